@@ -1,0 +1,142 @@
+"""LevelProfile: what each level was measured to cost and to lose, per similarity band.
+
+Measured by `t2ictl profile` on one model and device, read by every decision. Two tables:
+
+- service time: seconds of one denoising step by batch size, and the fixed part of a request (encode, decode);
+- loss D(i, j): quality lost (fraction of exact, 0 = none) by prompts of similarity band i at level j
+  (arXiv 2502.06798's degradation D_Q; reference formulation with bands as prompt classes).
+
+A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2i_policy.levels import Level
+
+SCHEMA = "t2iserving.dev/profile/v1"
+
+
+class ProfileError(ValueError):
+    """The profile file cannot be used; the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandLoss:
+    """Measured loss of one level for prompts whose nearest cached prompt is this similar.
+
+    `similarity_min` <= cosine < `similarity_max`. Levels without a latent carry one band over [-1, 1.01).
+    `mean_loss` may be slightly negative: measurement noise around an exact-like level.
+    """
+
+    level: Level
+    similarity_min: float
+    similarity_max: float
+    mean_loss: float
+    standard_error: float
+    num_samples: int
+
+    def loss_bound(self, z: float) -> float:
+        """Upper bound of the mean loss, `z` standard errors above it, never below 0."""
+        return max(0.0, self.mean_loss + z * self.standard_error)
+
+
+@dataclass(frozen=True, slots=True)
+class LevelProfile:
+    """See the module. `step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request."""
+
+    model_digest: str
+    device: str
+    base_steps: int
+    step_s: tuple[float, ...]
+    fixed_s: float
+    losses: tuple[BandLoss, ...]
+
+    def expected_loss(self, level: Level, similarity: float | None, z: float = 1.0) -> float | None:
+        """Bound on the loss of `level` at this similarity (None = no neighbour), or None if it was never measured.
+
+        0.0 for the exact level by definition.
+        """
+        if level == Level(0, self.base_steps):
+            return 0.0
+        if level.needs_latent and similarity is None:
+            return None
+        at = 0.0 if similarity is None else similarity
+        for band in self.losses:
+            if band.level == level and band.similarity_min <= at < band.similarity_max:
+                return band.loss_bound(z)
+        return None
+
+    def service_s(self, level: Level, batch: int) -> float:
+        """Seconds one request of `level` takes inside a batch of `batch`."""
+        return self.fixed_s + level.steps_run * step_time(self.step_s, batch)
+
+
+def step_time(step_s: Sequence[float], batch: int) -> float:
+    """Seconds of one step at `batch`; past the measured sizes it grows in proportion."""
+    if not step_s:
+        return 0.0
+    size = max(1, batch)
+    if size <= len(step_s):
+        return step_s[size - 1]
+    return step_s[-1] * size / len(step_s)
+
+
+def parse_profile(text: str) -> LevelProfile:
+    """Read the JSON that `t2ictl profile` wrote.
+
+    Raises:
+        ProfileError: not JSON, another schema, or a field missing or of the wrong kind.
+    """
+    try:
+        document: Mapping[str, Any] = json.loads(text)
+        if document["schema"] != SCHEMA:
+            raise ProfileError(f"schema: expected {SCHEMA}, got {document['schema']!r}; run t2ictl profile again")
+        return LevelProfile(
+            model_digest=str(document["modelDigest"]),
+            device=str(document["device"]),
+            base_steps=int(document["baseSteps"]),
+            step_s=tuple(float(value) for value in document["stepSeconds"]),
+            fixed_s=float(document["fixedSeconds"]),
+            losses=tuple(_parse_band(item) for item in document["losses"]),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
+
+
+def render_profile(profile: LevelProfile) -> str:
+    """The JSON text of a profile; `parse_profile` reads it back equal."""
+    document = {
+        "schema": SCHEMA,
+        "modelDigest": profile.model_digest,
+        "device": profile.device,
+        "baseSteps": profile.base_steps,
+        "stepSeconds": list(profile.step_s),
+        "fixedSeconds": profile.fixed_s,
+        "losses": [
+            {
+                "skippedSteps": band.level.skipped_steps,
+                "numInferenceSteps": band.level.num_inference_steps,
+                "similarityMin": band.similarity_min,
+                "similarityMax": band.similarity_max,
+                "meanLoss": band.mean_loss,
+                "standardError": band.standard_error,
+                "samples": band.num_samples,
+            }
+            for band in profile.losses
+        ],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _parse_band(item: Mapping[str, Any]) -> BandLoss:
+    return BandLoss(
+        level=Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])),
+        similarity_min=float(item["similarityMin"]),
+        similarity_max=float(item["similarityMax"]),
+        mean_loss=float(item["meanLoss"]),
+        standard_error=float(item["standardError"]),
+        num_samples=int(item["samples"]),
+    )
