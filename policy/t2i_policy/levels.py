@@ -61,9 +61,7 @@ class Ladder:
     @property
     def steps_to_keep(self) -> tuple[int, ...]:
         """Steps of the full schedule whose latents some level can resume from, ascending."""
-        return tuple(
-            sorted({lv.skipped_steps for lv in self.levels if lv.needs_latent and self._is_full(lv)})
-        )
+        return tuple(sorted({lv.skipped_steps for lv in self.levels if lv.needs_latent and self._is_full(lv)}))
 
     def _is_full(self, level: Level) -> bool:
         return level.num_inference_steps == self.base_steps

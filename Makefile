@@ -1,0 +1,69 @@
+# Verbs of the project. `make demo` and `make test` set everything up by themselves: Python >= 3.11 and make are enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes bench clean
+
+help:  ## List the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## Create .venv with the locked dependencies
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
+	$(BIN)/t2ictl demo --out build/demo
+
+test: lint  ## Lint, then every test
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)  ## Apply ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(STAMP)  ## Regenerate the gRPC code from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=protos --mypy_out=quiet:protos \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
+	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=protos --mypy_grpc_out=quiet:protos \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(filter-out %/level.proto,$(PROTOS))
+
+verify: protos  ## Regenerate and check that nothing changed
+	git diff --exit-code -- protos
+
+lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
+	  --generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" -o requirements.lock
+
+train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
+	$(BIN)/python -m t2i_scenes.train --out build/scenes
+
+bench: bench-engine bench-gateway bench-scenes  ## Every benchmark
+
+bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
+	$(BIN)/python bench/engine.py --out build/bench/engine.json
+
+bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
+	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+
+bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
+	$(BIN)/python bench/scenes_quality.py
+
+clean:  ## Remove build outputs, keep .venv
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,148 @@
+"""The wanted level: the cheapest level judged harmless for one prompt (the paper's Optimal-K Predictor).
+
+Decided from the similarity to the nearest cached prompt and the steps stored for it, read against the measured
+profile: a level is *harmless* when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within
+a tolerance. It must never name a level that the profile did not measure, whose latent is not stored, or that the
+request forbids.
+
+    wanted(s) = argmin steps_run(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
+    s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
+
+The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
+harmless. `similarity_thresholds` prints the same rule as a table like NIRVANA's (arXiv 2312.04429), for people.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2i_policy.levels import Ladder, Level
+from t2i_policy.profile import LevelProfile
+
+HARMLESS_LOSS = 0.01  # one percent of exact quality: below what two seeds of the same prompt differ by
+BOUND_Z = 1.0
+
+
+class WantedReason(StrEnum):
+    """Why this level is wanted."""
+
+    EXACT_REQUESTED = "ExactRequested"  # the caller asked for exact
+    SCHEDULE_REQUESTED = "ScheduleRequested"  # the caller fixed the schedule length
+    NO_NEIGHBOUR = "NoNeighbour"  # nothing similar cached, no short schedule is harmless
+    SHORT_SCHEDULE = "ShortSchedule"  # a shorter schedule is the cheapest harmless level
+    SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
+    NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n)."""
+
+    max_loss: float
+    max_skipped_steps: int | None = None
+    exact: bool = False
+    fixed_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour."""
+
+    similarity: float | None
+    stored_steps: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One level with the bound on what it would lose for this prompt (fraction of exact)."""
+
+    level: Level
+    expected_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The wanted level, its loss bound, and why."""
+
+    level: Level
+    expected_loss: float
+    reason: WantedReason
+
+
+NOWHERE = Neighbourhood(None, frozenset())
+
+
+def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> tuple[Option, ...]:
+    """Levels this request may be served at, cheapest first; never empty (exact is always one).
+
+    Left out: skips whose latent is not stored or that exceed the request's cap, levels that were never measured, and
+    levels whose loss bound exceeds `limits.max_loss`.
+    """
+    if limits.fixed_steps is not None:
+        return (Option(Level(0, limits.fixed_steps), 0.0),)
+    exact = Option(ladder.exact, 0.0)
+    if limits.exact:
+        return (exact,)
+    options = [exact]
+    for level in ladder.levels:
+        loss = None if level == ladder.exact else _loss_if_allowed(level, profile, near, limits)
+        if loss is not None and loss <= limits.max_loss:
+            options.append(Option(level, loss))
+    return tuple(sorted(options, key=lambda option: (option.level.steps_run, option.expected_loss)))
+
+
+def _loss_if_allowed(level: Level, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> float | None:
+    if level.needs_latent:
+        if level.skipped_steps not in near.stored_steps:
+            return None
+        if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
+            return None
+    return profile.expected_loss(level, near.similarity, BOUND_Z)
+
+
+def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
+    """The option with the fewest steps whose loss bound is within `max_loss`; ties go to the smaller loss."""
+    within = [option for option in options if option.expected_loss <= max_loss]
+    return min(within, key=lambda option: (option.level.steps_run, option.expected_loss), default=None)
+
+
+def choose_wanted_level(
+    ladder: Ladder, options: tuple[Option, ...], near: Neighbourhood, limits: Limits, tolerance: float = HARMLESS_LOSS
+) -> Wanted:
+    """The cheapest harmless option. `options` come from `eligible_options` and so contain one of zero loss."""
+    harmless = cheapest_within(options, tolerance) or min(options, key=lambda option: option.expected_loss)
+    return Wanted(harmless.level, harmless.expected_loss, _explain(ladder, harmless.level, near, limits))
+
+
+def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) -> WantedReason:
+    if limits.fixed_steps is not None:
+        return WantedReason.SCHEDULE_REQUESTED
+    if limits.exact:
+        return WantedReason.EXACT_REQUESTED
+    if level.needs_latent:
+        return WantedReason.SIMILAR_CACHED
+    if level != ladder.exact:
+        return WantedReason.SHORT_SCHEDULE
+    return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS
+
+
+def similarity_thresholds(
+    ladder: Ladder, profile: LevelProfile, tolerance: float = HARMLESS_LOSS
+) -> dict[Level, float | None]:
+    """For each level, the smallest similarity from which it is harmless all the way up; None if it never is.
+
+    The table form of the rule (NIRVANA prints 0.95 -> K=25 ... 0.65 -> K=5), from measured losses.
+    """
+    return {level: _threshold(level, profile, tolerance) for level in ladder.levels}
+
+
+def _threshold(level: Level, profile: LevelProfile, tolerance: float) -> float | None:
+    if level == Level(0, profile.base_steps):
+        return -1.0
+    threshold: float | None = None
+    bands = sorted((b for b in profile.losses if b.level == level), key=lambda b: -b.similarity_min)
+    for band in bands:
+        if band.loss_bound(BOUND_Z) > tolerance:
+            break
+        threshold = band.similarity_min
+    return threshold

@@ -1,0 +1,123 @@
+"""Served level and admission: quality bends with pressure and deadline, and what cannot be served is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
+from t2i_policy.levels import Level
+from t2i_policy.serving import Served, ServedReason, Times, allowed_loss, choose_served_level, pressure
+from t2i_policy.views import PoolView, WorkerView
+from t2i_policy.wanted import HARMLESS_LOSS, Limits, Option, Wanted, WantedReason
+
+EXACT, HALF, QUARTER = Level(0, 20), Level(10, 20), Level(0, 5)
+OPTIONS = (Option(QUARTER, 0.08), Option(HALF, 0.03), Option(EXACT, 0.0))
+WANTED = Wanted(EXACT, 0.0, WantedReason.NOTHING_HARMLESS)
+LIMITS = Limits(max_loss=0.10)
+
+
+def worker(name: str = "a", in_flight: int = 0, **changes: object) -> WorkerView:
+    facts: dict[str, object] = {
+        "name": name,
+        "ready": True,
+        "running": min(in_flight, 2),
+        "waiting": max(0, in_flight - 2),
+        "batch_cap": 2,
+        "queue_cap": 2,
+        "step_s": (0.1, 0.15),
+        "fixed_s": 0.1,
+        "steps_left": 20 * in_flight,
+    }
+    return WorkerView(**(facts | changes))  # type: ignore[arg-type]
+
+
+def pool(*workers: WorkerView, queued: int = 0) -> PoolView:
+    return PoolView(workers or (worker(),), queued, queued_steps=20 * queued)
+
+
+def served_at(pressed: float, left_s: float = 60.0, view: PoolView | None = None) -> Served:
+    return choose_served_level(WANTED, OPTIONS, view or pool(), LIMITS, Times(left_s, pressed))
+
+
+LOAD_CASES = {
+    "an idle pool serves what is wanted": (0.0, EXACT, ServedReason.AS_WANTED),
+    "just under the low mark too": (0.3, EXACT, ServedReason.AS_WANTED),
+    "pressure buys a cheaper level within its allowance": (0.6, HALF, ServedReason.LOAD),
+    "full pressure spends quality to the floor": (1.5, QUARTER, ServedReason.LOAD),
+}
+
+
+@pytest.mark.parametrize("case", LOAD_CASES)
+def test_served_level_by_pressure(case: str) -> None:
+    """Quality is spent only as load asks for it."""
+    pressed, level, reason = LOAD_CASES[case]
+    served = served_at(pressed)
+    assert (served.level, served.reason) == (level, reason)
+
+
+def test_deadline_takes_most_faithful_level_in_time() -> None:
+    """1.3 s left: exact needs 2.1 s, half 1.1 s, quarter 0.6 s; half loses less than quarter."""
+    served = served_at(0.0, left_s=1.3)
+    assert (served.level, served.reason) == (HALF, ServedReason.DEADLINE)
+
+
+def test_floor_holds_under_any_pressure() -> None:
+    """A request whose floor leaves only exact is served exactly, however long the queue."""
+    only_exact = (Option(EXACT, 0.0),)
+    served = choose_served_level(WANTED, only_exact, pool(queued=50), Limits(0.0), Times(0.1, 9.0))
+    assert served.level == EXACT
+
+
+@given(low=st.floats(0, 3), high=st.floats(0, 3), max_loss=st.floats(0, 1))
+def test_allowance_rises_with_pressure(low: float, high: float, max_loss: float) -> None:
+    """Monotone in pressure, never above the floor's loss: no oscillation from the rule itself."""
+    low, high = min(low, high), max(low, high)
+    assert allowed_loss(low, max_loss) <= allowed_loss(high, max_loss) + 1e-12
+    assert allowed_loss(high, max_loss) <= max(max_loss, 0.0) + 1e-12
+    if max_loss >= HARMLESS_LOSS:
+        assert allowed_loss(low, max_loss) >= HARMLESS_LOSS
+
+
+def test_pressure_grows_with_backlog() -> None:
+    """An idle pool presses nothing; a backlog as long as the slack presses 1."""
+    assert pressure(pool(), slo_s=5, exact_s=2) == 0.0
+    rate = worker().steps_per_s
+    waiting = PoolView((worker(),), queued=1, queued_steps=round(3 * rate))
+    assert pressure(waiting, slo_s=5, exact_s=2) == pytest.approx(1.0, rel=0.02)
+
+
+def admission(view: PoolView, left_s: float, steps: int = 20, max_queued: int = 4) -> Admitted | Refused:
+    level = Level(0, steps)
+    estimated = choose_served_level(
+        Wanted(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Times(left_s, 0.0)
+    )
+    return decide_admission(view, estimated, left_s, max_queued)
+
+
+REFUSALS = {
+    "the deadline has passed": (pool(), 0.0, RefusedReason.DEADLINE_PASSED, False),
+    "no allowed level is fast enough even alone": (pool(), 1.0, RefusedReason.DEADLINE_UNREACHABLE, False),
+    "it would have been in time but for the backlog": (
+        pool(worker(in_flight=2), queued=3),
+        3.0,
+        RefusedReason.OVERLOADED,
+        True,
+    ),
+    "the queue is full": (pool(worker(in_flight=2), queued=4), 600.0, RefusedReason.QUEUE_FULL, True),
+    "no worker is ready": (pool(worker(ready=False)), 60.0, RefusedReason.NO_WORKERS, True),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal_says_why_and_when(case: str) -> None:
+    """Each refusal has its own reason, and a retry hint only where retrying can help."""
+    view, left_s, reason, hint = REFUSALS[case]
+    outcome = admission(view, left_s)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason is reason
+    assert (outcome.retry_after_s is not None) is hint
+
+
+def test_free_slot_admits_past_full_queue_limit() -> None:
+    """`max_queued` 0 means no waiting, not no serving."""
+    assert isinstance(admission(pool(), 60.0, max_queued=0), Admitted)

@@ -1,0 +1,34 @@
+"""Demand: smoothed counts that show a burst and do not freeze when traffic stops."""
+
+import pytest
+
+from t2i_policy.demand import Demand
+from t2i_policy.levels import Level
+
+EXACT, SKIP = Level(0, 20), Level(10, 20)
+
+
+def test_steady_rate_is_read_back() -> None:
+    """Two requests a second for five half-lives read about 2/s."""
+    demand = Demand(half_life_s=10)
+    for index in range(100):
+        demand = demand.counted(EXACT if index % 4 else SKIP, now_s=index / 2)
+    assert demand.rate_rps(50.0) == pytest.approx(2.0, rel=0.07)
+    assert demand.wanted_fractions(50.0)[SKIP] == pytest.approx(0.25, abs=0.02)
+
+
+def test_silence_decays_by_clock_alone() -> None:
+    """Nothing needs to arrive for the rate to fall: a stale estimate would freeze the plan."""
+    demand = Demand(half_life_s=10).counted(EXACT, now_s=0.0)
+    assert demand.rate_rps(100.0) < demand.rate_rps(0.0) / 1000
+
+
+def test_late_clock_never_grows_counts() -> None:
+    """A clock that steps back counts the request and decays nothing."""
+    demand = Demand(half_life_s=10).counted(EXACT, now_s=100.0).counted(EXACT, now_s=50.0)
+    assert demand.counts[EXACT] == pytest.approx(2.0)
+
+
+def test_no_traffic_has_no_fractions() -> None:
+    """No division by nothing."""
+    assert Demand().wanted_fractions(5.0) == {}
