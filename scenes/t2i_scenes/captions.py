@@ -22,7 +22,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "background": ("background", "backdrop", "wall"),
 }  # fmt: skip
 _PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses", "rhombus": "rhombuses"}
-_OPENINGS = ("", "", "", "a picture of", "an image showing", "draw", "there is")
+_OPENINGS = ("", "", "", "a picture of", "an image showing", "draw", "please draw")
 _PLACE_WORDS: Mapping[str, tuple[str, ...]] = {
     "top left": ("in the top left corner", "at the upper left"),
     "top": ("at the top", "at the upper edge"),
@@ -71,8 +71,8 @@ def _things_phrase(scene: Scene, rng: np.random.Generator) -> str:
     if len(set(things)) == 1:
         return f"{_many(things[0], len(things), rng)} {arranged}"
     if len(things) == 3:
-        first, second, third = (_one(thing, rng) for thing in things)
-        return f"{first}, {second} and {third} {arranged}"
+        said = [_one(thing, rng) for thing in things]
+        return f"{said[0]}, {said[1]} and {said[2]} {arranged}"
     first, second = things
     if rng.random() < 0.5:
         return f"{_one(first, rng)} {_pick(rng, _FORWARD_WORDS[arrangement])} {_one(second, rng)}"

@@ -1,6 +1,7 @@
 """Random scenes, and scenes that differ from a given one in an exact number of facts."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def _changed(scene: Scene, fact: Fact, rng: np.random.Generator) -> Scene:
     others = tuple(value for value in _allowed_values(scene, fact) if value != fact.value)
     value = _pick(rng, others)
     if fact.thing is None:
-        return replace(scene, **{fact.kind: value})
+        return replace(scene, **cast(dict[str, Any], {fact.kind: value}))
     things = list(scene.things)
     things[fact.thing] = replace(things[fact.thing], **{fact.kind: value})
     return replace(scene, things=tuple(things))

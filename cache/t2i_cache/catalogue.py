@@ -1,0 +1,218 @@
+"""The catalogue: which prompts have which latents, how often they helped, and what must go.
+
+One per gateway, single writer. It holds no tensors: only embeddings, hits, sizes and times, so it is rebuilt from the
+store's own records after a restart (hits start anew). Decisions are `t2i_policy.eviction`'s; deletions come back as a
+list for the shell to carry out with `delete_latents`, and an item counts as gone at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from t2i_cache.errors import RecordError, StoreError
+from t2i_cache.index import PromptIndex, Vector
+from t2i_cache.keys import LatentKey
+from t2i_cache.records import Record, read_any
+from t2i_cache.stores import LatentStore
+from t2i_policy.eviction import CachedItem, EvictionReason, choose_evictions
+
+log = logging.getLogger(__name__)
+NEAR_EQUAL = 0.005  # similarity within which candidates are drawn from at random (arXiv 2508.20424's advice)
+CANDIDATES = 4
+DELETE_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The nearest cached prompt of one scope: its cosine, and the steps whose latents are stored."""
+
+    entry_id: str
+    similarity: float
+    steps: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """One latent to delete from the store, and why."""
+
+    key: LatentKey
+    reason: EvictionReason
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueLimits:
+    """Bytes of latents, seconds an entry lives, and how often one latent may be reused."""
+
+    capacity_bytes: int
+    ttl_s: float
+    max_reuses: int = 1000
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """All entries of one (scope, model)."""
+
+    index: PromptIndex
+    steps: dict[str, dict[int, CachedItem[LatentKey]]] = field(default_factory=dict)
+
+
+class Catalogue:
+    """See the module. Times are seconds of the caller's wall clock (records carry it across restarts)."""
+
+    def __init__(self, limits: CatalogueLimits) -> None:
+        self._limits = limits
+        self._shelves: dict[tuple[str, str], _Shelf] = {}
+        self._bytes = 0
+        self._items = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all latents believed to be stored."""
+        return self._bytes
+
+    @property
+    def num_items(self) -> int:
+        """Stored latents, each (prompt, step) counted."""
+        return self._items
+
+    @property
+    def num_entries(self) -> int:
+        """Prompts with at least one stored latent."""
+        return sum(len(shelf.steps) for shelf in self._shelves.values())
+
+    def nearest(self, scope: str, model: str, embedding: Vector, now_s: float, draw: float = 0.0) -> Neighbour | None:
+        """The most similar living entry of this scope and model; `draw` in [0, 1) picks among near-equal ones."""
+        shelf = self._shelves.get((scope, model))
+        if shelf is None:
+            return None
+        living = []
+        for match in shelf.index.nearest(embedding, CANDIDATES):
+            steps = frozenset(step for step, item in shelf.steps[match.entry_id].items() if self._lives(item, now_s))
+            if steps:
+                living.append(Neighbour(match.entry_id, match.similarity, steps))
+        near = [n for n in living if n.similarity >= living[0].similarity - NEAR_EQUAL]
+        return near[int(draw * len(near))] if near else None
+
+    def record_hit(self, key: LatentKey, now_s: float) -> None:
+        """A request started from this latent."""
+        shelf = self._shelves.get((key.scope, key.model))
+        item = shelf.steps.get(key.entry_id, {}).get(key.step) if shelf else None
+        if shelf is not None and item is not None:
+            shelf.steps[key.entry_id][key.step] = replace(item, hits=item.hits + 1, used_s=now_s)
+
+    def record_stored(
+        self, entry: LatentKey, embedding: Vector, stored: Iterable[tuple[int, int]], now_s: float
+    ) -> list[Deletion]:
+        """A worker stored (step, bytes) latents of `entry` (its step is ignored). Returns what must go for them."""
+        sizes = list(stored)
+        if not sizes:
+            return []
+        shelf = self._shelves.get((entry.scope, entry.model))
+        if shelf is None:
+            shelf = self._shelves[entry.scope, entry.model] = _Shelf(PromptIndex(int(np.size(embedding))))
+        shelf.index.add(entry.entry_id, embedding)
+        for step, size in sizes:
+            key = replace(entry, step=step)
+            self._forget(key)
+            shelf.steps.setdefault(entry.entry_id, {})[step] = CachedItem(key, step, size, 1, now_s, now_s)
+            self._bytes += size
+            self._items += 1
+        return self.expire(now_s) + self._make_room()
+
+    def record_damaged(self, key: LatentKey) -> list[Deletion]:
+        """A reader found this latent missing, corrupt or foreign."""
+        return self._drop([key], EvictionReason.DAMAGED)
+
+    def expire(self, now_s: float) -> list[Deletion]:
+        """Give up latents past their TTL or their reuse cap."""
+        old = [item.key for item in self._all() if now_s - item.stored_s > self._limits.ttl_s]
+        worn = [item.key for item in self._all() if item.hits > self._limits.max_reuses]
+        return self._drop(old, EvictionReason.EXPIRED) + self._drop(worn, EvictionReason.WORN_OUT)
+
+    def purge(self, scope: str | None = None, model: str | None = None) -> list[Deletion]:
+        """Give up everything of a scope, of a model, or of both."""
+        keys = [i.key for i in self._all() if scope in (None, i.key.scope) and model in (None, i.key.model)]
+        return self._drop(keys, EvictionReason.PURGED)
+
+    def restore(self, records: Iterable[tuple[Record, int]], now_s: float) -> list[Deletion]:
+        """Take in records found in the store (with their sizes), oldest rules applied: TTL and byte cap."""
+        gone: list[Deletion] = []
+        for record, size in records:
+            created_s = min(record.created_s, now_s)
+            self._add_restored(record, size, created_s)
+        gone += self.expire(now_s)
+        return gone + self._make_room()
+
+    def _add_restored(self, record: Record, size: int, created_s: float) -> None:
+        shelf = self._shelves.get((record.key.scope, record.key.model))
+        if shelf is None:
+            shelf = self._shelves[record.key.scope, record.key.model] = _Shelf(PromptIndex(record.embedding.size))
+        try:
+            shelf.index.add(record.key.entry_id, record.embedding)
+        except ValueError as error:
+            log.warning("stored latent of entry %s left out: %s", record.key.entry_id, error)
+            return
+        item = CachedItem(record.key, record.key.step, size, 1, created_s, created_s)
+        self._forget(record.key)
+        shelf.steps.setdefault(record.key.entry_id, {})[record.key.step] = item
+        self._bytes += size
+        self._items += 1
+
+    def _lives(self, item: CachedItem[LatentKey], now_s: float) -> bool:
+        return now_s - item.stored_s <= self._limits.ttl_s and item.hits <= self._limits.max_reuses
+
+    def _all(self) -> list[CachedItem[LatentKey]]:
+        return [i for shelf in self._shelves.values() for steps in shelf.steps.values() for i in steps.values()]
+
+    def _make_room(self) -> list[Deletion]:
+        if self._bytes <= self._limits.capacity_bytes:
+            return []
+        keys = choose_evictions(self._all(), self._bytes, self._limits.capacity_bytes)
+        return self._drop(keys, EvictionReason.CAPACITY)
+
+    def _drop(self, keys: Sequence[LatentKey], reason: EvictionReason) -> list[Deletion]:
+        return [Deletion(key, reason) for key in keys if self._forget(key, whole=True)]
+
+    def _forget(self, key: LatentKey, whole: bool = False) -> bool:
+        """Take one item out of the books; with `whole`, an entry without items leaves the index too."""
+        shelf = self._shelves.get((key.scope, key.model))
+        steps = shelf.steps.get(key.entry_id, {}) if shelf else {}
+        item = steps.pop(key.step, None)
+        if shelf is None or item is None:
+            return False
+        self._bytes -= item.size_bytes
+        self._items -= 1
+        if whole and not steps:
+            del shelf.steps[key.entry_id]
+            shelf.index.remove(key.entry_id)
+        return True
+
+
+async def read_store(store: LatentStore, progress: Callable[[int], None]) -> list[tuple[Record, int]]:
+    """Every sound record of a store with its size, tensors left out; damaged ones are deleted, trouble is logged."""
+    found: list[tuple[Record, int]] = []
+    async for key, size in store.scan():
+        try:
+            data = await store.get(key)
+            if data is not None:
+                found.append((replace(read_any(data), tensor=b""), size))
+                progress(len(found))
+        except RecordError as error:
+            log.warning("damaged latent deleted: %s", error)
+            await store.delete(key)
+        except StoreError as error:
+            log.warning("latent left out: %s", error)
+    return found
+
+
+async def delete_latents(store: LatentStore, deletions: Sequence[Deletion]) -> None:
+    """Carry deletions out within a time limit; what fails stays as an orphan file and is found at the next start."""
+    try:
+        async with asyncio.timeout(DELETE_LIMIT_S):
+            for deletion in deletions:
+                await store.delete(deletion.key)
+    except (StoreError, TimeoutError) as error:
+        log.warning("latents could not be deleted: %s", error)

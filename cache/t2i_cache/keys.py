@@ -1,0 +1,51 @@
+"""Keys: a latent is valid only for the same model, noise schedule, size, guidance and dtype, and for its own scope.
+
+Everything that changes the meaning of a latent is in `ModelKey` (decision 9); a different value means a different
+fingerprint, so a foreign latent is a miss, never a wrong start.
+"""
+
+import hashlib
+import re
+from dataclasses import astuple, dataclass
+
+_COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded."""
+
+    model_digest: str
+    noise_scheduler: str
+    num_inference_steps: int
+    width: int
+    height: int
+    guidance_milli: int
+    dtype: str
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits, equal for equal keys on every machine."""
+        text = "\x1f".join(str(value) for value in astuple(self))
+        return hashlib.sha256(b"t2i-model-key-v1\x1f" + text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LatentKey:
+    """One stored latent: the state entering `step` (after `step` steps) of one earlier prompt's run.
+
+    Raises:
+        ValueError: a component is not 1-128 characters of A-Z a-z 0-9 _ -; ids come over the wire and become paths.
+    """
+
+    scope: str
+    model: str
+    entry_id: str
+    step: int
+
+    def __post_init__(self) -> None:
+        for name in ("scope", "model", "entry_id"):
+            if not _COMPONENT.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} must be 1 to 128 characters of A-Z a-z 0-9 _ and -")
+        if not 0 <= self.step <= 1_000_000:
+            raise ValueError(f"step must be from 0 to 1000000, got {self.step}")

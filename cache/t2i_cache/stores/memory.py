@@ -1,0 +1,41 @@
+"""Latents in this process's memory: for one process that is gateway and worker at once, and for tests."""
+
+from collections.abc import AsyncIterator
+
+from t2i_cache.errors import StoreFull
+from t2i_cache.keys import LatentKey
+
+
+class MemoryStore:
+    """A dictionary with a byte cap of its own, so that a catalogue that lags cannot exhaust memory."""
+
+    def __init__(self, capacity_bytes: int = 8 << 30) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._records: dict[LatentKey, bytes] = {}
+        self._bytes = 0
+
+    async def get(self, key: LatentKey) -> bytes | None:
+        """See `LatentStore`."""
+        return self._records.get(key)
+
+    async def put(self, key: LatentKey, data: bytes) -> None:
+        """See `LatentStore`. Raises `StoreFull` past the cap."""
+        grown = self._bytes + len(data) - len(self._records.get(key, b""))
+        if grown > self._capacity_bytes:
+            raise StoreFull(f"{self._capacity_bytes} bytes are in use")
+        self._records[key] = data
+        self._bytes = grown
+
+    async def delete(self, key: LatentKey) -> None:
+        """See `LatentStore`."""
+        self._bytes -= len(self._records.pop(key, b""))
+
+    async def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
+        """See `LatentStore`."""
+        for key, data in list(self._records.items()):
+            yield key, len(data)
+
+    async def close(self) -> None:
+        """See `LatentStore`."""
+        self._records.clear()
+        self._bytes = 0

@@ -1,0 +1,78 @@
+"""From a checkpoint to a model folder: `python -m t2i_scenes.export --checkpoint FILE --to DIR`.
+
+Works on any checkpoint, also of a run that is still going, and replaces the folder in one rename, so that nobody ever
+loads half a model.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
+from transformers import BertModel
+
+from t2i_scenes.denoiser import LATENT_SCALE, LATENT_SHIFT
+from t2i_scenes.embedder import export_embedder
+from t2i_scenes.hyperparameters import Hyperparameters
+from t2i_scenes.model_folder import ModelConstants
+from t2i_scenes.training_state import TrainingState
+
+#: The schedule and guidance served by default; the model card shows how they were chosen.
+DEFAULT_NUM_INFERENCE_STEPS = 20
+DEFAULT_GUIDANCE_SCALE = 2.0
+SHIFT = 1.0
+
+
+def export_state(state: TrainingState, to: Path) -> None:
+    """Write the averaged weights in fp16, tokenizer, scheduler, embedder and index into the folder `to`."""
+    side = to.with_name(f".{to.name}.part")
+    shutil.rmtree(side, ignore_errors=True)
+    side.mkdir(parents=True)
+    state.average_unet.set_attn_processor(AttnProcessor2_0())
+    _save_fp16(state.average_unet, side / "unet")
+    _save_fp16(state.average_encoder, side / "text_encoder")
+    state.tokenizer.save_pretrained(side / "tokenizer")
+    FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(side / "scheduler")
+    export_embedder(state.embedder, state.tokenizer, side / "embedder", state.params.seed)
+    ModelConstants(
+        latent_patch_size=state.params.unet.latent_patch_size,
+        latent_scale=LATENT_SCALE,
+        latent_shift=LATENT_SHIFT,
+        max_caption_tokens=state.params.text.max_caption_tokens,
+        default_num_inference_steps=DEFAULT_NUM_INFERENCE_STEPS,
+        default_guidance_scale=DEFAULT_GUIDANCE_SCALE,
+    ).write(side, diffusers.__version__)
+    _swap(side, to)
+
+
+def _save_fp16(module: diffusers.UNet2DConditionModel | BertModel, to: Path) -> None:
+    module.to(dtype=torch.float16, memory_format=torch.contiguous_format).save_pretrained(to, safe_serialization=True)
+
+
+def _swap(side: Path, to: Path) -> None:
+    """Put `side` in the place of `to`; the old folder is moved away first, as a rename cannot replace a full one."""
+    old = to.with_name(f".{to.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if to.exists():
+        to.rename(old)
+    side.rename(to)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def export_checkpoint(checkpoint: Path, to: Path) -> None:
+    export_state(TrainingState.load(checkpoint, Hyperparameters()), to)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--to", type=Path, required=True, help="model folder to write or replace")
+    arguments = parser.parse_args()
+    export_checkpoint(arguments.checkpoint, arguments.to)
+
+
+if __name__ == "__main__":
+    main()

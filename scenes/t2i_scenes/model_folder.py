@@ -1,0 +1,71 @@
+"""The model folder: what is in it, and the contract of whoever runs it.
+
+    model_index.json   component classes and the constants of ModelConstants
+    tokenizer/         PreTrainedTokenizerFast        text_encoder/  BertModel
+    unet/              UNet2DConditionModel           scheduler/     FlowMatchEulerDiscreteScheduler
+    embedder/          tokenizer.json + model.onnx: input_ids, attention_mask int64 [B,L] -> embedding float32 [B,D],
+                       mean-centred and L2-normalised, so the dot product of two captions is their similarity
+
+Weights are stored in fp16; load the components with their stock `from_pretrained` and run them in fp32.
+
+Text: tokenize with padding="max_length", truncation=True, max_length=max_caption_tokens (always padded, so a caption's
+states never depend on its batch; UNet attention is not masked), h = text_encoder(input_ids, attention_mask)
+.last_hidden_state [B,L,D]. encoder_hidden_states = h, class_labels = h[:, 0]. The empty caption "" is the unconditional
+one.
+
+Latents: float32 [B,27,16,16], starting as unit normal noise. Schedule for N steps: scheduler.set_timesteps(
+sigmas=linspace(1, 1/N, N)); `shift` is fixed in its config. Step i runs at scheduler.sigmas[i], the UNet's timestep is
+sigma * 1000 (= scheduler.timesteps[i], may differ per sample). v = unet(latents, timestep, h, class_labels=cls).sample
+estimates noise - image; with guidance w: v = v_empty + w * (v_caption - v_empty);
+latents += (sigma[i+1] - sigma[i]) * v (what scheduler.step does). Skipping K steps means: take the
+latents another run had before its step K, go on at i = K.
+
+Image: pixels = pixel_shuffle(latents, latent_patch_size) / latent_scale + latent_shift in -1..1;
+uint8 = clip(round((pixels + 1) * 127.5), 0, 255), [B,48,48,3].
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+INDEX_NAME = "model_index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConstants:
+    """The numbers in model_index.json."""
+
+    latent_patch_size: int
+    latent_scale: float
+    latent_shift: float
+    max_caption_tokens: int
+    default_num_inference_steps: int
+    default_guidance_scale: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        index = json.loads((folder / INDEX_NAME).read_text())
+        return cls(**{name: index[name] for name in cls.__slots__})
+
+    def write(self, folder: Path, diffusers_version: str) -> None:
+        index = {
+            "_class_name": "ScenesPipeline",
+            "_diffusers_version": diffusers_version,
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "BertModel"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            **asdict(self),
+        }
+        (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def model_path() -> Path:
+    """Folder of the trained model that ships with the package."""
+    return Path(__file__).parent / "model"
+
+
+def embedder_path() -> Path:
+    """Folder of the similarity embedder (ONNX) that ships with the package."""
+    return model_path() / "embedder"

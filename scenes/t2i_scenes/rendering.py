@@ -1,0 +1,161 @@
+"""Pictures of scenes: hard-edged 48x48 pixel art, every pixel a legal tone of the palette.
+
+What the caption leaves open is drawn at random: exact positions and radii, the shade, the phase, width and direction
+offsets of patterns. A model has to make those up, so its denoising path bends and a schedule that is too short blurs.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from t2i_scenes import palette
+from t2i_scenes.scene import CANVAS_PX, Scene, Thing
+
+Mask = npt.NDArray[np.bool_]
+
+#: Radius in pixels by (count of things, size): half the width of the thing, outline included.
+RADII_PX: dict[tuple[int, str | None], tuple[int, ...]] = {
+    (1, "small"): (7, 8), (1, "large"): (12, 13),
+    (2, "small"): (6, 7), (2, "large"): (10, 11),
+    (3, None): (6, 7),
+}  # fmt: skip
+#: Things of one or two whose radius is above this are large.
+LARGE_ABOVE_PX = 9.0
+
+
+@lru_cache(maxsize=256)
+def shape_mask(shape: str, radius: int) -> Mask:
+    """Pixels of a shape, outline included; [2*radius+1, 2*radius+1]."""
+    axis = np.arange(-radius, radius + 1)
+    x, y = np.meshgrid(axis, axis)
+    distance = np.hypot(x, y)
+    match shape:
+        case "circle":
+            mask = distance <= radius + 0.35
+        case "square":
+            mask = np.maximum(abs(x), abs(y)) <= round(radius * 0.86)
+        case "triangle":
+            mask = abs(x) * 2 <= y + radius + 1
+        case "ring":
+            mask = (distance <= radius + 0.35) & (distance > radius * 0.40)
+        case "cross":
+            mask = np.minimum(abs(x), abs(y)) <= max(2, round(radius * 0.32))
+        case "diamond":
+            mask = abs(x) + abs(y) <= radius
+        case _:
+            raise ValueError(f"unknown shape {shape!r}")
+    frozen: Mask = np.asarray(mask)
+    frozen.setflags(write=False)
+    return frozen
+
+
+@lru_cache(maxsize=256)
+def _layers(shape: str, radius: int) -> tuple[Mask, Mask, Mask]:
+    """Disjoint masks of ink outline, dark rim (lower right, one or two pixels) and fill."""
+    mask = shape_mask(shape, radius)
+    inner = ndimage.binary_erosion(mask, border_value=0)
+    padded = np.pad(inner, 1)
+    lit = inner & padded[2:, 2:] & padded[2:, 1:-1]
+    return mask & ~inner, inner & ~lit, lit
+
+
+def render(scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """One random picture of the scene, uint8 [48,48,3]."""
+    shade = 1 + rng.uniform(-palette.SHADE_SPREAD, palette.SHADE_SPREAD)
+    base = np.array(palette.BASE_TONES[scene.background], np.float32) * shade
+    accent = draw_accent(scene.pattern, rng)
+    canvas = base * (1 - accent[..., None] * (1 - palette.ACCENT_FACTOR))
+    shade = 1 + rng.uniform(-palette.SHADE_SPREAD, palette.SHADE_SPREAD)
+    for thing, radius, (x, y) in _placed(scene, rng):
+        _paint(canvas, thing, radius, x, y, shade)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _paint(canvas: npt.NDArray[np.float32], thing: Thing, radius: int, x: int, y: int, shade: float) -> None:
+    window = canvas[y - radius : y + radius + 1, x - radius : x + radius + 1]
+    outline, rim, fill = _layers(thing.shape, radius)
+    window[outline] = palette.INK
+    window[rim] = np.array(palette.rim_tone(thing.colour), np.float32) * shade
+    window[fill] = np.array(palette.FILL_TONES[thing.colour], np.float32) * shade
+
+
+def _placed(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, int, tuple[int, int]]]:
+    """Every thing with a radius and a centre (x, y), such that it lies inside the canvas and touches no other."""
+    count = len(scene.things)
+    radii = [int(rng.choice(RADII_PX[count, thing.size])) for thing in scene.things]
+    match count:
+        case 1:
+            centres = [_place_centre(scene.arrangement, radii[0], rng)]
+        case 2:
+            centres = _pair_centres(scene.arrangement, radii, rng)
+        case _:
+            radii = [radii[0] if scene.arrangement == "diagonal" else 6] * 3
+            centres = _trio_centres(scene.arrangement, rng)
+    return list(zip(scene.things, radii, centres, strict=True))
+
+
+def _place_centre(place: str, radius: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Outer thirds hug their edge; the jitter is wider for small things."""
+
+    def along(low: bool, high: bool) -> int:
+        slack = int(rng.integers(0, 4))
+        if low:
+            return radius + 1 + slack
+        if high:
+            return CANVAS_PX - 2 - radius - slack
+        return CANVAS_PX // 2 + int(rng.integers(-2, 2))
+
+    return along("left" in place, "right" in place), along("top" in place, "bottom" in place)
+
+
+def _pair_centres(arrangement: str, radii: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Each thing anywhere in its half of the canvas, near the middle line across."""
+    centres: list[tuple[int, int]] = []
+    for index, radius in enumerate(radii):
+        start = index * CANVAS_PX // 2
+        gap = 1 - index  # keeps a pixel free between the first and the second
+        along = int(rng.integers(start + radius, start + CANVAS_PX // 2 - radius - gap))
+        across = CANVAS_PX // 2 + int(rng.integers(-5, 5))
+        centres.append((along, across) if arrangement == "row" else (across, along))
+    return centres
+
+
+def _trio_centres(arrangement: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+    common = CANVAS_PX // 2 + int(rng.integers(-6, 6))
+    centres: list[tuple[int, int]] = []
+    for index in range(3):
+        if arrangement == "diagonal":
+            centres.append((7 + 16 * index + int(rng.integers(0, 2)), 7 + 16 * index + int(rng.integers(0, 2))))
+            continue
+        along = 7 + 16 * index + int(rng.integers(0, 3))
+        across = common + int(rng.integers(-2, 3))
+        centres.append((along, across) if arrangement == "row" else (across, along))
+    return centres
+
+
+def draw_accent(pattern: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """How far each background pixel goes from the base to the accent tone, [48,48] in 0..1."""
+    y, x = np.mgrid[0:CANVAS_PX, 0:CANVAS_PX]
+    accent: npt.NDArray[Any]
+    match pattern:
+        case "plain":
+            accent = np.zeros((CANVAS_PX, CANVAS_PX))
+        case "striped" | "barred":
+            width = int(rng.integers(2, 5))
+            accent = ((y if pattern == "striped" else x) + rng.integers(2 * width)) // width % 2
+        case "checked":
+            width = int(rng.integers(3, 6))
+            accent = ((y + rng.integers(2 * width)) // width + (x + rng.integers(2 * width)) // width) % 2
+        case "dotted":
+            pitch = int(rng.integers(5, 7))
+            accent = 1.0 * (((y + rng.integers(pitch)) % pitch < 2) & ((x + rng.integers(pitch)) % pitch < 2))
+        case "speckled":
+            accent = 1.0 * (rng.random((CANVAS_PX, CANVAS_PX)) < 0.06)
+        case "fading":
+            accent = np.clip((y + rng.integers(-8, 9)) / (CANVAS_PX - 1), 0, 1)
+        case _:
+            raise ValueError(f"unknown pattern {pattern!r}")
+    return np.asarray(accent, np.float32)
