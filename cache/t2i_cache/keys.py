@@ -13,7 +13,10 @@ _COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded."""
+    """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded.
+
+    The negative prompt steers every step, so it is part of the key and not of the similarity.
+    """
 
     model_digest: str
     noise_scheduler: str
@@ -22,6 +25,7 @@ class ModelKey:
     height: int
     guidance_milli: int
     dtype: str
+    negative_prompt: str = ""
 
     @property
     def fingerprint(self) -> str:

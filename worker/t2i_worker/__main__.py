@@ -1,0 +1,49 @@
+"""`python -m t2i_worker`: one worker process."""
+
+import asyncio
+import logging
+import sys
+
+from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
+from t2i_policy.profile import ProfileError
+from t2i_worker.errors import ModelError
+from t2i_worker.jobs import Engine
+from t2i_worker.server import serve
+from t2i_worker.settings import Settings, parse_arguments
+
+log = logging.getLogger("t2i_worker")
+
+
+def main() -> int:
+    """Exit code 0 after a drain, 2 when it cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = parse_arguments()
+    try:
+        pool = parse_pool(settings.pool.read_text())
+        group = _group(pool, settings.group)
+        asyncio.run(serve(settings, lambda: _make_engine(settings, pool, group)))
+    except (OSError, PoolError, ProfileError, ModelError) as error:
+        log.critical("the worker cannot start: %s", error)
+        return 2
+    return 0
+
+
+def _group(pool: Pool, name: str) -> WorkerGroupPart:
+    for group in pool.spec.worker_groups:
+        if group.name == name:
+            return group
+    raise PoolError(f"workerGroups: there is no group {name!r}")
+
+
+async def _make_engine(settings: Settings, pool: Pool, group: WorkerGroupPart) -> Engine:
+    if group.engine == "simulated":
+        from t2i_worker.starting.simulated import start_simulated
+
+        return start_simulated(settings, pool.spec)
+    from t2i_worker.starting.diffusion import start_diffusion
+
+    return await start_diffusion(settings, pool.spec)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The diffusion engine: one warm model behind the step loop.
+
+A job's way: encode text and fetch its start (in parallel, off the denoise thread) -> join the batch -> step until
+done -> decode and encode the image -> keep latents. All but the steps themselves runs in a small thread pool, so the
+device never waits for text, pixels or files.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from t2i_cache.fetching import Fetched, FetchReason
+from t2i_policy.levels import Level
+from t2i_worker.engines.running import Deliveries, Denoised, Running, StepDone, StepEntered, StepEvent, StepFailed
+from t2i_worker.engines.slots import Slots
+from t2i_worker.engines.step_loop import StepLoop
+from t2i_worker.errors import DeadlineExceeded, GenerationFailed, NotFinite
+from t2i_worker.images import encode_image, encode_preview
+from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, PreviewImage, Progress, Tally
+from t2i_worker.latents import LatentShelf, to_latent
+from t2i_worker.pipelines import Conditions, PipelineAdapter
+from t2i_worker.warming import Warmth
+
+log = logging.getLogger(__name__)
+MIN_FETCH_LIMIT_S = 0.05  # a fetch may always take this long: on small models a step is shorter than a disk read
+STOP_LIMIT_S = 10.0
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Run:
+    """One job on its way. `served` is what really runs; times in seconds."""
+
+    job: Job
+    served: Level
+    reason: str
+    accepted_s: float
+    fetch_s: float
+    running: Running = field(init=False)
+    events: asyncio.Queue[StepEvent] = field(init=False)
+    denoise_s: float = 0.0
+
+
+class DiffusionEngine:
+    """See the module. Made inside a running event loop."""
+
+    def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
+        self.facts = facts
+        self.tally = Tally()
+        self._adapter = adapter
+        self._shelf = shelf
+        self._fixed_s = warmth.fixed_s
+        self._queue_cap = max(4, warmth.batch_cap)
+        self._slots = Slots()
+        self._event_loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        self._step_loop = StepLoop(adapter, warmth.batch_cap, warmth.step_s, self._deliver_soon, self.tally)
+        self._step_loop.start()
+
+    def load(self) -> Load:
+        """See `Engine`."""
+        state = self._step_loop.state
+        return Load(
+            ready=not self._slots.draining,
+            draining=self._slots.draining,
+            running=state.running,
+            waiting=max(0, self._slots.accepted - state.running),
+            batch_cap=state.batch_cap,
+            queue_cap=self._queue_cap,
+            step_s=state.step_s[: state.batch_cap],
+            fixed_s=self._fixed_s,
+            steps_left=state.steps_left,
+        )
+
+    async def changed(self) -> None:
+        """See `Engine`."""
+        await self._slots.changed()
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """See `Engine`."""
+        with self._slots.taken(self._step_loop.state.batch_cap + self._queue_cap):
+            run = await self._prepare(job)
+            try:
+                self._step_loop.submit(run.running)
+                async for event in self._denoise(run):
+                    yield event
+                async for event in self._finish(run):
+                    yield event
+            finally:
+                self._step_loop.cancel(run.running)
+
+    async def drain(self) -> None:
+        """See `Engine`."""
+        await self._slots.drain()
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        self._slots.draining = True
+        await asyncio.to_thread(self._step_loop.stop, STOP_LIMIT_S)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._shelf.close()
+
+    async def _prepare(self, job: Job) -> _Run:
+        """Text and start, in parallel; the budget holds here too."""
+        accepted_s = time.monotonic()
+        limit_s = None if job.deadline_s is None else max(0.0, job.deadline_s - accepted_s)
+        encode = partial(self._adapter.encode, job.prompt, job.negative_prompt, job.guidance_scale)
+        try:
+            async with asyncio.timeout(limit_s):
+                conditions, found = await asyncio.gather(self._in_thread(encode), self._fetch(job))
+        except TimeoutError as error:
+            raise DeadlineExceeded("the budget ran out before the first step") from error
+        except (RuntimeError, ValueError) as error:
+            log.warning("text could not be encoded: %s", error)
+            raise GenerationFailed("the prompt could not be encoded") from error
+        start, step, reason, fetch_s = found
+        served = replace(job.level, skipped_steps=step)
+        return self._to_run(_Run(job, served, reason, accepted_s, fetch_s), start, conditions)
+
+    async def _fetch(self, job: Job) -> tuple[Tensor | None, int, str, float]:
+        """(start latent or None for noise, its step, reason, seconds it took)."""
+        began_s = time.monotonic()
+        if not job.level.skipped_steps:
+            return None, 0, FetchReason.AS_REQUESTED, 0.0
+        fetched = Fetched(None, FetchReason.MISSING)
+        if job.source is not None:
+            fetched = await self._shelf.fetch(job, job.source, self._fetch_limit_s())
+        latent, reason = to_latent(fetched, self._adapter.latent_shape, self._adapter.dtype)
+        return latent, fetched.step if latent is not None else 0, reason, time.monotonic() - began_s
+
+    def _fetch_limit_s(self) -> float:
+        step_s = self._step_loop.state.step_s
+        return max(MIN_FETCH_LIMIT_S, step_s[-1] if step_s else 0.0)
+
+    def _to_run(self, run: _Run, start: Tensor | None, conditions: Conditions) -> _Run:
+        job, served = run.job, run.served
+        schedule = self._adapter.schedule(served.num_inference_steps, served.skipped_steps, job.seed)
+        if start is None:
+            start = self._adapter.initial_latent(job.seed) * schedule.initial_scale
+        run.events = asyncio.Queue(served.num_inference_steps + 8)
+        run.running = Running(
+            latent=start.to(self._adapter.device),
+            step=served.skipped_steps,
+            num_steps=served.num_inference_steps,
+            schedule=schedule,
+            conditions=conditions,
+            deliver=run.events.put_nowait,
+            deadline_s=job.deadline_s,
+            keep=self._steps_to_keep(job, served),
+            preview_every_steps=job.preview_every_steps,
+        )
+        self._count_start(job, served, run.reason)
+        return run
+
+    def _steps_to_keep(self, job: Job, served: Level) -> frozenset[int]:
+        """Only full exact runs are kept (docs/decisions): a latent of a resumed run would drift from its prompt."""
+        exact = Level(0, self.facts.num_inference_steps)
+        return frozenset(job.sink.steps) if job.sink is not None and served == exact else frozenset()
+
+    def _count_start(self, job: Job, served: Level, reason: str) -> None:
+        self.tally.steps_skipped += served.skipped_steps
+        if job.level.skipped_steps:
+            self.tally.latent_starts[reason] = self.tally.latent_starts.get(reason, 0) + 1
+
+    async def _denoise(self, run: _Run) -> AsyncIterator[Event]:
+        while True:
+            event = await run.events.get()
+            match event:
+                case StepEntered(batch_size):
+                    yield Joined(run.served, run.reason, batch_size)
+                case StepDone(step, preview):
+                    yield Progress(step, run.served.num_inference_steps)
+                    if preview is not None:
+                        yield PreviewImage(step, await self._in_thread(partial(self._preview, preview)))
+                case Denoised(denoise_s):
+                    run.denoise_s = denoise_s
+                    return
+                case StepFailed(error):
+                    raise error
+
+    async def _finish(self, run: _Run) -> AsyncIterator[Event]:
+        began_s = time.monotonic()
+        image_format = run.job.image_format
+        data = await self._in_thread(partial(self._to_image, run))
+        encode_s = time.monotonic() - began_s
+        self._fixed_s += 0.1 * (encode_s - self._fixed_s)
+        yield Image(data, image_format, self.facts.width, self.facts.height)
+        stored = await self._shelf.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
+        wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
+        yield Finished(run.served, 1e3 * wait_s, 1e3 * run.denoise_s, 1e3 * encode_s, 1e3 * run.fetch_s, stored)
+
+    def _to_image(self, run: _Run) -> bytes:
+        latent = run.running.latent
+        with torch.inference_mode():
+            if not bool(torch.isfinite(latent).all()):
+                raise NotFinite("the model produced values that are not finite for this request")
+            return encode_image(self._adapter.decode(latent), run.job.image_format)
+
+    def _preview(self, latent: Tensor) -> bytes:
+        with torch.inference_mode():
+            return encode_preview(self._adapter.decode(latent))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await self._event_loop.run_in_executor(self._threads, call)
+
+    def _deliver_soon(self, deliveries: Deliveries) -> None:
+        """Called by the denoise thread. A closed event loop has nobody left to tell."""
+        with suppress(RuntimeError):
+            self._event_loop.call_soon_threadsafe(self._deliver, deliveries)
+
+    def _deliver(self, deliveries: Deliveries) -> None:
+        for running, event in deliveries:
+            if not running.cancelled:
+                running.deliver(event)
+        self._slots.notify()

@@ -1,0 +1,51 @@
+"""Accepted jobs of an engine: how many there may be, when that changed, when the last one ended."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from t2i_worker.errors import WorkerBusy, WorkerDraining
+
+
+class Slots:
+    """Counts accepted jobs against a cap. One event loop only."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.draining = False
+        self._changed = asyncio.Event()
+
+    @contextmanager
+    def taken(self, cap: int) -> Iterator[None]:
+        """Hold one place among `cap`.
+
+        Raises:
+            WorkerDraining, WorkerBusy: no place is given.
+        """
+        if self.draining:
+            raise WorkerDraining("the worker is shutting down")
+        if self.accepted >= cap:
+            raise WorkerBusy(f"{self.accepted} requests are running or waiting already")
+        self.accepted += 1
+        self.notify()
+        try:
+            yield
+        finally:
+            self.accepted -= 1
+            self.notify()
+
+    def notify(self) -> None:
+        """Wake everyone who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Return after the next change."""
+        await self._changed.wait()
+
+    async def drain(self) -> None:
+        """Give no more places; return when all are free."""
+        self.draining = True
+        self.notify()
+        while self.accepted:
+            await self.changed()

@@ -1,0 +1,242 @@
+"""The step loop: one thread that owns the device and runs one forward a step for all running requests.
+
+At every step boundary: drop requests that were cancelled or are out of time, admit waiting ones up to the batch cap,
+run one forward for the whole batch at mixed timesteps, apply each request's own noise scheduler, hand out what ended.
+Step-level joining is Orca's iteration-level scheduling (OSDI '22) for denoising. Text encoding, decoding,
+image encoding and cache I/O never run here.
+
+Out of memory halves the cap: the surplus goes back to the head of the queue as it stands and loses nothing. Any other
+failure of a shared forward is tried again one by one, so that only the request that causes it fails.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from t2i_worker.engines.batching import cap_after_out_of_memory
+from t2i_worker.engines.running import (
+    Deliveries,
+    Denoised,
+    Running,
+    StepDone,
+    StepEntered,
+    StepEvent,
+    StepFailed,
+)
+from t2i_worker.errors import DeadlineExceeded, GenerationFailed, OutOfMemory, WorkerDraining
+from t2i_worker.jobs import Tally
+from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
+
+log = logging.getLogger(__name__)
+STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """The loop after its last boundary."""
+
+    running: int
+    waiting: int
+    steps_left: int
+    batch_cap: int
+    step_s: tuple[float, ...]
+
+
+class StepLoop:
+    """See the module. `deliver_all` is called once a step from the loop's thread with that step's events."""
+
+    def __init__(
+        self,
+        adapter: PipelineAdapter,
+        batch_cap: int,
+        step_s: tuple[float, ...],
+        deliver_all: Callable[[Deliveries], None],
+        tally: Tally,
+    ) -> None:
+        self._adapter = adapter
+        self._cap = batch_cap
+        self._step_s = list(step_s)
+        self._deliver_all = deliver_all
+        self._tally = tally
+        self._condition = threading.Condition()
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._events: list[tuple[Running, StepEvent]] = []
+        self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, request: Running) -> None:
+        """Let a prepared request join at the next boundary with room.
+
+        Raises:
+            WorkerDraining: the loop has stopped.
+        """
+        with self._condition:
+            if self._stopping:
+                raise WorkerDraining("the worker is shutting down")
+            self._waiting.append(request)
+            self._condition.notify()
+
+    def cancel(self, request: Running) -> None:
+        """Let a request go at the next boundary; no event follows. Ended or unknown ones are fine."""
+        request.cancelled = True
+        with self._condition:
+            self._condition.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """Fail what is left with WorkerDraining and end the thread."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout_s)
+
+    @property
+    def state(self) -> LoopState:
+        """A snapshot for load reports."""
+        with self._condition:
+            requests = [*self._running, *self._waiting]
+            left = sum(request.steps_left for request in requests)
+            return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s))
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._wait_for_work():
+                    self._pass_boundary()
+                    if self._running:
+                        self._run_step()
+                    self._hand_out()
+        finally:
+            self._end_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._condition:
+            while not (self._waiting or self._running or self._stopping):
+                self._condition.wait()
+            return not self._stopping
+
+    def _pass_boundary(self) -> None:
+        now_s = time.monotonic()
+        with self._condition:
+            self._running = [request for request in self._running if self._goes_on(request, now_s)]
+            self._waiting = deque(request for request in self._waiting if self._goes_on(request, now_s))
+            while self._waiting and len(self._running) < self._cap:
+                self._running.append(self._waiting.popleft())
+        for request in self._running:
+            if request.joined_s is None:
+                request.joined_s = now_s
+                self._events.append((request, StepEntered(len(self._running))))
+
+    def _goes_on(self, request: Running, now_s: float) -> bool:
+        if request.cancelled:
+            self._tally.cancelled += 1
+            return False
+        if request.deadline_s is not None and now_s >= request.deadline_s:
+            done = request.step if request.joined_s is not None else 0
+            message = f"the budget ran out after {done} of {request.num_steps} steps"
+            self._events.append((request, StepFailed(DeadlineExceeded(message))))
+            return False
+        return True
+
+    def _run_step(self) -> None:
+        began_s = time.monotonic()
+        batch = tuple(self._running)
+        try:
+            predictions = self._predict(batch)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            self._recover(batch, error)
+            return
+        self._apply(batch, predictions)
+        self._learn_step_time(len(batch), time.monotonic() - began_s)
+
+    def _predict(self, batch: tuple[Running, ...]) -> Tensor:
+        if self._stacked is None or self._stacked[0] != batch:
+            self._stacked = (batch, stack_conditions([request.conditions for request in batch]))
+        latents = torch.cat([request.model_input() for request in batch])
+        timesteps = torch.stack([request.timestep() for request in batch]).to(latents.device)
+        return self._adapter.predict(latents, timesteps, self._stacked[1])
+
+    def _apply(self, batch: tuple[Running, ...], predictions: Tensor) -> None:
+        for index, request in enumerate(batch):
+            try:
+                preview = request.advance(predictions[index : index + 1])
+            except (RuntimeError, ValueError, IndexError) as error:
+                self._fail(request, GenerationFailed("the noise scheduler failed on this request"), error)
+                continue
+            self._events.append((request, StepDone(request.step, preview)))
+            if request.steps_left == 0:
+                self._events.append((request, Denoised(time.monotonic() - (request.joined_s or 0.0))))
+        self._running = [request for request in self._running if request.steps_left]
+        self._tally.steps_run += len(batch)
+        self._tally.batch_sizes[len(batch)] = self._tally.batch_sizes.get(len(batch), 0) + 1
+
+    def _recover(self, batch: tuple[Running, ...], error: Exception) -> None:
+        self._stacked = None
+        if _is_out_of_memory(error):
+            self._shrink(batch)
+        elif len(batch) == 1:
+            self._fail(batch[0], GenerationFailed("the model failed on this request"), error)
+        else:
+            log.warning("a shared step failed (%s); trying its %d requests one by one", error, len(batch))
+            for request in batch:
+                self._run_alone(request)
+
+    def _run_alone(self, request: Running) -> None:
+        try:
+            prediction = self._predict((request,))
+        except (RuntimeError, ValueError, MemoryError) as error:
+            self._fail(request, GenerationFailed("the model failed on this request"), error)
+        else:
+            self._apply((request,), prediction)
+
+    def _shrink(self, batch: tuple[Running, ...]) -> None:
+        self._tally.out_of_memory += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            self._fail(batch[0], OutOfMemory("the request does not fit into memory even alone"), None)
+            return
+        with self._condition:
+            self._cap = cap_after_out_of_memory(len(batch))
+            surplus, self._running = self._running[self._cap :], self._running[: self._cap]
+            self._waiting.extendleft(reversed(surplus))
+        log.warning("out of memory at batch size %d: the cap is %d from now on", len(batch), self._cap)
+
+    def _fail(self, request: Running, error: GenerationFailed, cause: Exception | None) -> None:
+        log.warning("one request failed: %s", cause or error)
+        self._running = [other for other in self._running if other is not request]
+        self._events.append((request, StepFailed(error)))
+
+    def _learn_step_time(self, size: int, took_s: float) -> None:
+        if size <= len(self._step_s):
+            self._step_s[size - 1] += STEP_TIME_WEIGHT * (took_s - self._step_s[size - 1])
+
+    def _hand_out(self) -> None:
+        if self._events:
+            events, self._events = self._events, []
+            self._deliver_all(events)
+
+    def _end_all(self) -> None:
+        with self._condition:
+            self._stopping = True
+            left = [*self._running, *self._waiting]
+            self._running, self._waiting = [], deque()
+        self._events += [(request, StepFailed(WorkerDraining("the worker is shutting down"))) for request in left]
+        self._hand_out()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)

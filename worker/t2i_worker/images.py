@@ -1,0 +1,31 @@
+"""Pixels to files: png, jpeg, webp. Runs in threads of its own (Pillow's encoders release the GIL)."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from t2i_worker.jobs import ImageFormat
+
+FORMATS: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
+PREVIEW_MAX_SIDE_PX = 256
+_OPTIONS: dict[ImageFormat, dict[str, int | bool]] = {
+    "png": {"compress_level": 4},
+    "jpeg": {"quality": 92, "optimize": False},
+    "webp": {"quality": 90, "method": 3},
+}
+
+
+def encode_image(pixels: npt.NDArray[np.uint8], image_format: ImageFormat) -> bytes:
+    """Encode uint8 [H,W,3]; the result depends on nothing else, so equal pixels give equal bytes."""
+    out = io.BytesIO()
+    PillowImage.fromarray(pixels, "RGB").save(out, image_format, **_OPTIONS[image_format])
+    return out.getvalue()
+
+
+def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A webp of at most 256 pixels a side."""
+    image = PillowImage.fromarray(pixels, "RGB")
+    image.thumbnail((PREVIEW_MAX_SIDE_PX, PREVIEW_MAX_SIDE_PX))
+    return encode_image(np.asarray(image), "webp")

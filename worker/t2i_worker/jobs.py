@@ -1,0 +1,168 @@
+"""What goes into an engine and what comes out: jobs, events, load. Knows neither torch nor the wire."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_policy.levels import Level
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+EngineKind = Literal["diffusion", "simulated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where to start when steps are skipped: an earlier prompt's entry, and the steps believed to be stored for it."""
+
+    scope: str
+    entry_id: str
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where to keep latents: the state entering each of `steps`, beside the prompt's `embedding`."""
+
+    scope: str
+    entry_id: str
+    steps: tuple[int, ...]
+    embedding: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to make. `deadline_s` in seconds of `time.monotonic`, None = none."""
+
+    request_id: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    guidance_scale: float
+    level: Level
+    image_format: ImageFormat
+    deadline_s: float | None = None
+    source: Source | None = None
+    sink: Sink | None = None
+    preview_every_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The job entered the batch. `served.skipped_steps` is what it really skips, `reason` why (FetchReason)."""
+
+    served: Level
+    reason: str
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`step` steps of the schedule are done, skipped ones included."""
+
+    step: int
+    num_inference_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewImage:
+    """A small encoded image of what the state after `step` is heading for."""
+
+    step: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The encoded result and its size in pixels."""
+
+    data: bytes
+    image_format: ImageFormat
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end. Times in ms; `stored` holds (step, bytes) of latents that were kept."""
+
+    served: Level
+    wait_ms: float
+    denoise_ms: float
+    encode_ms: float
+    fetch_ms: float
+    stored: tuple[tuple[int, int], ...] = ()
+
+
+Event = Joined | Progress | PreviewImage | Image | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """State of an engine; `step_s[b - 1]` seconds of one step at batch size b, `fixed_s` the rest of one request."""
+
+    ready: bool
+    draining: bool
+    running: int
+    waiting: int
+    batch_cap: int
+    queue_cap: int
+    step_s: tuple[float, ...]
+    fixed_s: float
+    steps_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What an engine serves. `latent_bytes`: one stored latent without its header."""
+
+    model_digest: str
+    noise_scheduler: str
+    dtype: str
+    device: str
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    latent_bytes: int
+    engine: EngineKind
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an engine counted since its start; read by the metrics, written by the engine only."""
+
+    steps_run: int = 0
+    steps_skipped: int = 0
+    batch_sizes: dict[int, int] = field(default_factory=dict)
+    out_of_memory: int = 0
+    cancelled: int = 0
+    latent_starts: dict[str, int] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Runs jobs. The one thing a worker process is built around."""
+
+    facts: ModelFacts
+    tally: Tally
+
+    def load(self) -> Load:
+        """The state right now."""
+
+    async def changed(self) -> None:
+        """Return after the next change of `load()`."""
+
+    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Joined, (Progress | PreviewImage)*, Image, Finished. Closing it frees the job's slot within one step.
+
+        Raises:
+            WorkerBusy, WorkerDraining, DeadlineExceeded, GenerationFailed: see `errors`.
+        """
+
+    async def drain(self) -> None:
+        """Take no more jobs; return when those accepted have ended."""
+
+    async def close(self) -> None:
+        """Stop threads. Jobs still running fail with WorkerDraining."""

@@ -1,0 +1,88 @@
+"""Latents in and out of the cache, for one worker: fetch a start within about a step's time, keep what is asked for.
+
+The store is disposable: any trouble means starting from noise, or not keeping; never a failed image.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2i_cache.errors import CacheError
+from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
+from t2i_cache.keys import LatentKey, ModelKey
+from t2i_cache.records import Record, encode_record
+from t2i_cache.stores import LatentStore
+from t2i_worker.jobs import Job, ModelFacts, Sink, Source
+
+log = logging.getLogger(__name__)
+KEEP_LIMIT_S = 1.0
+_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+def model_fingerprint(facts: ModelFacts, job: Job) -> str:
+    """Of everything but the prompt that a latent of this job depends on."""
+    return ModelKey(
+        model_digest=facts.model_digest,
+        noise_scheduler=facts.noise_scheduler,
+        num_inference_steps=job.level.num_inference_steps,
+        width=facts.width,
+        height=facts.height,
+        guidance_milli=round(job.guidance_scale * 1000),
+        dtype=facts.dtype,
+        negative_prompt=job.negative_prompt,
+    ).fingerprint
+
+
+class LatentShelf:
+    """See the module."""
+
+    def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
+        self._store = store
+        self._facts = facts
+
+    async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
+        """The best stored latent at or below the job's skipped steps, or none with the reason."""
+        wanted = LatentKey(source.scope, model_fingerprint(self._facts, job), source.entry_id, job.level.skipped_steps)
+        return await fetch_latent(self._store, wanted, source.steps, limit_s)
+
+    async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[tuple[int, int], ...]:
+        """Store latents by step; returns (step, bytes) of those that are stored."""
+        model = model_fingerprint(self._facts, job)
+        stored: list[tuple[int, int]] = []
+        try:
+            async with asyncio.timeout(KEEP_LIMIT_S):
+                for step, latent in sorted(kept.items()):
+                    data = encode_record(to_record(LatentKey(sink.scope, model, sink.entry_id, step), latent, sink))
+                    await self._store.put(LatentKey(sink.scope, model, sink.entry_id, step), data)
+                    stored.append((step, len(data)))
+        except (CacheError, TimeoutError) as error:
+            log.warning("latents not kept: %s", error or "the store took too long")
+        return tuple(stored)
+
+    async def close(self) -> None:
+        """Close the store."""
+        await self._store.close()
+
+
+def to_record(key: LatentKey, latent: Tensor, sink: Sink) -> Record:
+    """A latent [1, ...] as raw little-endian bytes."""
+    host = latent.detach().cpu().contiguous()
+    raw = host.view(torch.uint8).numpy().tobytes()
+    return Record(key, _NAMES[host.dtype], tuple(host.shape), raw, np.asarray(sink.embedding), time.time())
+
+
+def to_latent(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor | None, str]:
+    """The fetched latent on the CPU and the reason; one of another shape or dtype is no start."""
+    record = fetched.record
+    if record is None:
+        return None, fetched.reason
+    if record.shape != shape or _DTYPES[record.dtype] != dtype:
+        return None, FetchReason.MISMATCH
+    raw = torch.frombuffer(bytearray(record.tensor), dtype=dtype)
+    return raw.view(shape), fetched.reason

@@ -1,0 +1,81 @@
+"""The worker's metrics (docs/metrics.md lists them; a test compares). Labels are bounded; prompts never appear."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from t2i_worker.jobs import Engine, Finished
+
+PREFIX = "t2i_worker"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class WorkerMetrics:
+    """Counts at the service; what the engine knows is read when scraped."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._requests = Counter(f"{PREFIX}_requests", "Requests ended, by gRPC code.", ["code"], registry=registry)
+        self._wait = self._histogram("wait", "Accepted to first step.", registry)
+        self._denoise = self._histogram("denoise", "First step to last step.", registry)
+        self._encode = self._histogram("encode", "Latent to encoded image.", registry)
+        self._fetch = self._histogram("latent_fetch", "Fetching the start latent, 0 without one.", registry)
+
+    def attach(self, engine: Engine) -> None:
+        """Show this engine's load and tally too."""
+        self._registry.register(_EngineCollector(engine))
+
+    @staticmethod
+    def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=_SECONDS, registry=registry)
+
+    def count_request(self, code: str) -> None:
+        """One request ended with this gRPC code."""
+        self._requests.labels(code).inc()
+
+    def observe(self, finished: Finished) -> None:
+        """Times of one finished request."""
+        self._wait.observe(finished.wait_ms / 1e3)
+        self._denoise.observe(finished.denoise_ms / 1e3)
+        self._encode.observe(finished.encode_ms / 1e3)
+        self._fetch.observe(finished.fetch_ms / 1e3)
+
+
+class _EngineCollector(Collector):
+    """Reads load and tally at scrape time, so the step loop never touches a metric."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        """One sample of everything."""
+        load, tally = self._engine.load(), self._engine.tally
+        yield _gauge("ready", "1 when warm and not draining.", float(load.ready))
+        yield _gauge("running_requests", "Requests in the step loop.", load.running)
+        yield _gauge("waiting_requests", "Requests accepted and not in the step loop.", load.waiting)
+        yield _gauge("batch_cap", "Largest batch in use; falls after running out of memory.", load.batch_cap)
+        yield _gauge("steps_owed", "Denoising steps owed to running and waiting requests.", load.steps_left)
+        yield _counter("steps_run", "Denoising steps run.", tally.steps_run)
+        yield _counter("steps_skipped", "Denoising steps skipped by cached latents.", tally.steps_skipped)
+        yield _counter("out_of_memory", "Times a batch did not fit.", tally.out_of_memory)
+        yield _counter("cancelled_requests", "Requests let go at a step boundary.", tally.cancelled)
+        batches = CounterMetricFamily(f"{PREFIX}_batches", "Steps run, by batch size.", labels=["size"])
+        for size, count in sorted(tally.batch_sizes.copy().items()):
+            batches.add_metric([str(size)], count)
+        yield batches
+        starts = CounterMetricFamily(
+            f"{PREFIX}_latent_starts", "Skips asked for, by how the fetch went.", labels=["reason"]
+        )
+        for reason, count in sorted(tally.latent_starts.copy().items()):
+            starts.add_metric([reason], count)
+        yield starts
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)

@@ -1,0 +1,69 @@
+"""Adapters between diffusers pipelines and the engine, chosen by the class a model folder names."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from t2i_worker.errors import ModelUnsupported
+from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter, StackedConditions, stack_conditions
+from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffusion3Adapter
+from t2i_worker.pipelines.scenes import ScenesAdapter, ScenesPipeline
+from t2i_worker.pipelines.schedules import NoiseSchedule
+from t2i_worker.pipelines.stable_diffusion import StableDiffusionAdapter, StableDiffusionXLAdapter
+from t2i_worker.sources import INDEX_NAME
+
+ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
+    "ScenesPipeline": ScenesAdapter,
+    "StableDiffusionPipeline": StableDiffusionAdapter,
+    "StableDiffusionXLPipeline": StableDiffusionXLAdapter,
+    "StableDiffusion3Pipeline": StableDiffusion3Adapter,
+    "FluxPipeline": FluxAdapter,
+}
+_OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def load_adapter(folder: Path, precision: str, width: int, height: int, device: str) -> PipelineAdapter:
+    """Load a model folder onto a device.
+
+    Raises:
+        ModelUnsupported: no adapter for its pipeline class, files missing or broken, or a size it cannot make.
+    """
+    name = _class_name(folder)
+    if name not in ADAPTERS:
+        raise ModelUnsupported(f"{name} has no adapter; there is one for {', '.join(sorted(ADAPTERS))}")
+    kind = ADAPTERS[name]
+    if width % kind.size_multiple or height % kind.size_multiple:
+        raise ModelUnsupported(f"model.width and model.height must be multiples of {kind.size_multiple} for {name}")
+    loader = _OWN_PIPELINES.get(name, DiffusionPipeline)
+    try:
+        pipeline = loader.from_pretrained(folder, dtype=_DTYPES[precision], local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnsupported(f"the model folder cannot be loaded: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False).eval()
+    return kind(pipeline.to(device), width, height)
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / INDEX_NAME).read_text())["_class_name"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnsupported(f"{INDEX_NAME} is not readable: {error!r}") from error
+
+
+__all__ = [
+    "ADAPTERS",
+    "Conditions",
+    "NoiseSchedule",
+    "PipelineAdapter",
+    "StackedConditions",
+    "load_adapter",
+    "stack_conditions",
+]

@@ -1,0 +1,122 @@
+"""PipelineAdapter: a loaded diffusers pipeline as the parts the engine needs, for one pool's size, guidance and steps.
+
+The engine steps, it does not call pipelines (design decision 8): an adapter encodes text, makes schedules and start
+noise, runs one guided forward over requests at any mix of timesteps, and decodes. Its result for one request equals
+the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on who shares the batch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from t2i_worker.pipelines.schedules import NoiseSchedule, by_count, servable
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What guides one request: the model's keyword tensors [1, ...] with the prompt and, if guided, without it."""
+
+    prompted: Mapping[str, Tensor]
+    unprompted: Mapping[str, Tensor] | None
+    guidance_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class StackedConditions:
+    """Conditions of B requests as one batch: the B prompted rows, then the unprompted rows of the G guided ones.
+
+    `guided` [G] are their indexes, `scale` [G] their guidance scales.
+    """
+
+    inputs: Mapping[str, Tensor]
+    guided: Tensor
+    scale: Tensor
+
+
+def stack_conditions(conditions: Sequence[Conditions]) -> StackedConditions:
+    """See `StackedConditions`; all conditions must come from one adapter."""
+    guided = [index for index, one in enumerate(conditions) if one.unprompted is not None]
+    rows = [one.prompted for one in conditions]
+    rows += [unprompted for one in conditions if (unprompted := one.unprompted) is not None]
+    inputs = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    device = next(iter(inputs.values())).device
+    scale = torch.tensor([conditions[index].guidance_scale for index in guided], device=device)
+    return StackedConditions(inputs, torch.tensor(guided, dtype=torch.long, device=device), scale)
+
+
+class PipelineAdapter(ABC):
+    """See the module. `width` and `height` in pixels; every request of a worker has this size."""
+
+    #: Width and height must be multiples of this many pixels.
+    size_multiple = 8
+
+    def __init__(self, pipeline: Any, width: int, height: int) -> None:
+        self.pipeline = pipeline
+        self.width = width
+        self.height = height
+        self.scheduler = servable(pipeline.scheduler)
+        self.device: torch.device = pipeline.device
+        self.dtype: torch.dtype = self.denoiser.dtype
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> Any:
+        """The module that runs every step."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one request's latent, batch dimension of 1 included."""
+
+    @abstractmethod
+    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+        """Text to conditions; runs outside the denoise thread."""
+
+    @abstractmethod
+    def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """One call of the denoiser: latents [R, ...], timesteps [R]."""
+
+    @abstractmethod
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """Latent [1, ...] to pixels [1, 3, H, W] in -1..1."""
+
+    def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
+        """Arguments of `set_timesteps`."""
+        return by_count(num_inference_steps)
+
+    def schedule(self, num_inference_steps: int, begin: int, seed: int) -> NoiseSchedule:
+        """A schedule of the request's own."""
+        return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, seed)
+
+    def initial_latent(self, seed: int) -> Tensor:
+        """Unit noise [1, ...] from the seed alone: drawn on the CPU, so equal on every device."""
+        noise = torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed), dtype=self.dtype)
+        return noise.to(self.device)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: StackedConditions) -> Tensor:
+        """Guided prediction [B, ...] for latents [B, ...] at timesteps [B]: one forward for all."""
+        count, guided = len(latents), conditions.guided
+        if not len(guided):
+            return self.forward(latents, timesteps, conditions.inputs)
+        out = self.forward(
+            torch.cat([latents, latents[guided]]), torch.cat([timesteps, timesteps[guided]]), conditions.inputs
+        )
+        prompted, unprompted = out[:count], out[count:]
+        scale = conditions.scale.to(out.dtype).view(-1, *[1] * (out.dim() - 1))
+        if len(guided) == count:
+            return unprompted + scale * (prompted - unprompted)
+        mixed = prompted.clone()
+        mixed[guided] = unprompted + scale * (prompted[guided] - unprompted)
+        return mixed
+
+    def decode(self, latent: Tensor) -> npt.NDArray[np.uint8]:
+        """Latent [1, ...] to uint8 [H, W, 3]."""
+        pixels = (self.decode_latent(latent).float() + 1) * 127.5
+        image: npt.NDArray[np.uint8] = pixels.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
+        return np.ascontiguousarray(image)

@@ -1,0 +1,90 @@
+"""The embedded scenes model: a pixel-space UNet with a BERT caption encoder and flow matching: see t2i_scenes."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
+
+
+class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """The folder's components and constants, loaded by `from_pretrained` like any diffusers pipeline."""
+
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        latent_patch_size: int = 3,
+        latent_scale: float = 1.0,
+        latent_shift: float = 0.0,
+        max_caption_tokens: int = 28,
+        default_num_inference_steps: int = 20,
+        default_guidance_scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
+        self.register_to_config(
+            latent_patch_size=latent_patch_size,
+            latent_scale=latent_scale,
+            latent_shift=latent_shift,
+            max_caption_tokens=max_caption_tokens,
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=default_guidance_scale,
+        )
+
+
+class ScenesAdapter(PipelineAdapter):
+    """See the module."""
+
+    def __init__(self, pipeline: Any, width: int, height: int) -> None:
+        super().__init__(pipeline, width, height)
+        self._states = lru_cache(maxsize=4)(self._encode_text)  # the empty caption, mostly
+
+    @property
+    def denoiser(self) -> Any:
+        """See `PipelineAdapter`."""
+        return self.pipeline.unet
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """See `PipelineAdapter`."""
+        patch = self.pipeline.config.latent_patch_size
+        return 1, self.denoiser.config.in_channels, self.height // patch, self.width // patch
+
+    def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
+        """Uniform noise levels from 1 down, as it was trained and measured."""
+        return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()}
+
+    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+        """See `PipelineAdapter`."""
+        prompted = self._encode_text(prompt)
+        guided = guidance_scale != 1.0
+        return Conditions(prompted, self._states(negative_prompt) if guided else None, guidance_scale)
+
+    def _encode_text(self, text: str) -> Mapping[str, Tensor]:
+        length = self.pipeline.config.max_caption_tokens
+        tokens = self.pipeline.tokenizer(
+            [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.device)
+        with torch.inference_mode():
+            hidden = self.pipeline.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
+        return {"encoder_hidden_states": hidden, "class_labels": hidden[:, 0]}
+
+    def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `PipelineAdapter`."""
+        predicted: Tensor = self.denoiser(latents, timesteps, return_dict=False, **inputs)[0]
+        return predicted
+
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """See `PipelineAdapter`."""
+        config = self.pipeline.config
+        pixels = torch.nn.functional.pixel_shuffle(latent, config.latent_patch_size)
+        shown: Tensor = pixels / config.latent_scale + config.latent_shift
+        return shown

@@ -1,0 +1,92 @@
+"""A worker's life: bind, warm up, serve, drain on SIGTERM or SIGINT."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+
+from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
+from t2i_worker.jobs import Engine
+from t2i_worker.metrics import WorkerMetrics
+from t2i_worker.service import WorkerService
+from t2i_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
+MAX_REQUEST_BYTES = 1 << 20
+CLOSE_GRACE_S = 2.0
+
+
+async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
+    """Serve until told to stop. The health service says NOT_SERVING until the engine is warm."""
+    stop = _stop_on_signals()
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
+    registry = CollectorRegistry()
+    service = WorkerService(settings.name, WorkerMetrics(registry))
+    worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
+    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    port = server.add_insecure_port(settings.listen)
+    await server.start()
+    metrics_port = _serve_metrics(settings.metrics_listen, registry)
+    engine = await make_engine()
+    service.attach(engine)
+    await _set_health(healthy, health_pb2.HealthCheckResponse.SERVING)
+    if settings.announce is not None:
+        announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
+    log.info("worker %s serves on port %d", settings.name, port)
+    await stop.wait()
+    await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await _drain(engine, settings.drain_s)
+    await server.stop(CLOSE_GRACE_S)
+    await engine.close()
+
+
+def _at(listen: str, port: int) -> str:
+    """The address that was asked for, with the port that was bound."""
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _set_health(healthy: health.aio.HealthServicer, status: int) -> None:
+    for name in ("", SERVICE):
+        await healthy.set(name, status)
+
+
+async def _drain(engine: Engine, limit_s: float) -> None:
+    log.info("draining")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await engine.drain()
+
+
+def _serve_metrics(listen: str, registry: CollectorRegistry) -> int:
+    host, _, port = listen.rpartition(":")
+    server, _ = start_http_server(int(port), host, registry)
+    bound: int = server.server_port
+    return bound
+
+
+def announce(path: Path, address: str, metrics_address: str) -> None:
+    """Write where this process serves, in one rename: a reader sees all of it or nothing."""
+    side = path.with_name(f".{path.name}.part")
+    side.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
+    side.replace(path)

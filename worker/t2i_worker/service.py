@@ -1,0 +1,165 @@
+"""The worker's gRPC surface: jobs in, events out, load on change. Translates and nothing else."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from t2i_policy.levels import Level
+from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_worker.errors import WorkerDraining, WorkerError
+from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress
+from t2i_worker.metrics import WorkerMetrics
+from t2i_worker.statuses import to_status
+from t2i_worker.validation import parse_request
+
+CHUNK_BYTES = 1 << 20
+LOAD_MIN_INTERVAL_S = 0.05
+LOAD_MAX_INTERVAL_S = 1.0
+_FORMATS: dict[ImageFormat, level_pb2.OutputFormat.ValueType] = {
+    "png": level_pb2.OUTPUT_FORMAT_PNG,
+    "jpeg": level_pb2.OUTPUT_FORMAT_JPEG,
+    "webp": level_pb2.OUTPUT_FORMAT_WEBP,
+}
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class WorkerService(worker_pb2_grpc.WorkerServicer):
+    """See the module. Answers UNAVAILABLE until an engine is attached."""
+
+    def __init__(self, name: str, metrics: WorkerMetrics) -> None:
+        self._name = name
+        self._warm_engine: Engine | None = None
+        self._metrics = metrics
+
+    def attach(self, engine: Engine) -> None:
+        """From now on, serve with this warm engine."""
+        self._warm_engine = engine
+        self._metrics.attach(engine)
+
+    @property
+    def _engine(self) -> Engine:
+        if self._warm_engine is None:
+            raise WorkerDraining("the worker is still warming up")
+        return self._warm_engine
+
+    async def Generate(
+        self, request: worker_pb2.WorkerGenerateRequest, context: Context
+    ) -> AsyncIterator[worker_pb2.WorkerEvent]:
+        """See worker.proto."""
+        outcome = "CANCELLED"
+        try:
+            job = parse_request(request, self._engine.facts)
+            async with aclosing(self._engine.generate(job)) as events:
+                async for event in events:
+                    for message in to_messages(event):
+                        yield message
+                    if isinstance(event, Finished):
+                        self._metrics.observe(event)
+            outcome = "OK"
+        except WorkerError as error:
+            status = to_status(error)
+            outcome = status.code.name
+            await context.abort_with_status(status)
+        finally:
+            self._metrics.count_request(outcome)
+
+    async def WatchLoad(
+        self, request: worker_pb2.WatchLoadRequest, context: Context
+    ) -> AsyncIterator[worker_pb2.WorkerLoad]:
+        """See worker.proto."""
+        del request
+        if self._warm_engine is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        while True:
+            yield to_load_message(self._engine.load())
+            changed = asyncio.ensure_future(self._engine.changed())
+            try:
+                await asyncio.sleep(LOAD_MIN_INTERVAL_S)
+                await asyncio.wait([changed], timeout=LOAD_MAX_INTERVAL_S - LOAD_MIN_INTERVAL_S)
+            finally:
+                changed.cancel()
+
+    async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
+        """See worker.proto."""
+        del request
+        if self._warm_engine is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        facts = self._engine.facts
+        return worker_pb2.WorkerDescription(
+            name=self._name,
+            model_digest=facts.model_digest,
+            noise_scheduler=facts.noise_scheduler,
+            dtype=facts.dtype,
+            device=facts.device,
+            num_inference_steps=facts.num_inference_steps,
+            guidance_scale=facts.guidance_scale,
+            width=facts.width,
+            height=facts.height,
+            latent_bytes=facts.latent_bytes,
+            engine=facts.engine,
+        )
+
+
+def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
+    """`Load` on the wire; seconds become milliseconds."""
+    return worker_pb2.WorkerLoad(
+        ready=load.ready,
+        draining=load.draining,
+        running=load.running,
+        waiting=load.waiting,
+        batch_cap=load.batch_cap,
+        queue_cap=load.queue_cap,
+        step_ms=[1e3 * seconds for seconds in load.step_s],
+        fixed_ms=1e3 * load.fixed_s,
+        steps_left=load.steps_left,
+    )
+
+
+def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
+    """An engine's event as one or more messages; an image becomes its announcement and chunks."""
+    match event:
+        case Joined(served, reason, batch_size):
+            started = worker_pb2.Started(served=_level(served), reason=reason, batch_size=batch_size)
+            yield worker_pb2.WorkerEvent(started=started)
+        case Progress(step, num_steps):
+            yield worker_pb2.WorkerEvent(progress=level_pb2.StepProgress(step=step, num_inference_steps=num_steps))
+        case PreviewImage(step, data):
+            preview = level_pb2.Preview(step=step, format=level_pb2.OUTPUT_FORMAT_WEBP, data=data)
+            yield worker_pb2.WorkerEvent(preview=preview)
+        case Image():
+            yield from _image_messages(event)
+        case Finished():
+            yield worker_pb2.WorkerEvent(finished=_finished(event))
+
+
+def _image_messages(image: Image) -> Iterator[worker_pb2.WorkerEvent]:
+    info = level_pb2.ImageInfo(
+        format=_FORMATS[image.image_format],
+        width=image.width,
+        height=image.height,
+        size_bytes=len(image.data),
+        sha256=hashlib.sha256(image.data).digest(),
+    )
+    yield worker_pb2.WorkerEvent(image=info)
+    for offset in range(0, len(image.data), CHUNK_BYTES):
+        chunk = level_pb2.ImageChunk(offset=offset, data=image.data[offset : offset + CHUNK_BYTES])
+        yield worker_pb2.WorkerEvent(chunk=chunk)
+
+
+def _finished(event: Finished) -> worker_pb2.Finished:
+    return worker_pb2.Finished(
+        served=_level(event.served),
+        wait_ms=event.wait_ms,
+        denoise_ms=event.denoise_ms,
+        encode_ms=event.encode_ms,
+        fetch_ms=event.fetch_ms,
+        stored=[worker_pb2.StoredLatent(step=step, size_bytes=size) for step, size in event.stored],
+    )
+
+
+def _level(level: Level) -> level_pb2.Level:
+    return level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps)

@@ -1,0 +1,43 @@
+"""Command line of a worker process."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See `parse_arguments` for each."""
+
+    pool: Path
+    group: str
+    name: str
+    listen: str
+    metrics_listen: str
+    store: str
+    models_dir: Path
+    profile: Path | None
+    announce: Path | None
+    device: str
+    threads: int
+    max_batch: int
+    drain_s: float
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Settings:
+    """Parse argv; exits with a message on a mistake."""
+    parser = argparse.ArgumentParser(prog="t2i-worker", description="One device, one warm model.")
+    parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
+    parser.add_argument("--group", required=True, help="worker group of the pool")
+    parser.add_argument("--name", required=True, help="name of this worker, unique in the pool")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="gRPC address, port 0 = any free one")
+    parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="address of /metrics")
+    parser.add_argument("--store", default="memory://", help="latent store URL; the gateway must use the same one")
+    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where hf:// and pvc:// models are")
+    parser.add_argument("--profile", type=Path, default=None, help="profile JSON; only the simulated engine needs it")
+    parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the model; 0 = torch's choice")
+    parser.add_argument("--max-batch", type=int, default=8, help="largest batch tried at warm-up")
+    parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
+    return Settings(**vars(parser.parse_args(arguments)))

@@ -1,0 +1,69 @@
+"""Start a diffusion engine: resolve and load the model, measure it, open the latent store."""
+
+import asyncio
+import logging
+
+import torch
+
+from t2i_cache.errors import StoreUrlError
+from t2i_cache.stores import open_store
+from t2i_policy.pool import PoolSpec
+from t2i_worker.digests import model_digest
+from t2i_worker.engines.diffusion import DiffusionEngine
+from t2i_worker.errors import ModelError, ModelUnsupported
+from t2i_worker.jobs import ModelFacts
+from t2i_worker.latents import LatentShelf
+from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.settings import Settings
+from t2i_worker.sources import resolve_source
+from t2i_worker.warming import warm_up
+
+log = logging.getLogger(__name__)
+
+
+async def start_diffusion(settings: Settings, spec: PoolSpec) -> DiffusionEngine:
+    """A warm engine.
+
+    Raises:
+        ModelError: no model, or not one we can serve; the store's URL is wrong.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        store = open_store(settings.store)
+    except StoreUrlError as error:
+        raise ModelError(str(error)) from error
+    model = spec.model
+    folder = await asyncio.to_thread(resolve_source, model.source, settings.models_dir, model.revision)
+    digest, adapter = await asyncio.gather(
+        asyncio.to_thread(model_digest, folder),
+        asyncio.to_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
+    )
+    facts = to_facts(adapter, spec, digest)
+    warmth = await asyncio.to_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+    log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
+    return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelUnsupported("--device asks for cuda, but torch finds no GPU")
+    return wanted
+
+
+def to_facts(adapter: PipelineAdapter, spec: PoolSpec, digest: str) -> ModelFacts:
+    """What the worker tells gateways about its model."""
+    return ModelFacts(
+        model_digest=digest,
+        noise_scheduler=type(adapter.scheduler).__name__,
+        dtype=str(adapter.dtype).removeprefix("torch."),
+        device="cpu" if adapter.device.type == "cpu" else torch.cuda.get_device_name(adapter.device),
+        num_inference_steps=spec.model.num_inference_steps,
+        guidance_scale=spec.model.guidance_scale,
+        width=spec.model.width,
+        height=spec.model.height,
+        latent_bytes=adapter.initial_latent(0).nbytes,
+        engine="diffusion",
+    )

@@ -1,0 +1,106 @@
+"""Requests off the wire: every field checked once, all violations reported together, a `Job` out.
+
+The gateway checks the same things for its clients; a worker checks again because its port is a boundary of its own.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from t2i_cache.keys import LatentKey
+from t2i_policy.levels import Level
+from t2i_protos.v1 import level_pb2, worker_pb2
+from t2i_worker.errors import RequestInvalid
+from t2i_worker.jobs import ImageFormat, Job, ModelFacts, Sink, Source
+
+MAX_PROMPT_CHARACTERS = 8192
+MAX_STEPS = 1000
+MAX_KEPT_STEPS = 64
+MAX_EMBEDDING_BYTES = 1 << 16
+FORMATS: dict[int, ImageFormat] = {
+    level_pb2.OUTPUT_FORMAT_UNSPECIFIED: "png",
+    level_pb2.OUTPUT_FORMAT_PNG: "png",
+    level_pb2.OUTPUT_FORMAT_JPEG: "jpeg",
+    level_pb2.OUTPUT_FORMAT_WEBP: "webp",
+}
+Violations = Iterator[tuple[str, str]]
+
+
+def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) -> Job:
+    """The job, its deadline counted from now.
+
+    Raises:
+        RequestInvalid: names every field that is wrong.
+    """
+    violations = [*_violations(request, facts)]
+    if violations:
+        raise RequestInvalid(violations)
+    return Job(
+        request_id=request.request_id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        guidance_scale=request.guidance_scale,
+        level=Level(request.level.skipped_steps, request.level.num_inference_steps),
+        image_format=FORMATS[request.output_format],
+        deadline_s=time.monotonic() + request.budget_ms / 1e3 if request.budget_ms else None,
+        source=_source(request),
+        sink=_sink(request),
+        preview_every_steps=request.preview_every_steps,
+    )
+
+
+def _violations(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) -> Violations:
+    for name in ("prompt", "negative_prompt"):
+        if len(getattr(request, name)) > MAX_PROMPT_CHARACTERS:
+            yield name, f"must be at most {MAX_PROMPT_CHARACTERS} characters"
+    if (request.width, request.height) != (facts.width, facts.height):
+        yield "width", f"this worker makes {facts.width}x{facts.height} pixels only"
+    if not (math.isfinite(request.guidance_scale) and 0 <= request.guidance_scale <= 100):
+        yield "guidance_scale", "must be a number from 0 to 100"
+    if request.output_format not in FORMATS:
+        yield "output_format", "unknown format"
+    yield from _level_violations(request.level)
+    yield from _latent_violations(request)
+
+
+def _level_violations(level: level_pb2.Level) -> Violations:
+    if not 1 <= level.num_inference_steps <= MAX_STEPS:
+        yield "level.num_inference_steps", f"must be from 1 to {MAX_STEPS}"
+    elif level.skipped_steps >= level.num_inference_steps:
+        yield "level.skipped_steps", "must be smaller than num_inference_steps"
+
+
+def _latent_violations(request: worker_pb2.WorkerGenerateRequest) -> Violations:
+    for name in ("source", "sink"):
+        part = getattr(request, name)
+        if request.HasField(name) and (problem := _key_problem(part.scope, part.entry_id)):
+            yield name, problem
+        if len(part.steps) > MAX_KEPT_STEPS:
+            yield f"{name}.steps", f"at most {MAX_KEPT_STEPS}"
+    size = len(request.sink.embedding)
+    if request.HasField("sink") and (size % 4 or not 0 < size <= MAX_EMBEDDING_BYTES):
+        yield "sink.embedding", "must be float32 values, at least one"
+
+
+def _key_problem(scope: str, entry_id: str) -> str | None:
+    try:
+        LatentKey(scope, "model", entry_id, 0)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
+    if not request.HasField("source"):
+        return None
+    return Source(request.source.scope, request.source.entry_id, tuple(request.source.steps))
+
+
+def _sink(request: worker_pb2.WorkerGenerateRequest) -> Sink | None:
+    if not request.HasField("sink") or not request.sink.steps:
+        return None
+    embedding = np.frombuffer(request.sink.embedding, "<f4").astype(np.float32)
+    return Sink(request.sink.scope, request.sink.entry_id, tuple(request.sink.steps), embedding)
