@@ -120,14 +120,14 @@ class Catalogue:
             shelf.steps.setdefault(entry.entry_id, {})[step] = CachedItem(key, step, size, 1, now_s, now_s)
             self._bytes += size
             self._items += 1
-        return self.expire(now_s) + self._make_room()
+        return self._make_room()
 
     def record_damaged(self, key: LatentKey) -> list[Deletion]:
         """A reader found this latent missing, corrupt or foreign."""
         return self._drop([key], EvictionReason.DAMAGED)
 
     def expire(self, now_s: float) -> list[Deletion]:
-        """Give up latents past their TTL or their reuse cap."""
+        """Give up latents past their TTL or their reuse cap; call it now and then (lookups pass them over anyway)."""
         old = [item.key for item in self._all() if now_s - item.stored_s > self._limits.ttl_s]
         worn = [item.key for item in self._all() if item.hits > self._limits.max_reuses]
         return self._drop(old, EvictionReason.EXPIRED) + self._drop(worn, EvictionReason.WORN_OUT)

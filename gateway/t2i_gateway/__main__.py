@@ -1,0 +1,32 @@
+"""`python -m t2i_gateway`: one gateway process."""
+
+import asyncio
+import logging
+import sys
+
+from t2i_cache.errors import StoreUrlError
+from t2i_gateway.embedding import EmbedderError
+from t2i_gateway.server import serve
+from t2i_gateway.settings import parse_arguments
+from t2i_policy.pool import PoolError, parse_pool
+from t2i_policy.profile import ProfileError, parse_profile
+
+log = logging.getLogger("t2i_gateway")
+
+
+def main() -> int:
+    """Exit code 0 after a drain, 2 when it cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = parse_arguments()
+    try:
+        pool = parse_pool(settings.pool.read_text())
+        profile = parse_profile(settings.profile.read_text())
+        asyncio.run(serve(settings, pool, profile))
+    except (OSError, PoolError, ProfileError, EmbedderError, StoreUrlError) as error:
+        log.critical("the gateway cannot start: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Prompt embeddings: a folder with tokenizer.json and model.onnx, run by onnxruntime; no torch.
+
+The model takes input_ids and attention_mask, int64 [B,L], and gives unit vectors, float32 [B,D]. Repeated prompts come
+from a small cache. Trouble means no neighbour, never a failed request.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
+Vector = npt.NDArray[np.float32]
+CACHED_PROMPTS = 4096
+INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
+
+
+class EmbedderError(Exception):
+    """The folder holds no usable embedder; the message says what is missing."""
+
+
+class Embedder:
+    """See the module. One event loop; the model runs in a thread of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "tokenizer.json").is_file() or not (folder / "model.onnx").is_file():
+            raise EmbedderError(f"{folder.name}: an embedder is a folder with tokenizer.json and model.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._known: OrderedDict[str, Vector] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self.failures = 0
+
+    async def embed(self, prompt: str) -> Vector | None:
+        """The prompt's unit vector [D], or None if the model fails on it."""
+        known = self._known.get(prompt)
+        if known is not None:
+            self._known.move_to_end(prompt)
+            return known
+        try:
+            vector = await asyncio.get_running_loop().run_in_executor(self._thread, self.embed_now, prompt)
+        except (RuntimeError, ValueError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+            log.warning("a prompt could not be embedded: %s", type(error).__name__)
+            self.failures += 1
+            return None
+        self._known[prompt] = vector
+        if len(self._known) > CACHED_PROMPTS:
+            self._known.popitem(last=False)
+        return vector
+
+    def embed_now(self, prompt: str) -> Vector:
+        """As `embed`, in this thread.
+
+        Raises:
+            ValueError: the model gave something that is not one finite vector.
+        """
+        encoding = self._tokenizer.encode(prompt[:INLINE_CHARACTERS])
+        ids = np.array([encoding.ids], np.int64)
+        mask = np.array([encoding.attention_mask], np.int64)
+        out = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        vector = np.asarray(out, np.float32).reshape(-1)
+        if not np.isfinite(vector).all() or not vector.any():
+            raise ValueError("the embedding is not finite or all zeros")
+        return vector
+
+    def close(self) -> None:
+        """Let the thread go."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

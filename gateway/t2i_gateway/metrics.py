@@ -1,0 +1,57 @@
+"""The gateway's metrics (docs/metrics.md lists them; a test compares). Labels are bounded; prompts never appear."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+PREFIX = "t2i_gateway"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
+_FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+#: Lower ends of the similarity bands in labels.
+BANDS = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def band_of(similarity: float | None) -> str:
+    """The label of a similarity: `none` without a neighbour, `lt0.5`, or the band's lower end such as `0.9`."""
+    if similarity is None:
+        return "none"
+    return next((str(low) for low in BANDS if similarity >= low), "lt0.5")
+
+
+class GatewayMetrics:
+    """All of them on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, registry=registry)
+
+        def seconds(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=buckets, registry=registry)
+
+        self.requests = counter("requests", "Requests ended, by method and gRPC code.", "method", "code")
+        self.duration = seconds("request_duration", "Arrival to the last byte, of requests that got an image.")
+        self.wanted = counter("wanted_level", "Requests by wanted level.", "level")
+        self.served = counter("served_level", "Images by the level that really ran.", "level")
+        self.decisions = counter("decisions", "Requests by the reason of their served level.", "reason")
+        self.refusals = counter("refusals", "Requests refused by admission, by reason.", "reason")
+        self.placements = counter("placements", "Requests sent to a worker, by the reason of the choice.", "reason")
+        self.lookups = counter("cache_lookups", "Lookups by the similarity band of the nearest prompt.", "band")
+        self.hits = counter("cache_hits", "Images that started from a cached latent, by similarity band.", "band")
+        self.latent_misses = counter("latent_misses", "Starts from fewer steps than decided, by reason.", "reason")
+        self.steps_run = counter("steps_run", "Denoising steps run for images that were sent.")
+        self.steps_skipped = counter("steps_skipped", "Denoising steps skipped by cached latents.")
+        self.retries = counter("retries", "Requests moved to another worker.")
+        self.replays = counter("replays", "Requests answered from an earlier one with the same id.")
+        self.evictions = counter("evictions", "Latents given up, by reason.", "reason")
+        self.embedding_failures = counter("embedding_failures", "Prompts that could not be embedded.")
+        self.decide = seconds("decide", "Embedding, lookup and decision of one request.", _FAST_SECONDS)
+        self.queue = seconds("queue", "Time in the gateway's queue.")
+        self.denoise = seconds("denoise", "First to last denoising step, as the worker measured it.")
+        self.encode = seconds("encode", "Latent to encoded image, as the worker measured it.")
+        self.queue_depth = gauge("queued_requests", "Requests waiting for a worker.")
+        self.in_flight = gauge("in_flight_requests", "Requests at workers.")
+        self.ready_workers = gauge("ready_workers", "Workers that take requests.")
+        self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
+        self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
+        self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")

@@ -1,0 +1,139 @@
+"""A gateway's life: restore the catalogue, serve, drain on SIGTERM or SIGINT."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+
+from t2i_cache.stores import open_store
+from t2i_gateway.deciding import Rules
+from t2i_gateway.director import Director, Parts
+from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.embedding import Embedder
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
+from t2i_gateway.settings import Settings
+from t2i_gateway.similar import SimilarPrompts
+from t2i_gateway.workers import WorkerPool
+from t2i_policy.pool import Pool
+from t2i_policy.profile import LevelProfile
+
+log = logging.getLogger(__name__)
+MAX_REQUEST_BYTES = 256 << 10
+CLOSE_GRACE_S = 2.0
+HEALTH_EVERY_S = 0.25
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
+    """Serve until told to stop."""
+    stop = _stop_on_signals()
+    registry = CollectorRegistry()
+    parts = _make_parts(settings, pool, profile, GatewayMetrics(registry))
+    director = Director(parts)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    service = TextToImageService(director, pool.spec, parts.metrics, settings.local, settings.tenants)
+    add_to_server(service, server)
+    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    port = _bind(server, settings)
+    metrics_port = _serve_metrics(settings.metrics_listen, registry)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in (parts.workers.run(), parts.similar.run())]
+        await parts.similar.restore()
+        await server.start()
+        tasks.append(group.create_task(_report_health(healthy, director, parts.workers)))
+        if settings.announce is not None:
+            announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
+        log.info("the gateway serves on port %d", port)
+        await stop.wait()
+        await _drain(director, settings.drain_s)
+        await server.stop(CLOSE_GRACE_S)
+        for task in tasks:
+            task.cancel()
+    await _close(parts)
+
+
+def _make_parts(settings: Settings, pool: Pool, profile: LevelProfile, metrics: GatewayMetrics) -> Parts:
+    workers = WorkerPool(settings.workers, pool.spec.gateway.replicas == 1, profile.model_digest)
+    store = open_store(settings.store)
+    return Parts(
+        spec=pool.spec,
+        rules=Rules.of(pool.spec, profile),
+        embedder=Embedder(settings.embedder) if settings.embedder is not None else None,
+        similar=SimilarPrompts(pool, store, metrics),
+        workers=workers,
+        dispatcher=Dispatcher(workers, metrics),
+        metrics=metrics,
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    if settings.tls_dir is None:
+        return server.add_insecure_port(settings.listen)
+    key, certificate, authority = ((settings.tls_dir / name).read_bytes() for name in ("tls.key", "tls.crt", "ca.crt"))
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+    return server.add_secure_port(settings.listen, credentials)
+
+
+async def _report_health(healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool) -> None:
+    """SERVING while it takes requests and a worker is ready."""
+    while True:
+        serving = not director.draining and any(view.ready for view in workers.views)
+        kinds = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await healthy.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
+        await asyncio.sleep(HEALTH_EVERY_S)
+
+
+async def _drain(director: Director, limit_s: float) -> None:
+    log.info("draining")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await director.drain()
+
+
+async def _close(parts: Parts) -> None:
+    await parts.workers.close()
+    if parts.embedder is not None:
+        parts.embedder.close()
+    await parts.similar.close()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _serve_metrics(listen: str, registry: CollectorRegistry) -> int:
+    host, _, port = listen.rpartition(":")
+    server, _ = start_http_server(int(port), host, registry)
+    bound: int = server.server_port
+    return bound
+
+
+def _at(listen: str, port: int) -> str:
+    """The address that was asked for, with the port that was bound."""
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def announce(path: Path, address: str, metrics_address: str) -> None:
+    """Write where this process serves, in one rename: a reader sees all of it or nothing."""
+    side = path.with_name(f".{path.name}.part")
+    side.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
+    side.replace(path)

@@ -1,0 +1,50 @@
+"""Command line of a gateway process."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See `parse_arguments` for each."""
+
+    pool: Path
+    listen: str
+    metrics_listen: str
+    workers: tuple[str, ...]
+    store: str
+    embedder: Path | None
+    profile: Path
+    announce: Path | None
+    local: bool
+    tenants: frozenset[str]
+    drain_s: float
+    tls_dir: Path | None
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Settings:
+    """Parse argv; exits with a message on a mistake."""
+    parser = argparse.ArgumentParser(prog="t2i-gateway", description="Prompts in, image streams out.")
+    parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="gRPC address, port 0 = any free one")
+    parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="address of /metrics")
+    parser.add_argument("--workers", type=_names, required=True, help="addresses of workers, comma separated")
+    parser.add_argument("--store", default="memory://", help="latent store URL; the workers must use the same one")
+    parser.add_argument("--embedder", type=Path, default=None, help="folder with tokenizer.json and model.onnx")
+    parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
+    parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
+    parser.add_argument("--local", action="store_true", help="take the tenant from the x-t2i-tenant header")
+    parser.add_argument("--tenants", type=lambda text: frozenset(_names(text)), default=frozenset(), help="known ones")
+    parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument(
+        "--tls-dir", type=Path, default=None, help="tls.crt, tls.key, ca.crt; clients need certificates"
+    )
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    if settings.local == (settings.tls_dir is not None):
+        parser.error("choose one: --local (tenant from a header) or --tls-dir (tenant from client certificates)")
+    return settings
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

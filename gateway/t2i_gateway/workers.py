@@ -1,0 +1,212 @@
+"""The workers of a pool as the gateway sees them: one link each, with description, load and our leases."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from t2i_policy.views import WorkerView
+from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
+
+log = logging.getLogger(__name__)
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 2.0
+DESCRIBE_LIMIT_S = 2.0
+SILENT_LIMIT_S = 5.0  # WatchLoad promises a message every second; a link this silent is dead
+WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One request at one worker. `holds_slot` until its last step is done."""
+
+    link: "WorkerLink"
+    steps_left: int
+    holds_slot: bool = True
+
+    def step_to(self, steps_left: int) -> None:
+        """The worker reported progress."""
+        self.link.steps_left -= self.steps_left - steps_left
+        self.steps_left = steps_left
+        if steps_left == 0:
+            self.give_up_slot()
+
+    def give_up_slot(self) -> None:
+        """Its place in the batch is free; the image is still on its way."""
+        if self.holds_slot:
+            self.holds_slot = False
+            self.link.in_flight -= 1
+            self.link.changed()
+
+    def end(self) -> None:
+        """The request is over, whichever way."""
+        self.link.steps_left -= self.steps_left
+        self.steps_left = 0
+        self.give_up_slot()
+
+
+class WorkerLink:
+    """One worker. `alone` = no other gateway sends to it, so our own leases are the whole truth about its batch."""
+
+    def __init__(
+        self,
+        address: str,
+        alone: bool,
+        on_change: Callable[[], None],
+        on_description: Callable[[worker_pb2.WorkerDescription], None],
+    ) -> None:
+        self.address = address
+        self.description: worker_pb2.WorkerDescription | None = None
+        self.in_flight = 0
+        self.steps_left = 0
+        self._alone = alone
+        self._on_change = on_change
+        self._on_description = on_description
+        self._load = worker_pb2.WorkerLoad()
+        self._step_s: tuple[float, ...] = ()
+        self._foreign = 0
+        self._view: WorkerView | None = None
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+
+    @property
+    def name(self) -> str:
+        """The worker's own name once known, else its address."""
+        return self.description.name if self.description else self.address
+
+    @property
+    def ready(self) -> bool:
+        """True if it takes requests."""
+        return self.description is not None and self._load.ready and not self._load.draining
+
+    @property
+    def view(self) -> WorkerView:
+        """The snapshot that decisions see."""
+        if self._view is None:
+            in_flight = self.in_flight + self._foreign
+            cap = self._load.batch_cap
+            self._view = WorkerView(
+                name=self.name,
+                ready=self.ready,
+                running=min(cap, in_flight),
+                waiting=max(0, in_flight - cap),
+                batch_cap=cap,
+                queue_cap=self._load.queue_cap,
+                step_s=self._step_s,
+                fixed_s=self._load.fixed_ms / 1e3,
+                steps_left=max(0, self.steps_left),
+            )
+        return self._view
+
+    def lease(self, steps: int) -> Lease:
+        """Take a slot for a request of this many steps."""
+        self.in_flight += 1
+        self.steps_left += steps
+        self._view = None
+        return Lease(self, steps)
+
+    def changed(self) -> None:
+        """Forget the snapshot and wake who waits for a slot."""
+        self._view = None
+        self._on_change()
+
+    def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float) -> WorkerCall:
+        """Send a request; iterate the call for its events."""
+        return self._stub.Generate(request, timeout=limit_s)
+
+    async def run(self) -> None:
+        """Keep watching this worker until cancelled; a lost one is tried again with growing pauses."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                self.description = await self._stub.Describe(
+                    worker_pb2.DescribeRequest(), timeout=DESCRIBE_LIMIT_S, wait_for_ready=True
+                )
+                self._on_description(self.description)
+                backoff_s = FIRST_BACKOFF_S
+                await self._watch()
+            except grpc.aio.AioRpcError as error:
+                log.info("worker %s: %s", self.address, error.code().name)
+            except TimeoutError:
+                log.warning("worker %s fell silent", self.address)
+            self.description = None
+            self.changed()
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    async def _watch(self) -> None:
+        call = self._stub.WatchLoad(worker_pb2.WatchLoadRequest())
+        try:
+            while True:
+                async with asyncio.timeout(SILENT_LIMIT_S):
+                    load = await call.read()
+                if not isinstance(load, worker_pb2.WorkerLoad):
+                    return  # end of the stream
+                self._take_in(load)
+        finally:
+            call.cancel()
+
+    def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
+        self._load = load
+        self._step_s = tuple(value / 1e3 for value in load.step_ms)
+        self._foreign = 0 if self._alone else max(0, load.running + load.waiting - self.in_flight)
+        self.changed()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+class WorkerPool:
+    """All links of one gateway."""
+
+    def __init__(self, addresses: Sequence[str], alone: bool, profiled_digest: str) -> None:
+        self._listener: Callable[[], None] = lambda: None
+        self._profiled_digest = profiled_digest
+        self.links = [WorkerLink(address, alone, self._notify, self._check_profile) for address in addresses]
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every change of any link."""
+        self._listener = listener
+
+    def _notify(self) -> None:
+        self._listener()
+
+    def _check_profile(self, description: worker_pb2.WorkerDescription) -> None:
+        if description.model_digest != self._profiled_digest:
+            log.warning("worker %s: the profile was measured on another model; measure this one with t2ictl profile",
+                        description.name)  # fmt: skip
+
+    @property
+    def views(self) -> tuple[WorkerView, ...]:
+        """Snapshots of all links."""
+        return tuple(link.view for link in self.links)
+
+    @property
+    def description(self) -> worker_pb2.WorkerDescription | None:
+        """What the pool's workers serve, from the first that is ready."""
+        return next((link.description for link in self.links if link.ready), None)
+
+    def by_name(self, name: str) -> WorkerLink:
+        """The link of a view's name."""
+        return next(link for link in self.links if link.name == name)
+
+    async def run(self) -> None:
+        """Watch every worker until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for link in self.links:
+                group.create_task(link.run())
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for link in self.links:
+            await link.close()
