@@ -13,12 +13,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 CACHED_PROMPTS = 4096
 INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
+
+
+_ONNX_ERRORS = (  # onnxruntime's own exceptions have no common base but Exception
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 class EmbedderError(Exception):
@@ -35,9 +47,12 @@ class Embedder:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+        except _ONNX_ERRORS as error:
+            raise EmbedderError(f"{folder.name}/model.onnx cannot be loaded: {error}") from error
         self._known: OrderedDict[str, Vector] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self.failures = 0
@@ -50,7 +65,7 @@ class Embedder:
             return known
         try:
             vector = await asyncio.get_running_loop().run_in_executor(self._thread, self.embed_now, prompt)
-        except (RuntimeError, ValueError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+        except (ValueError, *_ONNX_ERRORS) as error:
             log.warning("a prompt could not be embedded: %s", type(error).__name__)
             self.failures += 1
             return None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertModel, PreTrainedTokenizerFast
 
@@ -19,7 +20,7 @@ _MEAN_CAPTIONS = 4000
 
 
 class Embedder(nn.Module):
-    """input_ids, attention_mask int64 [B,L] -> embedding float32 [B,D] of unit length."""
+    """input_ids, attention_mask int64 [B,L] -> sentence_embedding float32 [B,D] of unit length."""
 
     mean: Tensor
 
@@ -46,7 +47,9 @@ def build_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, seed:
 def export_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, to: Path, seed: int) -> None:
     """Write `to`/tokenizer.json and `to`/model.onnx (batch and length are free)."""
     to.mkdir(parents=True, exist_ok=True)
-    tokenizer.backend_tokenizer.save(str(to / "tokenizer.json"))
+    cutting = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    cutting.enable_truncation(tokenizer.model_max_length)
+    cutting.save(str(to / "tokenizer.json"))
     encoder.set_attn_implementation("eager")  # exports to plain matrix products
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=tokenizer.model_max_length)
     ids = torch.full((2, 12), 4, dtype=torch.int64)
@@ -55,7 +58,7 @@ def export_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, to: 
         (ids, torch.ones_like(ids)),
         dynamo=True,
         input_names=["input_ids", "attention_mask"],
-        output_names=["embedding"],
+        output_names=["sentence_embedding"],
         dynamic_shapes={"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}},
         verbose=False,
     )

@@ -3,7 +3,7 @@
     model_index.json   component classes and the constants of ModelConstants
     tokenizer/         PreTrainedTokenizerFast        text_encoder/  BertModel
     unet/              UNet2DConditionModel           scheduler/     FlowMatchEulerDiscreteScheduler
-    embedder/          tokenizer.json + model.onnx: input_ids, attention_mask int64 [B,L] -> embedding float32 [B,D],
+    embedder/          tokenizer.json + model.onnx: input_ids, attention_mask int64 [B,L] -> sentence_embedding [B,D],
                        mean-centred and L2-normalised, so the dot product of two captions is their similarity
 
 Weights are stored in fp16; load the components with their stock `from_pretrained` and run them in fp32.

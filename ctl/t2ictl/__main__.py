@@ -1,0 +1,134 @@
+"""`t2ictl`: see `t2ictl --help`."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from t2i_protos.v1 import gateway_pb2
+from t2ictl import commands_demo, commands_local, commands_profile, commands_request
+from t2ictl.errors import CtlError
+from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
+
+app = typer.Typer(no_args_is_help=True, help="Run and ask a t2i-serving pool.", pretty_exceptions_enable=False)
+local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
+app.add_typer(local_app, name="local")
+console = Console()
+
+DEFAULT_POOL = Path("examples/pool-scenes.yaml")
+Address = Annotated[str, typer.Option(envvar="T2I_ADDRESS", help="gateway address")]
+Tenant = Annotated[str, typer.Option(help="tenant name, for gateways in local mode")]
+PoolFile = Annotated[Path, typer.Option("--pool", "-p", help="T2IServingPool file")]
+Limit = Annotated[float, typer.Option("--timeout-s", help="give up after this many seconds")]
+
+
+@local_app.command("up")
+def local_up(
+    pool: PoolFile = DEFAULT_POOL,
+    listen: Annotated[str, typer.Option(help="gateway address")] = DEFAULT_LISTEN,
+    folder: Annotated[Path | None, typer.Option(help="logs and latents; default: a temporary folder")] = None,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON; default: the builtin model's")] = None,
+    embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
+    models_dir: Annotated[Path, typer.Option(help="where hf:// and pvc:// models are")] = Path("models"),
+    threads: Annotated[int, typer.Option(help="CPU threads a worker; 0 = share the cores")] = 0,
+) -> None:
+    """Start gateway and workers from a pool file; Ctrl-C drains."""
+    options = LocalOptions(pool, listen, folder, profile, embedder, models_dir, threads)
+    _run(commands_local.run_local(console, options))
+
+
+@app.command()
+def generate(
+    prompt: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="image file: .png, .jpg or .webp")] = Path("out.png"),
+    address: Address = DEFAULT_LISTEN,
+    tenant: Tenant = "",
+    negative_prompt: str = "",
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    exact: Annotated[bool, typer.Option(help="no approximation")] = False,
+    min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
+    max_skipped_steps: Annotated[int | None, typer.Option(min=0)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="fix the schedule length, without approximation")] = None,
+    guidance_scale: float | None = None,
+    request_id: Annotated[str, typer.Option(help="a repeat of it never draws twice")] = "",
+    timeout_s: Limit = 120.0,
+) -> None:
+    """Draw one image; prints level, reason and timings."""
+    request = gateway_pb2.GenerateRequest(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        exact=exact,
+        min_quality_percent=min_quality_percent,
+        max_skipped_steps=max_skipped_steps,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        request_id=request_id,
+    )
+    _run(commands_request.generate(console, address, tenant, request, output, timeout_s))
+
+
+@app.command()
+def explain(
+    prompt: str,
+    address: Address = DEFAULT_LISTEN,
+    tenant: Tenant = "",
+    exact: bool = False,
+    min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
+    timeout_s: Limit = 10.0,
+) -> None:
+    """Say what would happen to a prompt now, and why, without drawing it."""
+    request = gateway_pb2.GenerateRequest(prompt=prompt, exact=exact, min_quality_percent=min_quality_percent)
+    _run(commands_request.explain(console, address, tenant, request, timeout_s))
+
+
+@app.command()
+def profile(
+    out: Annotated[Path, typer.Option(help="profile JSON to write; a plot goes beside it")] = Path("profile.json"),
+    pool: PoolFile = DEFAULT_POOL,
+    workers: Annotated[str, typer.Option(help="addresses of running workers; default: start the pool's own")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="one prompt a line; default: captions of the scenes model")
+    ] = None,
+    embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
+    cached: Annotated[int, typer.Option(min=8, help="prompts whose latents are kept")] = 200,
+    asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
+    seed: int = 1,
+) -> None:
+    """Measure service times and quality loss by level and similarity on running workers."""
+    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seed)
+    _run(commands_profile.run_profile(console, plan, out))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for contact-sheet.png and summary.json")] = Path("build/demo"),
+    pool: PoolFile = DEFAULT_POOL,
+    captions: Annotated[int, typer.Option(min=8, help="captions to send")] = 60,
+    seed: int = 7,
+) -> None:
+    """Send captions with repetition and similarity through a local pool; score and show the images."""
+    _run(commands_demo.run_demo(console, pool, out, captions, seed))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.run(work)
+    except CtlError as error:
+        console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

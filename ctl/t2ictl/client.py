@@ -1,0 +1,88 @@
+"""Calls to a gateway: one request to one checked image."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2ictl.errors import CallFailed
+
+TENANT_HEADER = "x-t2i-tenant"
+Progress = Callable[[gateway_pb2.GenerateEvent], None]
+FORMATS = {"png": "OUTPUT_FORMAT_PNG", "jpg": "OUTPUT_FORMAT_JPEG", "jpeg": "OUTPUT_FORMAT_JPEG",
+           "webp": "OUTPUT_FORMAT_WEBP"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One image with what was said about it."""
+
+    data: bytes
+    accepted: gateway_pb2.Accepted
+    done: gateway_pb2.Done
+
+
+class GatewayClient:
+    """A gateway at an address."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, tenant: str) -> None:
+        self._stub = gateway_pb2_grpc.TextToImageStub(channel)
+        self._address = address
+        self._metadata = ((TENANT_HEADER, tenant),) if tenant else ()
+
+    async def generate(
+        self, request: gateway_pb2.GenerateRequest, limit_s: float, progress: Progress = lambda _event: None
+    ) -> Generated:
+        """Send a request and collect its image.
+
+        Raises:
+            CallFailed: an error status, or bytes that do not match their checksum.
+        """
+        data, info, accepted, done = bytearray(), None, gateway_pb2.Accepted(), None
+        try:
+            async for event in self._stub.Generate(request, timeout=limit_s, metadata=self._metadata):
+                progress(event)
+                match event.WhichOneof("event"):
+                    case "accepted":
+                        accepted = event.accepted
+                    case "image":
+                        info = event.image
+                    case "chunk":
+                        data += event.chunk.data
+                    case "done":
+                        done = event.done
+        except grpc.aio.AioRpcError as error:
+            raise self._explained(error) from error
+        if done is None or info is None or hashlib.sha256(data).digest() != info.sha256:
+            raise CallFailed("DATA_LOSS", "the image did not arrive whole; try again")
+        return Generated(bytes(data), accepted, done)
+
+    async def explain(self, request: gateway_pb2.GenerateRequest, limit_s: float) -> gateway_pb2.ExplainResponse:
+        """What would happen to a request now.
+
+        Raises:
+            CallFailed: an error status.
+        """
+        try:
+            response: gateway_pb2.ExplainResponse = await self._stub.Explain(
+                gateway_pb2.ExplainRequest(request=request), timeout=limit_s, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self._explained(error) from error
+        return response
+
+    def _explained(self, error: grpc.aio.AioRpcError) -> CallFailed:
+        code, details = error.code().name, error.details() or ""
+        if "failed to connect" in details.lower():
+            details = f"no gateway at {self._address}; start one with `t2ictl local up`, or give --address"
+        return CallFailed(code, details)
+
+
+@asynccontextmanager
+async def connect(address: str, tenant: str = "") -> AsyncIterator[GatewayClient]:
+    """A client for the time of the block."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield GatewayClient(channel, address, tenant)

@@ -1,0 +1,96 @@
+"""`t2ictl generate` and `t2ictl explain`."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2ictl.client import FORMATS, Generated, connect
+from t2ictl.errors import InputInvalid
+
+
+def phrase(level: level_pb2.Level) -> str:
+    """A level in words: `20 steps`, or `skips 10 of 20 steps`."""
+    if level.skipped_steps:
+        return f"skips {level.skipped_steps} of {level.num_inference_steps} steps"
+    return f"{level.num_inference_steps} steps"
+
+
+def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
+    """The format of a file name.
+
+    Raises:
+        InputInvalid: unknown suffix.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise InputInvalid(f"--output must end in .png, .jpg or .webp, got {path.name!r}")
+    return level_pb2.OutputFormat.Value(FORMATS[suffix])
+
+
+async def generate(
+    console: Console, address: str, tenant: str, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
+) -> None:
+    """Draw one image into a file, with a progress bar, and say what was done and why."""
+    request.output_format = output_format(out)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("waiting", total=None)
+
+        def show(event: gateway_pb2.GenerateEvent) -> None:
+            if event.HasField("progress"):
+                at, total = event.progress.step, event.progress.num_inference_steps
+                bar.update(task, description="denoising", completed=at, total=total)
+
+        async with connect(address, tenant) as client:
+            generated = await client.generate(request, limit_s, show)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(generated.data)
+    _print_result(console, generated, out)
+
+
+def _print_result(console: Console, generated: Generated, out: Path) -> None:
+    decision, done, timings = generated.accepted.decision, generated.done, generated.done.timings
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("wanted", phrase(decision.wanted))
+    table.add_row("served", f"{phrase(done.served)}  [dim]({done.reason})[/dim]")
+    table.add_row("why", decision.message)
+    table.add_row("seed", str(done.seed))
+    table.add_row(
+        "time",
+        f"{timings.total_ms:.0f} ms = queue {timings.queue_ms:.0f} + wait {timings.wait_ms:.0f} + denoise "
+        f"{timings.denoise_ms:.0f} + encode {timings.encode_ms:.0f} + rest",
+    )
+    if done.retries or done.replayed:
+        table.add_row("note", f"{done.retries} retries" + (", replayed" if done.replayed else ""))
+    table.add_row("image", f"{out} ({len(generated.data)} bytes)")
+    console.print(table)
+
+
+async def explain(
+    console: Console, address: str, tenant: str, request: gateway_pb2.GenerateRequest, limit_s: float
+) -> None:
+    """Say what would happen to a prompt, level by level."""
+    async with connect(address, tenant) as client:
+        answer = await client.explain(request, limit_s)
+    decision = answer.decision
+    console.print(
+        f"would be served with [bold]{phrase(decision.served)}[/bold] ({decision.reason}): {decision.message}"
+    )
+    if answer.refusal:
+        console.print(f"[red]would be refused[/red]: {answer.refusal}")
+    table = Table("level", "expected quality", "time", "eligible", title="levels")
+    for entry in answer.levels:
+        known = entry.eligible or entry.expected_quality_percent
+        chosen = " ←" if entry.level == decision.served else ""
+        table.add_row(
+            phrase(entry.level) + chosen,
+            f"{entry.expected_quality_percent:.1f}%" if known else "unknown",
+            f"{entry.estimated_ms:.0f} ms",
+            "yes" if entry.eligible else f"no: {entry.reason}",
+        )
+    console.print(table)
+    if answer.worker:
+        console.print(f"worker {answer.worker} ({answer.placement_reason})")

@@ -1,0 +1,27 @@
+"""Errors of the command line.
+
+CtlError                       shown as one line with the next step; exit code 1
+├── StartFailed                a process of the local pool did not come up
+├── CallFailed                 the gateway or worker answered with an error status
+└── InputInvalid               a file or option cannot be used
+"""
+
+
+class CtlError(Exception):
+    """Root of the tree."""
+
+
+class StartFailed(CtlError):
+    """See the tree."""
+
+
+class CallFailed(CtlError):
+    """`code` is the gRPC code's name."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class InputInvalid(CtlError):
+    """See the tree."""

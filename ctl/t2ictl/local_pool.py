@@ -1,0 +1,177 @@
+"""A whole pool on this machine: workers and a gateway as processes, from a pool file."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from t2i_policy.pool import Pool, PoolError, parse_pool
+from t2ictl.errors import InputInvalid
+from t2ictl.processes import ServerProcess
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+START_LIMIT_S = 600.0  # a large model may come from a slow disk
+STOP_LIMIT_S = 40.0
+RESTART_PAUSE_S = 1.0
+Report = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """`folder` None = a temporary one that goes at the end. `profile`, `embedder` None = the builtin model's own."""
+
+    pool_file: Path
+    listen: str = DEFAULT_LISTEN
+    folder: Path | None = None
+    profile: Path | None = None
+    embedder: Path | None = None
+    models_dir: Path = Path("models")
+    threads: int = 0
+    max_batch: int = 8
+
+
+def read_pool(path: Path) -> Pool:
+    """The pool document.
+
+    Raises:
+        InputInvalid: not readable or not valid.
+    """
+    try:
+        return parse_pool(path.read_text())
+    except OSError as error:
+        raise InputInvalid(f"the pool file cannot be read: {error.strerror}: {path}") from error
+    except PoolError as error:
+        raise InputInvalid(f"{path.name} is not a valid pool:\n{error}") from error
+
+
+def builtin_folder(pool: Pool) -> Path | None:
+    """The folder of a builtin model, None for others."""
+    if not pool.spec.model.source.startswith("builtin://"):
+        return None
+    spec = find_spec(f"t2i_{pool.spec.model.source.removeprefix('builtin://')}")
+    return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
+
+
+def with_builtin_parts(options: LocalOptions, pool: Pool) -> LocalOptions:
+    """Profile and embedder filled in from the builtin model where they were left out.
+
+    Raises:
+        InputInvalid: there is no profile.
+    """
+    builtin = builtin_folder(pool)
+    if builtin is not None:
+        options = replace(
+            options,
+            profile=options.profile or builtin / "profile.json",
+            embedder=options.embedder or builtin / "embedder",
+        )
+    if options.profile is None or not options.profile.exists():
+        raise InputInvalid("no profile: measure one with `t2ictl profile --pool FILE`, then give it with --profile")
+    return options
+
+
+@dataclass(slots=True)
+class LocalPool:
+    """An async context manager: inside it, the gateway serves at `address`; afterwards everything has drained."""
+
+    options: LocalOptions
+    report: Report = lambda _name, _state: None
+    with_gateway: bool = True
+    pool: Pool = field(init=False)
+    workers: list[ServerProcess] = field(default_factory=list)
+    gateway: ServerProcess | None = None
+    _folder: Path = field(init=False)
+
+    async def __aenter__(self) -> Self:
+        self.pool = read_pool(self.options.pool_file)
+        if self.with_gateway or any(group.engine == "simulated" for group in self.pool.spec.worker_groups):
+            self.options = with_builtin_parts(self.options, self.pool)
+        self._folder = self.options.folder or Path(tempfile.mkdtemp(prefix="t2i-local-"))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.workers = self._make_workers()
+        try:
+            await asyncio.gather(*(self._bring_up(worker) for worker in self.workers))
+            if self.with_gateway:
+                self.gateway = self._make_gateway()
+                await self._bring_up(self.gateway)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stop()
+
+    @property
+    def address(self) -> str:
+        """The gateway's address."""
+        return self.gateway.address if self.gateway is not None else ""
+
+    async def supervise(self) -> None:
+        """Restart workers that die, at their old address, until cancelled; ends when the gateway does."""
+        watching = [asyncio.create_task(self._keep_up(worker)) for worker in self.workers]
+        try:
+            if self.gateway is not None and self.gateway.process is not None:
+                await self.gateway.process.wait()
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _keep_up(self, worker: ServerProcess) -> None:
+        while worker.process is not None:
+            code = await worker.process.wait()
+            self.report(worker.name, f"ended with code {code}, starting again")
+            await asyncio.sleep(RESTART_PAUSE_S)
+            worker.arguments = [*worker.arguments, "--listen", worker.address]
+            await self._bring_up(worker)
+
+    async def _bring_up(self, process: ServerProcess) -> None:
+        self.report(process.name, "starting")
+        await process.start()
+        await process.wait_ready(START_LIMIT_S)
+        self.report(process.name, "ready")
+
+    async def _stop(self) -> None:
+        """The gateway first, so that nothing is sent to a worker that goes."""
+        if self.gateway is not None:
+            self.report(self.gateway.name, "draining")
+            await self.gateway.stop(STOP_LIMIT_S)
+        for worker in self.workers:
+            self.report(worker.name, "draining")
+        await asyncio.gather(*(worker.stop(STOP_LIMIT_S) for worker in self.workers))
+        if self.options.folder is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _store_url(self) -> str:
+        return self.pool.spec.cache.store_url or (self._folder / "latents").resolve().as_uri()
+
+    def _make_workers(self) -> list[ServerProcess]:
+        names = [(group, f"{group.name}-{n}") for group in self.pool.spec.worker_groups for n in range(group.workers)]
+        threads = self.options.threads or max(1, (os.cpu_count() or 1) // len(names))
+        return [
+            ServerProcess(name, "t2i_worker", self._worker_arguments(group.name, name, threads), self._folder)
+            for group, name in names
+        ]
+
+    def _worker_arguments(self, group: str, name: str, threads: int) -> list[str]:
+        options = self.options
+        arguments = ["--pool", str(options.pool_file), "--group", group, "--name", name, "--store", self._store_url]
+        arguments += ["--models-dir", str(options.models_dir), "--threads", str(threads)]
+        arguments += ["--max-batch", str(options.max_batch)]
+        return [*arguments, "--profile", str(options.profile)] if options.profile is not None else arguments
+
+    def _make_gateway(self) -> ServerProcess:
+        options = self.options
+        addresses = ",".join(worker.address for worker in self.workers)
+        arguments = ["--pool", str(options.pool_file), "--workers", addresses, "--listen", options.listen, "--local"]
+        arguments += ["--store", self._store_url, "--profile", str(options.profile)]
+        if options.embedder is not None:
+            arguments += ["--embedder", str(options.embedder)]
+        return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)

@@ -1,0 +1,56 @@
+"""From scored images to the profile's losses D(i, j): paired differences to exact, by similarity band. Pure."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2i_policy.levels import Level
+from t2i_policy.profile import BandLoss
+
+#: Similarity bands before merging: narrow where similarity is high, because there the ladder decides.
+EDGES = (-1.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.01)
+MIN_SAMPLES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One asked prompt: its similarity to the nearest kept one, its exact score, its score at each level."""
+
+    similarity: float
+    exact: float
+    by_level: Mapping[Level, float]
+
+
+def merged_edges(similarities: Sequence[float]) -> tuple[float, ...]:
+    """EDGES without those that would leave a band with fewer than MIN_SAMPLES; lower bands join upward."""
+    values = np.asarray(similarities)
+    edges = [EDGES[0]]
+    for edge in EDGES[1:-1]:
+        inside = int(((values >= edges[-1]) & (values < edge)).sum())
+        above = int((values >= edge).sum())
+        if inside >= MIN_SAMPLES and above >= MIN_SAMPLES:
+            edges.append(edge)
+    return (*edges, EDGES[-1])
+
+
+def band_losses(scored: Sequence[Scored], levels: Sequence[Level]) -> tuple[BandLoss, ...]:
+    """Loss of every level: one band for schedules without a latent, similarity bands for skips."""
+    edges = merged_edges([one.similarity for one in scored])
+    bands = list(itertools.pairwise(edges))
+    losses: list[BandLoss] = []
+    for level in levels:
+        for low, high in bands if level.needs_latent else [(EDGES[0], EDGES[-1])]:
+            inside = [one for one in scored if low <= one.similarity < high]
+            if inside:
+                losses.append(_loss(level, low, high, inside))
+    return tuple(losses)
+
+
+def _loss(level: Level, low: float, high: float, inside: Sequence[Scored]) -> BandLoss:
+    """Mean and standard error of (exact - level), as a fraction of the mean exact score of the same prompts."""
+    exact = float(np.mean([one.exact for one in inside]))
+    differences = np.array([one.exact - one.by_level[level] for one in inside]) / max(exact, 1e-9)
+    error = float(differences.std(ddof=1) / np.sqrt(len(inside))) if len(inside) > 1 else 1.0
+    return BandLoss(level, low, high, float(differences.mean()), error, len(inside))
