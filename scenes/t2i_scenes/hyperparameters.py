@@ -35,7 +35,7 @@ class Hyperparameters:
 
     seed: int = 20260
     threads: int = 2
-    steps: int = 5000
+    steps: int = 6400
     batch: int = 48
     lr: float = 1.2e-3
     #: Learning rate of the text encoder, as a share of the UNet's.

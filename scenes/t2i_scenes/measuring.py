@@ -1,0 +1,73 @@
+"""Scores of many captions at once, for the model card and the quality tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from t2i_scenes.sampling import ScenesModel
+from t2i_scenes.scene import Scene
+from t2i_scenes.scoring import Score, score_image
+
+BATCH = 16
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A caption of a known scene, and the seed of its image."""
+
+    scene: Scene
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Scores in the order asked, images uint8 [B,48,48,3], and latents [B,C,h,w] by step where they were kept."""
+
+    scores: list[Score]
+    images: npt.NDArray[np.uint8]
+    latents: dict[int, Tensor]
+
+    def mean(self, name: str) -> float:
+        """Mean of a field of the scores, such as `quality`."""
+        return float(np.mean([getattr(score, name) for score in self.scores]))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to draw: schedule, guidance, where to resume ((K, latents [B,C,h,w]) or None), what to keep."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    resume: tuple[int, Tensor] | None = None
+    keep_before: Sequence[int] = ()
+
+
+def measure(model: ScenesModel, asked: Sequence[Asked], settings: Settings, title: str, progress: Progress) -> Measured:
+    """Draw and score all captions in batches; `progress` gets (title, done, all)."""
+    import torch
+
+    images: list[npt.NDArray[np.uint8]] = []
+    kept: dict[int, list[Tensor]] = {step: [] for step in settings.keep_before}
+    for at in range(0, len(asked), BATCH):
+        part = asked[at : at + BATCH]
+        resume = settings.resume
+        drawn = model.draw(
+            [one.text for one in part],
+            [one.seed for one in part],
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            resume=None if resume is None else (resume[0], resume[1][at : at + BATCH]),
+            keep_before=settings.keep_before,
+        )
+        images.append(drawn.images)
+        for step, latents in drawn.latents.items():
+            kept[step].append(latents)
+        progress(title, at + len(part), len(asked))
+    pictures = np.concatenate(images)
+    scores = [score_image(image, one.scene) for image, one in zip(pictures, asked, strict=True)]
+    return Measured(scores, pictures, {step: torch.cat(parts) for step, parts in kept.items()})

@@ -1,0 +1,135 @@
+"""Faults with real processes: workers killed, gateways drained, clients gone, pools full. Nothing hangs or is lost."""
+
+import asyncio
+import os
+import signal
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from t2i_protos.v1 import gateway_pb2
+from t2i_testing import Client, WritePool, detail, load_until, read_to_end
+from t2ictl.local_pool import LocalPool
+
+pytestmark = [pytest.mark.process, pytest.mark.asyncio]
+Request = gateway_pb2.GenerateRequest
+SLOW_STEP_S = 0.05  # 20 of them: a second in which to break things
+
+
+def kill(pool: LocalPool, index: int) -> None:
+    """SIGKILL a worker of our own pool."""
+    process = pool.workers[index].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_killed_worker_loses_no_request(write_pool: WritePool) -> None:
+    """Requests in a batch whose worker is killed are drawn by the other worker and say that they were moved."""
+    async with LocalPool(write_pool(step_s=SLOW_STEP_S)) as pool:
+        client = Client(pool.address)
+        sending = asyncio.gather(*(client.done(Request(prompt=f"circle {n}", exact=True)) for n in range(8)))
+        await asyncio.gather(*(load_until(w.address, lambda load: load.running == 4) for w in pool.workers))
+        kill(pool, 0)
+        done = await sending
+        assert [one.retries for one in done].count(1) == 4
+        assert [one.retries for one in done].count(0) == 4
+
+
+async def test_all_workers_killed_is_unavailable(write_pool: WritePool) -> None:
+    """With nobody left, requests in flight and new ones end in UNAVAILABLE; the gateway itself goes on."""
+    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:
+        client = Client(pool.address)
+        sending = asyncio.ensure_future(client.refusal(Request(prompt="circle", exact=True)))
+        await load_until(pool.workers[0].address, lambda load: load.running == 1)
+        kill(pool, 0)
+        assert (await sending).code() is grpc.StatusCode.UNAVAILABLE
+        error = await client.refusal(Request(prompt="circle"))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert pool.gateway is not None
+        assert pool.gateway.process is not None
+        assert pool.gateway.process.returncode is None
+
+
+async def test_restarted_worker_is_used_again(write_pool: WritePool) -> None:
+    """`supervise` brings a killed worker back at its address, and the gateway finds it."""
+    async with LocalPool(write_pool(workers=1)) as pool:
+        watching = asyncio.ensure_future(pool.supervise())
+        client = Client(pool.address)
+        first = pool.workers[0].process
+        kill(pool, 0)
+        async with asyncio.timeout(30):
+            while not await _serves(client) or pool.workers[0].process is first:
+                continue
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def _serves(client: Client) -> bool:
+    try:
+        return bool((await client.done(Request(prompt="circle", seed=1), limit_s=5)).seed)
+    except grpc.aio.AioRpcError:
+        return False
+
+
+async def test_disconnected_client_frees_its_slot(write_pool: WritePool) -> None:
+    """A client goes away mid-way: the worker's batch is empty long before the image would have been done."""
+    async with LocalPool(write_pool(workers=1, step_s=10.0, slo_ms=1_000_000)) as pool:
+        client, address = Client(pool.address), pool.workers[0].address
+        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=900)
+        assert (await call.read()).HasField("accepted")
+        await load_until(address, lambda load: load.running == 1)
+        call.cancel()
+        await load_until(address, lambda load: load.running == 0 and load.steps_left == 0)
+
+
+async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WritePool) -> None:
+    """One slot, one place in the queue: the third is RESOURCE_EXHAUSTED with RetryInfo, the others served."""
+    async with LocalPool(write_pool(workers=1, cap=1, step_s=SLOW_STEP_S, max_queued=1, slo_ms=60_000)) as pool:
+        client = Client(pool.address)
+        calls = []
+        for number in range(2):
+            call = client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=60)
+            assert (await call.read()).HasField("accepted")
+            calls.append(call)
+            await load_until(pool.workers[0].address, lambda load: load.running == 1)
+        error = await client.refusal(Request(prompt="circle 3", exact=True))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert detail(error, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() > 0
+        assert detail(error, error_details_pb2.ErrorInfo()).reason == "QueueFull"
+        for call in calls:
+            assert (await read_to_end(call))[-1].HasField("done")
+
+
+async def test_unreachable_deadline_is_refused_at_once(write_pool: WritePool) -> None:
+    """Less time than the fastest allowed level takes: DEADLINE_EXCEEDED, and the worker never saw it."""
+    async with LocalPool(write_pool(workers=1, step_s=1.0, slo_ms=100_000)) as pool:
+        client = Client(pool.address)
+        error = await client.refusal(Request(prompt="circle", exact=True), limit_s=3)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert detail(error, error_details_pb2.ErrorInfo()).reason == "DeadlineUnreachable"
+        await load_until(pool.workers[0].address, lambda load: load.running == 0 and load.waiting == 0)
+
+
+async def test_sigterm_drains_the_gateway(write_pool: WritePool) -> None:
+    """Requests in flight get their image, new ones are UNAVAILABLE, then the process ends with 0."""
+    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:
+        client = Client(pool.address)
+        assert pool.gateway is not None
+        assert pool.gateway.process is not None
+        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=60)
+        assert (await call.read()).HasField("accepted")
+        pool.gateway.process.send_signal(signal.SIGTERM)
+        assert (await read_to_end(call))[-1].HasField("done")
+        assert await pool.gateway.process.wait() == 0
+        assert (await client.refusal(Request(prompt="circle"))).code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_load_bends_levels_before_it_refuses(write_pool: WritePool) -> None:
+    """A burst on one slow worker: later requests get the short schedule because of load, none is refused."""
+    async with LocalPool(write_pool(workers=1, step_s=0.02, slo_ms=3000)) as pool:
+        client = Client(pool.address)
+        done = await asyncio.gather(*(client.done(Request(prompt=f"circle {n}"), 60) for n in range(24)))
+        reasons = {one.reason for one in done}
+        assert "Load" in reasons
+        assert {one.served.num_inference_steps for one in done} == {10, 20}

@@ -1,0 +1,95 @@
+"""What tests of running servers share: a client, error details, waiting on a worker's load, a profile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from t2i_policy.levels import Level
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
+from t2ictl.local_pool import LocalOptions
+
+STEPS = 20
+M = TypeVar("M", bound=Message)
+WritePool = Callable[..., LocalOptions]
+
+
+def make_profile(step_s: tuple[float, ...]) -> LevelProfile:
+    """Skipping is harmless from similarity 0.8 on and out of the question below; the short schedule costs 5 %."""
+    losses = (
+        BandLoss(Level(10, STEPS), -1.0, 0.8, 0.5, 0.0, 100),
+        BandLoss(Level(10, STEPS), 0.8, 1.01, 0.001, 0.0, 100),
+        BandLoss(Level(0, 10), -1.0, 1.01, 0.05, 0.0, 100),
+    )
+    return LevelProfile("test", "test", STEPS, step_s, 0.0, losses)
+
+
+class Client:
+    """A gateway's stub with the calls that tests make."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.aio.insecure_channel(address)
+        self.stub = gateway_pb2_grpc.TextToImageStub(self.channel)
+
+    async def events(
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+    ) -> list[gateway_pb2.GenerateEvent]:
+        """All events of one request."""
+        metadata = (("x-t2i-tenant", tenant),) if tenant else ()
+        return [event async for event in self.stub.Generate(request, timeout=limit_s, metadata=metadata)]
+
+    async def done(
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+    ) -> gateway_pb2.Done:
+        """The last event of one request."""
+        return (await self.events(request, limit_s, tenant))[-1].done
+
+    async def refusal(
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+    ) -> grpc.aio.AioRpcError:
+        """The error that a request must end in."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.events(request, limit_s, tenant)
+        return caught.value
+
+
+def violated_fields(error: grpc.aio.AioRpcError) -> list[str]:
+    """The fields named by google.rpc.BadRequest."""
+    return [violation.field for violation in detail(error, error_details_pb2.BadRequest()).field_violations]
+
+
+def detail(error: grpc.aio.AioRpcError, kind: M) -> M:
+    """The google.rpc detail of this kind, empty if there is none."""
+    status = rpc_status.from_call(error)
+    for packed in status.details if status is not None else ():
+        if packed.Is(kind.DESCRIPTOR):
+            packed.Unpack(kind)
+    return kind
+
+
+async def load_until(address: str, reached: Callable[[worker_pb2.WorkerLoad], bool]) -> worker_pb2.WorkerLoad:
+    """Watch a worker's load until the condition holds."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        async for load in worker_pb2_grpc.WorkerStub(channel).WatchLoad(worker_pb2.WatchLoadRequest(), timeout=20):
+            if reached(load):
+                return load
+    raise AssertionError("the worker's load stream ended early")
+
+
+def latent_files(folder: Path) -> list[Path]:
+    """Every stored latent of a pool's folder."""
+    return sorted((folder / "latents").rglob("*.latent"))
+
+
+async def read_to_end(call: Any) -> list[gateway_pb2.GenerateEvent]:
+    """The rest of a stream whose first event was taken with `read`."""
+    events = []
+    while isinstance(event := await call.read(), gateway_pb2.GenerateEvent):
+        events.append(event)
+    return events
