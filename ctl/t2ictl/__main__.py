@@ -1,6 +1,7 @@
 """`t2ictl`: see `t2ictl --help`."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -116,6 +117,8 @@ def demo(
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command; SIGTERM ends it as Ctrl-C does, so that a pool of its own drains with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(work)
     except CtlError as error:

@@ -21,15 +21,17 @@ from rich.table import Table
 from t2i_gateway.embedding import Embedder, EmbedderError
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.profile import LevelProfile, render_profile
+from t2i_protos.v1 import worker_pb2
 from t2ictl.errors import InputInvalid
 from t2ictl.judging import FidelityJudge, Judge, Sample, SceneJudge
 from t2ictl.local_pool import LocalOptions, LocalPool, builtin_folder, read_pool
 from t2ictl.losses import Scored, band_losses
 from t2ictl.samples import Samples, file_samples, scene_samples
-from t2ictl.worker_client import WorkerClient, connect_workers, keep_at, start_from
+from t2ictl.worker_client import Drawn, WorkerClient, connect_workers, keep_at, start_from
 
 T = TypeVar("T")
 TIMING_ROUNDS = 3
+FETCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,21 @@ async def _score_one(bench: Bench, worker: WorkerClient, sample: Sample, kept: "
             order = worker.order(sample.prompt, sample.seed, level)
             if level.needs_latent:
                 start_from(order, bench.scope, f"kept-{nearest}", [level.skipped_steps])
-            drawn = await worker.draw(order)
-            if drawn.finished.served.skipped_steps != level.skipped_steps:
-                raise InputInvalid("a worker could not read a latent that was just stored; do all share one store?")
+            drawn = await _draw_at(worker, order, level)
             scores[level] = bench.judge.score(drawn.data, exact.data, sample)
     return Scored(float(similarities[nearest]), bench.judge.score(exact.data, exact.data, sample), scores)
+
+
+async def _draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:
+    """Draw at this level or not at all: a latent that came late (the worker starts lower then) is asked for again."""
+    for _ in range(FETCH_TRIES):
+        drawn = await worker.draw(order)
+        if drawn.finished.served.skipped_steps == level.skipped_steps:
+            return drawn
+    raise InputInvalid(
+        f"a worker could not read a latent that was just stored, {FETCH_TRIES} times; do all share one store, and is "
+        "the machine idle?"
+    )
 
 
 async def _all(bench: Bench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

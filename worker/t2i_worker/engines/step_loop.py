@@ -49,7 +49,7 @@ class LoopState:
 
 
 class StepLoop:
-    """See the module. `deliver_all` is called once a step from the loop's thread with that step's events."""
+    """See the module. `deliver_all` gets a step's events, or none when a request just left, from the loop's thread."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class StepLoop:
         self._running: list[Running] = []
         self._events: list[tuple[Running, StepEvent]] = []
         self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
+        self._dropped = False  # a cancelled request left without an event, but the load has changed
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
 
@@ -141,6 +142,7 @@ class StepLoop:
     def _goes_on(self, request: Running, now_s: float) -> bool:
         if request.cancelled:
             self._tally.cancelled += 1
+            self._dropped = True
             return False
         if request.deadline_s is not None and now_s >= request.deadline_s:
             done = request.step if request.joined_s is not None else 0
@@ -223,8 +225,8 @@ class StepLoop:
             self._step_s[size - 1] += STEP_TIME_WEIGHT * (took_s - self._step_s[size - 1])
 
     def _hand_out(self) -> None:
-        if self._events:
-            events, self._events = self._events, []
+        if self._events or self._dropped:
+            events, self._events, self._dropped = self._events, [], False
             self._deliver_all(events)
 
     def _end_all(self) -> None:

@@ -1,0 +1,76 @@
+"""What `t2ictl profile` makes of scores: losses by band that the policy can read, and prompts to measure with."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from t2i_policy.levels import Level
+from t2i_policy.profile import LevelProfile, parse_profile, render_profile
+from t2ictl.errors import InputInvalid
+from t2ictl.losses import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
+from t2ictl.samples import file_samples, scene_samples
+
+SKIP, SHORT = Level(8, 16), Level(0, 8)
+
+
+def scored(similarity: float, skip: float, short: float, count: int = 20) -> list[Scored]:
+    return [Scored(similarity, 0.8, {SKIP: skip, SHORT: short})] * count
+
+
+def test_loss_is_share_of_exact_in_its_band() -> None:
+    """Skips are judged by similarity, schedules by all prompts together; the same prompts on both sides."""
+    losses = band_losses(scored(0.99, 0.8, 0.72) + scored(0.75, 0.4, 0.72), (SKIP, SHORT))
+    found = {(one.level, one.similarity_min, one.similarity_max): (one.mean_loss, one.num_samples) for one in losses}
+    assert found[SKIP, 0.8, 1.01] == (pytest.approx(0.0), 20)
+    low = next(value for (level, low, _), value in found.items() if level == SKIP and low < 0.75)
+    assert low == (pytest.approx(0.5), 20)
+    assert found[SHORT, -1.0, 1.01] == (pytest.approx(0.1), 40)
+
+
+def test_thin_bands_join() -> None:
+    """No band rests on a few samples: a lonely similarity is judged with its neighbours."""
+    few = [0.99] * MIN_SAMPLES + [0.96] * (MIN_SAMPLES - 1) + [0.3] * MIN_SAMPLES
+    edges = merged_edges(few)
+    assert edges[0] == EDGES[0]
+    assert edges[-1] == EDGES[-1]
+    counts = [sum(low <= one < high for one in few) for low, high in itertools.pairwise(edges)]
+    assert min(counts) >= MIN_SAMPLES
+    assert merged_edges([0.5] * 3) == (EDGES[0], EDGES[-1])
+
+
+def test_profile_survives_its_file() -> None:
+    """What is written is what is read."""
+    profile = LevelProfile(
+        "model", "judge", 16, (0.01, 0.02), 0.003, band_losses(scored(0.99, 0.7, 0.6), (SKIP, SHORT))
+    )
+    assert parse_profile(render_profile(profile)) == profile
+
+
+def test_asked_captions_are_never_kept_ones() -> None:
+    """Losses hold for prompts that the cache never saw; the same seed gives the same ones."""
+    samples = scene_samples(50, 60, 1)
+    assert (len(samples.kept), len(samples.asked)) == (50, 60)
+    assert not {one.prompt for one in samples.kept} & {one.prompt for one in samples.asked}
+    assert scene_samples(50, 60, 1) == samples
+    assert scene_samples(50, 60, 2) != samples
+
+
+def test_prompt_file_is_split(tmp_path: Path) -> None:
+    """A user's own prompts: kept and asked do not meet."""
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(f"prompt {n}" for n in range(40)))
+    samples = file_samples(path, 10, 20, 1)
+    assert (len(samples.kept), len(samples.asked)) == (10, 20)
+    assert not {one.prompt for one in samples.kept} & {one.prompt for one in samples.asked}
+
+
+@pytest.mark.parametrize("text", ["", "one\ntwo\n"], ids=["empty", "too few"])
+def test_too_few_prompts_are_refused(tmp_path: Path, text: str) -> None:
+    """Said before anything is started."""
+    path = tmp_path / "prompts.txt"
+    path.write_text(text)
+    with pytest.raises(InputInvalid, match="prompts"):
+        file_samples(path, 10, 20, 1)
+    with pytest.raises(InputInvalid, match="cannot be read"):
+        file_samples(tmp_path / "missing.txt", 10, 20, 1)

@@ -1,0 +1,194 @@
+"""The diffusion engine on the embedded model: from a job to an image, with its start fetched and its latents kept."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from t2i_cache.keys import LatentKey
+from t2i_cache.stores import MemoryStore
+from t2i_policy.levels import Level
+from t2i_scenes import model_path
+from t2i_worker.engines.diffusion import DiffusionEngine
+from t2i_worker.errors import DeadlineExceeded, NotFinite, WorkerBusy, WorkerDraining
+from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
+from t2i_worker.latents import LatentShelf, model_fingerprint
+from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.warming import Warmth
+
+STEPS = 6
+FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")
+JOB = Job("id", "a red circle on a plain blue background", "", 7, 2.0, Level(0, STEPS), "png")
+SINK = Sink("tenant", "entry", (2, 4), np.ones(3, np.float32))
+SOURCE = Source("tenant", "entry", (2, 4))
+
+
+@pytest.fixture(scope="module")
+def adapter() -> PipelineAdapter:
+    return load_adapter(model_path(), "fp32", 48, 48, "cpu")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def engine(adapter: PipelineAdapter, store: MemoryStore) -> AsyncIterator[DiffusionEngine]:
+    made = DiffusionEngine(adapter, FACTS, Warmth(2, (0.01, 0.02), 0.001), LatentShelf(store, FACTS))
+    yield made
+    await made.close()
+
+
+async def run(engine: DiffusionEngine, job: Job) -> list[Event]:
+    return [event async for event in engine.generate(job)]
+
+
+def pixels(events: list[Event]) -> np.ndarray:
+    data = next(event.data for event in events if isinstance(event, Image))
+    return np.asarray(Pillow.open(io.BytesIO(data)))
+
+
+def joined(events: list[Event]) -> Joined:
+    assert isinstance(events[0], Joined)
+    return events[0]
+
+
+def finished(events: list[Event]) -> Finished:
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+def latent_key(step: int) -> LatentKey:
+    return LatentKey("tenant", model_fingerprint(FACTS, JOB), "entry", step)
+
+
+async def test_events_come_in_order(engine: DiffusionEngine) -> None:
+    """Joined, each step once, the image, the end with times; the same seed draws the same bytes."""
+    events = await run(engine, JOB)
+    assert joined(events) == Joined(Level(0, STEPS), "AsRequested", 1)
+    assert [event.step for event in events if isinstance(event, Progress)] == [1, 2, 3, 4, 5, 6]
+    assert pixels(events).shape == (48, 48, 3)
+    assert finished(events).denoise_ms > 0
+    again, other = await run(engine, JOB), await run(engine, replace(JOB, seed=8))
+    assert np.array_equal(pixels(again), pixels(events))
+    assert not np.array_equal(pixels(other), pixels(events))
+
+
+async def test_previews_come_when_asked(engine: DiffusionEngine) -> None:
+    """Every second step an image of where it is going, but not for the last step, whose image follows."""
+    events = await run(engine, replace(JOB, preview_every_steps=2))
+    previews = [event for event in events if isinstance(event, PreviewImage)]
+    assert [event.step for event in previews] == [2, 4]
+    assert all(Pillow.open(io.BytesIO(event.data)).size == (48, 48) for event in previews)
+
+
+@pytest.mark.parametrize("skipped", [2, 4])
+async def test_kept_latent_resumes_the_same_image(engine: DiffusionEngine, skipped: int) -> None:
+    """Started from its own latent at K, a run ends in the image of the full run, with K steps less work."""
+    full = await run(engine, replace(JOB, sink=SINK))
+    assert [step for step, _ in finished(full).stored] == [2, 4]
+    resumed = await run(engine, replace(JOB, level=Level(skipped, STEPS), source=SOURCE))
+    assert joined(resumed).served == Level(skipped, STEPS)
+    assert len([event for event in resumed if isinstance(event, Progress)]) == STEPS - skipped
+    assert np.abs(pixels(resumed).astype(int) - pixels(full).astype(int)).max() <= 1
+    assert engine.tally.steps_skipped == skipped
+
+
+@pytest.mark.parametrize("level", [Level(0, 3), Level(2, STEPS)], ids=["short schedule", "resumed"])
+async def test_only_full_exact_runs_are_kept(engine: DiffusionEngine, store: MemoryStore, level: Level) -> None:
+    """A latent of an approximate run would drift from its prompt, so none is stored."""
+    await run(engine, replace(JOB, sink=SINK))
+    before = {key async for key, _ in store.scan()}
+    sink = replace(SINK, entry_id="another", steps=(2, 4))
+    events = await run(engine, replace(JOB, level=level, source=SOURCE, sink=sink))
+    assert joined(events).served == level
+    assert finished(events).stored == ()
+    assert {key async for key, _ in store.scan()} == before
+
+
+@pytest.mark.parametrize(("broken", "start"), [((4,), 2), ((2, 4), 0)], ids=["a smaller one is left", "none is left"])
+@pytest.mark.parametrize("how", ["missing", "corrupt"])
+async def test_bad_latent_means_fewer_skipped_steps(
+    engine: DiffusionEngine, store: MemoryStore, how: str, broken: tuple[int, ...], start: int
+) -> None:
+    """Missing or corrupt at K: the largest stored K' below, else noise; the image is that of the full run."""
+    full = await run(engine, replace(JOB, sink=SINK))
+    for step in broken:
+        data = await store.get(latent_key(step))
+        assert data is not None
+        if how == "missing":
+            await store.delete(latent_key(step))
+        else:
+            await store.put(latent_key(step), data[:-40] + bytes(40))
+    events = await run(engine, replace(JOB, level=Level(4, STEPS), source=SOURCE))
+    assert joined(events).served == Level(start, STEPS)
+    assert joined(events).reason == ("LatentMissing" if how == "missing" else "LatentCorrupt")
+    assert np.abs(pixels(events).astype(int) - pixels(full).astype(int)).max() <= 1
+
+
+async def test_latent_of_another_guidance_is_not_used(engine: DiffusionEngine) -> None:
+    """What a latent depends on is in its key: other guidance finds nothing and starts from noise."""
+    await run(engine, replace(JOB, sink=SINK))
+    events = await run(engine, replace(JOB, guidance_scale=3.0, level=Level(4, STEPS), source=SOURCE))
+    assert joined(events).served == Level(0, STEPS)
+
+
+async def test_values_that_are_not_finite_are_no_image(
+    engine: DiffusionEngine, adapter: PipelineAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model gone wrong fails this request with its own error; the engine serves the next."""
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter, "predict", lambda latents, *_: torch.full_like(latents, float("nan")))
+        with pytest.raises(NotFinite):
+            await run(engine, JOB)
+    assert pixels(await run(engine, JOB)).any()
+    assert engine.load().running == 0
+
+
+async def test_full_engine_refuses_and_frees_places(engine: DiffusionEngine) -> None:
+    """Past batch and queue it is WorkerBusy at once; when the others have ended there is room again."""
+    places = engine.load().batch_cap + engine.load().queue_cap
+    runs = [asyncio.create_task(run(engine, JOB)) for _ in range(places)]
+    while engine.load().running + engine.load().waiting < places:
+        await engine.changed()
+    with pytest.raises(WorkerBusy):
+        await run(engine, JOB)
+    for events in await asyncio.gather(*runs):
+        finished(events)
+    finished(await run(engine, JOB))
+
+
+async def test_leaving_frees_the_place(engine: DiffusionEngine) -> None:
+    """A reader that goes away after the first event leaves nothing running."""
+    events = engine.generate(replace(JOB, level=Level(0, 500)))
+    async for _ in events:
+        break
+    await events.aclose()
+    while engine.load().running:
+        await engine.changed()
+    finished(await run(engine, JOB))
+    assert engine.tally.cancelled == 1
+
+
+async def test_drain_ends_what_is_accepted_and_takes_no_more(engine: DiffusionEngine) -> None:
+    """The running one gets its image, a new one WorkerDraining."""
+    running = asyncio.create_task(run(engine, JOB))
+    await engine.changed()
+    await engine.drain()
+    finished(await running)
+    with pytest.raises(WorkerDraining):
+        await run(engine, JOB)
+    assert engine.load().draining
+
+
+async def test_budget_already_spent_never_starts(engine: DiffusionEngine) -> None:
+    """No step is spent on a request whose deadline has passed."""
+    with pytest.raises(DeadlineExceeded):
+        await run(engine, replace(JOB, deadline_s=0.0))
+    assert engine.tally.steps_run == 0

@@ -1,0 +1,109 @@
+"""The embedded model behind real processes: a similar prompt starts from a cached latent, and never from a bad one."""
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from t2i_policy.profile import render_profile
+from t2i_protos.v1 import gateway_pb2
+from t2i_scenes import sample_scene, score_image
+from t2i_scenes.captions import caption
+from t2i_testing import Client, WritePool, latent_files, make_profile
+from t2ictl.local_pool import LocalOptions, LocalPool
+
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+Request = gateway_pb2.GenerateRequest
+
+
+@pytest.fixture(scope="module")
+def options(write_pool: WritePool) -> LocalOptions:
+    made = write_pool(workers=1, engine="diffusion", slo_ms=60_000)
+    assert made.profile is not None
+    made.profile.write_text(render_profile(make_profile((0.05,))))
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(options: LocalOptions) -> AsyncIterator[LocalPool]:
+    async with LocalPool(options) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(pool: LocalPool) -> AsyncIterator[Client]:
+    one = Client(pool.address)
+    yield one
+    await one.channel.close()
+
+
+def image_of(events: list[gateway_pb2.GenerateEvent]) -> np.ndarray:
+    data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def folder_of(options: LocalOptions) -> Path:
+    assert options.folder is not None
+    return options.folder
+
+
+async def test_same_prompt_again_skips_steps(client: Client) -> None:
+    """The first run of a prompt is exact and leaves latents; the second starts from them, another tenant's does not."""
+    prompt = "a big red circle left of a small blue square on a plain green background"
+    first = (await client.events(Request(prompt=prompt, seed=1), 60, "alice"))[-1].done
+    again = (await client.events(Request(prompt=prompt, seed=2), 60, "alice"))[-1].done
+    stranger = (await client.events(Request(prompt=prompt, seed=3), 60, "bob"))[-1].done
+    assert [one.served.skipped_steps for one in (first, again, stranger)] == [0, 10, 0]
+
+
+async def test_images_follow_their_captions(client: Client) -> None:
+    """Through the whole path the image is that of its caption, exact and from a cached latent."""
+    rng = np.random.default_rng(21)
+    scenes = [sample_scene(rng) for _ in range(6)]
+    for seed, exact in ((1, True), (2, False)):
+        scores = []
+        for scene in scenes:
+            events = await client.events(Request(prompt=caption(scene, rng), seed=seed, exact=exact), 60)
+            scores.append(score_image(image_of(events), scene).quality)
+        assert np.mean(scores) > 0.5
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "foreign", "deleted"])
+async def test_damaged_latent_is_never_drawn_from(client: Client, options: LocalOptions, damage: str) -> None:
+    """Whatever happened to the file: served with all steps, the reason says so, and the image is a good one."""
+    rng = np.random.default_rng(len(damage) * 100 + ord(damage[1]))
+    scene, tenant = sample_scene(rng), f"tenant-{damage}"
+    prompt = caption(scene, rng)
+    before = set(latent_files(folder_of(options)))
+    full = await client.events(Request(prompt=prompt, seed=1, exact=True), 60, tenant)
+    new = [path for path in latent_files(folder_of(options)) if path not in before]
+    assert new
+    for path in new:
+        data = path.read_bytes()
+        match damage:
+            case "flipped":
+                path.write_bytes(data[:-200] + bytes([data[-200] ^ 1]) + data[-199:])
+            case "truncated":
+                path.write_bytes(data[: len(data) // 2])
+            case "foreign":
+                path.write_bytes(sorted(before)[0].read_bytes())
+            case _:
+                path.unlink()
+    events = await client.events(Request(prompt=prompt, seed=1), 60, tenant)
+    reasons = {"flipped": "Corrupt", "truncated": "Corrupt", "foreign": "Mismatch", "deleted": "Missing"}
+    assert (events[-1].done.served.skipped_steps, events[-1].done.reason) == (0, f"Latent{reasons[damage]}")
+    assert np.array_equal(image_of(events), image_of(full))
+
+
+async def test_restarted_gateway_remembers_the_store(options: LocalOptions, pool: LocalPool, client: Client) -> None:
+    """What the folder holds is found again by a new gateway of the same pool."""
+    prompt = "three orange rings in a row on a striped white background"
+    await client.done(Request(prompt=prompt, exact=True), 60, "carol")
+    async with LocalPool(options) as second:
+        other = Client(second.address)
+        assert (await other.done(Request(prompt=prompt), 60, "carol")).served.skipped_steps == 10
+        await other.channel.close()
