@@ -10,12 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from t2i_policy.pool import Pool, PoolError, parse_pool
-from t2ictl.errors import InputInvalid
+from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 START_LIMIT_S = 600.0  # a large model may come from a slow disk
+SERVING_LIMIT_S = 60.0
 STOP_LIMIT_S = 40.0
 RESTART_PAUSE_S = 1.0
 Report = Callable[[str, str], None]
@@ -75,6 +79,22 @@ def with_builtin_parts(options: LocalOptions, pool: Pool) -> LocalOptions:
     return options
 
 
+async def _wait_serving(gateway: ServerProcess) -> None:
+    """Return when the gateway has found its workers, by its health service.
+
+    Raises:
+        StartFailed: not within the limit; with the end of its log.
+    """
+    async with grpc.aio.insecure_channel(gateway.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            async for reply in stub.Watch(health_pb2.HealthCheckRequest(), timeout=SERVING_LIMIT_S):
+                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise StartFailed(f"{gateway.name} did not find its workers:\n{gateway.log_tail()}") from error
+
+
 @dataclass(slots=True)
 class LocalPool:
     """An async context manager: inside it, the gateway serves at `address`; afterwards everything has drained."""
@@ -99,6 +119,7 @@ class LocalPool:
             if self.with_gateway:
                 self.gateway = self._make_gateway()
                 await self._bring_up(self.gateway)
+                await _wait_serving(self.gateway)
         except BaseException:
             await self._stop()
             raise

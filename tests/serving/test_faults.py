@@ -129,7 +129,7 @@ async def test_load_bends_levels_before_it_refuses(write_pool: WritePool) -> Non
     """A burst on one slow worker: later requests get the short schedule because of load, none is refused."""
     async with LocalPool(write_pool(workers=1, step_s=0.02, slo_ms=3000)) as pool:
         client = Client(pool.address)
-        done = await asyncio.gather(*(client.done(Request(prompt=f"circle {n}"), 60) for n in range(24)))
+        done = await asyncio.gather(*(client.done(Request(prompt=f"circle {n}"), 60) for n in range(36)))
         reasons = {one.reason for one in done}
         assert "Load" in reasons
         assert {one.served.num_inference_steps for one in done} == {10, 20}

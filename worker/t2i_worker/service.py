@@ -75,9 +75,10 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         if self._warm_engine is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
         while True:
-            yield to_load_message(self._engine.load())
             changed = asyncio.ensure_future(self._engine.changed())
             try:
+                await asyncio.sleep(0)  # it listens now, before the state is read: no change is missed
+                yield to_load_message(self._engine.load())
                 await asyncio.sleep(LOAD_MIN_INTERVAL_S)
                 await asyncio.wait([changed], timeout=LOAD_MAX_INTERVAL_S - LOAD_MIN_INTERVAL_S)
             finally:
