@@ -8,11 +8,13 @@ Everything in one process and one run, rounds in alternation, on the embedded mo
     p95_ratio_step_vs_static  P95 latency of step-level joining / of static batches, same arrivals at load 0.7 (<= 0.85)
     batch_invariance_max_abs  largest difference of final latents, alone against in mixed batches
     images_equal_percent      share of those images that are equal byte for byte
+    loop_ratio_all_cores      loop_ratio with as many intra-op threads as cores: nothing is left for text and images
 """
 
 import argparse
 import asyncio
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Coroutine
@@ -34,6 +36,7 @@ from t2i_worker.engines.step_loop import StepLoop
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Finished, Job, Sink, Source, Tally
 from t2i_worker.latents import LatentShelf
+from t2i_worker.own_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.sources import resolve_source
 from t2i_worker.starting.diffusion import to_facts
@@ -48,6 +51,7 @@ class Rig:
     """The loaded model, its measured warmth, and captions."""
 
     def __init__(self, threads: int) -> None:
+        self.threads = threads
         torch.set_num_threads(threads)
         self.spec: PoolSpec = parse_pool(POOL_FILE.read_text()).spec
         model = self.spec.model
@@ -112,6 +116,7 @@ async def saturated(rig: Rig, cap: int, images: int) -> float:
 
 def bare_batches(rig: Rig, batches: int) -> float:
     """Images a second of the bare loop, png included, batch after batch."""
+    torch.set_num_threads(rig.threads)
     began = time.perf_counter()
     for number in range(batches):
         captions = [rig.captions[(number * BATCH + n) % len(rig.captions)] for n in range(BATCH)]
@@ -125,8 +130,8 @@ async def compare_loops(rig: Rig, rounds: int) -> dict[str, Any]:
     """Paired rounds of engine and bare loop; medians of the ratios."""
     ratios, gains, engine_rates, bare_rates = [], [], [], []
     for number in range(rounds):
-        bare = bare_batches(rig, 6)
-        full = await saturated(rig, BATCH, 6 * BATCH)
+        bare = await in_own_thread(bare_batches, rig, 12)
+        full = await saturated(rig, BATCH, 12 * BATCH)
         single = await saturated(rig, 1, 8)
         ratios.append(full / bare)
         gains.append(full / single)
@@ -212,7 +217,7 @@ async def batched(rig: Rig, arrivals: list[float], skips: list[int]) -> list[flo
         await asyncio.sleep(max(0.0, began + arrivals[at] - time.perf_counter()))
         now = time.perf_counter() - began
         batch = [n for n in range(at, min(at + BATCH, len(arrivals))) if arrivals[n] <= now] or [at]
-        await asyncio.to_thread(run_static, rig, [skips[n] for n in batch])
+        await in_own_thread(run_static, rig, [skips[n] for n in batch])
         done = time.perf_counter() - began
         latencies += [done - arrivals[n] for n in batch]
         at += len(batch)
@@ -221,6 +226,7 @@ async def batched(rig: Rig, arrivals: list[float], skips: list[int]) -> list[flo
 
 def run_static(rig: Rig, skips: list[int]) -> None:
     """One static batch: as many steps as its longest member, png included."""
+    torch.set_num_threads(rig.threads)
     captions = rig.captions[: len(skips)]
     latents = rig.bare.noise(range(len(skips)))
     drawn = rig.bare.draw(captions, [], num_inference_steps=rig.steps, resume=(min(skips), latents))
@@ -279,12 +285,16 @@ def to_running(rig: Rig, seed: int, level: Level, deliver: Callable[[StepEvent],
 
 async def run(threads: int, rounds: int) -> dict[str, Any]:
     """Everything, in one process."""
-    rig = Rig(threads)
+    torch.set_num_threads(threads)
+    rig = await in_own_thread(Rig, threads)
     result: dict[str, Any] = {"num_inference_steps": rig.steps, "threads": threads, "batch": BATCH}
-    result |= check_invariance(rig, 24)
+    result |= await in_own_thread(check_invariance, rig, 24)
     result |= await compare_skips(rig, rounds)
     result |= await compare_loops(rig, rounds)
     result |= await compare_joining(rig)
+    rig.threads = os.cpu_count() or 1
+    torch.set_num_threads(rig.threads)
+    result["loop_ratio_all_cores"] = (await compare_loops(rig, 3))["loop_ratio"]
     result["step_ms"] = [1e3 * seconds for seconds in rig.warmth.step_s]
     return result
 
@@ -293,7 +303,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/bench/engine.json"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1, help="intra-op threads, as a worker of the example pool has")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     write_result(arguments.out, asyncio.run(run(arguments.threads, arguments.rounds)))

@@ -21,7 +21,7 @@ from t2i_scenes.model_folder import ModelConstants
 from t2i_scenes.training_state import TrainingState
 
 #: The schedule and guidance served by default; the model card shows how they were chosen.
-DEFAULT_NUM_INFERENCE_STEPS = 16
+DEFAULT_NUM_INFERENCE_STEPS = 12
 DEFAULT_GUIDANCE_SCALE = 2.0
 SHIFT = 1.0
 

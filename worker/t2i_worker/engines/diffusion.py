@@ -62,7 +62,8 @@ class DiffusionEngine:
         self._queue_cap = max(4, warmth.batch_cap)
         self._slots = Slots()
         self._event_loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        # Intra-op threads are per calling thread: teams of the encoders would fight the denoise thread's for the cores.
+        self._threads = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
         self._step_loop = StepLoop(adapter, warmth.batch_cap, warmth.step_s, self._deliver_soon, self.tally)
         self._step_loop.start()
 

@@ -8,6 +8,7 @@ skip is taken at its word. Needs no torch.
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import numpy as np
 
@@ -29,19 +30,18 @@ class SimulatedEngine:
         self._queue_cap = queue_cap
         self._slots = Slots()
         self._batch = asyncio.Semaphore(batch_cap)
-        self._running: dict[int, Job] = {}
+        self._running = 0
         self._steps_left = 0
         pixels = np.full((facts.height, facts.width, 3), 128, np.uint8)
         self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
 
     def load(self) -> Load:
         """See `Engine`."""
-        running = len(self._running)
         return Load(
             ready=not self._slots.draining,
             draining=self._slots.draining,
-            running=running,
-            waiting=self._slots.accepted - running,
+            running=self._running,
+            waiting=self._slots.accepted - self._running,
             batch_cap=self._batch_cap,
             queue_cap=self._queue_cap,
             step_s=tuple(step_time(self._profile.step_s, size) for size in range(1, self._batch_cap + 1)),
@@ -60,19 +60,28 @@ class SimulatedEngine:
         with self._slots.taken(self._batch_cap + self._queue_cap):
             self._steps_left += steps
             try:
-                async with self._batch:
-                    self._running[id(job)] = job
+                async with self._joined():
                     joined_s = time.monotonic()
-                    yield Joined(job.level, "AsRequested", len(self._running))
-                    await self._spend(job, self._profile.service_s(job.level, len(self._running)))
+                    yield Joined(job.level, "AsRequested", self._running)
+                    await self._spend(job, self._profile.service_s(job.level, self._running))
                     self._count(job)
                     yield Progress(job.level.num_inference_steps, job.level.num_inference_steps)
                     yield Image(self._images[job.image_format], job.image_format, self.facts.width, self.facts.height)
                     took_s = time.monotonic() - joined_s
                     yield Finished(job.level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
             finally:
-                self._running.pop(id(job), None)
                 self._steps_left -= steps
+
+    @asynccontextmanager
+    async def _joined(self) -> AsyncGenerator[None, None]:
+        """One of the batch's places, waited for."""
+        async with self._batch:
+            self._running += 1
+            self._slots.notify()
+            try:
+                yield
+            finally:
+                self._running -= 1
 
     async def _spend(self, job: Job, seconds: float) -> None:
         left_s = float("inf") if job.deadline_s is None else job.deadline_s - time.monotonic()

@@ -71,6 +71,7 @@ class StepLoop:
         self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
         self._dropped = False  # a cancelled request left without an event, but the load has changed
         self._stopping = False
+        self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
 
     def start(self) -> None:
@@ -111,6 +112,7 @@ class StepLoop:
             return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s))
 
     def _run(self) -> None:
+        torch.set_num_threads(self._num_threads)  # of this thread; others set their own
         try:
             with torch.inference_mode():
                 while self._wait_for_work():

@@ -13,6 +13,7 @@ from t2i_worker.engines.diffusion import DiffusionEngine
 from t2i_worker.errors import ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
+from t2i_worker.own_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.settings import Settings
 from t2i_worker.sources import resolve_source
@@ -37,10 +38,10 @@ async def start_diffusion(settings: Settings, spec: PoolSpec) -> DiffusionEngine
     folder = await asyncio.to_thread(resolve_source, model.source, settings.models_dir, model.revision)
     digest, adapter = await asyncio.gather(
         asyncio.to_thread(model_digest, folder),
-        asyncio.to_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
+        in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
     )
     facts = to_facts(adapter, spec, digest)
-    warmth = await asyncio.to_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+    warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
     log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
 

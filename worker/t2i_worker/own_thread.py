@@ -1,0 +1,23 @@
+"""Calls in a thread that ends with them.
+
+CPU kernels keep a team of threads for every thread that ever called them, and once there are more such threads than
+cores, idle members no longer spin: each small kernel then waits for a wake-up, and a step takes up to twice as long.
+The denoise thread must own the only team, so heavy work before it starts runs here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_own_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `call` in a thread made for it; the thread's kernel team is gone when this returns."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return await asyncio.wrap_future(pool.submit(call, *args, **kwargs))
+    finally:
+        await asyncio.to_thread(pool.shutdown)
