@@ -9,7 +9,6 @@ from t2i_worker.digests import model_digest
 from t2i_worker.errors import ModelNotFound
 from t2i_worker.sources import resolve_source
 
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
