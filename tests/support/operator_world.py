@@ -123,6 +123,32 @@ class World:
         await self.pod_status(name, ready=ready)
         return name
 
+    async def start_gateway_pod(self, child: str, host: str, control_port: int) -> None:
+        """A gateway's pod whose control port is a process of the test."""
+        owner = await self.child(child)
+        assert owner is not None
+        template = owner["spec"]["template"]
+        container = {"name": "gateway", "image": "test", "ports": [{"name": "control", "containerPort": control_port}]}
+        metadata = {"name": f"{owner['metadata']['name']}-0", "labels": dict(template["metadata"]["labels"])}
+        await self.call("POST", f"/api/v1/namespaces/{self.namespace}/pods", {
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]},
+        })  # fmt: skip
+        await self.pod_status(metadata["name"], ready=True, podIP=host, podIPs=[{"ip": host}])
+        await self.rolled_out(child)
+
+    async def publish_worker(self, name: str, address: str, pool: str = "p") -> str:
+        """The EndpointSlice of one worker, as its controller would write it; returns its path."""
+        host, _, port = address.rpartition(":")
+        labels = {"t2iserving.dev/pool": pool, "app.kubernetes.io/component": "worker"}
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices"
+        await self.call("POST", path, {
+            "metadata": {"name": name, "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "grpc", "port": int(port)}],
+            "endpoints": [{"addresses": [host]}],
+        })  # fmt: skip
+        return f"{path}/{name}"
+
     async def pod_status(self, name: str, ready: bool = False, **status: Any) -> None:
         """What the kubelet would say of a pod."""
         condition = {"type": "Ready", "status": "True" if ready else "False"}
