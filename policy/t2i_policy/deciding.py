@@ -64,14 +64,17 @@ class Rules:
     def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows) -> Decided:
         """See the module. `shift` empty = no plan."""
         limits, near = arrival.limits, arrival.near
-        options = eligible_options(self.ladder, self.profile, near, limits)
-        wanted = choose_wanted_level(self.ladder, options, near, limits)
-        prompt_class = self.classes.classify(near, limits)
+        options, wanted, prompt_class = self.judge(near, limits)
         planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
         exact_s = best_finish_s(pool.ready, self.ladder.base_steps)
         pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
         served = choose_served_level(wanted, options, pool, limits, Situation(arrival.left_s, pressed, planned))
         return Decided(near, options, prompt_class, wanted, served, pressed)
+
+    def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], Wanted, str]:
+        """What depends on the prompt alone, not on the pool: its options, its wanted level, its class."""
+        options = eligible_options(self.ladder, self.profile, near, limits)
+        return options, choose_wanted_level(self.ladder, options, near, limits), self.classes.classify(near, limits)
 
     def label(self, level: Level) -> str:
         """The level's short name."""

@@ -50,11 +50,16 @@ class LevelPart(_Part):
 
 
 class WorkerGroupPart(_Part):
-    """A fixed number of equal workers of one device type. `template` is for Kubernetes; local mode ignores it."""
+    """A fixed number of equal workers of one device type. `template` is for Kubernetes; local mode ignores it.
+
+    `profile` is where this device's measurements are: "" = the model's own, `builtin://NAME`, or `file://PATH` relative
+    to the pool file.
+    """
 
     name: Name
     workers: Annotated[int, Field(ge=1, le=1024)]
     engine: Literal["diffusion", "simulated"] = "diffusion"
+    profile: Annotated[str, Field(pattern=r"^$|^(builtin|file)://.+")] = ""
     template: dict[str, Any] = Field(default_factory=dict)
 
 
