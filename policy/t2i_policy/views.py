@@ -106,7 +106,7 @@ class PoolView:
         """Seconds the pool needs to work off every owed step, running, waiting and queued."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (sum(worker.steps_left for worker in self.ready) + self.queued_steps) / self.steps_per_s
+        return (sum([worker.steps_left for worker in self.ready]) + self.queued_steps) / self.steps_per_s
 
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""

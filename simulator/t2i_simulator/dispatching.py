@@ -86,7 +86,7 @@ class Dispatcher:
     def lose(self, worker: SimulatedWorker, now_s: float) -> None:
         """The worker died: everything it held, images on their way out included, is tried elsewhere."""
         worker.loop.die()
-        self._pool.changed(worker, now_s)
+        self._pool.changed(worker)
         for run in [run for run in self._runs.values() if run.worker is worker]:
             run.lost = True
             del self._runs[run.ticket.number]
@@ -105,7 +105,7 @@ class Dispatcher:
 
     def _follow(self, worker: SimulatedWorker, now_s: float) -> None:
         """After a change of the worker's batch: a new view, and an event for its next end."""
-        self._pool.changed(worker, now_s)
+        self._pool.changed(worker)
         if worker.loop.running:
             self._clock.at(worker.loop.due_s, self._steps_done, (worker, worker.loop.version))
 

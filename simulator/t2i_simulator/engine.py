@@ -138,7 +138,7 @@ class Simulation:
             if worker.level != level:
                 moves += worker.level is not None
                 worker.level = level
-                self._pool.changed(worker, now_s)
+                self._pool.changed(worker)
         counts: dict[Level, int] = {}
         for (_, level), count in plan.workers.items():
             counts[level] = counts.get(level, 0) + count

@@ -62,7 +62,7 @@ class Faults:
         worker = self._pool.by_name(fault.worker)
         if fault.slowdown is None:
             worker.alive, worker.health, worker.state = True, SOUND, HealthState.GOOD
-            self._pool.changed(worker, now_s)
+            self._pool.changed(worker)
             self._dispatcher.ready_changed(now_s)
         else:
             self._set_pace(worker, 1.0, now_s)

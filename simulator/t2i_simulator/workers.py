@@ -87,20 +87,42 @@ class SimulatedPool:
         self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
         self._base = PoolView(tuple(self._views), 0, 0)
         self._in_flight = 0
-        self._stale = False
+        self._changed: set[int] = set()
 
     def by_name(self, name: str) -> SimulatedWorker:
         """The worker of a view's name."""
         return self._by_name[name]
 
-    def changed(self, worker: SimulatedWorker, now_s: float) -> None:
-        """Build the worker's view anew."""
-        index = worker.index
+    def changed(self, worker: SimulatedWorker) -> None:
+        """Its view is out of date; it is built anew when somebody looks, so several changes share one."""
+        self._changed.add(worker.index)
+
+    def view(self, now_s: float, queued: int, queued_steps: int) -> PoolView:
+        """The pool as decisions see it now; `queued` requests of `queued_steps` wait in the gateway."""
+        reported = self._reported
+        while reported:
+            index = next(iter(reported))
+            if now_s - reported[index] <= REPORT_EVERY_S:
+                break
+            del reported[index]
+            self._changed.add(index)
+        base = self._base
+        if self._changed:
+            for index in self._changed:
+                self._rebuild(index, now_s)
+            self._changed.clear()
+        elif queued == base.queued and queued_steps == base.queued_steps:
+            return base
+        self._base = _assemble(self._views, self._base, self._in_flight, queued, queued_steps)
+        return self._base
+
+    def _rebuild(self, index: int, now_s: float) -> None:
+        worker = self.workers[index]
         before, view = self._views[index], worker.view(now_s)
         self._views[index] = view
-        self._stale = True
         if view.ready is before.ready and view.batch_cap == before.batch_cap:
-            self._in_flight += view.in_flight - before.in_flight if view.ready else 0
+            if view.ready:
+                self._in_flight += view.running + view.waiting - before.running - before.waiting
         else:
             self._base = PoolView(tuple(self._views), 0, 0)
             self._in_flight = self._base.in_flight
@@ -110,19 +132,6 @@ class SimulatedPool:
         else:
             self._reported.pop(index, None)
 
-    def view(self, now_s: float, queued: int, queued_steps: int) -> PoolView:
-        """The pool as decisions see it now; `queued` requests of `queued_steps` wait in the gateway."""
-        reported = self._reported
-        while reported:
-            index = next(iter(reported))
-            if now_s - reported[index] <= REPORT_EVERY_S:
-                break
-            self.changed(self.workers[index], now_s)
-        if self._stale or queued != self._base.queued or queued_steps != self._base.queued_steps:
-            self._base = _assemble(self._views, self._base, self._in_flight, queued, queued_steps)
-            self._stale = False
-        return self._base
-
     def judge_health(self, now_s: float) -> None:
         """Take in what the workers' healths allow now."""
         states = usable({worker.name: worker.health for worker in self.workers if worker.alive}, now_s)
@@ -130,7 +139,7 @@ class SimulatedPool:
             state = states.get(worker.name, HealthState.GOOD)
             if state is not worker.state:
                 worker.state = state
-                self.changed(worker, now_s)
+                self.changed(worker)
 
 
 def _assemble(views: list[WorkerView], before: PoolView, in_flight: int, queued: int, queued_steps: int) -> PoolView:
