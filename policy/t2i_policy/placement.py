@@ -87,6 +87,6 @@ def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
 
 
 def _assigned_elsewhere(workers: Sequence[WorkerView], level: Level) -> frozenset[int]:
-    """Identities of the assigned levels that are not `level`: a pool has few, so each is compared once and not 64 times."""
+    """Identities of the assigned levels that are not `level`: a pool has few, so each is compared only once."""
     assigned = {id(worker.level): worker.level for worker in workers}
     return frozenset(one for one, at in assigned.items() if at != level)

@@ -131,6 +131,6 @@ def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
 
 @lru_cache(maxsize=256)
 def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float]:
-    """Steps a second at the full batch, and images/s there over those at batch 1: the same in every view."""
+    """Steps a second at the full batch, and images/s there over those at batch 1; equal for all views of a worker."""
     full_s = max(step_time(step_s, batch_cap), 1e-9)
     return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s

@@ -1,6 +1,6 @@
 """The simulated dispatch: tickets wait for a slot, go to workers, come back from lost ones. Mirrors the gateway's.
 
-queue -> place (the policy's) -> start at the worker -> steps done -> image out, or the worker is lost -> again elsewhere
+queue -> place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
 """
 
 from collections.abc import Callable
@@ -11,14 +11,27 @@ from t2i_policy.policies import ServingPolicy
 from t2i_policy.views import PoolView
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
-from t2i_simulator.outcomes import Fate, Outcomes
+from t2i_simulator.outcomes import Fate
 from t2i_simulator.queueing import Queue, Ticket
 from t2i_simulator.stepping import Job
 from t2i_simulator.workers import SimulatedPool, SimulatedWorker
 
 MAX_RETRIES = 2  # as the gateway's director
 NO_WORKERS_GRACE_S = 5.0  # as the gateway's dispatcher
-Ended = Callable[[int, Fate, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a ticket ended: what it was served at (None if not) and how many workers lost it before."""
+
+    number: int
+    fate: Fate
+    at_s: float
+    level: Level | None = None
+    retries: int = 0
+
+
+Ended = Callable[[End], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,21 +45,20 @@ class _Run:
 
 
 class Dispatcher:
-    """See the module. `ended(number, fate, now)` is called once for every ticket. `entries` by request number."""
+    """See the module. `ended` is called once for every ticket. `entries`: the cache entry by request number."""
 
     def __init__(
-        self, clock: Clock, pool: SimulatedPool, policy: ServingPolicy, neighbours: Neighbours, outcomes: Outcomes
+        self, clock: Clock, pool: SimulatedPool, policy: ServingPolicy, neighbours: Neighbours, ended: Ended
     ) -> None:
         self._clock = clock
         self._pool = pool
         self._policy = policy
         self._neighbours = neighbours
-        self._outcomes = outcomes
         self._queue = Queue()
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
-        self.ended: Ended = lambda number, fate, now_s: None
+        self._ended = ended
 
     def view(self, now_s: float) -> PoolView:
         """The pool as decisions see it now."""
@@ -101,24 +113,20 @@ class Dispatcher:
                 level = Level(got, level.num_inference_steps)
         self._runs[number] = _Run(ticket, worker, level)
         worker.loop.join(Job(number, level.steps_run), now_s)
-        self._follow(worker, now_s)
+        self.follow(worker)
 
-    def _follow(self, worker: SimulatedWorker, now_s: float) -> None:
-        """After a change of the worker's batch: a new view, and an event for its next end."""
+    def follow(self, worker: SimulatedWorker) -> None:
+        """After a change of the worker's batch or pace: a new view, and an event for its next end."""
         self._pool.changed(worker)
         if worker.loop.running:
             self._clock.at(worker.loop.due_s, self._steps_done, (worker, worker.loop.version))
-
-    def pace_changed(self, worker: SimulatedWorker, now_s: float) -> None:
-        """A fault changed how fast the worker steps."""
-        self._follow(worker, now_s)
 
     def _steps_done(self, now_s: float, due: tuple[SimulatedWorker, int]) -> None:
         worker, version = due
         if version != worker.loop.version:
             return  # the batch changed meanwhile; another event is set
         done = worker.loop.finish_due()
-        self._follow(worker, now_s)
+        self.follow(worker)
         for job in done:
             run = self._runs[job.request]
             if worker.fixed_s > 0:
@@ -132,27 +140,25 @@ class Dispatcher:
         if not run.lost:
             number = run.ticket.number
             del self._runs[number]
-            self._outcomes.levels[number] = run.level
-            self._outcomes.retries[number] = run.ticket.tries
-            self.ended(number, Fate.SERVED, now_s)
+            self._ended(End(number, Fate.SERVED, now_s, run.level, run.ticket.tries))
 
     def _retry(self, ticket: Ticket, lost_on: str, now_s: float) -> None:
         ticket.tries += 1
         ticket.excluded |= {lost_on}
         if ticket.tries > MAX_RETRIES or all(worker.name in ticket.excluded for worker in self.view(now_s).ready):
-            self.ended(ticket.number, Fate.LOST, now_s)
+            self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))
         elif ticket.deadline_s <= now_s:
-            self.ended(ticket.number, Fate.EXPIRED, now_s)
+            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
         else:
             self.submit(ticket, now_s)
 
     def _expire(self, now_s: float, ticket: Ticket) -> None:
         if ticket.waits:
             self._queue.leave(ticket)
-            self.ended(ticket.number, Fate.EXPIRED, now_s)
+            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:
             self._forlorn_since_s = None
             for ticket in self._queue.drain():
-                self.ended(ticket.number, Fate.LOST, now_s)
+                self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))

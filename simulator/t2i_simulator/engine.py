@@ -23,7 +23,7 @@ from t2i_policy.levels import Level
 from t2i_policy.policies import Course, Seen, ServingPolicy
 from t2i_policy.wanted import Limits
 from t2i_simulator.clock import Clock
-from t2i_simulator.dispatching import Dispatcher
+from t2i_simulator.dispatching import Dispatcher, End
 from t2i_simulator.faults import Faults
 from t2i_simulator.memo import remembering_rules
 from t2i_simulator.outcomes import Fate, Outcomes, Settled
@@ -33,6 +33,10 @@ from t2i_simulator.workers import SimulatedPool
 
 PROGRESS_EVERY = 1000  # arrivals
 Progress = Callable[[int], None]
+
+
+def silent(arrived: int) -> None:
+    """Report no progress; `arrived` counts requests so far."""
 
 
 class Simulation:
@@ -45,8 +49,7 @@ class Simulation:
         self._pool = SimulatedPool(scenario.groups)
         self._neighbours = scenario.make_neighbours()
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
-        self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._outcomes)
-        self._dispatcher.ended = self._ended
+        self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._ended)
         target = scenario.target
         self._rules = remembering_rules(scenario.ladder, scenario.profile, target.slo_s, target.max_loss)
         self._limits = Limits(target.max_loss)
@@ -56,7 +59,7 @@ class Simulation:
         draws = np.random.default_rng([scenario.seed, 0]).random((self._open, 2))
         self._draws: list[tuple[float, float]] = list(map(tuple, draws.tolist()))
 
-    def run(self, progress: Progress = lambda arrived: None) -> Outcomes:
+    def run(self, progress: Progress = silent) -> Outcomes:
         """From the first arrival until every request has ended.
 
         Raises:
@@ -94,21 +97,24 @@ class Simulation:
         admission = decide_admission(pool, decided.served, target.slo_s, target.max_queued)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
-            self._ended(number, Fate.SHED, now_s)
+            self._ended(End(number, Fate.SHED, now_s))
             return
         self._dispatcher.entries[number] = found.entry
         self._dispatcher.submit(Ticket(now_s + target.slo_s, number, decided.served.level), now_s)
 
-    def _ended(self, number: int, fate: Fate, now_s: float) -> None:
-        outcomes = self._outcomes
+    def _ended(self, end: End) -> None:
+        """Every request comes here exactly once."""
+        outcomes, number, fate = self._outcomes, end.number, end.fate
         if outcomes.fates[number] is not Fate.OPEN:
             raise AssertionError(f"request {number} ended twice: {outcomes.fates[number].name}, {fate.name}")
         outcomes.fates[number] = fate
-        outcomes.finished_s[number] = now_s
+        outcomes.finished_s[number] = end.at_s
+        outcomes.levels[number] = end.level
+        outcomes.retries[number] = end.retries
         self._open -= 1
         self._dispatcher.entries.pop(number, None)
-        if fate is Fate.SERVED and outcomes.levels[number] == self._scenario.ladder.exact:
-            self._neighbours.store(number, now_s)
+        if end.level == self._scenario.ladder.exact:
+            self._neighbours.store(number, end.at_s)
 
     def _replan(self, now_s: float, _: object) -> None:
         """The slow loop's step."""
@@ -145,6 +151,6 @@ class Simulation:
         self._outcomes.settled.append(Settled(now_s, counts, plan.demand_rps, plan.shed_rps, moves))
 
 
-def simulate(scenario: Scenario, policy: ServingPolicy, progress: Progress = lambda arrived: None) -> Outcomes:
+def simulate(scenario: Scenario, policy: ServingPolicy, progress: Progress = silent) -> Outcomes:
     """Run one policy over one scenario."""
     return Simulation(scenario, policy).run(progress)

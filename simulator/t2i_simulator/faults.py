@@ -69,7 +69,7 @@ class Faults:
 
     def _set_pace(self, worker: SimulatedWorker, slowdown: float, now_s: float) -> None:
         worker.loop.slow_down(slowdown, now_s)
-        self._dispatcher.pace_changed(worker, now_s)
+        self._dispatcher.follow(worker)
         self._slowdown[worker.name] = slowdown
         if worker.name not in self._stepped_s:
             self._stepped_s[worker.name] = now_s

@@ -33,7 +33,7 @@ class Likeness:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def nearest(self, prompt: int, stored: Sequence[bool], without: int = -1) -> Iterator[tuple[int, float]]:
+    def nearest(self, prompt: int, stored: Sequence[int], without: int = -1) -> Iterator[tuple[int, float]]:
         """Stored prompts with their cosine, most similar first; `without` one of them. Ends after `CANDIDATES`."""
         found = False
         cosines = self._cosines[prompt].tolist()
@@ -44,7 +44,7 @@ class Likeness:
         if not found:
             yield from self._nearest_of_all(prompt, stored, without)
 
-    def _nearest_of_all(self, prompt: int, stored: Sequence[bool], without: int) -> Iterator[tuple[int, float]]:
+    def _nearest_of_all(self, prompt: int, stored: Sequence[int], without: int) -> Iterator[tuple[int, float]]:
         rows = np.flatnonzero(np.frombuffer(bytes(stored), np.bool_))
         rows = rows[rows != without]
         if len(rows):

@@ -1,7 +1,8 @@
 """Neighbours: the similar-prompt cache as decisions see it, over precomputed similarities. No tensors.
 
 Mirrors `t2i_cache.catalogue`: the nearest living entry, drawn among near-equals; hits; a byte cap kept by the policy's
-eviction; a life time and a reuse cap. Exact runs alone are stored, and appear when the image is done (`docs/decisions`).
+eviction; a life time and a reuse cap. Exact runs alone are stored (`docs/decisions`), and appear when the
+image is done.
 Where there are no prompts, `DrawnNeighbours` draws similarities from a histogram instead.
 """
 

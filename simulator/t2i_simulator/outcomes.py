@@ -30,9 +30,8 @@ class Settled:
 
 @dataclass(slots=True)
 class Outcomes:
-    """Columns by request number, in order of arrival. Times in virtual seconds; `levels` and `similarity` of the served.
-
-    A similarity of -2 = no neighbour.
+    """Columns by request number, in order of arrival. Times in virtual seconds; `levels` of the served, `similarity`
+    of all (-2 = no neighbour).
     """
 
     arrived_s: list[float]

@@ -8,7 +8,7 @@ from t2i_policy.levels import Level
 
 @dataclass(order=True, slots=True)
 class Ticket:
-    """One waiting request; ordered by deadline (virtual seconds), then by number. `tries` counts workers that lost it."""
+    """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it."""
 
     deadline_s: float
     number: int

@@ -24,9 +24,8 @@ class Target:
     @classmethod
     def of(cls, spec: PoolSpec) -> "Target":
         """A pool document's."""
-        return cls(
-            spec.slo.latency_milliseconds / 1e3, 1 - spec.slo.min_quality_percent / 100, spec.gateway.max_queued_requests
-        )
+        slo, queued = spec.slo, spec.gateway.max_queued_requests
+        return cls(slo.latency_milliseconds / 1e3, 1 - slo.min_quality_percent / 100, queued)
 
 
 @dataclass(frozen=True, slots=True)
