@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 
+from t2i_policy.solver import make_solver, set_matrix
+
 #: (denoising steps, true loss) of every level that a request may have; never empty.
 Choices = tuple[tuple[int, float], ...]
 SHED_PRICE = 10.0  # loss a step: above any slope, so quality is spent to the end before work is dropped
@@ -130,27 +132,22 @@ def _solve(
     windows, slopes = len(best), np.array([slope for one in segments for slope, _ in one])
     sizes = np.array([size for one in segments for _, size in one])
     owner = np.repeat(np.arange(windows), [len(one) for one in segments])
-    every = np.arange(windows)
-    columns = highspy.HighsLp()
-    columns.num_col_, columns.num_row_ = len(sizes) + 2 * windows, windows
-    columns.col_cost_ = np.concatenate([slopes, np.full(windows, SHED_PRICE), np.zeros(windows)])
-    columns.col_lower_ = np.zeros(columns.num_col_)
-    columns.col_upper_ = np.concatenate([sizes, np.full(windows, highspy.kHighsInf), np.full(windows, most_backlog)])
-    columns.row_lower_ = np.array(best, dtype=float) - capacity
-    columns.row_upper_ = np.full(windows, highspy.kHighsInf)
-    # The backlog of a window counts in its own row and, with a minus, in the next one's; the last has no next.
-    carried = np.stack([every, every + 1], axis=1).ravel()[: 2 * windows - 1]
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(sizes) + 2 * windows, windows
+    model.col_cost_ = np.concatenate([slopes, np.full(windows, SHED_PRICE), np.zeros(windows)])
+    model.col_lower_ = np.zeros(model.num_col_)
+    model.col_upper_ = np.concatenate([sizes, np.full(windows, highspy.kHighsInf), np.full(windows, most_backlog)])
+    model.row_lower_ = np.array(best, dtype=float) - capacity
+    model.row_upper_ = np.full(windows, highspy.kHighsInf)
     ones = len(sizes) + windows
-    columns.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    columns.a_matrix_.start_ = np.concatenate([np.arange(ones), ones + 2 * every, [ones + 2 * windows - 1]]).astype(
-        np.int32
+    set_matrix(
+        model,
+        [(int(window), column, 1.0) for column, window in enumerate([*owner, *range(windows)])]
+        + [(window, ones + window, 1.0) for window in range(windows)]
+        + [(window + 1, ones + window, -1.0) for window in range(windows - 1)],
     )
-    columns.a_matrix_.index_ = np.concatenate([owner, every, carried]).astype(np.int32)
-    columns.a_matrix_.value_ = np.concatenate([np.ones(ones), np.tile([1.0, -1.0], windows)[: 2 * windows - 1]])
-    solver = highspy.Highs()
-    solver.silent()
-    solver.setOptionValue("threads", 1)
-    solver.passModel(columns)
+    solver = make_solver({})
+    solver.passModel(model)
     solver.run()
     solution = solver.getSolution()
     values = np.array(solution.col_value)
