@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.views import PoolView
 from t2i_simulator.clock import Clock
@@ -75,7 +76,7 @@ class Dispatcher:
         """Hand out every slot that is free: called whenever one may have become so."""
         queue, passed_over = self._queue, []
         while queue.count and (ticket := queue.next()) is not None:
-            placement = self._policy.place(ticket.level, self.view(now_s), ticket.deadline_s - now_s, ticket.excluded)
+            placement = self._place(ticket, now_s)
             worker = None if placement is None else self._pool.by_name(placement.worker)
             if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
                 passed_over.append(ticket)
@@ -85,6 +86,10 @@ class Dispatcher:
             queue.leave(ticket)
             self._start(ticket, worker, now_s)
         queue.put_back(passed_over)
+
+    def _place(self, ticket: Ticket, now_s: float) -> Placement | None:
+        level, left_s = ticket.sent_to or ticket.level, ticket.deadline_s - now_s
+        return self._policy.place(level, self.view(now_s), left_s, ticket.excluded)
 
     def ready_changed(self, now_s: float) -> None:
         """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
@@ -112,7 +117,7 @@ class Dispatcher:
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
                 level = Level(got, level.num_inference_steps)
         self._runs[number] = _Run(ticket, worker, level)
-        worker.loop.join(Job(number, level.steps_run), now_s)
+        worker.loop.join(Job(number, level.steps_run + ticket.extra_steps), now_s)
         self.follow(worker)
 
     def follow(self, worker: SimulatedWorker) -> None:

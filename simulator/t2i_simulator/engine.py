@@ -100,7 +100,9 @@ class Simulation:
             self._ended(End(number, Fate.SHED, now_s))
             return
         self._dispatcher.entries[number] = found.entry
-        self._dispatcher.submit(Ticket(now_s + target.slo_s, number, decided.served.level), now_s)
+        self._dispatcher.submit(
+            Ticket(now_s + target.slo_s, number, decided.served.level, decided.extra_steps, decided.sent_to), now_s
+        )
 
     def _ended(self, end: End) -> None:
         """Every request comes here exactly once."""

@@ -8,14 +8,24 @@ from t2i_policy.levels import Level
 
 @dataclass(order=True, slots=True)
 class Ticket:
-    """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it."""
+    """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it.
+
+    `extra_steps` run before the level's own; `sent_to` is the level whose workers take it (see `deciding.Decided`).
+    """
 
     deadline_s: float
     number: int
     level: Level = field(compare=False)
+    extra_steps: int = field(compare=False, default=0)
+    sent_to: Level | None = field(compare=False, default=None)
     excluded: frozenset[str] = field(compare=False, default=frozenset())
     tries: int = field(compare=False, default=0)
     waits: bool = field(compare=False, default=False)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps it costs."""
+        return self.level.steps_run + self.extra_steps
 
 
 class Queue:
@@ -30,7 +40,7 @@ class Queue:
         """Let it wait."""
         ticket.waits = True
         self.count += 1
-        self.steps += ticket.level.steps_run
+        self.steps += ticket.steps
         heapq.heappush(self._heap, ticket)
 
     def put_back(self, tickets: list[Ticket]) -> None:
@@ -50,7 +60,7 @@ class Queue:
         """It was placed, or its time is up."""
         ticket.waits = False
         self.count -= 1
-        self.steps -= ticket.level.steps_run
+        self.steps -= ticket.steps
 
     def drain(self) -> list[Ticket]:
         """Everybody leaves, in order."""

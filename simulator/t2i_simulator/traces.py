@@ -1,6 +1,7 @@
 """Traces: arrival times and prompts from files, every mistake named by file and line; and the lineage's bursty shape.
 
-Arrivals: one time in milliseconds a line, not descending; blank lines and lines that begin with # are skipped.
+Arrivals: one time in milliseconds a line, in any order (merged traces are not sorted); blank lines and lines that begin
+with # are skipped.
 Prompts: one a line, in order, cycled. A blank line is an error: dropping it would shift every prompt after it.
 """
 
@@ -19,10 +20,10 @@ LINEAGE_WORKERS = 8
 
 
 def read_arrivals(path: Path, speedup: float = 1.0) -> list[float]:
-    """Arrival times in seconds from 0 (the first arrival's), divided by `speedup` > 0.
+    """Arrival times in seconds, ascending from 0 (the first arrival's), divided by `speedup` > 0.
 
     Raises:
-        TraceInvalid: not readable, no arrivals, or a line that is no time or goes back; names the line.
+        TraceInvalid: not readable, no arrivals, or a line that is no time; names the line.
     """
     times_ms: list[float] = []
     for number, line in _lines(path):
@@ -35,16 +36,12 @@ def read_arrivals(path: Path, speedup: float = 1.0) -> list[float]:
             raise TraceInvalid(f"{path.name}, line {number}: expected a time in ms, got {text[:40]!r}") from None
         if not isfinite(value) or value < 0:
             raise TraceInvalid(f"{path.name}, line {number}: a time must be finite and not negative, got {text[:40]!r}")
-        if times_ms and value < times_ms[-1]:
-            raise TraceInvalid(
-                f"{path.name}, line {number}: {value:g} ms is before the line above ({times_ms[-1]:g} ms); "
-                "sort the file: sort -n"
-            )
         times_ms.append(value)
         if len(times_ms) > MAX_ARRIVALS:
             raise TraceInvalid(f"{path.name}: more than {MAX_ARRIVALS} arrivals; cut the trace")
     if not times_ms:
         raise TraceInvalid(f"{path.name}: holds no arrivals; one time in ms a line")
+    times_ms.sort()
     return [(value - times_ms[0]) / 1e3 / speedup for value in times_ms]
 
 
