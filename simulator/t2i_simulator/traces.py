@@ -2,7 +2,7 @@
 
 Arrivals: one time in milliseconds a line, in any order (merged traces are not sorted); blank lines and lines that begin
 with # are skipped.
-Prompts: one a line, in order, cycled. A blank line is an error: dropping it would shift every prompt after it.
+Prompts: one a line, in order, cycled; blank lines are skipped, as real prompt logs have some.
 """
 
 from collections.abc import Sequence
@@ -49,14 +49,9 @@ def read_prompts(path: Path) -> list[str]:
     """Prompts in order.
 
     Raises:
-        TraceInvalid: not readable, empty, or a blank line; names the line.
+        TraceInvalid: not readable, not UTF-8, or no prompts.
     """
-    prompts = []
-    for number, line in _lines(path):
-        prompt = line.strip()
-        if not prompt:
-            raise TraceInvalid(f"{path.name}, line {number}: blank; every line is a prompt, and order counts")
-        prompts.append(prompt)
+    prompts = [prompt for _, line in _lines(path) if (prompt := line.strip())]
     if not prompts:
         raise TraceInvalid(f"{path.name}: holds no prompts; one a line")
     return prompts
