@@ -9,8 +9,10 @@ with a level's throughput taken at the largest batch whose latency is under SLO 
 as for all policies). Requests are routed at random in proportion to z, and wait for a worker of that level.
 
 Simplified: equal workers are counted rather than named (same optimum); z is drawn for a level and the worker among
-those at it is the one that finishes first (kinder than a random one); the program is solved to the optimum, not to a
-gap of 0.5; its non-work-conserving batching is left out, batches are formed at step boundaries as for every policy.
+those at it is the one that finishes first (kinder than a random one); demand beyond beta is spread in proportion,
+where their objective would heap it on the most accurate workers (kinder as well); the program is solved to the
+optimum, not to a gap of 0.5; its non-work-conserving batching is left out, batches are formed at step boundaries as
+for every policy.
 """
 
 from collections.abc import Sequence
@@ -37,10 +39,10 @@ MIN_BETA = 0.2
 def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
     """The largest of 1.05, 1.00, ... at which the pool, all at its fastest, makes beta x demand; MIN_BETA at least."""
     most_rps = sum(group.num_workers * max(group.rates_rps.values(), default=0.0) for group in groups)
-    steps = 0
-    while (BETA - steps * BETA_STEP) * demand_rps > most_rps and BETA - (steps + 1) * BETA_STEP >= MIN_BETA:
-        steps += 1
-    return BETA - steps * BETA_STEP
+    beta = BETA
+    while beta * demand_rps > most_rps and beta > MIN_BETA:
+        beta = round(beta - BETA_STEP, 2)
+    return beta
 
 
 @dataclass(frozen=True, slots=True)
