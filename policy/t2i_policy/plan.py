@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.levels import Level
-from t2i_policy.program import Pair, Place, Program, solve
+from t2i_policy.program import Pair, Place, Program, Solution, solve
 
 SHED_LOSS = 10.0  # above any loss, which is at most 1
 TIE_COST = 1e-5  # a step: between levels that lose alike, fewer steps
@@ -60,6 +60,7 @@ class Method(StrEnum):
     """How it was found."""
 
     EXACT = "Exact"
+    NEAR = "Near"  # a large pool's: within a hundredth of a percent of quality, see `program`
     TIME_LIMIT = "TimeLimit"  # the best found in time
     GREEDY = "Greedy"
 
@@ -170,8 +171,14 @@ def _solve(
     return _Found(
         {(group.name, level): count for (group, level), count in zip(spots, solution.counts, strict=True)},
         {(one.name, level): flow for (one, level), flow in zip(lanes, solution.flows_rps, strict=True)},
-        Method.EXACT if solution.proven else Method.TIME_LIMIT,
+        _method(solution),
     )
+
+
+def _method(solution: Solution) -> Method:
+    if not solution.in_time:
+        return Method.TIME_LIMIT
+    return Method.NEAR if solution.near else Method.EXACT
 
 
 def _greedy(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules) -> _Found:

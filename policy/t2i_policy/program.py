@@ -8,8 +8,8 @@
 
 First without whole numbers (a millisecond or two). If the workers come out whole, that is the plan. A pool of up to
 EXACT_WORKERS is then solved exactly. In a larger one a worker is a small part of a level, the fractional optimum is
-already almost the answer, and proving the last bit costs seconds: the whole numbers are sought within one worker of
-it, to ABS_GAP of mean loss (a hundredth of a percent of quality), or a thousandth of what is shed where much is.
+almost the answer, and proving the last bit costs seconds: the whole numbers are sought within REACH workers of it,
+to ABS_GAP of mean loss (a hundredth of a percent of quality), or a thousandth of what is shed where much is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from t2i_policy.solver import make_solver, set_matrix
 
 EXACT_WORKERS = 32
+REACH = 2
 ABS_GAP = 1e-4
 REL_GAP = 1e-3
 WHOLE = 1e-6
@@ -65,11 +66,12 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Workers by place, images/s by pair; `proven` = optimal within the gaps of the module."""
+    """Workers by place, images/s by pair; `in_time` = not cut off; `near` = sought near the fractional optimum only."""
 
     counts: tuple[int, ...]
     flows_rps: tuple[float, ...]
-    proven: bool
+    in_time: bool
+    near: bool
 
 
 def solve(program: Program, time_limit_s: float) -> Solution | None:
@@ -78,22 +80,28 @@ def solve(program: Program, time_limit_s: float) -> Solution | None:
     relaxed = _run(model, {"time_limit": time_limit_s})
     if relaxed is None:
         return None
-    values, _ = relaxed
+    values = relaxed[0]
     size = len(program.places)
     if np.abs(values[:size] - np.round(values[:size])).max(initial=0.0) <= WHOLE:
-        return _to_solution(program, values, True)
+        return _to_solution(program, *relaxed, False)
     model.integrality_ = [highspy.HighsVarType.kInteger] * size + [highspy.HighsVarType.kContinuous] * (
         model.num_col_ - size
     )
+    near = sum(program.num_workers) > EXACT_WORKERS
     gaps = {"mip_rel_gap": 0.0}
-    if sum(program.num_workers) > EXACT_WORKERS:
+    if near:
         gaps = {"mip_rel_gap": REL_GAP, "mip_abs_gap": max(WHOLE, ABS_GAP * sum(program.demands_rps))}
-        lower, upper = np.array(model.col_lower_), np.array(model.col_upper_)
-        lower[:size] = np.maximum(lower[:size], np.floor(values[:size] + WHOLE) - 1)
-        upper[:size] = np.minimum(upper[:size], np.ceil(values[:size] - WHOLE) + 1)
-        model.col_lower_, model.col_upper_ = lower, upper
+        _narrow(model, values[:size])
     found = _run(model, {"time_limit": time_limit_s, **FEW_ROWS, **gaps})
-    return None if found is None else _to_solution(program, *found)
+    return None if found is None else _to_solution(program, *found, near)
+
+
+def _narrow(model: highspy.HighsLp, counts: Numbers) -> None:
+    """Workers by place within REACH of these."""
+    lower, upper = np.array(model.col_lower_), np.array(model.col_upper_)
+    lower[: len(counts)] = np.maximum(lower[: len(counts)], np.floor(counts + WHOLE) - REACH)
+    upper[: len(counts)] = np.minimum(upper[: len(counts)], np.ceil(counts - WHOLE) + REACH)
+    model.col_lower_, model.col_upper_ = lower, upper
 
 
 def _run(model: highspy.HighsLp, options: dict[str, float | str | bool]) -> tuple[Numbers, bool] | None:
@@ -105,10 +113,10 @@ def _run(model: highspy.HighsLp, options: dict[str, float | str | bool]) -> tupl
     return np.array(solver.getSolution().col_value), solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
 
 
-def _to_solution(program: Program, values: Numbers, proven: bool) -> Solution:
+def _to_solution(program: Program, values: Numbers, in_time: bool, near: bool) -> Solution:
     size = len(program.places)
     flows = values[size : size + len(program.pairs)]
-    return Solution(tuple(round(count) for count in values[:size].tolist()), tuple(flows.tolist()), proven)
+    return Solution(tuple(round(count) for count in values[:size].tolist()), tuple(flows.tolist()), in_time, near)
 
 
 def _to_model(program: Program) -> highspy.HighsLp:

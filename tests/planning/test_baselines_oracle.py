@@ -61,13 +61,12 @@ def test_slack_carries_work_over_a_burst() -> None:
 
 def test_price_rises_before_a_burst_that_the_slack_leads_into() -> None:
     """A backlog that would meet a burst is worked off beforehand where that costs less: only foresight does that."""
-    future = [*burst(82, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 80]
-    known = clear(future, 40.0, 10.0, 100.0)
-    assert known.shed_fraction == 0.0
-    assert known.prices[0] == 0.0
-    tighter = clear([*burst(90, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 80], 40.0, 10.0, 100.0)
-    assert tighter.prices[0] == pytest.approx(0.0004)
-    assert tighter.shed_fraction == 0.0
+    calm = clear([*burst(85, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 80], 40.0, 10.0, 100.0)
+    assert (calm.prices[0], calm.shed_fraction) == (0.0, 0.0)
+    # 250 steps stay over from the first window, 200 from the second: 50 more than the slack's 400
+    ahead = clear([*burst(85, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 84], 40.0, 10.0, 100.0)
+    assert ahead.prices[0] == pytest.approx(0.0004)
+    assert ahead.mean_loss == pytest.approx(50 * 0.0004 / 169)
 
 
 def test_outside_the_known_future_a_step_is_free() -> None:

@@ -13,7 +13,7 @@ from t2i_policy.baselines.pac import PromptAgnostic
 from t2i_policy.baselines.paper import ThePaper, class_name
 from t2i_policy.baselines.proteus import MIN_BETA, Proteus, feasible_beta
 from t2i_policy.baselines.sommelier import Sommelier
-from t2i_policy.baselines.variants import ALL_PROMPTS, LadderPart, mean_levels
+from t2i_policy.baselines.variants import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 from t2i_policy.levels import Level
 from t2i_policy.placement import PlacementReason
 from t2i_policy.plan import GroupCapacity, PlanReason
@@ -62,6 +62,9 @@ def test_prompts_without_a_latent_make_a_level_slower() -> None:
     means = mean_levels(RULES, LadderPart.SKIPS, {"none": 1.0, "0.95": 1.0})
     assert means[K25].steps == pytest.approx(37.5)
     assert means[K25].loss == pytest.approx(0.0085 / 2)
+    (named,), (real,) = seen({}).groups, mean_capacities(seen({}).groups, means)
+    assert real.rates_rps[K25] == pytest.approx(named.rates_rps[K25] * 25 / 37.5)
+    assert real.rates_rps[EXACT] == pytest.approx(named.rates_rps[EXACT])
 
 
 # --- Proteus ---
