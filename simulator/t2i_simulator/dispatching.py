@@ -110,6 +110,18 @@ class Dispatcher:
             self._retry(run.ticket, worker.name, now_s)
         self.ready_changed(now_s)
 
+    def give_up_overdue(self, worker: SimulatedWorker, now_s: float) -> None:
+        """Requests that a slow or frozen worker holds beyond their clients' patience are cancelled, as live."""
+        overdue = [run for run in self._runs.values() if run.worker is worker and run.ticket.gives_up_s <= now_s]
+        for run in overdue:
+            run.lost = True
+            del self._runs[run.ticket.number]
+            worker.loop.drop(run.ticket.number, now_s)
+            self._ended(End(run.ticket.number, Fate.EXPIRED, now_s, retries=run.ticket.tries))
+        if overdue:
+            self.follow(worker)
+            self.pump(now_s)
+
     def _start(self, ticket: Ticket, worker: SimulatedWorker, now_s: float) -> None:
         level, number = ticket.level, ticket.number
         if level.needs_latent:

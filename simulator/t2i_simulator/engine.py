@@ -5,8 +5,8 @@ every few seconds: demand and ready workers -> policy.replan -> levels to named 
 
 Deterministic: one seed gives one outcome. All decisions are `t2i_policy`'s, taken through the same interface as in the
 gateway; what is simulated is the clock, the workers' steps (exactly, see `stepping`) and the cache's content. Left out:
-network and embedding time, latent fetches (instant), and the cancelling of requests that outlive their deadline at a
-worker: they finish and count as late.
+network and embedding time, and latent fetches (instant). A request that outlives its deadline at a worker finishes and
+counts as late, where the gateway would cancel it: what a policy did too late stays visible.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,7 @@ from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
 
 PROGRESS_EVERY = 1000  # arrivals
+PATIENCE = 2.0  # SLOs after which a client gives up (as in DiffServe and Proteus); between one and that it is late
 Progress = Callable[[int], None]
 
 
@@ -100,9 +101,9 @@ class Simulation:
             self._ended(End(number, Fate.SHED, now_s))
             return
         self._dispatcher.entries[number] = found.entry
-        self._dispatcher.submit(
-            Ticket(now_s + target.slo_s, number, decided.served.level, decided.extra_steps, decided.sent_to), now_s
-        )
+        deadline_s, gives_up_s = now_s + target.slo_s, now_s + PATIENCE * target.slo_s
+        level, extra, sent_to = decided.served.level, decided.extra_steps, decided.sent_to
+        self._dispatcher.submit(Ticket(deadline_s, number, gives_up_s, level, extra, sent_to), now_s)
 
     def _ended(self, end: End) -> None:
         """Every request comes here exactly once."""

@@ -78,6 +78,7 @@ class Faults:
 
     def _watch(self, now_s: float, worker: SimulatedWorker) -> None:
         self._judge(worker, now_s)
+        self._dispatcher.give_up_overdue(worker, now_s)
         before = worker.ready
         self._pool.judge_health(now_s)
         if worker.ready is not before:

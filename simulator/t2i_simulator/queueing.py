@@ -11,10 +11,12 @@ class Ticket:
     """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it.
 
     `extra_steps` run before the level's own; `sent_to` is the level whose workers take it (see `deciding.Decided`).
+    The client waits until `gives_up_s`, past the deadline: an image in between is late.
     """
 
     deadline_s: float
     number: int
+    gives_up_s: float = field(compare=False)
     level: Level = field(compare=False)
     extra_steps: int = field(compare=False, default=0)
     sent_to: Level | None = field(compare=False, default=None)

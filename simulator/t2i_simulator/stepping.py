@@ -86,10 +86,17 @@ class StepLoop:
         done = [job for job in self.running if job.ends_at_step == self._steps]
         self.running = [job for job in self.running if job.ends_at_step != self._steps]
         self._ends -= len(done) * self._steps
-        while self.waiting and len(self.running) < self._batch_cap:
-            self._admit(self.waiting.pop(0))
-        self._rate()
+        self._fill()
         return done
+
+    def drop(self, request: int, now_s: float) -> None:
+        """Its client gave up: the slot is free at the next boundary. Nothing if it is not here."""
+        self.waiting = [job for job in self.waiting if job.request != request]
+        if any(job.request == request for job in self.running):
+            self._to_boundary(now_s)
+            self._ends -= sum(job.ends_at_step for job in self.running if job.request == request)
+            self.running = [job for job in self.running if job.request != request]
+            self._fill()
 
     def slow_down(self, factor: float, now_s: float) -> None:
         """Every step from the next one on takes `factor` times what was measured."""
@@ -103,6 +110,11 @@ class StepLoop:
         self._clear()
         self.version += 1
         return lost
+
+    def _fill(self) -> None:
+        while self.waiting and len(self.running) < self._batch_cap:
+            self._admit(self.waiting.pop(0))
+        self._rate()
 
     def _admit(self, job: Job) -> None:
         job.ends_at_step = self._steps + job.steps
