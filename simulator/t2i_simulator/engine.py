@@ -52,7 +52,7 @@ class Simulation:
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
         self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._ended)
         target = scenario.target
-        self._rules = remembering_rules(scenario.ladder, scenario.profile, target.slo_s, target.max_loss)
+        self._rules = remembering_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
         self._course = Course()
         self._demand = Demand()

@@ -11,6 +11,7 @@ from t2i_policy.deciding import Rules, build_rules
 from t2i_policy.levels import Ladder
 from t2i_policy.profile import LevelProfile
 from t2i_policy.wanted import Limits, Neighbourhood, Option, Wanted
+from t2i_simulator.scenario import Target
 
 Judged = tuple[tuple[Option, ...], Wanted, str]
 MAX_REMEMBERED = 100_000
@@ -35,8 +36,10 @@ class RememberingRules(Rules):
         return found
 
 
-def remembering_rules(ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float) -> RememberingRules:
+def remembering_rules(ladder: Ladder, profile: LevelProfile, target: Target) -> RememberingRules:
     """`build_rules` with a memory."""
-    rules = build_rules(ladder, profile, slo_s, max_loss)
+    rules = build_rules(ladder, profile, target.slo_s, target.max_loss, target.harmless_loss)
     edges = sorted({edge for band in profile.losses for edge in (band.similarity_min, band.similarity_max)})
-    return RememberingRules(rules.ladder, rules.profile, rules.slo_s, rules.classes, tuple(edges))
+    return RememberingRules(
+        rules.ladder, rules.profile, rules.slo_s, rules.classes, rules.tolerance, edges=tuple(edges)
+    )

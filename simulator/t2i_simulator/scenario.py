@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from t2i_policy.levels import Ladder
 from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
+from t2i_policy.wanted import HARMLESS_LOSS
 from t2i_simulator.faults import Fault
 from t2i_simulator.neighbours import Neighbours
 from t2i_simulator.workers import Group
@@ -20,12 +21,13 @@ class Target:
     slo_s: float
     max_loss: float
     max_queued: int
+    harmless_loss: float = HARMLESS_LOSS
 
     @classmethod
     def of(cls, spec: PoolSpec) -> "Target":
         """A pool document's."""
         slo, queued = spec.slo, spec.gateway.max_queued_requests
-        return cls(slo.latency_milliseconds / 1e3, 1 - slo.min_quality_percent / 100, queued)
+        return cls(slo.latency_s, slo.max_loss, queued, slo.harmless_loss)
 
 
 @dataclass(frozen=True, slots=True)

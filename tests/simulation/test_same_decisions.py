@@ -30,7 +30,10 @@ def test_remembered_judgement_is_the_judgement() -> None:
     """Random similarities, holes in the cache and limits, band edges included: asked twice, equal both times."""
     draw = random.Random(3)
     profile = step_profile()
-    plain, remembering = build_rules(LADDER, profile, 30.0, 0.2), remembering_rules(LADDER, profile, 30.0, 0.2)
+    plain, remembering = (
+        build_rules(LADDER, profile, 30.0, 0.2),
+        remembering_rules(LADDER, profile, Target(30.0, 0.2, 256)),
+    )
     for _ in range(2000):
         similarity = draw.choice([draw.uniform(-1, 1), 0.7, 0.9, 1.0, -1.0])
         stored = frozenset(step for step in LADDER.steps_to_keep if draw.random() < 0.7)
