@@ -75,13 +75,14 @@ class Dispatcher:
     def pump(self, now_s: float) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
         queue, passed_over = self._queue, []
-        while queue.count and (ticket := queue.next()) is not None:
+        blocked: set[Level | None] = set()
+        while queue.count and (ticket := queue.next(blocked)) is not None:
             placement = self._place(ticket, now_s)
             worker = None if placement is None else self._pool.by_name(placement.worker)
             if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
                 passed_over.append(ticket)
                 if not ticket.excluded:
-                    break
+                    blocked.add(ticket.sent_to)
                 continue
             queue.leave(ticket)
             self._start(ticket, worker, now_s)

@@ -15,6 +15,7 @@ from t2i_simulated_pools import LADDER, step_profile
 from t2i_simulator.likeness import CANDIDATES, Likeness
 from t2i_simulator.memo import RememberingRules, remembering_rules
 from t2i_simulator.neighbours import CacheRules, PromptCache
+from t2i_simulator.scenario import Target
 from t2i_simulator.stepping import Job
 from t2i_simulator.workers import Group, SimulatedPool
 
