@@ -118,7 +118,7 @@ def demo(
 
 @app.command()
 def simulate(
-    arrivals: Annotated[Path, typer.Option(help="one time in ms a line, not descending")],
+    arrivals: Annotated[Path, typer.Option(help="one time in ms a line")],
     pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
     prompts: Annotated[
         Path | None, typer.Option(help="one prompt a line, in order, cycled; default: similarities are drawn")
