@@ -195,9 +195,22 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         ("spec.model.width", "multiple of 8"),
         "spec.model.width",
     ),
-    "a quoted number": ({"spec.gateway.replicas": "3"}, ("spec.gateway.replicas",), "must be a whole number"),
+    "a quoted number": (
+        {"spec.gateway.replicas": "3"},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
+    "a whole number with a fraction of 0": (
+        {"spec.gateway.replicas": 2.0},
+        ("spec.gateway.replicas", "must be written without a fraction: 5, not 5.0"),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
     "half a gateway": ({"spec.gateway.replicas": 1.5}, ("spec.gateway.replicas",), "spec.gateway.replicas"),
-    "a yes for a number": ({"spec.gateway.replicas": True}, ("spec.gateway.replicas",), "must be a whole number"),
+    "a yes for a number": (
+        {"spec.gateway.replicas": True},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
     "an unknown field": ({"spec.replicas": 3}, ('unknown field "spec.replicas"',), "spec.replicas"),
     "an unknown field in a group": (
         {"spec.workerGroups.0.replicas": 3},
