@@ -3,10 +3,14 @@
 Each case is a change of a valid pool. None of them reaches a controller: a bad pool is refused when it is written.
 """
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from pool_documents import REMOVED, Pools, changed, pool_document, refusal_by_us
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FULL = {"skippedSteps": 0, "workers": 4}
 
 
@@ -224,6 +228,13 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     ),
     "an unknown field that is null": ({"spec.replicas": None}, ('unknown field "spec.replicas"',), "spec.replicas"),
 }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("pool*.yaml")), ids=lambda path: path.name)
+def test_examples_are_accepted(pools: Pools, path: Path) -> None:
+    """What runs on a laptop can be applied to a cluster as it is."""
+    answer = pools.try_create(yaml.safe_load(path.read_text()))
+    assert answer.ok, answer.message
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
