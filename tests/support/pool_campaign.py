@@ -99,7 +99,7 @@ def run_campaign(pools: Pools, chosen: Iterable[tuple[str, Document, Mutation]])
         said = _try(pools, reached[state], mutation, outcome)
         if said:
             outcome.failures.append(f"{state}: {mutation}: {said}")
-            reached[state] = pools.get(document["metadata"]["name"])
+            pools.delete(reached.pop(state)["metadata"]["name"])  # where it is now, nobody knows
     return outcome
 
 
@@ -128,8 +128,12 @@ def _judge_refusal(pools: Pools, stored: Document, answer: Answer) -> str:
 
 def _judge_acceptance(pools: Pools, before: Document, answer: Answer, allowed: Pool) -> str:
     read = allowed.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
-    if answer.body["spec"] != read:
-        return f"stored as {answer.body['spec']}, read as {read}"
+    stored = answer.body["spec"]
+    other = {
+        name: (stored.get(name), read.get(name)) for name in {**stored, **read} if stored.get(name) != read.get(name)
+    }
+    if other:
+        return f"(stored, read by us) differ: {other}"
     back = pools.replace({**answer.body, "spec": before["spec"]})
     if not back.ok:
         return f"no way back: {back.message}"
