@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
+from t2i_policy.features import read_prompt
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
 from t2i_policy.serving import Served, ServedReason, Times, choose_served_level, pressure
 from t2i_policy.views import PoolView, best_finish_s
-from t2i_policy.wanted import NOWHERE, Neighbourhood, Option, Wanted, choose_wanted_level, eligible_options
+from t2i_policy.wanted import Neighbourhood, Option, Wanted, choose_wanted_level, eligible_options
 from t2i_protos.v1 import gateway_pb2, level_pb2
 
 
@@ -49,7 +50,7 @@ class Rules:
 
     def decide(self, asked: Asked, neighbour: Neighbour | None, pool: PoolView, left_s: float) -> Decided:
         """Wanted level, then served level; `left_s` seconds to the request's deadline."""
-        near = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
+        near = _neighbourhood(neighbour, asked.prompt)
         options = eligible_options(self.ladder, self.profile, near, asked.limits)
         wanted = choose_wanted_level(self.ladder, options, near, asked.limits)
         exact_s = best_finish_s(pool.ready, self.ladder.base_steps)
@@ -60,6 +61,13 @@ class Rules:
     def label(self, level: Level) -> str:
         """The level's short name."""
         return level.label(self.ladder.base_steps)
+
+
+def _neighbourhood(neighbour: Neighbour | None, prompt: str) -> Neighbourhood:
+    features = read_prompt(prompt)
+    if neighbour is None:
+        return Neighbourhood(None, frozenset(), features)
+    return Neighbourhood(neighbour.similarity, neighbour.steps, features)
 
 
 def to_level_message(level: Level) -> level_pb2.Level:

@@ -55,7 +55,7 @@ def outlook(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: 
 def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> LevelOutlook:
     if level == ladder.exact:
         return LevelOutlook(level, 0.0, IneligibleReason.NONE)
-    loss = profile.expected_loss(level, near.similarity, BOUND_Z)
+    loss = profile.expected_loss(level, near.similarity, BOUND_Z, near.prompt)
     return LevelOutlook(level, loss, _why_not(level, loss, near, limits))
 
 
