@@ -7,26 +7,30 @@ The decisions are the policy's; this module orders them and carries them out.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
-from t2i_gateway.deciding import Decided, Rules, to_decision_message, to_level_message
-from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.decisions import to_decision_message, to_level_message
+from t2i_gateway.dispatch import Dispatcher, Place
 from t2i_gateway.embedding import Embedder, Vector
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics, band_of
+from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.relaying import Attempt, WorkerLost, relay
 from t2i_gateway.similar import Shelf, SimilarPrompts
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.admission import Admitted, Refused, decide_admission
-from t2i_policy.demand import Demand
+from t2i_policy.deciding import Arrival, Decided, Rules
+from t2i_policy.features import read_prompt
 from t2i_policy.levels import Level
 from t2i_policy.outlook import LevelOutlook, outlook
 from t2i_policy.pool import PoolSpec
 from t2i_policy.serving import estimate_s
+from t2i_policy.wanted import NOWHERE, Neighbourhood
 from t2i_protos.v1 import gateway_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,7 @@ class Course:
     """A request that was looked at: what is known of it and what was decided. Seconds of the event loop's clock."""
 
     asked: Asked
+    tenant: str
     arrived_s: float
     deadline_s: float
     embedding: Vector | None
@@ -57,6 +62,7 @@ class Parts:
     similar: SimilarPrompts
     workers: WorkerPool
     dispatcher: Dispatcher
+    planning: PlanningLoop
     metrics: GatewayMetrics
 
 
@@ -70,7 +76,6 @@ class Director:
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
-        self.demand = Demand()
 
     async def generate(
         self, asked: Asked, tenant: str, left_s: float | None
@@ -96,9 +101,8 @@ class Director:
         """What `generate` would do now, without doing or counting it."""
         course = await self._look(asked, tenant, left_s, counted=False)
         parts, decided = self._parts, course.decided
-        pool = parts.dispatcher.view()
         left = course.deadline_s - self._loop.time()
-        admission = decide_admission(pool, decided.served, left, parts.spec.gateway.max_queued_requests)
+        admission = self._admission(course)
         response = gateway_pb2.ExplainResponse(
             decision=to_decision_message(decided),
             cached_steps=sorted(decided.near.stored_steps),
@@ -109,7 +113,7 @@ class Director:
         rules = parts.rules
         for entry in outlook(rules.ladder, rules.profile, decided.near, asked.limits):
             response.levels.append(self._outlook_message(entry))
-        placement = parts.dispatcher.placement(decided.served.level.steps_run, left)
+        placement = parts.dispatcher.placement(decided.served.level, left)
         if placement is not None:
             response.worker, response.placement_reason = placement.worker, placement.reason
         return response
@@ -139,16 +143,20 @@ class Director:
         shelf = parts.similar.shelf(asked, tenant, parts.workers.description)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
-        decided = parts.rules.decide(asked, neighbour, parts.dispatcher.view(), left_s - waited_s)
+        found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
+        near = replace(found, prompt=read_prompt(asked.prompt))
+        arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
+        decided = parts.planning.policy.serve(
+            parts.rules, parts.planning.course, arrival, parts.dispatcher.view(tenant)
+        )
         if counted:
             parts.metrics.decide.observe(time.perf_counter() - began)
-            self._count(asked, decided, embedding)
-        return Course(asked, arrived_s, arrived_s + left_s, embedding, shelf, neighbour, decided)
+            self._count(decided, embedding)
+        return Course(asked, tenant, arrived_s, arrived_s + left_s, embedding, shelf, neighbour, decided)
 
-    def _count(self, asked: Asked, decided: Decided, embedding: Vector | None) -> None:
+    def _count(self, decided: Decided, embedding: Vector | None) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules
-        if asked.limits.fixed_steps is None:
-            self.demand = self.demand.counted(decided.wanted.level, self._loop.time())
+        self._parts.planning.count(decided.prompt_class)
         metrics.wanted.labels(rules.label(decided.wanted.level)).inc()
         metrics.decisions.labels(decided.reason).inc()
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
@@ -157,14 +165,17 @@ class Director:
             metrics.embedding_failures.inc()
 
     def _admit(self, course: Course) -> Admitted:
-        parts = self._parts
-        left_s = course.deadline_s - self._loop.time()
-        pool, served = parts.dispatcher.view(), course.decided.served
-        admission = decide_admission(pool, served, left_s, parts.spec.gateway.max_queued_requests)
+        admission = self._admission(course)
         if isinstance(admission, Refused):
-            parts.metrics.refusals.labels(admission.reason).inc()
+            self._parts.metrics.refusals.labels(admission.reason).inc()
             raise RequestRefused(admission)
         return admission
+
+    def _admission(self, course: Course) -> Admitted | Refused:
+        dispatcher, served = self._parts.dispatcher, course.decided.served
+        left_s = course.deadline_s - self._loop.time()
+        max_queued = dispatcher.queue_room(course.tenant, self._parts.spec.gateway.max_queued_requests)
+        return decide_admission(dispatcher.view(course.tenant), served, left_s, max_queued)
 
     def _accepted(self, course: Course, admitted: Admitted) -> gateway_pb2.GenerateEvent:
         accepted = gateway_pb2.Accepted(
@@ -180,8 +191,8 @@ class Director:
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
         for retries in range(MAX_RETRIES + 1):
-            steps = course.decided.served.level.steps_run
-            lease = await self._parts.dispatcher.lease(steps, course.deadline_s, excluded)
+            place = Place(course.tenant, course.decided.served.level, course.deadline_s, excluded)
+            lease = await self._parts.dispatcher.lease(place)
             queued_s = self._loop.time() - course.arrived_s
             attempt = Attempt()
             metrics.in_flight.inc()

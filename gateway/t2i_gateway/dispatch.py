@@ -1,107 +1,136 @@
-"""Dispatch: requests wait here for a slot, the nearest deadline first, and leave with a lease on a worker.
+"""Dispatch: requests wait here for a slot and leave with a lease on a worker.
 
-The queue is bounded by admission. Nothing waits for ever: a request leaves with a lease, at its deadline, or when the
+Between tenants the one furthest behind its share goes first (`fairness`), within a tenant the nearest deadline. The
+queue is bounded by admission. Nothing waits for ever: a request leaves with a lease, at its deadline, or when the
 pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
 import asyncio
 import heapq
 import itertools
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers import Lease, WorkerPool
-from t2i_policy.placement import Placement, choose_worker
+from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.policies import ServingPolicy
 from t2i_policy.views import PoolView
 
 NO_WORKERS_GRACE_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`."""
+
+    tenant: str
+    level: Level
+    deadline_s: float
+    excluded: frozenset[str] = frozenset()
+
+
 @dataclass(order=True, slots=True)
 class Ticket:
-    """One waiting request; ordered by deadline (seconds of the event loop's clock), then by arrival."""
+    """One waiting request; ordered by deadline, then by arrival."""
 
     deadline_s: float
     number: int
-    steps: int = field(compare=False)
-    excluded: frozenset[str] = field(compare=False)
+    place: Place = field(compare=False)
     ready: "asyncio.Future[Lease]" = field(compare=False)
 
 
 class Dispatcher:
     """See the module. One event loop."""
 
-    def __init__(self, workers: WorkerPool, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, policy: ServingPolicy, workers: WorkerPool, weights: Mapping[str, float], metrics: GatewayMetrics
+    ) -> None:
+        self._policy = policy
         self._workers = workers
+        self._weights = weights
         self._metrics = metrics
-        self._waiting: list[Ticket] = []
-        self._queued = 0
-        self._queued_steps = 0
+        self._waiting: dict[str, list[Ticket]] = {}  # by tenant, each a heap
+        self._queued: Counter[str] = Counter()
+        self._queued_steps: Counter[str] = Counter()
+        self._fair = FairClock()
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._forlorn: asyncio.TimerHandle | None = None
         workers.on_change(self.pump)
 
-    def view(self) -> PoolView:
-        """The pool as decisions see it now."""
-        return PoolView(self._workers.views, self._queued, self._queued_steps)
+    def view(self, tenant: str | None = None) -> PoolView:
+        """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
+        queued_steps = self._queued_steps.total()
+        ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
+        return PoolView(self._workers.views, self._queued.total(), queued_steps, ahead)
 
-    async def lease(self, steps: int, deadline_s: float, excluded: frozenset[str]) -> Lease:
-        """Wait for a slot. `deadline_s` on the event loop's clock.
+    def queue_room(self, tenant: str, max_queued: int) -> int:
+        """How many may wait before a request of this tenant is one too many, as `decide_admission` counts them."""
+        limit = queue_limit(self._queued, tenant, self._weights, max_queued)
+        return min(max_queued, limit + self._queued.total() - self._queued[tenant])
+
+    async def lease(self, place: Place) -> Lease:
+        """Wait for a slot.
 
         Raises:
             DeadlineExceeded: none came in time.
             WorkersUnavailable: no worker is left that could take it.
         """
-        self._check_any_left(excluded)
-        ticket = Ticket(deadline_s, next(self._numbers), steps, excluded, self._loop.create_future())
-        heapq.heappush(self._waiting, ticket)
-        self._count(+1, steps)
+        self._check_any_left(place.excluded)
+        ticket = Ticket(place.deadline_s, next(self._numbers), place, self._loop.create_future())
+        heapq.heappush(self._waiting.setdefault(place.tenant, []), ticket)
+        self._count(place, +1)
         lease: Lease | None = None
         try:
             self.pump()
-            async with asyncio.timeout_at(deadline_s):
+            async with asyncio.timeout_at(place.deadline_s):
                 lease = await ticket.ready
             return lease
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
-            self._count(-1, steps)
+            self._count(place, -1)
             if lease is None:
                 self._give_back(ticket)
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
-        view = self.view()
-        ready = len(view.ready)
+        ready = sum(view.ready for view in self._workers.views)
         self._metrics.ready_workers.set(ready)
         self._watch_forlorn(ready)
         passed_over: list[Ticket] = []
-        while self._waiting:
-            ticket = heapq.heappop(self._waiting)
+        while (tenant := next_tenant(self._fair, self._waiting)) is not None:
+            ticket = heapq.heappop(self._waiting[tenant])
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
             if ticket.ready.done():
                 continue
-            placement = self._choose(ticket)
+            left_s = ticket.deadline_s - self._loop.time()
+            placement = self._policy.place(ticket.place.level, self.view(), left_s, ticket.place.excluded)
             if placement is None:
                 passed_over.append(ticket)
-                if not ticket.excluded:
+                if not ticket.place.excluded:
                     break
                 continue
-            self._metrics.placements.labels(placement.reason).inc()
-            ticket.ready.set_result(self._workers.by_name(placement.worker).lease(ticket.steps))
+            self._hand_out(ticket, placement)
         for ticket in passed_over:
-            heapq.heappush(self._waiting, ticket)
+            heapq.heappush(self._waiting.setdefault(ticket.place.tenant, []), ticket)
 
-    def placement(self, steps: int, left_s: float) -> Placement | None:
+    def _hand_out(self, ticket: Ticket, placement: Placement) -> None:
+        self._metrics.placements.labels(placement.reason).inc()
+        place = ticket.place
+        weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
+        self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
+        ticket.ready.set_result(self._workers.by_name(placement.worker).lease(place.level.steps_run))
+
+    def placement(self, level: Level, left_s: float) -> Placement | None:
         """Where a request would go now; for Explain."""
-        view = self.view()
-        return choose_worker(view.ready, steps, left_s, view.occupancy)
-
-    def _choose(self, ticket: Ticket) -> Placement | None:
-        view = self.view()
-        left_s = ticket.deadline_s - self._loop.time()
-        return choose_worker(view.ready, ticket.steps, left_s, view.occupancy, ticket.excluded)
+        return self._policy.place(level, self.view(), left_s, frozenset())
 
     def _give_back(self, ticket: Ticket) -> None:
         """Its waiter is gone: leave the queue, or end a lease that was handed out in the same instant."""
@@ -109,14 +138,21 @@ class Dispatcher:
         if granted:
             ticket.ready.result().end()
         ticket.ready.cancel()
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
-            heapq.heapify(self._waiting)
+        tenant = ticket.place.tenant
+        line = self._waiting.get(tenant, [])
+        if ticket in line:
+            line.remove(ticket)
+            heapq.heapify(line)
+            if not line:
+                del self._waiting[tenant]
 
-    def _count(self, change: int, steps: int) -> None:
-        self._queued += change
-        self._queued_steps += change * steps
-        self._metrics.queue_depth.set(self._queued)
+    def _count(self, place: Place, change: int) -> None:
+        """Tenants that wait for nothing are forgotten: their number is not bounded."""
+        for counts, amount in ((self._queued, change), (self._queued_steps, change * place.level.steps_run)):
+            counts[place.tenant] += amount
+            if not counts[place.tenant]:
+                del counts[place.tenant]
+        self._metrics.queue_depth.set(self._queued.total())
 
     def _check_any_left(self, excluded: frozenset[str]) -> None:
         if excluded and all(worker.name in excluded for worker in self.view().ready):
@@ -132,7 +168,7 @@ class Dispatcher:
     def _fail_all(self) -> None:
         self._forlorn = None
         error: GatewayError = WorkersUnavailable("no worker is ready")
-        for ticket in self._waiting:
+        for ticket in itertools.chain.from_iterable(self._waiting.values()):
             if not ticket.ready.done():
                 ticket.ready.set_exception(error)
         self._waiting.clear()

@@ -52,6 +52,13 @@ class GatewayMetrics:
         self.queue_depth = gauge("queued_requests", "Requests waiting for a worker.")
         self.in_flight = gauge("in_flight_requests", "Requests at workers.")
         self.ready_workers = gauge("ready_workers", "Workers that take requests.")
+        self.replans = counter("replans", "New plans, by reason.", "reason")
+        self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
+        self.ejections = counter("worker_ejections", "Workers left out for slow steps or silence, by reason.", "reason")
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
+
+    def count_ejection(self, reason: str) -> None:
+        """A worker is left out."""
+        self.ejections.labels(reason).inc()

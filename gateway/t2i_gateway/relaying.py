@@ -3,6 +3,7 @@
 Says what went wrong in terms of what to do next: another worker may try (`WorkerLost`), or nobody should.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ _LOST = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 }
+
+
+MIN_STEPS_BEFORE_START = 20  # text encoding and the latent's fetch come first
 
 
 class WorkerLost(Exception):
@@ -42,14 +46,24 @@ class Attempt:
 async def relay(call: WorkerCall, lease: Lease, attempt: Attempt) -> AsyncIterator[gateway_pb2.GenerateEvent]:
     """Yield the client's events as the worker's come in; fills `attempt`, keeps `lease` up to date.
 
+    A worker that says nothing for far longer than its steps take is given up as lost: it is frozen or cut off.
+
     Raises:
         WorkerLost, DeadlineExceeded, GenerationFailed: see `errors`.
     """
     try:
-        async for event in call:
+        while True:
+            limit_s = lease.link.silence_limit_s(_steps_to_next_event(lease, attempt))
+            async with asyncio.timeout(limit_s):
+                event = await call.read()
+            if not isinstance(event, worker_pb2.WorkerEvent):
+                break  # the end of the stream
             message = _translate(event, lease, attempt)
             if message is not None:
                 yield message
+    except TimeoutError as error:
+        lease.link.judge_silence(limit_s)
+        raise WorkerLost(grpc.StatusCode.UNAVAILABLE) from error
     except grpc.aio.AioRpcError as error:
         raise _failure(error.code()) from error
     finally:
@@ -58,11 +72,18 @@ async def relay(call: WorkerCall, lease: Lease, attempt: Attempt) -> AsyncIterat
         raise WorkerLost(grpc.StatusCode.UNAVAILABLE)
 
 
+def _steps_to_next_event(lease: Lease, attempt: Attempt) -> int:
+    """Before it started, a request may have to see a whole other one through."""
+    if attempt.started is None:
+        return max(lease.steps_left, MIN_STEPS_BEFORE_START)
+    return max(1, attempt.started.report_every_steps)
+
+
 def _translate(event: worker_pb2.WorkerEvent, lease: Lease, attempt: Attempt) -> gateway_pb2.GenerateEvent | None:
     match event.WhichOneof("event"):
         case "started":
             attempt.started = event.started
-            lease.step_to(event.started.served.num_inference_steps - event.started.served.skipped_steps)
+            lease.start(event.started.served.num_inference_steps - event.started.served.skipped_steps)
         case "progress":
             progress: level_pb2.StepProgress = event.progress
             lease.step_to(progress.num_inference_steps - progress.step)

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,15 +16,17 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
 from t2i_cache.stores import open_store
-from t2i_gateway.deciding import Rules
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embedding import Embedder
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import Settings
 from t2i_gateway.similar import SimilarPrompts
 from t2i_gateway.workers import WorkerPool
+from t2i_policy.deciding import build_rules
+from t2i_policy.policies import PromptAware
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 
@@ -51,7 +55,7 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     port = _bind(server, settings)
     metrics_port = _serve_metrics(settings.metrics_listen, registry)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (parts.workers.run(), parts.similar.run())]
+        tasks = [group.create_task(work) for work in _work(parts)]
         await parts.similar.restore()
         await server.start()
         tasks.append(group.create_task(_report_health(healthy, director, parts.workers)))
@@ -67,17 +71,28 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
 
 
 def _make_parts(settings: Settings, pool: Pool, profile: LevelProfile, metrics: GatewayMetrics) -> Parts:
-    workers = WorkerPool(settings.workers, pool.spec.gateway.replicas == 1, profile.model_digest)
+    spec, policy = pool.spec, PromptAware()
+    slo_s, max_loss = spec.slo.latency_milliseconds / 1e3, 1 - spec.slo.min_quality_percent / 100
+    rules = build_rules(spec.ladder, profile, slo_s, max_loss)
+    alone = spec.gateway.replicas == 1
+    workers = WorkerPool(settings.workers, alone, profile.model_digest, metrics.count_ejection)
     store = open_store(settings.store)
+    dispatcher = Dispatcher(policy, workers, spec.gateway.tenant_weights, metrics)
     return Parts(
-        spec=pool.spec,
-        rules=Rules.of(pool.spec, profile),
+        spec=spec,
+        rules=rules,
         embedder=Embedder(settings.embedder) if settings.embedder is not None else None,
         similar=SimilarPrompts(pool, store, metrics),
         workers=workers,
-        dispatcher=Dispatcher(workers, metrics),
+        dispatcher=dispatcher,
+        planning=PlanningLoop(policy, rules, dispatcher, metrics),
         metrics=metrics,
     )
+
+
+def _work(parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
+    """What goes on beside the requests."""
+    return parts.workers.run(), parts.similar.run(), parts.planning.run(parts.workers)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

@@ -1,13 +1,16 @@
-"""The workers of a pool as the gateway sees them: one link each, with description, load and our leases."""
+"""The workers of a pool as the gateway sees them: one link each, with description, load, health and our leases."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
+from t2i_policy.health import MIN_SILENCE_S, SLOW_FACTOR, HealthState, WorkerHealth, after_silence, after_step, usable
+from t2i_policy.levels import Level
+from t2i_policy.profile import step_time
 from t2i_policy.views import WorkerView
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 
@@ -32,13 +35,27 @@ class Lease:
     link: "WorkerLink"
     steps_left: int
     holds_slot: bool = True
+    heard_s: float | None = None  # when its last step was reported; None before it started
+
+    def start(self, steps_left: int) -> None:
+        """The worker took it into its batch, with this many steps to do."""
+        self._owe(steps_left)
+        self.heard_s = self.link.now_s()
 
     def step_to(self, steps_left: int) -> None:
         """The worker reported progress."""
-        self.link.steps_left -= self.steps_left - steps_left
-        self.steps_left = steps_left
+        now_s = self.link.now_s()
+        done = self.steps_left - steps_left
+        if self.heard_s is not None and done > 0:
+            self.link.judge_step((now_s - self.heard_s) / done)
+        self.heard_s = now_s
+        self._owe(steps_left)
         if steps_left == 0:
             self.give_up_slot()
+
+    def _owe(self, steps_left: int) -> None:
+        self.link.steps_left -= self.steps_left - steps_left
+        self.steps_left = steps_left
 
     def give_up_slot(self) -> None:
         """Its place in the batch is free; the image is still on its way."""
@@ -63,8 +80,10 @@ class WorkerLink:
         alone: bool,
         on_change: Callable[[], None],
         on_description: Callable[[worker_pb2.WorkerDescription], None],
+        on_health: Callable[["WorkerLink"], None],
     ) -> None:
         self.address = address
+        self._on_health = on_health
         self.description: worker_pb2.WorkerDescription | None = None
         self.in_flight = 0
         self.steps_left = 0
@@ -75,6 +94,10 @@ class WorkerLink:
         self._step_s: tuple[float, ...] = ()
         self._foreign = 0
         self._view: WorkerView | None = None
+        self.health = WorkerHealth()
+        self.state = HealthState.GOOD
+        self.level: Level | None = None  # what the plan assigned it
+        self._loop = asyncio.get_running_loop()
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
 
@@ -88,15 +111,41 @@ class WorkerLink:
         """True if it takes requests."""
         return self.description is not None and self._load.ready and not self._load.draining
 
+    def now_s(self) -> float:
+        """The event loop's clock."""
+        return self._loop.time()
+
+    @property
+    def full_step_s(self) -> float:
+        """What a step of a full batch takes, as the worker measured it; 0 before it said so."""
+        return step_time(self._step_s, self._load.batch_cap)
+
+    def silence_limit_s(self, steps: int) -> float:
+        """How long a healthy worker may say nothing while it does this many steps of a full batch."""
+        return max(MIN_SILENCE_S, SLOW_FACTOR * (steps * self.full_step_s + self._load.fixed_ms / 1e3))
+
+    def judge_step(self, took_s: float) -> None:
+        """Compare one reported step with the worker's own measurement."""
+        self._judged(after_step(self.health, took_s, self.full_step_s, self.now_s()))
+
+    def judge_silence(self, silent_s: float) -> None:
+        """It owed us something and said nothing for this long."""
+        self._judged(after_silence(self.health, silent_s, 0.0, self.now_s()))
+
+    def _judged(self, health: WorkerHealth) -> None:
+        if health != self.health:
+            self.health = health
+            self._on_health(self)
+
     @property
     def view(self) -> WorkerView:
-        """The snapshot that decisions see."""
+        """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:
             in_flight = self.in_flight + self._foreign
-            cap = self._load.batch_cap
+            cap = min(1, self._load.batch_cap) if self.state is HealthState.ON_TRIAL else self._load.batch_cap
             self._view = WorkerView(
                 name=self.name,
-                ready=self.ready,
+                ready=self.ready and self.state is not HealthState.EJECTED,
                 running=min(cap, in_flight),
                 waiting=max(0, in_flight - cap),
                 batch_cap=cap,
@@ -104,6 +153,8 @@ class WorkerLink:
                 step_s=self._step_s,
                 fixed_s=self._load.fixed_ms / 1e3,
                 steps_left=max(0, self.steps_left),
+                group=self.description.group if self.description else "",
+                level=self.level,
             )
         return self._view
 
@@ -169,10 +220,17 @@ class WorkerLink:
 class WorkerPool:
     """All links of one gateway."""
 
-    def __init__(self, addresses: Sequence[str], alone: bool, profiled_digest: str) -> None:
+    def __init__(
+        self, addresses: Sequence[str], alone: bool, profiled_digest: str, on_ejection: Callable[[str], None]
+    ) -> None:
         self._listener: Callable[[], None] = lambda: None
         self._profiled_digest = profiled_digest
-        self.links = [WorkerLink(address, alone, self._notify, self._check_profile) for address in addresses]
+        self._on_ejection = on_ejection
+        self._loop = asyncio.get_running_loop()
+        self._judging: asyncio.TimerHandle | None = None
+        self.links = [
+            WorkerLink(address, alone, self._notify, self._check_profile, self._take_in_health) for address in addresses
+        ]
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change of any link."""
@@ -185,6 +243,31 @@ class WorkerPool:
         if description.model_digest != self._profiled_digest:
             log.warning("worker %s: the profile was measured on another model; measure this one with t2ictl profile",
                         description.name)  # fmt: skip
+
+    def _take_in_health(self, link: WorkerLink) -> None:
+        if link.health.state(self._loop.time()) is HealthState.EJECTED:
+            log.warning("worker %s is left out for a while: %s", link.name, link.health.reason)
+            self._on_ejection(link.health.reason)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Bring every link's state up to date, now and when the next pause ends."""
+        now_s = self._loop.time()
+        states = usable({link.address: link.health for link in self.links}, now_s)
+        for link in self.links:
+            link.state = states[link.address]
+            link.changed()
+        pauses = [link.health.until_s for link in self.links if link.health.until_s > now_s]
+        if self._judging is not None:
+            self._judging.cancel()
+        self._judging = self._loop.call_at(min(pauses), self._judge) if pauses else None
+
+    def assign(self, levels: Mapping[str, Level]) -> None:
+        """The plan's level of each worker, by name: an affinity."""
+        for link in self.links:
+            if link.level != levels.get(link.name):
+                link.level = levels.get(link.name)
+                link.changed()
 
     @property
     def views(self) -> tuple[WorkerView, ...]:
@@ -208,5 +291,7 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Close every channel."""
+        if self._judging is not None:
+            self._judging.cancel()
         for link in self.links:
             await link.close()

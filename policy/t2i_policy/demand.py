@@ -1,7 +1,7 @@
-"""Demand: how much traffic wants each level, smoothed, and never stale when idle.
+"""Demand: how much traffic there is of each prompt class, smoothed, and never stale when idle.
 
 Exponentially decayed counts (half-life in seconds): a burst shows at once, silence decays to zero by the clock alone.
-The paper's histogram h is `wanted_fractions`.
+A second, slower memory gives the trend: the rate now beside the rate of a while ago.
 """
 
 from collections.abc import Mapping
@@ -9,33 +9,51 @@ from dataclasses import dataclass, field
 from math import exp, log
 from types import MappingProxyType
 
-from t2i_policy.levels import Level
+Counts = Mapping[str, float]
+NOTHING: Counts = MappingProxyType({})
+SLOWER = 4.0  # the slow memory's half-life, in fast ones
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Decayed counts by wanted level as of `at_s`. `half_life_s` > 0."""
+    """Decayed counts by class name as of `at_s`. `half_life_s` > 0."""
 
     half_life_s: float = 30.0
     at_s: float = 0.0
-    counts: Mapping[Level, float] = field(default_factory=lambda: MappingProxyType({}))
+    counts: Counts = field(default_factory=lambda: NOTHING)
+    slow: Counts = field(default_factory=lambda: NOTHING)
 
-    def counted(self, level: Level, now_s: float) -> "Demand":
-        """The demand after one more request wanted `level` at `now_s`."""
-        decayed = dict(self._decayed(now_s))
-        decayed[level] = decayed.get(level, 0.0) + 1.0
-        return Demand(self.half_life_s, max(now_s, self.at_s), MappingProxyType(decayed))
+    def counted(self, name: str, now_s: float, times: float = 1.0) -> "Demand":
+        """The demand after `times` more requests of class `name` at `now_s`."""
+        fast, slow = (dict(counts) for counts in self._decayed(now_s))
+        fast[name] = fast.get(name, 0.0) + times
+        slow[name] = slow.get(name, 0.0) + times
+        return Demand(self.half_life_s, max(now_s, self.at_s), MappingProxyType(fast), MappingProxyType(slow))
 
     def rate_rps(self, now_s: float) -> float:
         """Requests a second, smoothed: a steady rate r reads r after a few half-lives."""
-        return sum(self._decayed(now_s).values()) * log(2) / self.half_life_s
+        return sum(self._decayed(now_s)[0].values()) * log(2) / self.half_life_s
 
-    def wanted_fractions(self, now_s: float) -> Mapping[Level, float]:
-        """Share of the traffic that wants each level; sums to 1, empty when there was none."""
-        counts = self._decayed(now_s)
+    def rates_rps(self, now_s: float) -> dict[str, float]:
+        """The same by class; classes that have faded to nothing are left out."""
+        scale = log(2) / self.half_life_s
+        return {name: count * scale for name, count in self._decayed(now_s)[0].items() if count * scale > 1e-6}
+
+    def earlier_rps(self, now_s: float) -> float:
+        """The slow memory's rate: about what it was `SLOWER` half-lives ago."""
+        return sum(self._decayed(now_s)[1].values()) * log(2) / (SLOWER * self.half_life_s)
+
+    def wanted_fractions(self, now_s: float) -> Mapping[str, float]:
+        """Share of the traffic of each class (the paper's h); sums to 1, empty when there was none."""
+        counts = self._decayed(now_s)[0]
         total = sum(counts.values())
-        return {level: count / total for level, count in counts.items()} if total > 0 else {}
+        return {name: count / total for name, count in counts.items()} if total > 0 else {}
 
-    def _decayed(self, now_s: float) -> Mapping[Level, float]:
-        factor = exp(-log(2) * max(0.0, now_s - self.at_s) / self.half_life_s)
-        return {level: count * factor for level, count in self.counts.items()}
+    def _decayed(self, now_s: float) -> tuple[Counts, Counts]:
+        past_s = max(0.0, now_s - self.at_s)
+        fast = exp(-log(2) * past_s / self.half_life_s)
+        slow = exp(-log(2) * past_s / (SLOWER * self.half_life_s))
+        return (
+            {name: count * fast for name, count in self.counts.items()},
+            {name: count * slow for name, count in self.slow.items()},
+        )

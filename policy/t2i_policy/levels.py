@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Level:
-    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N.
+    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N. `family` names the model where a pool
+    has several ("" = the pool's own): levels of another family are other levels.
 
     Raises:
         ValueError: K or N out of range.
@@ -19,6 +20,7 @@ class Level:
 
     skipped_steps: int
     num_inference_steps: int
+    family: str = ""
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1:
@@ -41,9 +43,10 @@ class Level:
 
     def label(self, base_steps: int) -> str:
         """`"0"` exact, `"K"` a skip of the full schedule, `"K/N"` on a shorter one: for metrics, tables, summaries."""
+        prefix = f"{self.family}:" if self.family else ""
         if self.num_inference_steps == base_steps:
-            return str(self.skipped_steps)
-        return f"{self.skipped_steps}/{self.num_inference_steps}"
+            return f"{prefix}{self.skipped_steps}"
+        return f"{prefix}{self.skipped_steps}/{self.num_inference_steps}"
 
 
 @dataclass(frozen=True, slots=True)

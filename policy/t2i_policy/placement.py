@@ -3,7 +3,8 @@
 Decided from the workers' batches and their own measured step times. At low load requests are *spread*: each goes
 where its image is expected first. At high load batches are *filled*: the fullest batch that still has a free slot and
 meets the deadline takes the next request, so the other workers' slots stay whole for those behind (arXiv 2502.06798;
-filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so).
+filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so). Between
+workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
 It must never pick a worker that is not ready, was excluded after a failure, or has no room.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from t2i_policy.profile import step_time
+from t2i_policy.levels import Level
 from t2i_policy.views import WorkerView
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
@@ -35,22 +36,54 @@ class Placement:
 
 
 def choose_worker(
-    workers: Sequence[WorkerView], steps: int, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
+    workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
 ) -> Placement | None:
     """See the module; None = no worker has a free slot now: stay queued."""
     free = [worker for worker in workers if worker.free_slots and worker.name not in excluded]
     if not free:
         return None
+    steps = level.steps_run
     if occupancy >= FILL_FROM_OCCUPANCY:
-        in_time = [w for w in free if w.finish_s(steps) <= left_s and _gains_by_batching(w)]
-        if in_time:
-            fullest = min(in_time, key=lambda w: (w.free_slots, w.finish_s(steps), w.name))
+        fullest = _fullest(free, level, left_s)
+        if fullest is not None:
             return Placement(fullest.name, PlacementReason.FILL_BATCH, fullest.finish_s(steps))
-    first = min(free, key=lambda w: (w.finish_s(steps), w.in_flight, w.name))
+    first = _soonest(free, level)
     return Placement(first.name, PlacementReason.EARLIEST_FINISH, first.finish_s(steps))
 
 
-def _gains_by_batching(worker: WorkerView) -> bool:
-    alone = step_time(worker.step_s, 1)
-    together = step_time(worker.step_s, worker.batch_cap) / worker.batch_cap
-    return alone >= MIN_BATCH_GAIN * together
+def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerView | None:
+    """The fullest batch that gains by filling and meets the deadline; then its level, the earlier image, the name.
+
+    One pass that builds keys only for those in question: this runs over the whole pool for every request.
+    """
+    steps = level.steps_run
+    best: WorkerView | None = None
+    least: tuple[int, bool, float, str] | None = None
+    for worker in free:
+        if least is not None and worker.free_slots > least[0]:
+            continue
+        finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
+        if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
+            key = (worker.free_slots, _is_elsewhere(worker, level), finish_s, worker.name)
+            if least is None or key < least:
+                best, least = worker, key
+    return best
+
+
+def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
+    """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
+    steps = level.steps_run
+    best: WorkerView = free[0]
+    least: tuple[float, bool, int, str] | None = None
+    for worker in free:
+        finish_s = steps * worker.join_step_s + worker.fixed_s
+        if least is None or finish_s <= least[0]:
+            key = (finish_s, _is_elsewhere(worker, level), worker.running + worker.waiting, worker.name)
+            if least is None or key < least:
+                best, least = worker, key
+    return best
+
+
+def _is_elsewhere(worker: WorkerView, level: Level) -> bool:
+    """True if the plan assigned this worker to another level; the same object is told apart without comparing."""
+    return worker.level is not level and worker.level != level

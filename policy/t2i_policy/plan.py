@@ -24,7 +24,8 @@ import highspy
 from t2i_policy.levels import Level
 
 SHED_LOSS = 10.0  # above any loss, which is at most 1
-SPARE_COST = 1e-5  # breaks ties: a worker that is not needed stands at the level of most steps
+TIE_COST = 1e-5  # a step: between levels that lose alike, fewer steps
+SPARE_COST = 1e-6  # breaks ties: a worker that is not needed stands at the level of most steps
 TIME_LIMIT_S = 1.0
 TINY_RPS = 1e-6
 
@@ -145,7 +146,7 @@ def _solve(
         for rank, level in enumerate(sorted(group.rates_rps, key=lambda level: -level.steps_run))
     }
     flows = {
-        (one.name, level): model.addVariable(0, obj=loss)
+        (one.name, level): model.addVariable(0, obj=loss + TIE_COST * level.steps_run)
         for one in classes
         for level, loss in sorted(one.losses.items())
     }

@@ -50,11 +50,16 @@ class LevelPart(_Part):
 
 
 class WorkerGroupPart(_Part):
-    """A fixed number of equal workers of one device type. `template` is for Kubernetes; local mode ignores it."""
+    """A fixed number of equal workers of one device type. `template` is for Kubernetes; local mode ignores it.
+
+    `profile` is where this device's measurements are: "" = the model's own, `builtin://NAME`, or `file://PATH` relative
+    to the pool file.
+    """
 
     name: Name
     workers: Annotated[int, Field(ge=1, le=1024)]
     engine: Literal["diffusion", "simulated"] = "diffusion"
+    profile: Annotated[str, Field(pattern=r"^$|^(builtin|file)://.+")] = ""
     template: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -74,11 +79,24 @@ class CachePart(_Part):
     capacity_mebibytes: Annotated[int, Field(ge=1)] = 4096
 
 
+class TenantPart(_Part):
+    """A tenant's weight: its share of the pool when tenants compete. Tenants that are not listed weigh 1."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class GatewayPart(_Part):
-    """Bounds of the gateway: how many requests may wait, and how many replicas run."""
+    """Bounds of the gateway: how many requests may wait, how many replicas run, and tenants that weigh more."""
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 2
     max_queued_requests: Annotated[int, Field(ge=0, le=100_000)] = 256
+    tenants: tuple[TenantPart, ...] = ()
+
+    @property
+    def tenant_weights(self) -> dict[str, float]:
+        """Weight by tenant, of those listed."""
+        return {tenant.name: float(tenant.weight) for tenant in self.tenants}
 
 
 class MixPart(_Part):

@@ -155,6 +155,11 @@ class Predictor:
 
     levels: tuple[LevelPredictor, ...]
 
+    @property
+    def lowest_similarity(self) -> float:
+        """Where the curves of levels that need a latent begin; -1 without such levels."""
+        return max((one.curve[0].similarity for one in self.levels if one.level.needs_latent), default=-1.0)
+
     def of(self, level: Level) -> LevelPredictor | None:
         """The model of a level, or None if it was not fitted."""
         return next((one for one in self.levels if one.level == level), None)

@@ -1,16 +1,23 @@
-"""The served level: the wanted level while there is room, a cheaper one as load or the deadline presses.
+"""The served level: what is actually run for one prompt under load and its deadline.
 
-Decided from the request's options (each with its loss bound), the pool's pressure and the time left. The pool spends
-quality only as pressure asks for it: the loss a request may suffer grows from *harmless* to the floor as the backlog
-eats the SLO's slack, and the cheapest level within that allowance is served.
+Decided from the request's options (each with its loss bound), the level the plan drew for its prompt class, the pool's
+pressure and the time left. Two forces, slow and fast:
+
+- *feedforward*: the plan's shift map (arXiv 2502.06798's K -> K') says how prompts of each class share the levels at
+  the demand it was made for;
+- *feedback*: as the backlog eats the SLO's slack, a step gets a price, and the level is served that is best at it.
 
     pressure p = backlog_s / slack_s, slack_s = SLO - time of an exact image
-    allowed(p) = tolerance + (max_loss - tolerance) * clamp((p - LOW) / (HIGH - LOW), 0, 1)
-    served     = argmin steps_run(j)  subject to  D(s, j) <= allowed(p)
+    x          = clamp((p - LOW) / (HIGH - LOW), 0, 1)
+    price(p)   = max_loss / N * x / (1 - x)          loss per step; N = steps of the full schedule
+    served     = argmin D(s, j) + price(p) * steps_run(j)  among levels no dearer than the drawn one
+
+Minimising loss + price * steps is what the capacity constraint's Lagrangian asks for, so a step is saved where it
+costs least quality, and only as far as the backlog demands; at p = HIGH the cheapest level within the floor is served.
+Below IDLE the plan is for a demand that is not here, and the wanted level is served.
 
 A level that cannot meet the deadline is passed over for the most faithful one that can, within the request's floor.
 It must never serve below the request's own floor, nor above the steps it allows: those are not in `options`.
-Until the planner's shift map takes over (arXiv 2502.06798's K -> K'), this rule is the whole of it.
 """
 
 from dataclasses import dataclass
@@ -18,17 +25,19 @@ from enum import StrEnum
 
 from t2i_policy.levels import Level
 from t2i_policy.views import PoolView, best_finish_s
-from t2i_policy.wanted import HARMLESS_LOSS, Limits, Option, Wanted, cheapest_within
+from t2i_policy.wanted import Limits, Option, Wanted
 
-LOW_PRESSURE = 0.3  # below: quality is not spent
-HIGH_PRESSURE = 0.9  # above: all of it up to the floor may be
+IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
+LOW_PRESSURE = 0.3  # below: a step has no price
+HIGH_PRESSURE = 0.9  # above: quality may be spent to the floor
 
 
 class ServedReason(StrEnum):
     """Why this level is served."""
 
     AS_WANTED = "AsWanted"
-    LOAD = "Load"  # the backlog presses: cheaper than wanted
+    PLANNED = "Planned"  # the shift map moved it
+    LOAD = "Load"  # the backlog presses: cheaper than planned
     DEADLINE = "Deadline"  # the wanted level could not finish in time
 
 
@@ -42,18 +51,27 @@ class Served:
     reason: ServedReason
 
 
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What bears on one request: seconds left to its deadline, the pool's pressure, the plan's draw, if any."""
+
+    left_s: float
+    pressed: float
+    planned: Level | None = None
+
+
 def pressure(pool: PoolView, slo_s: float, exact_s: float) -> float:
     """Share of the SLO's slack that the pool's backlog already eats; > 1 when even waiting alone breaks it."""
     slack_s = max(slo_s - exact_s, 0.05 * slo_s)
     return pool.backlog_s() / slack_s
 
 
-def allowed_loss(pressed: float, max_loss: float, tolerance: float = HARMLESS_LOSS) -> float:
-    """Loss a request may suffer at this pressure: monotone, `tolerance` at rest, `max_loss` at the top."""
-    if max_loss <= tolerance:
-        return max_loss
-    share = min(1.0, max(0.0, (pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)))
-    return tolerance + (max_loss - tolerance) * share
+def step_price(pressed: float, max_loss: float, base_steps: int) -> float:
+    """What a denoising step costs in quality at this pressure: 0 at rest, infinite at the top, monotone between."""
+    share = (pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)
+    if share <= 0:
+        return 0.0
+    return float("inf") if share >= 1 else max_loss / base_steps * share / (1 - share)
 
 
 def estimate_s(pool: PoolView, level: Level) -> float:
@@ -62,28 +80,57 @@ def estimate_s(pool: PoolView, level: Level) -> float:
 
 
 def choose_served_level(
-    wanted: Wanted, options: tuple[Option, ...], pool: PoolView, limits: Limits, times: "Times"
+    wanted: Wanted, options: tuple[Option, ...], pool: PoolView, limits: Limits, situation: Situation
 ) -> Served:
     """See the module. Always returns a level; whether it is admitted is `admission`'s decision."""
-    allowed = allowed_loss(times.pressed, limits.max_loss)
-    chosen = cheapest_within(options, allowed) or Option(wanted.level, wanted.expected_loss)
-    reason = ServedReason.AS_WANTED
-    if chosen.level.steps_run < wanted.level.steps_run:
-        reason = ServedReason.LOAD
-    else:
-        chosen = Option(wanted.level, wanted.expected_loss)
-    if estimate_s(pool, chosen.level) > times.left_s:
-        in_time = [o for o in options if estimate_s(pool, o.level) <= times.left_s]
-        faithful = min(in_time, key=lambda o: (o.expected_loss, o.level.steps_run), default=None)
-        cheapest = faithful or options[0]
-        if cheapest.level != chosen.level:
-            chosen, reason = cheapest, ServedReason.DEADLINE
-    return Served(chosen.level, chosen.expected_loss, estimate_s(pool, chosen.level), reason)
+    start = _planned_option(wanted, options, situation)
+    chosen = _at_price(start, options, limits, situation.pressed)
+    queue_s = pool.queue_wait_s()
+    estimated_s = queue_s + best_finish_s(pool.ready, chosen.level.steps_run)
+    if estimated_s > situation.left_s:
+        faster = _most_faithful_in_time(options, pool, situation.left_s - queue_s) or options[0]
+        if faster.level != chosen.level:
+            estimated_s = queue_s + best_finish_s(pool.ready, faster.level.steps_run)
+            return Served(faster.level, faster.expected_loss, estimated_s, ServedReason.DEADLINE)
+    reason = ServedReason.LOAD
+    if chosen.level == wanted.level:
+        reason = ServedReason.AS_WANTED
+    elif chosen.level == start.level:
+        reason = ServedReason.PLANNED
+    return Served(chosen.level, chosen.expected_loss, estimated_s, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds left until the request's deadline, and the pool's pressure (see `pressure`)."""
+def _planned_option(wanted: Wanted, options: tuple[Option, ...], situation: Situation) -> Option:
+    """The plan's draw, or the nearest thing this request may have; the wanted level without a plan or when idle."""
+    planned = situation.planned
+    if planned is None or planned == wanted.level or situation.pressed < IDLE_PRESSURE:
+        return Option(wanted.level, wanted.expected_loss)
+    exact = next((option for option in options if option.level == planned), None)
+    if exact is not None:
+        return exact
+    cheaper = [option for option in options if option.level.steps_run <= planned.steps_run]
+    if cheaper:  # a hole in the cache or a tighter floor: what loses least among those that cost no more
+        return min(cheaper, key=lambda option: (option.expected_loss, option.level.steps_run))
+    return options[0]
 
-    left_s: float
-    pressed: float
+
+def _at_price(start: Option, options: tuple[Option, ...], limits: Limits, pressed: float) -> Option:
+    """What is best at the price of a step, no dearer than `start`."""
+    most = start.level.steps_run
+    base_steps = max(option.level.num_inference_steps for option in options)
+    price = step_price(pressed, limits.max_loss, base_steps)
+    if price == 0.0:
+        return start
+    if price == float("inf"):
+        return options[0] if options[0].level.steps_run < most else start
+    best, least = start, start.expected_loss + price * most
+    for option in options:
+        cost = option.expected_loss + price * option.level.steps_run
+        if option.level.steps_run <= most and cost < least:
+            best, least = option, cost
+    return best
+
+
+def _most_faithful_in_time(options: tuple[Option, ...], pool: PoolView, left_s: float) -> Option | None:
+    in_time = [option for option in options if best_finish_s(pool.ready, option.level.steps_run) <= left_s]
+    return min(in_time, key=lambda option: (option.expected_loss, option.level.steps_run), default=None)

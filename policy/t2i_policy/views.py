@@ -1,8 +1,13 @@
-"""What a decision sees of the pool: frozen snapshots of workers and of load. Shells build them; nothing mutates."""
+"""What a decision sees of the pool: frozen snapshots of workers and of load. Shells build them; nothing mutates.
+
+A snapshot is built once a change and read by many decisions, so what they all ask for is worked out at birth.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
+from t2i_policy.levels import Level
 from t2i_policy.profile import step_time
 
 
@@ -12,7 +17,7 @@ class WorkerView:
 
     `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
     (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
-    to running and waiting requests.
+    to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit (decision 2).
     """
 
     name: str
@@ -24,6 +29,29 @@ class WorkerView:
     step_s: tuple[float, ...]
     fixed_s: float
     steps_left: int
+    group: str = ""
+    level: Level | None = None
+    free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
+    join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
+    slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
+    steps_per_s: float = field(init=False, compare=False)  # denoising steps a second at its full batch
+    batch_gain: float = field(init=False, compare=False)  # images/s at its full batch over those at batch 1
+
+    def __post_init__(self) -> None:
+        in_flight = self.running + self.waiting
+        free = max(0, self.batch_cap - in_flight) if self.ready else 0
+        wait_s = 0.0
+        if not free:
+            # A slot frees when the shortest of the batch ends: on average after the owed steps of one slot, times
+            # those waiting before us.
+            ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, self.batch_cap)
+            wait_s = ahead * step_time(self.step_s, self.batch_cap)
+        steps_per_s, batch_gain = _full_batch(self.step_s, self.batch_cap)
+        object.__setattr__(self, "free_slots", free)
+        object.__setattr__(self, "join_step_s", step_time(self.step_s, min(self.batch_cap, in_flight + 1)))
+        object.__setattr__(self, "slot_wait_s", wait_s)
+        object.__setattr__(self, "steps_per_s", steps_per_s)
+        object.__setattr__(self, "batch_gain", batch_gain)
 
     @property
     def in_flight(self) -> int:
@@ -31,71 +59,78 @@ class WorkerView:
         return self.running + self.waiting
 
     @property
-    def free_slots(self) -> int:
-        """Requests that would join its batch at the next step boundary."""
-        return max(0, self.batch_cap - self.in_flight) if self.ready else 0
-
-    @property
     def room(self) -> int:
         """Requests it would still accept, its own queue included."""
         return max(0, self.batch_cap + self.queue_cap - self.in_flight) if self.ready else 0
-
-    @property
-    def steps_per_s(self) -> float:
-        """Denoising steps a second at its full batch."""
-        return self.batch_cap / max(step_time(self.step_s, self.batch_cap), 1e-9)
 
     def finish_s(self, steps: int) -> float:
         """Expected seconds until a request of `steps` steps, sent now, has its image.
 
         In a free slot it runs at the batch size it joins; else it first waits for its share of the owed steps.
         """
-        batch = min(self.batch_cap, self.in_flight + 1)
-        run_s = steps * step_time(self.step_s, batch) + self.fixed_s
-        if self.free_slots:
-            return run_s
-        # A slot frees when the shortest of the batch ends: on average after the owed steps of one slot, times those
-        # waiting before us.
-        ahead_steps = self.steps_left / max(1, self.in_flight) * (1 + self.waiting) / max(1, self.batch_cap)
-        return run_s + ahead_steps * step_time(self.step_s, self.batch_cap)
+        return steps * self.join_step_s + self.fixed_s + self.slot_wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The pool at one instant: its workers, and the steps owed to requests that wait in the gateway."""
+    """The pool at one instant: its workers, and the steps owed to requests that wait in the gateway.
+
+    `ahead_steps` are those of them that would be served before the request that asks (`fairness.steps_ahead`); None =
+    all of them.
+    """
 
     workers: tuple[WorkerView, ...]
     queued: int
     queued_steps: int
+    ahead_steps: int | None = None
+    ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
+    steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
+    slots: int = field(init=False, compare=False)  # batch places of ready workers
+    in_flight: int = field(init=False, compare=False)  # requests at ready workers
 
-    @property
-    def ready(self) -> tuple[WorkerView, ...]:
-        """Workers that accept requests."""
-        return tuple(worker for worker in self.workers if worker.ready)
+    def __post_init__(self) -> None:
+        ready = tuple(worker for worker in self.workers if worker.ready)
+        object.__setattr__(self, "ready", ready)
+        object.__setattr__(self, "steps_per_s", sum(worker.steps_per_s for worker in ready))
+        object.__setattr__(self, "slots", sum(worker.batch_cap for worker in ready))
+        object.__setattr__(self, "in_flight", sum(worker.running + worker.waiting for worker in ready))
 
     @property
     def occupancy(self) -> float:
         """Share of batch slots in use over ready workers; above 1 when requests wait. 1.0 without ready workers."""
-        slots = sum(worker.batch_cap for worker in self.ready)
-        if slots == 0:
+        if self.slots == 0:
             return 1.0
-        return (sum(worker.in_flight for worker in self.ready) + self.queued) / slots
+        return (self.in_flight + self.queued) / self.slots
 
     def backlog_s(self) -> float:
         """Seconds the pool needs to work off every owed step, running, waiting and queued."""
-        rate = sum(worker.steps_per_s for worker in self.ready)
-        if rate <= 0:
+        if self.steps_per_s <= 0:
             return float("inf")
-        return (sum(worker.steps_left for worker in self.ready) + self.queued_steps) / rate
+        return (sum(worker.steps_left for worker in self.ready) + self.queued_steps) / self.steps_per_s
 
     def queue_wait_s(self) -> float:
-        """Expected seconds in the gateway's queue for a request that joins its end now; 0 with a free slot."""
-        if self.queued == 0 and any(worker.free_slots for worker in self.ready):
+        """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""
+        if self.queued == 0 and self.in_flight < self.slots:
             return 0.0
-        rate = sum(worker.steps_per_s for worker in self.ready)
-        return self.queued_steps / rate if rate > 0 else float("inf")
+        ahead = self.queued_steps if self.ahead_steps is None else self.ahead_steps
+        return ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
 
 
 def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
-    """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one."""
-    return min((worker.finish_s(steps) for worker in workers if worker.ready), default=float("inf"))
+    """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one.
+
+    `WorkerView.finish_s` written out: every decision runs this over the whole pool.
+    """
+    best_s = float("inf")
+    for worker in workers:
+        finish_s = steps * worker.join_step_s + worker.fixed_s + worker.slot_wait_s
+        if finish_s < best_s and worker.ready:
+            best_s = finish_s
+    return best_s
+
+
+@lru_cache(maxsize=256)
+def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float]:
+    """Steps a second at the full batch, and images/s there over those at batch 1: the same in every view."""
+    full_s = max(step_time(step_s, batch_cap), 1e-9)
+    return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.levels import Level
-from t2i_policy.serving import Served, ServedReason, Times, allowed_loss, choose_served_level, pressure
+from t2i_policy.serving import Served, ServedReason, Situation, choose_served_level, pressure, step_price
 from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import HARMLESS_LOSS, Limits, Option, Wanted, WantedReason
+from t2i_policy.wanted import Limits, Option, Wanted, WantedReason
 
 EXACT, HALF, QUARTER = Level(0, 20), Level(10, 20), Level(0, 5)
 OPTIONS = (Option(QUARTER, 0.08), Option(HALF, 0.03), Option(EXACT, 0.0))
@@ -36,7 +36,7 @@ def pool(*workers: WorkerView, queued: int = 0) -> PoolView:
 
 
 def served_at(pressed: float, left_s: float = 60.0, view: PoolView | None = None) -> Served:
-    return choose_served_level(WANTED, OPTIONS, view or pool(), LIMITS, Times(left_s, pressed))
+    return choose_served_level(WANTED, OPTIONS, view or pool(), LIMITS, Situation(left_s, pressed))
 
 
 LOAD_CASES = {
@@ -64,18 +64,41 @@ def test_deadline_takes_most_faithful_level_in_time() -> None:
 def test_floor_holds_under_any_pressure() -> None:
     """A request whose floor leaves only exact is served exactly, however long the queue."""
     only_exact = (Option(EXACT, 0.0),)
-    served = choose_served_level(WANTED, only_exact, pool(queued=50), Limits(0.0), Times(0.1, 9.0))
+    served = choose_served_level(WANTED, only_exact, pool(queued=50), Limits(0.0), Situation(0.1, 9.0))
     assert served.level == EXACT
 
 
-@given(low=st.floats(0, 3), high=st.floats(0, 3), max_loss=st.floats(0, 1))
-def test_allowance_rises_with_pressure(low: float, high: float, max_loss: float) -> None:
-    """Monotone in pressure, never above the floor's loss: no oscillation from the rule itself."""
+@given(low=st.floats(0, 3), high=st.floats(0, 3), max_loss=st.floats(0.001, 1))
+def test_price_of_a_step_rises_with_pressure(low: float, high: float, max_loss: float) -> None:
+    """Monotone in pressure, nothing at rest: no oscillation from the rule itself."""
     low, high = min(low, high), max(low, high)
-    assert allowed_loss(low, max_loss) <= allowed_loss(high, max_loss) + 1e-12
-    assert allowed_loss(high, max_loss) <= max(max_loss, 0.0) + 1e-12
-    if max_loss >= HARMLESS_LOSS:
-        assert allowed_loss(low, max_loss) >= HARMLESS_LOSS
+    assert step_price(low, max_loss, 20) <= step_price(high, max_loss, 20)
+    assert step_price(min(low, 0.3), max_loss, 20) == 0.0
+
+
+@given(low=st.floats(0, 3), high=st.floats(0, 3))
+def test_more_pressure_never_takes_more_steps(low: float, high: float) -> None:
+    """The level follows the price down the ladder."""
+    low, high = min(low, high), max(low, high)
+    assert served_at(high).level.steps_run <= served_at(low).level.steps_run
+
+
+PLANNED_CASES = {
+    "the plan's draw is served": (HALF, 0.2, OPTIONS, HALF, ServedReason.PLANNED),
+    "an idle pool serves what is wanted, whatever the plan says": (HALF, 0.05, OPTIONS, EXACT, ServedReason.AS_WANTED),
+    "pressure goes on down from the draw": (HALF, 2.0, OPTIONS, QUARTER, ServedReason.LOAD),
+    "pressure never makes it dearer": (QUARTER, 0.5, OPTIONS, QUARTER, ServedReason.PLANNED),
+    "a hole in the cache takes what costs no more": (HALF, 0.2, OPTIONS[::2], QUARTER, ServedReason.PLANNED),
+    "a request that may not bend does not": (HALF, 0.2, OPTIONS[2:], EXACT, ServedReason.AS_WANTED),
+}
+
+
+@pytest.mark.parametrize("case", PLANNED_CASES)
+def test_plan_steers_served_level(case: str) -> None:
+    """Feedforward from the shift map, corrected by the pressure."""
+    planned, pressed, options, level, reason = PLANNED_CASES[case]
+    served = choose_served_level(WANTED, options, pool(), LIMITS, Situation(60.0, pressed, planned))
+    assert (served.level, served.reason) == (level, reason)
 
 
 def test_pressure_grows_with_backlog() -> None:
@@ -89,7 +112,7 @@ def test_pressure_grows_with_backlog() -> None:
 def admission(view: PoolView, left_s: float, steps: int = 20, max_queued: int = 4) -> Admitted | Refused:
     level = Level(0, steps)
     estimated = choose_served_level(
-        Wanted(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Times(left_s, 0.0)
+        Wanted(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Situation(left_s, 0.0)
     )
     return decide_admission(view, estimated, left_s, max_queued)
 

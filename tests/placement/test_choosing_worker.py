@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from t2i_policy.levels import Level
 from t2i_policy.placement import PlacementReason, choose_worker
 from t2i_policy.views import WorkerView
 
@@ -18,14 +19,14 @@ def worker(name: str, running: int, step_s: tuple[float, ...] = GAINING, ready: 
 
 def test_low_load_spreads_to_idle_worker() -> None:
     """Each request runs in the smallest batch: its image comes first."""
-    chosen = choose_worker([worker("busy", 2), worker("idle", 0)], steps=10, left_s=60, occupancy=0.25)
+    chosen = choose_worker([worker("busy", 2), worker("idle", 0)], level=Level(0, 10), left_s=60, occupancy=0.25)
     assert chosen is not None
     assert (chosen.worker, chosen.reason) == ("idle", PlacementReason.EARLIEST_FINISH)
 
 
 def test_high_load_fills_fullest_batch() -> None:
     """The nearly full batch is topped up; whole slots stay for those behind."""
-    chosen = choose_worker([worker("full-ish", 3), worker("half", 2)], steps=10, left_s=60, occupancy=0.7)
+    chosen = choose_worker([worker("full-ish", 3), worker("half", 2)], level=Level(0, 10), left_s=60, occupancy=0.7)
     assert chosen is not None
     assert (chosen.worker, chosen.reason) == ("full-ish", PlacementReason.FILL_BATCH)
 
@@ -33,14 +34,14 @@ def test_high_load_fills_fullest_batch() -> None:
 def test_no_filling_where_batching_gains_nothing() -> None:
     """On a compute-bound device a fuller batch only delays everyone in it."""
     workers = [worker("full-ish", 3, LINEAR), worker("half", 1, LINEAR)]
-    chosen = choose_worker(workers, steps=10, left_s=60, occupancy=0.7)
+    chosen = choose_worker(workers, level=Level(0, 10), left_s=60, occupancy=0.7)
     assert chosen is not None
     assert (chosen.worker, chosen.reason) == ("half", PlacementReason.EARLIEST_FINISH)
 
 
 def test_filling_never_breaks_deadline() -> None:
     """1.25 s left: joining a batch of 4 takes 1.35 s, a batch of 2 takes 1.15 s."""
-    chosen = choose_worker([worker("full-ish", 3), worker("one", 1)], steps=10, left_s=1.25, occupancy=0.7)
+    chosen = choose_worker([worker("full-ish", 3), worker("one", 1)], level=Level(0, 10), left_s=1.25, occupancy=0.7)
     assert chosen is not None
     assert chosen.worker == "one"
 
@@ -48,7 +49,7 @@ def test_filling_never_breaks_deadline() -> None:
 def test_faster_device_preferred() -> None:
     """Each worker's own measured step time counts, so device types mix."""
     slow = replace(worker("slow", 0), step_s=(1.0, 1.0, 1.0, 1.0))
-    chosen = choose_worker([slow, worker("fast", 2)], steps=10, left_s=60, occupancy=0.2)
+    chosen = choose_worker([slow, worker("fast", 2)], level=Level(0, 10), left_s=60, occupancy=0.2)
     assert chosen is not None
     assert chosen.worker == "fast"
 
@@ -64,7 +65,7 @@ def test_choice_always_has_free_slot(
 ) -> None:
     """Never full, not ready or excluded; None only if there is no such worker."""
     workers = [worker(f"w{i}", count, ready=ready[i]) for i, count in enumerate(running)]
-    chosen = choose_worker(workers, steps=10, left_s=60, occupancy=occupancy, excluded=excluded)
+    chosen = choose_worker(workers, level=Level(0, 10), left_s=60, occupancy=occupancy, excluded=excluded)
     usable = {w.name for w in workers if w.ready and w.in_flight < w.batch_cap and w.name not in excluded}
     assert (chosen is None) == (not usable)
     assert chosen is None or chosen.worker in usable

@@ -19,7 +19,6 @@ from t2i_policy.plan import (
     PromptClass,
     make_plan,
 )
-from t2i_policy.profile import LevelProfile
 
 EXACT, K10, K25 = LEVELS = (Level(0, 50), Level(10, 50), Level(25, 50))
 AS_IS = PlanRules(over_provision=1.0)
@@ -214,8 +213,9 @@ def test_greedy_is_valid_and_never_better(groups: list[GroupCapacity], classes: 
 
 def test_worker_rate_uses_the_batch_that_pays_within_the_slo() -> None:
     """Larger batches make more until they break the SLO; too slow a level makes nothing."""
-    profile = LevelProfile("digest", "gpu", 50, (0.1, 0.12, 0.14, 0.16), 0.0, ())
-    assert worker_rate_rps(profile, EXACT, slo_s=100.0) == pytest.approx(4 / 8.0)
-    assert worker_rate_rps(profile, EXACT, slo_s=9.5) == pytest.approx(2 / 6.0)
-    assert worker_rate_rps(profile, EXACT, slo_s=1.0) == 0.0
-    assert worker_rate_rps(profile, K25, slo_s=9.5) == pytest.approx(4 / 4.0)
+    step_s = (0.1, 0.12, 0.14, 0.16)
+    assert worker_rate_rps(step_s, 0.0, EXACT, slo_s=100.0) == pytest.approx(4 / 8.0)
+    assert worker_rate_rps(step_s, 0.0, EXACT, slo_s=9.5) == pytest.approx(2 / 6.0)
+    assert worker_rate_rps(step_s, 0.0, EXACT, slo_s=1.0) == 0.0
+    assert worker_rate_rps(step_s, 0.0, K25, slo_s=9.5) == pytest.approx(4 / 4.0)
+    assert worker_rate_rps(step_s, 2.0, K25, slo_s=9.5) == pytest.approx(4 / 4.0)

@@ -36,6 +36,23 @@ async def test_killed_worker_loses_no_request(write_pool: WritePool) -> None:
         assert [one.retries for one in done].count(0) == 4
 
 
+async def test_frozen_worker_loses_no_request(write_pool: WritePool) -> None:
+    """A worker that says nothing for three times what its steps take is given up; its requests move, it comes back."""
+    async with LocalPool(write_pool(step_s=SLOW_STEP_S)) as pool:
+        client = Client(pool.address)
+        sending = asyncio.gather(*(client.done(Request(prompt=f"circle {n}", exact=True)) for n in range(8)))
+        await asyncio.gather(*(load_until(w.address, lambda load: load.running == 4) for w in pool.workers))
+        frozen = pool.workers[0].process
+        assert frozen is not None
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            done = await sending
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        assert [one.retries for one in done].count(1) == 4
+        await load_until(pool.workers[0].address, lambda load: load.ready and load.running == 0)
+
+
 async def test_all_workers_killed_is_unavailable(write_pool: WritePool) -> None:
     """With nobody left, requests in flight and new ones end in UNAVAILABLE; the gateway itself goes on."""
     async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:

@@ -51,11 +51,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The job entered the batch. `served.skipped_steps` is what it really skips, `reason` why (FetchReason)."""
+    """The job entered the batch. `served.skipped_steps` is what it really skips, `reason` why (FetchReason).
+
+    At most `report_every_steps` steps pass between two of its `Progress` events.
+    """
 
     served: Level
     reason: str
     batch_size: int
+    report_every_steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)

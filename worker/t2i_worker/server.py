@@ -34,7 +34,7 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     registry = CollectorRegistry()
-    service = WorkerService(settings.name, WorkerMetrics(registry))
+    service = WorkerService(settings.name, settings.group, WorkerMetrics(registry))
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
     reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     port = server.add_insecure_port(settings.listen)

@@ -30,8 +30,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerService(worker_pb2_grpc.WorkerServicer):
     """See the module. Answers UNAVAILABLE until an engine is attached."""
 
-    def __init__(self, name: str, metrics: WorkerMetrics) -> None:
+    def __init__(self, name: str, group: str, metrics: WorkerMetrics) -> None:
         self._name = name
+        self._group = group
         self._warm_engine: Engine | None = None
         self._metrics = metrics
 
@@ -102,6 +103,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             height=facts.height,
             latent_bytes=facts.latent_bytes,
             engine=facts.engine,
+            group=self._group,
         )
 
 
@@ -123,8 +125,10 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
 def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
     """An engine's event as one or more messages; an image becomes its announcement and chunks."""
     match event:
-        case Joined(served, reason, batch_size):
-            started = worker_pb2.Started(served=_level(served), reason=reason, batch_size=batch_size)
+        case Joined(served, reason, batch_size, every):
+            started = worker_pb2.Started(
+                served=_level(served), reason=reason, batch_size=batch_size, report_every_steps=every
+            )
             yield worker_pb2.WorkerEvent(started=started)
         case Progress(step, num_steps):
             yield worker_pb2.WorkerEvent(progress=level_pb2.StepProgress(step=step, num_inference_steps=num_steps))

@@ -197,10 +197,13 @@ class Started(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    REPORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """AsRequested | LatentMissing | LatentLate | LatentCorrupt | LatentMismatch"""
     batch_size: _builtins.int
     """requests in the batch including this one"""
+    report_every_steps: _builtins.int
+    """At most this many steps pass between two progress messages: longer silence is a fault. 0 = 1."""
     @_builtins.property
     def served(self) -> _level_pb2.Level:
         """skipped_steps as it really is"""
@@ -211,10 +214,11 @@ class Started(_message.Message):
         served: _level_pb2.Level | None = ...,
         reason: _builtins.str = ...,
         batch_size: _builtins.int = ...,
+        report_every_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "reason", b"reason", "served", b"served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +379,7 @@ class WorkerDescription(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     LATENT_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model_digest: _builtins.str
     noise_scheduler: _builtins.str
@@ -390,6 +395,8 @@ class WorkerDescription(_message.Message):
     """one stored latent, header excluded"""
     engine: _builtins.str
     """diffusion | simulated"""
+    group: _builtins.str
+    """worker group of the pool"""
     def __init__(
         self,
         *,
@@ -404,10 +411,11 @@ class WorkerDescription(_message.Message):
         height: _builtins.int = ...,
         latent_bytes: _builtins.int = ...,
         engine: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "guidance_scale", b"guidance_scale", "height", b"height", "latent_bytes", b"latent_bytes", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "group", b"group", "guidance_scale", b"guidance_scale", "height", b"height", "latent_bytes", b"latent_bytes", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,7 +62,7 @@ class SimulatedEngine:
             try:
                 async with self._joined():
                     joined_s = time.monotonic()
-                    yield Joined(job.level, "AsRequested", self._running)
+                    yield Joined(job.level, "AsRequested", self._running, steps)
                     await self._spend(job, self._profile.service_s(job.level, self._running))
                     self._count(job)
                     yield Progress(job.level.num_inference_steps, job.level.num_inference_steps)

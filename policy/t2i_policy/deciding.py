@@ -1,0 +1,103 @@
+"""One request's decision: the policy's functions in their order, over one snapshot of cache and pool.
+
+options -> wanted level -> prompt class -> the plan's draw -> pressure -> served level
+
+Gateway and simulator both call `Rules.decide` and nothing else, so what is simulated is what is served.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from t2i_policy.classes import ClassTable, build_classes
+from t2i_policy.levels import Ladder, Level
+from t2i_policy.plan import Plan
+from t2i_policy.profile import LevelProfile
+from t2i_policy.serving import Served, ServedReason, Situation, choose_served_level, pressure
+from t2i_policy.views import PoolView, best_finish_s
+from t2i_policy.wanted import Limits, Neighbourhood, Option, Wanted, choose_wanted_level, eligible_options
+
+#: Shift map by class: (level, cumulative share), most steps first. Shares end at 1.
+ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided for one request, and from what."""
+
+    near: Neighbourhood
+    options: tuple[Option, ...]
+    prompt_class: str
+    wanted: Wanted
+    served: Served
+    pressed: float
+
+    @property
+    def reason(self) -> str:
+        """Why the served level is what it is: the plan's, the load's or the deadline's reason, else the prompt's."""
+        return self.wanted.reason if self.served.reason is ServedReason.AS_WANTED else self.served.reason
+
+    @property
+    def quality_percent(self) -> float:
+        """Expected quality of the served level, percent of exact."""
+        return 100 * (1 - self.served.expected_loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request as it arrives: what it allows, its neighbour, seconds to its deadline, a draw from [0, 1)."""
+
+    limits: Limits
+    near: Neighbourhood
+    left_s: float
+    draw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes."""
+
+    ladder: Ladder
+    profile: LevelProfile
+    slo_s: float
+    classes: ClassTable
+
+    def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows) -> Decided:
+        """See the module. `shift` empty = no plan."""
+        limits, near = arrival.limits, arrival.near
+        options, wanted, prompt_class = self.judge(near, limits)
+        planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
+        exact_s = best_finish_s(pool.ready, self.ladder.base_steps)
+        pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
+        served = choose_served_level(wanted, options, pool, limits, Situation(arrival.left_s, pressed, planned))
+        return Decided(near, options, prompt_class, wanted, served, pressed)
+
+    def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], Wanted, str]:
+        """What depends on the prompt alone, not on the pool: its options, its wanted level, its class."""
+        options = eligible_options(self.ladder, self.profile, near, limits)
+        return options, choose_wanted_level(self.ladder, options, near, limits), self.classes.classify(near, limits)
+
+    def label(self, level: Level) -> str:
+        """The level's short name."""
+        return level.label(self.ladder.base_steps)
+
+
+def build_rules(ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float) -> Rules:
+    """The rules of a pool; `max_loss` is its floor as a fraction."""
+    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss))
+
+
+def shift_rows(plan: Plan | None) -> ShiftRows:
+    """A plan's shift map, made ready for drawing."""
+    rows: dict[str, list[tuple[Level, float]]] = {}
+    for (name, level), share in sorted(plan.shift_map.items() if plan else (), key=lambda item: -item[0][1].steps_run):
+        row = rows.setdefault(name, [])
+        row.append((level, share + (row[-1][1] if row else 0.0)))
+    return {name: tuple(row) for name, row in rows.items()}
+
+
+def draw_level(row: tuple[tuple[Level, float], ...], draw: float) -> Level | None:
+    """The level at `draw` of [0, 1) in a row of `shift_rows`; None from an empty row."""
+    for level, until in row:
+        if draw < until:
+            return level
+    return row[-1][0] if row else None

@@ -1,0 +1,82 @@
+"""Serving policies: the one interface behind which our policy, the paper's and every baseline stand.
+
+A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into a `Course`
+(a plan, drawn from by requests, and the levels its workers stand at); its fast path (`serve`, `place`) handles one
+request. Admission, the queue and the workers are the same for all, so differences come from the policy alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from t2i_policy.deciding import Arrival, Decided, Rules, ShiftRows, shift_rows
+from t2i_policy.demand import Demand
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement, choose_worker
+from t2i_policy.plan import GroupCapacity
+from t2i_policy.planning import Planning, PlanningRules, plan_step
+from t2i_policy.views import PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the slow loop sees: the time (seconds), demand by prompt class, what the ready workers can do, the pool."""
+
+    now_s: float
+    demand: Demand
+    groups: tuple[GroupCapacity, ...]
+    pool: PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next."""
+
+    planning: Planning = field(default_factory=Planning)
+    shift: ShiftRows = field(default_factory=lambda: MappingProxyType({}))
+    memory: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class ServingPolicy(Protocol):
+    """See the module. `source` says where the rule comes from and what was simplified."""
+
+    @property
+    def name(self) -> str:
+        """As in tables and on the command line."""
+
+    @property
+    def source(self) -> str:
+        """Paper or system, and what is simplified here."""
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """The slow loop's step; called every few seconds."""
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """The level of one request."""
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Its worker; None = wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAware:
+    """Ours: the joint plan's shift map, corrected by the price of a step; see `planning`, `serving`, `placement`."""
+
+    planning: PlanningRules = field(default_factory=PlanningRules)
+    name: str = "prompt-aware"
+    source: str = "this project"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """See `planning.plan_step`."""
+        planning = plan_step(course.planning, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
+        shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
+        return Course(planning, shift, course.memory)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """See `deciding.Rules.decide`."""
+        return rules.decide(arrival, pool, course.shift)
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """See `placement.choose_worker`."""
+        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -1,0 +1,130 @@
+"""The planning loop's step: a plan when one is due, by classes of prompts, and levels for named workers."""
+
+from dataclasses import replace
+
+import pytest
+
+from t2i_policy.assignment import assign_levels
+from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.deciding import draw_level, shift_rows
+from t2i_policy.demand import Demand
+from t2i_policy.levels import Ladder, Level, build_ladder
+from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason
+from t2i_policy.planning import Planning, expected_rates, plan_step
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.replan import ReplanReason
+from t2i_policy.wanted import Limits, Neighbourhood
+
+EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
+LADDER: Ladder = build_ladder(20, [EXACT, SKIP, SHORT])
+PROFILE = LevelProfile(
+    "digest",
+    "gpu",
+    20,
+    (0.1,),
+    0.0,
+    (
+        BandLoss(SKIP, -1.0, 0.8, 0.4, 0.0, 50),
+        BandLoss(SKIP, 0.8, 1.01, 0.005, 0.0, 50),
+        BandLoss(SHORT, -1.0, 1.01, 0.05, 0.0, 50),
+    ),
+)
+CLASSES: ClassTable = build_classes(LADDER, PROFILE, max_loss=0.1)
+GROUPS = [GroupCapacity("gpu", 4, {EXACT: 1.0, SKIP: 2.0, SHORT: 2.0})]
+FREE, STORED = Limits(0.1), frozenset({10})
+
+
+def steady(rates: dict[str, float], seconds: int = 400) -> Demand:
+    """Demand after a long steady stretch."""
+    demand = Demand()
+    for second in range(seconds):
+        for name, rate in rates.items():
+            demand = demand.counted(name, float(second), rate)
+    return demand
+
+
+CLASS_CASES = {
+    "no neighbour": (Neighbourhood(None, frozenset()), FREE, NO_NEIGHBOUR),
+    "a neighbour without latents is none": (Neighbourhood(0.99, frozenset()), FREE, NO_NEIGHBOUR),
+    "far": (Neighbourhood(0.3, STORED), FREE, "-1.00"),
+    "near": (Neighbourhood(0.8, STORED), FREE, "0.80"),
+    "asked for exact": (Neighbourhood(0.99, STORED), replace(FREE, exact=True), MUST_BE_EXACT),
+    "a schedule of its own": (Neighbourhood(0.99, STORED), replace(FREE, fixed_steps=7), MUST_BE_EXACT),
+}
+
+
+@pytest.mark.parametrize("case", CLASS_CASES)
+def test_prompts_are_classed_by_what_they_would_lose(case: str) -> None:
+    """One class a band; two for those without a choice."""
+    near, limits, name = CLASS_CASES[case]
+    assert CLASSES.classify(near, limits) == name
+
+
+def test_classes_carry_losses_within_the_floor() -> None:
+    """Harmless counts as nothing lost; what breaks the floor is not there at all."""
+    assert CLASSES.losses["0.80"] == {EXACT: 0.0, SKIP: 0.0, SHORT: 0.05}
+    assert CLASSES.losses["-1.00"] == {EXACT: 0.0, SHORT: 0.05}
+    assert CLASSES.losses[NO_NEIGHBOUR] == {EXACT: 0.0, SHORT: 0.05}
+    assert CLASSES.losses[MUST_BE_EXACT] == {EXACT: 0.0}
+
+
+def test_harmless_levels_are_planned_even_at_rest() -> None:
+    """Near prompts skip, as wanted; those without a neighbour run in full while there is room."""
+    planning = plan_step(Planning(), CLASSES, GROUPS, steady({"0.80": 1.0, NO_NEIGHBOUR: 1.0}), 400.0)
+    assert planning.plan is not None
+    assert planning.plan.shift_map == {("0.80", SKIP): 1.0, (NO_NEIGHBOUR, EXACT): 1.0}
+    assert (planning.revision, planning.reason) == (1, ReplanReason.NO_PLAN)
+
+
+def test_load_bends_prompts_without_neighbour_too() -> None:
+    """The hybrid ladder: a short schedule carries what no latent can."""
+    planning = plan_step(Planning(), CLASSES, GROUPS, steady({NO_NEIGHBOUR: 6.0}), 400.0)
+    assert planning.plan is not None
+    assert planning.plan.reason is PlanReason.ALL_SERVED
+    assert planning.plan.shift_map[NO_NEIGHBOUR, SHORT] > 0.5
+
+
+def test_same_demand_keeps_the_plan() -> None:
+    """No new revision, and the reason says why."""
+    demand = steady({NO_NEIGHBOUR: 3.0})
+    first = plan_step(Planning(), CLASSES, GROUPS, demand, 400.0)
+    second = plan_step(first, CLASSES, GROUPS, demand.counted(NO_NEIGHBOUR, 401.0, 3.0), 401.0)
+    assert (second.plan, second.revision, second.reason) == (first.plan, 1, ReplanReason.STEADY)
+
+
+def test_rising_trend_is_planned_ahead() -> None:
+    """Twice the rate since a minute: expected higher still; a steady rate is expected to stay."""
+    calm = steady({NO_NEIGHBOUR: 2.0})
+    assert sum(expected_rates(calm, 400.0).values()) == pytest.approx(2.0, rel=0.1)
+    rising = calm
+    for second in range(400, 430):
+        rising = rising.counted(NO_NEIGHBOUR, float(second), 4.0)
+    assert sum(expected_rates(rising, 430.0).values()) > rising.rate_rps(430.0)
+
+
+PLAN = Plan({("gpu", EXACT): 2, ("gpu", SKIP): 2}, {("c", EXACT): 0.25, ("c", SKIP): 0.75}, 1, 0, 0,
+            PlanReason.ALL_SERVED, Method.EXACT)  # fmt: skip
+
+
+def test_draw_follows_the_shift_map() -> None:
+    """Shares of draws are the map's, most steps first; a class without a row has no draw."""
+    row = shift_rows(PLAN)["c"]
+    assert [draw_level(row, draw) for draw in (0.0, 0.24, 0.26, 0.999)] == [EXACT, EXACT, SKIP, SKIP]
+    assert draw_level((), 0.5) is None
+
+
+def test_levels_move_as_few_workers_as_possible() -> None:
+    """Who is right already stays; the rest fill in; counts are the plan's."""
+    names = [f"gpu-{n}" for n in range(4)]
+    first = assign_levels(PLAN, {"gpu": names}, {})
+    assert sorted(first.values()) == [EXACT, EXACT, SKIP, SKIP]
+    assert assign_levels(PLAN, {"gpu": names}, first) == first
+    shifted = replace(PLAN, workers={("gpu", EXACT): 1, ("gpu", SKIP): 3})
+    second = assign_levels(shifted, {"gpu": names}, first)
+    assert sum(first[name] != second[name] for name in names) == 1
+
+
+def test_more_workers_than_planned_for_stand_somewhere() -> None:
+    """One that came since the plan takes a level too; a group the plan does not know is left out."""
+    levels = assign_levels(PLAN, {"gpu": [f"gpu-{n}" for n in range(5)], "other": ["x"]}, {})
+    assert set(levels) == {f"gpu-{n}" for n in range(5)}
