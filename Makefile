@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes bench clean
+.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes bench-predictor bench clean
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
+
+bench-predictor: $(STAMP)  ## Precision of the learned predictor -> build/bench/predictor.json, bench/results/predictor.md
+	$(BIN)/python bench/predictor.py
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -104,7 +104,7 @@ def _rules(ladder: Ladder, profile: LevelProfile, tolerance: float) -> dict[str,
     rules = {"bands": _by_profile(ladder, bands, tolerance)}
     if profile.predictor is not None:
         rules["predictor"] = _by_profile(ladder, profile, tolerance)
-    rules["NIRVANA"] = lambda one: Option(nirvana_level(ladder, _near(ladder, one)), tolerance)
+    rules["NIRVANA"] = _by_nirvana(ladder, tolerance)
     return rules
 
 
@@ -114,6 +114,14 @@ def _by_profile(ladder: Ladder, profile: LevelProfile, tolerance: float) -> Rule
         options = eligible_options(ladder, profile, near, limits)
         wanted = choose_wanted_level(ladder, options, near, limits, tolerance)
         return Option(wanted.level, wanted.expected_loss)
+
+    return choose
+
+
+def _by_nirvana(ladder: Ladder, tolerance: float) -> Rule:
+    def choose(one: PromptScores) -> Option:
+        level = nirvana_level(ladder, _near(ladder, one))
+        return Option(level, 0.0 if level == ladder.exact else tolerance)
 
     return choose
 
