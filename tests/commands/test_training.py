@@ -57,6 +57,25 @@ def test_finds_the_true_curve() -> None:
         assert told.expected_loss == pytest.approx(true_loss(float(similarity)), abs=0.07)
 
 
+def test_a_bump_is_shared_not_followed() -> None:
+    """Where middling prompts lost more than strangers, that was luck or the cache's: no lower promise for strangers."""
+    rng = np.random.default_rng(1)
+    samples = synthetic(300, 1, noise=0.02).prompts
+    bumpy = []
+    for one in samples:
+        loss = 0.0 if one.similarity > 0.8 else 0.4 if one.similarity > 0.6 else 0.1
+        score = float(np.clip(EXACT_SCORE * (1 - loss) + 0.02 * rng.standard_normal(), 0, 1))
+        bumpy.append(replace(one, by_level={SKIP: (score,)}))
+    predictor = train_predictor(bumpy)
+    assert predictor is not None
+    model = predictor.of(SKIP)
+    assert model is not None
+    strangers, middling = (model.predict(similarity, None) for similarity in (0.45, 0.65))
+    assert strangers is not None
+    assert middling is not None
+    assert strangers.expected_loss >= middling.expected_loss > 0.15
+
+
 def test_promises_hold_as_often_as_they_say() -> None:
     """One standard error above the mean covers the truth in about five of six cases, over many measurements."""
     held = []
