@@ -8,7 +8,8 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes bench-predictor bench clean
+.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes \
+  bench-decide bench-predictor bench clean
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,7 +55,10 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-engine bench-gateway bench-scenes  ## Every benchmark
+bench: bench-decide bench-engine bench-gateway bench-scenes  ## Every benchmark
+
+bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
+	$(BIN)/python bench/decide.py --out build/bench/decide.json
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
 	$(BIN)/python bench/engine.py --out build/bench/engine.json
@@ -67,6 +71,11 @@ bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scen
 
 bench-predictor: $(STAMP)  ## Precision of the learned predictor -> build/bench/predictor.json, bench/results/predictor.md
 	$(BIN)/python bench/predictor.py
+
+PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
+ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt
+bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS= files) -> bench/results/policy.md
+	OMP_NUM_THREADS=1 $(BIN)/python bench/policy.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from t2i_protos.v1 import gateway_pb2
-from t2ictl import commands_demo, commands_local, commands_profile, commands_request
+from t2ictl import commands_demo, commands_local, commands_plan, commands_profile, commands_request, commands_simulate
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
 
@@ -124,6 +124,64 @@ def demo(
 ) -> None:
     """Send captions with repetition and similarity through a local pool; score and show the images."""
     _run(commands_demo.run_demo(console, pool, out, captions, seed))
+
+
+@app.command()
+def simulate(
+    arrivals: Annotated[Path, typer.Option(help="one time in ms a line, not descending")],
+    pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
+    prompts: Annotated[
+        Path | None, typer.Option(help="one prompt a line, in order, cycled; default: similarities are drawn")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="NAME[,NAME...] or all")] = "prompt-aware",
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")] = None,
+    speedup: Annotated[float, typer.Option(min=0.001, help="how many times faster requests arrive")] = 1.0,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="embedder folder; default: the model's or a sentence encoder")
+    ] = None,
+    fresh_cycles: Annotated[
+        bool, typer.Option(help="a prompt that comes again by cycling finds others, not itself")
+    ] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="WORKER@FROM-UNTIL dies, ...xN steps N times slower; seconds")
+    ] = None,
+    seed: int = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
+    plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
+) -> None:
+    """Say what quality, p99 and violations a pool would have under a trace, by running the real decisions over it."""
+    options = commands_simulate.SimulateOptions(
+        pool, arrivals, prompts, policy, workers, speedup, profile, embedder, fresh_cycles, fault or [], seed,
+        json_out, plot_out,
+    )  # fmt: skip
+    _try(lambda: commands_simulate.run_simulate(console, options))
+
+
+@app.command()
+def plan(
+    pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
+    demand: Annotated[float | None, typer.Option(min=0, help="images/s; classes as in the lineage's histogram")] = None,
+    rates: Annotated[
+        str, typer.Option(help="CLASS=RPS[,...] instead; a class is a lower edge of similarity, or none")
+    ] = "",
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")] = None,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
+) -> None:
+    """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
+    options = commands_plan.PlanOptions(pool, demand, rates, workers, profile)
+    _try(lambda: commands_plan.run_plan(console, options))
+
+
+def _try(work: Callable[[], None]) -> None:
+    """Run a command that needs no event loop."""
+    try:
+        work()
+    except CtlError as error:
+        console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

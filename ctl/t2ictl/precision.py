@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.table import Table
 
+from t2i_policy.baselines.nirvana import level_by_similarity
 from t2i_policy.features import read_prompt
 from t2i_policy.levels import Ladder, Level, build_ladder
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options, nirvana_level
+from t2i_policy.wanted import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options
 from t2ictl.losses import band_losses
 from t2ictl.sample_file import Measurement, PromptScores
 from t2ictl.training import train_predictor
@@ -120,7 +121,7 @@ def _by_profile(ladder: Ladder, profile: LevelProfile, tolerance: float) -> Rule
 
 def _by_nirvana(ladder: Ladder, tolerance: float) -> Rule:
     def choose(one: PromptScores) -> Option:
-        level = nirvana_level(ladder, _near(ladder, one))
+        level = level_by_similarity(ladder, one.similarity)
         return Option(level, 0.0 if level == ladder.exact else tolerance)
 
     return choose

@@ -309,4 +309,5 @@ class Director:
             estimated_ms=1e3 * estimate_s(self._parts.dispatcher.view(), entry.level),
             eligible=entry.eligible,
             reason=entry.reason,
+            explanation=entry.explanation,
         )

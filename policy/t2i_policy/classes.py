@@ -9,7 +9,7 @@ schedule of its own).
 
 import bisect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from t2i_policy.levels import Ladder, Level
@@ -56,18 +56,21 @@ def build_classes(
     skips = {level for level in ladder.levels if level.needs_latent}
     edges = tuple(sorted({band.similarity_min for band in profile.losses if band.level in skips}))
     rows = {
-        band_name(low): _losses(ladder, profile, _middle(profile, low, high), max_loss, tolerance)
-        for low, high in itertools.pairwise((*edges, 1.0))
+        name: _losses(ladder, profile, similarity, max_loss, tolerance)
+        for name, similarity in class_similarities(profile, edges).items()
     }
     rows[NO_NEIGHBOUR] = _losses(ladder, profile, None, max_loss, tolerance)
     rows[MUST_BE_EXACT] = {ladder.exact: 0.0}
     return ClassTable(edges, rows)
 
 
-def _middle(profile: LevelProfile, low: float, high: float) -> float:
-    """The similarity that stands for a band: the middle of the part of it that a predictor was trained on."""
-    trained_from = low if profile.predictor is None else profile.predictor.lowest_similarity
-    return (max(low, min(trained_from, high)) + high) / 2
+def class_similarities(profile: LevelProfile, edges: Sequence[float]) -> dict[str, float]:
+    """The similarity that stands for each band: the middle of the part of it that a predictor was trained on."""
+    trained_from = -1.0 if profile.predictor is None else profile.predictor.lowest_similarity
+    return {
+        band_name(low): (max(low, min(trained_from, high)) + high) / 2
+        for low, high in itertools.pairwise((*edges, 1.0))
+    }
 
 
 def _losses(

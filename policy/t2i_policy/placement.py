@@ -39,7 +39,9 @@ def choose_worker(
     workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
 ) -> Placement | None:
     """See the module; None = no worker has a free slot now: stay queued."""
-    free = [worker for worker in workers if worker.free_slots and worker.name not in excluded]
+    free = [worker for worker in workers if worker.free_slots]
+    if excluded:
+        free = [worker for worker in free if worker.name not in excluded]
     if not free:
         return None
     steps = level.steps_run
@@ -56,7 +58,7 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
     One pass that builds keys only for those in question: this runs over the whole pool for every request.
     """
-    steps = level.steps_run
+    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
     best: WorkerView | None = None
     least: tuple[int, bool, float, str] | None = None
     for worker in free:
@@ -64,7 +66,7 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
             continue
         finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
         if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
-            key = (worker.free_slots, _is_elsewhere(worker, level), finish_s, worker.name)
+            key = (worker.free_slots, id(worker.level) in elsewhere, finish_s, worker.name)
             if least is None or key < least:
                 best, least = worker, key
     return best
@@ -72,18 +74,19 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
 def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
     """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
-    steps = level.steps_run
+    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
     best: WorkerView = free[0]
     least: tuple[float, bool, int, str] | None = None
     for worker in free:
         finish_s = steps * worker.join_step_s + worker.fixed_s
         if least is None or finish_s <= least[0]:
-            key = (finish_s, _is_elsewhere(worker, level), worker.running + worker.waiting, worker.name)
+            key = (finish_s, id(worker.level) in elsewhere, worker.running + worker.waiting, worker.name)
             if least is None or key < least:
                 best, least = worker, key
     return best
 
 
-def _is_elsewhere(worker: WorkerView, level: Level) -> bool:
-    """True if the plan assigned this worker to another level; the same object is told apart without comparing."""
-    return worker.level is not level and worker.level != level
+def _assigned_elsewhere(workers: Sequence[WorkerView], level: Level) -> frozenset[int]:
+    """Identities of the assigned levels that are not `level`: a pool has few, so each is compared only once."""
+    assigned = {id(worker.level): worker.level for worker in workers}
+    return frozenset(one for one, at in assigned.items() if at != level)

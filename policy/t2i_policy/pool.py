@@ -64,10 +64,30 @@ class WorkerGroupPart(_Part):
 
 
 class SloPart(_Part):
-    """The pool's targets: latency of one image, and the quality it may bend to (percent of exact)."""
+    """The pool's targets: latency of one image, and the quality it may bend to (percent of exact).
+
+    `harmless_loss_percent` is what counts as no loss: levels within it are served even at rest, for fewer steps. 0 =
+    quality bends under load only.
+    """
 
     latency_milliseconds: Annotated[int, Field(ge=1)] = 20_000
     min_quality_percent: Annotated[int, Field(ge=0, le=100)] = 90
+    harmless_loss_percent: Annotated[int, Field(ge=0, le=100)] = 1
+
+    @property
+    def latency_s(self) -> float:
+        """The latency target in seconds."""
+        return self.latency_milliseconds / 1e3
+
+    @property
+    def max_loss(self) -> float:
+        """The floor as a fraction that may be lost."""
+        return 1 - self.min_quality_percent / 100
+
+    @property
+    def harmless_loss(self) -> float:
+        """What counts as no loss, as a fraction."""
+        return self.harmless_loss_percent / 100
 
 
 class CachePart(_Part):

@@ -106,7 +106,7 @@ class PoolView:
         """Seconds the pool needs to work off every owed step, running, waiting and queued."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (sum(worker.steps_left for worker in self.ready) + self.queued_steps) / self.steps_per_s
+        return (sum([worker.steps_left for worker in self.ready]) + self.queued_steps) / self.steps_per_s
 
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""
@@ -131,6 +131,6 @@ def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
 
 @lru_cache(maxsize=256)
 def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float]:
-    """Steps a second at the full batch, and images/s there over those at batch 1: the same in every view."""
+    """Steps a second at the full batch, and images/s there over those at batch 1; equal for all views of a worker."""
     full_s = max(step_time(step_s, batch_cap), 1e-9)
     return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s

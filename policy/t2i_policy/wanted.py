@@ -22,10 +22,6 @@ from t2i_policy.profile import LevelProfile
 
 HARMLESS_LOSS = 0.01  # one percent of exact quality: below what two seeds of the same prompt differ by
 BOUND_Z = 1.0
-#: NIRVANA's rule for SDXL (arXiv 2312.04429): from this similarity on, skip this share of the schedule. It is where a
-#: model starts that nobody measured, and what measured rules are compared with; it promises no loss, so serving, which
-#: keeps promises, never uses it.
-NIRVANA_THRESHOLDS = ((0.95, 0.5), (0.90, 0.4), (0.85, 0.3), (0.75, 0.2), (0.65, 0.1))
 
 
 class WantedReason(StrEnum):
@@ -133,14 +129,6 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
     if level != ladder.exact:
         return WantedReason.SHORT_SCHEDULE
     return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS
-
-
-def nirvana_level(ladder: Ladder, near: Neighbourhood) -> Level:
-    """What NIRVANA's thresholds choose: the largest stored skip of the ladder within the share they allow."""
-    similarity = -1.0 if near.similarity is None else near.similarity
-    share = next((share for threshold, share in NIRVANA_THRESHOLDS if similarity > threshold), 0.0)
-    skips = [step for step in ladder.steps_to_keep if step in near.stored_steps and step <= share * ladder.base_steps]
-    return Level(max(skips, default=0), ladder.base_steps)
 
 
 def similarity_thresholds(

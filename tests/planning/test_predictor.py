@@ -18,7 +18,6 @@ from t2i_policy.wanted import (
     Neighbourhood,
     choose_wanted_level,
     eligible_options,
-    nirvana_level,
     similarity_thresholds,
 )
 
@@ -130,6 +129,22 @@ def test_decisions_and_outlook_use_the_predictor() -> None:
         assert {option.level: option.expected_loss for option in options}.items() <= told.items()
 
 
+def test_outlook_says_what_a_loss_is_made_of() -> None:
+    """The predictor's parts, or the band and its size; nothing where nothing is known."""
+    near = Neighbourhood(0.9, STORED, features(4.0))
+    told = {entry.level: entry.explanation for entry in outlook(LADDER, PROFILE, near, Limits(0.1))}
+    assert told == {
+        EXACT: "",
+        SKIP: "7.0% ± 3.0% = similarity 5.0% ± 2.0%, words +2.0% ± 1.0%",
+        SHORT: "5.0% ± 1.5% = schedule 3.0% ± 0.5%, words +2.0% ± 1.0%",
+    }
+    bands = LevelProfile("digest", "test", BASE, (0.01,), 0.0, BANDS)
+    told = {entry.level: entry.explanation for entry in outlook(LADDER, bands, near, Limits(0.1))}
+    assert told[SKIP] == "30.0% ± 0.0% in 50 prompts of similarity -1.00 to 1.00"
+    assert told[SHORT] == "30.0% ± 0.0% in 50 prompts"
+    assert PROFILE.explain(SKIP, 0.1) == ""
+
+
 def test_planner_reads_a_class_at_its_middle() -> None:
     """A class stands for prompts from its lower to its upper edge, as far down as was measured."""
     bands = (BandLoss(SKIP, -1.0, 0.8, 0.3, 0.0, 50), BandLoss(SKIP, 0.8, 1.01, 0.3, 0.0, 50))
@@ -208,16 +223,3 @@ def test_features_of_a_prompt(prompt: str) -> None:
     read = read_prompt(prompt)
     counts = [round(2**value) - 1 for value in (read.words, read.clauses, read.numbers, read.relations)]
     assert counts == list(PROMPTS[prompt])
-
-
-NIRVANA = {0.96: 10, 0.92: 6, 0.86: 6, 0.8: 2, 0.7: 2, 0.6: 0}
-
-
-@pytest.mark.parametrize("similarity", NIRVANA)
-def test_nirvana_thresholds_take_the_largest_stored_skip(similarity: float) -> None:
-    """The table is for 50 steps; other schedules skip the same share or less, and only what is stored."""
-    ladder = build_ladder(BASE, [EXACT, Level(2, BASE), Level(6, BASE), Level(10, BASE)])
-    near = Neighbourhood(similarity, frozenset({2, 6, 10}))
-    assert nirvana_level(ladder, near) == Level(NIRVANA[similarity], BASE)
-    assert nirvana_level(ladder, Neighbourhood(similarity, frozenset({2}))).skipped_steps <= 2
-    assert nirvana_level(ladder, Neighbourhood(None, frozenset())) == EXACT
