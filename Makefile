@@ -8,7 +8,8 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kube-assets lint format protos crds verify lock train-scenes bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench clean
+.PHONY: help install demo test kube-assets lint format protos crds verify lock train-scenes bench clean \
+  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +78,9 @@ bench-crd: kube-assets  ## Every change of every field against a real API server
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
+
+bench-predictor: $(STAMP)  ## Precision of the learned predictor -> build/bench/predictor.json, bench/results/predictor.md
+	$(BIN)/python bench/predictor.py
 
 PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt

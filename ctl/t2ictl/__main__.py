@@ -98,10 +98,20 @@ def profile(
     embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
     cached: Annotated[int, typer.Option(min=8, help="prompts whose latents are kept")] = 200,
     asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
+    seeds: Annotated[int, typer.Option(min=1, help="images a prompt and level; more = less noise")] = 1,
     seed: int = 1,
+    from_samples: Annotated[
+        Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
+    ] = None,
 ) -> None:
-    """Measure service times and quality loss by level and similarity on running workers."""
-    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seed)
+    """Measure service times and quality loss by level, similarity and prompt on running workers.
+
+    Beside the profile lies OUT.samples.jsonl with every measured prompt in clear: keep it as you keep your prompts.
+    """
+    if from_samples is not None:
+        _run(commands_profile.refit_profile(console, from_samples, out))
+        return
+    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed)
     _run(commands_profile.run_profile(console, plan, out))
 
 

@@ -81,7 +81,7 @@ async def explain(
     )
     if answer.refusal:
         console.print(f"[red]would be refused[/red]: {answer.refusal}")
-    table = Table("level", "expected quality", "time", "eligible", title="levels")
+    table = Table("level", "expected quality", "time", "eligible", "expected loss", title="levels")
     for entry in answer.levels:
         known = entry.eligible or entry.expected_quality_percent
         chosen = " ←" if entry.level == decision.served else ""
@@ -90,6 +90,7 @@ async def explain(
             f"{entry.expected_quality_percent:.1f}%" if known else "unknown",
             f"{entry.estimated_ms:.0f} ms",
             "yes" if entry.eligible else f"no: {entry.reason}",
+            entry.explanation,
         )
     console.print(table)
     if answer.worker:

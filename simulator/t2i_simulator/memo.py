@@ -1,7 +1,8 @@
 """Rules that remember: what depends on the prompt alone is decided once per similarity band, stored steps and limits.
 
 `Rules.judge` is pure, and reads the similarity only against the edges of the profile's bands, so prompts of one band
-with the same stored steps and limits get equal answers. A test holds the two together.
+with the same stored steps and limits get equal answers. A test holds the two together. A learned predictor reads the
+similarity itself, so with one nothing is remembered.
 """
 
 import bisect
@@ -26,6 +27,8 @@ class RememberingRules(Rules):
 
     def judge(self, near: Neighbourhood, limits: Limits) -> Judged:
         """As `Rules.judge`."""
+        if self.profile.predictor is not None:
+            return Rules.judge(self, near, limits)
         band = None if near.similarity is None else bisect.bisect_right(self.edges, near.similarity)
         key = band, near.stored_steps, limits
         found = self.known.get(key)

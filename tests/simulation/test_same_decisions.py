@@ -1,6 +1,7 @@
 """The simulator's shortcuts change no decision: remembered rules, pool snapshots, the cache's nearest."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from t2i_cache.catalogue import Catalogue, CatalogueLimits
 from t2i_cache.keys import LatentKey
 from t2i_policy.deciding import Rules, build_rules
 from t2i_policy.levels import Level
+from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
+from t2i_policy.profile import LevelProfile
 from t2i_policy.views import PoolView
 from t2i_policy.wanted import NOWHERE, Limits, Neighbourhood
 from t2i_simulated_pools import LADDER, step_profile
@@ -27,10 +30,23 @@ def test_decisions_are_those_of_the_policys_rules() -> None:
     assert RememberingRules.decide is Rules.decide
 
 
-def test_remembered_judgement_is_the_judgement() -> None:
+STEPPED = step_profile()
+CURVED = replace(
+    STEPPED,
+    predictor=Predictor(
+        tuple(
+            LevelPredictor(level, (CurvePoint(0.4, 0.3, 0.02), CurvePoint(1.0, 0.0, 0.01)), (), 100)
+            for level in LADDER.levels
+            if level.needs_latent
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("profile", [STEPPED, CURVED], ids=["bands", "predictor"])
+def test_remembered_judgement_is_the_judgement(profile: LevelProfile) -> None:
     """Random similarities, holes in the cache and limits, band edges included: asked twice, equal both times."""
     draw = random.Random(3)
-    profile = step_profile()
     plain, remembering = (
         build_rules(LADDER, profile, 30.0, 0.2),
         remembering_rules(LADDER, profile, Target(30.0, 0.2, 256)),

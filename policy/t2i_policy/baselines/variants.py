@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, band_name
+from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, band_name, class_similarities
 from t2i_policy.deciding import Rules
 from t2i_policy.fallback import runnable_option
 from t2i_policy.levels import Ladder, Level
@@ -82,9 +82,10 @@ def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) 
 
 
 def typical_prompts(rules: Rules) -> dict[str, tuple[Neighbourhood, Limits]]:
-    """A prompt that stands for each class of the pool's table: at the lower edge of its band, everything stored."""
+    """A prompt that stands for each class of the pool's table, everything stored."""
     stored = frozenset(level.skipped_steps for level in rules.ladder.levels if level.needs_latent)
-    rows = {band_name(edge): (Neighbourhood(edge, stored), ANYTHING) for edge in rules.classes.edges}
+    similarities = class_similarities(rules.profile, rules.classes.edges)
+    rows = {name: (Neighbourhood(similarity, stored), ANYTHING) for name, similarity in similarities.items()}
     return rows | {NO_NEIGHBOUR: (NOWHERE, ANYTHING), MUST_BE_EXACT: (NOWHERE, Limits(0.0, exact=True))}
 
 
