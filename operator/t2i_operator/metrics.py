@@ -25,6 +25,7 @@ class OperatorMetrics:
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.polls = counter("demand_polls", "Questions to gateways for their demand, by outcome.", "outcome")
         self.watch_events = counter("watch_events", "Events heard, by kind of object.", "kind")
+        self.watch_restarts = counter("watch_restarts", "Times that all watches ended and were begun anew.")
         self.leader = gauge("leader", "1 while this process holds the lease.")
         self.pools = gauge("pools", "Pools that are looked after.")
         self.queued = gauge("queued_pools", "Pools that wait for their turn.")

@@ -27,7 +27,7 @@ from t2i_operator.probes import Probes
 from t2i_operator.queueing import PoolQueue
 from t2i_operator.reconciling import Reconciler
 from t2i_operator.settings import Settings
-from t2i_operator.watching import watch
+from t2i_operator.watching import keep_watching
 
 log = logging.getLogger(__name__)
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -105,7 +105,8 @@ class Operator:
                 group.create_task(queue.run())
                 group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
                 group.create_task(self._show(reconciler, queue))
-                await watch(partial(build_registry, client, listeners, loop), kopf_settings(), settings.namespaces)
+                build = partial(build_registry, client, listeners, loop)
+                await keep_watching(build, kopf_settings(), settings.namespaces, self.metrics.watch_restarts.inc)
         finally:
             await reconciler.close()
 

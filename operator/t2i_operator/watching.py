@@ -5,13 +5,19 @@ signals). In a thread it can only do what we hand it: two functions that are saf
 """
 
 import asyncio
+import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import kopf
 
+log = logging.getLogger(__name__)
 STOP_LIMIT_S = 8.0
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+LASTING_S = 60.0
 
 
 class WatchesEnded(RuntimeError):
@@ -29,19 +35,23 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
     stop = threading.Event()
     done: asyncio.Future[None] = loop.create_future()
 
+    async def operate() -> None:
+        try:
+            await kopf.operator(
+                registry=build(),
+                settings=settings,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=stop,
+            )
+        finally:
+            stop.set()  # kopf waits for the flag in a thread of the loop, and the loop's end waits for that thread
+
     def run() -> None:
         error: BaseException | None = None
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=build(),
-                    settings=settings,
-                    standalone=True,
-                    clusterwide=not namespaces,
-                    namespaces=namespaces,
-                    stop_flag=stop,
-                )
-            )
+            asyncio.run(operate())
         except BaseException as caught:  # noqa: BLE001 - carried over to the task that waits for this thread
             error = caught
         loop.call_soon_threadsafe(_finish, done, error)
@@ -55,6 +65,25 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
         stop.set()
         if not done.done():
             await asyncio.wait([done], timeout=STOP_LIMIT_S)
+
+
+async def keep_watching(
+    build: Callable[[], Any], settings: kopf.OperatorSettings, namespaces: Sequence[str], on_restart: Callable[[], None]
+) -> None:
+    """`watch`, begun anew with a new list whenever it ends, until cancelled. An answer to a watch that kopf takes for
+    fatal (a 410 as the status, a 403 while roles change) must not stop what does not need the watches.
+    """
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = time.monotonic()
+        try:
+            await watch(build, settings, namespaces)
+        except Exception as error:  # noqa: BLE001 - whatever kopf ended with is told, and answered by beginning anew
+            log.warning("the watches ended (%s: %s), begin anew in %.0f s", type(error).__name__, error, pause_s)
+        on_restart()
+        await asyncio.sleep(pause_s)
+        lasted = time.monotonic() - began_s > LASTING_S
+        pause_s = FIRST_PAUSE_S if lasted else min(MAX_PAUSE_S, 2 * pause_s)
 
 
 def _finish(done: "asyncio.Future[None]", error: BaseException | None) -> None:
