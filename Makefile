@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes bench clean
+.PHONY: help install demo test kube-assets lint format protos crds verify lock train-scenes bench-crd bench-engine bench-gateway bench-scenes bench clean
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,8 +25,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
 	$(BIN)/t2ictl demo --out build/demo
 
-test: lint  ## Lint, then every test
+test: lint kube-assets  ## Lint, then every test
 	$(BIN)/python -m pytest -q
+
+kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
+	@$(BIN)/python tests/support/kube_assets.py
 
 lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -44,8 +47,12 @@ protos: $(STAMP)  ## Regenerate the gRPC code from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=protos --mypy_grpc_out=quiet:protos \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(filter-out %/level.proto,$(PROTOS))
 
-verify: protos  ## Regenerate and check that nothing changed
-	git diff --exit-code -- protos
+crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
+	@mkdir -p crds
+	$(BIN)/python -m t2i_operator.crd > crds/t2iservingpools.yaml
+
+verify: protos crds  ## Regenerate and check that nothing changed
+	git diff --exit-code -- protos crds
 
 lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
