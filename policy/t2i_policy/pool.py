@@ -117,6 +117,13 @@ class WorkerGroupPart(_Part):
     """Overrides of the workers' pod template: resources, nodeSelector, tolerations, volumes. Local mode ignores it."""
 
 
+class ProfileRef(_Part):
+    """A ConfigMap in the pool's namespace whose key `profile.json` is what `t2ictl profile` measured."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    """Name of the ConfigMap."""
+
+
 class SloPart(_Part):
     """The pool's targets."""
 
@@ -197,6 +204,8 @@ class PoolSpec(_Part):
     """How many workers stand at which level."""
     worker_groups: Annotated[tuple[WorkerGroupPart, ...], Field(min_length=1, max_length=64)]
     """The pool's workers, by device type."""
+    profile_ref: ProfileRef | None = None
+    """The measured profile of the model; left out: the one of a builtin:// model. Local mode ignores it."""
     slo: SloPart = SloPart()
     """The pool's targets for latency and quality."""
     cache: CachePart = CachePart()

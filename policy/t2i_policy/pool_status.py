@@ -65,9 +65,9 @@ class PlacementStatus(_StatusPart):
     num_inference_steps: Count
     """Steps of the schedule."""
     workers: Count
-    """How many workers of the group stand at this level."""
+    """Workers of the group that the plan counts on at this level: those that were ready when it was made."""
     numbers: tuple[Count, ...] = ()
-    """Which: NUMBER of POOL-GROUP-NUMBER."""
+    """Which workers stand here, ready or not: NUMBER of POOL-GROUP-NUMBER. Every worker of a group is in one list."""
 
 
 class ShiftStatus(_StatusPart):
@@ -81,6 +81,15 @@ class ShiftStatus(_StatusPart):
     """Steps of the schedule."""
     share_per_mille: PerMille
     """Share of the class that is served at this level; a class that is served at all sums to 1000."""
+
+
+class ClassStatus(_StatusPart):
+    """The traffic of one class of prompts that a plan was made for."""
+
+    prompt_class: str
+    """See `shifts`."""
+    milli_rps: Count
+    """Requests per 1000 seconds."""
 
 
 class PlanStatus(_StatusPart):
@@ -102,6 +111,8 @@ class PlanStatus(_StatusPart):
     """Requests per 1000 seconds that no plan could serve within the quality floor: these are refused."""
     quality_percent: Percent = 100
     """Expected quality of what it serves, in percent of exact."""
+    classes: tuple[ClassStatus, ...] = ()
+    """The traffic that it was made for, by class of prompts."""
     placements: tuple[PlacementStatus, ...] = ()
     """Workers by group and level."""
     shifts: tuple[ShiftStatus, ...] = ()
