@@ -1,13 +1,11 @@
-"""helm, and a real API server without our CRD: the chart brings its own."""
+"""The real helm program. Servers come from kube_fixtures; `kube` has our CRD already."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from helm_chart import Helm
 from kube_assets import AssetsError, ensure_assets
-from kube_server import KubeServer, kube_server
 
 
 def _assets() -> dict[str, Path]:
@@ -36,17 +34,3 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """helm without a cluster."""
     return Helm(_assets()["helm"], tmp_path_factory.mktemp("helm"))
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
-    """etcd and kube-apiserver, empty."""
-    _assets()
-    with kube_server(tmp_path_factory.mktemp("chart-kube"), crds=False) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def cluster_helm(helm: Helm, cluster: KubeServer) -> Helm:
-    """helm as the cluster's administrator."""
-    return Helm(helm.program, helm.folder, cluster.kubeconfig)

@@ -1,10 +1,10 @@
 """What the chart renders: golden files, names and labels by convention, images as given."""
 
-from pathlib import Path
-
 import pytest
+import yaml
 
 from helm_chart import CASES, CHART, GOLDEN, ROOT, Document, Helm, golden_text, of_kind
+from t2i_operator.settings import parse_arguments
 
 DIGEST = "sha256:" + "c" * 64
 
@@ -28,8 +28,6 @@ def test_crd_is_a_copy_of_the_generated_one(helm: Helm) -> None:
     sources = {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
     copies = {path.name: path.read_text() for path in (CHART / "files" / "crds").glob("*.yaml")}
     assert copies == sources, "run `make chart`"
-    import yaml
-
     rendered = of_kind(helm.objects(), "CustomResourceDefinition")
     assert [found["spec"] for found in rendered] == [yaml.safe_load(text)["spec"] for text in sources.values()]
 
@@ -69,7 +67,9 @@ def test_labels_by_convention(helm: Helm) -> None:
 def test_no_object_names_a_namespace_unless_watched(helm: Helm) -> None:
     """Helm puts objects where the release is; only roles in watched namespaces say otherwise."""
     objects = helm.objects("--set", "operator.watchNamespaces={red,blue}")
-    elsewhere = {(found["kind"], found["metadata"]["namespace"]) for found in objects if "namespace" in found["metadata"]}
+    elsewhere = {
+        (found["kind"], found["metadata"]["namespace"]) for found in objects if "namespace" in found["metadata"]
+    }
     assert elsewhere == {(kind, where) for kind in ("Role", "RoleBinding") for where in ("red", "blue")}
     assert not [found for found in of_kind(objects, "ClusterRole") if found["metadata"]["name"].endswith("-operator")]
 
@@ -100,24 +100,13 @@ def test_images_by_tag_digest_and_mirror(helm: Helm) -> None:
 
 
 def test_operator_understands_its_flags(helm: Helm) -> None:
-    """Every flag and variable of the Deployment is one of the operator's own; a renamed flag is a red test, not a crash loop."""
-    settings = pytest.importorskip("t2i_operator.settings", reason="the operator's command line is not merged yet")
+    """Every flag of the Deployment is one of the operator's own: a renamed one is a red test, not a crash loop."""
     for case in CASES:
         objects = helm.objects("--values", str(GOLDEN / f"{case}.values.yaml"))
         (container,) = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"]
-        parsed = settings.parse_arguments(container["args"], {"T2I_IDENTITY": "pod"})
+        parsed = parse_arguments(container["args"], {"T2I_IDENTITY": "pod"})
         assert parsed.identity == "pod"
         assert parsed.lease_namespace == "t2i-system"
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert parsed.metrics_listen.endswith(f":{ports['metrics']}")
         assert parsed.health_listen.endswith(f":{ports['health']}")
-
-
-def test_notes_name_three_commands(helm: Helm) -> None:
-    """What to do next, ready to paste, with the release's own names."""
-    output = helm.run("install", "t2i", str(CHART), "--namespace", "t2i-system", "--dry-run=client", "--hide-notes=false")
-    notes = output[output.index("NOTES:") :]
-    assert "helm test t2i --namespace t2i-system" in notes
-    assert "kubectl apply --filename examples/pool.yaml" in notes
-    assert "t2ictl generate" in notes
-    assert Path(ROOT / "examples" / "pool.yaml").is_file()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kube_assets import AssetsError, ensure_assets
+from kube_assets import KUBERNETES, AssetsError, ensure_assets
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "t2i-serving"
@@ -56,8 +56,9 @@ class Helm:
         return done.stdout
 
     def template(self, *arguments: str) -> str:
-        """The manifests of a release."""
-        return self.run("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *arguments)
+        """The manifests of a release. A helm built from modules takes clusters to be very old unless told."""
+        where = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+        return self.run("template", RELEASE, str(CHART), *where, *arguments)
 
     def objects(self, *arguments: str) -> list[Document]:
         """The same, parsed."""

@@ -29,7 +29,7 @@ capabilities: {drop: [ALL]}
 
 {{/* Where a pod may run. Call with the part's values, e.g. .Values.operator. */}}
 {{- define "t2i.scheduling" -}}
-{{- with .priorityClassName }}
+{{- with .priorityClassName -}}
 priorityClassName: {{ . }}
 {{- end }}
 {{- with .nodeSelector }}
