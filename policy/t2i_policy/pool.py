@@ -137,7 +137,8 @@ class CachePart(_Part):
     """The cache of latents of earlier prompts."""
 
     scope: Literal["Tenant", "Pool", "Off"] = "Tenant"
-    """Who may start from whose latents: a tenant from its own, everybody from everybody's, or nobody."""
+    """Who may start from whose latents: a tenant from its own, everybody from everybody's, or nobody ("Off", in quotes:
+    a bare Off is false in YAML)."""
     store_url: Address = ""
     """Where latents are kept: redis://HOST:PORT, file:///PATH or memory://; empty is a directory of each worker."""
     ttl_seconds: Annotated[int, Field(ge=1, le=315_360_000), WHOLE] = 86_400

@@ -87,3 +87,15 @@ class Program:
 
     def _tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+def eventually(what: str, holds: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Look again and again until it holds.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {within_s:.0f} s: {what}"
+        time.sleep(POLL_S)

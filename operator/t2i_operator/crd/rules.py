@@ -55,8 +55,7 @@ LEVELS = (
         f"self.levels.all(l, {_steps('l')} <= {BASE})",
         "no level may run longer than spec.model.numInferenceSteps: lower its numInferenceSteps",
         ".levels",
-        f"'no level may run longer than spec.model.numInferenceSteps = ' + string({BASE}) + "
-        "': lower its numInferenceSteps'",
+        f"'no level may run longer than spec.model.numInferenceSteps = %d: lower that level'.format([{BASE}])",
     ),
     Rule(
         f"self.levels.all(l, l.skippedSteps == 0 || {_steps('l')} >= {BASE})",
@@ -76,8 +75,7 @@ MIX = (
         f"self.mix.mode != 'Fixed' || {MIXED} == {TOTAL}",
         "with mode Fixed mix.workers must sum to the workers of all workerGroups: make them equal",
         ".mix",
-        f"'mix.workers sums to ' + string({MIXED}) + ', but workerGroups have ' + string({TOTAL}) + "
-        "': make them equal'",
+        f"'mix.workers sums to %d, but workerGroups have %d: make them equal'.format([{MIXED}, {TOTAL}])",
     ),
     Rule(
         # without levels the ladder is the default one: skips of 0, 10 ... 50 percent of the full schedule

@@ -15,7 +15,7 @@ KEPT = {
     "type", "description", "default", "enum", "format", "pattern", "required",
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
 }  # fmt: skip
-DROPPED = {"title", "additionalProperties", "$defs"}
+DROPPED = {"title", "$defs"}
 
 
 class SchemaError(ValueError):
@@ -34,7 +34,9 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 
 def _convert(node: Mapping[str, Any], parts: Mapping[str, Any], where: str) -> Schema:
     node = _resolve(node, parts, where)
-    unknown = set(node) - KEPT - DROPPED - {"properties", "items"}
+    unknown = set(node) - KEPT - DROPPED - {"properties", "items", "additionalProperties"}
+    if isinstance(node.get("additionalProperties"), Mapping):
+        unknown.add("additionalProperties")  # a map of one type: nothing here needs it yet
     if unknown:
         raise SchemaError(f"{where}: a structural schema cannot say {sorted(unknown)}")
     out: Schema = {key: node[key] for key in node if key in KEPT}
