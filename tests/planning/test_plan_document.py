@@ -1,4 +1,4 @@
-"""The plan on its way from operator to gateway: nothing is lost that a decision needs, and every worker stands somewhere."""
+"""The plan from operator to gateway: nothing is lost that a decision needs, and every worker stands somewhere."""
 
 import pytest
 from hypothesis import given

@@ -1,0 +1,22 @@
+"""A world per test: a fresh namespace on the real API server, with an operator at work in it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kube_server import KubeServer
+from operator_world import World, operator_settings, running_operator
+from t2i_operator.server import Operator
+
+
+@pytest.fixture
+def world(kube: KubeServer, namespace: str) -> World:
+    """The namespace alone, no operator."""
+    return World(kube, namespace)
+
+
+@pytest.fixture
+async def operator(world: World) -> AsyncIterator[Operator]:
+    """An operator of this namespace only."""
+    async with running_operator(operator_settings(world.server, world.namespace)) as running:
+        yield running
