@@ -94,6 +94,13 @@ def test_watching_one_namespace_reaches_no_other(rights: KubeServer) -> None:
     assert may(rights, "rights-all", "list", "t2iservingpools.t2iserving.dev", OTHER)
 
 
+def test_events_may_be_posted(rights: KubeServer) -> None:
+    """Only where pools are watched, and only posted."""
+    assert may(rights, "rights-one", "create", "events", WATCHED)
+    assert not may(rights, "rights-one", "create", "events", OTHER)
+    assert not may(rights, "rights-one", "delete", "events", WATCHED)
+
+
 def test_lease_of_its_own_only(rights: KubeServer) -> None:
     """Another component's lease in the same namespace is safe from us."""
     for name, allowed in (("rights-t2i-serving-operator", True), ("kube-scheduler", False)):
