@@ -65,13 +65,16 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-engine bench-gateway bench-scenes  ## Every benchmark
+bench: bench-engine bench-gateway bench-scenes bench-crd  ## Every benchmark
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
 	$(BIN)/python bench/engine.py --out build/bench/engine.json
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
 	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+
+bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
+	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
