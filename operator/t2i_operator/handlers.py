@@ -3,7 +3,10 @@
 No handler has state, a finalizer or a return value, so kopf itself never writes to the API server.
 """
 
+import asyncio
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kopf
@@ -14,6 +17,7 @@ from t2i_operator.hearing import Hearing
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND, MANAGED_BY_LABEL, POOL_LABEL
 from t2i_operator.queueing import PoolQueue
+from t2i_operator.watching import awaited_in, from_thread
 
 INACTIVITY_S = 70.0
 
@@ -34,30 +38,46 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def build_registry(client: ApiClient, queue: PoolQueue, hearing: Hearing, metrics: OperatorMetrics) -> Any:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """What is told of events, in the operator's own loop."""
+
+    queue: PoolQueue
+    hearing: Hearing
+    metrics: OperatorMetrics
+
+    def heard(self, kind: str) -> None:
+        """Any event."""
+        self.hearing.heard(time.monotonic())
+        self.metrics.watch_events.labels(kind).inc()
+
+    def pool(self, key: str, version: str) -> None:
+        """A pool was made, changed or deleted."""
+        self.heard(KIND)
+        self.hearing.heard_of(key, version)
+        self.queue.ask(key)
+
+    def child(self, kind: str, key: str | None) -> None:
+        """Something of a pool was made, changed or deleted."""
+        self.heard(kind)
+        if key is not None:
+            self.queue.ask(key)
+
+
+def build_registry(client: ApiClient, listeners: Listeners, loop: asyncio.AbstractEventLoop) -> Any:
     """A registry of our own: two operators in one process (tests) do not share handlers."""
     registry = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=registry, id="login")
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await connection_of(client)
+    tell_pool = from_thread(loop, listeners.pool)
+    tell_child = from_thread(loop, listeners.child)
 
     def on_pool(namespace: str | None, name: str | None, body: kopf.Body, **_: Any) -> None:
-        key = f"{namespace}/{name}"
-        _heard(KIND)
-        hearing.heard_of(key, str(body.metadata.get("resourceVersion", "")))
-        queue.ask(key)
+        tell_pool(f"{namespace}/{name}", str(body.metadata.get("resourceVersion", "")))
 
     def on_child(namespace: str | None, labels: kopf.Labels, body: kopf.Body, **_: Any) -> None:
-        _heard(str(body.get("kind", "")))
         pool = owning_pool(dict(body.metadata)) or labels.get(POOL_LABEL)
-        if pool:
-            queue.ask(f"{namespace}/{pool}")
+        tell_child(str(body.get("kind", "")), f"{namespace}/{pool}" if pool else None)
 
-    def _heard(kind: str) -> None:
-        hearing.heard(time.monotonic())
-        metrics.watch_events.labels(kind).inc()
-
+    kopf.on.login(registry=registry, id="login")(awaited_in(loop, partial(connection_of, client)))
     _watch(registry, POOL, on_pool, {})
     for kind in (*CHILD_KINDS, POD):
         _watch(registry, kind, on_child, {MANAGED_BY_LABEL: FIELD_MANAGER})

@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import kopf
 from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
@@ -21,12 +21,13 @@ from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.client import open_client
 from t2i_operator.cluster.lease import Leadership
-from t2i_operator.handlers import build_registry, kopf_settings
+from t2i_operator.handlers import Listeners, build_registry, kopf_settings
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.probes import Probes
 from t2i_operator.queueing import PoolQueue
 from t2i_operator.reconciling import Reconciler
 from t2i_operator.settings import Settings
+from t2i_operator.watching import watch
 
 log = logging.getLogger(__name__)
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -97,21 +98,14 @@ class Operator:
         reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
         queue = PoolQueue(reconciler.look, settings.max_parallel)
         reconciler.queue = queue
-        registry = build_registry(client, queue, reconciler.hearing, self.metrics)
+        listeners, loop = Listeners(queue, reconciler.hearing, self.metrics), asyncio.get_running_loop()
         self.probes.check = lambda: _complaint(reconciler, queue)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(queue.run())
                 group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
                 group.create_task(self._show(reconciler, queue))
-                await kopf.operator(
-                    registry=registry,
-                    settings=kopf_settings(),
-                    standalone=True,
-                    clusterwide=settings.everywhere,
-                    namespaces=settings.namespaces,
-                )
-                self.stop.set()  # kopf takes SIGTERM for itself while it runs, and returns
+                await watch(partial(build_registry, client, listeners, loop), kopf_settings(), settings.namespaces)
         finally:
             await reconciler.close()
 

@@ -157,15 +157,17 @@ class World:
         """Wait until the pool is so."""
         return await self.wait(what, lambda: self.pool(name), reached)
 
-    async def wait(self, what: str, look: Callable[[], Any], reached: Callable[[Any], Any]) -> Any:
+    async def wait(
+        self, what: str, look: Callable[[], Any], reached: Callable[[Any], Any], limit_s: float = LIMIT_S
+    ) -> Any:
         """Look again and again; the condition, not the time, decides."""
-        end_s = time.monotonic() + LIMIT_S
+        end_s = time.monotonic() + limit_s
         while True:
             seen = await look()
             with suppress(KeyError, IndexError, TypeError):
                 if reached(seen):
                     return seen
-            assert time.monotonic() < end_s, f"never: {what}; last seen: {seen}"
+            assert time.monotonic() < end_s, f"never: {what}; last seen: {str(seen)[-1500:]}"
             await asyncio.sleep(0.05)
 
     async def until_condition(self, kind: str, status: str, reason: str | None = None, name: str = "p") -> Document:
