@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kube-assets lint format protos crds verify lock train-scenes bench clean \
+.PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
   bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor
 
 help:  ## List the verbs
@@ -52,8 +52,12 @@ crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
 	@mkdir -p crds
 	$(BIN)/python -m t2i_operator.crd > crds/t2iservingpools.yaml
 
-verify: protos crds  ## Regenerate and check that nothing changed
-	git diff --exit-code -- protos crds
+chart: crds kube-assets  ## Copy crds/ into the chart, regenerate the golden files of its templates
+	cp crds/*.yaml charts/t2i-serving/files/crds/
+	PYTHONPATH=tests/support $(BIN)/python -m helm_chart
+
+verify: protos chart  ## Regenerate and check that nothing changed
+	git diff --exit-code -- protos crds charts tests/chart/golden
 
 lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
