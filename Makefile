@@ -8,7 +8,8 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kube-assets lint format protos crds verify lock train-scenes bench-crd bench-engine bench-gateway bench-scenes bench clean
+.PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
+  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,8 +52,12 @@ crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
 	@mkdir -p crds
 	$(BIN)/python -m t2i_operator.crd > crds/t2iservingpools.yaml
 
-verify: protos crds  ## Regenerate and check that nothing changed
-	git diff --exit-code -- protos crds
+chart: crds kube-assets  ## Copy crds/ into the chart, regenerate the golden files of its templates
+	cp crds/*.yaml charts/t2i-serving/files/crds/
+	PYTHONPATH=tests/support $(BIN)/python -m helm_chart
+
+verify: protos chart  ## Regenerate and check that nothing changed
+	git diff --exit-code -- protos crds charts tests/chart/golden
 
 lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
@@ -61,7 +66,10 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-engine bench-gateway bench-scenes  ## Every benchmark
+bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd  ## Every benchmark
+
+bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
+	$(BIN)/python bench/decide.py --out build/bench/decide.json
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
 	$(BIN)/python bench/engine.py --out build/bench/engine.json
@@ -69,8 +77,19 @@ bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/e
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
 	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
 
+bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
+	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
+
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
+
+bench-predictor: $(STAMP)  ## Precision of the learned predictor -> build/bench/predictor.json, bench/results/predictor.md
+	$(BIN)/python bench/predictor.py
+
+PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
+ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt
+bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS= files) -> bench/results/policy.md
+	OMP_NUM_THREADS=1 $(BIN)/python bench/policy.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

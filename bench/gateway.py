@@ -3,7 +3,9 @@
 One gateway process and simulated workers on this machine; the same requests go through the gateway and straight to a
 worker, in alternating rounds of one run. `added_*` are differences of percentiles at one request in flight.
 `rps_per_core` is requests served per CPU-second of the gateway process under load (its own CPU time, so clients and
-workers on the same cores do not count). Half of the prompts repeat an earlier one; the index holds 2,000 prompts.
+workers on the same cores do not count); `bare_relay_rps_per_core` is the same for a process that only copies bytes
+from one gRPC stream to another: what gRPC in Python costs on this machine before any gateway. Half of the prompts
+repeat an earlier one; the index holds 2,000 prompts.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from bare_relay import measure_relay
 from machine import write_result
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.records import Record, encode_record
@@ -92,12 +95,16 @@ async def through_gateway(stub: "gateway_pb2_grpc.TextToImageAsyncStub", prompt:
     assert last.HasField("done")
 
 
+def order_for(prompt: str) -> worker_pb2.WorkerGenerateRequest:
+    """A full run at a worker."""
+    level = level_pb2.Level(num_inference_steps=STEPS)
+    return worker_pb2.WorkerGenerateRequest(prompt=prompt, seed=1, width=48, height=48, guidance_scale=2, level=level)
+
+
 async def straight(stub: "worker_pb2_grpc.WorkerAsyncStub", prompt: str) -> None:
     """The same request at a worker."""
-    level = level_pb2.Level(num_inference_steps=STEPS)
-    order = worker_pb2.WorkerGenerateRequest(prompt=prompt, seed=1, width=48, height=48, guidance_scale=2, level=level)
     last = None
-    async for event in stub.Generate(order, timeout=30):
+    async for event in stub.Generate(order_for(prompt), timeout=30):
         last = event
     assert last is not None
     assert last.HasField("finished")
@@ -201,6 +208,8 @@ async def run(folder: Path, rounds: int, seconds: float) -> dict[str, object]:
         result["decide_p99_ms"] = decide_percentile(gateway.metrics_address, 0.99)
         result["decide_p50_ms"] = decide_percentile(gateway.metrics_address, 0.5)
         result |= await measure_throughput(gateway, seconds)
+        order = order_for("a red circle").SerializeToString()
+        result["bare_relay_rps_per_core"] = await measure_relay(workers[0].address, order, 2400, 48)
         return result
     finally:
         for process in processes:

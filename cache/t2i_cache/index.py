@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
+FREE_PENALTY = -4.0  # added to the cosine of a free row, so that it ranks below every live one
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class PromptIndex:
 
     def __init__(self, dimension: int) -> None:
         self._rows: Vector = np.zeros((64, dimension), np.float32)
+        self._penalty: Vector = np.full(64, FREE_PENALTY, np.float32)
         self._ids: list[str | None] = [None] * 64
         self._row_of: dict[str, int] = {}
         self._free = list(range(63, -1, -1))
@@ -45,12 +47,14 @@ class PromptIndex:
             self._row_of[entry_id] = row
             self._ids[row] = entry_id
         self._rows[row] = unit
+        self._penalty[row] = 0.0
 
     def remove(self, entry_id: str) -> None:
         """Forget an entry; missing is fine."""
         row = self._row_of.pop(entry_id, None)
         if row is not None:
             self._rows[row] = 0.0
+            self._penalty[row] = FREE_PENALTY
             self._ids[row] = None
             self._free.append(row)
 
@@ -58,12 +62,12 @@ class PromptIndex:
         """Up to `count` entries, most similar first."""
         if not self._row_of:
             return []
-        similarity = self._rows @ self._unit(embedding)
-        taken = min(count + len(self._free), len(similarity))  # freed rows score 0 and may sit among the best
+        similarity = self._rows @ self._unit(embedding) + self._penalty
+        taken = min(count, len(self._row_of))
         best = np.argpartition(-similarity, taken - 1)[:taken]
         best = best[np.argsort(-similarity[best], kind="stable")]
         found = [(self._ids[row], float(similarity[row])) for row in best.tolist()]
-        return [Match(name, min(1.0, value)) for name, value in found if name is not None][:count]
+        return [Match(name, min(1.0, value)) for name, value in found if name is not None]
 
     def _unit(self, embedding: Vector) -> Vector:
         vector = np.asarray(embedding, np.float32)
@@ -78,6 +82,7 @@ class PromptIndex:
         if not self._free:
             size = len(self._ids)
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+            self._penalty = np.concatenate([self._penalty, np.full(size, FREE_PENALTY, np.float32)])
             self._ids.extend([None] * size)
             self._free = list(range(2 * size - 1, size - 1, -1))
         return self._free.pop()

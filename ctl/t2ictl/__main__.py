@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,18 +11,32 @@ import typer
 from rich.console import Console
 
 from t2i_protos.v1 import gateway_pb2
-from t2ictl import commands_demo, commands_local, commands_profile, commands_request
+from t2ictl import (
+    commands_cluster,
+    commands_demo,
+    commands_local,
+    commands_plan,
+    commands_profile,
+    commands_request,
+    commands_simulate,
+)
+from t2ictl.cluster import PoolName
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
 
 app = typer.Typer(no_args_is_help=True, help="Run and ask a t2i-serving pool.", pretty_exceptions_enable=False)
 local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 app.add_typer(local_app, name="local")
+cluster_app = typer.Typer(no_args_is_help=True, help="Pools of a Kubernetes cluster, by your kubeconfig.")
+app.add_typer(cluster_app, name="cluster")
 console = Console()
 
 DEFAULT_POOL = Path("examples/pool-scenes.yaml")
 Address = Annotated[str, typer.Option(envvar="T2I_ADDRESS", help="gateway address")]
 Tenant = Annotated[str, typer.Option(help="tenant name, for gateways in local mode")]
+ClusterPool = Annotated[
+    str, typer.Option("--pool", "-p", help="NAMESPACE/NAME of a pool in the cluster, not --address")
+]
 PoolFile = Annotated[Path, typer.Option("--pool", "-p", help="T2IServingPool file")]
 Limit = Annotated[float, typer.Option("--timeout-s", help="give up after this many seconds")]
 
@@ -42,11 +56,28 @@ def local_up(
     _run(commands_local.run_local(console, options))
 
 
+@cluster_app.command("pools")
+def cluster_pools(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="only this one; default: all")] = "",
+) -> None:
+    """List pools, and in words what is wrong with them."""
+    _run(commands_cluster.show_pools(console, namespace))
+
+
+@cluster_app.command("plan")
+def cluster_plan(
+    pool: str, namespace: Annotated[str, typer.Option("--namespace", "-n", help="of the pool")] = "default"
+) -> None:
+    """Why this mix: the traffic a pool's plan was made for, workers by level, prompts by level."""
+    _run(commands_cluster.show_plan(console, PoolName(namespace, pool)))
+
+
 @app.command()
 def generate(
     prompt: str,
     output: Annotated[Path, typer.Option("--output", "-o", help="image file: .png, .jpg or .webp")] = Path("out.png"),
     address: Address = DEFAULT_LISTEN,
+    pool: ClusterPool = "",
     tenant: Tenant = "",
     negative_prompt: str = "",
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -70,13 +101,14 @@ def generate(
         guidance_scale=guidance_scale,
         request_id=request_id,
     )
-    _run(commands_request.generate(console, address, tenant, request, output, timeout_s))
+    _run(commands_request.generate(console, (address, pool, tenant), request, output, timeout_s))
 
 
 @app.command()
 def explain(
     prompt: str,
     address: Address = DEFAULT_LISTEN,
+    pool: ClusterPool = "",
     tenant: Tenant = "",
     exact: bool = False,
     min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
@@ -84,7 +116,7 @@ def explain(
 ) -> None:
     """Say what would happen to a prompt now, and why, without drawing it."""
     request = gateway_pb2.GenerateRequest(prompt=prompt, exact=exact, min_quality_percent=min_quality_percent)
-    _run(commands_request.explain(console, address, tenant, request, timeout_s))
+    _run(commands_request.explain(console, (address, pool, tenant), request, timeout_s))
 
 
 @app.command()
@@ -98,10 +130,20 @@ def profile(
     embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
     cached: Annotated[int, typer.Option(min=8, help="prompts whose latents are kept")] = 200,
     asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
+    seeds: Annotated[int, typer.Option(min=1, help="images a prompt and level; more = less noise")] = 1,
     seed: int = 1,
+    from_samples: Annotated[
+        Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
+    ] = None,
 ) -> None:
-    """Measure service times and quality loss by level and similarity on running workers."""
-    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seed)
+    """Measure service times and quality loss by level, similarity and prompt on running workers.
+
+    Beside the profile lies OUT.samples.jsonl with every measured prompt in clear: keep it as you keep your prompts.
+    """
+    if from_samples is not None:
+        _run(commands_profile.refit_profile(console, from_samples, out))
+        return
+    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed)
     _run(commands_profile.run_profile(console, plan, out))
 
 
@@ -114,6 +156,64 @@ def demo(
 ) -> None:
     """Send captions with repetition and similarity through a local pool; score and show the images."""
     _run(commands_demo.run_demo(console, pool, out, captions, seed))
+
+
+@app.command()
+def simulate(
+    arrivals: Annotated[Path, typer.Option(help="one time in ms a line")],
+    pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
+    prompts: Annotated[
+        Path | None, typer.Option(help="one prompt a line, in order, cycled; default: similarities are drawn")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="NAME[,NAME...] or all")] = "prompt-aware",
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")] = None,
+    speedup: Annotated[float, typer.Option(min=0.001, help="how many times faster requests arrive")] = 1.0,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="embedder folder; default: the model's or a sentence encoder")
+    ] = None,
+    fresh_cycles: Annotated[
+        bool, typer.Option(help="a prompt that comes again by cycling finds others, not itself")
+    ] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="WORKER@FROM-UNTIL dies, ...xN steps N times slower; seconds")
+    ] = None,
+    seed: int = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
+    plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
+) -> None:
+    """Say what quality, p99 and violations a pool would have under a trace, by running the real decisions over it."""
+    options = commands_simulate.SimulateOptions(
+        pool, arrivals, prompts, policy, workers, speedup, profile, embedder, fresh_cycles, fault or [], seed,
+        json_out, plot_out,
+    )  # fmt: skip
+    _try(lambda: commands_simulate.run_simulate(console, options))
+
+
+@app.command()
+def plan(
+    pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
+    demand: Annotated[float | None, typer.Option(min=0, help="images/s; classes as in the lineage's histogram")] = None,
+    rates: Annotated[
+        str, typer.Option(help="CLASS=RPS[,...] instead; a class is a lower edge of similarity, or none")
+    ] = "",
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")] = None,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
+) -> None:
+    """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
+    options = commands_plan.PlanOptions(pool, demand, rates, workers, profile)
+    _try(lambda: commands_plan.run_plan(console, options))
+
+
+def _try(work: Callable[[], None]) -> None:
+    """Run a command that needs no event loop."""
+    try:
+        work()
+    except CtlError as error:
+        console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

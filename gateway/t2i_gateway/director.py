@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
@@ -25,6 +25,7 @@ from t2i_gateway.similar import Shelf, SimilarPrompts
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.admission import Admitted, Refused, decide_admission
 from t2i_policy.deciding import Arrival, Decided, Rules
+from t2i_policy.features import read_prompt
 from t2i_policy.levels import Level
 from t2i_policy.outlook import LevelOutlook, outlook
 from t2i_policy.pool import PoolSpec
@@ -142,7 +143,8 @@ class Director:
         shelf = parts.similar.shelf(asked, tenant, parts.workers.description)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
-        near = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
+        found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
+        near = replace(found, prompt=read_prompt(asked.prompt))
         arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
         decided = parts.planning.policy.serve(
             parts.rules, parts.planning.course, arrival, parts.dispatcher.view(tenant)
@@ -307,4 +309,5 @@ class Director:
             estimated_ms=1e3 * estimate_s(self._parts.dispatcher.view(), entry.level),
             eligible=entry.eligible,
             reason=entry.reason,
+            explanation=entry.explanation,
         )

@@ -78,8 +78,8 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
 
 def _make_parts(settings: Settings, pool: Pool, profile: LevelProfile, metrics: GatewayMetrics) -> Parts:
     spec, policy = pool.spec, PromptAware()
-    slo_s, max_loss = spec.slo.latency_milliseconds / 1e3, 1 - spec.slo.min_quality_percent / 100
-    rules = build_rules(spec.ladder, profile, slo_s, max_loss)
+    slo = spec.slo
+    rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     alone = spec.gateway.replicas == 1
     workers = WorkerPool(settings.workers, alone, profile.model_digest, metrics.count_ejection)
     store = open_store(settings.store)

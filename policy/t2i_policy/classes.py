@@ -1,13 +1,15 @@
 """Prompt classes: prompts that lose alike, the rows of the plan.
 
 A class is a band of similarity to the nearest cached prompt, as the profile measured it (the paper's wanted levels are
-the special case of one band a level). A band's losses are the profile's bounds; a loss within the tolerance counts as
-none, as the paper's D(i, j) = 0 for j <= i; what exceeds the pool's floor is not allowed at all. Two more classes:
-`none` has no neighbour and so only short schedules; `exact` may not bend (asked for exact, or a schedule of its own).
+the special case of one band a level). A band's losses are the profile's bounds at its middle; a loss within the
+tolerance counts as none, as the paper's D(i, j) = 0 for j <= i; what exceeds the pool's floor is not allowed at all.
+Two more classes: `none` has no neighbour and so only short schedules; `exact` may not bend (asked for exact, or a
+schedule of its own).
 """
 
 import bisect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from t2i_policy.levels import Ladder, Level
@@ -53,10 +55,22 @@ def build_classes(
     """The classes of a pool: `max_loss` is its floor as a fraction."""
     skips = {level for level in ladder.levels if level.needs_latent}
     edges = tuple(sorted({band.similarity_min for band in profile.losses if band.level in skips}))
-    rows = {band_name(edge): _losses(ladder, profile, edge, max_loss, tolerance) for edge in edges}
+    rows = {
+        name: _losses(ladder, profile, similarity, max_loss, tolerance)
+        for name, similarity in class_similarities(profile, edges).items()
+    }
     rows[NO_NEIGHBOUR] = _losses(ladder, profile, None, max_loss, tolerance)
     rows[MUST_BE_EXACT] = {ladder.exact: 0.0}
     return ClassTable(edges, rows)
+
+
+def class_similarities(profile: LevelProfile, edges: Sequence[float]) -> dict[str, float]:
+    """The similarity that stands for each band: the middle of the part of it that a predictor was trained on."""
+    trained_from = -1.0 if profile.predictor is None else profile.predictor.lowest_similarity
+    return {
+        band_name(low): (max(low, min(trained_from, high)) + high) / 2
+        for low, high in itertools.pairwise((*edges, 1.0))
+    }
 
 
 def _losses(

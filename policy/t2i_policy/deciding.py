@@ -14,7 +14,15 @@ from t2i_policy.plan import Plan
 from t2i_policy.profile import LevelProfile
 from t2i_policy.serving import Served, ServedReason, Situation, choose_served_level, pressure
 from t2i_policy.views import PoolView, best_finish_s
-from t2i_policy.wanted import Limits, Neighbourhood, Option, Wanted, choose_wanted_level, eligible_options
+from t2i_policy.wanted import (
+    HARMLESS_LOSS,
+    Limits,
+    Neighbourhood,
+    Option,
+    Wanted,
+    choose_wanted_level,
+    eligible_options,
+)
 
 #: Shift map by class: (level, cumulative share), most steps first. Shares end at 1.
 ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
@@ -22,7 +30,12 @@ ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was decided for one request, and from what."""
+    """What was decided for one request, and from what.
+
+    `extra_steps` run before the served level's own and leave no image (a cascade's light run). `sent_to` is for
+    policies whose workers run one level each: the level whose workers take it, where a hole in the cache makes the
+    served level another.
+    """
 
     near: Neighbourhood
     options: tuple[Option, ...]
@@ -30,6 +43,13 @@ class Decided:
     wanted: Wanted
     served: Served
     pressed: float
+    extra_steps: int = 0
+    sent_to: Level | None = None
+
+    @property
+    def place_level(self) -> Level:
+        """What `ServingPolicy.place` is asked for."""
+        return self.sent_to or self.served.level
 
     @property
     def reason(self) -> str:
@@ -54,33 +74,43 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes."""
+    """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes.
+
+    `tolerance` is the loss that counts as none.
+    """
 
     ladder: Ladder
     profile: LevelProfile
     slo_s: float
     classes: ClassTable
+    tolerance: float = HARMLESS_LOSS
 
     def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows) -> Decided:
         """See the module. `shift` empty = no plan."""
         limits, near = arrival.limits, arrival.near
-        options = eligible_options(self.ladder, self.profile, near, limits)
-        wanted = choose_wanted_level(self.ladder, options, near, limits)
-        prompt_class = self.classes.classify(near, limits)
+        options, wanted, prompt_class = self.judge(near, limits)
         planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
         exact_s = best_finish_s(pool.ready, self.ladder.base_steps)
         pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
         served = choose_served_level(wanted, options, pool, limits, Situation(arrival.left_s, pressed, planned))
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
+    def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], Wanted, str]:
+        """What depends on the prompt alone, not on the pool: its options, its wanted level, its class."""
+        options = eligible_options(self.ladder, self.profile, near, limits)
+        wanted = choose_wanted_level(self.ladder, options, near, limits, self.tolerance)
+        return options, wanted, self.classes.classify(near, limits)
+
     def label(self, level: Level) -> str:
         """The level's short name."""
         return level.label(self.ladder.base_steps)
 
 
-def build_rules(ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float) -> Rules:
-    """The rules of a pool; `max_loss` is its floor as a fraction."""
-    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss))
+def build_rules(
+    ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float, tolerance: float = HARMLESS_LOSS
+) -> Rules:
+    """The rules of a pool; `max_loss` is its floor and `tolerance` the loss that counts as none, as fractions."""
+    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss, tolerance), tolerance)
 
 
 def shift_rows(plan: Plan | None) -> ShiftRows:

@@ -19,6 +19,7 @@ SLOW_FACTOR = 3.0
 STRIKES = 3
 FIRST_PAUSE_S = 2.0
 MAX_PAUSE_S = 60.0
+MAX_DOUBLINGS = 16  # far past MAX_PAUSE_S; a worker that is ejected for weeks must not overflow
 MIN_STEP_S = 0.05  # steps are judged as if they took at least this: what comes over a network comes in clumps
 MIN_SILENCE_S = 1.0  # below this, silence is the network's and the event loop's jitter
 MAX_EJECTED_FRACTION = 0.5
@@ -77,7 +78,7 @@ def after_silence(health: WorkerHealth, silent_s: float, expected_s: float, now_
 
 
 def _ejected(health: WorkerHealth, reason: EjectedReason, now_s: float) -> WorkerHealth:
-    pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**health.ejections)
+    pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(health.ejections, MAX_DOUBLINGS))
     return WorkerHealth(0, health.ejections + 1, now_s + pause_s, reason)
 
 

@@ -3,7 +3,7 @@
 Follows the same rules as `wanted.eligible_options` and must never disagree with it (a test holds them together).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from t2i_policy.levels import Ladder, Level
@@ -26,11 +26,15 @@ class IneligibleReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LevelOutlook:
-    """One level: the bound on its loss (fraction of exact; None = unknown) and whether and why it is ineligible."""
+    """One level: the bound on its loss (fraction of exact; None = unknown) and whether and why it is ineligible.
+
+    `explanation` says what the loss is made of.
+    """
 
     level: Level
     expected_loss: float | None
     reason: IneligibleReason
+    explanation: str = ""
 
     @property
     def eligible(self) -> bool:
@@ -44,19 +48,16 @@ def outlook(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: 
     if limits.fixed_steps is None:
         return tuple(entries)
     fixed = Level(0, limits.fixed_steps)
-    others = [
-        LevelOutlook(entry.level, entry.expected_loss, IneligibleReason.SCHEDULE_REQUESTED)
-        for entry in entries
-        if entry.level != fixed
-    ]
+    others = [replace(entry, reason=IneligibleReason.SCHEDULE_REQUESTED) for entry in entries if entry.level != fixed]
     return (LevelOutlook(fixed, 0.0, IneligibleReason.NONE), *others)
 
 
 def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> LevelOutlook:
     if level == ladder.exact:
         return LevelOutlook(level, 0.0, IneligibleReason.NONE)
-    loss = profile.expected_loss(level, near.similarity, BOUND_Z)
-    return LevelOutlook(level, loss, _why_not(level, loss, near, limits))
+    loss = profile.expected_loss(level, near.similarity, BOUND_Z, near.prompt)
+    explanation = profile.explain(level, near.similarity, near.prompt)
+    return LevelOutlook(level, loss, _why_not(level, loss, near, limits), explanation)
 
 
 def _why_not(level: Level, loss: float | None, near: Neighbourhood, limits: Limits) -> IneligibleReason:

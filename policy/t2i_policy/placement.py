@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.levels import Level
-from t2i_policy.profile import step_time
 from t2i_policy.views import WorkerView
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
@@ -40,22 +39,54 @@ def choose_worker(
     workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
 ) -> Placement | None:
     """See the module; None = no worker has a free slot now: stay queued."""
-    free = [worker for worker in workers if worker.free_slots and worker.name not in excluded]
+    free = [worker for worker in workers if worker.free_slots]
+    if excluded:
+        free = [worker for worker in free if worker.name not in excluded]
     if not free:
         return None
     steps = level.steps_run
     if occupancy >= FILL_FROM_OCCUPANCY:
-        in_time = [w for w in free if steps * w.join_step_s + w.fixed_s <= left_s and _gains_by_batching(w)]
-        if in_time:
-            fullest = min(in_time, key=lambda w: (w.free_slots, w.level != level, w.finish_s(steps), w.name))
+        fullest = _fullest(free, level, left_s)
+        if fullest is not None:
             return Placement(fullest.name, PlacementReason.FILL_BATCH, fullest.finish_s(steps))
-    soonest_s = min(steps * w.join_step_s + w.fixed_s for w in free)
-    equal = [w for w in free if steps * w.join_step_s + w.fixed_s <= soonest_s]
-    first = min(equal, key=lambda w: (w.level != level, w.in_flight, w.name))
+    first = _soonest(free, level)
     return Placement(first.name, PlacementReason.EARLIEST_FINISH, first.finish_s(steps))
 
 
-def _gains_by_batching(worker: WorkerView) -> bool:
-    alone = step_time(worker.step_s, 1)
-    together = step_time(worker.step_s, worker.batch_cap) / worker.batch_cap
-    return alone >= MIN_BATCH_GAIN * together
+def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerView | None:
+    """The fullest batch that gains by filling and meets the deadline; then its level, the earlier image, the name.
+
+    One pass that builds keys only for those in question: this runs over the whole pool for every request.
+    """
+    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
+    best: WorkerView | None = None
+    least: tuple[int, bool, float, str] | None = None
+    for worker in free:
+        if least is not None and worker.free_slots > least[0]:
+            continue
+        finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
+        if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
+            key = (worker.free_slots, id(worker.level) in elsewhere, finish_s, worker.name)
+            if least is None or key < least:
+                best, least = worker, key
+    return best
+
+
+def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
+    """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
+    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
+    best: WorkerView = free[0]
+    least: tuple[float, bool, int, str] | None = None
+    for worker in free:
+        finish_s = steps * worker.join_step_s + worker.fixed_s
+        if least is None or finish_s <= least[0]:
+            key = (finish_s, id(worker.level) in elsewhere, worker.running + worker.waiting, worker.name)
+            if least is None or key < least:
+                best, least = worker, key
+    return best
+
+
+def _assigned_elsewhere(workers: Sequence[WorkerView], level: Level) -> frozenset[int]:
+    """Identities of the assigned levels that are not `level`: a pool has few, so each is compared only once."""
+    assigned = {id(worker.level): worker.level for worker in workers}
+    return frozenset(one for one, at in assigned.items() if at != level)

@@ -12,16 +12,15 @@ i are prompt classes (bands of similarity, or the paper's wanted levels), j leve
 loss, mu what one worker of a group makes within the SLO. A pair without D is not allowed: the latent is not there, or
 the loss is above the floor. Shedding costs more than any loss, so the most is served first and best second; what is
 shed is told. x row-normalised is the shift map. A plan always comes back: past the time limit the best found, and if
-there is none, the greedy one.
+there is none, the greedy one. `program` solves it, and says how exactly in large pools.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import highspy
-
 from t2i_policy.levels import Level
+from t2i_policy.program import Pair, Place, Program, Solution, solve
 
 SHED_LOSS = 10.0  # above any loss, which is at most 1
 TIE_COST = 1e-5  # a step: between levels that lose alike, fewer steps
@@ -61,6 +60,7 @@ class Method(StrEnum):
     """How it was found."""
 
     EXACT = "Exact"
+    NEAR = "Near"  # a large pool's: within a hundredth of a percent of quality, see `program`
     TIME_LIMIT = "TimeLimit"  # the best found in time
     GREEDY = "Greedy"
 
@@ -138,51 +138,47 @@ def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> N
 def _solve(
     groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan | None
 ) -> _Found | None:
-    """The program; None if the solver found nothing in time."""
-    model = _solver(rules.time_limit_s)
-    counts = {
-        (group.name, level): model.addIntegral(0, group.num_workers, obj=SPARE_COST * rank)
-        for group in groups
-        for rank, level in enumerate(sorted(group.rates_rps, key=lambda level: -level.steps_run))
-    }
-    flows = {
-        (one.name, level): model.addVariable(0, obj=loss + TIE_COST * level.steps_run)
-        for one in classes
-        for level, loss in sorted(one.losses.items())
-    }
-    for group in groups:
-        if group.rates_rps:
-            model.addConstr(sum(counts[group.name, level] for level in group.rates_rps) == group.num_workers)
-    for one in classes:
-        shed = model.addVariable(0, obj=SHED_LOSS)
-        model.addConstr(sum((flows[one.name, at] for at in one.losses), shed) == one.rate_rps * rules.over_provision)
-    for level in sorted({at for _, at in flows}):
-        capacity = [group.rates_rps[level] * counts[group.name, level] for group in groups if level in group.rates_rps]
-        used = sum(flow for (_, at), flow in flows.items() if at == level)
-        model.addConstr(used - sum(capacity) <= 0)
-    if before is not None and rules.move_cost > 0:
-        for place, count in counts.items():
-            moved = model.addVariable(0, obj=rules.move_cost)
-            model.addConstr(count - moved <= before.workers.get(place, 0))
-    model.minimize()
-    info = model.getInfo()
-    if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+    """The program in arrays, solved, and named again; None if the solver found nothing in time."""
+    spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
+    lanes = [(one, level) for one in classes for level in sorted(one.losses)]
+    level_at = {level: position for position, level in enumerate(sorted({at for _, at in (*spots, *lanes)}))}
+    group_at = {group.name: position for position, group in enumerate(groups)}
+    class_at = {one.name: position for position, one in enumerate(classes)}
+    stood: Mapping[tuple[str, Level], int] = before.workers if before is not None else {}
+    program = Program(
+        num_workers=[group.num_workers if group.rates_rps else 0 for group in groups],
+        demands_rps=[one.rate_rps * rules.over_provision for one in classes],
+        places=[
+            Place(
+                group_at[group.name],
+                level_at[level],
+                group.rates_rps[level],
+                SPARE_COST * sum(other.steps_run > level.steps_run for other in group.rates_rps),
+                stood.get((group.name, level), 0),
+            )
+            for group, level in spots
+        ],
+        pairs=[
+            Pair(class_at[one.name], level_at[level], one.losses[level] + TIE_COST * level.steps_run)
+            for one, level in lanes
+        ],
+        shed_cost=SHED_LOSS,
+        move_cost=rules.move_cost if before is not None else 0.0,
+    )
+    solution = solve(program, rules.time_limit_s)
+    if solution is None:
         return None
-    optimal = model.getModelStatus() == highspy.HighsModelStatus.kOptimal
     return _Found(
-        {place: round(float(model.val(variable))) for place, variable in counts.items()},
-        {place: float(model.val(variable)) for place, variable in flows.items()},
-        Method.EXACT if optimal else Method.TIME_LIMIT,
+        {(group.name, level): count for (group, level), count in zip(spots, solution.counts, strict=True)},
+        {(one.name, level): flow for (one, level), flow in zip(lanes, solution.flows_rps, strict=True)},
+        _method(solution),
     )
 
 
-def _solver(time_limit_s: float) -> highspy.Highs:
-    """One thread and one seed: the same demand gives the same plan."""
-    model = highspy.Highs()
-    model.silent()
-    for name, value in (("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0), ("time_limit", time_limit_s)):
-        model.setOptionValue(name, value)
-    return model
+def _method(solution: Solution) -> Method:
+    if not solution.in_time:
+        return Method.TIME_LIMIT
+    return Method.NEAR if solution.near else Method.EXACT
 
 
 def _greedy(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules) -> _Found:

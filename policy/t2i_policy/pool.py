@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from t2i_policy.levels import Ladder, Level, build_ladder
@@ -30,17 +30,10 @@ class PoolError(ValueError):
     """The pool document is not valid; the message names each field and what it should be."""
 
 
-def _whole(value: object) -> object:
-    """As for the API server, 5.0 is 5, but "5" and true are mistakes."""
-    if isinstance(value, bool | str):
-        raise ValueError("must be a whole number, without quotes")
-    return value
-
-
-WHOLE = BeforeValidator(_whole)
-Steps = Annotated[int, Field(ge=1, le=1000), WHOLE]
-SkippedSteps = Annotated[int, Field(ge=0, le=999), WHOLE]
-Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8), WHOLE]
+# strict: as for the API server, "5", true and 5.0 are no whole numbers
+Steps = Annotated[int, Field(ge=1, le=1000, strict=True)]
+SkippedSteps = Annotated[int, Field(ge=0, le=999, strict=True)]
+Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8, strict=True)]
 PoolName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 Address = Annotated[str, Field(max_length=2048)]
@@ -73,7 +66,7 @@ class ModelPart(_Part):
     """Where the weights are: builtin://scenes, hf://ORG/NAME, file:///PATH or pvc://CLAIM/PATH."""
     num_inference_steps: Steps = 50
     """Denoising steps of the full schedule: what an exact image takes."""
-    guidance_scale_percent: Annotated[int, Field(ge=0, le=3000), WHOLE] = 700
+    guidance_scale_percent: Annotated[int, Field(ge=0, le=3000, strict=True)] = 700
     """Classifier-free guidance scale in percent: 700 is 7.0, 100 is off."""
     width: Pixels = 1024
     """Width of every image in pixels, a multiple of 8."""
@@ -109,10 +102,12 @@ class WorkerGroupPart(_Part):
 
     name: GroupName
     """Name of the group, unique in the pool. Workers are called POOL-GROUP-NUMBER."""
-    workers: Annotated[int, Field(ge=1, le=1024), WHOLE]
+    workers: Annotated[int, Field(ge=1, le=1024, strict=True)]
     """How many workers run, always: one device each. The pool bends quality, it does not scale."""
     engine: Literal["diffusion", "simulated"] = "diffusion"
     """What runs: the model, or a simulation of its timing for tests of scale. Immutable: add another group instead."""
+    profile: Annotated[str, Field(max_length=512, pattern=r"^$|^(builtin|file)://.+")] = ""
+    """Measurements of this device: empty for the model's own, builtin://NAME, or file://PATH beside the pool file."""
     template: dict[str, Any] = Field(default_factory=dict, json_schema_extra={"default": {}})
     """Overrides of the workers' pod template: resources, nodeSelector, tolerations, volumes. Local mode ignores it."""
 
@@ -127,10 +122,27 @@ class ProfileRef(_Part):
 class SloPart(_Part):
     """The pool's targets."""
 
-    latency_milliseconds: Annotated[int, Field(ge=1, le=3_600_000), WHOLE] = 20_000
+    latency_milliseconds: Annotated[int, Field(ge=1, le=3_600_000, strict=True)] = 20_000
     """Time within which an image should be there, from request to last byte."""
-    min_quality_percent: Annotated[int, Field(ge=0, le=100), WHOLE] = 90
+    min_quality_percent: Annotated[int, Field(ge=0, le=100, strict=True)] = 90
     """How far quality may bend under load, in percent of an exact image's; 100 never bends."""
+    harmless_loss_percent: Annotated[int, Field(ge=0, le=100, strict=True)] = 1
+    """What counts as no loss: levels within it are served even at rest, for fewer steps. 0 bends under load only."""
+
+    @property
+    def latency_s(self) -> float:
+        """The latency target in seconds."""
+        return self.latency_milliseconds / 1e3
+
+    @property
+    def max_loss(self) -> float:
+        """The floor as a fraction that may be lost."""
+        return 1 - self.min_quality_percent / 100
+
+    @property
+    def harmless_loss(self) -> float:
+        """What counts as no loss, as a fraction."""
+        return self.harmless_loss_percent / 100
 
 
 class CachePart(_Part):
@@ -141,9 +153,9 @@ class CachePart(_Part):
     a bare Off is false in YAML)."""
     store_url: Address = ""
     """Where latents are kept: redis://HOST:PORT, file:///PATH or memory://; empty is a directory of each worker."""
-    ttl_seconds: Annotated[int, Field(ge=1, le=315_360_000), WHOLE] = 86_400
+    ttl_seconds: Annotated[int, Field(ge=1, le=315_360_000, strict=True)] = 86_400
     """Age at which a latent is thrown away."""
-    capacity_mebibytes: Annotated[int, Field(ge=1, le=16_777_216), WHOLE] = 4096
+    capacity_mebibytes: Annotated[int, Field(ge=1, le=16_777_216, strict=True)] = 4096
     """Size of the store; beyond it the least useful latents go first."""
 
 
@@ -152,16 +164,16 @@ class TenantPart(_Part):
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
     """The tenant's name as its requests carry it."""
-    weight: Annotated[int, Field(ge=1, le=1000), WHOLE] = 1
+    weight: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     """Its share against the others' when the pool is full."""
 
 
 class GatewayPart(_Part):
     """The gateway: how many replicas run, how many requests may wait, and tenants that weigh more."""
 
-    replicas: Annotated[int, Field(ge=1, le=64), WHOLE] = 2
+    replicas: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
     """Gateways that run side by side."""
-    max_queued_requests: Annotated[int, Field(ge=0, le=100_000), WHOLE] = 256
+    max_queued_requests: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 256
     """Requests that may wait in one gateway; the next is refused at once, with a time to come back."""
     tenants: Annotated[tuple[TenantPart, ...], Field(max_length=256)] = ()
     """Tenants with another weight than 1."""
@@ -180,7 +192,7 @@ class GatewayPart(_Part):
 class MixWorkersPart(LevelPart):
     """So many workers at one of the pool's levels."""
 
-    workers: Annotated[int, Field(ge=0, le=65_536), WHOLE]
+    workers: Annotated[int, Field(ge=0, le=65_536, strict=True)]
     """Workers, of all groups, that stand at this level."""
 
 

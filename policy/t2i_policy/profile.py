@@ -7,6 +7,7 @@ Measured by `t2ictl profile` on one model and device, read by every decision. Tw
   (arXiv 2502.06798's degradation D_Q; reference formulation with bands as prompt classes).
 
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
+Where the profile has a learned `predictor` for a level, its promise stands in for the band's.
 """
 
 import json
@@ -14,7 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from t2i_policy.features import PromptFeatures
 from t2i_policy.levels import Level
+from t2i_policy.predictor import Predictor
+from t2i_policy.predictor_section import parse_predictor, render_predictor
 
 SCHEMA = "t2iserving.dev/profile/v1"
 
@@ -42,6 +46,13 @@ class BandLoss:
         """Upper bound of the mean loss, `z` standard errors above it, never below 0."""
         return max(0.0, self.mean_loss + z * self.standard_error)
 
+    def sentence(self) -> str:
+        """For people: `5.4% ± 3.8% in 22 prompts of similarity 0.90 to 0.95`."""
+        loss = f"{100 * self.mean_loss:.1f}% ± {100 * self.standard_error:.1f}% in {self.num_samples} prompts"
+        if not self.level.needs_latent:
+            return loss
+        return f"{loss} of similarity {self.similarity_min:.2f} to {min(1.0, self.similarity_max):.2f}"
+
 
 @dataclass(frozen=True, slots=True)
 class LevelProfile:
@@ -53,20 +64,40 @@ class LevelProfile:
     step_s: tuple[float, ...]
     fixed_s: float
     losses: tuple[BandLoss, ...]
+    predictor: Predictor | None = None
 
-    def expected_loss(self, level: Level, similarity: float | None, z: float = 1.0) -> float | None:
+    def expected_loss(
+        self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
+    ) -> float | None:
         """Bound on the loss of `level` at this similarity (None = no neighbour), or None if it was never measured.
 
-        0.0 for the exact level by definition.
+        0.0 for the exact level by definition. `prompt` refines it where a predictor was trained; None = an average one.
         """
         if level == Level(0, self.base_steps):
             return 0.0
+        learned = None if self.predictor is None else self.predictor.of(level)
+        if learned is not None:
+            told = learned.predict(similarity, prompt)
+            return None if told is None else told.bound(z)
+        band = self._band(level, similarity)
+        return None if band is None else band.loss_bound(z)
+
+    def explain(self, level: Level, similarity: float | None, prompt: PromptFeatures | None = None) -> str:
+        """Where `expected_loss` has its figure from, for people; "" for the exact level and where nothing is known."""
+        learned = None if self.predictor is None else self.predictor.of(level)
+        if learned is not None:
+            told = learned.predict(similarity, prompt)
+            return "" if told is None else told.sentence()
+        band = self._band(level, similarity)
+        return "" if band is None else band.sentence()
+
+    def _band(self, level: Level, similarity: float | None) -> BandLoss | None:
         if level.needs_latent and similarity is None:
             return None
         at = 0.0 if similarity is None else similarity
         for band in self.losses:
             if band.level == level and band.similarity_min <= at < band.similarity_max:
-                return band.loss_bound(z)
+                return band
         return None
 
     def service_s(self, level: Level, batch: int) -> float:
@@ -101,6 +132,7 @@ def parse_profile(text: str) -> LevelProfile:
             step_s=tuple(float(value) for value in document["stepSeconds"]),
             fixed_s=float(document["fixedSeconds"]),
             losses=tuple(_parse_band(item) for item in document["losses"]),
+            predictor=_parse_predictor(document.get("predictor")),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
@@ -108,7 +140,7 @@ def parse_profile(text: str) -> LevelProfile:
 
 def render_profile(profile: LevelProfile) -> str:
     """The JSON text of a profile; `parse_profile` reads it back equal."""
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "modelDigest": profile.model_digest,
         "device": profile.device,
@@ -128,7 +160,18 @@ def render_profile(profile: LevelProfile) -> str:
             for band in profile.losses
         ],
     }
+    if profile.predictor is not None:
+        document["predictor"] = render_predictor(profile.predictor)
     return json.dumps(document, indent=1) + "\n"
+
+
+def _parse_predictor(section: Mapping[str, Any] | None) -> Predictor | None:
+    if section is None:
+        return None
+    try:
+        return parse_predictor(section)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProfileError(f"predictor: {error}; train it with t2ictl profile, or leave it out") from error
 
 
 def _parse_band(item: Mapping[str, Any]) -> BandLoss:

@@ -5,6 +5,7 @@ A snapshot is built once a change and read by many decisions, so what they all a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from t2i_policy.levels import Level
 from t2i_policy.profile import step_time
@@ -33,6 +34,8 @@ class WorkerView:
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
+    steps_per_s: float = field(init=False, compare=False)  # denoising steps a second at its full batch
+    batch_gain: float = field(init=False, compare=False)  # images/s at its full batch over those at batch 1
 
     def __post_init__(self) -> None:
         in_flight = self.running + self.waiting
@@ -43,9 +46,12 @@ class WorkerView:
             # those waiting before us.
             ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, self.batch_cap)
             wait_s = ahead * step_time(self.step_s, self.batch_cap)
+        steps_per_s, batch_gain = _full_batch(self.step_s, self.batch_cap)
         object.__setattr__(self, "free_slots", free)
         object.__setattr__(self, "join_step_s", step_time(self.step_s, min(self.batch_cap, in_flight + 1)))
         object.__setattr__(self, "slot_wait_s", wait_s)
+        object.__setattr__(self, "steps_per_s", steps_per_s)
+        object.__setattr__(self, "batch_gain", batch_gain)
 
     @property
     def in_flight(self) -> int:
@@ -56,11 +62,6 @@ class WorkerView:
     def room(self) -> int:
         """Requests it would still accept, its own queue included."""
         return max(0, self.batch_cap + self.queue_cap - self.in_flight) if self.ready else 0
-
-    @property
-    def steps_per_s(self) -> float:
-        """Denoising steps a second at its full batch."""
-        return self.batch_cap / max(step_time(self.step_s, self.batch_cap), 1e-9)
 
     def finish_s(self, steps: int) -> float:
         """Expected seconds until a request of `steps` steps, sent now, has its image.
@@ -105,7 +106,7 @@ class PoolView:
         """Seconds the pool needs to work off every owed step, running, waiting and queued."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (sum(worker.steps_left for worker in self.ready) + self.queued_steps) / self.steps_per_s
+        return (sum([worker.steps_left for worker in self.ready]) + self.queued_steps) / self.steps_per_s
 
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""
@@ -116,5 +117,20 @@ class PoolView:
 
 
 def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
-    """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one."""
-    return min((worker.finish_s(steps) for worker in workers if worker.ready), default=float("inf"))
+    """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one.
+
+    `WorkerView.finish_s` written out: every decision runs this over the whole pool.
+    """
+    best_s = float("inf")
+    for worker in workers:
+        finish_s = steps * worker.join_step_s + worker.fixed_s + worker.slot_wait_s
+        if finish_s < best_s and worker.ready:
+            best_s = finish_s
+    return best_s
+
+
+@lru_cache(maxsize=256)
+def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float]:
+    """Steps a second at the full batch, and images/s there over those at batch 1; equal for all views of a worker."""
+    full_s = max(step_time(step_s, batch_cap), 1e-9)
+    return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s

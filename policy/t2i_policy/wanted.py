@@ -1,9 +1,9 @@
 """The wanted level: the cheapest level judged harmless for one prompt (the paper's Optimal-K Predictor).
 
-Decided from the similarity to the nearest cached prompt and the steps stored for it, read against the measured
-profile: a level is *harmless* when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within
-a tolerance. It must never name a level that the profile did not measure, whose latent is not stored, or that the
-request forbids.
+Decided from the similarity to the nearest cached prompt, the steps stored for it and the prompt's own features, read
+against the measured profile (its learned `predictor` if it has one, else its similarity bands): a level is *harmless*
+when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within a tolerance. It must never name
+a level that the profile did not measure, whose latent is not stored, or that the request forbids.
 
     wanted(s) = argmin steps_run(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
     s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from t2i_policy.features import PromptFeatures
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.profile import LevelProfile
 
@@ -46,10 +47,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour."""
+    """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour.
+
+    `prompt` holds the features of the new prompt; None = unknown, taken for an average one.
+    """
 
     similarity: float | None
     stored_steps: frozenset[int]
+    prompt: PromptFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ def _loss_if_allowed(level: Level, profile: LevelProfile, near: Neighbourhood, l
             return None
         if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
             return None
-    return profile.expected_loss(level, near.similarity, BOUND_Z)
+    return profile.expected_loss(level, near.similarity, BOUND_Z, near.prompt)
 
 
 def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
@@ -139,6 +144,9 @@ def similarity_thresholds(
 def _threshold(level: Level, profile: LevelProfile, tolerance: float) -> float | None:
     if level == Level(0, profile.base_steps):
         return -1.0
+    learned = None if profile.predictor is None else profile.predictor.of(level)
+    if learned is not None:
+        return learned.harmless_from(tolerance, BOUND_Z)
     threshold: float | None = None
     bands = sorted((b for b in profile.losses if b.level == level), key=lambda b: -b.similarity_min)
     for band in bands:

@@ -3,10 +3,14 @@
 Each case is a change of a valid pool. None of them reaches a controller: a bad pool is refused when it is written.
 """
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from pool_documents import REMOVED, Pools, changed, pool_document, refusal_by_us
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FULL = {"skippedSteps": 0, "workers": 4}
 
 
@@ -195,9 +199,22 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         ("spec.model.width", "multiple of 8"),
         "spec.model.width",
     ),
-    "a quoted number": ({"spec.gateway.replicas": "3"}, ("spec.gateway.replicas",), "must be a whole number"),
+    "a quoted number": (
+        {"spec.gateway.replicas": "3"},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
+    "a whole number with a fraction of 0": (
+        {"spec.gateway.replicas": 2.0},
+        ("spec.gateway.replicas", "must be written without a fraction: 5, not 5.0"),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
     "half a gateway": ({"spec.gateway.replicas": 1.5}, ("spec.gateway.replicas",), "spec.gateway.replicas"),
-    "a yes for a number": ({"spec.gateway.replicas": True}, ("spec.gateway.replicas",), "must be a whole number"),
+    "a yes for a number": (
+        {"spec.gateway.replicas": True},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
     "an unknown field": ({"spec.replicas": 3}, ('unknown field "spec.replicas"',), "spec.replicas"),
     "an unknown field in a group": (
         {"spec.workerGroups.0.replicas": 3},
@@ -211,6 +228,13 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     ),
     "an unknown field that is null": ({"spec.replicas": None}, ('unknown field "spec.replicas"',), "spec.replicas"),
 }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("pool*.yaml")), ids=lambda path: path.name)
+def test_examples_are_accepted(pools: Pools, path: Path) -> None:
+    """What runs on a laptop can be applied to a cluster as it is."""
+    answer = pools.try_create(yaml.safe_load(path.read_text()))
+    assert answer.ok, answer.message
 
 
 @pytest.mark.parametrize("case", ACCEPTED)

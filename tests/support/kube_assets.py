@@ -43,11 +43,29 @@ class Source:
     ldflags: str = "-s -w"
 
 
-def _version_flags() -> str:
-    """Charts and clients read the server's version; a plain build would answer v0.0.0."""
-    major, minor, _ = KUBERNETES.split(".")
-    names = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    return " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in names.items())
+def _set_at_link(names: dict[str, str]) -> str:
+    return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in names.items())])
+
+
+MAJOR, MINOR, _ = KUBERNETES.split(".")
+# Charts and clients read versions: a plain build of the server answers v0.0.0, one of helm templates for 1.20.
+KUBERNETES_FLAGS = _set_at_link(
+    {
+        "k8s.io/component-base/version.gitVersion": f"v{KUBERNETES}",
+        "k8s.io/component-base/version.gitMajor": MAJOR,
+        "k8s.io/component-base/version.gitMinor": MINOR,
+        "k8s.io/component-base/version.gitTreeState": "clean",
+    }
+)
+HELM_FLAGS = _set_at_link(
+    {
+        "helm.sh/helm/v3/internal/version.version": HELM,
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor": MAJOR,
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor": MINOR,
+        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor": MAJOR,
+        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor": MINOR,
+    }
+)
 
 
 SOURCES = (
@@ -56,9 +74,9 @@ SOURCES = (
         "k8s.io/kubernetes",
         f"v{KUBERNETES}",
         {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-apiserver", "kubectl", "kube-controller-manager")},
-        f"-s -w {_version_flags()}",
+        KUBERNETES_FLAGS,
     ),
-    Source("helm.sh/helm/v3", HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}),
+    Source("helm.sh/helm/v3", HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}, HELM_FLAGS),
 )
 
 

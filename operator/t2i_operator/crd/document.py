@@ -86,9 +86,20 @@ def pool_schema() -> Schema:
         node = _at(root, path)
         node["x-kubernetes-list-type"] = "map"
         node["x-kubernetes-list-map-keys"] = list(keys)
+    _refuse_fractions(root["properties"]["spec"])
     for path, rules in RULES.items():
         _at(root, path)["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
     return root
+
+
+def _refuse_fractions(node: Schema) -> None:
+    """By type alone the server stores 5.0 as it came, and rules about that field fail at the next change of another:
+    better refused when it is written."""
+    if node["type"] == "integer":
+        rule = Rule(f"self >= {node['minimum']}", "must be written without a fraction: 5, not 5.0")
+        node["x-kubernetes-validations"] = [_validation(rule)]
+    for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else ())):
+        _refuse_fractions(child)
 
 
 def _at(root: Schema, path: str) -> Schema:

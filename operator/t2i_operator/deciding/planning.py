@@ -90,11 +90,11 @@ def _fixed(spec: PoolSpec, scene: _Scene, now: Now) -> PlanDocument:
 
 def _planned(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument | None:
     spec, before = wanted.spec, scene.before
-    slo_s = spec.slo.latency_milliseconds / 1e3
+    slo_s = spec.slo.latency_s
     groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), slo_s)
     if not groups:
         return before  # nobody to plan with
-    classes = build_classes(spec.ladder, wanted.profile, 1 - spec.slo.min_quality_percent / 100)
+    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
     changed = before is None or before.fixed or seen.generation != seen.status.get("observedGeneration")
     planning = _planning(before, changed)
     quiet_rps = max(QUIET_RPS, QUIET_FRACTION * _exact_rps(spec, groups))

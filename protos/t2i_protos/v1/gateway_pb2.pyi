@@ -316,11 +316,14 @@ class LevelOutlook(_message.Message):
     ESTIMATED_MS_FIELD_NUMBER: _builtins.int
     ELIGIBLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     expected_quality_percent: _builtins.float
     estimated_ms: _builtins.float
     eligible: _builtins.bool
     reason: _builtins.str
     """Why it is not eligible; empty if it is."""
+    explanation: _builtins.str
+    """What the expected loss is made of, such as "7.0% ± 3.0% = similarity 5.0% ± 2.0%, words +2.0% ± 1.0%". For people."""
     @_builtins.property
     def level(self) -> _level_pb2.Level: ...
     def __init__(
@@ -331,10 +334,11 @@ class LevelOutlook(_message.Message):
         estimated_ms: _builtins.float = ...,
         eligible: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        explanation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible", b"eligible", "estimated_ms", b"estimated_ms", "expected_quality_percent", b"expected_quality_percent", "level", b"level", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible", b"eligible", "estimated_ms", b"estimated_ms", "expected_quality_percent", b"expected_quality_percent", "explanation", b"explanation", "level", b"level", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,200 @@
+"""How precise the learned predictor is: `make bench-predictor` -> build/bench/predictor.json, results/predictor.md.
+
+Bands, predictor and NIRVANA's thresholds are fitted to (or fixed for) one set of captions and judged by another, of
+another seed: other kept prompts, other asked prompts, several seeds each. Also: what each feature adds, whether bounds
+hold along the similarity, and how many measured prompts it takes. Drawn prompts are kept in build/predictor and reused.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from machine import write_result
+from predictor_page import render
+from predictor_samples import load_or_draw
+from t2i_policy.features import FEATURES
+from t2i_policy.levels import Level
+from t2i_policy.profile import LevelProfile
+from t2ictl.precision import Precision, held_out, profile_of
+from t2ictl.sample_file import Measurement, PromptScores
+from t2ictl.training import Table, predict_unseen, to_table
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = 5  # equal parts of the judged prompts, by similarity
+SIZES = (120, 240, 480)
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Judged prompts of one level and similarity part: promised by each rule, and measured."""
+
+    level: str
+    similarity: float
+    prompts: int
+    bands: float
+    predictor: float
+    measured: float
+    standard_error: float
+
+
+def words_of(text: str) -> set[str]:
+    """Distinct lower-case words."""
+    return set(text.lower().replace(",", " ").split())
+
+
+def shared_words(prompts: Sequence[PromptScores]) -> Array:
+    """What a sketch of the neighbour's words could tell: share of the new words that it lacks, and of its own left."""
+    rows = []
+    for one in prompts:
+        mine, near = words_of(one.prompt), words_of(one.nearest)
+        rows.append((len(mine - near) / len(mine), len(near - mine) / len(near), len(mine & near) / len(mine | near)))
+    return np.array(rows)
+
+
+def explained(table: Table, level: Level, chosen: Sequence[int]) -> float:
+    """Share of the losses' variance explained on unseen prompts (R²)."""
+    losses = table.losses[level]
+    unseen = predict_unseen(table, level, chosen)
+    return float(1 - ((losses - unseen) ** 2).mean() / losses.var())
+
+
+def ablate(train: Measurement) -> dict[str, dict[str, float]]:
+    """Explained variance by level, features added one at a time; and without similarity."""
+    table, base = to_table(train.prompts), train.facts.base_steps
+    flat = replace(table, similarity=np.zeros_like(table.similarity))
+    wide = replace(table, features=shared_words(train.prompts))
+    rows: dict[str, tuple[Table, tuple[int, ...]]] = {"nothing": (flat, ()), "similarity": (table, ())}
+    rows |= {f"+ {name}": (table, (at,)) for at, name in enumerate(FEATURES)}
+    rows |= {"+ all prompt features": (table, tuple(range(len(FEATURES)))), "+ words shared with it": (wide, (0, 1, 2))}
+    return {
+        name: {level.label(base): explained(with_table, level, chosen) for level in train.levels}
+        for name, (with_table, chosen) in rows.items()
+    }
+
+
+def told(profile: LevelProfile, level: Level, similarities: Array, z: float) -> Array:
+    """Expected losses of a level with `z` margins on top; nan where the profile says nothing."""
+    values = [profile.expected_loss(level, float(similarity), z) for similarity in similarities]
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def cells(profile: LevelProfile, test: Measurement) -> list[Cell]:
+    """Promises and measured means along the similarity."""
+    table, bands, base = to_table(test.prompts), replace(profile, predictor=None), profile.base_steps
+    found = []
+    for level in test.levels:
+        for inside in np.array_split(np.argsort(table.similarity), PARTS):
+            at = table.similarity[inside]
+            losses = table.losses[level][inside]
+            promised = [told(rule, level, at, 1.0) for rule in (bands, profile)]
+            error = losses.std(ddof=1) / np.sqrt(len(inside))
+            means = [float(np.nanmean(value)) for value in (at, *promised, losses, error)]
+            found.append(Cell(level.label(base), means[0], len(inside), *means[1:]))
+    return found
+
+
+def learning(train: Measurement, test: Measurement) -> list[dict[str, float]]:
+    """By number of measured prompts, one image each: explained variance of the judged prompts, averaged over skips."""
+    table = to_table(test.prompts)
+    rows = []
+    for size in SIZES:
+        one_seed = tuple(
+            replace(one, exact=one.exact[:1], by_level={level: scores[:1] for level, scores in one.by_level.items()})
+            for one in train.prompts[:size]
+        )
+        profile = profile_of(replace(train, prompts=one_seed))
+        row = {"prompts": float(size)}
+        for name, rule in (("bands", replace(profile, predictor=None)), ("predictor", profile)):
+            shares = []
+            for level in (level for level in test.levels if level.needs_latent):
+                losses = table.losses[level]
+                missed = (losses - told(rule, level, table.similarity, 0.0)) ** 2
+                shares.append(1 - np.nanmean(missed) / losses.var())
+            row[name] = float(np.mean(shares))
+        rows.append(row)
+    return rows
+
+
+def plot(profile: LevelProfile, found: Sequence[Cell], to: Path) -> None:
+    """Promises against similarity, and what was measured on other prompts."""
+    skips = [level for level in dict.fromkeys(band.level for band in profile.losses) if level.needs_latent]
+    figure, axes = plt.subplots(1, len(skips), figsize=(4.2 * len(skips), 3.8), sharey=True)
+    grid = np.linspace(0.3, 1.0, 400)
+    bands = replace(profile, predictor=None)
+    for axis, level in zip(np.atleast_1d(axes), skips, strict=True):
+        for rule, label, style in ((bands, "bands", ":"), (profile, "predictor", "-")):
+            for z, width in ((0.0, 1.8), (1.0, 0.8)):
+                name = f"{label}, {'promised' if z else 'expected'}"
+                axis.plot(
+                    grid,
+                    100 * told(rule, level, grid, z),
+                    style,
+                    linewidth=width,
+                    label=name,
+                    color="C0" if rule is bands else "C1",
+                )
+        own = [cell for cell in found if cell.level == level.label(profile.base_steps)]
+        axis.errorbar(
+            [cell.similarity for cell in own],
+            [100 * cell.measured for cell in own],
+            [100 * cell.standard_error for cell in own],
+            fmt="ko",
+            capsize=3,
+            label="measured on other prompts",
+        )
+        axis.set_title(f"skip {level.skipped_steps} of {level.num_inference_steps} steps", fontsize=10)
+        axis.set_xlabel("similarity")
+        axis.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel("loss, % of exact quality")
+    np.atleast_1d(axes)[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(to, dpi=110)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, default=Path("build/predictor"), help="drawn prompts, reused")
+    parser.add_argument("--train", type=int, nargs=3, default=(600, 2, 101), metavar=("ASKED", "SEEDS", "SEED"))
+    parser.add_argument("--test", type=int, nargs=3, default=(400, 4, 202), metavar=("ASKED", "SEEDS", "SEED"))
+    parser.add_argument("--kept", type=int, default=300)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=Path("build/bench/predictor.json"))
+    arguments = parser.parse_args()
+    train, test = (
+        load_or_draw(arguments.samples / f"{name}.samples.jsonl", arguments.kept, *sizes)
+        for name, sizes in (("train", arguments.train), ("test", arguments.test))
+    )
+    began = time.monotonic()
+    profile = profile_of(train)
+    fitted_s = time.monotonic() - began
+    rows: list[Precision] = held_out(train, test)
+    found = cells(profile, test)
+    result: dict[str, Any] = {
+        "train": {"prompts": len(train.prompts), "seeds": len(train.prompts[0].exact)},
+        "test": {"prompts": len(test.prompts), "seeds": len(test.prompts[0].exact)},
+        "fit_s": fitted_s,
+        "precision": [asdict(row) for row in rows],
+        "explained_share": ablate(train),
+        "cells": [asdict(cell) for cell in found],
+        "learning": learning(train, test),
+        "features_taken": {
+            one.level.label(profile.base_steps): [term.feature for term in one.terms]
+            for one in (profile.predictor.levels if profile.predictor else ())
+        },
+    }
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    plot(profile, found, arguments.results / "predictor.png")
+    write_result(arguments.out, result)
+    (arguments.results / "predictor.md").write_text(render(result))
+
+
+if __name__ == "__main__":
+    main()

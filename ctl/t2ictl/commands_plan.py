@@ -1,0 +1,168 @@
+"""`t2ictl plan`: the plan for a demand, and what the pool could carry. Capacity planning before buying GPUs.
+
+The planner is the one that operator and gateway run; nothing is simulated, so queueing shows only through the share of
+the SLO that a request is expected to wait.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from t2i_policy.capacity import group_capacities
+from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.levels import Ladder, Level
+from t2i_policy.plan import GroupCapacity, Plan, make_plan
+from t2i_simulator import lineage
+from t2i_simulator.errors import SimulatorError
+from t2i_simulator.profiles import build_groups
+from t2i_simulator.scenario import Target
+from t2i_simulator.workers import Group, SimulatedPool
+from t2ictl.errors import InputInvalid
+from t2ictl.local_pool import builtin_folder, read_pool
+
+LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the exact capacity, in the table
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """The command's options."""
+
+    pool_file: Path
+    demand_rps: float | None
+    rates: str
+    workers: int | None
+    profile: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is planned for."""
+
+    ladder: Ladder
+    groups: tuple[GroupCapacity, ...]
+    classes: ClassTable
+
+    @property
+    def exact_rps(self) -> float:
+        """What the pool makes with nothing approximated."""
+        return sum(group.num_workers * group.rates_rps.get(self.ladder.exact, 0.0) for group in self.groups)
+
+    def plan(self, rates_rps: Mapping[str, float]) -> Plan:
+        """The plan for this demand by class."""
+        return make_plan(self.groups, self.classes.with_rates(rates_rps))
+
+
+def run_plan(console: Console, options: PlanOptions) -> None:
+    """Print the plan, the shift map and the capacity table.
+
+    Raises:
+        InputInvalid: a file or option cannot be used.
+    """
+    pool = read_pool(options.pool_file)
+    folder = builtin_folder(pool)
+    own = None if folder is None else folder / "profile.json"
+    try:
+        groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)
+    except SimulatorError as error:
+        raise InputInvalid(str(error)) from error
+    target = Target.of(pool.spec)
+    subject = _subject(pool.spec.ladder, groups, target)
+    shares = lineage_shares(subject.classes)
+    rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None
+    if rates_rps is None:
+        demand_rps = subject.exact_rps if options.demand_rps is None else options.demand_rps
+        rates_rps = {name: share * demand_rps for name, share in shares.items()}
+    plan = subject.plan(rates_rps)
+    console.print(_workers_table(plan, subject))
+    console.print(_shift_table(plan, subject, rates_rps))
+    console.print(_sentence(plan))
+    total = sum(rates_rps.values())
+    mix = {name: rate / total for name, rate in rates_rps.items()} if total > 0 else shares
+    console.print(_capacity_table(subject, mix))
+
+
+def _subject(ladder: Ladder, groups: tuple[Group, ...], target: Target) -> Subject:
+    views = SimulatedPool(groups).view(0.0, 0, 0).workers
+    capacities = group_capacities(views, ladder.levels, target.slo_s)
+    return Subject(ladder, capacities, build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss))
+
+
+def lineage_shares(classes: ClassTable) -> dict[str, float]:
+    """The lineage's histogram on this profile's classes: each of its bands goes to the class of its lower edge."""
+    if not classes.edges:
+        return {NO_NEIGHBOUR: 1.0}
+    shares: dict[str, float] = {}
+    for skip, lower, _ in lineage.bands():
+        edge = max((edge for edge in classes.edges if edge <= lower + 1e-9), default=classes.edges[0])
+        name = f"{edge:.2f}"
+        shares[name] = shares.get(name, 0.0) + lineage.shares()[skip]
+    return shares
+
+
+def parse_rates(text: str, classes: ClassTable) -> dict[str, float]:
+    """`CLASS=RPS[,...]`.
+
+    Raises:
+        InputInvalid: a class that the pool's profile does not know, or a rate that is no number >= 0.
+    """
+    rates: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, rate = part.strip().partition("=")
+        if name not in classes.losses:
+            known = ", ".join([*(f"{edge:.2f}" for edge in classes.edges), NO_NEIGHBOUR, MUST_BE_EXACT])
+            raise InputInvalid(f"--rates: no class {name!r}; there are {known}")
+        try:
+            rates[name] = float(rate)
+        except ValueError:
+            raise InputInvalid(f"--rates: {name}={rate!r} is not a rate in images/s") from None
+        if not 0 <= rates[name] < float("inf"):
+            raise InputInvalid(f"--rates: {name} must be a finite rate >= 0, got {rate}")
+    return rates
+
+
+def _workers_table(plan: Plan, subject: Subject) -> Table:
+    table = Table("group", "level", "steps run", "workers", "images/s each", title="workers")
+    groups = {group.name: group for group in subject.groups}
+    for (name, level), count in sorted(plan.workers.items(), key=lambda item: (item[0][0], -item[0][1].steps_run)):
+        rate_rps = groups[name].rates_rps.get(level, 0.0)
+        label = level.label(subject.ladder.base_steps)
+        table.add_row(name, label, str(level.steps_run), str(count), f"{rate_rps:.3f}")
+    return table
+
+
+def _shift_table(plan: Plan, subject: Subject, rates_rps: Mapping[str, float]) -> Table:
+    levels = _used_levels(plan, subject.ladder)
+    labels = [level.label(subject.ladder.base_steps) for level in levels]
+    table = Table("class", "images/s", *labels, title="shift map: where prompts of each class are served, percent")
+    for name, rate in sorted(rates_rps.items()):
+        shares = [plan.shift_map.get((name, level), 0.0) for level in levels]
+        table.add_row(name, f"{rate:.3f}", *(f"{100 * share:.0f}" if share else "" for share in shares))
+    return table
+
+
+def _used_levels(plan: Plan, ladder: Ladder) -> Sequence[Level]:
+    used = {level for _, level in plan.shift_map}
+    return [level for level in ladder.levels if level in used]
+
+
+def _sentence(plan: Plan) -> str:
+    return (
+        f"{plan.reason} ({plan.method}): expected quality {100 * (1 - plan.mean_loss):.2f}% of exact, "
+        f"{plan.shed_rps:.3f} of {plan.demand_rps:.3f} images/s shed"
+    )
+
+
+def _capacity_table(subject: Subject, mix: Mapping[str, float]) -> Table:
+    exact_rps = subject.exact_rps
+    title = f"capacity: {exact_rps:.3f} images/s ({60 * exact_rps:.1f} a minute) with nothing approximated"
+    table = Table("load", "images/s", "a minute", "quality", "shed", title=title)
+    for load in LOADS:
+        rate_rps = load * exact_rps
+        plan = subject.plan({name: share * rate_rps for name, share in mix.items()})
+        shed = 100 * plan.shed_rps / rate_rps if rate_rps else 0.0
+        quality = f"{100 * (1 - plan.mean_loss):.2f}%"
+        table.add_row(f"{load:.2f}x", f"{rate_rps:.3f}", f"{60 * rate_rps:.1f}", quality, f"{shed:.1f}%")
+    return table

@@ -1,0 +1,156 @@
+"""The samples file beside a profile: one measured prompt a line, so that bands and predictor can be fitted anew.
+
+The first line says what was measured and how fast it ran; every other line is one asked prompt with its nearest kept
+prompt and its scores, one a seed. It holds prompts in clear, which the profile never does: keep it as you keep them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from t2i_policy.levels import Level
+from t2ictl.errors import InputInvalid
+from t2ictl.losses import Scored
+
+SCHEMA = "t2iserving.dev/profile-samples/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was measured: as in `LevelProfile`, and the judge's name."""
+
+    model_digest: str
+    device: str
+    base_steps: int
+    step_s: tuple[float, ...]
+    fixed_s: float
+    judge: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """One asked prompt. Scores in 0..1, one a seed: `exact` and every level's pair up by position."""
+
+    prompt: str
+    nearest: str
+    similarity: float
+    exact: tuple[float, ...]
+    by_level: Mapping[Level, tuple[float, ...]]
+
+    def scored(self) -> Scored:
+        """Its scores as means over the seeds."""
+        return Scored(
+            self.similarity, fmean(self.exact), {level: fmean(scores) for level, scores in self.by_level.items()}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A whole samples file. Every prompt has scores at the same levels."""
+
+    facts: Facts
+    prompts: tuple[PromptScores, ...]
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The measured levels, the exact one left out, by falling cost."""
+        found = self.prompts[0].by_level if self.prompts else ()
+        return tuple(sorted(found, key=lambda level: (-level.steps_run, level.skipped_steps)))
+
+
+def write_samples(measurement: Measurement, path: Path) -> None:
+    """Write the file; `read_samples` gives the measurement back."""
+    facts = measurement.facts
+    head = {
+        "schema": SCHEMA,
+        "modelDigest": facts.model_digest,
+        "device": facts.device,
+        "baseSteps": facts.base_steps,
+        "stepSeconds": list(facts.step_s),
+        "fixedSeconds": facts.fixed_s,
+        "judge": facts.judge,
+    }
+    lines = [head, *(_line(one) for one in measurement.prompts)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _line(one: PromptScores) -> dict[str, Any]:
+    return {
+        "prompt": one.prompt,
+        "nearest": one.nearest,
+        "similarity": round(one.similarity, 6),
+        "exact": [round(score, 6) for score in one.exact],
+        "levels": [
+            {
+                "skippedSteps": level.skipped_steps,
+                "numInferenceSteps": level.num_inference_steps,
+                "scores": [round(score, 6) for score in scores],
+            }
+            for level, scores in one.by_level.items()
+        ],
+    }
+
+
+def read_samples(path: Path) -> Measurement:
+    """Read a samples file.
+
+    Raises:
+        InputInvalid: not readable, or a line is not what `t2ictl profile` writes; names the line and the field.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputInvalid(f"--from-samples cannot be read: {error}") from error
+    if len(lines) < 2:
+        raise InputInvalid("--from-samples holds no samples; t2ictl profile --samples writes them")
+    try:
+        facts = _read_facts(json.loads(lines[0]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputInvalid(f"--from-samples, line 1: {_say(error)}") from error
+    prompts: list[PromptScores] = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            one = _read_prompt(json.loads(line))
+            if prompts and one.by_level.keys() != prompts[0].by_level.keys():
+                raise ValueError("levels: not those of the lines before")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputInvalid(f"--from-samples, line {number}: {_say(error)}") from error
+        prompts.append(one)
+    return Measurement(facts, tuple(prompts))
+
+
+def _read_facts(head: Mapping[str, Any]) -> Facts:
+    if head["schema"] != SCHEMA:
+        raise ValueError(f"schema: expected {SCHEMA}, got {head['schema']!r}")
+    return Facts(
+        model_digest=str(head["modelDigest"]),
+        device=str(head["device"]),
+        base_steps=int(head["baseSteps"]),
+        step_s=tuple(float(value) for value in head["stepSeconds"]),
+        fixed_s=float(head["fixedSeconds"]),
+        judge=str(head["judge"]),
+    )
+
+
+def _read_prompt(line: Mapping[str, Any]) -> PromptScores:
+    exact = tuple(float(score) for score in line["exact"])
+    by_level = {
+        Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])): tuple(float(s) for s in item["scores"])
+        for item in line["levels"]
+    }
+    similarity = float(line["similarity"])
+    if not exact or any(len(scores) != len(exact) for scores in by_level.values()):
+        raise ValueError("scores: every level needs one for each exact score, and at least one")
+    if not all(0 <= score <= 1 for scores in (exact, *by_level.values()) for score in scores):
+        raise ValueError("scores: must be from 0 to 1")
+    if not -1.001 <= similarity <= 1.001:
+        raise ValueError(f"similarity: must be from -1 to 1, got {similarity}")
+    return PromptScores(str(line["prompt"]), str(line["nearest"]), similarity, exact, by_level)
+
+
+def _say(error: Exception) -> str:
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)

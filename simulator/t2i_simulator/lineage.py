@@ -1,0 +1,139 @@
+"""The lineage's profiles: every number that is assumed about SDXL, in one place, with where it comes from.
+
+`python -m t2i_simulator.lineage` writes `profiles/*.json`; a test holds them to this module. Sources are the AccuScale
+and Argus artifact (successor of arXiv 2502.06798), NIRVANA (arXiv 2312.04429), DiffServe (arXiv 2411.15381) and a
+vendor's model card. Nothing here was measured by us, no image was drawn: profile your own model with `t2ictl profile`.
+
+**Step times.** A10G (artifact): 4.2 s x (1 - K/50) an image alone, so 84 ms a step and no fixed part; in its cluster a
+GPU makes 1.65 times as much. That factor is not explained there; we read it as the gain of a batch of 4, and assume
+1.30 and 1.50 for batches of 2 and 3. A100 (DiffServe, 80 GB, 50 steps): 6.10, 10.65, 20.92, 40.23 s at batch 1, 2, 4,
+8; between them straight lines. H100: the A100's times x 2.496/3.70 (diffusers, SDXL 30 steps 1024 x 1024, stabilityai's
+TensorRT model card). The A10G's figure is of another set-up than the other two (it would be faster than an A100):
+do not mix it with them in one pool.
+
+**Loss of skipping.** Known: the mean relative quality when all prompts skip K (artifact), and the share h of prompts
+whose similarity allows each K (its 20,000-query log). Not known: how the loss divides between prompts. Assumed:
+
+    D(band, K) = c_K w(d),   d = (K - K_band) / 5 rungs above what the band's similarity allows (NIRVANA's table)
+    w(d) = d^2.5 above, NEAR / 8^-d at and below;   c_K so that sum_band h D = 1 - mean relative quality at K, exactly
+
+so a prompt at its own level loses under 1 % (NIRVANA's promise), and D rises with K for every band and falls with
+similarity for every K. The exponent is a round one for which both hold. (A tolerance of 1 % then lets bands
+10, 15 and 20 skip one rung more than NIRVANA's table: the published means rise slowly.)
+
+**Loss of short schedules.** Not published for this set-up. Assumed: a second-order solver's error, a (1/N^2 - 1/50^2),
+with a set so that 20 steps lose 2 % (libraries recommend 20 to 25 steps of such solvers as good). An optimistic guess:
+compare pools with and without short schedules before believing either.
+
+Losses carry no standard error: the spread around them is `truth`'s assumption.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from t2i_policy.levels import Level
+from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+
+BASE_STEPS = 50
+RUNG = 5
+SKIPS = (0, 5, 10, 15, 20, 25)
+RELATIVE_QUALITY = dict(zip(SKIPS, (1.0, 0.97046, 0.95808, 0.94378, 0.93235, 0.9152), strict=True))
+HISTOGRAM_PERCENT = dict(zip(SKIPS, (22.5, 42.6, 21.3, 4.6, 3.2, 5.9), strict=True))  # sums to 100.1 as published
+#: Similarity from which NIRVANA skips K; each band ends where the next begins.
+THRESHOLDS = dict(zip(SKIPS, (-1.0, 0.65, 0.75, 0.85, 0.90, 0.95), strict=True))
+TOP_SIMILARITY = 1.01  # the profile format's open end above a cosine of 1
+NEAR = 0.08
+POWER = 2.5
+
+STEP_ALONE_S = 4.2 / BASE_STEPS
+A10G_GAINS = (1.0, 1.30, 1.50, 1.65)
+A100_IMAGE_S = {1: 6.10, 2: 10.65, 4: 20.92, 8: 40.23}
+H100_OVER_A100 = 2.496 / 3.70
+
+SHORT_SCHEDULES = (40, 30, 25, 20, 15, 10)
+LOSS_AT_20_STEPS = 0.02
+PROFILES = Path(__file__).parent / "profiles"
+
+
+def bands() -> tuple[tuple[int, float, float], ...]:
+    """(K_band, lower, upper similarity) by rising similarity."""
+    uppers = (*list(THRESHOLDS.values())[1:], TOP_SIMILARITY)
+    return tuple((skip, THRESHOLDS[skip], upper) for skip, upper in zip(SKIPS, uppers, strict=True))
+
+
+def shares() -> dict[int, float]:
+    """h: the share of prompts in each band; sums to 1."""
+    total = sum(HISTOGRAM_PERCENT.values())
+    return {skip: percent / total for skip, percent in HISTOGRAM_PERCENT.items()}
+
+
+def weight(rungs: int) -> float:
+    """w(d): see the module."""
+    return float(rungs**POWER) if rungs > 0 else NEAR / 8.0**-rungs
+
+
+def skip_loss(band_skip: int, skip: int) -> float:
+    """D(band, K): see the module."""
+    if skip == 0:
+        return 0.0
+    weights = {one: weight((skip - one) // RUNG) for one in SKIPS}
+    scale = (1 - RELATIVE_QUALITY[skip]) / sum(shares()[one] * weights[one] for one in SKIPS)
+    return scale * weights[band_skip]
+
+
+def short_loss(steps: int) -> float:
+    """Loss of a schedule of `steps` instead of 50: see the module."""
+    error = 1 / steps**2 - 1 / BASE_STEPS**2
+    return LOSS_AT_20_STEPS * error / (1 / 20**2 - 1 / BASE_STEPS**2)
+
+
+def losses() -> tuple[BandLoss, ...]:
+    """All levels of the ladder; samples 0 = not measured."""
+    skipping = [
+        BandLoss(Level(skip, BASE_STEPS), lower, upper, skip_loss(band, skip), 0.0, 0)
+        for skip in SKIPS
+        if skip
+        for band, lower, upper in bands()
+    ]
+    short = [BandLoss(Level(0, steps), -1.0, TOP_SIMILARITY, short_loss(steps), 0.0, 0) for steps in SHORT_SCHEDULES]
+    return (*skipping, *short)
+
+
+def _a10g_steps() -> tuple[float, ...]:
+    return tuple(size * STEP_ALONE_S / gain for size, gain in enumerate(A10G_GAINS, start=1))
+
+
+def _a100_steps() -> tuple[float, ...]:
+    """Straight lines between the published batch sizes."""
+    sizes = sorted(A100_IMAGE_S)
+    image_s: list[float] = []
+    for size in range(1, sizes[-1] + 1):
+        below = max(one for one in sizes if one <= size)
+        above = min(one for one in sizes if one >= size)
+        share = (size - below) / (above - below) if above > below else 0.0
+        image_s.append(A100_IMAGE_S[below] + share * (A100_IMAGE_S[above] - A100_IMAGE_S[below]))
+    return tuple(seconds / BASE_STEPS for seconds in image_s)
+
+
+def profiles() -> dict[str, LevelProfile]:
+    """By the name after `builtin://`."""
+    a100 = _a100_steps()
+    steps: dict[str, tuple[str, Iterable[float]]] = {
+        "sdxl-a10g": ("A10G, after the AccuScale artifact", _a10g_steps()),
+        "sdxl-a100": ("A100-80G, after DiffServe", a100),
+        "sdxl-h100": ("H100, A100 scaled by a model card", (H100_OVER_A100 * seconds for seconds in a100)),
+    }
+    return {
+        name: LevelProfile(f"assumed:{name}", device, BASE_STEPS, tuple(round(s, 9) for s in step_s), 0.0, losses())
+        for name, (device, step_s) in steps.items()
+    }
+
+
+def main() -> None:
+    """Write every profile."""
+    for name, profile in profiles().items():
+        (PROFILES / f"{name}.json").write_text(render_profile(profile))
+
+
+if __name__ == "__main__":
+    main()

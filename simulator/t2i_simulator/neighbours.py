@@ -1,0 +1,172 @@
+"""Neighbours: the similar-prompt cache as decisions see it, over precomputed similarities. No tensors.
+
+Mirrors `t2i_cache.catalogue`: the nearest living entry, drawn among near-equals; hits; a byte cap kept by the policy's
+eviction; a life time and a reuse cap. Exact runs alone are stored (`docs/decisions`), and appear when the
+image is done.
+Where there are no prompts, `DrawnNeighbours` draws similarities from a histogram instead.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL, CatalogueLimits
+from t2i_policy.eviction import CachedItem, choose_evictions
+from t2i_policy.wanted import NOWHERE, Neighbourhood
+from t2i_simulator.likeness import Likeness
+
+Place = tuple[int, int]  # (prompt, skipped steps)
+ChooseEvictions = Callable[[Iterable[CachedItem[Place]], int, int], tuple[Place, ...]]
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The entry (a prompt's number) and what is known of it."""
+
+    entry: int
+    near: Neighbourhood
+
+
+NOTHING_FOUND = Found(NOBODY, NOWHERE)
+
+
+class Neighbours(Protocol):
+    """What the simulated gateway asks; `request` counts arrivals from 0."""
+
+    def nearest(self, request: int, now_s: float, draw: float) -> Found:
+        """The most similar living entry."""
+
+    def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
+        """A request starts from the entry: the largest stored step up to `skipped_steps`, 0 if there is none."""
+
+    def store(self, request: int, now_s: float) -> None:
+        """An exact run of this request's prompt is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """Limits, bytes of one latent, the steps whose latents are kept, and the eviction policy.
+
+    `own_repeats`: prompts are cycled when a trace is longer; True = a repeat finds its own entry, as it would in
+    reality; False = only within one cycle, so that a short list does not turn a long trace into exact repeats.
+    """
+
+    limits: CatalogueLimits
+    latent_bytes: int
+    steps_to_keep: tuple[int, ...]
+    own_repeats: bool = True
+    choose: ChooseEvictions = choose_evictions
+
+
+class PromptCache:
+    """See the module. `prompt_of` are the unique prompts' numbers in order of arrival, cycled."""
+
+    def __init__(self, likeness: Likeness, prompt_of: Sequence[int], rules: CacheRules) -> None:
+        self._likeness = likeness
+        self._prompt_of = list(prompt_of)
+        self._rules = rules
+        self._stored = bytearray(len(likeness))
+        self._cycle_of = [NOBODY] * len(likeness)
+        self._steps: list[frozenset[int]] = [frozenset()] * len(likeness)
+        self._items: dict[Place, CachedItem[Place]] = {}
+        self._by_age: deque[tuple[float, int]] = deque()
+        self.used_bytes = 0
+        self.num_evicted = 0
+
+    @property
+    def num_entries(self) -> int:
+        """Prompts with at least one latent."""
+        return sum(self._stored)
+
+    def nearest(self, request: int, now_s: float, draw: float) -> Found:
+        """See `Neighbours`."""
+        self._expire(now_s)
+        cycle, place = divmod(request, len(self._prompt_of))
+        prompt = self._prompt_of[place]
+        foreign = not self._rules.own_repeats and self._cycle_of[prompt] != cycle
+        near: list[tuple[int, float]] = []
+        for other, cosine in self._likeness.nearest(prompt, self._stored, prompt if foreign else NOBODY):
+            if near and cosine < near[0][1] - NEAR_EQUAL:
+                break
+            near.append((other, cosine))
+            if len(near) == CANDIDATES:
+                break
+        if not near:
+            return NOTHING_FOUND
+        entry, cosine = near[int(draw * len(near))]
+        return Found(entry, Neighbourhood(cosine, self._steps[entry]))
+
+    def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
+        """See `Neighbours`."""
+        step = max((stored for stored in self._steps[entry] if stored <= skipped_steps), default=0)
+        if step:
+            item = self._items[entry, step]
+            self._items[entry, step] = replace(item, hits=item.hits + 1, used_s=now_s)
+            if item.hits >= self._rules.limits.max_reuses:
+                self._drop((entry, step))
+        return step
+
+    def store(self, request: int, now_s: float) -> None:
+        """See `Neighbours`. A prompt that is wholly there already stays as it is."""
+        cycle, place = divmod(request, len(self._prompt_of))
+        prompt, steps = self._prompt_of[place], self._rules.steps_to_keep
+        if not steps or (self._steps[prompt].issuperset(steps) and self._cycle_of[prompt] == cycle):
+            return
+        for step in self._steps[prompt]:
+            self._drop((prompt, step))
+        for step in steps:
+            self._items[prompt, step] = CachedItem((prompt, step), step, self._rules.latent_bytes, 1, now_s, now_s)
+        self.used_bytes += len(steps) * self._rules.latent_bytes
+        self._steps[prompt] = frozenset(steps)
+        self._stored[prompt] = True
+        self._cycle_of[prompt] = cycle
+        self._by_age.append((now_s, prompt))
+        capacity_bytes = self._rules.limits.capacity_bytes
+        if self.used_bytes > capacity_bytes:
+            evicted = self._rules.choose(self._items.values(), self.used_bytes, capacity_bytes)
+            self.num_evicted += len(evicted)
+            for key in evicted:
+                self._drop(key)
+
+    def _expire(self, now_s: float) -> None:
+        oldest_s = now_s - self._rules.limits.ttl_s
+        while self._by_age and self._by_age[0][0] < oldest_s:
+            stored_s, prompt = self._by_age.popleft()
+            for step in self._steps[prompt]:
+                if self._items[prompt, step].stored_s == stored_s:
+                    self._drop((prompt, step))
+
+    def _drop(self, key: Place) -> None:
+        prompt, step = key
+        self.used_bytes -= self._items.pop(key).size_bytes
+        self._steps[prompt] = self._steps[prompt] - {step}
+        if not self._steps[prompt]:
+            self._stored[prompt] = False
+
+
+class DrawnNeighbours:
+    """A similarity a request from a histogram of bands, everything stored. `bands` are (lower, upper, share)."""
+
+    def __init__(self, bands: Sequence[tuple[float, float, float]], steps: Iterable[int], num: int, seed: int) -> None:
+        shares = np.array([share for _, _, share in bands])
+        random = np.random.default_rng([seed, 1])
+        chosen = random.choice(len(bands), num, p=shares / shares.sum())
+        lower, upper = np.array([low for low, _, _ in bands]), np.array([high for _, high, _ in bands])
+        within = random.random(num)
+        self._similarity = (lower[chosen] + within * (upper - lower)[chosen]).tolist()
+        self._steps = frozenset(steps)
+
+    def nearest(self, request: int, now_s: float, draw: float) -> Found:  # noqa: ARG002
+        """See `Neighbours`."""
+        return Found(request, Neighbourhood(self._similarity[request], self._steps))
+
+    def take(self, entry: int, skipped_steps: int, now_s: float) -> int:  # noqa: ARG002
+        """See `Neighbours`."""
+        return skipped_steps
+
+    def store(self, request: int, now_s: float) -> None:
+        """See `Neighbours`; nothing changes."""

@@ -1,0 +1,80 @@
+"""Which profile each worker group has: the one it names, else the model's own, else an error with the next step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from t2i_policy.pool import PoolSpec, WorkerGroupPart
+from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
+from t2i_simulator.errors import ProfileMissing
+from t2i_simulator.workers import Group
+
+BUILTIN = Path(__file__).parent / "profiles"
+
+
+def read_profile(path: Path) -> LevelProfile:
+    """Raises:
+    ProfileMissing: not readable or not valid.
+    """
+    try:
+        return parse_profile(path.read_text())
+    except OSError as error:
+        raise ProfileMissing(f"the profile cannot be read: {error.strerror}: {path.name}") from error
+    except ProfileError as error:
+        raise ProfileMissing(f"{path.name}: {error}") from error
+
+
+def find_profile(part: WorkerGroupPart, pool_folder: Path, own: Path | None) -> Path:
+    """The file of a group's profile; `own` is the model's.
+
+    Raises:
+        ProfileMissing: it names none that exists.
+    """
+    scheme, _, rest = part.profile.partition("://")
+    if scheme == "builtin":
+        path = BUILTIN / f"{rest}.json"
+        if not path.is_file():
+            names = ", ".join(sorted(file.stem for file in BUILTIN.glob("*.json")))
+            raise ProfileMissing(f"workerGroups {part.name!r}: no builtin profile {rest!r}; there is {names}")
+        return path
+    if scheme == "file":
+        return pool_folder / rest
+    if own is None or not own.is_file():
+        raise ProfileMissing(
+            f"workerGroups {part.name!r}: no profile, and the model brings none; set profile: builtin://NAME or "
+            "file://PATH, give --profile, or measure one with t2ictl profile"
+        )
+    return own
+
+
+def build_groups(
+    spec: PoolSpec, pool_folder: Path, own: Path | None, override: Path | None = None, workers: int | None = None
+) -> tuple[Group, ...]:
+    """The pool's groups with their profiles; `workers` spreads another total over them in proportion.
+
+    Raises:
+        ProfileMissing: see `find_profile`; or the profile is of another schedule than the pool's.
+    """
+    counts = {part.name: part.workers for part in spec.worker_groups}
+    if workers is not None:
+        counts = spread(workers, counts)
+    groups = []
+    for part in spec.worker_groups:
+        path = override or find_profile(part, pool_folder, own)
+        profile = read_profile(path)
+        if profile.base_steps != spec.model.num_inference_steps:
+            raise ProfileMissing(
+                f"workerGroups {part.name!r}: {path.name} was measured on {profile.base_steps} steps, the pool's model "
+                f"runs numInferenceSteps = {spec.model.num_inference_steps}"
+            )
+        groups.append(Group(part.name, counts[part.name], profile))
+    return tuple(groups)
+
+
+def spread(total: int, counts: Mapping[str, int]) -> dict[str, int]:
+    """`total` over the groups in proportion to `counts`, by largest remainder; sums to `total`."""
+    whole = sum(counts.values())
+    shares = {name: total * count / whole for name, count in counts.items()}
+    spread = {name: int(share) for name, share in shares.items()}
+    for name in sorted(shares, key=lambda name: (spread[name] - shares[name], name))[: total - sum(spread.values())]:
+        spread[name] += 1
+    return spread

@@ -1,0 +1,172 @@
+"""From outcomes to numbers: one row a policy, and the course of things over time for plots.
+
+offered = served + shed + failed       failed = expired in the queue + lost with workers
+violations = late + shed + failed      late: served after the SLO
+quality = mean over served of 100 x (1 - true loss)
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_policy.levels import Ladder, Level
+from t2i_simulator.outcomes import Fate, Outcomes
+from t2i_simulator.truth import Truth
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One policy on one trace. `oracle_quality_gap` (points) needs an oracle's row beside it: None here."""
+
+    trace: str
+    policy: str
+    workers: int
+    slo_s: float
+    offered: int
+    served: int
+    late: int
+    shed: int
+    failed: int
+    expired: int
+    violation_percent: float
+    shed_percent: float
+    quality_percent: float
+    p50_s: float
+    p99_s: float
+    mean_skipped_steps: float
+    mean_steps_run: float
+    served_rps: float
+    served_levels: dict[str, int]
+    refusals: dict[str, int]
+    retries: int
+    ejections: int
+    plans: int
+    moves_per_hour: float
+    oracle_quality_gap: float | None = None
+
+    def to_document(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Columns over all requests: true loss (NaN if not served), seconds to the end, whether the SLO was broken."""
+
+    loss: Floats
+    latency_s: Floats
+    violated: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a row is about: names, ladder, SLO, workers; `prompts` numbers each request's prompt."""
+
+    trace: str
+    ladder: Ladder
+    slo_s: float
+    workers: int
+    prompts: Sequence[int]
+
+
+def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> Measured:
+    """Judge every request."""
+    num = len(outcomes.fates)
+    served = np.fromiter((fate is Fate.SERVED for fate in outcomes.fates), np.bool_, num)
+    latency_s = np.asarray(outcomes.finished_s) - np.asarray(outcomes.arrived_s)
+    similarity, prompts = np.asarray(outcomes.similarity), np.asarray(setting.prompts, np.int64)
+    loss = np.full(num, np.nan)
+    places: dict[Level, list[int]] = {}
+    for number, level in enumerate(outcomes.levels):
+        if level is not None:
+            places.setdefault(level, []).append(number)
+    for level, numbers in places.items():
+        loss[numbers] = truth.losses(level, similarity[numbers], prompts[numbers])
+    return Measured(loss, latency_s, ~served | (latency_s > setting.slo_s + 1e-9))
+
+
+def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: Measured) -> Row:
+    """The row of one run."""
+    fates = Counter(outcomes.fates)
+    offered, served, shed = len(outcomes.fates), fates[Fate.SERVED], fates[Fate.SHED]
+    expired, lost = fates[Fate.EXPIRED], fates[Fate.LOST]
+    levels = Counter(level for level in outcomes.levels if level is not None)
+    latency_s = measured.latency_s[~np.isnan(measured.loss)]
+    hours = max(outcomes.arrived_s[-1] / 3600, 1e-9)
+    violations = int(measured.violated.sum())
+    return Row(
+        trace=setting.trace,
+        policy=policy,
+        workers=setting.workers,
+        slo_s=setting.slo_s,
+        offered=offered,
+        served=served,
+        late=violations - shed - expired - lost,
+        shed=shed,
+        failed=expired + lost,
+        expired=expired,
+        violation_percent=100 * violations / offered,
+        shed_percent=100 * shed / offered,
+        quality_percent=float(100 * (1 - np.nanmean(measured.loss))) if served else 0.0,
+        p50_s=float(np.quantile(latency_s, 0.5)) if served else 0.0,
+        p99_s=float(np.quantile(latency_s, 0.99)) if served else 0.0,
+        mean_skipped_steps=sum(level.skipped_steps * count for level, count in levels.items()) / max(1, served),
+        mean_steps_run=sum(outcomes.steps) / max(1, served),
+        served_rps=served / max(max(outcomes.finished_s), 1e-9),
+        served_levels={level.label(setting.ladder.base_steps): levels[level] for level in _in_order(levels)},
+        refusals=dict(sorted(outcomes.refusals.items())),
+        retries=sum(outcomes.retries),
+        ejections=outcomes.ejections,
+        plans=len(outcomes.settled),
+        moves_per_hour=sum(one.moves for one in outcomes.settled) / hours,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """By interval of `interval_s`: requests a minute, mean quality percent (NaN: none), shares of served levels."""
+
+    interval_s: float
+    offered_per_min: Floats
+    served_per_min: Floats
+    violated_per_min: Floats
+    quality_percent: Floats
+    mix: dict[Level, Floats]
+
+
+def timeline(outcomes: Outcomes, measured: Measured, intervals: int = 200) -> Timeline:
+    """The course over time, by the interval in which a request arrived."""
+    arrived_s = np.asarray(outcomes.arrived_s)
+    interval_s = max(1.0, float(arrived_s[-1]) / intervals)
+    place = (arrived_s / interval_s).astype(np.int64)
+    num = int(place[-1]) + 1
+    served = ~np.isnan(measured.loss)
+    counts = np.bincount(place[served], minlength=num)
+    lost = np.bincount(place[served], measured.loss[served], minlength=num)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quality = 100 * (1 - lost / counts)
+    mix = {}
+    for level in _in_order({level for level in outcomes.levels if level is not None}):
+        own = np.fromiter((one == level for one in outcomes.levels), np.bool_, len(place))
+        mix[level] = np.bincount(place[own], minlength=num) / np.maximum(1, counts)
+    return Timeline(
+        interval_s,
+        _per_minute(np.bincount(place, minlength=num), interval_s),
+        _per_minute(counts, interval_s),
+        _per_minute(np.bincount(place[measured.violated], minlength=num), interval_s),
+        quality,
+        mix,
+    )
+
+
+def _per_minute(counts: npt.NDArray[np.int64], interval_s: float) -> Floats:
+    return np.asarray(counts * (60 / interval_s), np.float64)
+
+
+def _in_order(levels: "set[Level] | Counter[Level]") -> list[Level]:
+    return sorted(levels, key=lambda level: (-level.steps_run, level.skipped_steps))

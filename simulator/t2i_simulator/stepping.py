@@ -1,0 +1,140 @@
+"""One worker's step loop in virtual time: step-level batches of mixed levels, exact, without an event per step.
+
+    a batch of b requests takes step_s[b - 1] x slowdown a step
+    a request that joins in the middle of a step takes part from that step's end on; several may share it
+    a request whose steps are done leaves at that boundary, and its slot is free then
+
+Between two changes of the batch every step takes the same time, so the loop is a step count at a boundary, advanced
+when somebody looks. The next boundary at which a request ends is `due_s`; joining and slowing down may move it, and
+`version` tells an event of an earlier `due_s` apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, inf
+
+from t2i_policy.profile import step_time
+
+ROUNDING = 1e-9  # of a step: an instant this close to a boundary is on it
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request at the worker: `steps` to run, and the step count of the loop at which they are done."""
+
+    request: int
+    steps: int
+    ends_at_step: int = 0
+
+
+class StepLoop:
+    """See the module. Times are virtual seconds and never go back."""
+
+    __slots__ = ("_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps", "due_s", "running",
+                 "version", "waiting")  # fmt: skip
+
+    def __init__(self, step_s: Sequence[float], batch_cap: int) -> None:
+        self._step_s = tuple(step_time(step_s, size) for size in range(batch_cap + 1))
+        self._batch_cap = batch_cap
+        self._slowdown = 1.0
+        self._clear()
+        self.version = 0
+
+    def _clear(self) -> None:
+        self.running: list[Job] = []
+        self.waiting: list[Job] = []
+        self.due_s = inf
+        self._boundary_s = 0.0  # a step boundary; in the future while a joined request waits for it
+        self._steps = 0  # steps done at `_boundary_s`
+        self._ends = 0  # sum of `ends_at_step` over `running`
+        self._pace_s = 0.0  # seconds of a step from `_boundary_s` on
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that hold a slot or wait for one."""
+        return len(self.running) + len(self.waiting)
+
+    @property
+    def expected_step_s(self) -> float:
+        """What a step of the present batch should take by the worker's own measurement; 0 when idle."""
+        return self._step_s[len(self.running)] if self.running else 0.0
+
+    def steps_done(self, now_s: float) -> int:
+        """Steps of the loop that have ended by now, of all its life."""
+        if not self.running or now_s <= self._boundary_s:
+            return self._steps
+        return self._steps + floor((now_s - self._boundary_s) / self._pace_s + ROUNDING)
+
+    def steps_left(self, now_s: float) -> int:
+        """Denoising steps owed now, running and waiting."""
+        owed = self._ends - len(self.running) * self.steps_done(now_s)
+        return owed + sum(job.steps for job in self.waiting) if self.waiting else owed
+
+    def join(self, job: Job, now_s: float) -> None:
+        """Take a request: into the batch at the next boundary, or behind it when it is full."""
+        if len(self.running) >= self._batch_cap:
+            self.waiting.append(job)
+            return
+        self._to_boundary(now_s)
+        self._admit(job)
+        self._rate()
+
+    def finish_due(self) -> list[Job]:
+        """The requests that end at `due_s`, which is now; waiting ones take their slots."""
+        self._steps += self._steps_to_due()
+        self._boundary_s = self.due_s
+        done = [job for job in self.running if job.ends_at_step == self._steps]
+        self.running = [job for job in self.running if job.ends_at_step != self._steps]
+        self._ends -= len(done) * self._steps
+        self._fill()
+        return done
+
+    def drop(self, request: int, now_s: float) -> None:
+        """Its client gave up: the slot is free at the next boundary. Nothing if it is not here."""
+        self.waiting = [job for job in self.waiting if job.request != request]
+        if any(job.request == request for job in self.running):
+            self._to_boundary(now_s)
+            self._ends -= sum(job.ends_at_step for job in self.running if job.request == request)
+            self.running = [job for job in self.running if job.request != request]
+            self._fill()
+
+    def slow_down(self, factor: float, now_s: float) -> None:
+        """Every step from the next one on takes `factor` times what was measured."""
+        self._to_boundary(now_s)
+        self._slowdown = factor
+        self._rate()
+
+    def die(self) -> list[Job]:
+        """Everything it held is lost."""
+        lost = self.running + self.waiting
+        self._clear()
+        self.version += 1
+        return lost
+
+    def _fill(self) -> None:
+        while self.waiting and len(self.running) < self._batch_cap:
+            self._admit(self.waiting.pop(0))
+        self._rate()
+
+    def _admit(self, job: Job) -> None:
+        job.ends_at_step = self._steps + job.steps
+        self._ends += job.ends_at_step
+        self.running.append(job)
+
+    def _to_boundary(self, now_s: float) -> None:
+        """Count up to the first boundary that is not before now."""
+        if not self.running:
+            self._boundary_s = now_s
+        elif now_s > self._boundary_s:
+            steps = min(ceil((now_s - self._boundary_s) / self._pace_s - ROUNDING), self._steps_to_due())
+            self._steps += steps
+            self._boundary_s += steps * self._pace_s
+
+    def _steps_to_due(self) -> int:
+        return min(job.ends_at_step for job in self.running) - self._steps
+
+    def _rate(self) -> None:
+        """The pace of the batch as it now is, and when its next request ends."""
+        self.version += 1
+        self._pace_s = self._step_s[len(self.running)] * self._slowdown
+        self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s if self.running else inf

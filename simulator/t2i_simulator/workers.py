@@ -1,0 +1,162 @@
+"""The simulated pool: workers with their step loops, and the views that decisions see of them.
+
+A worker's view is built anew when its own state changes, and once `REPORT_EVERY_S` while it steps, as real workers
+report; the pool's view is put together from them and from running totals.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from t2i_policy.health import HealthState, WorkerHealth, usable
+from t2i_policy.levels import Level
+from t2i_policy.profile import LevelProfile
+from t2i_policy.views import PoolView, WorkerView
+from t2i_simulator.stepping import StepLoop
+
+REPORT_EVERY_S = 1.0  # as the workers' WatchLoad
+SOUND = WorkerHealth()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Equal workers: how many, and what was measured of one of them."""
+
+    name: str
+    num_workers: int
+    profile: LevelProfile
+
+
+class SimulatedWorker:
+    """One worker. `alive` until a fault; `state` is what its health allows."""
+
+    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "judged_steps", "level", "loop", "name",
+                 "queue_cap", "slow", "state", "step_s")  # fmt: skip
+
+    def __init__(self, index: int, name: str, group: Group) -> None:
+        profile = group.profile
+        self.index = index
+        self.name = name
+        self.group = group.name
+        self.step_s = profile.step_s
+        self.fixed_s = profile.fixed_s
+        self.batch_cap = len(profile.step_s)
+        self.queue_cap = max(4, self.batch_cap)  # as the real engines
+        self.loop = StepLoop(profile.step_s, self.batch_cap)
+        self.level: Level | None = None
+        self.alive = True
+        self.slow = False
+        self.health = SOUND
+        self.state = HealthState.GOOD
+        self.judged_steps = 0  # steps of the loop that health has seen
+
+    @property
+    def ready(self) -> bool:
+        """True if it takes requests."""
+        return self.alive and self.state is not HealthState.EJECTED
+
+    def view(self, now_s: float) -> WorkerView:
+        """What a decision sees of it now. On trial it offers one slot and no queue."""
+        on_trial = self.state is HealthState.ON_TRIAL
+        loop = self.loop
+        return WorkerView(
+            self.name,
+            self.ready,
+            len(loop.running),
+            len(loop.waiting),
+            1 if on_trial else self.batch_cap,
+            0 if on_trial else self.queue_cap,
+            self.step_s,
+            self.fixed_s,
+            loop.steps_left(now_s),
+            self.group,
+            self.level,
+        )
+
+
+class SimulatedPool:
+    """See the module."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self.workers: list[SimulatedWorker] = []
+        for group in groups:
+            for number in range(group.num_workers):
+                self.workers.append(SimulatedWorker(len(self.workers), f"{group.name}-{number}", group))
+        self._by_name = {worker.name: worker for worker in self.workers}
+        self._views = [worker.view(0.0) for worker in self.workers]
+        self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
+        self._base = PoolView(tuple(self._views), 0, 0)
+        self._in_flight = 0
+        self._changed: set[int] = set()
+
+    def by_name(self, name: str) -> SimulatedWorker:
+        """The worker of a view's name."""
+        return self._by_name[name]
+
+    def changed(self, worker: SimulatedWorker) -> None:
+        """Its view is out of date; it is built anew when somebody looks, so several changes share one."""
+        self._changed.add(worker.index)
+
+    def view(self, now_s: float, queued: int, queued_steps: int) -> PoolView:
+        """The pool as decisions see it now; `queued` requests of `queued_steps` wait in the gateway."""
+        reported = self._reported
+        while reported:
+            index = next(iter(reported))
+            if now_s - reported[index] <= REPORT_EVERY_S:
+                break
+            del reported[index]
+            self._changed.add(index)
+        base = self._base
+        if self._changed:
+            for index in self._changed:
+                self._rebuild(index, now_s)
+            self._changed.clear()
+        elif queued == base.queued and queued_steps == base.queued_steps:
+            return base
+        self._base = _assemble(self._views, self._base, self._in_flight, queued, queued_steps)
+        return self._base
+
+    def _rebuild(self, index: int, now_s: float) -> None:
+        worker = self.workers[index]
+        before, view = self._views[index], worker.view(now_s)
+        self._views[index] = view
+        if view.ready is before.ready and view.batch_cap == before.batch_cap:
+            if view.ready:
+                self._in_flight += view.running + view.waiting - before.running - before.waiting
+        else:
+            self._base = PoolView(tuple(self._views), 0, 0)
+            self._in_flight = self._base.in_flight
+        if worker.loop.running:
+            self._reported[index] = now_s
+            self._reported.move_to_end(index)
+        else:
+            self._reported.pop(index, None)
+
+    def judge_health(self, now_s: float) -> None:
+        """Take in what the workers' healths allow now."""
+        states = usable({worker.name: worker.health for worker in self.workers if worker.alive}, now_s)
+        for worker in self.workers:
+            state = states.get(worker.name, HealthState.GOOD)
+            if state is not worker.state:
+                worker.state = state
+                self.changed(worker)
+
+
+def _assemble(views: list[WorkerView], before: PoolView, in_flight: int, queued: int, queued_steps: int) -> PoolView:
+    """`PoolView(views, queued, queued_steps)` with the totals already known: rate and slots are the same as `before`.
+
+    `PoolView` sums over all workers at birth, which at one view a request was the simulator's largest cost.
+    """
+    workers = tuple(views)
+    ready = workers if len(before.ready) == len(workers) else tuple(view for view in workers if view.ready)
+    pool = object.__new__(PoolView)
+    set_field = object.__setattr__
+    set_field(pool, "workers", workers)
+    set_field(pool, "queued", queued)
+    set_field(pool, "queued_steps", queued_steps)
+    set_field(pool, "ahead_steps", None)
+    set_field(pool, "ready", ready)
+    set_field(pool, "steps_per_s", before.steps_per_s)
+    set_field(pool, "slots", before.slots)
+    set_field(pool, "in_flight", in_flight)
+    return pool

@@ -1,0 +1,93 @@
+"""Drawing for a profile, against a worker that only keeps books: what it is asked, and what becomes of the scores."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from t2i_gateway.embedding import Embedder
+from t2i_policy.levels import Level, build_ladder
+from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_scenes import embedder_path
+from t2ictl.judging import Sample
+from t2ictl.measuring import measure
+from t2ictl.samples import Samples
+
+LADDER = build_ladder(12, [Level(0, 12), Level(3, 12), Level(9, 12), Level(0, 6)])
+KEPT = (Sample("a red circle on a blue wall", 10), Sample("three green rings on a plain white wall", 20))
+ASKED = (Sample("a scarlet circle on a blue wall", 30), Sample("three green rings on a flat white wall", 40))
+
+
+class BookKeeper(worker_pb2_grpc.WorkerServicer):
+    """Answers every order at once with its level as the image; a skip without its latent starts lower, as real ones."""
+
+    def __init__(self) -> None:
+        self.orders: list[worker_pb2.WorkerGenerateRequest] = []
+        self.stored: set[tuple[str, int]] = set()
+
+    async def Describe(self, request, context):  # type: ignore[no-untyped-def]
+        return worker_pb2.WorkerDescription(model_digest="digest", device="books", num_inference_steps=12)
+
+    async def WatchLoad(self, request, context):  # type: ignore[no-untyped-def]
+        yield worker_pb2.WorkerLoad(ready=True, batch_cap=2)
+
+    async def Generate(self, request, context):  # type: ignore[no-untyped-def]
+        self.orders.append(request)
+        self.stored |= {(request.sink.entry_id, step) for step in request.sink.steps}
+        served, skipped = request.level, request.level.skipped_steps
+        if skipped and (request.source.entry_id, skipped) not in self.stored:
+            served.skipped_steps = 0
+        image = f"{skipped} {request.level.num_inference_steps} {request.seed}"
+        yield worker_pb2.WorkerEvent(chunk=level_pb2.ImageChunk(data=image.encode()))
+        yield worker_pb2.WorkerEvent(finished=worker_pb2.Finished(served=served, denoise_ms=24.0, encode_ms=1.0))
+
+
+class LevelJudge:
+    """Scores by the level drawn and, a little, by the seed; the exact image must be of the same seed."""
+
+    name = "level"
+
+    def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
+        skipped, steps, seed = map(int, image.split())
+        assert int(exact_image.split()[2]) == seed
+        return (100 - 5 * skipped - 2 * (12 - steps) + (seed - sample.seed)) / 110
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[tuple[str, BookKeeper]]:
+    books, server = BookKeeper(), grpc.aio.server()
+    worker_pb2_grpc.add_WorkerServicer_to_server(books, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}", books
+    await server.stop(None)
+
+
+async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper]) -> None:
+    """Each seed resumes from the latents of the same turn of the nearest prompt; scores pair up by seed."""
+    address, books = worker
+    with Progress(console=Console(quiet=True)) as bar:
+        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        found = await measure([address], Samples(KEPT, ASKED), LADDER, tools, num_seeds=2)
+    assert (found.facts.model_digest, found.facts.judge, found.facts.base_steps) == ("digest", "level", 12)
+    assert found.facts.step_s == (pytest.approx(0.002), pytest.approx(0.002))
+    assert set(found.levels) == {Level(3, 12), Level(9, 12), Level(0, 6)}
+    for one, sample, nearest in zip(found.prompts, ASKED, KEPT, strict=True):
+        assert (one.prompt, one.nearest) == (sample.prompt, nearest.prompt)
+        assert one.similarity > 0.8
+        assert one.exact == (pytest.approx(100 / 110), pytest.approx(101 / 110))
+        assert one.by_level[Level(9, 12)] == (pytest.approx(55 / 110), pytest.approx(56 / 110))
+        assert one.by_level[Level(0, 6)] == (pytest.approx(88 / 110), pytest.approx(89 / 110))
+    kept = [order for order in books.orders if order.sink.entry_id]
+    assert sorted((order.prompt, order.seed) for order in kept) == sorted(
+        (sample.prompt, sample.seed + turn) for sample in KEPT for turn in range(2)
+    )
+    assert len({order.sink.entry_id for order in kept}) == 4
+    resumed = [order for order in books.orders if order.level.skipped_steps]
+    entry_of = {(order.prompt, order.seed): order.sink.entry_id for order in kept}
+    for order in resumed:
+        at = [sample.prompt for sample in ASKED].index(order.prompt)
+        turn = order.seed - ASKED[at].seed
+        assert order.source.entry_id == entry_of[KEPT[at].prompt, KEPT[at].seed + turn]

@@ -1,0 +1,219 @@
+"""Ablations: each variant is ours but for its one part; and the catalogue that names them all."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, pool_of, seen, worker
+from t2i_policy.baselines.ablations import Ablation, ablations, without_trend
+from t2i_policy.baselines.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
+from t2i_policy.baselines.clearing import Asked, clear
+from t2i_policy.baselines.oracle import Oracle
+from t2i_policy.baselines.variants import ALL_PROMPTS
+from t2i_policy.deciding import Arrival
+from t2i_policy.demand import Demand
+from t2i_policy.levels import Level
+from t2i_policy.placement import PlacementReason
+from t2i_policy.policies import Course, PromptAware, ServingPolicy
+from t2i_policy.replan import ReplanReason
+from t2i_policy.serving import ServedReason
+from t2i_policy.views import PoolView
+from t2i_policy.wanted import Limits, Neighbourhood
+
+MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
+BUSY = {name: 1.6 * rate for name, rate in MIX.items()}
+ORACLE = Oracle(clear([Asked(0.0, ((50, 0.0),))], 1.0, 0.0, 1.0), RULES.profile)
+EVERY: tuple[ServingPolicy, ...] = (*all_policies(), *ablations(), ORACLE)
+
+arrivals = st.builds(
+    Arrival,
+    limits=st.builds(
+        Limits,
+        max_loss=st.floats(0.0, 1.0),
+        max_skipped_steps=st.one_of(st.none(), st.integers(0, 30)),
+        exact=st.booleans(),
+        fixed_steps=st.one_of(st.none(), st.just(30)),
+    ),
+    near=st.one_of(
+        st.just(Neighbourhood(None, frozenset())),
+        st.builds(Neighbourhood, st.floats(-1.0, 1.0), st.frozensets(st.sampled_from(sorted(STORED)))),
+    ),
+    left_s=st.floats(0.1, 20.0),
+    draw=st.floats(0.0, 0.999),
+)
+pools = st.builds(pool_of, st.integers(0, 8), st.integers(0, 4), st.integers(0, 200))
+
+
+def ablation(name: str) -> Ablation:
+    """By name."""
+    found = policy_named(name)
+    assert isinstance(found, Ablation)
+    return found
+
+
+def pressed_pool(share: float) -> PoolView:
+    """8 full workers with a backlog of `share` of the slack: an exact image in a full batch leaves 3.2 s of 20."""
+    steps_per_s = 8 / STEP_S[0]
+    return PoolView(tuple(worker(f"w{n}", 4, steps_left=0) for n in range(8)), 1, round(share * 3.2 * steps_per_s))
+
+
+# --- ours, whole ---
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrival=arrivals, pool=pools)
+def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
+    """All switches on: the same course and the same decisions as `PromptAware`."""
+    whole, ours = Ablation("whole", "ours"), PromptAware()
+    course = whole.replan(RULES, Course(), seen(BUSY))
+    assert course == ours.replan(RULES, Course(), seen(BUSY))
+    decided = whole.serve(RULES, course, arrival, pool)
+    assert decided == ours.serve(RULES, course, arrival, pool)
+    level = decided.place_level
+    assert whole.place(level, pool, 20.0, frozenset()) == ours.place(level, pool, 20.0, frozenset())
+
+
+# --- one part removed ---
+
+
+def test_feedback_only_never_draws_from_the_plan() -> None:
+    """Under a plan that moves prompts, at little pressure: as wanted."""
+    pool, ours = pressed_pool(0.2), PromptAware()
+    course = ours.replan(RULES, Course(), seen(BUSY))
+    reasons = {
+        policy.name: {policy.serve(RULES, course, asks(0.8, n / 50), pool).served.reason for n in range(50)}
+        for policy in (ours, ablation("ours-feedback-only"))
+    }
+    assert ServedReason.PLANNED in reasons["prompt-aware"]
+    assert reasons["ours-feedback-only"] == {ServedReason.AS_WANTED}
+
+
+def test_feedforward_only_never_reacts_to_the_backlog() -> None:
+    """A backlog near the slack changes ours; the plan alone does not see it. The plan's draws stay."""
+    policy = ablation("ours-feedforward-only")
+    course = policy.replan(RULES, Course(), seen(BUSY))
+    calm, pressed = pressed_pool(0.25), pressed_pool(0.6)
+
+    def levels(one: ServingPolicy, pool: PoolView) -> list[Level]:
+        asked = [asks(0.8, n / 50, left_s=100.0) for n in range(50)]
+        return [one.serve(RULES, course, arrival, pool).served.level for arrival in asked]
+
+    assert levels(policy, calm) == levels(policy, pressed) == levels(PromptAware(), calm)
+    assert levels(PromptAware(), pressed) != levels(PromptAware(), calm)
+
+
+def test_no_classes_plans_one_row_for_all() -> None:
+    """Strangers and near-duplicates draw from the same shares, each within its own options."""
+    policy = ablation("ours-no-classes")
+    course = policy.replan(RULES, Course(), seen(BUSY))
+    assert set(course.shift) == {ALL_PROMPTS}
+    assert len(PromptAware().replan(RULES, Course(), seen(BUSY)).shift) == len(BUSY)
+    decided = policy.serve(RULES, course, asks(0.97, 0.5), pressed_pool(0.2))
+    assert decided.prompt_class == "0.95"
+
+
+def test_no_filling_always_spreads() -> None:
+    """Where batching gains, ours tops up the fullest; without filling the request goes where it ends first."""
+    views = [replace(worker(name, running), step_s=(0.08, 0.09, 0.1, 0.11)) for name, running in (("a", 3), ("b", 1))]
+    pool = PoolView(tuple(views), 4, 160)
+    placed = [policy.place(EXACT, pool, 20.0, frozenset()) for policy in (PromptAware(), ablation("ours-no-filling"))]
+    assert [(at.worker, at.reason) for at in placed if at] == [
+        ("a", PlacementReason.FILL_BATCH),
+        ("b", PlacementReason.EARLIEST_FINISH),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrival=arrivals, pool=pools)
+def test_parts_of_the_ladder_keep_to_themselves(arrival: Arrival, pool: PoolView) -> None:
+    """Skips only: no short schedule that was not asked for. Fewer steps only: never a latent. In plan and serving."""
+    skips, short = ablation("ours-skips-only"), ablation("fewer-steps-only")
+    for policy in (skips, short):
+        course = policy.replan(RULES, Course(), seen({name: 1.9 * rate for name, rate in MIX.items()}))
+        level = policy.serve(RULES, course, arrival, pool).served.level
+        drawn = {at for row in course.shift.values() for at, _ in row} | {level}
+        if policy is short:
+            assert not any(at.needs_latent for at in drawn)
+        else:
+            assert all(
+                at.num_inference_steps == 50 or at.num_inference_steps == arrival.limits.fixed_steps for at in drawn
+            )
+
+
+def test_parts_of_the_ladder_bend() -> None:
+    """Under pressure each uses what it has."""
+    course = Course()
+    served = [
+        ablation(name).serve(RULES, course, asks(0.97, limits=Limits(0.15)), pressed_pool(0.95)).served.level
+        for name in ("ours-skips-only", "fewer-steps-only")
+    ]
+    assert served == [K25, SHORT25]
+
+
+def test_no_trend_plans_for_what_is_seen() -> None:
+    """Demand that doubled within minutes: ours plans ahead of it, the variant for the rate itself."""
+    demand = Demand()
+    for second in range(600):
+        demand = demand.counted("0.75", float(second), 1.0 if second < 500 else 2.0)
+    here = replace(seen({}, now_s=599.0), demand=demand)
+    rate = demand.rate_rps(599.0)
+    ours = PromptAware().replan(RULES, Course(), here).planning.plan
+    flat = ablation("ours-no-trend").replan(RULES, Course(), here).planning.plan
+    assert ours is not None
+    assert flat is not None
+    assert ours.demand_rps > 1.02 * rate
+    assert flat.demand_rps == pytest.approx(rate)
+    assert without_trend(demand).earlier_rps(599.0) == pytest.approx(rate)
+
+
+def test_no_hysteresis_plans_at_every_change() -> None:
+    """Two percent more: ours stays, the variant plans."""
+    changed = seen({name: 1.02 * rate for name, rate in BUSY.items()}, now_s=1001.0)
+    reasons = [
+        policy.replan(RULES, policy.replan(RULES, Course(), seen(BUSY)), changed).planning.reason
+        for policy in (PromptAware(), ablation("ours-no-hysteresis"))
+    ]
+    assert reasons == [ReplanReason.STEADY, ReplanReason.DEMAND_ROSE]
+
+
+# --- the catalogue and what every policy owes ---
+
+
+def test_every_policy_has_a_name_of_its_own_and_a_source() -> None:
+    """And can be had by that name; ours comes first."""
+    assert len(policy_names()) == len(set(policy_names())) == 22
+    assert policy_names()[0] == "prompt-aware"
+    assert all(policy_named(name).name == name and policy_named(name).source for name in policy_names())
+
+
+def test_unknown_policy_is_told_what_there_is() -> None:
+    """Names the culprit and lists the others."""
+    with pytest.raises(UnknownPolicy, match=r"'argus'; there are prompt-aware, paper, "):
+        policy_named("argus")
+
+
+@pytest.mark.parametrize("policy", EVERY, ids=lambda policy: policy.name)
+@settings(max_examples=25, deadline=None)
+@given(arrival=arrivals, pool=pools, scale=st.sampled_from([0.0, 0.5, 1.0, 3.0]))
+def test_every_policy_keeps_the_contract(policy: ServingPolicy, arrival: Arrival, pool: PoolView, scale: float) -> None:
+    """Any demand, feasible or not: the same answer twice, within what the request allows and the cache has, placed at
+    a worker with a free slot."""
+    here = seen({name: scale * rate for name, rate in MIX.items()}, pool)
+    course = policy.replan(RULES, Course(), here)
+    assert policy.replan(RULES, Course(), here) == course
+    decided = policy.serve(RULES, course, arrival, pool)
+    assert policy.serve(RULES, course, arrival, pool) == decided
+    level, limits = decided.served.level, arrival.limits
+    assert level in RULES.ladder.levels or level.num_inference_steps == limits.fixed_steps
+    if limits.fixed_steps is not None:
+        assert (level.skipped_steps, level.num_inference_steps) == (0, limits.fixed_steps)
+    elif limits.exact:
+        assert level == EXACT
+    if level.needs_latent:
+        assert level.skipped_steps in arrival.near.stored_steps
+        assert limits.max_skipped_steps is None or level.skipped_steps <= limits.max_skipped_steps
+    placed = policy.place(decided.place_level, pool, arrival.left_s, frozenset())
+    free = {view.name for view in pool.ready if view.free_slots}
+    assert placed.worker in free if placed is not None else not free or decided.sent_to is not None

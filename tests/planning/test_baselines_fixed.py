@@ -1,0 +1,138 @@
+"""Baselines that plan nothing: what they serve depends on the prompt, the draw, or on nothing at all."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from small_pools import (
+    ANYTHING,
+    EXACT,
+    K5,
+    K10,
+    K15,
+    K20,
+    K25,
+    RULES,
+    SHORT25,
+    SHORT40,
+    SKIPS,
+    STORED,
+    asks,
+    pool_of,
+    worker,
+)
+from t2i_policy.baselines.clipper import ClipperHighAccuracy, ClipperHighThroughput
+from t2i_policy.baselines.nirvana import Nirvana, NirvanaCalibrated, level_by_similarity
+from t2i_policy.baselines.prompt_blind import LeastLoaded, RandomLevel
+from t2i_policy.fallback import runnable_option
+from t2i_policy.levels import Level, build_ladder
+from t2i_policy.policies import Course, ServingPolicy
+from t2i_policy.views import PoolView
+from t2i_policy.wanted import Limits, Neighbourhood
+
+similarities = st.one_of(st.none(), st.floats(-1.0, 1.0))
+pools = st.builds(pool_of, st.integers(1, 8), st.integers(0, 4), st.integers(0, 500))
+
+
+def served(policy: ServingPolicy, similarity: float | None, pool: PoolView | None = None, draw: float = 0.5) -> Level:
+    """The level that a policy without a plan serves."""
+    return policy.serve(RULES, Course(), asks(similarity, draw), pool or pool_of()).served.level
+
+
+@given(similarity=similarities, pool=pools)
+def test_clipper_ha_is_always_exact(similarity: float | None, pool: PoolView) -> None:
+    """Whatever the prompt and the load."""
+    assert served(ClipperHighAccuracy(), similarity, pool) == EXACT
+
+
+@given(similarity=st.floats(-1.0, 1.0), pool=pools)
+def test_clipper_ht_is_always_cheapest(similarity: float, pool: PoolView) -> None:
+    """From the nearest latent, however far it is; the papers' ladder, so no short schedule."""
+    assert served(ClipperHighThroughput(), similarity, pool) == K25
+
+
+def test_clipper_ht_runs_exact_from_an_empty_cache() -> None:
+    """There is no latent to start from."""
+    assert served(ClipperHighThroughput(), None) == EXACT
+
+
+def test_clipper_ht_says_what_it_loses() -> None:
+    """A far neighbour costs what was measured, though no floor holds it back."""
+    decided = ClipperHighThroughput().serve(RULES, Course(), asks(0.1), pool_of())
+    assert decided.served.expected_loss == pytest.approx(2.0 * 0.085)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "level"),
+    [
+        (None, EXACT), (0.3, EXACT), (0.65, EXACT), (0.66, K5), (0.75, K5), (0.76, K10), (0.85, K10), (0.86, K15),
+        (0.90, K15), (0.91, K20), (0.95, K20), (0.96, K25), (1.0, K25),
+    ],
+)  # fmt: skip
+def test_nirvana_follows_its_table(similarity: float | None, level: Level) -> None:
+    """The published thresholds, each exclusive."""
+    assert served(Nirvana(), similarity) == level
+
+
+@given(similarity=similarities, pool=pools)
+def test_nirvana_never_reacts_to_load(similarity: float | None, pool: PoolView) -> None:
+    """Idle or drowning: the same level."""
+    for policy in (Nirvana(), NirvanaCalibrated()):
+        assert served(policy, similarity, pool) == served(policy, similarity)
+
+
+def test_nirvana_table_scales_to_other_schedules() -> None:
+    """Thresholds are for shares of the schedule: half of 12 steps is 6."""
+    ladder = build_ladder(12, [Level(k, 12) for k in (0, 3, 6, 9)] + [Level(0, 6)])
+    levels = [level_by_similarity(ladder, similarity) for similarity in (0.6, 0.8, 0.87, 0.97)]
+    assert levels == [Level(0, 12), Level(0, 12), Level(3, 12), Level(6, 12)]
+
+
+@pytest.mark.parametrize(("similarity", "level"), [(0.80, EXACT), (0.92, K5), (0.97, K25)])
+def test_nirvana_calibrated_uses_measured_losses(similarity: float, level: Level) -> None:
+    """At 0.92 a K=10 loses 1.26 %, more than is harmless, where the published table would skip 20."""
+    assert served(NirvanaCalibrated(), similarity) == level
+
+
+def test_random_k_draws_every_level_alike() -> None:
+    """Each of six for a sixth of the draws."""
+    levels = [served(RandomLevel(), 0.5, draw=(n + 0.5) / 600) for n in range(600)]
+    assert {level: levels.count(level) for level in SKIPS} == dict.fromkeys(SKIPS, 100)
+
+
+def test_least_loaded_counts_work_not_requests() -> None:
+    """Two requests that are almost done are less than one that has just begun."""
+    pool = PoolView((worker("begun", 1, steps_left=50), worker("almost", 2, steps_left=10)), 0, 0)
+    policy = LeastLoaded()
+    assert served(policy, 0.99, pool) == EXACT
+    placed = policy.place(EXACT, pool, 20.0, frozenset())
+    assert placed is not None
+    assert placed.worker == "almost"
+    other = policy.place(EXACT, pool, 20.0, frozenset({"almost"}))
+    assert other is not None
+    assert other.worker == "begun"
+    assert policy.place(EXACT, pool_of(running=4), 20.0, frozenset()) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "stored", "limits", "run"),
+    [
+        pytest.param(K20, STORED, ANYTHING, K20, id="as asked"),
+        pytest.param(K20, {5, 15, 25}, ANYTHING, K15, id="a hole: the largest stored below"),
+        pytest.param(K20, {25}, ANYTHING, EXACT, id="only larger ones stored"),
+        pytest.param(K20, set(), ANYTHING, EXACT, id="nothing stored"),
+        pytest.param(K20, STORED, Limits(1.0, max_skipped_steps=12), K10, id="the request's cap"),
+        pytest.param(K20, STORED, Limits(1.0, exact=True), EXACT, id="exact asked for"),
+        pytest.param(K20, STORED, Limits(1.0, fixed_steps=30), Level(0, 30), id="a schedule of its own"),
+        pytest.param(SHORT25, set(), ANYTHING, SHORT25, id="a short schedule needs no latent"),
+        pytest.param(SHORT40, STORED, Limits(1.0, exact=True), EXACT, id="exact, not short"),
+        pytest.param(Level(0, 33), STORED, ANYTHING, EXACT, id="never measured"),
+    ],
+)
+def test_fallback(level: Level, stored: set[int], limits: Limits, run: Level) -> None:
+    """What is run where a level is asked for; its loss is the measured one."""
+    near = Neighbourhood(0.8, frozenset(stored))
+    option = runnable_option(RULES, level, near, limits)
+    assert option.level == run
+    if run in RULES.ladder.levels:
+        assert option.expected_loss == RULES.profile.expected_loss(run, 0.8)

@@ -1,0 +1,240 @@
+"""Baselines that plan: Proteus, PAC, the paper, Sommelier, INFaaS and the cascade, each by what defines it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from small_pools import (
+    EXACT,
+    EXACT_RPS,
+    K5,
+    K10,
+    K20,
+    K25,
+    RULES,
+    SKIPS,
+    asks,
+    mix,
+    planned,
+    pool_of,
+    seen,
+    sent_to,
+    worker,
+    workers_at,
+)
+from t2i_policy.baselines.cascade import Cascade
+from t2i_policy.baselines.infaas import InfaasAccuracy
+from t2i_policy.baselines.pac import PromptAgnostic
+from t2i_policy.baselines.paper import ThePaper, class_name
+from t2i_policy.baselines.proteus import MIN_BETA, Proteus, feasible_beta
+from t2i_policy.baselines.sommelier import Sommelier
+from t2i_policy.baselines.variants import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
+from t2i_policy.placement import PlacementReason
+from t2i_policy.plan import PlanReason
+from t2i_policy.policies import Course, Seen, ServingPolicy
+from t2i_policy.replan import ReplanReason
+from t2i_policy.views import PoolView, WorkerView
+
+# --- what prompt-agnostic systems know ---
+
+
+def test_mean_losses_are_over_the_demand() -> None:
+    """A K=25 that loses 17 % to strangers and 0.85 % to near-duplicates loses the mean of both, by their rates."""
+    means = mean_levels(RULES, LadderPart.SKIPS, {"-1.00": 1.0, "0.95": 3.0})
+    assert means[K25].loss == pytest.approx((0.17 + 3 * 0.0085) / 4)
+    assert (means[K25].steps, set(means)) == (25.0, set(SKIPS))
+
+
+def test_prompts_without_a_latent_make_a_level_slower() -> None:
+    """Half of those sent to K=25 run exact: 37.5 steps an image, half the loss."""
+    means = mean_levels(RULES, LadderPart.SKIPS, {"none": 1.0, "0.95": 1.0})
+    assert means[K25].steps == pytest.approx(37.5)
+    assert means[K25].loss == pytest.approx(0.0085 / 2)
+    (named,), (real,) = seen({}).groups, mean_capacities(seen({}).groups, means)
+    assert real.rates_rps[K25] == pytest.approx(named.rates_rps[K25] * 25 / 37.5)
+    assert real.rates_rps[EXACT] == pytest.approx(named.rates_rps[EXACT])
+
+
+# --- Proteus ---
+
+
+@pytest.mark.parametrize(
+    ("load", "beta"), [(0.5, 1.05), (1.9, 1.05), (1.94, 1.0), (2.05, 0.95), (4.0, 0.5), (100.0, MIN_BETA)]
+)
+def test_proteus_lowers_beta_until_feasible(load: float, beta: float) -> None:
+    """The pool makes twice its exact rate at the most."""
+    groups = seen({}).groups
+    assert feasible_beta(groups, load * EXACT_RPS) == pytest.approx(beta)
+
+
+@settings(max_examples=40, deadline=None)
+@given(total_rps=st.floats(0.0, 10.0))
+def test_proteus_plan_is_feasible_and_its_shares_sum_to_one(total_rps: float) -> None:
+    """Every worker at one level, beta x demand carried at each level, everything routed somewhere."""
+    course = planned(Proteus(), total_rps)
+    plan, capacity = course.planning.plan, seen({}).groups[0].rates_rps
+    assert plan is not None
+    assert sum(plan.workers.values()) == 8
+    if total_rps < 1e-3:
+        return
+    assert sum(plan.shift_map.values()) == pytest.approx(1.0)
+    for (_, level), share in plan.shift_map.items():
+        made_rps = plan.level_workers(level) * capacity[level]
+        assert share * course.memory["beta"] * total_rps * (1 - plan.shed_rps / total_rps) <= made_rps + 1e-5
+
+
+def test_proteus_is_blind_to_the_prompt() -> None:
+    """A stranger and a near-duplicate with the same draw are sent to the same level."""
+    course = planned(Proteus(), 1.5 * EXACT_RPS)
+    for n in range(20):
+        draw = (n + 0.5) / 20
+        assert sent_to(Proteus(), course, 0.1, draw) == sent_to(Proteus(), course, 0.99, draw)
+
+
+def test_proteus_routes_by_weights() -> None:
+    """Draws fall on levels by the plan's shares."""
+    course = planned(Proteus(), 1.5 * EXACT_RPS)
+    levels = [sent_to(Proteus(), course, 0.8, (n + 0.5) / 2000) for n in range(2000)]
+    assert course.planning.plan is not None
+    for (_, level), share in course.planning.plan.shift_map.items():
+        assert levels.count(level) / 2000 == pytest.approx(share, abs=2e-3)
+
+
+def test_proteus_plans_with_half_the_slo() -> None:
+    """At an SLO of 8 s an exact image of 4.2 s is too long for half of it, though it would be in time."""
+    course = Proteus().replan(replace(RULES, slo_s=8.0), Course(), seen(mix(0.5)))
+    assert EXACT not in {level for _, level in course.planning.plan.shift_map}  # type: ignore[union-attr]
+
+
+def test_proteus_solves_once_a_period() -> None:
+    """Not before 10 s have passed, however demand jumps, unless workers went."""
+    policy, course = Proteus(), planned(Proteus(), 1.0)
+    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1009.0)) is course
+    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1010.0)).planning.revision == 2
+    assert policy.replan(RULES, course, seen(mix(1.0), pool_of(7), now_s=1001.0)).planning.revision == 2
+
+
+def test_workers_of_one_level_wait_for_their_own() -> None:
+    """A request for K=25 waits while only workers at K=0 are free; with nobody at K=25 any worker takes it."""
+    busy = worker("w0", running=4, level=K25)
+    pool = PoolView((busy, worker("w1", level=EXACT)), 0, 0)
+    for policy in (Proteus(), ThePaper(), Sommelier(), InfaasAccuracy()):
+        assert policy.place(K25, pool, 20.0, frozenset()) is None
+        assert policy.place(K10, pool, 20.0, frozenset()) is not None
+        elsewhere = policy.place(K25, pool, 20.0, frozenset({"w0"}))
+        assert elsewhere is not None
+        assert elsewhere.worker == "w1"
+
+
+def test_a_hole_is_run_by_the_worker_it_was_sent_to() -> None:
+    """Sent to K=25, nothing stored: runs exact, at a worker of K=25, and is estimated there."""
+    course = planned(Proteus(), 10.0)
+    pool = pool_of(2, levels={0: K25, 1: EXACT})
+    decided = Proteus().serve(RULES, course, asks(None), pool)
+    assert (decided.served.level, decided.sent_to, decided.place_level) == (EXACT, K25, K25)
+    placed = Proteus().place(decided.place_level, pool, 20.0, frozenset())
+    assert placed is not None
+    assert placed.worker == "w0"
+
+
+# --- PAC ---
+
+
+def test_pac_plans_as_ours_does_but_for_one_class() -> None:
+    """Hysteresis and all: small changes are left, a rise is answered; one row of shares for everybody."""
+    policy, course = PromptAgnostic(), planned(PromptAgnostic(), 1.5 * EXACT_RPS)
+    assert {name for name, _ in course.planning.plan.shift_map} == {ALL_PROMPTS}  # type: ignore[union-attr]
+    same = policy.replan(RULES, course, seen(mix(1.52 * EXACT_RPS), now_s=1030.0))
+    assert (same.planning.revision, same.planning.reason) == (1, ReplanReason.STEADY)
+    assert policy.replan(RULES, course, seen(mix(1.8 * EXACT_RPS), now_s=1001.0)).planning.revision == 2
+
+
+def test_pac_lets_no_floor_or_prompt_hold_it_back() -> None:
+    """At full load even a stranger skips half."""
+    course = planned(PromptAgnostic(), 1.9 * EXACT_RPS)
+    decided = PromptAgnostic().serve(RULES, course, asks(0.1, draw=0.999), pool_of())
+    assert decided.served.level == K25
+
+
+# --- the paper ---
+
+
+def paper_demand(total_rps: float) -> dict[str, float]:
+    """Counted as the policy counts: bands that NIRVANA's table wants at K=5, 10 and 25."""
+    wanted = {"0.65": K5, "0.75": K10, "0.95": K25}
+    return {class_name(band, wanted[band]): rate for band, rate in mix(total_rps).items()}
+
+
+def test_paper_counts_by_band_and_wanted_level() -> None:
+    """So that h can be told from the counts."""
+    decided = ThePaper().serve(RULES, Course(), asks(0.80), pool_of())
+    assert (decided.prompt_class, decided.wanted.level) == (class_name("0.75", K10), K10)
+
+
+def test_paper_without_plan_serves_what_is_wanted() -> None:
+    """The similarity table, before the first plan."""
+    assert [sent_to(ThePaper(), Course(), at, 0.5) for at in (0.1, 0.7, 0.92)] == [EXACT, K5, K20]
+
+
+def test_paper_redirects_by_one_hop_and_misses_its_own_target() -> None:
+    """At little load all are to be exact; one hop moves K=10 to K=5 and no further. The chained aligner does it."""
+    demand = seen(paper_demand(0.4 * EXACT_RPS))
+    paper = ThePaper()
+    course = paper.replan(RULES, Course(), demand)
+    assert workers_at(course) == {EXACT: 8}
+    assert sent_to(paper, course, 0.80, 0.5) == K5
+    chained = ThePaper(chained=True)
+    assert sent_to(chained, chained.replan(RULES, Course(), demand), 0.80, 0.5) == EXACT
+
+
+def test_paper_assigns_for_the_load_and_redirects_to_it() -> None:
+    """At 1.6 x the exact capacity workers stand at cheap levels and prompts that wanted less are sent up."""
+    course = ThePaper().replan(RULES, Course(), seen(paper_demand(1.6 * EXACT_RPS)))
+    assert workers_at(course)[K25] >= 4
+    up = [sent_to(ThePaper(), course, 0.7, (n + 0.5) / 100) for n in range(100)]
+    assert up.count(K25) > 0
+
+
+def test_paper_fills_batches_at_high_load_only() -> None:
+    """Route-and-batch among the workers at the level: spread, then the fullest."""
+    gaining = (0.084, 0.09, 0.096, 0.1)
+    views = [replace(worker(name, running, K25), step_s=gaining) for name, running in (("full", 3), ("idle", 0))]
+    calm = PoolView(tuple(views), 0, 0)
+    busy = PoolView(tuple(views), 5, 200)
+    placed = [ThePaper().place(K25, pool, 20.0, frozenset()) for pool in (calm, busy)]
+    assert [(at.worker, at.reason) for at in placed if at] == [
+        ("idle", PlacementReason.EARLIEST_FINISH),
+        ("full", PlacementReason.FILL_BATCH),
+    ]
+
+
+# --- all that plan ---
+
+
+def test_proteus_gives_up_throughput_in_steps_of_beta() -> None:
+    """At 2.05 x exact it plans for 0.95 of the demand, and what the pool has beyond that goes into accuracy."""
+    course = planned(Proteus(), 2.05 * EXACT_RPS)
+    assert course.memory == {"beta": 0.95}
+    assert workers_at(course)[K25] < 8
+
+
+@pytest.mark.parametrize("policy", [PromptAgnostic(), Sommelier(), InfaasAccuracy(), ThePaper()])
+def test_overload_puts_everybody_at_the_cheapest_level(policy: ServingPolicy) -> None:
+    """Infeasible demand is a plan, not an error."""
+    rates_rps = paper_demand(9 * EXACT_RPS) if isinstance(policy, ThePaper) else mix(9 * EXACT_RPS)
+    course = policy.replan(RULES, Course(), seen(rates_rps, pool_of(running=4, queued=100)))
+    assert workers_at(course) == {K25: 8}
+
+
+@pytest.mark.parametrize("policy", [Proteus(), PromptAgnostic(), Sommelier(), InfaasAccuracy(), ThePaper(), Cascade()])
+def test_no_workers_is_survived(policy: ServingPolicy) -> None:
+    """All gone: a plan that says so, requests still get a level, nobody to place at."""
+    gone = PoolView(tuple[WorkerView, ...](), 0, 0)
+    course = policy.replan(RULES, Course(), Seen(1000.0, seen(mix(1.0)).demand, (), gone))
+    assert course.planning.plan is not None
+    assert policy.serve(RULES, course, asks(0.9), gone).served.estimated_s == float("inf")
+    assert policy.place(EXACT, gone, 20.0, frozenset()) is None
+    if not isinstance(policy, Cascade):
+        assert course.planning.plan.reason is PlanReason.NO_WORKERS
