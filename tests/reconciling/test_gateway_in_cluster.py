@@ -47,10 +47,10 @@ async def metric(gateway: ServerProcess, name: str) -> float:
 async def test_demand_reaches_the_operator_and_the_plan_comes_back(
     world: World, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Load shifts: gateway counts, operator plans, gateway serves by the new revision; then the API server goes away."""
+    """Load shifts: gateway counts, operator plans, gateway follows; then the API server goes away and comes back."""
     host, (control_port, _) = host_address(), free_ports(2)
     profile = tmp_path / "profile.json"
-    profile.write_text(render_profile(make_profile((0.001, 0.001, 0.001, 0.001))))
+    profile.write_text(render_profile(make_profile((0.04,))))
     config = {"metadata": {"name": "measured"}, "data": {"profile.json": profile.read_text()}}
     await world.call("POST", f"/api/v1/namespaces/{world.namespace}/configmaps", config)
     groups = [{"name": "a", "workers": 1, "engine": "simulated"}]
