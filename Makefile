@@ -8,8 +8,8 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos verify lock train-scenes bench-engine bench-gateway bench-scenes \
-  bench-decide bench-predictor bench clean
+.PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
+  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,8 +26,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
 	$(BIN)/t2ictl demo --out build/demo
 
-test: lint  ## Lint, then every test
+test: lint kube-assets  ## Lint, then every test
 	$(BIN)/python -m pytest -q
+
+kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
+	@$(BIN)/python tests/support/kube_assets.py
 
 lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -45,8 +48,16 @@ protos: $(STAMP)  ## Regenerate the gRPC code from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=protos --mypy_grpc_out=quiet:protos \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(filter-out %/level.proto,$(PROTOS))
 
-verify: protos  ## Regenerate and check that nothing changed
-	git diff --exit-code -- protos
+crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
+	@mkdir -p crds
+	$(BIN)/python -m t2i_operator.crd > crds/t2iservingpools.yaml
+
+chart: crds kube-assets  ## Copy crds/ into the chart, regenerate the golden files of its templates
+	cp crds/*.yaml charts/t2i-serving/files/crds/
+	PYTHONPATH=tests/support $(BIN)/python -m helm_chart
+
+verify: protos chart  ## Regenerate and check that nothing changed
+	git diff --exit-code -- protos crds charts tests/chart/golden
 
 lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
@@ -55,7 +66,7 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-decide bench-engine bench-gateway bench-scenes  ## Every benchmark
+bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd  ## Every benchmark
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BIN)/python bench/decide.py --out build/bench/decide.json
@@ -65,6 +76,9 @@ bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/e
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
 	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+
+bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
+	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py

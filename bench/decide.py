@@ -10,6 +10,7 @@ A10G (the lineage's linear 4.2 s x (1 - K/50) at batch 1, little gained by batch
 """
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -170,6 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     rules = make_rules()
     result = {
+        "load_average_1min": round(os.getloadavg()[0], 1),  # above the cores: wall times are the neighbours', not ours
         "request": bench_request(rules, options.requests),
         "plans": [bench_plan(rules, workers, kinds, options.plans) for workers, kinds in PLAN_POOLS],
     }

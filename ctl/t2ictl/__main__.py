@@ -11,18 +11,32 @@ import typer
 from rich.console import Console
 
 from t2i_protos.v1 import gateway_pb2
-from t2ictl import commands_demo, commands_local, commands_plan, commands_profile, commands_request, commands_simulate
+from t2ictl import (
+    commands_cluster,
+    commands_demo,
+    commands_local,
+    commands_plan,
+    commands_profile,
+    commands_request,
+    commands_simulate,
+)
+from t2ictl.cluster import PoolName
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
 
 app = typer.Typer(no_args_is_help=True, help="Run and ask a t2i-serving pool.", pretty_exceptions_enable=False)
 local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 app.add_typer(local_app, name="local")
+cluster_app = typer.Typer(no_args_is_help=True, help="Pools of a Kubernetes cluster, by your kubeconfig.")
+app.add_typer(cluster_app, name="cluster")
 console = Console()
 
 DEFAULT_POOL = Path("examples/pool-scenes.yaml")
 Address = Annotated[str, typer.Option(envvar="T2I_ADDRESS", help="gateway address")]
 Tenant = Annotated[str, typer.Option(help="tenant name, for gateways in local mode")]
+ClusterPool = Annotated[
+    str, typer.Option("--pool", "-p", help="NAMESPACE/NAME of a pool in the cluster, not --address")
+]
 PoolFile = Annotated[Path, typer.Option("--pool", "-p", help="T2IServingPool file")]
 Limit = Annotated[float, typer.Option("--timeout-s", help="give up after this many seconds")]
 
@@ -42,11 +56,28 @@ def local_up(
     _run(commands_local.run_local(console, options))
 
 
+@cluster_app.command("pools")
+def cluster_pools(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="only this one; default: all")] = "",
+) -> None:
+    """List pools, and in words what is wrong with them."""
+    _run(commands_cluster.show_pools(console, namespace))
+
+
+@cluster_app.command("plan")
+def cluster_plan(
+    pool: str, namespace: Annotated[str, typer.Option("--namespace", "-n", help="of the pool")] = "default"
+) -> None:
+    """Why this mix: the traffic a pool's plan was made for, workers by level, prompts by level."""
+    _run(commands_cluster.show_plan(console, PoolName(namespace, pool)))
+
+
 @app.command()
 def generate(
     prompt: str,
     output: Annotated[Path, typer.Option("--output", "-o", help="image file: .png, .jpg or .webp")] = Path("out.png"),
     address: Address = DEFAULT_LISTEN,
+    pool: ClusterPool = "",
     tenant: Tenant = "",
     negative_prompt: str = "",
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -70,13 +101,14 @@ def generate(
         guidance_scale=guidance_scale,
         request_id=request_id,
     )
-    _run(commands_request.generate(console, address, tenant, request, output, timeout_s))
+    _run(commands_request.generate(console, (address, pool, tenant), request, output, timeout_s))
 
 
 @app.command()
 def explain(
     prompt: str,
     address: Address = DEFAULT_LISTEN,
+    pool: ClusterPool = "",
     tenant: Tenant = "",
     exact: bool = False,
     min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
@@ -84,7 +116,7 @@ def explain(
 ) -> None:
     """Say what would happen to a prompt now, and why, without drawing it."""
     request = gateway_pb2.GenerateRequest(prompt=prompt, exact=exact, min_quality_percent=min_quality_percent)
-    _run(commands_request.explain(console, address, tenant, request, timeout_s))
+    _run(commands_request.explain(console, (address, pool, tenant), request, timeout_s))
 
 
 @app.command()
@@ -128,7 +160,7 @@ def demo(
 
 @app.command()
 def simulate(
-    arrivals: Annotated[Path, typer.Option(help="one time in ms a line, not descending")],
+    arrivals: Annotated[Path, typer.Option(help="one time in ms a line")],
     pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
     prompts: Annotated[
         Path | None, typer.Option(help="one prompt a line, in order, cycled; default: similarities are drawn")

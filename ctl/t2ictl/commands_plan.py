@@ -87,7 +87,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
 def _subject(ladder: Ladder, groups: tuple[Group, ...], target: Target) -> Subject:
     views = SimulatedPool(groups).view(0.0, 0, 0).workers
     capacities = group_capacities(views, ladder.levels, target.slo_s)
-    return Subject(ladder, capacities, build_classes(ladder, groups[0].profile, target.max_loss))
+    return Subject(ladder, capacities, build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss))
 
 
 def lineage_shares(classes: ClassTable) -> dict[str, float]:

@@ -9,6 +9,10 @@ from rich.table import Table
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2ictl.client import FORMATS, Generated, connect
 from t2ictl.errors import InputInvalid
+from t2ictl.forwarding import gateway_of
+
+#: Address, pool (`NAMESPACE/NAME`; empty = use the address) and tenant.
+Target = tuple[str, str, str]
 
 
 def phrase(level: level_pb2.Level) -> str:
@@ -31,7 +35,7 @@ def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
 
 
 async def generate(
-    console: Console, address: str, tenant: str, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
+    console: Console, target: Target, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
 ) -> None:
     """Draw one image into a file, with a progress bar, and say what was done and why."""
     request.output_format = output_format(out)
@@ -44,7 +48,8 @@ async def generate(
                 at, total = event.progress.step, event.progress.num_inference_steps
                 bar.update(task, description="denoising", completed=at, total=total)
 
-        async with connect(address, tenant) as client:
+        address, pool, tenant = target
+        async with gateway_of(pool, address) as reached, connect(reached, tenant) as client:
             generated = await client.generate(request, limit_s, show)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(generated.data)
@@ -69,11 +74,10 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
     console.print(table)
 
 
-async def explain(
-    console: Console, address: str, tenant: str, request: gateway_pb2.GenerateRequest, limit_s: float
-) -> None:
+async def explain(console: Console, target: Target, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:
     """Say what would happen to a prompt, level by level."""
-    async with connect(address, tenant) as client:
+    address, pool, tenant = target
+    async with gateway_of(pool, address) as reached, connect(reached, tenant) as client:
         answer = await client.explain(request, limit_s)
     decision = answer.decision
     console.print(

@@ -3,6 +3,7 @@
 CtlError                       shown as one line with the next step; exit code 1
 ├── StartFailed                a process of the local pool did not come up
 ├── CallFailed                 the gateway or worker answered with an error status
+├── ClusterFailed              the API server or kubectl cannot be used, or has no such pool
 └── InputInvalid               a file or option cannot be used
 """
 
@@ -21,6 +22,10 @@ class CallFailed(CtlError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+class ClusterFailed(CtlError):
+    """See the tree."""
 
 
 class InputInvalid(CtlError):

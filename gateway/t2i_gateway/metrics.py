@@ -54,6 +54,7 @@ class GatewayMetrics:
         self.ready_workers = gauge("ready_workers", "Workers that take requests.")
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
+        self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")
         self.ejections = counter("worker_ejections", "Workers left out for slow steps or silence, by reason.", "reason")
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")

@@ -1,4 +1,4 @@
-"""The planning loop of a gateway that has no operator: the same pure step, on this gateway's own demand.
+"""The plan that requests are decided by: planned here without an operator, or followed as the operator publishes it.
 
 One writer of the course: requests read it, this loop replaces it. The program is solved in a thread, so that no request
 waits for a plan.
@@ -12,9 +12,12 @@ from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.assignment import assign_levels
 from t2i_policy.capacity import group_capacities
-from t2i_policy.deciding import Rules
+from t2i_policy.deciding import Rules, shift_rows
 from t2i_policy.demand import Demand
+from t2i_policy.levels import Level
 from t2i_policy.plan import Plan
+from t2i_policy.plan_document import PlanDocument
+from t2i_policy.planning import Planning
 from t2i_policy.policies import Course, Seen, ServingPolicy
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,15 @@ class PlanningLoop:
             await asyncio.sleep(PLAN_EVERY_S)
             await self.step(workers)
 
+    def follow(self, document: PlanDocument, pool: str, workers: WorkerPool) -> None:
+        """Serve by this plan from now on: one assignment, so every request sees the old or the new one as a whole."""
+        plan = document.plan
+        self.course = Course(Planning(plan, None, document.revision), shift_rows(plan), self.course.memory)
+        self._metrics.plan_revision.set(document.revision)
+        self._metrics.replans.labels(document.reason).inc()
+        log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))
+        workers.assign(_standing(document, pool))
+
     async def step(self, workers: WorkerPool) -> None:
         """One look at demand and pool; a new course if one is due."""
         view = self._dispatcher.view()
@@ -58,6 +70,13 @@ class PlanningLoop:
             self._metrics.replans.labels(planning.reason).inc()
             log.info("plan %d (%s): %s", planning.revision, planning.reason, describe(planning.plan, self.rules))
             _assign(planning.plan, workers)
+
+
+def _standing(document: PlanDocument, pool: str) -> dict[str, Level]:
+    """Level by name of worker, as its StatefulSet names it."""
+    return {
+        f"{pool}-{group}-{number}": level for (group, level), numbers in document.numbers.items() for number in numbers
+    }
 
 
 def _assign(plan: Plan, workers: WorkerPool) -> None:

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
 from t2i_cache.stores import open_store
+from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embedding import Embedder
@@ -29,11 +30,13 @@ from t2i_policy.deciding import build_rules
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
+from t2i_protos.v1 import control_pb2_grpc
 
 log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 256 << 10
 CLOSE_GRACE_S = 2.0
 HEALTH_EVERY_S = 0.25
+LIVENESS = "liveness"
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -53,9 +56,10 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     add_to_server(service, server)
     reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     port = _bind(server, settings)
+    control = await _start_control(settings, healthy, parts)
     metrics_port = _serve_metrics(settings.metrics_listen, registry)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in _work(parts)]
+        tasks = [group.create_task(work) for work in _work(settings, parts)]
         await parts.similar.restore()
         await server.start()
         tasks.append(group.create_task(_report_health(healthy, director, parts.workers)))
@@ -65,6 +69,8 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
         await stop.wait()
         await _drain(director, settings.drain_s)
         await server.stop(CLOSE_GRACE_S)
+        if control is not None:
+            await control.stop(CLOSE_GRACE_S)
         for task in tasks:
             task.cancel()
     await _close(parts)
@@ -90,9 +96,33 @@ def _make_parts(settings: Settings, pool: Pool, profile: LevelProfile, metrics: 
     )
 
 
-def _work(parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
+def _work(settings: Settings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """What goes on beside the requests."""
-    return parts.workers.run(), parts.similar.run(), parts.planning.run(parts.workers)
+    return parts.workers.run(), parts.similar.run(), _plan(settings, parts)
+
+
+def _plan(settings: Settings, parts: Parts) -> Coroutine[Any, Any, None]:
+    """Plan here, or follow the operator's plans; only the latter needs the Kubernetes client."""
+    if settings.kubernetes is None:
+        return parts.planning.run(parts.workers)
+    from t2i_gateway.cluster.following import follow
+
+    return follow(settings.kubernetes, parts.planning, parts.workers, parts.metrics)
+
+
+async def _start_control(
+    settings: Settings, healthy: health.aio.HealthServicer, parts: Parts
+) -> grpc.aio.Server | None:
+    """Health without TLS for the kubelet, and Control for the operator; `liveness` = the process answers."""
+    if not settings.control_listen:
+        return None
+    await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts.planning, parts.dispatcher), server)
+    server.add_insecure_port(settings.control_listen)
+    await server.start()
+    return server
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

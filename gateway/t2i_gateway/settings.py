@@ -2,7 +2,16 @@
 
 import argparse
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlace:
+    """Where the pool's object is in the cluster."""
+
+    namespace: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +21,9 @@ class Settings:
     pool: Path
     listen: str
     metrics_listen: str
+    control_listen: str
     workers: tuple[str, ...]
+    kubernetes: PoolPlace | None
     store: str
     embedder: Path | None
     profile: Path
@@ -29,9 +40,20 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
     parser.add_argument("--listen", default="127.0.0.1:0", help="gRPC address, port 0 = any free one")
     parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="address of /metrics")
-    parser.add_argument("--workers", type=_names, required=True, help="addresses of workers, comma separated")
+    parser.add_argument(
+        "--control-listen", default="", help="plaintext address of health and Control for kubelet and operator"
+    )
+    parser.add_argument("--workers", type=_names, default=(), help="addresses of workers, comma separated")
+    parser.add_argument(
+        "--kubernetes", type=_place, default=None, help="NAMESPACE/POOL: plan and workers come from the cluster"
+    )
     parser.add_argument("--store", default="memory://", help="latent store URL; the workers must use the same one")
-    parser.add_argument("--embedder", type=Path, default=None, help="folder with tokenizer.json and model.onnx")
+    parser.add_argument(
+        "--embedder",
+        type=_embedder,
+        default=None,
+        help="folder with tokenizer.json and model.onnx, or builtin://scenes",
+    )
     parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
     parser.add_argument("--local", action="store_true", help="take the tenant from the x-t2i-tenant header")
@@ -43,7 +65,27 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     settings = Settings(**vars(parser.parse_args(arguments)))
     if settings.local == (settings.tls_dir is not None):
         parser.error("choose one: --local (tenant from a header) or --tls-dir (tenant from client certificates)")
+    if bool(settings.workers) == (settings.kubernetes is not None):
+        parser.error("choose one: --workers (their addresses) or --kubernetes NAMESPACE/POOL")
     return settings
+
+
+def _place(text: str) -> PoolPlace:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise argparse.ArgumentTypeError(f"NAMESPACE/POOL, not {text!r}")
+    return PoolPlace(namespace, name)
+
+
+def _embedder(text: str) -> Path:
+    """A builtin model brings its own."""
+    scheme, _, model = text.partition("://")
+    if scheme != "builtin":
+        return Path(text)
+    found = find_spec(f"t2i_{model}") if model.isidentifier() else None
+    if found is None or found.origin is None:
+        raise argparse.ArgumentTypeError(f"there is no builtin model {model!r}")
+    return Path(found.origin).parent / "model" / "embedder"
 
 
 def _names(text: str) -> tuple[str, ...]:

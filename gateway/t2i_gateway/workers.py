@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 DESCRIBE_LIMIT_S = 2.0
+RETIRE_LIMIT_S = 600.0  # for requests of a worker that has left the pool
 SILENT_LIMIT_S = 5.0  # WatchLoad promises a message every second; a link this silent is dead
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
@@ -212,9 +213,9 @@ class WorkerLink:
         self._foreign = 0 if self._alone else max(0, load.running + load.waiting - self.in_flight)
         self.changed()
 
-    async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
+    async def close(self, grace_s: float | None = None) -> None:
+        """Close the channel; requests on it get `grace_s` to end."""
+        await self._channel.close(grace_s)
 
 
 class WorkerPool:
@@ -228,9 +229,31 @@ class WorkerPool:
         self._on_ejection = on_ejection
         self._loop = asyncio.get_running_loop()
         self._judging: asyncio.TimerHandle | None = None
-        self.links = [
-            WorkerLink(address, alone, self._notify, self._check_profile, self._take_in_health) for address in addresses
-        ]
+        self._alone = alone
+        self._levels: Mapping[str, Level] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self.links: list[WorkerLink] = []
+        for address in addresses:
+            self.add(address)
+
+    def add(self, address: str) -> None:
+        """One more worker."""
+        link = WorkerLink(address, self._alone, self._notify, self._describe, self._take_in_health)
+        self.links.append(link)
+        if self._tasks is not None:
+            self._watching[address] = self._tasks.create_task(link.run())
+
+    def remove(self, address: str) -> None:
+        """Send this worker nothing more; what it has may end."""
+        link = next(link for link in self.links if link.address == address)
+        self.links.remove(link)
+        task = self._watching.pop(address, None)
+        if task is not None:
+            task.cancel()
+        if self._tasks is not None:
+            self._tasks.create_task(link.close(RETIRE_LIMIT_S))
+        self._notify()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change of any link."""
@@ -239,7 +262,9 @@ class WorkerPool:
     def _notify(self) -> None:
         self._listener()
 
-    def _check_profile(self, description: worker_pb2.WorkerDescription) -> None:
+    def _describe(self, description: worker_pb2.WorkerDescription) -> None:
+        """A worker has told its name: it may stand at a level already."""
+        self.assign(self._levels)
         if description.model_digest != self._profiled_digest:
             log.warning("worker %s: the profile was measured on another model; measure this one with t2ictl profile",
                         description.name)  # fmt: skip
@@ -264,6 +289,7 @@ class WorkerPool:
 
     def assign(self, levels: Mapping[str, Level]) -> None:
         """The plan's level of each worker, by name: an affinity."""
+        self._levels = levels
         for link in self.links:
             if link.level != levels.get(link.name):
                 link.level = levels.get(link.name)
@@ -286,8 +312,10 @@ class WorkerPool:
     async def run(self) -> None:
         """Watch every worker until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             for link in self.links:
-                group.create_task(link.run())
+                self._watching[link.address] = group.create_task(link.run())
+            await asyncio.Event().wait()  # workers come and go
 
     async def close(self) -> None:
         """Close every channel."""

@@ -30,6 +30,18 @@ class Demand:
         slow[name] = slow.get(name, 0.0) + times
         return Demand(self.half_life_s, max(now_s, self.at_s), MappingProxyType(fast), MappingProxyType(slow))
 
+    @classmethod
+    def from_rates(cls, rates_rps: Counts, earlier_rps: float, now_s: float, half_life_s: float = 30.0) -> "Demand":
+        """The demand that reads these rates at `now_s`: what others counted and smoothed. The slow memory is theirs as
+        a total, spread as the fast one is.
+        """
+        fast = half_life_s / log(2)
+        total_rps = sum(rates_rps.values())
+        scale = SLOWER * fast * (earlier_rps / total_rps if total_rps > 0 else 0.0)
+        counts = MappingProxyType({name: rate * fast for name, rate in rates_rps.items()})
+        slow = MappingProxyType({name: rate * scale for name, rate in rates_rps.items()})
+        return cls(half_life_s, now_s, counts, slow)
+
     def rate_rps(self, now_s: float) -> float:
         """Requests a second, smoothed: a steady rate r reads r after a few half-lives."""
         return sum(self._decayed(now_s)[0].values()) * log(2) / self.half_life_s

@@ -74,15 +74,21 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
 def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
     """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
-    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
-    best: WorkerView = free[0]
-    least: tuple[float, bool, int, str] | None = None
+    steps, soonest_s = level.steps_run, float("inf")
+    equal: list[WorkerView] = []
     for worker in free:
         finish_s = steps * worker.join_step_s + worker.fixed_s
-        if least is None or finish_s <= least[0]:
-            key = (finish_s, id(worker.level) in elsewhere, worker.running + worker.waiting, worker.name)
-            if least is None or key < least:
-                best, least = worker, key
+        if finish_s < soonest_s:
+            soonest_s, equal = finish_s, [worker]
+        elif finish_s == soonest_s:
+            equal.append(worker)
+    elsewhere = _assigned_elsewhere(equal, level)
+    at_level = [worker for worker in equal if id(worker.level) not in elsewhere] if elsewhere else equal
+    best, fewest = equal[0], -1
+    for worker in at_level or equal:
+        in_flight = worker.running + worker.waiting
+        if fewest < 0 or in_flight < fewest or (in_flight == fewest and worker.name < best.name):
+            best, fewest = worker, in_flight
     return best
 
 

@@ -12,7 +12,7 @@ i are prompt classes (bands of similarity, or the paper's wanted levels), j leve
 loss, mu what one worker of a group makes within the SLO. A pair without D is not allowed: the latent is not there, or
 the loss is above the floor. Shedding costs more than any loss, so the most is served first and best second; what is
 shed is told. x row-normalised is the shift map. A plan always comes back: past the time limit the best found, and if
-there is none, the greedy one.
+there is none, the greedy one. `program` solves it, and says how exactly in large pools.
 """
 
 from collections.abc import Mapping, Sequence

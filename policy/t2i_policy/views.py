@@ -38,20 +38,21 @@ class WorkerView:
     batch_gain: float = field(init=False, compare=False)  # images/s at its full batch over those at batch 1
 
     def __post_init__(self) -> None:
-        in_flight = self.running + self.waiting
-        free = max(0, self.batch_cap - in_flight) if self.ready else 0
+        in_flight, cap = self.running + self.waiting, self.batch_cap
+        free = cap - in_flight if self.ready and in_flight < cap else 0
         wait_s = 0.0
         if not free:
             # A slot frees when the shortest of the batch ends: on average after the owed steps of one slot, times
             # those waiting before us.
-            ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, self.batch_cap)
-            wait_s = ahead * step_time(self.step_s, self.batch_cap)
-        steps_per_s, batch_gain = _full_batch(self.step_s, self.batch_cap)
-        object.__setattr__(self, "free_slots", free)
-        object.__setattr__(self, "join_step_s", step_time(self.step_s, min(self.batch_cap, in_flight + 1)))
-        object.__setattr__(self, "slot_wait_s", wait_s)
-        object.__setattr__(self, "steps_per_s", steps_per_s)
-        object.__setattr__(self, "batch_gain", batch_gain)
+            ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, cap)
+            wait_s = ahead * step_time(self.step_s, cap)
+        steps_per_s, batch_gain = _full_batch(self.step_s, cap)
+        set_field = object.__setattr__
+        set_field(self, "free_slots", free)
+        set_field(self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap))
+        set_field(self, "slot_wait_s", wait_s)
+        set_field(self, "steps_per_s", steps_per_s)
+        set_field(self, "batch_gain", batch_gain)
 
     @property
     def in_flight(self) -> int:

@@ -23,12 +23,14 @@ NO_WORKERS_GRACE_S = 5.0  # as the gateway's dispatcher
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a ticket ended: what it was served at (None if not) and how many workers lost it before."""
+    """How a ticket ended: what it was served at (None if not), the steps run for it, and how many
+    workers lost it before."""
 
     number: int
     fate: Fate
     at_s: float
     level: Level | None = None
+    steps: int = 0
     retries: int = 0
 
 
@@ -42,6 +44,7 @@ class _Run:
     ticket: Ticket
     worker: SimulatedWorker
     level: Level
+    steps: int
     lost: bool = False
 
 
@@ -75,13 +78,14 @@ class Dispatcher:
     def pump(self, now_s: float) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
         queue, passed_over = self._queue, []
-        while queue.count and (ticket := queue.next()) is not None:
+        blocked: set[Level | None] = set()
+        while queue.count and (ticket := queue.next(blocked)) is not None:
             placement = self._place(ticket, now_s)
             worker = None if placement is None else self._pool.by_name(placement.worker)
             if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
                 passed_over.append(ticket)
                 if not ticket.excluded:
-                    break
+                    blocked.add(ticket.sent_to)
                 continue
             queue.leave(ticket)
             self._start(ticket, worker, now_s)
@@ -128,8 +132,8 @@ class Dispatcher:
             got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
                 level = Level(got, level.num_inference_steps)
-        self._runs[number] = _Run(ticket, worker, level)
-        worker.loop.join(Job(number, level.steps_run + ticket.extra_steps), now_s)
+        run = self._runs[number] = _Run(ticket, worker, level, level.steps_run + ticket.extra_steps)
+        worker.loop.join(Job(number, run.steps), now_s)
         self.follow(worker)
 
     def follow(self, worker: SimulatedWorker) -> None:
@@ -157,7 +161,7 @@ class Dispatcher:
         if not run.lost:
             number = run.ticket.number
             del self._runs[number]
-            self._ended(End(number, Fate.SERVED, now_s, run.level, run.ticket.tries))
+            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.ticket.tries))
 
     def _retry(self, ticket: Ticket, lost_on: str, now_s: float) -> None:
         ticket.tries += 1

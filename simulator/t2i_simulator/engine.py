@@ -113,6 +113,7 @@ class Simulation:
         outcomes.fates[number] = fate
         outcomes.finished_s[number] = end.at_s
         outcomes.levels[number] = end.level
+        outcomes.steps[number] = end.steps
         outcomes.retries[number] = end.retries
         self._open -= 1
         self._dispatcher.entries.pop(number, None)

@@ -30,8 +30,8 @@ class Settled:
 
 @dataclass(slots=True)
 class Outcomes:
-    """Columns by request number, in order of arrival. Times in virtual seconds; `levels` of the served, `similarity`
-    of all (-2 = no neighbour).
+    """Columns by request number, in order of arrival. Times in virtual seconds; `levels` and `steps` run of
+    the served, `similarity` of all (-2 = no neighbour).
     """
 
     arrived_s: list[float]
@@ -39,6 +39,7 @@ class Outcomes:
     fates: list[Fate]
     levels: list[Level | None]
     similarity: list[float]
+    steps: list[int]
     retries: list[int]
     refusals: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -49,4 +50,4 @@ class Outcomes:
     def begin(cls, arrived_s: list[float]) -> "Outcomes":
         """All open."""
         num = len(arrived_s)
-        return cls(arrived_s, [0.0] * num, [Fate.OPEN] * num, [None] * num, [-2.0] * num, [0] * num)
+        return cls(arrived_s, [0.0] * num, [Fate.OPEN] * num, [None] * num, [-2.0] * num, [0] * num, [0] * num)

@@ -1,6 +1,7 @@
 """The gateway's queue in virtual time: bounded by admission, the nearest deadline first, out at the deadline."""
 
 import heapq
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from t2i_policy.levels import Level
@@ -31,10 +32,12 @@ class Ticket:
 
 
 class Queue:
-    """See the module. A ticket that left early stays in the heap, marked, until it comes up."""
+    """See the module. A line for each level that only some workers take (None: any worker), so that a level whose
+    workers are full holds up nobody else. A ticket that left early stays in its line, marked, until it comes up.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[Ticket] = []
+        self._lines: dict[Level | None, list[Ticket]] = {}
         self.count = 0
         self.steps = 0
 
@@ -43,20 +46,24 @@ class Queue:
         ticket.waits = True
         self.count += 1
         self.steps += ticket.steps
-        heapq.heappush(self._heap, ticket)
+        heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
     def put_back(self, tickets: list[Ticket]) -> None:
         """Tickets that `next` gave and that nobody took: they never stopped waiting."""
         for ticket in tickets:
-            heapq.heappush(self._heap, ticket)
+            heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
-    def next(self) -> Ticket | None:
-        """The waiting ticket of the nearest deadline, off the heap; it still counts until `leave`."""
-        while self._heap:
-            ticket = heapq.heappop(self._heap)
-            if ticket.waits:
-                return ticket
-        return None
+    def next(self, blocked: Collection[Level | None] = ()) -> Ticket | None:
+        """The waiting ticket of the nearest deadline, off its line; it still counts until `leave`. Not of `blocked`."""
+        best: list[Ticket] | None = None
+        for key, line in list(self._lines.items()):
+            while line and not line[0].waits:
+                heapq.heappop(line)
+            if not line:
+                del self._lines[key]
+            elif key not in blocked and (best is None or line[0] < best[0]):
+                best = line
+        return None if best is None else heapq.heappop(best)
 
     def leave(self, ticket: Ticket) -> None:
         """It was placed, or its time is up."""

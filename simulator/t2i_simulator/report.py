@@ -116,7 +116,7 @@ def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: Measu
         p50_s=float(np.quantile(latency_s, 0.5)) if served else 0.0,
         p99_s=float(np.quantile(latency_s, 0.99)) if served else 0.0,
         mean_skipped_steps=sum(level.skipped_steps * count for level, count in levels.items()) / max(1, served),
-        mean_steps_run=sum(level.steps_run * count for level, count in levels.items()) / max(1, served),
+        mean_steps_run=sum(outcomes.steps) / max(1, served),
         served_rps=served / max(max(outcomes.finished_s), 1e-9),
         served_levels={level.label(setting.ladder.base_steps): levels[level] for level in _in_order(levels)},
         refusals=dict(sorted(outcomes.refusals.items())),

@@ -1,8 +1,8 @@
 """Traces: arrival times and prompts from files, every mistake named by file and line; and the lineage's bursty shape.
 
-Arrivals: one time in milliseconds a line, in any order (merged traces are not sorted); blank lines and lines that begin
-with # are skipped.
-Prompts: one a line, in order, cycled; blank lines are skipped, as real prompt logs have some.
+Arrivals: one time in milliseconds a line, in any order (published traces are jittered within a second, and not sorted);
+blank lines and lines that begin with # are skipped.
+Prompts: one a line, in order, cycled. Blank lines are skipped too: real logs hold some, and they mean nothing to embed.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import numpy as np
 from t2i_simulator.errors import TraceInvalid
 
 MAX_ARRIVALS = 20_000_000
+MAX_PROMPT = 100_000  # characters; far longer is another kind of file
 LINEAGE_BASE_PER_MINUTE = 50.0  # on 8 workers; read off the AccuScale artifact's plots
 LINEAGE_PEAK_PER_MINUTE = 390.0
 LINEAGE_WORKERS = 8
@@ -49,9 +50,15 @@ def read_prompts(path: Path) -> list[str]:
     """Prompts in order.
 
     Raises:
-        TraceInvalid: not readable, not UTF-8, or no prompts.
+        TraceInvalid: not readable, empty, or a line too long to be a prompt; names the line.
     """
-    prompts = [prompt for _, line in _lines(path) if (prompt := line.strip())]
+    prompts = []
+    for number, line in _lines(path):
+        prompt = line.strip()
+        if len(prompt) > MAX_PROMPT:
+            raise TraceInvalid(f"{path.name}, line {number}: {len(prompt)} characters; a prompt has up to {MAX_PROMPT}")
+        if prompt:
+            prompts.append(prompt)
     if not prompts:
         raise TraceInvalid(f"{path.name}: holds no prompts; one a line")
     return prompts

@@ -1,4 +1,4 @@
-"""docs/metrics.md lists the metrics of both processes: nothing missing, nothing invented, labels and all."""
+"""docs/metrics.md lists the metrics of every process: nothing missing, nothing invented, labels and all."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_operator.metrics import OperatorMetrics
 from t2i_policy.levels import Level
 from t2i_policy.profile import LevelProfile
 from t2i_worker.engines.simulated import SimulatedEngine
@@ -38,6 +39,15 @@ def test_gateway_metrics_are_documented() -> None:
         if metric._labelnames:
             metric.labels(*metric._labelnames)
     assert exposed(registry) == documented("t2i_gateway")
+
+
+def test_operator_metrics_are_documented() -> None:
+    """Every metric, with the labels it takes."""
+    registry = CollectorRegistry()
+    for metric in vars(OperatorMetrics(registry)).values():
+        if metric._labelnames:
+            metric.labels(*metric._labelnames)
+    assert exposed(registry) == documented("t2i_operator")
 
 
 async def test_worker_metrics_are_documented() -> None:

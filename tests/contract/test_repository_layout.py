@@ -23,7 +23,7 @@ def test_standard_operator_not_shadowed() -> None:
 
 def test_component_folders_hold_one_package_and_no_init() -> None:
     """A component folder with an `__init__.py` becomes importable by its plain name and shadows others."""
-    packages = [path for path in ROOT.glob("*/t2i*") if path.is_dir() and not path.name.endswith(".egg-info")]
+    packages = [path for path in ROOT.glob("*/t2i*") if path.is_dir() and path.name.isidentifier()]
     assert packages
     for package in packages:
         assert (package / "__init__.py").is_file(), package

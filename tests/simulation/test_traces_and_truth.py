@@ -18,6 +18,7 @@ from t2i_simulator.truth import Truth
 
 BAD_ARRIVALS = {
     "not a number": ("0\n5\nsoon\n", "trace.txt, line 3: expected a time in ms, got 'soon'"),
+    "after comments and blanks": ("# start\n10\n\n9 s\n", "trace.txt, line 4"),
     "negative": ("-1\n", "trace.txt, line 1"),
     "infinite": ("0\ninf\n", "trace.txt, line 2"),
     "not a time at all": ("0\nnan\n", "trace.txt, line 2"),
@@ -40,7 +41,7 @@ def test_bad_arrivals_name_the_line(tmp_path: Path, mistake: str) -> None:
 def test_arrivals_begin_at_zero_and_are_sped_up(tmp_path: Path) -> None:
     """Milliseconds to seconds, sorted, comments and blank lines left out, equal times kept."""
     path = tmp_path / "trace.txt"
-    path.write_text("# ms\n3000.5\n1000\n\n1000\n")
+    path.write_text("# ms\n1000\n\n3000.5\n1000\n")
     assert read_arrivals(path, speedup=2.0) == pytest.approx([0.0, 0.0, 1.00025])
 
 
@@ -50,14 +51,14 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
         read_arrivals(tmp_path / "nowhere.txt")
 
 
-def test_prompts_keep_their_order_and_repeats(tmp_path: Path) -> None:
-    """Unique prompts by first appearance, and which of them each line is; blank lines are left out."""
+def test_prompts_keep_their_order(tmp_path: Path) -> None:
+    """Blank lines are skipped, repeats are one prompt, and what cannot be a prompt is named by its line."""
     path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n" + 200_000 * "x" + "\n")
+    with pytest.raises(TraceInvalid, match=r"prompts\.txt, line 2: 200000 characters"):
+        read_prompts(path)
     path.write_text("a cat\n\na dog\na cat\n")
     assert number_prompts(read_prompts(path)) == (["a cat", "a dog"], [0, 1, 0])
-    path.write_text("\n")
-    with pytest.raises(TraceInvalid, match=r"prompts\.txt: holds no prompts"):
-        read_prompts(path)
 
 
 def test_bursts_have_the_lineages_heights() -> None:

@@ -7,7 +7,7 @@ from t2i_policy.capacity import group_capacities
 from t2i_policy.deciding import Arrival, Rules, build_rules
 from t2i_policy.demand import SLOWER, Demand
 from t2i_policy.levels import Level, build_ladder
-from t2i_policy.policies import Seen
+from t2i_policy.policies import Course, Seen, ServingPolicy
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.views import PoolView, WorkerView
 from t2i_policy.wanted import Limits, Neighbourhood
@@ -22,6 +22,8 @@ SKIP_LOSS = {K5: 0.030, K10: 0.042, K15: 0.056, K20: 0.068, K25: 0.085}
 SHORT_LOSS = {SHORT40: 0.02, SHORT25: 0.12}
 STORED = frozenset({5, 10, 15, 20, 25})
 ANYTHING = Limits(1.0)
+EXACT_RPS = 8 / 4.2  # what 8 workers make in full; twice that at K=25
+MIX = {"0.65": 0.4, "0.75": 0.3, "0.95": 0.3}
 
 
 def make_rules(max_loss: float = 0.2) -> Rules:
@@ -70,3 +72,24 @@ def seen(rates_rps: Mapping[str, float], pool: PoolView | None = None, now_s: fl
     pool = pool or pool_of()
     groups = group_capacities(pool.workers, RULES.ladder.levels, SLO_S)
     return Seen(now_s, steady(rates_rps, now_s), groups, pool)
+
+
+def mix(total_rps: float) -> dict[str, float]:
+    """Demand by prompt class."""
+    return {name: share * total_rps for name, share in MIX.items()}
+
+
+def planned(policy: ServingPolicy, total_rps: float, pool: PoolView | None = None) -> Course:
+    """The course of the first planning step."""
+    return policy.replan(RULES, Course(), seen(mix(total_rps), pool))
+
+
+def sent_to(policy: ServingPolicy, course: Course, similarity: float, draw: float) -> Level | None:
+    """Where one request is sent."""
+    return policy.serve(RULES, course, asks(similarity, draw), pool_of()).sent_to
+
+
+def workers_at(course: Course) -> dict[Level, int]:
+    """Workers by level."""
+    assert course.planning.plan is not None
+    return {level: count for (_, level), count in course.planning.plan.workers.items()}

@@ -1,0 +1,124 @@
+"""Watching a collection of the API server: what it holds now, again after every change, for ever.
+
+List, then watch from there. Whatever ends the watch (410, a dropped connection, silence) is answered by listing anew
+after a pause, so a change that was missed is found. While the API server is away the last picture stands: nothing is
+reported that was not seen. Bookmarks come about every minute; a watch that is silent for longer is dead.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+log = logging.getLogger(__name__)
+Item = Mapping[str, Any]
+LIST_LIMIT_S = 10.0
+SILENT_LIMIT_S = 90.0
+SERVER_LIMIT_S = 300
+FIRST_PAUSE_S = 0.2
+MAX_PAUSE_S = 10.0
+
+
+class WatchEndedError(Exception):
+    """The watch is over; list anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A path of the API server, and which of its objects; `silent_limit_s` for tests."""
+
+    path: str
+    selector: tuple[str, str]
+    silent_limit_s: float = SILENT_LIMIT_S
+
+
+class Watch:
+    """Calls `show` with all objects by name, after every change. `on_restart` counts beginnings after the first."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        collection: Collection,
+        show: Callable[[Mapping[str, Item]], None],
+        on_restart: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._collection = collection
+        self._show = show
+        self._on_restart = on_restart
+        self._items: dict[str, Item] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                version = await self._list()
+                pause_s = FIRST_PAUSE_S
+                await self._follow(version)
+            except (WatchEndedError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+                log.info("watch of %s: %s", self._collection.path, error or type(error).__name__)
+            self._on_restart()
+            await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))
+            pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+
+    async def _list(self) -> str:
+        async with asyncio.timeout(LIST_LIMIT_S):
+            answer = await self._get({}, LIST_LIMIT_S)
+            document = json.loads(await answer.read())
+        if answer.status != 200:
+            raise WatchEndedError(f"{answer.status} {document.get('message', '')}")
+        self._items = {item["metadata"]["name"]: item for item in document.get("items", ())}
+        self._show(self._items)
+        return str(document["metadata"]["resourceVersion"])
+
+    async def _follow(self, version: str) -> None:
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query["timeoutSeconds"] = str(SERVER_LIMIT_S)
+        answer = await self._get(query, SERVER_LIMIT_S + 30)
+        try:
+            if answer.status != 200:
+                raise WatchEndedError(f"{answer.status}")
+            async for event in self._events(answer):
+                self._take_in(event)
+        finally:
+            answer.response.close()
+        raise WatchEndedError("the server ended it")
+
+    async def _events(self, answer: Any) -> AsyncIterator[Mapping[str, Any]]:
+        """One a line; silence is an end."""
+        while True:
+            async with asyncio.timeout(self._collection.silent_limit_s):
+                line = await answer.response.content.readline()
+            if not line:
+                return
+            yield json.loads(line)
+
+    def _take_in(self, event: Mapping[str, Any]) -> None:
+        kind, item = event["type"], event["object"]
+        if kind == "ERROR":
+            raise WatchEndedError(f"{item.get('code')} {item.get('message', '')}")
+        if kind == "BOOKMARK":
+            return
+        name = item["metadata"]["name"]
+        if kind == "DELETED":
+            self._items = {key: value for key, value in self._items.items() if key != name}
+        else:
+            self._items = {**self._items, name: item}
+        self._show(self._items)
+
+    async def _get(self, query: Mapping[str, str], limit_s: float) -> Any:
+        call = await self._client.param_serialize(
+            "GET",
+            self._collection.path,
+            query_params=[self._collection.selector, *query.items()],
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        return await self._client.call_api(*call[:4], _request_timeout=limit_s)

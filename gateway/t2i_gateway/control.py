@@ -1,0 +1,46 @@
+"""What the operator may ask a gateway: its demand and what its workers measured. Reading only."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.planning import PlanningLoop
+from t2i_protos.v1 import control_pb2, control_pb2_grpc
+
+SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """See the module."""
+
+    def __init__(self, planning: PlanningLoop, dispatcher: Dispatcher) -> None:
+        self._planning = planning
+        self._dispatcher = dispatcher
+        self._loop = asyncio.get_running_loop()
+
+    async def GetDemand(  # noqa: N802 - gRPC names its methods
+        self, request: control_pb2.GetDemandRequest, context: Context
+    ) -> control_pb2.GetDemandResponse:
+        """See control.proto."""
+        del request, context
+        now_s, demand, view = self._loop.time(), self._planning.demand, self._dispatcher.view()
+        response = control_pb2.GetDemandResponse(
+            earlier_rps=demand.earlier_rps(now_s),
+            queued=view.queued,
+            in_flight=view.in_flight,
+            plan_revision=self._planning.course.planning.revision,
+        )
+        for name, rate in sorted(demand.rates_rps(now_s).items()):
+            response.demand.add(prompt_class=name, rate_rps=rate)
+        groups = {worker.group: worker for worker in reversed(view.ready)}
+        for group, worker in sorted(groups.items()):
+            response.measurements.add(
+                group=group,
+                step_ms=[1e3 * step for step in worker.step_s[: max(1, worker.batch_cap)]],
+                fixed_ms=1e3 * worker.fixed_s,
+                ready_workers=sum(one.group == group for one in view.ready),
+            )
+        return response

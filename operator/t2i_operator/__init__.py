@@ -1,0 +1,1 @@
+"""The control plane: one `T2IServingPool` becomes StatefulSets, Services, a plan and a status."""

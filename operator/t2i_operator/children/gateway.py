@@ -1,0 +1,144 @@
+"""The gateway: a Deployment, its Service and a disruption budget.
+
+It restarts (rolling, a new one first) when something changes that it reads at its start: ladder, SLO, cache, tenants,
+profile. The mix and the worker groups are not among them: plans and workers are watched.
+"""
+
+from t2i_operator.children.config import gateway_facts
+from t2i_operator.children.inputs import Inputs
+from t2i_operator.children.pods import (
+    CLOSE_S,
+    CONFIG_FOLDER,
+    config_mount,
+    config_volume,
+    container_security,
+    environment,
+    grpc_probe,
+    pod_security,
+    pull,
+    tmp_mount,
+    tmp_volume,
+)
+from t2i_operator.children.storing import gateway_store
+from t2i_operator.manifests import Manifest, child, digest
+from t2i_operator.naming import (
+    GATEWAY,
+    GROUP,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    common_labels,
+    gateway_name,
+    selector_labels,
+)
+
+LEAVE_S = 5  # until the last client has heard that this endpoint is going
+CONFIG_HASH = f"{GROUP}/config-hash"
+
+
+def render_gateway(inputs: Inputs) -> list[Manifest]:
+    """The children that serve clients."""
+    return [_service(inputs), _deployment(inputs), _budget(inputs)]
+
+
+def _service(inputs: Inputs) -> Manifest:
+    spec = {
+        "selector": selector_labels(inputs.ref.name, GATEWAY),
+        "ports": [
+            {
+                "name": "grpc",
+                "port": GRPC_PORT,
+                "targetPort": "grpc",
+                "protocol": "TCP",
+                "appProtocol": "kubernetes.io/h2c",
+            }
+        ],
+    }
+    return child(inputs.ref, GATEWAY, "v1", "Service", {"name": gateway_name(inputs.ref.name), "spec": spec})
+
+
+def _deployment(inputs: Inputs) -> Manifest:
+    spec = {
+        "replicas": inputs.spec.gateway.replicas,
+        "revisionHistoryLimit": 3,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": selector_labels(inputs.ref.name, GATEWAY)},
+        "template": _pod(inputs),
+    }
+    body = {"name": gateway_name(inputs.ref.name), "spec": spec}
+    return child(inputs.ref, GATEWAY, "apps/v1", "Deployment", body)
+
+
+def _budget(inputs: Inputs) -> Manifest:
+    spec = {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": selector_labels(inputs.ref.name, GATEWAY)},
+    }
+    body = {"name": gateway_name(inputs.ref.name), "spec": spec}
+    return child(inputs.ref, GATEWAY, "policy/v1", "PodDisruptionBudget", body)
+
+
+def _pod(inputs: Inputs) -> Manifest:
+    pool = inputs.ref.name
+    spec = {
+        "serviceAccountName": gateway_name(pool),
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": LEAVE_S + inputs.drain_s + CLOSE_S,
+        "securityContext": pod_security(),
+        **pull(inputs.images),
+        "topologySpreadConstraints": [_spread(pool)],
+        "containers": [_container(inputs)],
+        "volumes": [config_volume(pool), tmp_volume()],
+    }
+    marks = {"labels": common_labels(pool, GATEWAY), "annotations": {CONFIG_HASH: digest(gateway_facts(inputs))}}
+    return {"metadata": marks, "spec": spec}
+
+
+def _spread(pool: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
+    }
+
+
+def _container(inputs: Inputs) -> Manifest:
+    """Ready = a worker is ready; alive = the process answers, workers or not."""
+    return {
+        "name": GATEWAY,
+        "image": inputs.images.gateway,
+        "imagePullPolicy": inputs.images.pull_policy,
+        "command": ["python", "-m", "t2i_gateway"],
+        "args": _arguments(inputs),
+        "env": environment(),
+        "ports": [
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "control", "containerPort": HEALTH_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "startupProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=60, service="liveness"),
+        "readinessProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=2),
+        "livenessProbe": grpc_probe(HEALTH_PORT, period_s=10, failures=3, service="liveness"),
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": container_security(),
+        "volumeMounts": [config_mount(), tmp_mount()],
+    }
+
+
+def _arguments(inputs: Inputs) -> list[str]:
+    pairs = {
+        "--pool": f"{CONFIG_FOLDER}/pool.yaml",
+        "--profile": f"{CONFIG_FOLDER}/profile.json",
+        "--kubernetes": inputs.ref.key,
+        "--listen": f"0.0.0.0:{GRPC_PORT}",
+        "--control-listen": f"0.0.0.0:{HEALTH_PORT}",
+        "--metrics-listen": f"0.0.0.0:{METRICS_PORT}",
+        "--store": gateway_store(inputs.spec.cache),
+        "--drain-s": str(inputs.drain_s),
+    }
+    arguments = [f"{flag}={value}" for flag, value in pairs.items()]
+    source = inputs.spec.model.source
+    return [*arguments, "--local", *([f"--embedder={source}"] if source.startswith("builtin://") else [])]

@@ -1,0 +1,31 @@
+"""What children are rendered from."""
+
+from dataclasses import dataclass
+
+from t2i_operator.manifests import PoolRef
+from t2i_policy.pool import PoolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images to run, and how they are pulled."""
+
+    gateway: str
+    worker: str
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A pool, its measured profile (the JSON text), and the images."""
+
+    ref: PoolRef
+    spec: PoolSpec
+    profile: str
+    images: Images
+
+    @property
+    def drain_s(self) -> int:
+        """Seconds that requests in flight get when a process must go: two SLOs, within bounds."""
+        return max(30, min(600, 2 * self.spec.slo.latency_milliseconds // 1000))

@@ -1,0 +1,77 @@
+"""Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
+
+Workers reach name servers and the latent store, and the model hub if the source is there. Metrics may be scraped from
+any namespace; restrict that with a policy of your own if you need to.
+"""
+
+from t2i_operator.children.inputs import Inputs
+from t2i_operator.children.storing import store_port
+from t2i_operator.manifests import Manifest, child
+from t2i_operator.naming import (
+    COMPONENT_LABEL,
+    GATEWAY,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    WORKER,
+    gateway_name,
+    selector_labels,
+    workers_name,
+)
+
+NETWORKING = "networking.k8s.io/v1"
+OPERATOR_LABELS = {"app.kubernetes.io/name": "t2i-serving", COMPONENT_LABEL: "operator"}
+HTTPS_PORTS = (443, 6443)  # the API server's Service and the server itself
+
+
+def render_policies(inputs: Inputs) -> list[Manifest]:
+    """One policy for the gateways, one for all workers."""
+    return [_gateway(inputs), _workers(inputs)]
+
+
+def _gateway(inputs: Inputs) -> Manifest:
+    pool = inputs.ref.name
+    operators = {"namespaceSelector": {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
+    spec = {
+        "podSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"ports": [_tcp(GRPC_PORT), _tcp(METRICS_PORT)]},
+            {"from": [operators], "ports": [_tcp(HEALTH_PORT)]},
+        ],
+        "egress": [
+            _dns(),
+            {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [_tcp(GRPC_PORT)]},
+            {"ports": [_tcp(port) for port in HTTPS_PORTS]},
+            *_store(inputs),
+        ],
+    }
+    return child(inputs.ref, GATEWAY, NETWORKING, "NetworkPolicy", {"name": gateway_name(pool), "spec": spec})
+
+
+def _workers(inputs: Inputs) -> Manifest:
+    pool = inputs.ref.name
+    hub = [{"ports": [_tcp(443)]}] if inputs.spec.model.source.startswith("hf://") else []
+    spec = {
+        "podSelector": {"matchLabels": selector_labels(pool, WORKER)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [_tcp(GRPC_PORT)]},
+            {"ports": [_tcp(METRICS_PORT)]},
+        ],
+        "egress": [_dns(), *hub, *_store(inputs)],
+    }
+    return child(inputs.ref, WORKER, NETWORKING, "NetworkPolicy", {"name": workers_name(pool), "spec": spec})
+
+
+def _tcp(port: int) -> Manifest:
+    return {"port": port, "protocol": "TCP"}
+
+
+def _dns() -> Manifest:
+    return {"ports": [{"port": 53, "protocol": "UDP"}, _tcp(53)]}
+
+
+def _store(inputs: Inputs) -> list[Manifest]:
+    port = store_port(inputs.spec.cache)
+    return [] if port is None else [{"ports": [_tcp(port)]}]

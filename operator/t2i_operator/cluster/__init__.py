@@ -1,0 +1,1 @@
+"""The API server: calls with deadlines and retries, our lease, events."""

@@ -1,0 +1,33 @@
+"""Events on a pool, for `kubectl describe`. The name follows from the content, so saying it twice is saying it once."""
+
+from t2i_operator.deciding.actions import Announce
+from t2i_operator.instants import Now
+from t2i_operator.manifests import Manifest, PoolRef, digest
+from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND
+
+MAX_MESSAGE = 1024  # the API server's limit
+
+
+def render_event(ref: PoolRef, announce: Announce, occasion: str, now: Now) -> Manifest:
+    """`occasion` tells two events of the same words apart, e.g. by the status they came with."""
+    mark = digest([ref.uid, announce.reason, announce.message, occasion])
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{ref.name}.{mark}", "namespace": ref.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": ref.name,
+            "namespace": ref.namespace,
+            "uid": ref.uid,
+        },
+        "type": "Warning" if announce.warning else "Normal",
+        "reason": announce.reason,
+        "message": announce.message[:MAX_MESSAGE],
+        "source": {"component": FIELD_MANAGER},
+        "reportingComponent": FIELD_MANAGER,
+        "firstTimestamp": now.text,
+        "lastTimestamp": now.text,
+        "count": 1,
+    }

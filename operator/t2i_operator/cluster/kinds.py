@@ -1,0 +1,53 @@
+"""Where the API server keeps what we read and write."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from t2i_operator.naming import GROUP, KIND, PLURAL, VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A resource: `prefix` is its API's path."""
+
+    kind: str
+    prefix: str
+    plural: str
+
+    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        """The path of a namespace's collection, of an object, or of its subresource."""
+        parts = [self.prefix, "namespaces", quote(namespace), self.plural]
+        parts += [quote(name)] if name else []
+        parts += [subresource] if subresource else []
+        return "/".join(parts)
+
+    @property
+    def everywhere(self) -> str:
+        """The path of the collection over all namespaces."""
+        return f"{self.prefix}/{self.plural}"
+
+    @property
+    def api_version(self) -> str:
+        """As in manifests."""
+        return self.prefix.removeprefix("/apis/").removeprefix("/api/")
+
+
+POOL = Kind(KIND, f"/apis/{GROUP}/{VERSION}", PLURAL)
+POD = Kind("Pod", "/api/v1", "pods")
+EVENT = Kind("Event", "/api/v1", "events")
+CONFIG_MAP = Kind("ConfigMap", "/api/v1", "configmaps")
+LEASE = Kind("Lease", "/apis/coordination.k8s.io/v1", "leases")
+
+#: What a pool can have as children.
+CHILD_KINDS = (
+    CONFIG_MAP,
+    Kind("ServiceAccount", "/api/v1", "serviceaccounts"),
+    Kind("Role", "/apis/rbac.authorization.k8s.io/v1", "roles"),
+    Kind("RoleBinding", "/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    Kind("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies"),
+    Kind("Service", "/api/v1", "services"),
+    Kind("StatefulSet", "/apis/apps/v1", "statefulsets"),
+    Kind("Deployment", "/apis/apps/v1", "deployments"),
+    Kind("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets"),
+)
+CHILD_KIND = {kind.kind: kind for kind in CHILD_KINDS}

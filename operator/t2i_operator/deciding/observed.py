@@ -1,0 +1,106 @@
+"""What one look at a pool sees: frozen, and nothing but facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from t2i_operator.manifests import Manifest, PoolRef
+from t2i_policy.pool import PoolSpec
+from t2i_policy.profile import LevelProfile
+
+
+class TroubleKind(StrEnum):
+    """Why a pod is not ready, as reasons of conditions; the first ones matter most."""
+
+    LOAD_FAILED = "LoadFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIG_FAILED = "ContainerConfigFailed"
+    NO_CAPACITY = "NoCapacity"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a pod from being ready; `message` is the last error in its own words, or the next step."""
+
+    kind: TroubleKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod of the pool. `group` and `number` are None for gateways. `level` is the value of its label."""
+
+    name: str
+    uid: str
+    ready: bool
+    trouble: Trouble | None = None
+    level: str | None = None
+    group: str | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSeen:
+    """An object that has a child's name or our label. `owner_uid` None: nobody controls it."""
+
+    manifest: Manifest
+    uid: str
+    owner_uid: str | None
+    deleting: bool = False
+
+
+#: Kind and name.
+ChildKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the workers of a group measured: seconds of a step by batch size, and of the rest of a request."""
+
+    step_s: tuple[float, ...]
+    fixed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DemandReport:
+    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group."""
+
+    gateway: str
+    rates_rps: Mapping[str, float]
+    earlier_rps: float
+    revision: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The pool object, everything that belongs to it, and what its gateways say."""
+
+    ref: PoolRef
+    generation: int
+    status: Manifest
+    deleting: bool = False
+    children: Mapping[ChildKey, ChildSeen] = field(default_factory=dict)
+    workers: tuple[PodSeen, ...] = ()
+    gateways: tuple[PodSeen, ...] = ()
+    reports: tuple[DemandReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the spec asks for, parsed and rendered."""
+
+    spec: PoolSpec
+    profile: LevelProfile
+    children: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the spec cannot be carried out: a CamelCase reason and a sentence that names the field."""
+
+    reason: str
+    message: str

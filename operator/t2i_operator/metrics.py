@@ -1,0 +1,33 @@
+"""The operator's metrics (docs/metrics.md lists them; a test compares). No label names a pool: there may be many."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+PREFIX = "t2i_operator"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class OperatorMetrics:
+    """All of them on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, registry=registry)
+
+        self.reconciles = counter("reconciles", "Looks at a pool, by how they ended.", "outcome")
+        self.duration = Histogram(
+            f"{PREFIX}_reconcile_seconds", "One look at a pool and what followed.", buckets=_SECONDS, registry=registry
+        )
+        self.writes = counter("writes", "Writes asked of the API server, by kind of object.", "kind")
+        self.retries = counter("api_retries", "Calls that had to be repeated, by HTTP status; 0 = no answer.", "status")
+        self.replans = counter("replans", "New plans, by reason.", "reason")
+        self.polls = counter("demand_polls", "Questions to gateways for their demand, by outcome.", "outcome")
+        self.watch_events = counter("watch_events", "Events heard, by kind of object.", "kind")
+        self.watch_restarts = counter("watch_restarts", "Times that all watches ended and were begun anew.")
+        self.leader = gauge("leader", "1 while this process holds the lease.")
+        self.pools = gauge("pools", "Pools that are looked after.")
+        self.queued = gauge("queued_pools", "Pools that wait for their turn.")
+        self.event_age = gauge("last_watch_event_age_seconds", "Since the last event of any watch.")
+        self.deaf = gauge("unheard_write_age_seconds", "Since the oldest own write that no watch has reported yet.")

@@ -1,0 +1,74 @@
+"""Names of everything the operator makes: children, labels, annotations, ports.
+
+A child is ours by the UID of its owner, never by its name or labels: names are for people and for DNS.
+"""
+
+from t2i_policy.levels import Level
+
+GROUP = "t2iserving.dev"
+VERSION = "v1alpha1"
+PLURAL = "t2iservingpools"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "T2IServingPool"
+FIELD_MANAGER = "t2i-operator"
+
+POOL_LABEL = f"{GROUP}/pool"
+GROUP_LABEL = f"{GROUP}/group"
+LEVEL_LABEL = f"{GROUP}/level"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+HASH_ANNOTATION = f"{GROUP}/rendered-hash"
+POOL_UID_ANNOTATION = f"{GROUP}/pool-uid"
+
+WORKER = "worker"
+GATEWAY = "gateway"
+GRPC_PORT = 50051
+HEALTH_PORT = 50052
+METRICS_PORT = 9090
+
+
+def config_name(pool: str) -> str:
+    """The ConfigMap with the pool document and the profile."""
+    return f"{pool}-config"
+
+
+def gateway_name(pool: str) -> str:
+    """Deployment, Service, ServiceAccount, Role ... of the gateway."""
+    return f"{pool}-gateway"
+
+
+def workers_name(pool: str) -> str:
+    """What all worker groups share: the NetworkPolicy."""
+    return f"{pool}-workers"
+
+
+def group_name(pool: str, group: str) -> str:
+    """StatefulSet and headless Service of a worker group; pods are called this and a number."""
+    return f"{pool}-{group}"
+
+
+def worker_name(pool: str, group: str, number: int) -> str:
+    """The pod of one worker, as its StatefulSet will call it."""
+    return f"{group_name(pool, group)}-{number}"
+
+
+def level_value(level: Level) -> str:
+    """The value of a pod's level label, `SKIPPED-of-STEPS`: a slash is not allowed there."""
+    return f"{level.skipped_steps}-of-{level.num_inference_steps}"
+
+
+def common_labels(pool: str, component: str) -> dict[str, str]:
+    """Labels of every child by the conventions of Kubernetes, and ours."""
+    return {
+        "app.kubernetes.io/name": "t2i-serving",
+        "app.kubernetes.io/instance": pool,
+        COMPONENT_LABEL: component,
+        "app.kubernetes.io/part-of": "t2i-serving",
+        MANAGED_BY_LABEL: FIELD_MANAGER,
+        POOL_LABEL: pool,
+    }
+
+
+def selector_labels(pool: str, component: str) -> dict[str, str]:
+    """What selects the pods of a component; never changes, as selectors are immutable."""
+    return {"app.kubernetes.io/instance": pool, COMPONENT_LABEL: component, POOL_LABEL: pool}

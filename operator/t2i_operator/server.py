@@ -1,0 +1,164 @@
+"""The operator's life: get the lease, then watch and reconcile while it is held; without it, wait.
+
+What needs the lease runs in one task that is cancelled when the lease is lost; until that has happened the gate before
+every write already refuses.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from kubernetes.aio.client import ApiClient
+from prometheus_client import CollectorRegistry
+
+from t2i_operator.children import Images
+from t2i_operator.cluster.api import KubeApi
+from t2i_operator.cluster.client import open_client
+from t2i_operator.cluster.lease import Leadership
+from t2i_operator.handlers import Listeners, build_registry, kopf_settings
+from t2i_operator.metrics import OperatorMetrics
+from t2i_operator.probes import Probes
+from t2i_operator.queueing import PoolQueue
+from t2i_operator.reconciling import Reconciler
+from t2i_operator.settings import Settings
+from t2i_operator.watching import keep_watching
+
+log = logging.getLogger(__name__)
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+WEDGED_S = 120.0
+GAUGES_EVERY_S = 1.0
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The graph of objects of one operator process."""
+
+    settings: Settings
+    metrics: OperatorMetrics
+    registry: CollectorRegistry
+    leadership: Leadership
+    probes: Probes
+    stop: asyncio.Event
+
+    async def run(self) -> None:
+        """Until told to stop; the lease is given back at the end."""
+        client = await open_client(self.settings.kubeconfig)
+        api = KubeApi(client, self.leadership.check, self.metrics)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.leadership.keep(api)),
+                    group.create_task(self.probes.serve()),
+                    group.create_task(self._lead(client, api)),
+                ]
+                await self.stop.wait()
+                for task in reversed(tasks):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait_for(asyncio.shield(_ended(task)), STOP_LIMIT_S)
+        finally:
+            await client.close()  # type: ignore[no-untyped-call]
+
+    async def _lead(self, client: ApiClient, api: KubeApi) -> None:
+        """Work whenever the lease is held."""
+        while True:
+            await self._wait_for(lambda: self.leadership.is_held)
+            self.metrics.leader.set(1)
+            work = asyncio.create_task(self._work(client, api))
+            lost = asyncio.create_task(self._wait_for(lambda: not self.leadership.is_held))
+            try:
+                await asyncio.wait((work, lost), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.metrics.leader.set(0)
+                self.probes.check = lambda: None
+                for task in (work, lost):
+                    task.cancel()
+                results = await asyncio.gather(work, lost, return_exceptions=True)
+            if isinstance(results[0], Exception):
+                raise results[0]
+
+    async def _wait_for(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self.leadership.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.leadership.changed.wait(), 0.5)
+
+    async def _work(self, client: ApiClient, api: KubeApi) -> None:
+        settings = self.settings
+        images = Images(
+            settings.gateway_image, settings.worker_image, settings.image_pull_policy, settings.image_pull_secrets
+        )
+        reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
+        queue = PoolQueue(reconciler.look, settings.max_parallel)
+        reconciler.queue = queue
+        listeners, loop = Listeners(queue, reconciler.hearing, self.metrics), asyncio.get_running_loop()
+        self.probes.check = lambda: _complaint(reconciler, queue)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(queue.run())
+                group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
+                group.create_task(self._show(reconciler, queue))
+                build = partial(build_registry, client, listeners, loop)
+                await keep_watching(build, kopf_settings(), settings.namespaces, self.metrics.watch_restarts.inc)
+        finally:
+            await reconciler.close()
+
+    async def _show(self, reconciler: Reconciler, queue: PoolQueue) -> None:
+        """Gauges that follow the clock."""
+
+        async def once() -> None:
+            now_s = time.monotonic()
+            self.metrics.queued.set(queue.depth)
+            self.metrics.event_age.set(reconciler.hearing.age_s(now_s))
+            self.metrics.deaf.set(reconciler.hearing.unheard_s(now_s))
+
+        await _every(GAUGES_EVERY_S, once)
+
+
+def _complaint(reconciler: Reconciler, queue: PoolQueue) -> str | None:
+    """Why this process should be restarted; None if it is well."""
+    if reconciler.hearing.is_deaf(time.monotonic()):
+        return "the watches do not report our own writes"
+    if queue.longest_s() > WEDGED_S:
+        return "a look at a pool does not end"
+    return None
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await work()
+        await asyncio.sleep(pause_s)
+
+
+def build_operator(settings: Settings) -> Operator:
+    """Nothing is started yet."""
+    registry = CollectorRegistry()
+    place = (settings.lease_namespace or _own_namespace(), settings.lease_name)
+    probes = Probes(settings.metrics_listen, settings.health_listen, registry)
+    leadership = Leadership(place, settings.identity, time.monotonic)
+    return Operator(settings, OperatorMetrics(registry), registry, leadership, probes, asyncio.Event())
+
+
+def _own_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.is_file() else "default"
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    operator = build_operator(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, operator.stop.set)
+    await operator.run()

@@ -1,0 +1,140 @@
+"""The `status` of a `T2IServingPool`: what the operator alone writes, and gateways and people read.
+
+The plan in it is what gateways serve by. Integers only, per mille for shares; what changes by the second is a metric.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Count = Annotated[int, Field(ge=0)]
+Generation = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+Percent = Annotated[int, Field(ge=0, le=100)]
+PerMille = Annotated[int, Field(ge=0, le=1000)]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class _StatusPart(BaseModel):
+    """Unknown fields are ignored: a newer operator may say more than this program knows."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class ConditionStatus(_StatusPart):
+    """One aspect of the pool, as of `observedGeneration`."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Ready, Available, Planned, Progressing or Degraded."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in one word for programs."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in a sentence for people, with the next step."""
+    last_transition_time: Time
+    """When `status` last changed."""
+    observed_generation: Generation = 0
+    """The generation of the spec that it was judged for."""
+
+
+class LevelStatus(_StatusPart):
+    """One level and the workers that stand at it."""
+
+    skipped_steps: Count
+    """Steps of the full schedule that a cached latent stands for."""
+    num_inference_steps: Count
+    """Steps of the schedule."""
+    workers: Count = 0
+    """Workers that the plan places at this level."""
+    ready: Count = 0
+    """How many of them are ready."""
+    load_percent: Percent = 0
+    """Share of the traffic that the plan serves at this level."""
+
+
+class PlacementStatus(_StatusPart):
+    """Workers of one group at one level."""
+
+    group: str
+    """Name of the worker group."""
+    skipped_steps: Count
+    """Steps of the full schedule that a cached latent stands for."""
+    num_inference_steps: Count
+    """Steps of the schedule."""
+    workers: Count
+    """Workers of the group that the plan counts on at this level: those that were ready when it was made."""
+    numbers: tuple[Count, ...] = ()
+    """Which workers stand here, ready or not: NUMBER of POOL-GROUP-NUMBER. Every worker of a group is in one list."""
+
+
+class ShiftStatus(_StatusPart):
+    """Where the plan serves one class of prompts: one share at one level."""
+
+    prompt_class: str
+    """Prompts that lose alike: lower edge of a band of similarity to the nearest cached prompt, `none` or `exact`."""
+    skipped_steps: Count
+    """Steps of the full schedule that a cached latent stands for."""
+    num_inference_steps: Count
+    """Steps of the schedule."""
+    share_per_mille: PerMille
+    """Share of the class that is served at this level; a class that is served at all sums to 1000."""
+
+
+class ClassStatus(_StatusPart):
+    """The traffic of one class of prompts that a plan was made for."""
+
+    prompt_class: str
+    """See `shifts`."""
+    milli_rps: Count
+    """Requests per 1000 seconds."""
+
+
+class PlanStatus(_StatusPart):
+    """The running plan: workers by level, and where prompts of each class are served."""
+
+    revision: Annotated[int, Field(ge=1, json_schema_extra={"format": "int64"})]
+    """Rises with every plan of this pool; a gateway never goes back to a lower one."""
+    reason: str
+    """Why this plan replaced the one before, e.g. DemandRose."""
+    outcome: str = ""
+    """What the plan achieves: AllServed, SomeShed, NoDemand or NoWorkers."""
+    method: str = ""
+    """How it was found: Exact, TimeLimit or Greedy; Fixed if the spec gave it."""
+    made_at: Time | None = None
+    """When it was made."""
+    demand_milli_rps: Count = 0
+    """Requests per 1000 seconds that it was made for."""
+    shed_milli_rps: Count = 0
+    """Requests per 1000 seconds that no plan could serve within the quality floor: these are refused."""
+    quality_percent: Percent = 100
+    """Expected quality of what it serves, in percent of exact."""
+    classes: tuple[ClassStatus, ...] = ()
+    """The traffic that it was made for, by class of prompts."""
+    placements: tuple[PlacementStatus, ...] = ()
+    """Workers by group and level."""
+    shifts: tuple[ShiftStatus, ...] = ()
+    """The shift map: P(served level | prompt class)."""
+
+
+class PoolStatus(_StatusPart):
+    """What the pool is; written by the operator only."""
+
+    observed_generation: Generation = 0
+    """The generation of the spec that this status is about."""
+    conditions: tuple[ConditionStatus, ...] = ()
+    """Ready, Available, Planned, Progressing and Degraded; each says why."""
+    workers: Count = 0
+    """Workers that the spec asks for, of all groups."""
+    ready_workers: Count = 0
+    """Workers that accept requests."""
+    mix: str = ""
+    """Workers by level in short, e.g. `5x0 2x10 1x0/25`: WORKERS x SKIPPED, with / before a shorter schedule."""
+    levels: tuple[LevelStatus, ...] = ()
+    """Every level of the pool, exact first."""
+    plan: PlanStatus | None = None
+    """What gateways serve by; absent until the first plan."""
+    quality_percent: Percent | None = None
+    """Expected quality of what the plan serves, in percent of exact; absent until the first plan."""

@@ -1,0 +1,46 @@
+"""Examples are what people copy first: each is accepted by the API server, by our parser and by the template merge."""
+
+import pytest
+
+from example_pools import EXAMPLES, children_of
+from kube_server import KubeServer
+
+FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+LINE = 140
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_example_accepted_by_the_api_server(kube: KubeServer, namespace: str, name: str) -> None:
+    """Schema, CEL rules, no unknown field."""
+    path = str(EXAMPLES / name)
+    answer = kube.kubectl("apply", "-n", namespace, "--dry-run=server", "--validate=strict", "-f", path)
+    assert "created (server dry run)" in answer
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("pool")])
+def test_children_of_example_pass_restricted_pod_security(kube: KubeServer, namespace: str, name: str) -> None:
+    """Pods with GPUs, claims and tokens included: the overrides of an example must not loosen what we render."""
+    kube.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    for workload in children_of(name, namespace):
+        if workload["kind"] in ("Deployment", "StatefulSet"):
+            template = workload["spec"]["template"]
+            pod = {"metadata": {**template["metadata"], "name": "pod"}, "spec": template["spec"]}
+            answer = kube.call("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All", pod)
+            assert answer.ok, answer.message
+
+
+def test_sdxl_worker_sees_claim_token_and_gpu() -> None:
+    """The overrides reach the worker's pod: the claim replaces the empty models folder, it does not stand beside it."""
+    (group,) = (one for one in children_of("pool-sdxl-gpu.yaml", "default") if one["kind"] == "StatefulSet")
+    pod = group["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (models,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
+    assert models == {"name": "models", "persistentVolumeClaim": {"claimName": "sdxl-models"}}
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "HF_TOKEN" in {entry["name"] for entry in container["env"]}
+
+
+def test_examples_fit_a_screen() -> None:
+    """People read them in a terminal."""
+    lines = {name: (EXAMPLES / name).read_text().splitlines() for name in FILES}
+    assert {name for name, found in lines.items() if max(map(len, found)) > LINE} == set()

@@ -1,0 +1,70 @@
+"""The operator as the chart starts it: with its arguments and only the rights it grants, on a real API server."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_pools import EXAMPLES, children_of
+from helm_chart import CHART, ROOT, Helm, of_kind, parse
+from kube_server import KubeServer
+
+WITHIN_S = 60.0
+POOL = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools/scenes"
+
+
+def start(server: KubeServer, deployment: Any, folder: Path) -> subprocess.Popen[bytes]:
+    """The container's command line, with free ports and the account's credentials in place of the pod's."""
+    pod = deployment["spec"]["template"]["spec"]
+    user = f"system:serviceaccount:{deployment['metadata']['namespace']}:{pod['serviceAccountName']}"
+    listen = ["--metrics-listen=127.0.0.1:0", "--health-listen=127.0.0.1:0"]
+    arguments = [*pod["containers"][0]["args"], *listen, f"--kubeconfig={server.user(user)}"]
+    with (folder / "operator.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "t2i_operator", *arguments],
+            env={**os.environ, "T2I_IDENTITY": "test"},
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def wait_for_conditions(server: KubeServer, namespace: str, process: subprocess.Popen[bytes]) -> int:
+    """How many conditions the pool has, once it has all five."""
+    end, found = time.monotonic() + WITHIN_S, 0
+    while time.monotonic() < end and process.poll() is None and found < 5:
+        found = len(server.call("GET", POOL.format(namespace)).body.get("status", {}).get("conditions", ()))
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("watched", [True, False], ids=["one-namespace", "everywhere"])
+def test_pool_is_reconciled_with_the_charts_rights(
+    helm: Helm, kube: KubeServer, namespace: str, tmp_path: Path, watched: bool
+) -> None:
+    """Every child written, status filled, the lease held, and nothing forbidden on the way."""
+    admin = Helm(helm.program, helm.folder, kube.kubeconfig)
+    where = ("--namespace", namespace)
+    watch = f",operator.watchNamespaces={{{namespace}}}" if watched else ""
+    admin.run("install", "runs", str(CHART), *where, "--set", f"crds.enabled=false{watch}")
+    (deployment,) = of_kind(parse(admin.run("get", "manifest", "runs", *where)), "Deployment")
+    deployment["metadata"]["namespace"] = namespace
+    kube.kubectl("apply", *where, "-f", str(EXAMPLES / "pool.yaml"))
+    process = start(kube, deployment, tmp_path)
+    try:
+        conditions = wait_for_conditions(kube, namespace, process)
+    finally:
+        process.terminate()
+        process.wait(20)
+        admin.run("uninstall", "runs", *where)
+    log = (tmp_path / "operator.log").read_text()
+    assert "orbidden" not in log
+    assert conditions == 5, log
+    for child in children_of("pool.yaml", namespace):
+        kube.kubectl("get", child["kind"], child["metadata"]["name"], *where)
+    assert "runs-t2i-serving-operator" in kube.kubectl("get", "leases", *where)

@@ -1,0 +1,118 @@
+"""`t2ictl simulate` and `t2ictl plan`: rows for machines, tables for people, and mistakes named where they are."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from t2ictl.commands_plan import PlanOptions, run_plan
+from t2ictl.commands_simulate import SimulateOptions, run_simulate
+from t2ictl.errors import InputInvalid
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCENES_PROMPTS = "a red circle\na blue square\na red circle on a blue background\n"
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> SimulateOptions:
+    """Forty requests in forty seconds on the SDXL example."""
+    arrivals = tmp_path / "arrivals.txt"
+    arrivals.write_text("".join(f"{1000 * second}\n" for second in range(40)))
+    return SimulateOptions(
+        pool_file=EXAMPLES / "pool-sdxl-8.yaml",
+        arrivals=arrivals,
+        prompts=None,
+        policies="prompt-aware",
+        workers=None,
+        speedup=1.0,
+        profile=None,
+        embedder=None,
+        fresh_cycles=False,
+        faults=(),
+        seed=1,
+        json_out=tmp_path / "out" / "rows.json",
+        plot_out=tmp_path / "out" / "course.png",
+    )
+
+
+def test_rows_and_plot_are_written(options: SimulateOptions) -> None:
+    """One row a policy with the promised fields, equal on the second run; the picture is one."""
+    console = Console(record=True, width=100)
+    assert options.json_out is not None
+    assert options.plot_out is not None
+    run_simulate(console, options)
+    text = options.json_out.read_text()
+    (row,) = json.loads(text)
+    assert (row["trace"], row["policy"], row["offered"], row["workers"]) == ("arrivals", "prompt-aware", 40, 8)
+    assert {"served", "violation_percent", "shed_percent", "quality_percent", "p99_s", "mean_skipped_steps"} <= set(row)
+    assert row["oracle_quality_gap"] is None
+    assert options.plot_out.read_bytes().startswith(b"\x89PNG")
+    assert "prompt-aware" in console.export_text()
+    run_simulate(console, options)
+    assert options.json_out.read_text() == text
+
+
+def test_real_embeddings_of_the_builtin_model(
+    options: SimulateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scenes pool brings profile and embedder; cycled captions are found again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(SCENES_PROMPTS)
+    run_simulate(Console(quiet=True), replace(options, pool_file=EXAMPLES / "pool-scenes.yaml", prompts=prompts))
+    assert options.json_out is not None
+    assert json.loads(options.json_out.read_text())[0]["served"] == 40
+
+
+MISTAKES = {
+    "an arrivals file": ({"arrivals": "0\nsoon\n"}, "arrivals.txt, line 2"),
+    "a policy's name": ({"policies": "prompt-aware,best"}, "no policy is named 'best'; there are prompt-aware"),
+    "a fault's form": ({"faults": ("gpu-1 dies",)}, "expected WORKER@FROM-UNTIL"),
+    "a fault's worker": ({"faults": ("gpu-8@1-2",)}, "no worker 'gpu-8'"),
+    "a fault's times": ({"faults": ("gpu-1@5-2",)}, "must end after it begins"),
+    "a profile of another schedule": ({"pool_file": "scenes with sdxl"}, "was measured on 50 steps"),
+    "a builtin profile's name": (
+        {"pool_file": "unknown profile"},
+        "no builtin profile 'sdxl-b200'; there is sdxl-a100",
+    ),
+    "no profile at all": ({"pool_file": "no profile"}, "set profile: builtin://NAME"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mistake: str) -> None:
+    """Before anything is simulated."""
+    changes, message = MISTAKES[mistake]
+    sdxl = (EXAMPLES / "pool-sdxl-8.yaml").read_text()
+    scenes = (EXAMPLES / "pool-scenes.yaml").read_text()
+    pools = {
+        "scenes with sdxl": scenes.replace("workers: 2}", 'workers: 2, profile: "builtin://sdxl-a10g"}'),
+        "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
+        "no profile": sdxl.replace(', profile: "builtin://sdxl-a10g"', ""),
+    }
+    made = dict(changes)
+    for field, text in (("arrivals", made.get("arrivals")), ("pool_file", pools.get(str(made.get("pool_file"))))):
+        if text is not None:
+            made[field] = tmp_path / f"{field}.txt"
+            made[field].write_text(text)
+    with pytest.raises(InputInvalid, match=message):
+        run_simulate(Console(quiet=True), replace(options, **made))
+
+
+def test_plan_shows_capacity_and_shift_map() -> None:
+    """Eight A10G workers make 188.6 exact images a minute, the published figure; twice that bends what can bend."""
+    console = Console(record=True, width=100)
+    run_plan(console, PlanOptions(EXAMPLES / "pool-sdxl-8.yaml", 4.0, "", None, None))
+    text = console.export_text()
+    assert "188.6 a minute" in text
+    assert "0.000 of 4.000 images/s shed" in text
+    run_plan(console, PlanOptions(EXAMPLES / "pool-sdxl-8.yaml", None, "0.95=20", 4, None))
+    assert "of 20.000 images/s shed" in console.export_text()
+
+
+def test_plan_names_an_unknown_class() -> None:
+    """And those there are."""
+    with pytest.raises(InputInvalid, match=r"no class '0\.5'; there are -1\.00, 0\.65"):
+        run_plan(Console(quiet=True), PlanOptions(EXAMPLES / "pool-sdxl-8.yaml", None, "0.5=1", None, None))

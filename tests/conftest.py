@@ -1,0 +1,3 @@
+"""What every test folder may ask for."""
+
+pytest_plugins = ["kube_fixtures"]

@@ -1,0 +1,258 @@
+"""The API server and our parser accept the same documents, and a refusal names the field and the next step.
+
+Each case is a change of a valid pool. None of them reaches a controller: a bad pool is refused when it is written.
+"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pool_documents import REMOVED, Pools, changed, pool_document, refusal_by_us
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FULL = {"skippedSteps": 0, "workers": 4}
+
+
+def fixed(*workers: dict[str, int]) -> dict[str, object]:
+    """A Fixed mix."""
+    return {"mode": "Fixed", "workers": list(workers)}
+
+
+FIXED = fixed({"skippedSteps": 0, "workers": 3}, {"skippedSteps": 10, "workers": 1})
+
+ACCEPTED: dict[str, dict[str, object]] = {
+    "as it is": {},
+    "the exact level with its steps spelled out": {"spec.levels.0": {"numInferenceSteps": 20}},
+    "no levels: the default ladder": {"spec.levels": REMOVED},
+    "an empty list of levels: the default ladder": {"spec.levels": []},
+    "only the exact level": {"spec.levels": [{}]},
+    "skipping all steps but one": {"spec.levels.1.skippedSteps": 19},
+    "one step": {"spec.model.numInferenceSteps": 1, "spec.levels": [{}]},
+    "a shorter schedule of one step": {"spec.levels.2.numInferenceSteps": 1},
+    "a skip whose full schedule is spelled out": {"spec.levels.1.numInferenceSteps": 20},
+    "a fixed mix": {"spec.mix": FIXED},
+    "a fixed mix with an empty level": {"spec.mix": fixed(FULL, {"skippedSteps": 10, "workers": 0})},
+    "a fixed mix at a shorter schedule": {"spec.mix": fixed({"numInferenceSteps": 10, "workers": 4})},
+    "a fixed mix with its schedule spelled out": {"spec.mix": fixed({**FULL, "numInferenceSteps": 20})},
+    "a fixed mix of the default ladder": {"spec.mix": FIXED, "spec.levels": REMOVED},
+    "an empty mix: Auto": {"spec.mix": {}},
+    "a null where a default is": {"spec.slo": None, "spec.cache": {"scope": None}},
+    "a pod template of anything": {"spec.workerGroups.0.template": {"spec": {"nodeSelector": {"a": "b"}, "x": [None]}}},
+    "a group of simulated workers": {"spec.workerGroups.0.engine": "simulated"},
+    "tenants of several weights": {"spec.gateway": {"tenants": [{"name": "a", "weight": 3}, {"name": "b"}]}},
+    "names that fill the limit together": {"metadata.name": "a" * 48},
+}
+
+#: change -> (what the API server must say, what we must say)
+REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
+    "no exact level": (
+        {"spec.levels": [{"skippedSteps": 5}]},
+        ("spec.levels:", "levels must contain the exact one: add {skippedSteps: 0}"),
+        "levels must contain the exact one",
+    ),
+    "an exact level of another schedule": (
+        {"spec.levels": [{"numInferenceSteps": 10}]},
+        ("spec.levels:", "add {skippedSteps: 0}"),
+        "levels must contain the exact one",
+    ),
+    "a level twice": (
+        {"spec.levels.3": {"skippedSteps": 10}},
+        ("spec.levels:", "levels must be unique: remove"),
+        "more than once",
+    ),
+    "a level twice, once spelled out": (
+        {"spec.levels.3": {"numInferenceSteps": 20}},
+        ("spec.levels:", "levels must be unique: remove"),
+        "more than once",
+    ),
+    "skipping every step": (
+        {"spec.levels.1.skippedSteps": 20},
+        ("spec.levels:", "skippedSteps of every level must be less than the numInferenceSteps it runs: skip fewer"),
+        "skippedSteps must be from 0",
+    ),
+    "a level that runs longer than the model": (
+        {"spec.levels.2.numInferenceSteps": 21},
+        ("spec.levels:", "may run longer than spec.model.numInferenceSteps = 20: lower that level"),
+        "runs longer than the model's",
+    ),
+    "a skip on a shorter schedule": (
+        {"spec.levels.2.skippedSteps": 5},
+        ("spec.levels:", "leave out its skippedSteps or its numInferenceSteps"),
+        "skips steps of a short schedule",
+    ),
+    "a negative skip": (
+        {"spec.levels.1.skippedSteps": -1},
+        ("spec.levels[1].skippedSteps", "greater than or equal to 0"),
+        "spec.levels.1.skippedSteps",
+    ),
+    "too many levels": (
+        {"spec.levels": [{"skippedSteps": skip} for skip in range(33)], "spec.model.numInferenceSteps": 50},
+        ("spec.levels", "must have at most 32 items"),
+        "spec.levels: Tuple should have at most 32 items",
+    ),
+    "a fixed mix that leaves workers over": (
+        {"spec.mix": fixed({"workers": 3})},
+        ("spec.mix:", "mix.workers sums to 3, but workerGroups have 4: make them equal"),
+        "mix.workers sums to 3, but workerGroups have 4: make them equal",
+    ),
+    "a fixed mix of more workers than there are": (
+        {"spec.mix": fixed({"workers": 3}, {"skippedSteps": 10, "workers": 2})},
+        ("spec.mix:", "mix.workers sums to 5, but workerGroups have 4: make them equal"),
+        "mix.workers sums to 5",
+    ),
+    "a fixed mix without numbers": (
+        {"spec.mix": {"mode": "Fixed"}},
+        ("spec.mix:", "mix.workers sums to 0, but workerGroups have 4: make them equal"),
+        "mix.workers sums to 0",
+    ),
+    "a fixed mix that a resized group no longer fits": (
+        {"spec.mix": FIXED, "spec.workerGroups.0.workers": 4},
+        ("spec.mix:", "mix.workers sums to 4, but workerGroups have 5: make them equal"),
+        "workerGroups have 5",
+    ),
+    "a fixed mix at an unknown level": (
+        {"spec.mix": fixed({"workers": 3}, {"skippedSteps": 5, "workers": 1})},
+        ("spec.mix:", "must name one of the levels: add it to levels, or remove it here"),
+        "mix.workers names '5', which is not among the levels",
+    ),
+    "a fixed mix at an unknown level of the default ladder": (
+        {"spec.mix": fixed({"workers": 3}, {"skippedSteps": 5, "workers": 1}), "spec.levels": REMOVED},
+        ("spec.mix:", "must name one of the levels"),
+        "mix.workers names '5'",
+    ),
+    "a fixed mix with a level twice": (
+        {"spec.mix": fixed({"workers": 3}, {"numInferenceSteps": 20, "workers": 1})},
+        ("spec.mix:", "mix.workers must be unique: put the workers of a level into one entry"),
+        "mix.workers must be unique",
+    ),
+    "numbers in a mix that is planned": (
+        {"spec.mix": {"workers": [FULL]}},
+        ("spec.mix:", "mix.workers is for mode Fixed: remove it, or set mix.mode to Fixed"),
+        "mix.workers is for mode Fixed",
+    ),
+    "an unknown mode": (
+        {"spec.mix": {"mode": "Manual"}},
+        ("spec.mix.mode", 'supported values: "Auto", "Fixed"'),
+        "spec.mix.mode",
+    ),
+    "a group twice": (
+        {"spec.workerGroups.1.name": "gpu"},
+        ("spec.workerGroups[1]: Duplicate value",),
+        "workerGroups must be unique",
+    ),
+    "no groups": ({"spec.workerGroups": []}, ("spec.workerGroups", "at least 1 items"), "spec.workerGroups"),
+    "a group without workers": (
+        {"spec.workerGroups.0.workers": 0},
+        ("spec.workerGroups[0].workers", "greater than or equal to 1"),
+        "spec.workerGroups.0.workers",
+    ),
+    "a group with the name of another part": (
+        {"spec.workerGroups.0.name": "gateway"},
+        ("spec.workerGroups[0].name", "name other parts of every pool: choose another name"),
+        "names another part of every pool: choose another name",
+    ),
+    "an upper-case group": (
+        {"spec.workerGroups.0.name": "GPU"},
+        ("spec.workerGroups[0].name", "should match"),
+        "spec.workerGroups.0.name",
+    ),
+    "a pool with a dot in its name": (
+        {"metadata.name": "demo.v2"},
+        ("metadata.name must be up to 50 characters", "choose another name"),
+        "metadata.name",
+    ),
+    "a pool whose name begins with a digit": (
+        {"metadata.name": "2demo"},
+        ("metadata.name must be up to 50 characters", "begin with a letter"),
+        "metadata.name",
+    ),
+    "a pool with a long name": (
+        {"metadata.name": "a" * 51},
+        ("metadata.name must be up to 50 characters",),
+        "metadata.name",
+    ),
+    "names that are too long together": (
+        {"metadata.name": "a" * 49},
+        ("spec.workerGroups", "may have 51 characters together: shorten one"),
+        "more than 51 characters together: shorten one",
+    ),
+    "a tenant twice": (
+        {"spec.gateway": {"tenants": [{"name": "a"}, {"name": "a"}]}},
+        ("spec.gateway.tenants[1]: Duplicate value",),
+        "tenants must be unique",
+    ),
+    "a tenant without a name": (
+        {"spec.gateway": {"tenants": [{"name": ""}]}},
+        ("spec.gateway.tenants[0].name",),
+        "spec.gateway.tenants.0.name",
+    ),
+    "a source without scheme": (
+        {"spec.model.source": "scenes"},
+        ("spec.model.source", "should match"),
+        "spec.model.source",
+    ),
+    "no model": ({"spec.model": REMOVED}, ("spec.model: Required value",), "spec.model: Field required"),
+    "no spec": ({"spec": REMOVED}, ("spec: Required value",), "spec: Field required"),
+    "a width that is not a multiple of 8": (
+        {"spec.model.width": 47},
+        ("spec.model.width", "multiple of 8"),
+        "spec.model.width",
+    ),
+    "a quoted number": (
+        {"spec.gateway.replicas": "3"},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
+    "a whole number with a fraction of 0": (
+        {"spec.gateway.replicas": 2.0},
+        ("spec.gateway.replicas", "must be written without a fraction: 5, not 5.0"),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
+    "half a gateway": ({"spec.gateway.replicas": 1.5}, ("spec.gateway.replicas",), "spec.gateway.replicas"),
+    "a yes for a number": (
+        {"spec.gateway.replicas": True},
+        ("spec.gateway.replicas",),
+        "spec.gateway.replicas: Input should be a valid integer",
+    ),
+    "an unknown field": ({"spec.replicas": 3}, ('unknown field "spec.replicas"',), "spec.replicas"),
+    "an unknown field in a group": (
+        {"spec.workerGroups.0.replicas": 3},
+        ('unknown field "spec.workerGroups[0].replicas"',),
+        "spec.workerGroups.0.replicas",
+    ),
+    "a field in Python's spelling": (
+        {"spec.worker_groups": []},
+        ('unknown field "spec.worker_groups"',),
+        "spec.worker_groups",
+    ),
+    "an unknown field that is null": ({"spec.replicas": None}, ('unknown field "spec.replicas"',), "spec.replicas"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("pool*.yaml")), ids=lambda path: path.name)
+def test_examples_are_accepted(pools: Pools, path: Path) -> None:
+    """What runs on a laptop can be applied to a cluster as it is."""
+    answer = pools.try_create(yaml.safe_load(path.read_text()))
+    assert answer.ok, answer.message
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_both_accept(pools: Pools, case: str) -> None:
+    """What is valid is valid for both."""
+    document = changed(pool_document(), ACCEPTED[case])
+    assert refusal_by_us(document) is None
+    answer = pools.try_create(document)
+    assert answer.ok, answer.message
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_both_refuse_and_say_why(pools: Pools, case: str) -> None:
+    """What is wrong is refused by both, and each names the field; rules say what to do."""
+    changes, server_says, we_say = REFUSED[case]
+    document = changed(pool_document(), changes)
+    assert we_say in (refusal_by_us(document) or "")
+    answer = pools.try_create(document)
+    assert answer.status in (400, 422), answer.body
+    for said in server_says:
+        assert said in answer.message

@@ -1,0 +1,107 @@
+"""The plan from operator to gateway: nothing is lost that a decision needs, and every worker stands somewhere."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t2i_policy.demand import Demand
+from t2i_policy.levels import Level
+from t2i_policy.plan import Method, Plan, PlanReason
+from t2i_policy.plan_document import (
+    PlanDocument,
+    PlanError,
+    fixed_plan,
+    parse_plan,
+    place_workers,
+    render_plan,
+    to_per_mille,
+)
+
+EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
+
+
+def document(revision: int = 3) -> PlanDocument:
+    """Two groups, three levels, shares that thousandths can hold."""
+    plan = Plan(
+        workers={("a", EXACT): 2, ("b", SKIP): 1},
+        shift_map={("0.90", EXACT): 0.25, ("0.90", SKIP): 0.75, ("none", EXACT): 1.0},
+        demand_rps=1.5,
+        shed_rps=0.25,
+        mean_loss=0.03,
+        reason=PlanReason.SOME_SHED,
+        method=Method.TIME_LIMIT,
+    )
+    numbers = {("a", EXACT): (0, 1), ("b", SKIP): (0, 1)}
+    return PlanDocument(revision, "DemandRose", plan, {"0.90": 1.0, "none": 0.5}, numbers, "2026-11-26T10:00:00Z")
+
+
+def test_rendered_plan_parses_back_equal() -> None:
+    """A gateway, and an operator that starts anew, see the very plan that was made."""
+    assert parse_plan(render_plan(document())) == document()
+
+
+def test_rendering_is_stable() -> None:
+    """The same plan gives the same bytes: an idle pool's status never changes."""
+    assert str(render_plan(document())) == str(render_plan(parse_plan(render_plan(document()))))
+
+
+def test_unknown_plan_is_refused() -> None:
+    """A plan of a newer operator must not be half understood."""
+    rendered = render_plan(document())
+    for change in ({"method": "Oracle"}, {"revision": "three"}, {"placements": [{"group": "a"}]}):
+        with pytest.raises(PlanError):
+            parse_plan({**rendered, **change})
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=40))
+def test_shares_sum_to_a_thousand(shares: list[float]) -> None:
+    """Rounding must not lose or invent traffic, and moves no share by more than one thousandth."""
+    whole = to_per_mille(shares)
+    assert sum(whole) == 1000
+    assert all(abs(1000 * share / sum(shares) - at) <= 1 for share, at in zip(shares, whole, strict=True))
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=3, max_size=3),
+    st.sets(st.integers(0, 14)),
+)
+def test_every_worker_stands_at_one_level(counts: list[int], gone: set[int]) -> None:
+    """Ready or not, before and after a plan: the levels' workers sum to the pool (fault class O12)."""
+    sizes = {"a": sum(counts)}
+    levels = dict(zip((EXACT, SKIP, SHORT), counts, strict=True))
+    plan = fixed_plan(levels, sizes)
+    everybody = {"a": frozenset(range(sizes["a"]))}
+    placed = place_workers(plan, sizes, everybody, {})
+    assert {level: len(which) for (_, level), which in placed.items()} == {at: n for at, n in levels.items() if n}
+    ready = {"a": everybody["a"] - gone}
+    again = place_workers(fixed_plan({EXACT: len(ready["a"])}, {"a": len(ready["a"])}), sizes, ready, placed)
+    assert sorted(number for which in again.values() for number in which) == list(
+        range(sizes["a"]) if ready["a"] or placed else []
+    )
+
+
+def test_fixed_mix_is_kept_when_a_worker_goes_and_comes() -> None:
+    """The same mix again: nobody moves."""
+    sizes = {"a": 3, "b": 2}
+    plan = fixed_plan({EXACT: 4, SHORT: 1}, sizes)
+    everybody = {group: frozenset(range(size)) for group, size in sizes.items()}
+    placed = place_workers(plan, sizes, everybody, {})
+    assert placed == {("a", EXACT): (0, 1, 2), ("b", EXACT): (0,), ("b", SHORT): (1,)}
+    assert place_workers(plan, sizes, everybody, placed) == placed
+
+
+def test_changed_mix_moves_only_those_it_must() -> None:
+    """One more at the short schedule moves one worker."""
+    sizes = {"a": 4}
+    everybody = {"a": frozenset(range(4))}
+    before = place_workers(fixed_plan({EXACT: 3, SHORT: 1}, sizes), sizes, everybody, {})
+    after = place_workers(fixed_plan({EXACT: 2, SHORT: 2}, sizes), sizes, everybody, before)
+    assert before[("a", SHORT)] == (3,)
+    assert set(before["a", SHORT]) < set(after["a", SHORT])
+
+
+def test_demand_reads_the_rates_it_was_made_from() -> None:
+    """What gateways counted and smoothed is planned for as they said it."""
+    demand = Demand.from_rates({"none": 2.0, "0.90": 1.0}, 1.5, now_s=1e9)
+    assert demand.rates_rps(1e9) == pytest.approx({"none": 2.0, "0.90": 1.0})
+    assert demand.earlier_rps(1e9) == pytest.approx(1.5)

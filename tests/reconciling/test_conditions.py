@@ -1,0 +1,102 @@
+"""Why is my pool not ready? Each answer on a real API server, from what the kubelet and the scheduler would say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from operator_world import World, pool_document
+from t2i_operator.server import Operator
+
+PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
+UNSCHEDULABLE = {
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    ]
+}
+NO_IMAGE = {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}]}
+LAST_WORDS = "2026-11-26 10:00:00 CRITICAL t2i_worker: the worker cannot start: model.source: no model_index.json there"
+LOAD_FAILED = {
+    "containerStatuses": [
+        {
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}},
+            "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": LAST_WORDS}},
+        }
+    ]
+}
+KILLED = {"containerStatuses": [{"state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
+
+
+def with_names(status: dict[str, Any]) -> dict[str, Any]:
+    """What the API server insists on in a container's status."""
+    common = {"name": "worker", "image": "t2i-serving/worker:0.1.0", "imageID": "", "ready": False, "restartCount": 1}
+    if "containerStatuses" not in status:
+        return status
+    return {"containerStatuses": [{**common, **one} for one in status["containerStatuses"]]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (UNSCHEDULABLE, "NoCapacity", "0/3 nodes are available"),
+        (NO_IMAGE, "ImagePullFailed", "t2i-serving/worker:0.1.0"),
+        (LOAD_FAILED, "LoadFailed", "p-a-0: model.source: no model_index.json there"),
+        (KILLED, "OutOfMemory", "resources.limits.memory"),
+    ],
+    ids=["no capacity", "image pull", "load failure", "out of memory"],
+)
+async def test_trouble_is_named_and_ends(
+    world: World, operator: Operator, status: dict[str, Any], reason: str, words: str
+) -> None:
+    """The reason and the last error are in Ready and Degraded; all is well again once the pod is ready."""
+    await world.create(pool_document())
+    await world.until_condition("Progressing", "True")
+    await world.bring_up()
+    await world.until_condition("Ready", "True")
+    await world.pod_status("p-a-0", **with_names(status))
+    ready = await world.until_condition("Ready", "False", reason)
+    assert words in ready["message"]
+    assert (await world.until_condition("Degraded", "True", reason))["message"] == ready["message"]
+    await world.until_condition("Available", "True")  # the other worker still serves
+    await world.pod_status("p-a-0", ready=True)
+    await world.until_condition("Ready", "True")
+    await world.until_condition("Degraded", "False")
+    events = await world.call("GET", f"/api/v1/namespaces/{world.namespace}/events")
+    assert {"Planned", "Ready", reason} <= {event["reason"] for event in events["items"]}
+
+
+async def test_missing_profile_is_a_spec_problem_that_mends(world: World, operator: Operator) -> None:
+    """A model without a profile is not started blindly; what to do is said; doing it is enough."""
+    model = {"source": "hf://nobody/nothing", "numInferenceSteps": 12, "width": 48, "height": 48}
+    await world.create(pool_document(model=model, profileRef={"name": "measured"}))
+    ready = await world.until_condition("Ready", "False", "ProfileMissing")
+    assert "measured" in ready["message"]
+    assert await world.children() == {}
+    data = {"profile.json": PROFILE.read_text()}  # stands in for a measured one
+    config = {"metadata": {"name": "measured"}, "data": data}
+    await world.call("POST", f"/api/v1/namespaces/{world.namespace}/configmaps", config)
+    await world.change({"slo": {"latencyMilliseconds": 1400}})
+    await world.until_condition("Progressing", "True")
+    await world.until_condition("Degraded", "False")
+
+
+async def test_bad_template_stops_nothing_and_rolls_back(world: World, operator: Operator) -> None:
+    """A template that cannot be merged: InvalidSpec, children stay; the former value restores all (O6)."""
+    await world.create(pool_document())
+    await world.until_condition("Progressing", "True")
+    await world.bring_up()
+    await world.until_condition("Ready", "True")
+    before = await world.children()
+    bad = [{"name": "a", "workers": 2, "template": {"restartPolicy": "Never"}}]
+    await world.change({"workerGroups": bad})
+    ready = await world.until_condition("Ready", "False", "InvalidSpec")
+    assert "restartPolicy" in ready["message"]
+    await world.until_condition("Available", "True")
+    await world.change({"workerGroups": [{"name": "a", "workers": 2}]})
+    await world.until_condition("Ready", "True")
+    assert generations(await world.children()) == generations(before)
+
+
+def generations(children: dict[str, Any]) -> dict[str, int]:
+    """How often each spec was written."""
+    return {key: child["metadata"].get("generation", 0) for key, child in children.items()}

@@ -1,0 +1,172 @@
+"""A proxy in front of the API server that counts writes and makes things go wrong on purpose.
+
+It speaks plain HTTP to the program under test and is the administrator upstream. A fault is chosen per request by a
+function of the test; killing means: the write is committed, its answer is lost, and nothing gets through any more.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import aiohttp
+from aiohttp import web
+
+from kube_server import KubeServer
+
+HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "accept-encoding"}
+
+
+class Fault(StrEnum):
+    """What happens to one request."""
+
+    KILL_AFTER = "killed after the write"
+    TIMEOUT_AFTER_COMMIT = "timeout after commit"
+    CONFLICT = "409"
+    TOO_MANY = "429 with Retry-After"
+    SERVER_ERROR = "500"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write that the program under test asked for: which one, how often it was tried before, what came of it."""
+
+    number: int
+    method: str
+    path: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class Record:
+    """Objects created and deleted, by `KIND-PATH`; and every write that got through."""
+
+    created: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list)
+
+
+class FaultProxy:
+    """An async context manager; `url` goes into a kubeconfig."""
+
+    def __init__(self, server: KubeServer) -> None:
+        self._server = server
+        self.record = Record()
+        self.choose: Callable[[Write], Fault | None] = lambda _: None
+        self.killed = asyncio.Event()
+        self._frozen: set[asyncio.Task[None]] = set()
+        self.watch_answer: str | None = None  # 410 as the `status` of the answer, or as an `event` in it
+        self.url = ""
+        self._attempts: dict[tuple[str, str, bytes], int] = {}
+        self._numbers = 0
+        self._watches: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "FaultProxy":
+        context = ssl.create_default_context(cafile=str(self._server.ca_file))
+        folder = self._server.authority.folder
+        context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
+        self._upstream = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0))
+        app = web.Application(client_max_size=8 << 20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.drop_watches()
+        await self._runner.cleanup()
+        await self._upstream.close()
+
+    def revive(self) -> None:
+        """Let requests through again."""
+        self.killed.clear()
+
+    def freeze_watches(self) -> None:
+        """Leave every watch that is open now open and silent; later ones are well."""
+        self._frozen |= self._watches
+
+    def drop_watches(self) -> None:
+        """Cut every watch in the middle."""
+        for task in self._watches:
+            task.cancel()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self.killed.is_set():
+            return self._cut(request)
+        if request.query.get("watch") == "true":
+            return await self._watch(request)
+        body = await request.read()
+        if request.method == "GET" or "/leases" in request.path or "/events" in request.path:
+            return await self._forward(request, body)
+        return await self._write(request, body)
+
+    async def _write(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        mark = (request.method, request.path, body)
+        attempt = self._attempts[mark] = self._attempts.get(mark, 0) + 1
+        if attempt == 1:
+            self._numbers += 1
+        fault = self.choose(Write(self._numbers, request.method, request.path, attempt))
+        refused = {Fault.CONFLICT: 409, Fault.TOO_MANY: 429, Fault.SERVER_ERROR: 500}.get(fault) if fault else None
+        if refused is not None:
+            headers = {"Retry-After": "1"} if refused == 429 else {}
+            return web.json_response({"message": f"injected {refused}"}, status=refused, headers=headers)
+        answer = await self._forward(request, body)
+        self._count(request, answer.status)
+        if fault is Fault.KILL_AFTER:
+            self.killed.set()
+            self.drop_watches()
+            return self._cut(request)
+        if fault is Fault.TIMEOUT_AFTER_COMMIT:
+            await asyncio.Event().wait()  # ends when the client gives up
+        return answer
+
+    def _count(self, request: web.Request, status: int) -> None:
+        self.record.writes.append(f"{request.method} {request.path}")
+        if status == 201:
+            self.record.created.append(request.path)
+        if request.method == "DELETE" and status in (200, 202):
+            self.record.deleted.append(request.path)
+
+    def _cut(self, request: web.Request) -> web.Response:
+        """Not even a status line."""
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    async def _forward(self, request: web.Request, body: bytes) -> web.Response:
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}
+        url = self._server.url + str(request.rel_url)
+        async with self._upstream.request(request.method, url, data=body or None, headers=headers) as answer:
+            content = await answer.read()
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_HEADERS}
+            return web.Response(status=answer.status, body=content, headers=kept)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if self.watch_answer is not None:
+            gone = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "injected"}
+            if self.watch_answer == "status":
+                return web.json_response(gone, status=410)
+            return web.Response(text=json.dumps({"type": "ERROR", "object": gone}) + "\n")
+        task = asyncio.current_task()
+        assert task is not None
+        self._watches.add(task)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        try:
+            url = self._server.url + str(request.rel_url)
+            async with self._upstream.get(url, headers={"Accept": "application/json"}) as answer:
+                response.set_status(answer.status)
+                await response.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    if task in self._frozen:
+                        await asyncio.Event().wait()  # open, and silent for ever
+                    await response.write(chunk)
+        except (asyncio.CancelledError, ConnectionError, aiohttp.ClientError):
+            return self._cut(request)
+        finally:
+            self._watches.discard(task)
+        return response
