@@ -26,6 +26,7 @@ from t2ictl.sample_file import Measurement, PromptScores
 from t2ictl.training import Table, predict_unseen, to_table
 
 RESULTS = Path(__file__).parent / "results"
+TRAIN, TEST = ((600, 2, 101), (400, 2, 202)), ((400, 3, 303),)  # captions, seeds each, seed of the draw
 PARTS = 5  # equal parts of the judged prompts, by similarity
 SIZES = (120, 240, 480)
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,6 +43,11 @@ class Cell:
     predictor: float
     measured: float
     standard_error: float
+
+
+def together(measurements: Sequence[Measurement]) -> Measurement:
+    """Several draws as one; each has kept prompts of its own."""
+    return replace(measurements[0], prompts=tuple(one for part in measurements for one in part.prompts))
 
 
 def words_of(text: str) -> set[str]:
@@ -162,15 +168,16 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=Path, default=Path("build/predictor"), help="drawn prompts, reused")
-    parser.add_argument("--train", type=int, nargs=3, default=(600, 2, 101), metavar=("ASKED", "SEEDS", "SEED"))
-    parser.add_argument("--test", type=int, nargs=3, default=(400, 4, 202), metavar=("ASKED", "SEEDS", "SEED"))
+    draws: dict[str, Any] = {"type": int, "nargs": 3, "action": "append", "metavar": ("ASKED", "SEEDS", "SEED")}
+    parser.add_argument("--train", **draws, help="captions to fit to; may be given several times")
+    parser.add_argument("--test", **draws, help="captions to judge by; may be given several times")
     parser.add_argument("--kept", type=int, default=300)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=Path("build/bench/predictor.json"))
     arguments = parser.parse_args()
     train, test = (
-        load_or_draw(arguments.samples / f"{name}.samples.jsonl", arguments.kept, *sizes)
-        for name, sizes in (("train", arguments.train), ("test", arguments.test))
+        together([load_or_draw(arguments.samples, arguments.kept, *sizes) for sizes in draws])
+        for draws in (arguments.train or TRAIN, arguments.test or TEST)
     )
     began = time.monotonic()
     profile = profile_of(train)
@@ -178,8 +185,8 @@ def main() -> None:
     rows: list[Precision] = held_out(train, test)
     found = cells(profile, test)
     result: dict[str, Any] = {
-        "train": {"prompts": len(train.prompts), "seeds": len(train.prompts[0].exact)},
-        "test": {"prompts": len(test.prompts), "seeds": len(test.prompts[0].exact)},
+        "train": {"prompts": len(train.prompts), "images": sum(len(one.exact) for one in train.prompts)},
+        "test": {"prompts": len(test.prompts), "images": sum(len(one.exact) for one in test.prompts)},
         "fit_s": fitted_s,
         "precision": [asdict(row) for row in rows],
         "explained_share": ablate(train),

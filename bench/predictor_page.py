@@ -16,8 +16,8 @@ def render(result: Result) -> str:
             "# Precision of the learned predictor on the embedded model",
             "",
             f"`make bench-predictor` on {facts['processor']}, {facts['cores']} cores. Fitted to {train['prompts']} "
-            f"captions ({train['seeds']} images each at every level), judged by {test['prompts']} others of another "
-            f"seed ({test['seeds']} images each), against other kept prompts. Fitting takes {result['fit_s']:.1f} s. "
+            f"captions ({train['images']} images at every level), judged by {test['prompts']} others of another seed "
+            f"({test['images']} images), against other kept prompts. Fitting takes {result['fit_s']:.1f} s. "
             "Losses are fractions of exact quality; they are scored exactly. The judged captions chose no setting.",
             "",
             "![promised and measured loss](predictor.png)",

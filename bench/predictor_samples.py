@@ -29,8 +29,9 @@ def progress(title: str, done: int, total: int) -> None:
     print(f"\r{title:40} {done}/{total}   ", end="\n" if done == total else "", flush=True)
 
 
-def load_or_draw(path: Path, num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
-    """The samples file if it is there, else a new one."""
+def load_or_draw(folder: Path, num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
+    """The samples file of this draw if it is there, else a new one."""
+    path = folder / f"{num_kept}-{num_asked}-{num_seeds}-{seed}.samples.jsonl"
     if not path.exists():
         write_samples(draw(num_kept, num_asked, num_seeds, seed), path)
     return read_samples(path)

@@ -173,10 +173,13 @@ def _widening(table: Table, points: Array, chosen: Sequence[int], fit: Fit, loss
 
 
 def _curve(fit: Fit, points: Array, widening: float) -> tuple[CurvePoint, ...]:
-    """Loss and margin at every point; where an upper edge would rise, the edge of less similar prompts holds too."""
+    """Loss and margin at every point; where an upper edge would rise, the edge of less similar prompts holds too.
+
+    Fewer steps are never expected to gain: a measured gain is luck, and counts as no loss before the margin is added.
+    """
     num_terms = fit.weights.size - len(points)
     rows = _rows(points, points, np.zeros((len(points), num_terms)))
-    losses = np.minimum.accumulate(rows @ fit.weights)
+    losses = np.maximum(0.0, np.minimum.accumulate(rows @ fit.weights))
     edges = np.minimum.accumulate(losses + widening * fit.standard_error(rows))
     margins = np.maximum(0.0, edges - losses)
     return tuple(CurvePoint(*map(float, point)) for point in zip(points, losses, margins, strict=True))

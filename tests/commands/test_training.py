@@ -95,6 +95,25 @@ def test_promises_hold_as_often_as_they_say() -> None:
     assert np.mean(held) >= 0.75
 
 
+def test_a_measured_gain_is_luck() -> None:
+    """Scores above exact promise no loss at most within the margin, never less than the margin allows to know."""
+    samples = [
+        replace(one, by_level={SKIP: tuple(min(1.0, score + 0.05) for score in one.exact)})
+        for one in synthetic(240, 2, seeds=2).prompts
+    ]
+    rng = np.random.default_rng(3)
+    noisy = [replace(one, exact=tuple(np.clip(one.exact + 0.1 * rng.standard_normal(2), 0, 1))) for one in samples]
+    predictor = train_predictor(noisy)
+    assert predictor is not None
+    model = predictor.of(SKIP)
+    assert model is not None
+    for point in model.curve:
+        told = model.predict(point.similarity, None)
+        assert told is not None
+        assert told.expected_loss == 0.0
+        assert told.bound(1.0) == point.margin > 0.005
+
+
 def test_wilder_scores_widen_the_margin() -> None:
     """Calibration: what is known less well is promised with more room."""
     margins = []
