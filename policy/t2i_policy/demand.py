@@ -25,7 +25,7 @@ class Demand:
 
     def counted(self, name: str, now_s: float, times: float = 1.0) -> "Demand":
         """The demand after `times` more requests of class `name` at `now_s`."""
-        fast, slow = (dict(counts) for counts in self._decayed(now_s))
+        fast, slow = self._decayed(now_s)
         fast[name] = fast.get(name, 0.0) + times
         slow[name] = slow.get(name, 0.0) + times
         return Demand(self.half_life_s, max(now_s, self.at_s), MappingProxyType(fast), MappingProxyType(slow))
@@ -61,7 +61,7 @@ class Demand:
         total = sum(counts.values())
         return {name: count / total for name, count in counts.items()} if total > 0 else {}
 
-    def _decayed(self, now_s: float) -> tuple[Counts, Counts]:
+    def _decayed(self, now_s: float) -> tuple[dict[str, float], dict[str, float]]:
         past_s = max(0.0, now_s - self.at_s)
         fast = exp(-log(2) * past_s / self.half_life_s)
         slow = exp(-log(2) * past_s / (SLOWER * self.half_life_s))

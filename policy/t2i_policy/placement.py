@@ -58,15 +58,18 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
     One pass that builds keys only for those in question: this runs over the whole pool for every request.
     """
-    steps, elsewhere = level.steps_run, _assigned_elsewhere(free, level)
+    steps = float(level.steps_run)
     best: WorkerView | None = None
     least: tuple[int, bool, float, str] | None = None
+    seen, elsewhere = None, True  # the last level compared: neighbours in the pool mostly share one
     for worker in free:
         if least is not None and worker.free_slots > least[0]:
             continue
         finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
         if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
-            key = (worker.free_slots, id(worker.level) in elsewhere, finish_s, worker.name)
+            if worker.level is not seen:
+                seen, elsewhere = worker.level, worker.level != level
+            key = (worker.free_slots, elsewhere, finish_s, worker.name)
             if least is None or key < least:
                 best, least = worker, key
     return best
@@ -74,25 +77,19 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
 def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
     """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
-    steps, soonest_s = level.steps_run, float("inf")
-    equal: list[WorkerView] = []
-    for worker in free:
-        finish_s = steps * worker.join_step_s + worker.fixed_s
-        if finish_s < soonest_s:
-            soonest_s, equal = finish_s, [worker]
-        elif finish_s == soonest_s:
-            equal.append(worker)
-    elsewhere = _assigned_elsewhere(equal, level)
-    at_level = [worker for worker in equal if id(worker.level) not in elsewhere] if elsewhere else equal
-    best, fewest = equal[0], -1
-    for worker in at_level or equal:
+    steps = float(level.steps_run)
+    finishes_s = [steps * worker.join_step_s + worker.fixed_s for worker in free]
+    soonest_s = min(finishes_s)
+    equal = [worker for worker, finish_s in zip(free, finishes_s, strict=True) if finish_s == soonest_s]
+    best, best_elsewhere, fewest = equal[0], True, -1
+    seen, elsewhere = None, True
+    for worker in equal:
+        if worker.level is not seen:
+            seen, elsewhere = worker.level, worker.level != level
+        if elsewhere and not best_elsewhere:
+            continue
         in_flight = worker.running + worker.waiting
-        if fewest < 0 or in_flight < fewest or (in_flight == fewest and worker.name < best.name):
-            best, fewest = worker, in_flight
+        nearer = best_elsewhere and not elsewhere
+        if nearer or fewest < 0 or in_flight < fewest or (in_flight == fewest and worker.name < best.name):
+            best, best_elsewhere, fewest = worker, elsewhere, in_flight
     return best
-
-
-def _assigned_elsewhere(workers: Sequence[WorkerView], level: Level) -> frozenset[int]:
-    """Identities of the assigned levels that are not `level`: a pool has few, so each is compared only once."""
-    assigned = {id(worker.level): worker.level for worker in workers}
-    return frozenset(one for one, at in assigned.items() if at != level)

@@ -6,6 +6,7 @@ A snapshot is built once a change and read by many decisions, so what they all a
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 
 from t2i_policy.levels import Level
 from t2i_policy.profile import step_time
@@ -34,6 +35,7 @@ class WorkerView:
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
+    rest_s: float = field(init=False, compare=False)  # what an image takes besides its steps; inf if not ready
     steps_per_s: float = field(init=False, compare=False)  # denoising steps a second at its full batch
     batch_gain: float = field(init=False, compare=False)  # images/s at its full batch over those at batch 1
 
@@ -51,6 +53,7 @@ class WorkerView:
         set_field(self, "free_slots", free)
         set_field(self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap))
         set_field(self, "slot_wait_s", wait_s)
+        set_field(self, "rest_s", self.fixed_s + wait_s if self.ready else inf)
         set_field(self, "steps_per_s", steps_per_s)
         set_field(self, "batch_gain", batch_gain)
 
@@ -122,12 +125,8 @@ def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
 
     `WorkerView.finish_s` written out: every decision runs this over the whole pool.
     """
-    best_s = float("inf")
-    for worker in workers:
-        finish_s = steps * worker.join_step_s + worker.fixed_s + worker.slot_wait_s
-        if finish_s < best_s and worker.ready:
-            best_s = finish_s
-    return best_s
+    run = float(steps)  # a float times a float is the fast case
+    return min([run * worker.join_step_s + worker.rest_s for worker in workers], default=inf)
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,7 @@
 """The simulated pool: workers with their step loops, and the views that decisions see of them.
 
-A worker's view is built anew when its own state changes, and once `REPORT_EVERY_S` while it steps, as real workers
-report; the pool's view is put together from them and from running totals.
+A worker's view is built anew when its own state changes, and every `REPORT_EVERY_S` while it steps (real workers report
+more often); the pool's view is put together from them and from running totals.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from t2i_policy.profile import LevelProfile
 from t2i_policy.views import PoolView, WorkerView
 from t2i_simulator.stepping import StepLoop
 
-REPORT_EVERY_S = 1.0  # as the workers' WatchLoad
+REPORT_EVERY_S = 2.0  # of a worker that nothing happens to: its owed steps are this much out of date at most
 SOUND = WorkerHealth()
 
 
