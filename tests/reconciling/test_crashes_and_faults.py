@@ -28,6 +28,7 @@ LARGER = {
 }
 VOLATILE = {"uid", "resourceVersion", "creationTimestamp", "managedFields", "clusterIP", "clusterIPs", "namespace"}
 VOLATILE |= {"lastTransitionTime", "madeAt", "t2iserving.dev/pool-uid", "t2iserving.dev/rendered-hash", "ipFamilies"}
+QUIET_LOOKS = 10
 Story = Callable[[World], Awaitable[None]]
 
 
@@ -141,6 +142,17 @@ async def state(world: World) -> str:
     return json.dumps(masked(found, world.namespace), indent=1)
 
 
+async def settled(world: World, proxy: FaultProxy) -> None:
+    """Until nothing is written and nothing changes for QUIET_LOOKS looks: a last status write may come late."""
+    seen: list[tuple[int, str]] = []
+
+    async def look() -> list[tuple[int, str]]:
+        seen.append((len(proxy.record.writes), await state(world)))
+        return seen
+
+    await world.wait("quiet", look, lambda looks: len(looks) > QUIET_LOOKS and len(set(looks[-QUIET_LOOKS:])) == 1)
+
+
 async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: Any) -> tuple[str, Counter[str], int]:
     """End state, counts of CREATE and DELETE, writes; of the story alone, `before` runs undisturbed."""
     world = World(kube, await asyncio.to_thread(_fresh_namespace, kube))
@@ -150,6 +162,7 @@ async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: 
         first = len(proxy.record.writes)
         proxy.choose = fault(proxy, first) if fault else lambda _: None
         await story(world)
+        await settled(world, proxy)
         proxy.choose = lambda _: None
         counts = Counter(f"CREATE {path}" for path in proxy.record.created)
         counts += Counter(f"DELETE {path}" for path in proxy.record.deleted)
@@ -190,8 +203,10 @@ async def test_killed_after_any_write(kube: KubeServer, name: str, record_proper
     before, story = STORIES[name]
     reference, counts, writes = await run(kube, before, story, None)
     for number in range(1, writes + 1):
-        end, disturbed, _ = await run(kube, before, story, kill_after(number))
-        assert disturbed.pop("kills", 0) == 1, f"{name}: not killed after write {number} of {writes}"
+        end, disturbed, written = await run(kube, before, story, kill_after(number))
+        # Two status writes may come as one when the machine is slow; then there is no such write to be killed after.
+        killed = disturbed.pop("kills", 0)
+        assert killed == 1 or written < number, f"{name}: not killed after write {number} of {writes}"
         assert disturbed == counts - Counter({"kills": counts["kills"]}), f"{name}, killed after write {number}"
         assert end == reference, f"{name}, killed after write {number}"
     record_property("writes", writes)
