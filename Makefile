@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
+PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor
+  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -90,6 +91,9 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt
 bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS= files) -> bench/results/policy.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/policy.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
+
+bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one prompt a line -> bench/results/eviction.md
+	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

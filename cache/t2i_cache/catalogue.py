@@ -1,8 +1,9 @@
 """The catalogue: which prompts have which latents, how often they helped, and what must go.
 
 One per gateway, single writer. It holds no tensors: only embeddings, hits, sizes and times, so it is rebuilt from the
-store's own records after a restart (hits start anew). Decisions are `t2i_policy.eviction`'s; deletions come back as a
-list for the shell to carry out with `delete_latents`, and an item counts as gone at once.
+store's own records after a restart (hits start anew). What must go is decided by the eviction policy it is made with
+(ours by default); deletions come back as a list for the shell to carry out with `delete_latents`, and an item counts as
+gone at once.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from t2i_cache.index import PromptIndex, Vector
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import Record, read_any
 from t2i_cache.stores import LatentStore
-from t2i_policy.eviction import CachedItem, EvictionReason, choose_evictions
+from t2i_policy.eviction import CachedItem, EvictionPolicy, EvictionReason, choose_evictions
+from t2i_policy.steps_at_stake import StepsAtStake
 
 log = logging.getLogger(__name__)
 NEAR_EQUAL = 0.005  # similarity within which candidates are drawn from at random (arXiv 2508.20424's advice)
@@ -62,8 +64,9 @@ class _Shelf:
 class Catalogue:
     """See the module. Times are seconds of the caller's wall clock (records carry it across restarts)."""
 
-    def __init__(self, limits: CatalogueLimits) -> None:
+    def __init__(self, limits: CatalogueLimits, eviction: EvictionPolicy | None = None) -> None:
         self._limits = limits
+        self._eviction: EvictionPolicy = eviction or StepsAtStake()
         self._shelves: dict[tuple[str, str], _Shelf] = {}
         self._bytes = 0
         self._items = 0
@@ -120,7 +123,7 @@ class Catalogue:
             shelf.steps.setdefault(entry.entry_id, {})[step] = CachedItem(key, step, size, 1, now_s, now_s)
             self._bytes += size
             self._items += 1
-        return self._make_room()
+        return self._make_room(now_s)
 
     def record_damaged(self, key: LatentKey) -> list[Deletion]:
         """A reader found this latent missing, corrupt or foreign."""
@@ -144,7 +147,7 @@ class Catalogue:
             created_s = min(record.created_s, now_s)
             self._add_restored(record, size, created_s)
         gone += self.expire(now_s)
-        return gone + self._make_room()
+        return gone + self._make_room(now_s)
 
     def _add_restored(self, record: Record, size: int, created_s: float) -> None:
         shelf = self._shelves.get((record.key.scope, record.key.model))
@@ -167,10 +170,11 @@ class Catalogue:
     def _all(self) -> list[CachedItem[LatentKey]]:
         return [i for shelf in self._shelves.values() for steps in shelf.steps.values() for i in steps.values()]
 
-    def _make_room(self) -> list[Deletion]:
+    def _make_room(self, now_s: float) -> list[Deletion]:
         if self._bytes <= self._limits.capacity_bytes:
             return []
-        keys = choose_evictions(self._all(), self._bytes, self._limits.capacity_bytes)
+        prompts = [steps.values() for shelf in self._shelves.values() for steps in shelf.steps.values()]
+        keys = choose_evictions(self._eviction, prompts, now_s, self._bytes, self._limits.capacity_bytes)
         return self._drop(keys, EvictionReason.CAPACITY)
 
     def _drop(self, keys: Sequence[LatentKey], reason: EvictionReason) -> list[Deletion]:

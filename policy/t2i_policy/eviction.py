@@ -1,18 +1,23 @@
 """Eviction: which stored latents to give up when the cache is over its byte cap.
 
-LCBFU, least computationally beneficial and frequently used (NIRVANA, arXiv 2312.04429): each (prompt, K) item is worth
-the steps it saves times how often it was used; the least worth goes first. Items of one prompt are judged apart, so
-holes appear and lookups take the largest stored K' below.
+Decided from what is known of each stored latent (steps it skips, bytes, hits, times) and the clock; a policy ranks the
+latents of all prompts, least worth first, and the first of them go until `LOW_WATER` of the cap is used. Latents of one
+prompt are judged apart, so holes appear and lookups take the largest stored K' below. It must never free less than
+asked while latents remain, and never more than the round needs.
 
-    score = hits x K        hits start at 1, so a new item competes as if it had been used once
+The known policies are here, ours is `steps_at_stake`:
 
-Ties go to the item used longest ago, then stored longest ago. It must never free less than asked while items remain.
+    LCBFU  hits x K, least computationally beneficial and frequently used (NIRVANA, arXiv 2312.04429); hits start at 1,
+           so that a new latent competes as if it had been used once; ties: used longest ago, then stored longest ago
+    LRU    used longest ago goes first (a latent that was just stored counts as just used)
+    FIFO   stored longest ago goes first: a sliding window, strong where sessions are short (MoDM, arXiv 2503.11972)
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
 
 K = TypeVar("K")
 LOW_WATER = 0.95  # evict down to this share of the cap, so that a full cache does not sort at every insert
@@ -40,18 +45,55 @@ class CachedItem(Generic[K]):
     used_s: float
 
 
-def lcbfu_score(item: CachedItem[K]) -> int:
-    """Steps this item is expected to save: hits x K."""
-    return item.hits * item.skipped_steps
+class EvictionPolicy(Protocol):
+    """What every policy is: a pure order of the stored latents."""
+
+    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:
+        """All latents, least worth first; `prompts` holds those of one prompt together, `now_s` is of their clock."""
+        ...
 
 
-def choose_evictions(items: Iterable[CachedItem[K]], used_bytes: int, capacity_bytes: int) -> tuple[K, ...]:
+@dataclass(frozen=True, slots=True)
+class LCBFU:
+    """Least hits x K first: see the module."""
+
+    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
+        """Least hits x K first."""
+        items = chain.from_iterable(prompts)
+        return sorted(items, key=lambda item: (item.hits * item.skipped_steps, item.used_s, item.stored_s))
+
+
+@dataclass(frozen=True, slots=True)
+class LRU:
+    """Least recently used first: see the module."""
+
+    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
+        """Used longest ago first."""
+        return sorted(chain.from_iterable(prompts), key=lambda item: (item.used_s, item.stored_s))
+
+
+@dataclass(frozen=True, slots=True)
+class FIFO:
+    """First in, first out: see the module."""
+
+    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
+        """Stored longest ago first."""
+        return sorted(chain.from_iterable(prompts), key=lambda item: item.stored_s)
+
+
+def choose_evictions(
+    policy: EvictionPolicy,
+    prompts: Iterable[Collection[CachedItem[K]]],
+    now_s: float,
+    used_bytes: int,
+    capacity_bytes: int,
+) -> tuple[K, ...]:
     """Keys to evict, least worth first, until `LOW_WATER` of the cap is used; empty while under the cap."""
     if used_bytes <= capacity_bytes:
         return ()
     excess = used_bytes - int(capacity_bytes * LOW_WATER)
     chosen: list[K] = []
-    for item in sorted(items, key=lambda item: (lcbfu_score(item), item.used_s, item.stored_s)):
+    for item in policy.ranked(prompts, now_s):
         if excess <= 0:
             break
         chosen.append(item.key)

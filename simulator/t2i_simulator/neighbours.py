@@ -7,19 +7,19 @@ Where there are no prompts, `DrawnNeighbours` draws similarities from a histogra
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL, CatalogueLimits
-from t2i_policy.eviction import CachedItem, choose_evictions
+from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_evictions
+from t2i_policy.steps_at_stake import StepsAtStake
 from t2i_policy.wanted import NOWHERE, Neighbourhood
 from t2i_simulator.likeness import Likeness
 
 Place = tuple[int, int]  # (prompt, skipped steps)
-ChooseEvictions = Callable[[Iterable[CachedItem[Place]], int, int], tuple[Place, ...]]
 NOBODY = -1
 
 
@@ -59,7 +59,7 @@ class CacheRules:
     latent_bytes: int
     steps_to_keep: tuple[int, ...]
     own_repeats: bool = True
-    choose: ChooseEvictions = choose_evictions
+    eviction: EvictionPolicy = field(default_factory=StepsAtStake)
 
 
 class PromptCache:
@@ -127,7 +127,8 @@ class PromptCache:
         self._by_age.append((now_s, prompt))
         capacity_bytes = self._rules.limits.capacity_bytes
         if self.used_bytes > capacity_bytes:
-            evicted = self._rules.choose(self._items.values(), self.used_bytes, capacity_bytes)
+            prompts = [[self._items[other, step] for step in steps] for other, steps in enumerate(self._steps) if steps]
+            evicted = choose_evictions(self._rules.eviction, prompts, now_s, self.used_bytes, capacity_bytes)
             self.num_evicted += len(evicted)
             for key in evicted:
                 self._drop(key)

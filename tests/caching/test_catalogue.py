@@ -13,7 +13,7 @@ from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import Record, encode_record
 from t2i_cache.stores import DirectoryStore, MemoryStore
-from t2i_policy.eviction import LOW_WATER, EvictionReason
+from t2i_policy.eviction import LCBFU, LOW_WATER, EvictionPolicy, EvictionReason
 
 ENTRY = LatentKey("alice", "model", "cat", 0)
 TTL_S = 100.0
@@ -94,14 +94,32 @@ def test_latent_is_reused_only_so_often() -> None:
     assert deleted(books.expire(1.0)) == [("cat", 5, EvictionReason.WORN_OUT)]
 
 
-def test_least_beneficial_goes_first() -> None:
-    """LCBFU: hits x K. A small K used often outlives a large one never used again."""
-    books = catalogue(capacity_bytes=100)
+@pytest.mark.parametrize(
+    ("eviction", "gone_step"),
+    [
+        pytest.param(None, 5, id="ours: 10 serves nearly all that 5 does, and more"),
+        pytest.param(LCBFU(), 10, id="LCBFU: 3 hits x 5 outweigh 1 x 10"),
+    ],
+)
+def test_least_worth_goes_first(eviction: EvictionPolicy | None, gone_step: int) -> None:
+    """The policy it is made with decides, from hits, steps and the clock; ours without being asked for."""
+    books = Catalogue(CatalogueLimits(100, TTL_S), eviction)
     books.record_stored(ENTRY, unit(0), [(5, 40), (10, 40)], 0.0)
     for _ in range(2):
         books.record_hit(replace(ENTRY, step=5), 1.0)
-    gone = books.record_stored(replace(ENTRY, entry_id="dog"), unit(90), [(12, 40)], 2.0)
-    assert deleted(gone) == [("cat", 10, EvictionReason.CAPACITY)]
+    gone = books.record_stored(replace(ENTRY, entry_id="dog"), unit(90), [(12, 40)], 4.0)
+    assert deleted(gone) == [("cat", gone_step, EvictionReason.CAPACITY)]
+
+
+def test_prompt_in_use_outlives_a_forgotten_one() -> None:
+    """Room is made by what nobody used for a while, though it was used more often."""
+    books = catalogue(capacity_bytes=100)
+    books.record_stored(replace(ENTRY, entry_id="famous"), unit(60), [(10, 40)], 0.0)
+    books.record_stored(ENTRY, unit(0), [(10, 40)], 50.0)
+    for _ in range(9):
+        books.record_hit(replace(ENTRY, entry_id="famous", step=10), 1.0)
+    gone = books.record_stored(replace(ENTRY, entry_id="dog"), unit(90), [(10, 40)], 60.0)
+    assert deleted(gone) == [("famous", 10, EvictionReason.CAPACITY)]
 
 
 def test_storing_again_replaces() -> None:

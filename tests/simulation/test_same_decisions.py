@@ -9,6 +9,7 @@ import pytest
 from t2i_cache.catalogue import Catalogue, CatalogueLimits
 from t2i_cache.keys import LatentKey
 from t2i_policy.deciding import Rules, build_rules
+from t2i_policy.eviction import LCBFU
 from t2i_policy.levels import Level
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import LevelProfile
@@ -111,9 +112,11 @@ def test_nearest_is_the_catalogues(num: int) -> None:
 
 
 def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
-    """Past the cap the smallest skips go first, so holes appear, and a start takes the largest step that is left."""
+    """Past the cap LCBFU gives up the smallest skips first: holes appear, a start takes the largest step left."""
     vectors = np.eye(6, dtype=np.float32)
-    cache = PromptCache(Likeness(vectors), range(6), CacheRules(CatalogueLimits(800, 1e9), 100, (4, 8)))
+    cache = PromptCache(
+        Likeness(vectors), range(6), CacheRules(CatalogueLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
+    )
     for prompt in range(6):
         cache.store(prompt, float(prompt))
         assert cache.used_bytes <= 800
