@@ -22,7 +22,8 @@ def render(document: dict[str, Any]) -> str:
         "is a share of all latents there would be if every different prompt stored its five. Figures: percent of all "
         "denoising steps saved. **Bold**: the best policy of a column that does not know the future. Lead: steps at "
         "stake minus the best of LCBFU, LRU and FIFO, ± one standard error (20 blocks of prompts). The policy's shape "
-        "and constants were chosen on the first half of the real prompts only.",
+        "and constants were chosen on the first half of the real prompts only; of an earlier version without the "
+        "fresh-worth term, figures of the second half and the sessions had been seen.",
         "",
         "![steps saved](eviction.png)",
         "",
@@ -40,6 +41,7 @@ def render(document: dict[str, Any]) -> str:
         *_unlimited(document),
         "",
     ]
+    lines += ["## Other constants", "", *_constants(document), ""]
     lines += ["## The clock and the cost", "", *_clock(document), ""]
     return "\n".join(lines)
 
@@ -110,6 +112,23 @@ def _unlimited(document: dict[str, Any]) -> list[str]:
     for workload in _names(rows, "workload"):
         values = (f"{row['saved_percent']:.2f}" for row in _pick(rows, workload=workload))
         lines.append(f"| {workload} | " + " | ".join(values) + " |")
+    return lines
+
+
+def _constants(document: dict[str, Any]) -> list[str]:
+    rows = document["constant_rows"]
+    tried = list(dict.fromkeys(tuple(row["constants"]) for row in rows))
+    lines = [
+        "Second half, steps at stake with other constants. The default is 0.5, 1.25; where every run stores, a hit "
+        "keeps nobody from storing, so the tables above use 0, 1.25 there:",
+        "",
+        "| fresh worth, silence power | " + " | ".join(f"{worth:g}, {power:g}" for worth, power in tried) + " |",
+        "|---" * (len(tried) + 1) + "|",
+    ]
+    for rule in _names(rows, "rule"):
+        for size in dict.fromkeys(row["cache_percent"] for row in rows):
+            cells = (f"{row['saved_percent']:.2f}" for row in _pick(rows, rule=rule, cache_percent=size))
+            lines += [f"| {rule}, {size:g} % | {' | '.join(cells)} |"]
     return lines
 
 

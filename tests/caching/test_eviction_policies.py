@@ -48,14 +48,21 @@ def test_known_policies(policy: EvictionPolicy, first: list[str]) -> None:
 
 def test_lcbfu_breaks_ties_by_last_use_then_by_age() -> None:
     """Equal hits x K: used longest ago first, then stored longest ago."""
-    latents = [latent("c", 10, stored_s=3.0, used_s=9.0), latent("b", 10, stored_s=2.0, used_s=9.0), latent("a", 10)]
-    assert order(LCBFU(), *([one] for one in latents)) == ["a10", "b10", "c10"]
+    latents = [
+        latent("d", 10, stored_s=1.0, used_s=12.0),
+        latent("c", 10, stored_s=3.0, used_s=9.0),
+        latent("b", 10, stored_s=2.0, used_s=9.0),
+        latent("a", 10),
+    ]
+    assert order(LCBFU(), *([one] for one in latents)) == ["a10", "b10", "c10", "d10"]
 
 
 def test_silent_prompt_goes_before_a_live_one() -> None:
-    """Every latent of a session that ended goes before the best of an equally used one that goes on."""
+    """What is good of a session that ended goes before the same of an equally used one that goes on."""
     ranked = order(StepsAtStake(), prompt("ended", used_s=10.0), prompt("live", used_s=990.0))
-    assert all(key.startswith("ended") for key in ranked[:5])
+    places = [(ranked.index(f"ended{step}"), ranked.index(f"live{step}")) for step in LADDER]
+    assert all(ended < live for ended, live in places)
+    assert ranked.index("ended20") < ranked.index("live10")
 
 
 def test_past_fame_does_not_outlive_silence() -> None:
@@ -67,7 +74,7 @@ def test_past_fame_does_not_outlive_silence() -> None:
 
 def test_of_equally_silent_prompts_the_more_used_stays() -> None:
     """Frequency decides where recency does not."""
-    ranked = order(StepsAtStake(), prompt("rare"), prompt("often", hits=9))
+    ranked = order(StepsAtStake(), prompt("often", hits=9), prompt("rare"))
     assert ranked.index("rare25") < ranked.index("often25")
     assert ranked[-1].startswith("often")
 
@@ -91,11 +98,24 @@ def test_cold_prompts_thin_out_before_they_vanish() -> None:
 
 def test_loss_counts_holes_above_and_below() -> None:
     """By hand: (K - below) x rungs from K up to the next stored step, w counted in proportion to w; never falling."""
-    assert losses_in_turn((20,), LADDER) == ((0, 20.0 * (20 + 25)),)
-    assert losses_in_turn((5, 25), LADDER) == ((0, 5.0 * (5 + 10 + 15 + 20)), (1, 25.0 * 25))
-    turns = losses_in_turn(LADDER, LADDER)
+    assert losses_in_turn((20,), LADDER, 0.0) == ((0, 20.0 * (20 + 25)),)
+    assert losses_in_turn((5, 25), LADDER, 0.0) == ((0, 5.0 * (5 + 10 + 15 + 20)), (1, 25.0 * 25))
+    turns = losses_in_turn(LADDER, LADDER, 0.0)
     assert [LADDER[at] for at, _ in turns] == [5, 15, 25, 10, 20]
     assert [lost for _, lost in turns] == sorted(lost for _, lost in turns)
+
+
+def test_hit_that_displaces_a_full_run_is_worth_less() -> None:
+    """By hand: 20 nets 20 - 0.5 x (25 - 20); 5 would net less than nothing and counts as nothing, not against 25."""
+    assert losses_in_turn((20,), LADDER, 0.5) == ((0, 17.5 * (20 + 25)),)
+    assert losses_in_turn((5, 25), LADDER, 0.5) == ((0, 0.0), (1, 25.0 * 25))
+
+
+def test_weak_latents_go_first_where_only_full_runs_store() -> None:
+    """A latent that keeps sessions from fresh full runs goes before any other; not where every run stores."""
+    ended, live = prompt("ended", used_s=10.0), prompt("live", used_s=990.0)
+    assert order(StepsAtStake(fresh_worth=0.5), ended, live)[:2] == ["ended5", "live5"]
+    assert order(StepsAtStake(fresh_worth=0.0), ended, live)[1] != "live5"
 
 
 def test_heavier_latent_goes_first() -> None:
@@ -111,11 +131,13 @@ def test_uses_of_one_moment_count_as_equally_recent() -> None:
     assert ranked[0].startswith("now")  # a tie: the first given
 
 
-@pytest.mark.parametrize(("silence_power", "moment_s", "name"), [(-0.1, 1.0, "silence_power"), (1.5, 0.0, "moment_s")])
-def test_constants_out_of_range_are_refused(silence_power: float, moment_s: float, name: str) -> None:
+@pytest.mark.parametrize(
+    ("fresh_worth", "silence_power", "name"), [(-0.1, 1.0, "fresh_worth"), (0.5, -1.0, "silence_power")]
+)
+def test_constants_out_of_range_are_refused(fresh_worth: float, silence_power: float, name: str) -> None:
     """With the name of the constant."""
     with pytest.raises(ValueError, match=name):
-        StepsAtStake(silence_power, moment_s)
+        StepsAtStake(fresh_worth, silence_power)
 
 
 stored = st.lists(
