@@ -132,6 +132,7 @@ def profile(
     asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
     seeds: Annotated[int, typer.Option(min=1, help="images a prompt and level; more = less noise")] = 1,
     seed: int = 1,
+    predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
     from_samples: Annotated[
         Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
     ] = None,
@@ -141,10 +142,10 @@ def profile(
     Beside the profile lies OUT.samples.jsonl with every measured prompt in clear: keep it as you keep your prompts.
     """
     if from_samples is not None:
-        _run(commands_profile.refit_profile(console, from_samples, out))
+        _run(commands_profile.refit_profile(console, from_samples, out, predictor))
         return
     plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed)
-    _run(commands_profile.run_profile(console, plan, out))
+    _run(commands_profile.run_profile(console, plan, out, predictor))
 
 
 @app.command()

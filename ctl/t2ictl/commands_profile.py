@@ -5,7 +5,7 @@ similarity bands (`losses`) and, with prompts enough, the learned predictor (`tr
 prompts that it did not see (`precision`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -39,18 +39,18 @@ class ProfilePlan:
     seed: int
 
 
-async def run_profile(console: Console, plan: ProfilePlan, out: Path) -> None:
+async def run_profile(console: Console, plan: ProfilePlan, out: Path, with_predictor: bool) -> None:
     """Measure; write samples, JSON and plot; print the tables."""
     measurement = await collect(console, plan)
     samples = out.with_suffix(".samples.jsonl")
     write_samples(measurement, samples)
     console.print(f"written: {samples} (holds the prompts)")
-    write_profile(console, measurement, out)
+    write_profile(console, measurement, out, with_predictor)
 
 
-async def refit_profile(console: Console, samples: Path, out: Path) -> None:
+async def refit_profile(console: Console, samples: Path, out: Path, with_predictor: bool) -> None:
     """Fit a profile to an earlier measurement; write JSON and plot; print the tables."""
-    write_profile(console, read_samples(samples), out)
+    write_profile(console, read_samples(samples), out, with_predictor)
 
 
 async def collect(console: Console, plan: ProfilePlan) -> Measurement:
@@ -87,13 +87,16 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
             return await measure(addresses, samples, pool.spec.ladder, tools, plan.num_seeds)
 
 
-def write_profile(console: Console, measurement: Measurement, out: Path) -> None:
-    """Fit, write JSON and plot, and print what was measured, learned, and kept of its promises."""
+def write_profile(console: Console, measurement: Measurement, out: Path, with_predictor: bool) -> None:
+    """Fit, write JSON and plot, and print what was measured, learned, and kept of its promises.
+
+    The predictor is told in any case, and written only if asked for: the table says whether it is worth it.
+    """
     from t2ictl.plotting import plot_profile
 
     profile, judge = profile_of(measurement), measurement.facts.judge
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render_profile(profile))
+    out.write_text(render_profile(profile if with_predictor else replace(profile, predictor=None)))
     plot_profile(profile, judge, out.with_suffix(".png"))
     console.print(to_table(profile, judge))
     if profile.predictor is None:
@@ -104,6 +107,8 @@ def write_profile(console: Console, measurement: Measurement, out: Path) -> None
     else:
         console.print(predictor_table(profile.predictor, profile.base_steps))
         console.print(precision_table(cross_validated(measurement), "promises on prompts not trained on"))
+        if not with_predictor:
+            console.print("the profile has bands only; to use the predictor: --predictor --from-samples FILE")
     console.print(f"written: {out}, {out.with_suffix('.png')}")
 
 

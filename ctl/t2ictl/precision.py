@@ -68,7 +68,14 @@ def profile_of(measurement: Measurement) -> LevelProfile:
 
 def held_out(train: Measurement, test: Measurement, tolerances: Sequence[float] = TOLERANCES) -> list[Precision]:
     """Rules of one measurement, judged by the prompts of another."""
-    return _judge(test, tolerances, [(profile_of(train), test.prompts)])
+    return judge_profile(profile_of(train), test, tolerances)
+
+
+def judge_profile(
+    profile: LevelProfile, test: Measurement, tolerances: Sequence[float] = TOLERANCES
+) -> list[Precision]:
+    """Rules of a profile, judged by prompts that it was not fitted to."""
+    return _judge(test, tolerances, [(profile, test.prompts)])
 
 
 def cross_validated(measurement: Measurement, tolerances: Sequence[float] = TOLERANCES) -> list[Precision]:

@@ -191,7 +191,7 @@ async def test_refit_writes_a_profile_without_prompts(tmp_path: Path) -> None:
     """`t2ictl profile --from-samples`: profile, plot and tables from the file alone; no prompt leaves it."""
     write_samples(synthetic(120, 6), tmp_path / "s.jsonl")
     console = Console(record=True, width=160)
-    await refit_profile(console, tmp_path / "s.jsonl", tmp_path / "profile.json")
+    await refit_profile(console, tmp_path / "s.jsonl", tmp_path / "profile.json", with_predictor=True)
     text = (tmp_path / "profile.json").read_text()
     profile = parse_profile(text)
     assert profile.predictor is not None
@@ -201,6 +201,17 @@ async def test_refit_writes_a_profile_without_prompts(tmp_path: Path) -> None:
     assert "learned predictor" in told
     assert "promises on prompts not trained on" in told
     assert not any(one.prompt in text for one in synthetic(120, 6).prompts if len(one.prompt.split()) > 1)
+
+
+async def test_predictor_is_written_only_if_asked_for(tmp_path: Path) -> None:
+    """Its precision is told first; until somebody chooses it, decisions stay with the bands."""
+    write_samples(synthetic(120, 6), tmp_path / "s.jsonl")
+    console = Console(record=True, width=160)
+    await refit_profile(console, tmp_path / "s.jsonl", tmp_path / "profile.json", with_predictor=False)
+    assert parse_profile((tmp_path / "profile.json").read_text()).predictor is None
+    told = console.export_text()
+    assert "promises on prompts not trained on" in told
+    assert "--predictor" in told
 
 
 LINE = '{"prompt":"a","nearest":"b","similarity":0.5,"exact":[0.5],"levels":[%s]}'
