@@ -22,10 +22,12 @@ from eviction_limit import Clairvoyant, bound_percent, possible_uses
 from eviction_replay import LADDER, Rule, Workload, replay, saved_percent
 from eviction_report import plot, render
 from machine import machine_facts
-from sentences import embed, read_prompts
 from sessions import make_sessions
 from t2i_policy.eviction import FIFO, LCBFU, LRU, CachedItem, EvictionPolicy
 from t2i_policy.steps_at_stake import FRESH_WORTH, SILENCE_POWER, StepsAtStake
+from t2i_simulator.embedding import SentenceEncoder, embed
+from t2i_simulator.likeness import Vectors
+from t2i_simulator.traces import number_prompts, read_prompts
 
 RESULTS = Path(__file__).parent / "results"
 SHARES_PERCENT = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -82,14 +84,20 @@ def _run_place(place: int) -> npt.NDArray[np.int64]:
     return run_case(_cases[place])
 
 
+def _embedded(prompts: list[str]) -> Vectors:
+    """A row a prompt; equal prompts are encoded once."""
+    unique, of_line = number_prompts(prompts)
+    return embed(SentenceEncoder(), unique)[of_line]
+
+
 def make_workloads(path: Path) -> tuple[Workload, ...]:
     """All real prompts, their second half alone, and the made-up sessions."""
     real, made_up = read_prompts(path), make_sessions(NUM_MADE_UP, SEED)
-    vectors, half = embed(real), len(real) // 2
+    vectors, half = _embedded(real), len(real) // 2
     return (
         Workload.of("all real prompts", real, vectors),
         Workload.of("second half only", real[half:], vectors[half:]),
-        Workload.of("made-up sessions", made_up, embed(made_up)),
+        Workload.of("made-up sessions", made_up, _embedded(made_up)),
     )
 
 

@@ -24,8 +24,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from eviction_replay import BASE_STEPS, LADDER, Workload, allowed_rungs
+from eviction_replay import LADDER, Workload, allowed_rungs
 from t2i_policy.eviction import CachedItem
+from t2i_simulator.lineage import BASE_STEPS
 
 K = TypeVar("K")
 Floats = npt.NDArray[np.float64]

@@ -16,14 +16,14 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from sentences import Vectors
 from t2i_cache.catalogue import Catalogue, CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey
 from t2i_policy.eviction import EvictionPolicy
+from t2i_simulator.likeness import Vectors
+from t2i_simulator.lineage import BASE_STEPS, SKIPS, THRESHOLDS
 
-BASE_STEPS = 50
-LADDER = (5, 10, 15, 20, 25)
-THRESHOLDS = (0.65, 0.75, 0.85, 0.90, 0.95)  # similarity above which each of LADDER may be skipped
+LADDER = SKIPS[1:]
+EDGES = np.array([THRESHOLDS[step] for step in LADDER])  # similarity above which each may be skipped
 WEAK_STEPS = 15
 LATENT_BYTES = 128 << 10  # SDXL at 1024 x 1024, half precision
 SHELF = LatentKey("tenant", "model", "0", 0)
@@ -59,7 +59,7 @@ class Workload:
 
 def allowed_rungs(similarity: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """How many rungs of LADDER each similarity allows, 0 to 5."""
-    return np.searchsorted(np.array(THRESHOLDS), np.asarray(similarity, np.float64), side="left").astype(np.int64)
+    return np.searchsorted(EDGES, np.asarray(similarity, np.float64), side="left").astype(np.int64)
 
 
 def usable_step(found: Neighbour | None, weakest: int) -> int:

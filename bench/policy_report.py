@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from machine import machine_facts
+from t2i_simulator.lineage import bands
 from t2i_simulator.report import Row, Timeline
 from t2ictl.simulate_plot import plot_timelines
 
@@ -19,7 +20,6 @@ SHOWN = ("prompt-aware", "paper", "proteus", "pac", "nirvana", "clipper-ha", "or
 BURST = "burst, SLO 5x"
 THEIRS_OURS = ("paper", "prompt-aware")
 PEAK = 0.9
-THRESHOLDS = ((0.95, 25), (0.90, 20), (0.85, 15), (0.75, 10), (0.65, 5), (-1.0, 0))  # NIRVANA's
 COLUMNS = "| policy | violated % | shed % | quality % | to the oracle | p50 s | p99 s | skipped | steps run | moves/h |"
 
 
@@ -51,8 +51,7 @@ def write_report(
 
 def _preface(rows: Sequence[Row], similarity: npt.NDArray[np.float64]) -> str:
     facts, shares = machine_facts(), []
-    for lower, skipped in THRESHOLDS:
-        upper = next((low for low, _ in reversed(THRESHOLDS) if low > lower), 2.0)
+    for skipped, lower, upper in reversed(bands()):
         shares.append(f"K={skipped} {100 * float(((similarity >= lower) & (similarity < upper)).mean()):.1f} %")
     machine = f"{facts['processor']}, {facts['cores']} cores"
     return (

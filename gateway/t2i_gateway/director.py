@@ -181,7 +181,7 @@ class Director:
         accepted = gateway_pb2.Accepted(
             request_id=course.asked.request_id,
             decision=to_decision_message(course.decided),
-            queued_ahead=self._parts.dispatcher.view().queued,
+            queued_ahead=self._parts.dispatcher.num_queued,
             estimated_ms=1e3 * admitted.estimated_s,
         )
         return gateway_pb2.GenerateEvent(accepted=accepted)

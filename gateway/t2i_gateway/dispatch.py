@@ -67,12 +67,17 @@ class Dispatcher:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
         queued_steps = self._queued_steps.total()
         ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
-        return PoolView(self._workers.views, self._queued.total(), queued_steps, ahead)
+        return PoolView(self._workers.views, self.num_queued, queued_steps, ahead)
+
+    @property
+    def num_queued(self) -> int:
+        """Requests that wait for a slot."""
+        return self._queued.total()
 
     def queue_room(self, tenant: str, max_queued: int) -> int:
         """How many may wait before a request of this tenant is one too many, as `decide_admission` counts them."""
         limit = queue_limit(self._queued, tenant, self._weights, max_queued)
-        return min(max_queued, limit + self._queued.total() - self._queued[tenant])
+        return min(max_queued, limit + self.num_queued - self._queued[tenant])
 
     async def lease(self, place: Place) -> Lease:
         """Wait for a slot.
@@ -152,7 +157,7 @@ class Dispatcher:
             counts[place.tenant] += amount
             if not counts[place.tenant]:
                 del counts[place.tenant]
-        self._metrics.queue_depth.set(self._queued.total())
+        self._metrics.queue_depth.set(self.num_queued)
 
     def _check_any_left(self, excluded: frozenset[str]) -> None:
         if excluded and all(worker.name in excluded for worker in self.view().ready):

@@ -36,11 +36,6 @@ class Hearing:
         """The pool is gone."""
         self._waiting.pop(key, None)
 
-    def reset(self, now_s: float) -> None:
-        """The watches begin anew."""
-        self.last_s = now_s
-        self._waiting.clear()
-
     def age_s(self, now_s: float) -> float:
         """Since the last event."""
         return now_s - self.last_s

@@ -47,11 +47,6 @@ def group_name(pool: str, group: str) -> str:
     return f"{pool}-{group}"
 
 
-def worker_name(pool: str, group: str, number: int) -> str:
-    """The pod of one worker, as its StatefulSet will call it."""
-    return f"{group_name(pool, group)}-{number}"
-
-
 def level_value(level: Level) -> str:
     """The value of a pod's level label, `SKIPPED-of-STEPS`: a slash is not allowed there."""
     return f"{level.skipped_steps}-of-{level.num_inference_steps}"

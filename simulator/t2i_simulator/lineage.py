@@ -31,6 +31,7 @@ Losses carry no standard error: the spread around them is `truth`'s assumption.
 from collections.abc import Iterable
 from pathlib import Path
 
+from t2i_policy.baselines import nirvana
 from t2i_policy.levels import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 
@@ -40,7 +41,7 @@ SKIPS = (0, 5, 10, 15, 20, 25)
 RELATIVE_QUALITY = dict(zip(SKIPS, (1.0, 0.97046, 0.95808, 0.94378, 0.93235, 0.9152), strict=True))
 HISTOGRAM_PERCENT = dict(zip(SKIPS, (22.5, 42.6, 21.3, 4.6, 3.2, 5.9), strict=True))  # sums to 100.1 as published
 #: Similarity from which NIRVANA skips K; each band ends where the next begins.
-THRESHOLDS = dict(zip(SKIPS, (-1.0, 0.65, 0.75, 0.85, 0.90, 0.95), strict=True))
+THRESHOLDS = {0: -1.0} | {round(share * BASE_STEPS): least for least, share in reversed(nirvana.THRESHOLDS)}
 TOP_SIMILARITY = 1.01  # the profile format's open end above a cosine of 1
 NEAR = 0.08
 POWER = 2.5

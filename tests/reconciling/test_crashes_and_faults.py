@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kube_fixtures import _fresh_namespace
+from kube_fixtures import fresh_namespace
 from kube_proxy import Fault, FaultProxy
 from kube_server import KubeServer
 from operator_world import Document, World, operator_settings, pool_document
@@ -155,7 +155,7 @@ async def settled(world: World, proxy: FaultProxy) -> None:
 
 async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: Any) -> tuple[str, Counter[str], int]:
     """End state, counts of CREATE and DELETE, writes; of the story alone, `before` runs undisturbed."""
-    world = World(kube, await asyncio.to_thread(_fresh_namespace, kube))
+    world = World(kube, await asyncio.to_thread(fresh_namespace, kube))
     async with FaultProxy(kube) as proxy, restarted_when_killed(world, proxy) as kills:
         for earlier in before:
             await earlier(world)
@@ -241,7 +241,7 @@ async def test_refused_writes_are_made_good(kube: KubeServer, fault: Fault, ever
 async def test_lost_watches_are_made_good(kube: KubeServer, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """O2, O3: what happens while the watches are down is found when they are back."""
     monkeypatch.setattr(handlers, "INACTIVITY_S", 3.0)
-    world = World(kube, await asyncio.to_thread(_fresh_namespace, kube))
+    world = World(kube, await asyncio.to_thread(fresh_namespace, kube))
     async with FaultProxy(kube) as proxy, restarted_when_killed(world, proxy):
         await create(world)
         proxy.watch_answer = kind.removeprefix("410 ") if kind.startswith("410") else None

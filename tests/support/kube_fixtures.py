@@ -53,7 +53,7 @@ def full_kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
     yield from _serve(tmp_path_factory, "full-kube", controllers=True)
 
 
-def _fresh_namespace(server: KubeServer) -> str:
+def fresh_namespace(server: KubeServer) -> str:
     name = f"test-{next(_numbers)}"
     made = server.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     assert made.ok, made.message
@@ -63,12 +63,12 @@ def _fresh_namespace(server: KubeServer) -> str:
 @pytest.fixture
 def namespace(kube: KubeServer) -> str:
     """An empty namespace on `kube`. It is not deleted: without controllers it could not end, and names never repeat."""
-    return _fresh_namespace(kube)
+    return fresh_namespace(kube)
 
 
 @pytest.fixture
 def full_namespace(full_kube: KubeServer) -> Iterator[str]:
     """An empty namespace on `full_kube`, deleted after the test."""
-    name = _fresh_namespace(full_kube)
+    name = fresh_namespace(full_kube)
     yield name
     full_kube.call("DELETE", f"/api/v1/namespaces/{name}")
