@@ -10,7 +10,7 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
+  bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd  ## Every 
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BIN)/python bench/decide.py --out build/bench/decide.json
+
+bench-simulator: $(STAMP)  ## The simulator's own speed, a day of 64 workers -> build/bench/simulator.json
+	OMP_NUM_THREADS=1 $(BIN)/python bench/simulator.py --out build/bench/simulator.json
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
 	$(BIN)/python bench/engine.py --out build/bench/engine.json
