@@ -139,7 +139,7 @@ class Director:
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
         began = time.perf_counter()
-        embedding = await parts.embedder.embed(asked.prompt) if parts.embedder is not None else None
+        embedding = await parts.embedder.embed(asked.prompt, tenant) if parts.embedder is not None else None
         shelf = parts.similar.shelf(asked, tenant, parts.workers.description)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
