@@ -48,7 +48,7 @@ class Caller:
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
-    def stub(self) -> gateway_pb2_grpc.TextToImageStub:
+    def stub(self) -> "gateway_pb2_grpc.TextToImageAsyncStub":
         """Of the gateway."""
         return gateway_pb2_grpc.TextToImageStub(self.channel)
 
