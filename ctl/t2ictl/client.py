@@ -81,10 +81,10 @@ class GatewayClient:
         said = details.lower()
         if "handshake" in said or "certificate" in said or "verification" in said:
             details = f"TLS with {self._address} failed: check --ca, --cert, --key and --server-name ({details})"
+        elif "socket closed" in said and not self._proof.tls:
+            details = f"the gateway at {self._address} closed the connection: if it wants TLS, give --ca or --tls"
         elif "failed to connect" in said:
             details = f"no gateway at {self._address}; start one with `t2ictl local up`, or give --address"
-        elif code == "UNAVAILABLE" and "socket closed" in said and not self._proof.tls:
-            details = f"the gateway at {self._address} closed the connection: if it wants TLS, give --ca or --tls"
         return CallFailed(code, details)
 
 

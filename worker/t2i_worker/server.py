@@ -59,6 +59,8 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
     if probed is not None:
         await probed.stop(CLOSE_GRACE_S)
     following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
     await engine.close()
 
 
