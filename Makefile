@@ -10,7 +10,8 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction
+  bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide \
+  bench-predictor bench-eviction bench-tenant-timing
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -80,6 +81,9 @@ bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/e
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
 	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+
+bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another cached? -> build/bench/tenant-timing.json
+	PYTHONPATH=tests/support $(BIN)/python bench/tenant_timing.py --out build/bench/tenant-timing.json
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
 	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json

@@ -19,10 +19,13 @@ from t2ictl import (
     commands_profile,
     commands_request,
     commands_simulate,
+    commands_token,
 )
 from t2ictl.cluster import PoolName
+from t2ictl.commands_request import Target
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
+from t2ictl.proving import ProofOptions
 
 app = typer.Typer(no_args_is_help=True, help="Run and ask a t2i-serving pool.", pretty_exceptions_enable=False)
 local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
@@ -38,6 +41,16 @@ ClusterPool = Annotated[
     str, typer.Option("--pool", "-p", help="NAMESPACE/NAME of a pool in the cluster, not --address")
 ]
 PoolFile = Annotated[Path, typer.Option("--pool", "-p", help="T2IServingPool file")]
+Ca = Annotated[
+    Path | None, typer.Option(envvar="T2I_CA", help="authorities that signed the gateway's certificate; means TLS")
+]
+Cert = Annotated[Path | None, typer.Option(envvar="T2I_CERT", help="client certificate, with --key")]
+Key = Annotated[Path | None, typer.Option(envvar="T2I_KEY", help="private key of --cert")]
+TokenFile = Annotated[Path | None, typer.Option(envvar="T2I_TOKEN_FILE", help="file with a bearer token; means TLS")]
+Tls = Annotated[bool, typer.Option("--tls", help="TLS with the system's authorities")]
+ServerName = Annotated[
+    str, typer.Option(envvar="T2I_SERVER_NAME", help="name in the gateway's certificate, if the address has another")
+]
 Limit = Annotated[float, typer.Option("--timeout-s", help="give up after this many seconds")]
 
 
@@ -79,6 +92,12 @@ def generate(
     address: Address = DEFAULT_LISTEN,
     pool: ClusterPool = "",
     tenant: Tenant = "",
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    server_name: ServerName = "",
     negative_prompt: str = "",
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     exact: Annotated[bool, typer.Option(help="no approximation")] = False,
@@ -101,7 +120,8 @@ def generate(
         guidance_scale=guidance_scale,
         request_id=request_id,
     )
-    _run(commands_request.generate(console, (address, pool, tenant), request, output, timeout_s))
+    proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
+    _run(commands_request.generate(console, Target(address, pool, proof), request, output, timeout_s))
 
 
 @app.command()
@@ -110,13 +130,20 @@ def explain(
     address: Address = DEFAULT_LISTEN,
     pool: ClusterPool = "",
     tenant: Tenant = "",
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    server_name: ServerName = "",
     exact: bool = False,
     min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
     timeout_s: Limit = 10.0,
 ) -> None:
     """Say what would happen to a prompt now, and why, without drawing it."""
     request = gateway_pb2.GenerateRequest(prompt=prompt, exact=exact, min_quality_percent=min_quality_percent)
-    _run(commands_request.explain(console, (address, pool, tenant), request, timeout_s))
+    proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
+    _run(commands_request.explain(console, Target(address, pool, proof), request, timeout_s))
 
 
 @app.command()
@@ -204,6 +231,16 @@ def plan(
     """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
     options = commands_plan.PlanOptions(pool, demand, rates, workers, profile)
     _try(lambda: commands_plan.run_plan(console, options))
+
+
+@app.command()
+def token(
+    tenant: str,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="new file for the token; default: print it")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="file of digests to add the line to; default: print it")] = None,
+) -> None:
+    """Make a bearer token for a tenant, and the line for the Secret that spec.security.tokensSecretName names."""
+    _try(lambda: commands_token.make_token(console, tenant, out, tokens))
 
 
 def _try(work: Callable[[], None]) -> None:

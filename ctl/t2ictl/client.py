@@ -9,8 +9,9 @@ import grpc
 
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2ictl.errors import CallFailed
+from t2ictl.proving import Proof
 
-TENANT_HEADER = "x-t2i-tenant"
+NOBODY = Proof()
 Progress = Callable[[gateway_pb2.GenerateEvent], None]
 FORMATS = {"png": "OUTPUT_FORMAT_PNG", "jpg": "OUTPUT_FORMAT_JPEG", "jpeg": "OUTPUT_FORMAT_JPEG",
            "webp": "OUTPUT_FORMAT_WEBP"}  # fmt: skip
@@ -28,10 +29,11 @@ class Generated:
 class GatewayClient:
     """A gateway at an address."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, tenant: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str, proof: Proof) -> None:
         self._stub = gateway_pb2_grpc.TextToImageStub(channel)
         self._address = address
-        self._metadata = ((TENANT_HEADER, tenant),) if tenant else ()
+        self._proof = proof
+        self._metadata = proof.metadata
 
     async def generate(
         self, request: gateway_pb2.GenerateRequest, limit_s: float, progress: Progress = lambda _event: None
@@ -76,13 +78,18 @@ class GatewayClient:
 
     def _explained(self, error: grpc.aio.AioRpcError) -> CallFailed:
         code, details = error.code().name, error.details() or ""
-        if "failed to connect" in details.lower():
+        said = details.lower()
+        if "handshake" in said or "certificate" in said or "verification" in said:
+            details = f"TLS with {self._address} failed: check --ca, --cert, --key and --server-name ({details})"
+        elif "socket closed" in said and not self._proof.tls:
+            details = f"the gateway at {self._address} closed the connection: if it wants TLS, give --ca or --tls"
+        elif "failed to connect" in said:
             details = f"no gateway at {self._address}; start one with `t2ictl local up`, or give --address"
         return CallFailed(code, details)
 
 
 @asynccontextmanager
-async def connect(address: str, tenant: str = "") -> AsyncIterator[GatewayClient]:
+async def connect(address: str, proof: Proof = NOBODY) -> AsyncIterator[GatewayClient]:
     """A client for the time of the block."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield GatewayClient(channel, address, tenant)
+    async with proof.open_channel(address) as channel:
+        yield GatewayClient(channel, address, proof)

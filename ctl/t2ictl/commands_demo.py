@@ -24,6 +24,7 @@ from t2ictl.commands_local import StartBar
 from t2ictl.errors import CallFailed
 from t2ictl.judging import Sample, SceneJudge
 from t2ictl.local_pool import LocalOptions, LocalPool
+from t2ictl.proving import Proof
 from t2ictl.sheets import Cell, write_sheet
 
 LIMIT_S = 60.0
@@ -74,7 +75,7 @@ async def run_demo(console: Console, pool_file: Path, out: Path, count: int, see
         pool = LocalPool(LocalOptions(pool_file, listen="127.0.0.1:0"), bar.report)
         await pool.__aenter__()
     try:
-        async with connect(pool.address, "demo") as client:
+        async with connect(pool.address, Proof("demo")) as client:
             columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             with Progress(*columns, console=console) as progress:
                 served = await _serve(client, samples, progress)

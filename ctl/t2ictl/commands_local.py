@@ -62,6 +62,10 @@ async def run_local(console: Console, options: LocalOptions) -> None:
             console.print(
                 f"  {process.name:12} gRPC {process.address:22} metrics http://{process.metrics_address}/metrics"
             )
+        console.print(
+            "\n[bold yellow]SECURITY IS OFF[/bold yellow]: local mode has no TLS and believes every tenant name; "
+            "for this machine only, see docs/security.md"
+        )
         console.print(f'\ntry   t2ictl generate "a red circle above a blue square" --address {pool.address} -o out.png')
         console.print("Ctrl-C drains and stops.")
         await _first_of(asyncio.ensure_future(pool.supervise()), stop)

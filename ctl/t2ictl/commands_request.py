@@ -1,5 +1,8 @@
 """`t2ictl generate` and `t2ictl explain`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -7,12 +10,32 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2ictl.client import FORMATS, Generated, connect
+from t2ictl.client import FORMATS, GatewayClient, Generated, connect
 from t2ictl.errors import InputInvalid
 from t2ictl.forwarding import gateway_of
+from t2ictl.proving import ProofOptions, load_proof
 
-#: Address, pool (`NAMESPACE/NAME`; empty = use the address) and tenant.
-Target = tuple[str, str, str]
+NOBODY = ProofOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway's address, or a pool (`NAMESPACE/NAME`; empty = use the address), and how we prove who we are."""
+
+    address: str
+    pool: str = ""
+    options: ProofOptions = NOBODY
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[GatewayClient]:
+        """A client for the time of the block.
+
+        Raises:
+            InputInvalid, ClusterFailed: see `load_proof` and `gateway_of`.
+        """
+        proof = load_proof(self.options).for_pool(self.pool)
+        async with gateway_of(self.pool, self.address) as reached, connect(reached, proof) as client:
+            yield client
 
 
 def phrase(level: level_pb2.Level) -> str:
@@ -48,8 +71,7 @@ async def generate(
                 at, total = event.progress.step, event.progress.num_inference_steps
                 bar.update(task, description="denoising", completed=at, total=total)
 
-        address, pool, tenant = target
-        async with gateway_of(pool, address) as reached, connect(reached, tenant) as client:
+        async with target.connected() as client:
             generated = await client.generate(request, limit_s, show)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(generated.data)
@@ -76,8 +98,7 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
 
 async def explain(console: Console, target: Target, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:
     """Say what would happen to a prompt, level by level."""
-    address, pool, tenant = target
-    async with gateway_of(pool, address) as reached, connect(reached, tenant) as client:
+    async with target.connected() as client:
         answer = await client.explain(request, limit_s)
     decision = answer.decision
     console.print(

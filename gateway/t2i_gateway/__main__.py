@@ -10,6 +10,7 @@ from t2i_gateway.server import serve
 from t2i_gateway.settings import parse_arguments
 from t2i_policy.pool import PoolError, parse_pool
 from t2i_policy.profile import ProfileError, parse_profile
+from t2i_security.errors import SecurityError
 
 log = logging.getLogger("t2i_gateway")
 
@@ -22,7 +23,7 @@ def main() -> int:
         pool = parse_pool(settings.pool.read_text())
         profile = parse_profile(settings.profile.read_text())
         asyncio.run(serve(settings, pool, profile))
-    except (OSError, PoolError, ProfileError, EmbedderError, StoreUrlError) as error:
+    except (OSError, PoolError, ProfileError, EmbedderError, StoreUrlError, SecurityError) as error:
         log.critical("the gateway cannot start: %s", error)
         return 2
     return 0

@@ -1,4 +1,7 @@
-"""A decision on the wire: level messages, the reason in a word and in a sentence."""
+"""A decision on the wire: level messages, the reason in a word and in a sentence.
+
+Where tenants share latents the sentence leaves out how similar a cached prompt is: it may be another tenant's.
+"""
 
 from t2i_policy.deciding import Decided
 from t2i_policy.levels import Level
@@ -11,20 +14,22 @@ def to_level_message(level: Level) -> level_pb2.Level:
     return level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps)
 
 
-def to_decision_message(decided: Decided) -> gateway_pb2.Decision:
+def to_decision_message(decided: Decided, tells_nearest: bool) -> gateway_pb2.Decision:
     """The decision with its reason in a word and in a sentence."""
     return gateway_pb2.Decision(
         wanted=to_level_message(decided.wanted.level),
         served=to_level_message(decided.served.level),
         reason=decided.reason,
-        message=_sentence(decided),
+        message=_sentence(decided, tells_nearest),
         expected_quality_percent=decided.quality_percent,
     )
 
 
-def _sentence(decided: Decided) -> str:
+def _sentence(decided: Decided, tells_nearest: bool) -> str:
     wanted, served = decided.wanted, decided.served
-    if decided.near.similarity is None:
+    if not tells_nearest:
+        near = "what is cached is not told, as tenants share it"
+    elif decided.near.similarity is None:
         near = "no similar prompt is cached"
     else:
         near = f"the nearest cached prompt has similarity {decided.near.similarity:.2f}"

@@ -100,18 +100,18 @@ class Director:
     async def explain(self, asked: Asked, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
         course = await self._look(asked, tenant, left_s, counted=False)
-        parts, decided = self._parts, course.decided
+        parts, decided, tells = self._parts, course.decided, self._tells_nearest
         left = course.deadline_s - self._loop.time()
         admission = self._admission(course)
         response = gateway_pb2.ExplainResponse(
-            decision=to_decision_message(decided),
-            cached_steps=sorted(decided.near.stored_steps),
+            decision=to_decision_message(decided, tells),
+            cached_steps=sorted(decided.near.stored_steps) if tells else (),
             refusal=f"{admission.reason}: {admission.message}" if isinstance(admission, Refused) else "",
         )
-        if decided.near.similarity is not None:
+        if decided.near.similarity is not None and tells:
             response.similarity = decided.near.similarity
         rules = parts.rules
-        for entry in outlook(rules.ladder, rules.profile, decided.near, asked.limits):
+        for entry in outlook(rules.ladder, rules.profile, decided.near, asked.limits) if tells else ():
             response.levels.append(self._outlook_message(entry))
         placement = parts.dispatcher.placement(decided.served.level, left)
         if placement is not None:
@@ -122,6 +122,11 @@ class Director:
         """Take no more requests; return when those taken have ended."""
         self.draining = True
         await self._idle.wait()
+
+    @property
+    def _tells_nearest(self) -> bool:
+        """False where the nearest cached prompt may be another tenant's."""
+        return self._parts.spec.cache.scope != "Pool"
 
     def _enter(self) -> None:
         self._active += 1
@@ -139,7 +144,7 @@ class Director:
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
         began = time.perf_counter()
-        embedding = await parts.embedder.embed(asked.prompt) if parts.embedder is not None else None
+        embedding = await parts.embedder.embed(asked.prompt, tenant) if parts.embedder is not None else None
         shelf = parts.similar.shelf(asked, tenant, parts.workers.description)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
@@ -180,7 +185,7 @@ class Director:
     def _accepted(self, course: Course, admitted: Admitted) -> gateway_pb2.GenerateEvent:
         accepted = gateway_pb2.Accepted(
             request_id=course.asked.request_id,
-            decision=to_decision_message(course.decided),
+            decision=to_decision_message(course.decided, self._tells_nearest),
             queued_ahead=self._parts.dispatcher.num_queued,
             estimated_ms=1e3 * admitted.estimated_s,
         )

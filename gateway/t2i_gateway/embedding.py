@@ -1,7 +1,8 @@
 """Prompt embeddings: a folder with tokenizer.json and model.onnx, run by onnxruntime; no torch.
 
 The model takes input_ids and attention_mask, int64 [B,L], and gives unit vectors, float32 [B,D]. Repeated prompts come
-from a small cache. Trouble means no neighbour, never a failed request.
+from a small cache, each tenant from its own part: how fast an answer comes must not tell that another has asked the
+same. Trouble means no neighbour, never a failed request.
 """
 
 import asyncio
@@ -53,15 +54,16 @@ class Embedder:
             )
         except _ONNX_ERRORS as error:
             raise EmbedderError(f"{folder.name}/model.onnx cannot be loaded: {error}") from error
-        self._known: OrderedDict[str, Vector] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self.failures = 0
 
-    async def embed(self, prompt: str) -> Vector | None:
+    async def embed(self, prompt: str, tenant: str) -> Vector | None:
         """The prompt's unit vector [D], or None if the model fails on it."""
-        known = self._known.get(prompt)
+        asked = (tenant, prompt)
+        known = self._known.get(asked)
         if known is not None:
-            self._known.move_to_end(prompt)
+            self._known.move_to_end(asked)
             return known
         try:
             vector = await asyncio.get_running_loop().run_in_executor(self._thread, self.embed_now, prompt)
@@ -69,7 +71,7 @@ class Embedder:
             log.warning("a prompt could not be embedded: %s", type(error).__name__)
             self.failures += 1
             return None
-        self._known[prompt] = vector
+        self._known[asked] = vector
         if len(self._known) > CACHED_PROMPTS:
             self._known.popitem(last=False)
         return vector

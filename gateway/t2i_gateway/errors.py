@@ -2,13 +2,14 @@
 
 GatewayError
 ├── RequestInvalid             a field cannot be served; carries (field, description) pairs
-├── TenantUnknown              no identity, or one the pool does not know
 ├── RequestRefused             admission said no; carries the policy's reason and when to come back
 ├── DeadlineExceeded           the time ran out before the image
 ├── WorkersUnavailable         no worker could take or finish it
 ├── GenerationFailed           workers tried and failed on this very request
 ├── RequestIdReused            the same request id came with another request
 └── GatewayDraining            shutting down
+
+Beside it `t2i_security.errors.CallerUnknown`: no identity, or one the pool does not know.
 """
 
 from collections.abc import Sequence
@@ -26,10 +27,6 @@ class RequestInvalid(GatewayError):
     def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
         self.violations = tuple(violations)
-
-
-class TenantUnknown(GatewayError):
-    """See the tree."""
 
 
 class RequestRefused(GatewayError):

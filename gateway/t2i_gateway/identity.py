@@ -1,41 +1,82 @@
-"""Who asks: the tenant, from the connection's authenticated identity; from a header only in local mode."""
+"""Who asks: the tenant, from what the caller proved; from a header only in local mode.
 
-import re
-from collections.abc import Iterable, Mapping
+    local mode                 the x-t2i-tenant header, without any proof
+    clientAuthentication None  everybody is the one tenant `anonymous`; no header is believed
+    Token                      whoever the bearer token speaks for
+    MutualTLS                  the name in the client certificate
 
-from t2i_gateway.errors import TenantUnknown
+A pool may know its tenants by name; then others are refused, whoever vouches for them.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from t2i_security.errors import CallerUnknown, UnknownReason
+from t2i_security.names import ANONYMOUS, AuthContext, is_tenant_name, tenant_of_certificate
+from t2i_security.tokens import TokenBook
 
 TENANT_HEADER = "x-t2i-tenant"
 LOCAL_TENANT = "local"
-_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
+AUTHORIZATION = "authorization"
+_SCHEME = "bearer"
 Metadata = Iterable[tuple[str, str | bytes]]
+Mode = Literal["Local", "None", "Token", "MutualTLS"]
 
 
-def tenant_of(
-    metadata: Metadata, auth_context: Mapping[str, Iterable[bytes]], local: bool, known: frozenset[str]
-) -> str:
-    """The tenant's name; `known` empty = any authenticated one.
+def no_tokens() -> TokenBook:
+    """Nobody has one."""
+    return TokenBook({})
 
-    Raises:
-        TenantUnknown: no identity, a malformed name, or one that is not known.
-    """
-    tenant = _from_header(metadata) if local else _from_certificate(auth_context)
-    if not _NAME.fullmatch(tenant):
-        raise TenantUnknown("the tenant's name must be 1 to 128 letters, digits or . _ : / @ -")
-    if known and tenant not in known:
-        raise TenantUnknown("this pool does not know the tenant; ask its owner for access")
-    return tenant
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """How tenants are told. `tokens` gives the book in force; `known` empty = any tenant with a proof."""
+
+    mode: Mode
+    tokens: Callable[[], TokenBook] = no_tokens
+    known: frozenset[str] = frozenset()
+
+    def tenant_of(self, metadata: Metadata, context: Callable[[], AuthContext]) -> str:
+        """The caller's tenant. `context` is asked only where certificates count.
+
+        Raises:
+            CallerUnknown: no proof, a wrong one, a malformed name, or a tenant that is not known.
+        """
+        match self.mode:
+            case "Local":
+                tenant = _from_header(metadata)
+            case "None":
+                return ANONYMOUS
+            case "Token":
+                tenant = self._from_token(metadata)
+            case "MutualTLS":
+                tenant = tenant_of_certificate(context())
+        if self.known and tenant not in self.known:
+            text = "this pool does not know the tenant; ask its owner for access"
+            raise CallerUnknown(UnknownReason.TENANT_NOT_ALLOWED, text)
+        return tenant
+
+    def _from_token(self, metadata: Metadata) -> str:
+        given = [_text(value) for name, value in metadata if name == AUTHORIZATION]
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if scheme.lower() != _SCHEME or not token.strip():
+            text = "send one bearer token, as metadata `authorization: Bearer TOKEN`"
+            raise CallerUnknown(UnknownReason.NO_TOKEN, text)
+        tenant = self.tokens().tenant_of(token.strip())
+        if tenant is None:
+            text = "the bearer token is not valid here, or no longer; ask the pool's owner for a new one"
+            raise CallerUnknown(UnknownReason.TOKEN_UNKNOWN, text)
+        return tenant
 
 
 def _from_header(metadata: Metadata) -> str:
-    for name, value in metadata:
-        if name == TENANT_HEADER:
-            return value if isinstance(value, str) else value.decode(errors="replace")
-    return LOCAL_TENANT
+    tenant = next((_text(value) for name, value in metadata if name == TENANT_HEADER), LOCAL_TENANT)
+    if not is_tenant_name(tenant):
+        text = "the tenant's name must be 1 to 128 letters, digits or . _ : / @ -"
+        raise CallerUnknown(UnknownReason.NAME_UNCLEAR, text)
+    return tenant
 
 
-def _from_certificate(auth_context: Mapping[str, Iterable[bytes]]) -> str:
-    for name in ("x509_subject_alternative_name", "x509_common_name"):
-        for value in auth_context.get(name, ()):
-            return value.decode(errors="replace")
-    raise TenantUnknown("connect with a client certificate: the tenant is its subject")
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")

@@ -56,6 +56,14 @@ class GatewayMetrics:
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
         self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")
         self.ejections = counter("worker_ejections", "Workers left out for slow steps or silence, by reason.", "reason")
+        self.unauthenticated = counter("unauthenticated", "Calls refused for want of an identity, by reason.", "reason")
+        self.reloads = counter("secret_reloads", "Readings of a mounted Secret, by what it is for.", "use", "outcome")
+        self.certificate_end = Gauge(
+            f"{PREFIX}_certificate_end_timestamp_seconds",
+            "Unix time at which a certificate of the gateway ends, by whom it is shown to.",
+            ("use",),
+            registry=registry,
+        )
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
@@ -63,3 +71,7 @@ class GatewayMetrics:
     def count_ejection(self, reason: str) -> None:
         """A worker is left out."""
         self.ejections.labels(reason).inc()
+
+    def count_reload(self, use: str, in_force: bool) -> None:
+        """A mounted Secret was read: at the start, and after every change."""
+        self.reloads.labels(use, "in_force" if in_force else "refused").inc()

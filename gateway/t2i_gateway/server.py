@@ -22,24 +22,28 @@ from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embedding import Embedder
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
+from t2i_gateway.securing import Security, open_security, warn_of_gaps
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import Settings
 from t2i_gateway.similar import SimilarPrompts
-from t2i_gateway.workers import WorkerPool
+from t2i_gateway.workers import CHANNEL_OPTIONS, Wiring, WorkerPool
 from t2i_policy.deciding import build_rules
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 from t2i_protos.v1 import control_pb2_grpc
+from t2i_security.transport import channel_opener
 
 log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 256 << 10
 CLOSE_GRACE_S = 2.0
 HEALTH_EVERY_S = 0.25
 LIVENESS = "liveness"
+MAX_CONNECTION_AGE_S = 600  # a client whose certificate was withdrawn is gone by then; running streams may end
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_connection_age_ms", 1000 * MAX_CONNECTION_AGE_S),
 )
 
 
@@ -47,19 +51,22 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     """Serve until told to stop."""
     stop = _stop_on_signals()
     registry = CollectorRegistry()
-    parts = _make_parts(settings, pool, profile, GatewayMetrics(registry))
+    metrics = GatewayMetrics(registry)
+    security = open_security(settings, pool.spec.security, metrics)
+    warn_of_gaps(settings, pool.spec.security)
+    parts = _make_parts(settings, pool, profile, (metrics, security))
     director = Director(parts)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    service = TextToImageService(director, pool.spec, parts.metrics, settings.local, settings.tenants)
+    service = TextToImageService(director, pool.spec, metrics, security.identities)
     add_to_server(service, server)
     reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = _bind(server, settings)
+    port = _bind(server, settings.listen, security)
     control = await _start_control(settings, healthy, parts)
     metrics_port = _serve_metrics(settings.metrics_listen, registry)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in _work(settings, parts)]
+        tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.similar.restore()
         await server.start()
         tasks.append(group.create_task(_report_health(healthy, director, parts.workers)))
@@ -76,12 +83,18 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     await _close(parts)
 
 
-def _make_parts(settings: Settings, pool: Pool, profile: LevelProfile, metrics: GatewayMetrics) -> Parts:
+def _make_parts(
+    settings: Settings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, Security]
+) -> Parts:
+    metrics, security = shared
     spec, policy = pool.spec, PromptAware()
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
-    alone = spec.gateway.replicas == 1
-    workers = WorkerPool(settings.workers, alone, profile.model_digest, metrics.count_ejection)
+    open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
+    wiring = Wiring(open_channel, alone=spec.gateway.replicas == 1)
+    workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
+    if security.workers is not None:
+        security.workers.on_change(lambda _: workers.renew())
     store = open_store(settings.store)
     dispatcher = Dispatcher(policy, workers, spec.gateway.tenant_weights, metrics)
     return Parts(
@@ -125,12 +138,11 @@ async def _start_control(
     return server
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    if settings.tls_dir is None:
-        return server.add_insecure_port(settings.listen)
-    key, certificate, authority = ((settings.tls_dir / name).read_bytes() for name in ("tls.key", "tls.crt", "ca.crt"))
-    credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
-    return server.add_secure_port(settings.listen, credentials)
+def _bind(server: grpc.aio.Server, listen: str, security: Security) -> int:
+    credentials = security.credentials
+    if credentials is None:
+        return server.add_insecure_port(listen)
+    return server.add_secure_port(listen, credentials)
 
 
 async def _report_health(healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool) -> None:

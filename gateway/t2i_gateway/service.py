@@ -10,12 +10,13 @@ from google.protobuf.message import DecodeError, Message
 from t2i_gateway.asking import parse_asked
 from t2i_gateway.director import Director
 from t2i_gateway.errors import GatewayError, RequestInvalid
-from t2i_gateway.identity import tenant_of
+from t2i_gateway.identity import Identities
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.replay import ReplayBook
 from t2i_gateway.statuses import to_status
 from t2i_policy.pool import PoolSpec
 from t2i_protos.v1 import gateway_pb2
+from t2i_security.errors import CallerUnknown
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["TextToImage"].full_name
@@ -26,14 +27,11 @@ RELAY_MARGIN_S = 0.02  # of the client's time, for the last bytes on their way
 class TextToImageService:
     """See the module."""
 
-    def __init__(
-        self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, local: bool, tenants: frozenset[str]
-    ) -> None:
+    def __init__(self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, identities: Identities) -> None:
         self._director = director
         self._spec = spec
         self._metrics = metrics
-        self._local = local
-        self._tenants = tenants
+        self._identities = identities
         self._replays = ReplayBook()
 
     async def Generate(
@@ -46,7 +44,7 @@ class TextToImageService:
                 async for event in events:
                     yield event
             outcome = "OK"
-        except GatewayError as error:
+        except (GatewayError, CallerUnknown) as error:
             status = to_status(error)
             outcome = status.code.name
             await context.abort_with_status(status)
@@ -59,13 +57,13 @@ class TextToImageService:
         """See gateway.proto."""
         outcome = "CANCELLED"
         try:
-            checked = _readable(request)
             tenant = self._tenant(context)
+            checked = _readable(request)
             asked = parse_asked(checked.request, self._spec)
             response = await self._director.explain(asked, tenant, _left_s(context))
             outcome = "OK"
             return response
-        except GatewayError as error:
+        except (GatewayError, CallerUnknown) as error:
             status = to_status(error)
             outcome = status.code.name
             await context.abort_with_status(status)
@@ -76,8 +74,8 @@ class TextToImageService:
     async def _events(
         self, request: gateway_pb2.GenerateRequest | None, context: Context
     ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
-        checked = _readable(request)
         tenant = self._tenant(context)
+        checked = _readable(request)
         asked = parse_asked(checked, self._spec)
         left_s = _left_s(context)
         if asked.named:
@@ -94,8 +92,11 @@ class TextToImageService:
                 yield event
 
     def _tenant(self, context: Context) -> str:
-        metadata = context.invocation_metadata() or ()
-        return tenant_of(metadata, context.auth_context() if not self._local else {}, self._local, self._tenants)
+        try:
+            return self._identities.tenant_of(context.invocation_metadata() or (), context.auth_context)
+        except CallerUnknown as error:
+            self._metrics.unauthenticated.labels(error.reason).inc()
+            raise
 
 
 def _left_s(context: Context) -> float | None:

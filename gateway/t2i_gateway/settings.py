@@ -32,6 +32,9 @@ class Settings:
     tenants: frozenset[str]
     drain_s: float
     tls_dir: Path | None
+    tokens_dir: Path | None
+    worker_tls_dir: Path | None
+    worker_name: str
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Settings:
@@ -56,15 +59,21 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     )
     parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
-    parser.add_argument("--local", action="store_true", help="take the tenant from the x-t2i-tenant header")
+    parser.add_argument("--local", action="store_true", help="no security: the x-t2i-tenant header names the tenant")
     parser.add_argument("--tenants", type=lambda text: frozenset(_names(text)), default=frozenset(), help="known ones")
     parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument("--tls-dir", type=Path, default=None, help="security.gatewayTlsSecretName, mounted")
+    parser.add_argument("--tokens-dir", type=Path, default=None, help="security.tokensSecretName, mounted")
     parser.add_argument(
-        "--tls-dir", type=Path, default=None, help="tls.crt, tls.key, ca.crt; clients need certificates"
+        "--worker-tls-dir", type=Path, default=None, help="security.gatewayClientTlsSecretName, mounted"
     )
+    parser.add_argument("--worker-name", default="", help="DNS name in the certificates of workers")
     settings = Settings(**vars(parser.parse_args(arguments)))
-    if settings.local == (settings.tls_dir is not None):
-        parser.error("choose one: --local (tenant from a header) or --tls-dir (tenant from client certificates)")
+    mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)
+    if settings.local and any(mounted):
+        parser.error("--local switches security off: leave out --tls-dir, --tokens-dir and --worker-tls-dir")
+    if settings.worker_tls_dir is not None and not settings.worker_name:
+        parser.error("--worker-tls-dir needs --worker-name: whom the gateway expects behind a worker's address")
     if bool(settings.workers) == (settings.kubernetes is not None):
         parser.error("choose one: --workers (their addresses) or --kubernetes NAMESPACE/POOL")
     return settings

@@ -14,15 +14,14 @@ from t2i_gateway.errors import (
     RequestIdReused,
     RequestInvalid,
     RequestRefused,
-    TenantUnknown,
     WorkersUnavailable,
 )
 from t2i_policy.admission import RefusedReason
+from t2i_security.errors import CallerUnknown
 
 DOMAIN = "t2iserving.dev"
 _CODES: dict[type[GatewayError], int] = {
     RequestInvalid: code_pb2.INVALID_ARGUMENT,
-    TenantUnknown: code_pb2.UNAUTHENTICATED,
     DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
     WorkersUnavailable: code_pb2.UNAVAILABLE,
     GenerationFailed: code_pb2.INTERNAL,
@@ -38,13 +37,21 @@ _REFUSED_CODES: dict[RefusedReason, int] = {
 }
 
 
-def to_status(error: GatewayError) -> grpc.Status:
+#: What a caller gets to see; everything else stays inside.
+ShownError = GatewayError | CallerUnknown
+
+
+def to_status(error: ShownError) -> grpc.Status:
     """The status of an error."""
     converted: grpc.Status = rpc_status.to_status(_to_proto(error))
     return converted
 
 
-def _to_proto(error: GatewayError) -> status_pb2.Status:
+def _to_proto(error: ShownError) -> status_pb2.Status:
+    if isinstance(error, CallerUnknown):
+        status = status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message=str(error))
+        _attach(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+        return status
     if isinstance(error, RequestRefused):
         return _refusal(error)
     status = status_pb2.Status(code=_CODES[type(error)], message=str(error))

@@ -20,6 +20,7 @@ MAX_BACKOFF_S = 2.0
 DESCRIBE_LIMIT_S = 2.0
 RETIRE_LIMIT_S = 600.0  # for requests of a worker that has left the pool
 SILENT_LIMIT_S = 5.0  # WatchLoad promises a message every second; a link this silent is dead
+OpenChannel = Callable[[str], grpc.aio.Channel]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 4 << 20),
@@ -27,6 +28,15 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """How workers are reached. `alone` = no other gateway sends to them, so our own leases are the whole truth about
+    their batches."""
+
+    open_channel: OpenChannel
+    alone: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -73,12 +83,12 @@ class Lease:
 
 
 class WorkerLink:
-    """One worker. `alone` = no other gateway sends to it, so our own leases are the whole truth about its batch."""
+    """One worker."""
 
     def __init__(
         self,
         address: str,
-        alone: bool,
+        wiring: "Wiring",
         on_change: Callable[[], None],
         on_description: Callable[[worker_pb2.WorkerDescription], None],
         on_health: Callable[["WorkerLink"], None],
@@ -88,7 +98,7 @@ class WorkerLink:
         self.description: worker_pb2.WorkerDescription | None = None
         self.in_flight = 0
         self.steps_left = 0
-        self._alone = alone
+        self._wiring = wiring
         self._on_change = on_change
         self._on_description = on_description
         self._load = worker_pb2.WorkerLoad()
@@ -99,7 +109,7 @@ class WorkerLink:
         self.state = HealthState.GOOD
         self.level: Level | None = None  # what the plan assigned it
         self._loop = asyncio.get_running_loop()
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = wiring.open_channel(address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
 
     @property
@@ -175,6 +185,12 @@ class WorkerLink:
         """Send a request; iterate the call for its events."""
         return self._stub.Generate(request, timeout=limit_s)
 
+    def renew(self) -> grpc.aio.Channel:
+        """Reach the worker over a new channel from now on. Returns the old one, to be closed when it is idle."""
+        old, self._channel = self._channel, self._wiring.open_channel(self.address)
+        self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+        return old
+
     async def run(self) -> None:
         """Keep watching this worker until cancelled; a lost one is tried again with growing pauses."""
         backoff_s = FIRST_BACKOFF_S
@@ -185,7 +201,8 @@ class WorkerLink:
                 )
                 self._on_description(self.description)
                 backoff_s = FIRST_BACKOFF_S
-                await self._watch()
+                if await self._watch():
+                    continue
             except grpc.aio.AioRpcError as error:
                 log.info("worker %s: %s", self.address, error.code().name)
             except TimeoutError:
@@ -195,22 +212,25 @@ class WorkerLink:
             await asyncio.sleep(backoff_s)
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 
-    async def _watch(self) -> None:
-        call = self._stub.WatchLoad(worker_pb2.WatchLoadRequest())
+    async def _watch(self) -> bool:
+        """True if there is a newer channel to watch on, False at the end of the stream."""
+        stub = self._stub
+        call = stub.WatchLoad(worker_pb2.WatchLoadRequest())
         try:
-            while True:
+            while stub is self._stub:
                 async with asyncio.timeout(SILENT_LIMIT_S):
                     load = await call.read()
                 if not isinstance(load, worker_pb2.WorkerLoad):
-                    return  # end of the stream
+                    return False
                 self._take_in(load)
+            return True
         finally:
             call.cancel()
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
         self._load = load
         self._step_s = tuple(value / 1e3 for value in load.step_ms)
-        self._foreign = 0 if self._alone else max(0, load.running + load.waiting - self.in_flight)
+        self._foreign = 0 if self._wiring.alone else max(0, load.running + load.waiting - self.in_flight)
         self.changed()
 
     async def close(self, grace_s: float | None = None) -> None:
@@ -222,14 +242,14 @@ class WorkerPool:
     """All links of one gateway."""
 
     def __init__(
-        self, addresses: Sequence[str], alone: bool, profiled_digest: str, on_ejection: Callable[[str], None]
+        self, addresses: Sequence[str], wiring: Wiring, profiled_digest: str, on_ejection: Callable[[str], None]
     ) -> None:
         self._listener: Callable[[], None] = lambda: None
         self._profiled_digest = profiled_digest
         self._on_ejection = on_ejection
         self._loop = asyncio.get_running_loop()
         self._judging: asyncio.TimerHandle | None = None
-        self._alone = alone
+        self._wiring = wiring
         self._levels: Mapping[str, Level] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -239,7 +259,7 @@ class WorkerPool:
 
     def add(self, address: str) -> None:
         """One more worker."""
-        link = WorkerLink(address, self._alone, self._notify, self._describe, self._take_in_health)
+        link = WorkerLink(address, self._wiring, self._notify, self._describe, self._take_in_health)
         self.links.append(link)
         if self._tasks is not None:
             self._watching[address] = self._tasks.create_task(link.run())
@@ -254,6 +274,13 @@ class WorkerPool:
         if self._tasks is not None:
             self._tasks.create_task(link.close(RETIRE_LIMIT_S))
         self._notify()
+
+    def renew(self) -> None:
+        """Reach every worker over a new channel: certificates changed. What runs on the old ones may end."""
+        for link in self.links:
+            old = link.renew()
+            if self._tasks is not None:
+                self._tasks.create_task(old.close(RETIRE_LIMIT_S))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change of any link."""

@@ -93,7 +93,11 @@ class Operator:
     async def _work(self, client: ApiClient, api: KubeApi) -> None:
         settings = self.settings
         images = Images(
-            settings.gateway_image, settings.worker_image, settings.image_pull_policy, settings.image_pull_secrets
+            settings.gateway_image,
+            settings.worker_image,
+            settings.image_pull_policy,
+            settings.image_pull_secrets,
+            _own_namespace(),
         )
         reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
         queue = PoolQueue(reconciler.look, settings.max_parallel)

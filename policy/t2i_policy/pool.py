@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from t2i_policy.levels import Ladder, Level, build_ladder
+from t2i_policy.pool_part import Part as _Part
 from t2i_policy.pool_rules import (
     MAX_NAMES,
     check_auto_mix,
     check_children_names,
     check_fixed_mix,
     check_group_names,
+    check_sharing,
     refuse_repeated,
 )
+from t2i_policy.pool_security import SecurityPart
 
 API_VERSION = "t2iserving.dev/v1alpha1"
 KIND = "T2IServingPool"
@@ -37,25 +39,6 @@ Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8, strict=True)]
 PoolName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 Address = Annotated[str, Field(max_length=2048)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
-        """As for the API server, a field that is null is a field that is left out."""
-        if not isinstance(data, Mapping):
-            return data
-        known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values())}
-        return {name: value for name, value in data.items() if value is not None or name not in known}
 
 
 class ModelPart(_Part):
@@ -149,14 +132,22 @@ class CachePart(_Part):
     """The cache of latents of earlier prompts."""
 
     scope: Literal["Tenant", "Pool", "Off"] = "Tenant"
-    """Who may start from whose latents: a tenant from its own, everybody from everybody's, or nobody ("Off", in quotes:
-    a bare Off is false in YAML)."""
+    """Who may start from whose latents: a tenant from its own, everybody from everybody's (also set
+    sharedBetweenTenants), or nobody ("Off", in quotes: a bare Off is false in YAML)."""
+    shared_between_tenants: Annotated[bool, Field(strict=True)] = False
+    """Consent to scope Pool, which is refused without it: a tenant can then find out what others asked for, and plant
+    what their images start from. Set it only if all clients trust each other."""
     store_url: Address = ""
     """Where latents are kept: redis://HOST:PORT, file:///PATH or memory://; empty is a directory of each worker."""
     ttl_seconds: Annotated[int, Field(ge=1, le=315_360_000, strict=True)] = 86_400
     """Age at which a latent is thrown away."""
     capacity_mebibytes: Annotated[int, Field(ge=1, le=16_777_216, strict=True)] = 4096
     """Size of the store; beyond it the least useful latents go first."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "CachePart":
+        check_sharing(self.scope, self.shared_between_tenants)
+        return self
 
 
 class TenantPart(_Part):
@@ -225,6 +216,8 @@ class PoolSpec(_Part):
     """The cache of latents of earlier prompts."""
     gateway: GatewayPart = GatewayPart()
     """The gateways in front of the workers."""
+    security: SecurityPart = SecurityPart()
+    """Who may call, how callers prove who they are, and the certificates of gateways and workers."""
 
     @model_validator(mode="after")
     def _check(self) -> "PoolSpec":

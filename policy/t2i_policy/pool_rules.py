@@ -75,3 +75,36 @@ def check_fixed_mix(asked: Sequence[tuple[Level, int]], ladder: Ladder, total_wo
     placed = sum(workers for _, workers in asked)
     if placed != total_workers:
         raise ValueError(f"mix.workers sums to {placed}, but workerGroups have {total_workers}: make them equal")
+
+
+def check_sharing(scope: str, shared: bool) -> None:
+    """Latents of all tenants in one scope need consent.
+
+    Raises:
+        ValueError: scope Pool without it.
+    """
+    if scope == "Pool" and not shared:
+        raise ValueError(
+            "scope Pool lets tenants learn about each other's prompts: use Tenant, or also set sharedBetweenTenants to "
+            "true"
+        )
+
+
+def check_security(authentication: str, gateway: tuple[bool, bool], inside: tuple[bool, bool]) -> None:
+    """Which Secrets must be there: of the gateway (TLS, tokens), and inside the pool (gateways', workers').
+
+    Raises:
+        ValueError: one is missing, or would have no effect.
+    """
+    has_tls, has_tokens = gateway
+    if authentication != "None" and not has_tls:
+        raise ValueError(
+            f"clientAuthentication {authentication} needs TLS: set gatewayTlsSecretName, or clientAuthentication "
+            "to None"
+        )
+    if (authentication == "Token") != has_tokens:
+        raise ValueError(
+            "tokensSecretName and clientAuthentication Token belong together: set both, or remove tokensSecretName"
+        )
+    if inside[0] != inside[1]:
+        raise ValueError("gatewayClientTlsSecretName and workerTlsSecretName belong together: set both, or neither")

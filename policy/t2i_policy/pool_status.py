@@ -27,7 +27,7 @@ class ConditionStatus(_StatusPart):
     """One aspect of the pool, as of `observedGeneration`."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Available, Planned, Progressing or Degraded."""
+    """Ready, Available, Planned, Progressing, Degraded or Secured."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
@@ -125,7 +125,7 @@ class PoolStatus(_StatusPart):
     observed_generation: Generation = 0
     """The generation of the spec that this status is about."""
     conditions: tuple[ConditionStatus, ...] = ()
-    """Ready, Available, Planned, Progressing and Degraded; each says why."""
+    """Ready, Available, Planned, Progressing, Degraded and Secured; each says why."""
     workers: Count = 0
     """Workers that the spec asks for, of all groups."""
     ready_workers: Count = 0

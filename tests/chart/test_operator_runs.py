@@ -34,9 +34,9 @@ def start(server: KubeServer, deployment: Any, folder: Path) -> subprocess.Popen
 
 
 def wait_for_conditions(server: KubeServer, namespace: str, process: subprocess.Popen[bytes]) -> int:
-    """How many conditions the pool has, once it has all five."""
+    """How many conditions the pool has, once it has all six."""
     end, found = time.monotonic() + WITHIN_S, 0
-    while time.monotonic() < end and process.poll() is None and found < 5:
+    while time.monotonic() < end and process.poll() is None and found < 6:
         found = len(server.call("GET", POOL.format(namespace)).body.get("status", {}).get("conditions", ()))
         time.sleep(0.2)
     return found
@@ -64,7 +64,7 @@ def test_pool_is_reconciled_with_the_charts_rights(
         admin.run("uninstall", "runs", *where)
     log = (tmp_path / "operator.log").read_text()
     assert "orbidden" not in log
-    assert conditions == 5, log
+    assert conditions == 6, log
     for child in children_of("pool.yaml", namespace):
         kube.kubectl("get", child["kind"], child["metadata"]["name"], *where)
     assert "runs-t2i-serving-operator" in kube.kubectl("get", "leases", *where)

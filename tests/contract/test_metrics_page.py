@@ -55,6 +55,7 @@ async def test_worker_metrics_are_documented() -> None:
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
     metrics.count_request("OK")
+    metrics.count_reload(True)
     facts = ModelFacts("digest", "flow", "float32", "cpu", 4, 1.0, 8, 8, 1, "simulated")
     engine = SimulatedEngine(facts, LevelProfile("test", "test", 4, (0.001,), 0.0, ()), 1, 1)
     engine.tally.batch_sizes[Level(0, 1).steps_run] = 1

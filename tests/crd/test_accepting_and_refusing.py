@@ -42,6 +42,16 @@ ACCEPTED: dict[str, dict[str, object]] = {
     "a group of simulated workers": {"spec.workerGroups.0.engine": "simulated"},
     "tenants of several weights": {"spec.gateway": {"tenants": [{"name": "a", "weight": 3}, {"name": "b"}]}},
     "names that fill the limit together": {"metadata.name": "a" * 48},
+    "latents shared with consent": {"spec.cache": {"scope": "Pool", "sharedBetweenTenants": True}},
+    "consent that is not used": {"spec.cache": {"sharedBetweenTenants": True}},
+    "tokens over TLS": {
+        "spec.security": {"clientAuthentication": "Token", "tokensSecretName": "t", "gatewayTlsSecretName": "g"}
+    },
+    "client certificates": {"spec.security": {"clientAuthentication": "MutualTLS", "gatewayTlsSecretName": "g"}},
+    "TLS without authentication": {"spec.security": {"gatewayTlsSecretName": "g"}},
+    "certificates inside only": {
+        "spec.security": {"workerTlsSecretName": "w.x", "gatewayClientTlsSecretName": "c", "metricsNamespaces": ["m"]}
+    },
 }
 
 #: change -> (what the API server must say, what we must say)
@@ -50,6 +60,46 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         {"spec.levels": [{"skippedSteps": 5}]},
         ("spec.levels:", "levels must contain the exact one: add {skippedSteps: 0}"),
         "levels must contain the exact one",
+    ),
+    "latents shared without consent": (
+        {"spec.cache": {"scope": "Pool"}},
+        ("spec.cache.scope:", "use Tenant, or also set sharedBetweenTenants to true"),
+        "spec.cache: Value error, scope Pool lets tenants learn about each other's prompts",
+    ),
+    "tokens in clear": (
+        {"spec.security": {"clientAuthentication": "Token", "tokensSecretName": "t"}},
+        ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
+        "clientAuthentication Token needs TLS: set gatewayTlsSecretName",
+    ),
+    "client certificates without TLS": (
+        {"spec.security": {"clientAuthentication": "MutualTLS"}},
+        ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
+        "clientAuthentication MutualTLS needs TLS: set gatewayTlsSecretName",
+    ),
+    "Token without tokens": (
+        {"spec.security": {"clientAuthentication": "Token", "gatewayTlsSecretName": "g"}},
+        ("spec.security.tokensSecretName:", "set both, or remove tokensSecretName"),
+        "tokensSecretName and clientAuthentication Token belong together",
+    ),
+    "tokens that nobody asks for": (
+        {"spec.security": {"tokensSecretName": "t", "gatewayTlsSecretName": "g"}},
+        ("spec.security.tokensSecretName:", "set both, or remove tokensSecretName"),
+        "tokensSecretName and clientAuthentication Token belong together",
+    ),
+    "certificates on one side only": (
+        {"spec.security": {"workerTlsSecretName": "w"}},
+        ("spec.security.workerTlsSecretName:", "set both, or neither"),
+        "gatewayClientTlsSecretName and workerTlsSecretName belong together",
+    ),
+    "a namespace twice": (
+        {"spec.security": {"metricsNamespaces": ["m", "m"]}},
+        ("spec.security.metricsNamespaces[1]: Duplicate value",),
+        "metricsNamespaces must be unique",
+    ),
+    "an unknown way to authenticate": (
+        {"spec.security": {"clientAuthentication": "Basic"}},
+        ("spec.security.clientAuthentication: Unsupported value",),
+        "spec.security.clientAuthentication",
     ),
     "an exact level of another schedule": (
         {"spec.levels": [{"numInferenceSteps": 10}]},

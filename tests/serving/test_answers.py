@@ -107,6 +107,12 @@ async def test_request_ids_of_tenants_do_not_meet(client: Client) -> None:
     assert one.seed != other.seed
 
 
+async def test_local_mode_says_loudly_that_nothing_is_protected(pool: LocalPool) -> None:
+    """Whoever reads the log of a gateway that believes headers must see it."""
+    assert pool.gateway is not None
+    assert "SECURITY IS OFF (--local)" in pool.gateway.log_path.read_text()
+
+
 async def test_malformed_tenant_is_unauthenticated(client: Client) -> None:
     """A tenant's name that cannot be one is refused before anything is done."""
     error = await client.refusal(Request(prompt="a red circle"), tenant="no spaces please")

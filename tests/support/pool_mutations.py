@@ -19,7 +19,7 @@ WRONG_TYPES: dict[str, object] = {
     "list": [],
     "object": {},
 }
-FITTING = {"string": "text", "integer": "number", "array": "list", "object": "object"}
+FITTING = {"string": "text", "integer": "number", "boolean": "truth", "array": "list", "object": "object"}
 ODD_TEXTS = (
     " ",
     "-",
@@ -85,6 +85,8 @@ def _of_field(path: str, node: dict[str, Any], value: object) -> Iterator[Mutati
     match node["type"]:
         case "integer":
             yield from _of_integer(path, node)
+        case "boolean":
+            yield from (Mutation(path, "enum", choice) for choice in (True, False))
         case "string":
             yield from _of_string(path, node)
         case "array":
@@ -141,8 +143,10 @@ def _of_list(path: str, node: dict[str, Any], value: object) -> Iterator[Mutatio
             yield Mutation(path, kind, [_varied(items[-1], number) for number in range(count)])
 
 
-def _varied(item: dict[str, Any], number: int) -> dict[str, Any]:
+def _varied(item: dict[str, Any] | str, number: int) -> dict[str, Any] | str:
     """A copy that differs from others with another number in its name or its skipped steps."""
+    if isinstance(item, str):
+        return f"{item[:40]}-{number}"
     copied = copy.deepcopy(item)
     if "name" in copied:
         copied["name"] = f"{copied['name'][:40]}-{number}"

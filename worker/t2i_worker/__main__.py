@@ -6,6 +6,7 @@ import sys
 
 from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
 from t2i_policy.profile import ProfileError
+from t2i_security.errors import SecurityError
 from t2i_worker.errors import ModelError
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
@@ -22,7 +23,7 @@ def main() -> int:
         pool = parse_pool(settings.pool.read_text())
         group = _group(pool, settings.group)
         asyncio.run(serve(settings, lambda: _make_engine(settings, pool, group)))
-    except (OSError, PoolError, ProfileError, ModelError) as error:
+    except (OSError, PoolError, ProfileError, ModelError, SecurityError) as error:
         log.critical("the worker cannot start: %s", error)
         return 2
     return 0

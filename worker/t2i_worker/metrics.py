@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,6 +18,14 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._requests = Counter(f"{PREFIX}_requests", "Requests ended, by gRPC code.", ["code"], registry=registry)
+        self._reloads = Counter(
+            f"{PREFIX}_secret_reloads", "Readings of the mounted certificate.", ["outcome"], registry=registry
+        )
+        self._certificate_end = Gauge(
+            f"{PREFIX}_certificate_end_timestamp_seconds",
+            "Unix time at which the worker's certificate ends; 0 without one.",
+            registry=registry,
+        )
         self._wait = self._histogram("wait", "Accepted to first step.", registry)
         self._denoise = self._histogram("denoise", "First step to last step.", registry)
         self._encode = self._histogram("encode", "Latent to encoded image.", registry)
@@ -34,6 +42,14 @@ class WorkerMetrics:
     def count_request(self, code: str) -> None:
         """One request ended with this gRPC code."""
         self._requests.labels(code).inc()
+
+    def count_reload(self, in_force: bool) -> None:
+        """The mounted certificate was read: at the start, and after every change."""
+        self._reloads.labels("in_force" if in_force else "refused").inc()
+
+    def show_certificate(self, ends_s: float) -> None:
+        """Unix time after which the certificate is refused."""
+        self._certificate_end.set(ends_s)
 
     def observe(self, finished: Finished) -> None:
         """Times of one finished request."""

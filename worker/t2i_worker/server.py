@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_worker.jobs import Engine
 from t2i_worker.metrics import WorkerMetrics
+from t2i_worker.securing import open_security
 from t2i_worker.service import WorkerService
 from t2i_worker.settings import Settings
 
@@ -29,16 +30,21 @@ CLOSE_GRACE_S = 2.0
 async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
     """Serve until told to stop. The health service says NOT_SERVING until the engine is warm."""
     stop = _stop_on_signals()
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    security = open_security(settings.tls_dir, settings.gateway_name, metrics)
+    options = [("grpc.max_receive_message_length", MAX_REQUEST_BYTES)]
+    server = grpc.aio.server(options=options, interceptors=security.interceptors)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
-    registry = CollectorRegistry()
-    service = WorkerService(settings.name, settings.group, WorkerMetrics(registry))
+    service = WorkerService(settings.name, settings.group, metrics)
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
     reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = server.add_insecure_port(settings.listen)
+    port = security.bind(server, settings.listen)
     await server.start()
+    probed = await _start_probed(settings.health_listen, healthy)
+    following = asyncio.create_task(security.run())
     metrics_port = _serve_metrics(settings.metrics_listen, registry)
     engine = await make_engine()
     service.attach(engine)
@@ -50,7 +56,23 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     await _drain(engine, settings.drain_s)
     await server.stop(CLOSE_GRACE_S)
+    if probed is not None:
+        await probed.stop(CLOSE_GRACE_S)
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
     await engine.close()
+
+
+async def _start_probed(listen: str, healthy: health.aio.HealthServicer) -> grpc.aio.Server | None:
+    """Health alone, without TLS: the kubelet's gRPC probes know none."""
+    if not listen:
+        return None
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    server.add_insecure_port(listen)
+    await server.start()
+    return server
 
 
 def _at(listen: str, port: int) -> str:

@@ -22,6 +22,9 @@ class Settings:
     threads: int
     max_batch: int
     drain_s: float
+    health_listen: str
+    tls_dir: Path | None
+    gateway_name: str
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Settings:
@@ -40,4 +43,10 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the model; 0 = torch's choice")
     parser.add_argument("--max-batch", type=int, default=8, help="largest batch tried at warm-up")
     parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
-    return Settings(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--health-listen", default="", help="plaintext address of health alone, for the kubelet")
+    parser.add_argument("--tls-dir", type=Path, default=None, help="security.workerTlsSecretName, mounted")
+    parser.add_argument("--gateway-name", default="", help="DNS name in the certificates of gateways")
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    if (settings.tls_dir is not None) != bool(settings.gateway_name):
+        parser.error("--tls-dir and --gateway-name belong together: give both, or neither")
+    return settings

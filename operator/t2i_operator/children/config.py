@@ -26,4 +26,5 @@ def _document(inputs: Inputs) -> Manifest:
 def gateway_facts(inputs: Inputs) -> Manifest:
     """What a gateway cannot take in while it runs."""
     spec = _document(inputs)["spec"]
+    spec["security"].pop("metricsNamespaces", None)  # the NetworkPolicy's alone
     return {"profile": inputs.profile, **{key: value for key, value in spec.items() if key != "workerGroups"}}

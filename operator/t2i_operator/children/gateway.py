@@ -1,7 +1,7 @@
 """The gateway: a Deployment, its Service and a disruption budget.
 
 It restarts (rolling, a new one first) when something changes that it reads at its start: ladder, SLO, cache, tenants,
-profile. The mix and the worker groups are not among them: plans and workers are watched.
+profile, which Secrets. The mix, the worker groups and the contents of Secrets are not among them: these are followed.
 """
 
 from t2i_operator.children.config import gateway_facts
@@ -19,6 +19,7 @@ from t2i_operator.children.pods import (
     tmp_mount,
     tmp_volume,
 )
+from t2i_operator.children.securing import gateway_arguments, gateway_secrets, secret_mounts, secret_volumes
 from t2i_operator.children.storing import gateway_store
 from t2i_operator.manifests import Manifest, child, digest
 from t2i_operator.naming import (
@@ -50,7 +51,7 @@ def _service(inputs: Inputs) -> Manifest:
                 "port": GRPC_PORT,
                 "targetPort": "grpc",
                 "protocol": "TCP",
-                "appProtocol": "kubernetes.io/h2c",
+                "appProtocol": "https" if inputs.spec.security.gateway_tls_secret_name else "kubernetes.io/h2c",
             }
         ],
     }
@@ -89,7 +90,7 @@ def _pod(inputs: Inputs) -> Manifest:
         **pull(inputs.images),
         "topologySpreadConstraints": [_spread(pool)],
         "containers": [_container(inputs)],
-        "volumes": [config_volume(pool), tmp_volume()],
+        "volumes": [config_volume(pool), tmp_volume(), *secret_volumes(gateway_secrets(inputs))],
     }
     marks = {"labels": common_labels(pool, GATEWAY), "annotations": {CONFIG_HASH: digest(gateway_facts(inputs))}}
     return {"metadata": marks, "spec": spec}
@@ -124,7 +125,7 @@ def _container(inputs: Inputs) -> Manifest:
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
-        "volumeMounts": [config_mount(), tmp_mount()],
+        "volumeMounts": [config_mount(), tmp_mount(), *secret_mounts(gateway_secrets(inputs))],
     }
 
 
@@ -141,4 +142,5 @@ def _arguments(inputs: Inputs) -> list[str]:
     }
     arguments = [f"{flag}={value}" for flag, value in pairs.items()]
     source = inputs.spec.model.source
-    return [*arguments, "--local", *([f"--embedder={source}"] if source.startswith("builtin://") else [])]
+    embedder = [f"--embedder={source}"] if source.startswith("builtin://") else []
+    return [*arguments, *gateway_arguments(inputs), *embedder]

@@ -8,12 +8,13 @@ from t2i_policy.pool import PoolSpec
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images to run, and how they are pulled."""
+    """The images to run, how they are pulled, and the namespace of the operator that does it all (empty: any)."""
 
     gateway: str
     worker: str
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
+    operator_namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

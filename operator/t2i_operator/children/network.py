@@ -1,7 +1,9 @@
 """Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
 
-Workers reach name servers and the latent store, and the model hub if the source is there. Metrics may be scraped from
-any namespace; restrict that with a policy of your own if you need to.
+Workers reach name servers and the latent store, and the model hub if the source is there. The control port answers in
+clear (the kubelet's probes know no TLS), so only the operator's pods in the operator's own namespace reach it; probes
+come from the node, which no policy holds back. Metrics count all tenants together, and a counter that moves just after
+somebody else's request tells something: once callers are told apart, only namespaces that the pool names may scrape.
 """
 
 from t2i_operator.children.inputs import Inputs
@@ -31,12 +33,14 @@ def render_policies(inputs: Inputs) -> list[Manifest]:
 
 def _gateway(inputs: Inputs) -> Manifest:
     pool = inputs.ref.name
-    operators = {"namespaceSelector": {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
+    home = inputs.images.operator_namespace
+    operators = {"namespaceSelector": _called(home) if home else {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
     spec = {
         "podSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"ports": [_tcp(GRPC_PORT), _tcp(METRICS_PORT)]},
+            {"ports": [_tcp(GRPC_PORT)]},
+            _scrapers(inputs),
             {"from": [operators], "ports": [_tcp(HEALTH_PORT)]},
         ],
         "egress": [
@@ -57,11 +61,24 @@ def _workers(inputs: Inputs) -> Manifest:
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [_tcp(GRPC_PORT)]},
-            {"ports": [_tcp(METRICS_PORT)]},
+            _scrapers(inputs),
         ],
         "egress": [_dns(), *hub, *_store(inputs)],
     }
     return child(inputs.ref, WORKER, NETWORKING, "NetworkPolicy", {"name": workers_name(pool), "spec": spec})
+
+
+def _scrapers(inputs: Inputs) -> Manifest:
+    """Who may read metrics."""
+    part = inputs.spec.security
+    if not part.authenticated and not part.metrics_namespaces:
+        return {"ports": [_tcp(METRICS_PORT)]}
+    names = part.metrics_namespaces or (inputs.ref.namespace,)
+    return {"from": [{"namespaceSelector": _called(name)} for name in names], "ports": [_tcp(METRICS_PORT)]}
+
+
+def _called(namespace: str) -> Manifest:
+    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
 
 
 def _tcp(port: int) -> Manifest:

@@ -19,12 +19,14 @@ from t2i_operator.children.pods import (
     tmp_mount,
     tmp_volume,
 )
+from t2i_operator.children.securing import secret_mounts, secret_volumes, worker_arguments, worker_secrets
 from t2i_operator.children.storing import cache_mounts, cache_volumes, worker_store
 from t2i_operator.children.templates import merge_template
 from t2i_operator.manifests import Manifest, child
 from t2i_operator.naming import (
     GROUP_LABEL,
     GRPC_PORT,
+    HEALTH_PORT,
     METRICS_PORT,
     WORKER,
     common_labels,
@@ -94,13 +96,25 @@ def _pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
         "securityContext": pod_security(),
         **pull(inputs.images),
         "containers": [_container(inputs, group)],
-        "volumes": [config_volume(pool), tmp_volume(), _models_volume(inputs), *cache_volumes(inputs.spec.cache)],
+        "volumes": [
+            config_volume(pool),
+            tmp_volume(),
+            _models_volume(inputs),
+            *cache_volumes(inputs.spec.cache),
+            *secret_volumes(worker_secrets(inputs)),
+        ],
     }
     return {"metadata": {"labels": {**common_labels(pool, WORKER), GROUP_LABEL: group.name}}, "spec": spec}
 
 
 def _container(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
-    mounts = [config_mount(), tmp_mount(), _models_mount(inputs), *cache_mounts(inputs.spec.cache)]
+    mounts = [
+        config_mount(),
+        tmp_mount(),
+        _models_mount(inputs),
+        *cache_mounts(inputs.spec.cache),
+        *secret_mounts(worker_secrets(inputs)),
+    ]
     return {
         "name": WORKER,
         "image": inputs.images.worker,
@@ -110,11 +124,12 @@ def _container(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
         "env": environment(),
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
-        "startupProbe": grpc_probe(GRPC_PORT, period_s=5, failures=LOAD_LIMIT_S // 5),
-        "readinessProbe": grpc_probe(GRPC_PORT, period_s=5, failures=2),
-        "livenessProbe": grpc_probe(GRPC_PORT, period_s=10, failures=6),
+        "startupProbe": grpc_probe(HEALTH_PORT, period_s=5, failures=LOAD_LIMIT_S // 5),
+        "readinessProbe": grpc_probe(HEALTH_PORT, period_s=5, failures=2),
+        "livenessProbe": grpc_probe(HEALTH_PORT, period_s=10, failures=6),
         "terminationMessagePolicy": "FallbackToLogsOnError",  # "why is my model not up" is answered from here
         "securityContext": container_security(),
         "volumeMounts": mounts,
@@ -128,12 +143,13 @@ def _arguments(inputs: Inputs, group: WorkerGroupPart) -> list[str]:
         "--group": group.name,
         "--name": "$(POD_NAME)",
         "--listen": f"0.0.0.0:{GRPC_PORT}",
+        "--health-listen": f"0.0.0.0:{HEALTH_PORT}",
         "--metrics-listen": f"0.0.0.0:{METRICS_PORT}",
         "--store": worker_store(inputs.spec.cache),
         "--models-dir": MODELS_FOLDER,
         "--drain-s": str(inputs.drain_s),
     }
-    return [f"{flag}={value}" for flag, value in pairs.items()]
+    return [*(f"{flag}={value}" for flag, value in pairs.items()), *worker_arguments(inputs)]
 
 
 def _models_volume(inputs: Inputs) -> Manifest:

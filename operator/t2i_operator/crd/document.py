@@ -84,8 +84,9 @@ def pool_schema() -> Schema:
     }
     for path, keys in LIST_KEYS.items():
         node = _at(root, path)
-        node["x-kubernetes-list-type"] = "map"
-        node["x-kubernetes-list-map-keys"] = list(keys)
+        node["x-kubernetes-list-type"] = "map" if keys else "set"
+        if keys:
+            node["x-kubernetes-list-map-keys"] = list(keys)
     _refuse_fractions(root["properties"]["spec"])
     for path, rules in RULES.items():
         _at(root, path)["x-kubernetes-validations"] = [_validation(rule) for rule in rules]

@@ -91,6 +91,24 @@ MIX = (
     ),
 )
 
+SECURITY = (
+    Rule(
+        "self.clientAuthentication == 'None' || self.gatewayTlsSecretName != ''",
+        "clientAuthentication Token and MutualTLS need TLS: set gatewayTlsSecretName, or clientAuthentication to None",
+        ".gatewayTlsSecretName",
+    ),
+    Rule(
+        "(self.clientAuthentication == 'Token') == (self.tokensSecretName != '')",
+        "tokensSecretName and clientAuthentication Token belong together: set both, or remove tokensSecretName",
+        ".tokensSecretName",
+    ),
+    Rule(
+        "(self.gatewayClientTlsSecretName == '') == (self.workerTlsSecretName == '')",
+        "gatewayClientTlsSecretName and workerTlsSecretName belong together: set both, or neither",
+        ".workerTlsSecretName",
+    ),
+)
+
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "": (
         Rule(
@@ -112,6 +130,15 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "another pool for another model",
         ),
     ),
+    "spec.cache": (
+        Rule(
+            "self.scope != 'Pool' || self.sharedBetweenTenants",
+            "scope Pool lets tenants learn about each other's prompts: use Tenant, or also set sharedBetweenTenants to "
+            "true",
+            ".scope",
+        ),
+    ),
+    "spec.security": SECURITY,
     "spec.workerGroups[].name": (
         Rule(
             f"!(self in [{RESERVED}])",
@@ -126,9 +153,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
 }
 
-#: Lists whose items are told apart by keys: the server refuses a key twice, and appliers may own single items.
+#: Lists whose items are told apart by keys (none: by themselves): the server refuses a key twice, and appliers may own
+#: single items.
 LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "spec.workerGroups": ("name",),
     "spec.gateway.tenants": ("name",),
+    "spec.security.metricsNamespaces": (),
     "status.conditions": ("type",),
 }

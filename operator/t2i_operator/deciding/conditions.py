@@ -5,6 +5,7 @@
     Planned      a plan is in force for this spec
     Progressing  something is on its way to what the spec asks for
     Degraded     something is wrong that will not mend by waiting, or has failed and is tried again
+    Secured      callers, gateways and workers prove who they are, and tenants share nothing
 
 "Why not ready" is answered by the first that applies: the spec, names taken by others, failing loads, images,
 containers, no capacity, then what is merely not there yet. `lastTransitionTime` moves only when `status` does.
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2i_operator.deciding.observed import ChildSeen, Observed, PodSeen, Problem, TroubleKind
+from t2i_operator.deciding.securing import find_gap
 from t2i_operator.instants import Now
 from t2i_policy.plan_document import PlanDocument
+from t2i_policy.pool import PoolSpec
 from t2i_policy.pool_status import ConditionStatus
 
 SETTLED = "Settled"
@@ -33,6 +36,7 @@ class Standing:
     problem: Problem | None
     in_the_way: tuple[str, ...]
     writing: bool  # children are being written in this very round
+    spec: PoolSpec | None = None  # None: it cannot be carried out
 
     @property
     def ready_workers(self) -> int:
@@ -53,7 +57,7 @@ class Verdict:
 
 
 def judge(standing: Standing) -> dict[str, Verdict]:
-    """All five."""
+    """All six."""
     obstacle = _obstacle(standing)
     missing = _missing(standing)
     planned = _planned(standing)
@@ -66,7 +70,17 @@ def judge(standing: Standing) -> dict[str, Verdict]:
         "Degraded": Verdict(True, obstacle.reason, obstacle.message)
         if obstacle is not None
         else Verdict(False, "AsExpected", "Nothing is wrong."),
+        "Secured": _secured(standing),
     }
+
+
+def _secured(standing: Standing) -> Verdict:
+    if standing.spec is None:
+        return Verdict(None, "SpecNotInForce", "The spec cannot be carried out: see Ready.")
+    gap = find_gap(standing.spec)
+    if gap is not None:
+        return Verdict(False, *gap)
+    return Verdict(True, "Authenticated", "Callers, gateways and workers prove who they are; tenants share nothing.")
 
 
 def _obstacle(standing: Standing) -> Verdict | None:

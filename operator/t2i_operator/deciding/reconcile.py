@@ -36,6 +36,7 @@ def decide(seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:
         problem=None,
         in_the_way=children.in_the_way,
         writing=bool(children.applies or children.deletes),
+        spec=wanted.spec,
     )
     labels = tuple(_labels(seen, plan)) if plan is not None else ()
     return _finish(seen, (*children.applies, *children.deletes), labels, render_status(wanted, standing, now))
@@ -65,7 +66,7 @@ def _labels(seen: Observed, plan: PlanDocument) -> Iterator[LabelPod]:
 
 
 def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
-    """What a person would want to know: readiness gained or lost, a new obstacle, a new plan."""
+    """What a person would want to know: readiness gained or lost, a new obstacle, a gap in security, a new plan."""
     before = {one["type"]: one for one in seen.status.get("conditions", ())}
     for one in status.conditions:
         was = before.get(one.type, {})
@@ -75,6 +76,8 @@ def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
             yield Announce("Unavailable", one.message, warning=True)
         if one.type == "Degraded" and one.status == "True" and was.get("reason") != one.reason:
             yield Announce(one.reason, one.message, warning=True)
+        if one.type == "Secured" and one.status == "False" and was.get("reason") != one.reason:
+            yield Announce("Insecure", one.message, warning=True)
     old = running_plan(seen.status)
     if status.plan is not None and (old is None or old.revision != status.plan.revision):
         yield Announce("Planned", f"Plan {status.plan.revision} ({status.plan.reason}): {status.mix}")

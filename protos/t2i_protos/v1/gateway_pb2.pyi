@@ -356,7 +356,7 @@ class ExplainResponse(_message.Message):
     PLACEMENT_REASON_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
-    """Cosine to the nearest cached prompt of the caller's own scope; absent if there is none."""
+    """Cosine to the nearest cached prompt of the caller's own; absent if there is none, or tenants share latents."""
     worker: _builtins.str
     """Name of the worker that would run it, and why that one."""
     placement_reason: _builtins.str
@@ -366,10 +366,12 @@ class ExplainResponse(_message.Message):
     def decision(self) -> Global___Decision: ...
     @_builtins.property
     def cached_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Steps for which that prompt has a stored latent."""
+        """Steps for which that prompt has a stored latent; empty if tenants share latents."""
 
     @_builtins.property
-    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelOutlook]: ...
+    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelOutlook]:
+        """Every level, judged for this prompt; empty if tenants share latents."""
+
     def __init__(
         self,
         *,

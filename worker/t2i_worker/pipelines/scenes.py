@@ -45,7 +45,8 @@ class ScenesAdapter(PipelineAdapter):
 
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
         super().__init__(pipeline, width, height)
-        self._states = lru_cache(maxsize=4)(self._encode_text)  # the empty caption, mostly
+        # Texts of callers are never remembered: how fast one is encoded would tell others that it came before.
+        self._nothing = lru_cache(maxsize=1)(lambda: self._encode_text(""))
 
     @property
     def denoiser(self) -> Any:
@@ -66,7 +67,10 @@ class ScenesAdapter(PipelineAdapter):
         """See `PipelineAdapter`."""
         prompted = self._encode_text(prompt)
         guided = guidance_scale != 1.0
-        return Conditions(prompted, self._states(negative_prompt) if guided else None, guidance_scale)
+        if not guided:
+            return Conditions(prompted, None, guidance_scale)
+        avoided = self._encode_text(negative_prompt) if negative_prompt else self._nothing()
+        return Conditions(prompted, avoided, guidance_scale)
 
     def _encode_text(self, text: str) -> Mapping[str, Tensor]:
         length = self.pipeline.config.max_caption_tokens

@@ -1,0 +1,1 @@
+"""Who is who: certificates and tokens from mounted Secrets, reloaded while serving, and the names in them."""

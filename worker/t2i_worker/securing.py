@@ -1,0 +1,57 @@
+"""The worker's certificate, and whom it lets in: gateways of its own pool, nobody else. Without one it is open."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from t2i_security.certificates import Certificates, read_certificates
+from t2i_security.guarding import OnlyFrom
+from t2i_security.reloading import Reloaded
+from t2i_security.transport import server_credentials
+from t2i_worker.metrics import WorkerMetrics
+
+log = logging.getLogger(__name__)
+FIELD = "security.workerTlsSecretName"
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """`certificates` None = no TLS: whoever reaches the port may call."""
+
+    certificates: Reloaded[Certificates] | None
+    interceptors: Sequence[grpc.aio.ServerInterceptor]
+
+    def bind(self, server: grpc.aio.Server, listen: str) -> int:
+        """Open the port of gateways; returns its number."""
+        if self.certificates is None:
+            return server.add_insecure_port(listen)
+        return server.add_secure_port(listen, server_credentials(self.certificates, ask_clients=True))
+
+    async def run(self) -> None:
+        """Follow the Secret until cancelled."""
+        if self.certificates is not None:
+            await self.certificates.run()
+
+
+def open_security(tls_dir: Path | None, gateway_name: str, metrics: WorkerMetrics) -> Security:
+    """Read the mounted certificate, if there is to be one.
+
+    Raises:
+        CertificatesUnusable: the Secret is missing or unusable.
+    """
+    if tls_dir is None:
+        log.warning("INSECURE: no --tls-dir: whoever reaches this worker may call it, and prompts arrive in clear")
+        return Security(None, ())
+    certificates = Reloaded(FIELD, tls_dir, read_certificates, metrics.count_reload)
+
+    def show(current: Certificates) -> None:
+        metrics.show_certificate(current.ends_s)
+        if current.expired:
+            log.error("%s: the certificate has expired; gateways will not connect until it is renewed", FIELD)
+
+    show(certificates.current)
+    certificates.on_change(show)
+    return Security(certificates, (OnlyFrom(gateway_name),))
