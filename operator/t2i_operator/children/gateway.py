@@ -121,7 +121,7 @@ def _container(inputs: Inputs) -> Manifest:
             {"name": "control", "containerPort": HEALTH_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
-        "startupProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=60, service="liveness"),
+        "startupProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=150, service="liveness"),
         "readinessProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=2),
         "livenessProbe": grpc_probe(HEALTH_PORT, period_s=10, failures=3, service="liveness"),
         "resources": {"requests": REQUESTS},
