@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e e2e-soak e2e-up e2e-down kube-assets lint format protos crds chart verify lock train-scenes bench clean \
+.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets lint format protos crds chart verify lock train-scenes bench clean \
   bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
 
 help:  ## List the verbs
@@ -40,6 +40,12 @@ e2e: $(STAMP)  ## Everything at once on a real node: images, chart, pool, faults
 
 e2e-soak: $(STAMP)  ## Twenty minutes of load with random faults, looking for leaks -> build/bench/e2e.json
 	E2E_SOAK_S=1200 $(BIN)/python -m pytest -v --tb=short --timeout 2400 tests/e2e/soak.py
+
+e2e-auto: $(STAMP)  ## A load step on the embedded model, planned, cache only, exact only -> build/bench/e2e-auto.json
+	$(BIN)/python -m pytest -v --tb=short --timeout 2400 tests/e2e/auto.py
+
+e2e-results: $(STAMP)  ## bench/results/e2e.md and its plot from what the e2e verbs measured
+	$(BIN)/python bench/e2e_results.py
 
 e2e-up: $(STAMP)  ## Keep a local node: then E2E_KUBECONFIG=(what it prints) make e2e
 	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m local_node up

@@ -136,7 +136,7 @@ def namespace_of(cluster: Cluster, name: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
+        cluster.kubectl("delete", "namespace", name, "--timeout=90s", limit_s=120)
 
 
 @contextmanager
