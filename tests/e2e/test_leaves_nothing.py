@@ -33,7 +33,7 @@ def traces(folder: Path) -> dict[str, object]:
         "mounts": sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()),
         "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/t2i-*")),
         "loops": [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")],
-        "processes": sum(str(folder) in line for line in said("ps", "-eo", "args")),
+        "processes": sum(str(folder) in line for line in said("ps", "-ewwo", "args")),
         "host folders": [path for path in ("/var/lib/kubelet", "/var/lib/cni") if Path(path).exists()],
     }
 
