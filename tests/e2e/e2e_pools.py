@@ -1,14 +1,16 @@
 """Pools under test: in a namespace of their own that admits restricted pods only, with ways to look into them."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from e2e_cluster import Cluster, ClusterError, Document, is_ready, restarts, until
+from e2e_forwarding import forwarded
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "scenes" / "t2i_scenes" / "model" / "profile.json"
@@ -59,13 +61,14 @@ def simulated_group(workers: int) -> Document:
     return {"name": "sim", "workers": workers, "engine": "simulated", "template": {"resources": resources}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunningPool:
     """A pool in the cluster."""
 
     cluster: Cluster
     namespace: str
     name: str
+    forwards: ExitStack
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> float:
         """Until every pod is there; the seconds."""
@@ -91,11 +94,15 @@ class RunningPool:
         """Of all its pods."""
         return restarts(self.cluster.pods(self.namespace))
 
-    @property
+    @functools.cached_property
     def service_address(self) -> str:
-        """The gateway's Service, reachable from the host on a local node."""
-        service = self.cluster.get(f"service/{self.name}-gateway", f"--namespace={self.namespace}")
-        return f"{service['spec']['clusterIP']}:{GATEWAY_PORT}"
+        """Of the gateways' Service: itself on a local node, a forwarded one elsewhere."""
+        name = f"{self.name}-gateway"
+        if self.cluster.local is not None:
+            service = self.cluster.get(f"service/{name}", f"--namespace={self.namespace}")
+            return f"{service['spec']['clusterIP']}:{GATEWAY_PORT}"
+        kubectl, kubeconfig = self.cluster.programs["kubectl"], self.cluster.kubeconfig
+        return self.forwards.enter_context(forwarded(kubectl, kubeconfig, self.namespace, name, GATEWAY_PORT))
 
     def change(self, spec: Document) -> None:
         """A merge patch of the spec."""
@@ -148,10 +155,11 @@ def running_pool(cluster: Cluster, namespace: str, document: Document, profile: 
         cluster.apply({**config, "data": {"profile.json": profile}}, namespace)
         document["spec"]["profileRef"] = {"name": f"{name}-measured"}
     cluster.apply(document, namespace)
-    pool = RunningPool(cluster, namespace, name)
     try:
-        pool.wait_ready()
-        yield pool
+        with ExitStack() as forwards:
+            pool = RunningPool(cluster, namespace, name, forwards)
+            pool.wait_ready()
+            yield pool
     finally:
         cluster.kubectl("delete", f"t2ip/{name}", f"--namespace={namespace}", "--wait=false")
         for pod in cluster.pods(namespace):  # no need to wait for drains of pods nobody asks any more

@@ -1,13 +1,14 @@
 """Changes that people make while requests come: another mix, new pods, nodes that are emptied. Nobody may notice."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from e2e_cluster import Cluster, ClusterError, is_ready, until
-from e2e_load import Load, Outcome, levels_of, prompts, recovery_s, steady, summary
+from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
 from e2e_pools import RunningPool
 from e2e_report import record
 
@@ -30,39 +31,43 @@ async def under_load(pool: RunningPool, seconds: float, work: Work) -> list[Outc
 
 
 async def test_mix_change_under_load(simulated: RunningPool) -> None:
-    """Fixed at exact, then fixed at 4 steps: levels follow within seconds, no pod restarts, no request fails."""
-    exact = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 3}]}
-    short = {"mode": "Fixed", "workers": [{"numInferenceSteps": 4, "workers": 3}]}
-    simulated.change({"mix": exact})
-    until("the mix is exact", lambda: simulated.status().get("mix") == "3x0")
-    before = {pod["metadata"]["uid"] for pod in simulated.pods("worker") + simulated.pods("gateway")}
-    restarts = simulated.restarts()
-    changed_s = 0.0
+    """From exact to 4 steps and back, by hand: labels and every gateway follow within seconds, nothing restarts, no
+    request fails. (A fixed mix says where workers stand; what is served follows demand, which `auto.py` shows.)"""
+    mixes = {"3x0": {"skippedSteps": 0, "workers": 3}, "3x0/4": {"numInferenceSteps": 4, "workers": 3}}
+
+    def pods() -> set[str]:
+        return {pod["metadata"]["uid"] for pod in simulated.pods("worker") + simulated.pods("gateway")}
+
+    def followed(mix: str, level: str) -> bool:
+        status, labels = simulated.status(), [pod["metadata"]["labels"] for pod in simulated.pods("worker")]
+        gateways = [pod["metadata"]["name"] for pod in simulated.pods("gateway")]
+        revisions = {simulated.metrics(name)[("t2i_gateway_plan_revision", "")] for name in gateways}
+        at_level = all(one.get("t2iserving.dev/level") == level for one in labels)
+        return status.get("mix") == mix and at_level and revisions == {status["plan"]["revision"]}
+
+    before, restarts, took, changed_s = pods(), simulated.restarts(), list[float](), list[float]()
 
     async def change(load: Load) -> None:
-        nonlocal changed_s
-        changed_s = load.now_s()
-        await asyncio.to_thread(simulated.change, {"mix": short})
+        for mix, level in (("3x0", "0-of-12"), ("3x0/4", "0-of-4"), ("3x0", "0-of-12")):
+            changed_s.append(load.now_s())
+            await asyncio.to_thread(simulated.change, {"mix": {"mode": "Fixed", "workers": [mixes[mix]]}})
+            holds = functools.partial(followed, mix, level)
+            took.append(round(await asyncio.to_thread(until, f"everything follows {mix}", holds, 60), 1))
 
     outcomes = await under_load(simulated, 40, change)
-    old = [one for one in outcomes if one.ok and one.served[1] != 4]
-    followed_s = max((one.at_s for one in old), default=changed_s) - changed_s
-    after = {pod["metadata"]["uid"] for pod in simulated.pods("worker") + simulated.pods("gateway")}
     record(
         "mix change under load",
         "simulated",
         **summary(outcomes, SLO_S),
         restarts=simulated.restarts() - restarts,
-        recovery_s=recovery_s(outcomes, changed_s, USUAL_S),
-        followed_s=round(followed_s, 2),
-        levels=levels_of(outcomes),
+        recovery_s=recovery_s(outcomes, changed_s[1], USUAL_S),
+        followed_s=took[1:],
     )
     simulated.change({"mix": {"mode": "Auto", "workers": []}})
-    assert before == after
+    assert pods() == before
     assert simulated.restarts() == restarts
     assert all(one.ok for one in outcomes), summary(outcomes, SLO_S)
-    assert followed_s < 10
-    assert len(old) < len(outcomes) / 2
+    assert max(took) < 15
 
 
 async def roll(pool: RunningPool, component: str, start: Callable[[], None], within_s: float) -> float:
