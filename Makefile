@@ -37,6 +37,7 @@ kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUB
 # Root on Linux, or E2E_KUBECONFIG=FILE E2E_REGISTRY=... E2E_TAG=... for a cluster of yours.
 E2E ?= tests/e2e
 e2e: $(STAMP)  ## Everything at once on a real node: images, chart, pool, faults -> build/bench/e2e.json (E2E=FILE: some)
+	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m e2e_prepare
 	$(BIN)/python -m pytest -v --tb=short --timeout 900 $(E2E)
 
 e2e-soak: $(STAMP)  ## Twenty minutes of load with random faults, looking for leaks -> build/bench/e2e.json

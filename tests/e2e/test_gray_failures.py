@@ -89,7 +89,7 @@ async def test_partition_between_gateway_and_api_server(
     api = cluster.local.places.control_address
     steps = 6 if direction == "requests" else 8
     load = Load(f"{gateway}:{GATEWAY_PORT}")
-    instants = steady(RATE_RPS, 90, seed=5)
+    instants = steady(RATE_RPS, 70, seed=5)
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(load.run(instants, prompts(len(instants), seed=5)))
         await asyncio.sleep(6)

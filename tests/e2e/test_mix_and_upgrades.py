@@ -105,7 +105,7 @@ async def test_rolling_upgrade_of_everything_under_load(cluster: Cluster, releas
         await asyncio.to_thread(cluster.helm, *arguments)
         took["operator"] = round(time.monotonic() - begin, 1)
 
-    outcomes = await under_load(simulated, 150, upgrade)
+    outcomes = await under_load(simulated, 120, upgrade)
     record(
         "rolling upgrade of workers, gateways, operators",
         "simulated",

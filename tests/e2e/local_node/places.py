@@ -77,18 +77,27 @@ def cni_folder() -> str:
     raise NodeError(f"no CNI plugins in {' or '.join(CNI_FOLDERS)}: {_advice()}")
 
 
-def check_host(places: Places) -> None:
-    """Everything that a local cluster needs of its host.
+def check_tools() -> None:
+    """Everything that a local cluster needs to be installed.
 
     Raises:
         NodeError: what is missing, and how to get it.
     """
     if os.uname().sysname != "Linux" or os.geteuid() != 0:
-        raise NodeError("A local node needs root on Linux: run as root, or set E2E_KUBECONFIG to a cluster of yours")
+        raise NodeError("a local node needs root on Linux: run as root, or set E2E_KUBECONFIG to a cluster of yours")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         raise NodeError(f"not installed: {', '.join(missing)}: {_advice()}")
     cni_folder()
+
+
+def check_host(places: Places) -> None:
+    """The tools, and that no other local cluster is in the way.
+
+    Raises:
+        NodeError: see above.
+    """
+    check_tools()
     if Path("/sys/class/net", places.interface).exists():
         raise NodeError(
             f"network interface {places.interface} is there already: end the other local cluster "
