@@ -9,12 +9,12 @@ STAMP := $(VENV)/.installed
 PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide \
-  bench-predictor bench-eviction bench-tenant-timing
+.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets lint format protos crds chart \
+  verify lock train-scenes bench clean bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy \
+  bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-tenant-timing
 
 help:  ## List the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## Create .venv with the locked dependencies
 
@@ -33,6 +33,27 @@ test: lint kube-assets  ## Lint, then every test
 
 kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
 	@$(BIN)/python tests/support/kube_assets.py
+
+# Root on Linux, or E2E_KUBECONFIG=FILE E2E_REGISTRY=... E2E_TAG=... for a cluster of yours.
+E2E ?= tests/e2e
+e2e: $(STAMP)  ## Everything at once on a real node: images, chart, pool, faults -> build/bench/e2e.json (E2E=FILE: some)
+	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m e2e_prepare
+	$(BIN)/python -m pytest -v --tb=short --timeout 900 $(E2E)
+
+e2e-soak: $(STAMP)  ## Twenty minutes of load with random faults, looking for leaks -> build/bench/e2e.json
+	E2E_SOAK_S=1200 $(BIN)/python -m pytest -v --tb=short --timeout 2400 tests/e2e/soak.py
+
+e2e-auto: $(STAMP)  ## A load step on the embedded model, planned, cache only, exact only -> build/bench/e2e-auto.json
+	$(BIN)/python -m pytest -v --tb=short --timeout 2400 tests/e2e/auto.py
+
+e2e-results: $(STAMP)  ## bench/results/e2e.md and its plot from what the e2e verbs measured
+	$(BIN)/python bench/e2e_results.py
+
+e2e-up: $(STAMP)  ## Keep a local node: then E2E_KUBECONFIG=(what it prints) make e2e
+	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m local_node up
+
+e2e-down: $(STAMP)  ## End the local node, also one that a killed run left
+	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m local_node down
 
 lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ STOP_LIMIT_S = 8.0
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
 LASTING_S = 60.0
+#: Shown by kopf's peering only, which is off. Without one kopf asks for the user's name: in a container there is none.
+IDENTITY: Any = "t2i-operator"  # kopf has a type for it that it does not export
 
 
 class WatchesEnded(RuntimeError):
@@ -40,6 +42,7 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
             await kopf.operator(
                 registry=build(),
                 settings=settings,
+                identity=IDENTITY,
                 standalone=True,
                 clusterwide=not namespaces,
                 namespaces=namespaces,

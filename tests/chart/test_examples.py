@@ -1,11 +1,15 @@
 """Examples are what people copy first: each is accepted by the API server, by our parser and by the template merge."""
 
 import pytest
+import yaml
 
-from example_pools import EXAMPLES, children_of
+from example_pools import EXAMPLES, children_of, documents
 from kube_server import KubeServer
+from t2i_policy.pool import parse_pool
+from t2i_policy.profile import parse_profile
 
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+QUICK_START = "sdxl-quickstart.yaml"
 LINE = 140
 
 
@@ -17,7 +21,7 @@ def test_example_accepted_by_the_api_server(kube: KubeServer, namespace: str, na
     assert "created (server dry run)" in answer
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("pool")])
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("pool") or name == QUICK_START])
 def test_children_of_example_pass_restricted_pod_security(kube: KubeServer, namespace: str, name: str) -> None:
     """Pods with GPUs, claims and tokens included: the overrides of an example must not loosen what we render."""
     kube.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
@@ -29,15 +33,31 @@ def test_children_of_example_pass_restricted_pod_security(kube: KubeServer, name
             assert answer.ok, answer.message
 
 
-def test_sdxl_worker_sees_claim_token_and_gpu() -> None:
+@pytest.mark.parametrize("name", ["pool-sdxl-gpu.yaml", QUICK_START])
+def test_sdxl_worker_sees_claim_token_and_gpu(name: str) -> None:
     """The overrides reach the worker's pod: the claim replaces the empty models folder, it does not stand beside it."""
-    (group,) = (one for one in children_of("pool-sdxl-gpu.yaml", "default") if one["kind"] == "StatefulSet")
+    (group,) = (one for one in children_of(name, "default") if one["kind"] == "StatefulSet")
     pod = group["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (models,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
     assert models == {"name": "models", "persistentVolumeClaim": {"claimName": "sdxl-models"}}
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "HF_TOKEN" in {entry["name"] for entry in container["env"]}
+
+
+def test_quick_start_holds_all_that_its_pool_names() -> None:
+    """One file, one command: claim, token, and a profile that fits the pool's schedule and levels."""
+    found = {one["kind"]: one for one in documents(EXAMPLES / QUICK_START)}
+    pool = parse_pool(yaml.safe_dump(found["T2IServingPool"]))
+    assert pool.spec.profile_ref is not None
+    assert pool.spec.profile_ref.name == found["ConfigMap"]["metadata"]["name"]
+    profile = parse_profile(found["ConfigMap"]["data"]["profile.json"])
+    assert profile.base_steps == pool.spec.model.num_inference_steps
+    measured = {loss.level for loss in profile.losses}
+    assert set(pool.spec.ladder.levels) - {pool.spec.ladder.exact} == measured
+    text = (EXAMPLES / QUICK_START).read_text()
+    assert text.count("name: hf-token") == 2
+    assert text.count(f"claimName: {found['PersistentVolumeClaim']['metadata']['name']}") == 1
 
 
 def test_examples_fit_a_screen() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kube_assets import FROM_KUBEBUILDER, PROGRAMS, AssetsError, cache_folder, ensure_assets
+from kube_assets import FROM_KUBEBUILDER, AssetsError, cache_folder, ensure_assets
+from kube_sources import NODE_PROGRAMS, PROGRAMS
 
 SUPPORT = Path(__file__).parents[1] / "support"
 FAKE_GO = """#!/bin/sh
@@ -52,6 +53,15 @@ def test_built_once(go: Path) -> None:
     assert any(text.startswith("kube-apiserver: built in") for text in said)  # people see that it moves
     ensure_assets(said.append)
     assert sorted(built(go)) == sorted(PROGRAMS)
+
+
+def test_a_node_is_built_only_when_asked_for(go: Path) -> None:
+    """Tests of an API server do not wait for a kubelet; with one, nothing is built twice."""
+    ensure_assets(lambda _: None)
+    assert not set(built(go)) & set(NODE_PROGRAMS)
+    found = ensure_assets(lambda _: None, (*PROGRAMS, *NODE_PROGRAMS))
+    assert all(path.is_file() for path in found.values())
+    assert sorted(built(go)) == sorted((*PROGRAMS, *NODE_PROGRAMS))
 
 
 def test_two_at_once_build_once(go: Path) -> None:

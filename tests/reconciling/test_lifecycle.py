@@ -1,6 +1,10 @@
 """A pool's life on a real API server: created, served, resized, deleted, created again."""
 
-from operator_world import Document, World, condition, pool_document
+import getpass
+
+import pytest
+
+from operator_world import Document, World, condition, operator_settings, pool_document, running_operator
 from t2i_operator.server import Operator
 
 
@@ -22,6 +26,18 @@ async def test_created_pool_gets_ready(world: World, operator: Operator) -> None
     assert all(one["observedGeneration"] == 1 for one in pool["status"]["conditions"])
     labels = [pod["metadata"]["labels"].get("t2iserving.dev/level") for pod in (await world.pods("a")).values()]
     assert labels == ["0-of-12", "0-of-12"]
+
+
+async def test_runs_as_a_user_without_a_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container the numeric user has no entry in /etc/passwd: the operator watches all the same."""
+
+    def nameless() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    await world.create(pool_document())
+    async with running_operator(operator_settings(world.server, world.namespace)):
+        await world.until_condition("Progressing", "True")
 
 
 async def test_group_added_resized_and_removed(world: World, operator: Operator) -> None:

@@ -3,7 +3,8 @@
 For each program, in this order: the folder `KUBEBUILDER_ASSETS` if it is set (what `setup-envtest` fills), the cache
 folder, a build from Go modules into the cache folder. A build happens once per version: under a lock, one program
 after the other, each put in place by a rename, so that it may be interrupted, repeated or started twice.
-`python tests/support/kube_assets.py` (`make kube-assets`) builds what is missing and prints the folders in use.
+`python tests/support/kube_assets.py` (`make kube-assets`) builds what is missing and prints the folders in use; with
+`--node` also what a local node of `make e2e` needs.
 """
 
 import fcntl
@@ -14,16 +15,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-KUBERNETES = "1.34.4"
-ETCD = "v3.6.4"
-HELM = "v3.22.0"
+from kube_sources import KUBERNETES, NODE_PROGRAMS, PROGRAMS, SOURCES, Source
+
 FROM_KUBEBUILDER = ("etcd", "kube-apiserver", "kubectl")  # what every such folder holds
-PROGRAMS = (*FROM_KUBEBUILDER, "kube-controller-manager", "helm")
 BUILD_LIMIT_S = 3600.0
 SIGN_OF_LIFE_S = 20.0
 Say = Callable[[str], None]
@@ -33,71 +31,24 @@ class AssetsError(RuntimeError):
     """The programs cannot be had; the message says what to install or set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One Go module and the packages of it that become programs."""
-
-    module: str
-    version: str
-    packages: dict[str, str]  # program -> package
-    ldflags: str = "-s -w"
-
-
-def _set_at_link(names: dict[str, str]) -> str:
-    return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in names.items())])
-
-
-MAJOR, MINOR, _ = KUBERNETES.split(".")
-# Charts and clients read versions: a plain build of the server answers v0.0.0, one of helm templates for 1.20.
-KUBERNETES_FLAGS = _set_at_link(
-    {
-        "k8s.io/component-base/version.gitVersion": f"v{KUBERNETES}",
-        "k8s.io/component-base/version.gitMajor": MAJOR,
-        "k8s.io/component-base/version.gitMinor": MINOR,
-        "k8s.io/component-base/version.gitTreeState": "clean",
-    }
-)
-HELM_FLAGS = _set_at_link(
-    {
-        "helm.sh/helm/v3/internal/version.version": HELM,
-        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor": MAJOR,
-        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor": MINOR,
-        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor": MAJOR,
-        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor": MINOR,
-    }
-)
-
-
-SOURCES = (
-    Source("go.etcd.io/etcd/server/v3", ETCD, {"etcd": "go.etcd.io/etcd/server/v3"}),
-    Source(
-        "k8s.io/kubernetes",
-        f"v{KUBERNETES}",
-        {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-apiserver", "kubectl", "kube-controller-manager")},
-        KUBERNETES_FLAGS,
-    ),
-    Source("helm.sh/helm/v3", HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}, HELM_FLAGS),
-)
-
-
 def cache_folder() -> Path:
     """The cache of this version of Kubernetes."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "t2i-serving" / "kube" / KUBERNETES
 
 
-def ensure_assets(say: Say) -> dict[str, Path]:
+def ensure_assets(say: Say, programs: Sequence[str] = PROGRAMS) -> dict[str, Path]:
     """Program name -> path; builds what is missing.
 
     Raises:
         AssetsError: nothing to build with, a build failed, or `KUBEBUILDER_ASSETS` lacks a program.
     """
     found = _from_kubebuilder()
-    missing = [name for name in PROGRAMS if name not in found]
+    missing = [name for name in programs if name not in found]
     folder = cache_folder()
     if not all((folder / name).is_file() for name in missing):
         _build(folder, missing, say)
-    return {**{name: folder / name for name in missing}, **found}
+    return {name: found.get(name, folder / name) for name in programs}
 
 
 def _from_kubebuilder() -> dict[str, Path]:
@@ -110,7 +61,7 @@ def _from_kubebuilder() -> dict[str, Path]:
             f"KUBEBUILDER_ASSETS={setting} lacks {', '.join(lacking)}. Fill it (setup-envtest use "
             f"{KUBERNETES.rpartition('.')[0]}) or unset it, so that the programs are built from Go modules."
         )
-    return {name: path for name in PROGRAMS if (path := Path(setting) / name).is_file()}
+    return {name: path for name in (*PROGRAMS, *NODE_PROGRAMS) if (path := Path(setting) / name).is_file()}
 
 
 def _build(folder: Path, names: list[str], say: Say) -> None:
@@ -152,13 +103,16 @@ def _lock(path: Path, say: Say) -> Iterator[None]:
 
 
 def _build_source(go: str, source: Source, todo: dict[str, str], folder: Path, say: Say) -> None:
-    work = folder / "build" / source.module.rpartition("/")[2]
+    work = folder / "build" / source.name
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left; modules and objects are in Go's caches
     work.mkdir(parents=True)
-    say(f"{source.module} {source.version}: fetching modules")
+    say(f"{source.module} {source.version}: fetching modules".replace("  ", " "))
     _go(go, work, ["mod", "init", "example.local/assets"], say)
     _replace_staging(go, source, work, say)
-    _go(go, work, ["get", *(f"{package}@{source.version}" for package in todo.values())], say)
+    if source.main:
+        (work / "main.go").write_text(source.main)
+    if source.version:
+        _go(go, work, ["get", *source.wanted(todo)], say)
     for name, package in todo.items():
         start = time.monotonic()
         say(f"{name}: compiling")
@@ -218,7 +172,8 @@ def main() -> int:
         sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {text}\n")
 
     try:
-        for name, path in ensure_assets(say).items():
+        programs = (*PROGRAMS, *NODE_PROGRAMS) if "--node" in sys.argv[1:] else PROGRAMS
+        for name, path in ensure_assets(say, programs).items():
             sys.stdout.write(f"{name}: {path}\n")
     except AssetsError as error:
         sys.stderr.write(f"kube-assets: {error}\n")

@@ -36,22 +36,23 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self._write("ca", builder.add_extension(usage, critical=True))
 
-    def issue(self, name: str, user: str, groups: tuple[str, ...] = ()) -> tuple[Path, Path]:
-        """A certificate (client and loopback server) for a user and their groups; its files."""
+    def issue(
+        self, name: str, user: str, groups: tuple[str, ...] = (), addresses: tuple[str, ...] = ()
+    ) -> tuple[Path, Path]:
+        """A certificate (client, and server on loopback and `addresses`) for a user and their groups; its files."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, user)])
         usage = x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **NO_OTHER_USE)
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         names = [x509.DNSName("localhost"), x509.DNSName("kubernetes.default.svc")]
+        places = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", *addresses)]
         builder = (
             self._builder(subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(
-                x509.SubjectAlternativeName([*names, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName([*names, *places]), critical=False)
         )
         self.write_key(name, key)
         return self._write(name, builder), self.folder / f"{name}.key"

@@ -35,6 +35,9 @@ from t2i_operator.naming import (
 
 LEAVE_S = 5  # until the last client has heard that this endpoint is going
 CONFIG_HASH = f"{GROUP}/config-hash"
+#: Without a request its share of a busy node is a 250th of a worker's, and its start takes minutes. No limit: its
+#: catalogue of similar prompts grows with the cache.
+REQUESTS = {"cpu": "100m", "memory": "192Mi"}
 
 
 def render_gateway(inputs: Inputs) -> list[Manifest]:
@@ -119,9 +122,10 @@ def _container(inputs: Inputs) -> Manifest:
             {"name": "control", "containerPort": HEALTH_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
-        "startupProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=60, service="liveness"),
+        "startupProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=150, service="liveness"),
         "readinessProbe": grpc_probe(HEALTH_PORT, period_s=2, failures=2),
         "livenessProbe": grpc_probe(HEALTH_PORT, period_s=10, failures=3, service="liveness"),
+        "resources": {"requests": REQUESTS},
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),

@@ -1,0 +1,88 @@
+"""One cluster and one release for all scenarios; a namespace with a pool for each file."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from e2e_cluster import Cluster, ClusterError, foreign_cluster, local_cluster
+from e2e_pools import (
+    RESTRICTED,
+    RunningPool,
+    namespace_of,
+    pool_document,
+    running_pool,
+    simulated_group,
+    slowed_profile,
+)
+from kube_assets import AssetsError, ensure_assets
+from kube_sources import NODE_PROGRAMS, PROGRAMS
+from local_node.places import NodeError, default_folder
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "t2i-serving"
+RELEASE, SYSTEM = "t2i", "t2i-system"
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Progress, for people who wait."""
+    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    assert terminal is not None
+    assert capture is not None
+    begin = time.monotonic()
+
+    def line(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"e2e [{time.monotonic() - begin:4.0f} s] {text}")
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def cluster(say: Callable[[str], None]) -> Iterator[Cluster]:
+    """See `e2e_cluster`; never skipped: without one every scenario fails with what to do."""
+    kubeconfig = os.environ.get("E2E_KUBECONFIG")
+    ours = str(default_folder() / "admin.kubeconfig")
+    try:
+        if kubeconfig and kubeconfig != ours:
+            yield foreign_cluster(Path(kubeconfig), ensure_assets(say))
+            return
+        found = local_cluster(ensure_assets(say, (*PROGRAMS, *NODE_PROGRAMS)), say)
+    except (AssetsError, NodeError) as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
+        yield found
+    finally:
+        if kubeconfig is None and found.local is not None:
+            found.local.down()
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, say: Callable[[str], None]) -> Iterator[str]:
+    """The chart, installed in a namespace that admits restricted pods only; uninstalled at the end."""
+    with suppress(ClusterError):
+        cluster.kubectl("create", "namespace", SYSTEM)
+    cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED, "--overwrite")
+    settings = [
+        f"--set={name}.image.repository={image.repository},{name}.image.tag={image.tag}"
+        for name, image in cluster.images.items()
+    ]
+    begin = time.monotonic()
+    cluster.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--wait", *settings)
+    say(f"helm install --wait took {time.monotonic() - begin:.1f} s")
+    yield RELEASE
+    cluster.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
+
+
+@pytest.fixture(scope="module")
+def simulated(cluster: Cluster, release: str) -> Iterator[RunningPool]:
+    """Three simulated workers, four times as slow as the embedded model on an idle core: about 16 exact images/s."""
+    with namespace_of(cluster, "t2i-faults") as namespace:
+        document = pool_document("sim", workerGroups=[simulated_group(3)])
+        with running_pool(cluster, namespace, document, slowed_profile(4)) as pool:
+            yield pool

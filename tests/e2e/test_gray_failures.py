@@ -1,0 +1,145 @@
+"""Workers that stand still and packets that do not arrive: nothing says that anything is wrong, and yet."""
+
+import asyncio
+import time
+import uuid
+
+import grpc
+import pytest
+
+from e2e_cluster import Cluster, until
+from e2e_faults import address_of, cut, frozen
+from e2e_load import Load, prompts, recovery_s, steady, summary
+from e2e_pools import GATEWAY_PORT, RunningPool
+from e2e_report import record
+from t2i_protos.v1 import gateway_pb2
+from t2ictl.client import GatewayClient
+from t2ictl.errors import CallFailed
+
+pytestmark = pytest.mark.timeout(900)
+RATE_RPS = 4.0
+SLO_S = 6.0
+USUAL_S = 3.0
+EJECTIONS = "t2i_gateway_worker_ejections_total"
+READY = "t2i_gateway_ready_workers"
+
+
+async def test_frozen_worker_is_left_out_and_comes_back(cluster: Cluster, simulated: RunningPool) -> None:
+    """SIGSTOP for 20 s: gateways leave it out, requests that were there move on, and it serves again afterwards."""
+    before = simulated.metric("gateway", EJECTIONS)
+    restarts = simulated.restarts()
+    load = Load(simulated.service_address)
+    instants = steady(RATE_RPS, 50, seed=3)
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(load.run(instants, prompts(len(instants), seed=3)))
+        await asyncio.sleep(6)
+        victim = (await asyncio.to_thread(simulated.pods, "worker"))[0]
+        with frozen(cluster, victim):
+            fault_s, begin = load.now_s(), time.monotonic()
+            left_out = lambda: simulated.metric("gateway", READY) <= 4  # noqa: E731 - two gateways, two workers each
+            ejected_s = await asyncio.to_thread(until, "both gateways leave it out", left_out, 30)
+            await asyncio.sleep(max(0.0, 20 - (time.monotonic() - begin)))
+        back = lambda: simulated.metric("gateway", READY) == 6  # noqa: E731
+        back_s = await asyncio.to_thread(until, "both gateways take it in again", back, 60)
+    outcomes = sending.result()
+    numbers = {**summary(outcomes, SLO_S), "recovery_s": recovery_s(outcomes, fault_s, USUAL_S)}
+    record(
+        "worker frozen for 20 s",
+        "simulated",
+        **numbers,
+        restarts=simulated.restarts() - restarts,
+        ejected_s=round(ejected_s, 1),
+        ejections=simulated.metric("gateway", EJECTIONS) - before,
+        back_s=round(back_s, 1),
+    )
+    assert all(one.ok for one in outcomes), numbers
+    assert numbers["over_slo"] == 0
+
+
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+async def test_partition_between_gateway_and_worker(cluster: Cluster, simulated: RunningPool, direction: str) -> None:
+    """Packets one way are lost for 15 s, between one gateway and one worker: the other workers serve."""
+    gateway = address_of(simulated.pods("gateway")[0])
+    worker = address_of(simulated.pods("worker")[0])
+    pair = (gateway, worker) if direction == "requests" else (worker, gateway)
+    load = Load(f"{gateway}:{GATEWAY_PORT}")
+    instants = steady(RATE_RPS, 45, seed=4)
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(load.run(instants, prompts(len(instants), seed=4)))
+        await asyncio.sleep(6)
+        fault_s = load.now_s()
+        with cut(cluster, pair):
+            await asyncio.sleep(15)
+        whole = lambda: simulated.metric("gateway", READY) == 6  # noqa: E731
+        back_s = await asyncio.to_thread(until, "the worker is taken in again", whole, 60)
+    outcomes = sending.result()
+    numbers = {**summary(outcomes, SLO_S), "recovery_s": recovery_s(outcomes, fault_s, USUAL_S)}
+    record(f"gateway to worker: {direction} lost", "simulated", **numbers, restarts=0, back_s=round(back_s, 1))
+    assert all(one.ok for one in outcomes), numbers
+
+
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+async def test_partition_between_gateway_and_api_server(
+    cluster: Cluster, simulated: RunningPool, direction: str
+) -> None:
+    """For 20 s a gateway hears nothing of the API server: it serves by its last plan, and follows again afterwards."""
+    pod = simulated.pods("gateway")[0]
+    gateway, name = address_of(pod), pod["metadata"]["name"]
+    assert cluster.local is not None
+    api = cluster.local.places.control_address
+    steps = 6 if direction == "requests" else 8
+    load = Load(f"{gateway}:{GATEWAY_PORT}")
+    instants = steady(RATE_RPS, 70, seed=5)
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(load.run(instants, prompts(len(instants), seed=5)))
+        await asyncio.sleep(6)
+        fault_s = load.now_s()
+        with cut(cluster, (gateway, api) if direction == "requests" else (api, gateway)):
+            mix = {"mode": "Fixed", "workers": [{"numInferenceSteps": steps, "workers": 3}]}
+            await asyncio.to_thread(simulated.change, {"mix": mix})
+            await asyncio.sleep(20)
+        revision = simulated.status()["plan"]["revision"]
+        follows = lambda: simulated.metrics(name)[("t2i_gateway_plan_revision", "")] >= revision  # noqa: E731
+        followed_s = await asyncio.to_thread(until, "the gateway follows the plan again", follows, 120)
+    outcomes = sending.result()
+    simulated.change({"mix": {"mode": "Auto", "workers": []}})
+    numbers = {**summary(outcomes, SLO_S), "recovery_s": recovery_s(outcomes, fault_s, USUAL_S)}
+    record(
+        f"gateway to API server: {direction} lost", "simulated", **numbers, restarts=0, followed_s=round(followed_s, 1)
+    )
+    assert all(one.ok for one in outcomes), numbers
+
+
+async def test_reply_lost_after_the_image_was_made(cluster: Cluster, simulated: RunningPool) -> None:
+    """The client never hears of its image and asks again with the same request id: the same image, drawn once."""
+    assert cluster.local is not None
+    gateway = address_of(simulated.pods("gateway")[0])
+    address, request_id = f"{gateway}:{GATEWAY_PORT}", str(uuid.uuid4())
+    request = gateway_pb2.GenerateRequest(prompt=prompts(1, seed=6)[0].text, seed=7, request_id=request_id)
+    drawn_before = simulated.metric("worker", "t2i_worker_requests_total")
+    begin = time.monotonic()
+    async with grpc.aio.insecure_channel(address) as channel:
+        accepted = asyncio.Event()
+        first = asyncio.create_task(
+            GatewayClient(channel, address, "").generate(request, 6.0, lambda event: accepted.set())
+        )
+        await asyncio.wait_for(accepted.wait(), 20)
+        with cut(cluster, (gateway, cluster.local.places.host_address)), pytest.raises(CallFailed):
+            await first
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        again = await GatewayClient(channel, address, "").generate(request, 20.0)
+    drawn = simulated.metric("worker", "t2i_worker_requests_total") - drawn_before
+    record(
+        "reply lost after the image was made",
+        "simulated",
+        sent=1,
+        served=1,
+        lost=0,
+        retried=1,
+        restarts=0,
+        recovery_s=round(time.monotonic() - begin, 2),
+        drawn=drawn,
+        replayed=again.done.replayed,
+    )
+    assert again.done.replayed
+    assert drawn == 1

@@ -1,0 +1,80 @@
+"""More than the pool can do: quality bends first, then requests are refused early and with a time to come back."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from e2e_cluster import Cluster
+from e2e_load import Load, levels_of, prompts, quantile, steady, summary
+from e2e_pools import RunningPool, namespace_of, pool_document, running_pool, simulated_group, slowed_profile
+from e2e_report import record
+
+pytestmark = pytest.mark.timeout(900)
+SLOWER, WORKERS, BATCH = 12.0, 2, 4
+SLO_S = 6.0
+BURST_S = 60.0
+MAX_QUEUED = 24  # as its owner should: a full queue takes 3.5 s, an image 1.2 s more, and the SLO is 6 s
+#: Two workers with full batches at the cheapest level, 4 steps, that the floor allows: see `slowed_profile`.
+CAPACITY_RPS = WORKERS * BATCH / (4 * 0.0097 * SLOWER * (1 + 0.5 * (BATCH - 1)))
+
+
+@pytest.fixture(scope="module")
+def small(cluster: Cluster, release: str) -> Iterator[RunningPool]:
+    """Two slow simulated workers, so that ten times their capacity is little work for client and gateway."""
+    with namespace_of(cluster, "t2i-overload") as namespace:
+        gateway = {"replicas": 1, "maxQueuedRequests": MAX_QUEUED}
+        document = pool_document("small", workerGroups=[simulated_group(WORKERS)], gateway=gateway)
+        with running_pool(cluster, namespace, document, slowed_profile(SLOWER, BATCH)) as pool:
+            yield pool
+
+
+async def peak_of(pool: RunningPool, done: asyncio.Event) -> dict[str, float]:
+    """The largest queue and the largest resident memory of the gateway while it goes on."""
+    (gateway,) = await asyncio.to_thread(pool.pods, "gateway")
+    peak = {"queued": 0.0, "gateway_mib": 0.0}
+    while not done.is_set():
+        found = await asyncio.to_thread(pool.metrics, gateway["metadata"]["name"])
+        peak["queued"] = max(peak["queued"], found[("t2i_gateway_queued_requests", "")])
+        held = await asyncio.to_thread(pool.process, gateway["metadata"]["name"])
+        peak["gateway_mib"] = max(peak["gateway_mib"], held["resident_mib"])
+        await asyncio.sleep(1.0)
+    return peak
+
+
+@pytest.mark.parametrize("factor", [2, 10])
+async def test_overload(small: RunningPool, factor: int) -> None:
+    """A minute of it, then the usual load: goodput stays, refusals are quick, and soon all is as before."""
+    rate_rps = factor * CAPACITY_RPS
+    burst = steady(rate_rps, BURST_S, seed=factor)
+    after = [BURST_S + at_s for at_s in steady(0.4 * CAPACITY_RPS, 30, seed=factor)]
+    load = Load(small.service_address, tries=1)
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(peak_of(small, done))
+        outcomes = await load.run([*burst, *after], prompts(len(burst) + len(after), seed=factor))
+        done.set()
+    in_burst = [one for one in outcomes if one.at_s < BURST_S]
+    good = [one for one in in_burst if one.ok and one.latency_s <= SLO_S and one.ended_s <= BURST_S]
+    refused = sorted(one.latency_s for one in in_burst if one.refused)
+    unwell = [one.ended_s for one in outcomes if one.at_s >= BURST_S and (not one.ok or one.latency_s > SLO_S)]
+    numbers = summary(outcomes, SLO_S)
+    goodput = len(good) / (BURST_S - 2) / CAPACITY_RPS  # the first images take their time
+    record(
+        f"overload {factor}x for a minute",
+        "simulated",
+        **numbers,
+        restarts=small.restarts(),
+        recovery_s=round(max((ended_s - BURST_S for ended_s in unwell), default=0.0), 2),
+        offered_rps=round(len(in_burst) / BURST_S, 1),
+        capacity_rps=round(CAPACITY_RPS, 2),
+        goodput_of_capacity=round(goodput, 3),
+        refused_p99_s=quantile(refused, 0.99),
+        levels=levels_of(outcomes),
+        peak={key: round(value, 1) for key, value in watching.result().items()},
+    )
+    assert numbers["lost"] == 0, numbers
+    assert set(numbers["codes"]) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}, numbers["codes"]
+    assert goodput >= 0.85
+    assert max((ended_s - BURST_S for ended_s in unwell), default=0.0) <= 10
+    assert watching.result()["queued"] <= MAX_QUEUED
