@@ -1,7 +1,7 @@
 """Load that each policy carries: `make bench-carried` -> build/bench/carried.json, bench/results/carried.md and a plot.
 
 For a trace and a policy: the largest load with at most 5 % violations, found by halving an interval of loads down to
-`RESOLUTION` (violations rise with load, noise aside), in shares of what the pool carries with everybody at K=25. And
+`RESOLUTION`, in shares of what the pool carries with everybody at K=25. And
 the images in time at twice that capacity. Pool, prompts, profile, truth and defaults are those of bench/policy.py.
 """
 
@@ -26,12 +26,12 @@ from t2i_simulator.workload import Prompts
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-POLICIES = ("prompt-aware", "paper", "proteus", "pac", "sommelier", "infaas-acc", "nirvana", "clipper-ht", "clipper-ha")
+POLICIES = ("prompt-aware", "paper", "proteus", "pac", "nirvana", "clipper-ha")
 EXACT_ONLY = "clipper-ha"
 MAX_VIOLATED_PERCENT = 5.0
-LEAST, MOST, RESOLUTION = 0.2, 1.4, 0.02  # of the capacity at K=25
+LEAST, MOST, RESOLUTION = 0.2, 1.4, 0.03  # of the capacity at K=25
 OVERLOAD = 2.0
-NUM_POISSON = 6000
+NUM_POISSON = 4000
 Arrivals = Callable[[float], list[float]]
 
 
@@ -93,7 +93,10 @@ def write_page(rows: Sequence[Carried], folder: Path) -> None:
         f"`make bench-carried`, {facts['processor']}, {facts['cores']} cores; virtual time, so the machine does not "
         "matter. Eight SDXL workers (the lineage's assumed profile, skips only), SLO 5x an exact image. Load: of what "
         f"the pool carries with everybody at K=25, to within {RESOLUTION}. In time at 2x: images in time when twice "
-        "that capacity is offered, of that capacity (it can pass 1: short of a batch's gain nothing else bounds it).",
+        "that capacity is offered, of that capacity (a little over 1 where images end after the last arrival). For "
+        "K=0, NIRVANA, PAC and ours violations rise with load; for the paper's policy and Proteus, whose workers stand "
+        "at one level each, they do not rise evenly: theirs is one load at which 5 % is crossed, and moves much with "
+        "the sample of arrivals.",
         "",
         "![load carried](carried.png)",
         "",
@@ -121,7 +124,7 @@ def _plot(rows: Sequence[Carried], to: Path) -> None:
         axes.bar(np.arange(len(traces)) + number * width, loads, width, label=name)
     axes.set_xticks(np.arange(len(traces)) + 0.4 - width / 2, traces)
     axes.set_ylabel("load at 5 % violations,\nof the capacity at K=25")
-    axes.legend(fontsize=8, ncols=3)
+    axes.legend(fontsize=8, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     figure.savefig(to, dpi=110)
     plt.close(figure)
