@@ -10,7 +10,7 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
+  bench-crd bench-operator bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,7 +67,7 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd  ## Every benchmark
+bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-operator  ## Every benchmark
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BIN)/python bench/decide.py --out build/bench/decide.json
@@ -80,6 +80,9 @@ bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
 	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
+
+bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json
+	PYTHONPATH=tests/support $(BIN)/python bench/operator_scale.py --out build/bench/operator.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py

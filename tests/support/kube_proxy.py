@@ -41,11 +41,15 @@ class Write:
 
 @dataclass(slots=True)
 class Record:
-    """Objects created and deleted, by `KIND-PATH`; and every write that got through."""
+    """Objects created and deleted, by path; and every write that got through. Leases are left out, `events` and
+    `reads` are only counted.
+    """
 
     created: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
+    events: int = 0
+    reads: int = 0
 
 
 class FaultProxy:
@@ -55,6 +59,7 @@ class FaultProxy:
         self._server = server
         self.record = Record()
         self.choose: Callable[[Write], Fault | None] = lambda _: None
+        self.on_created: Callable[[str], None] = lambda _: None
         self.killed = asyncio.Event()
         self._frozen: set[asyncio.Task[None]] = set()
         self.watch_answer: str | None = None  # 410 as the `status` of the answer, or as an `event` in it
@@ -102,6 +107,8 @@ class FaultProxy:
             return await self._watch(request)
         body = await request.read()
         if request.method == "GET" or "/leases" in request.path or "/events" in request.path:
+            self.record.reads += request.method == "GET"
+            self.record.events += request.method == "POST" and "/events" in request.path
             return await self._forward(request, body)
         return await self._write(request, body)
 
@@ -129,6 +136,7 @@ class FaultProxy:
         self.record.writes.append(f"{request.method} {request.path}")
         if status == 201:
             self.record.created.append(request.path)
+            self.on_created(request.path)
         if request.method == "DELETE" and status in (200, 202):
             self.record.deleted.append(request.path)
 
