@@ -1,5 +1,6 @@
 """An operator as a real process, and what can be seen of it from outside: metrics, memory, processor time."""
 
+import asyncio
 import os
 import re
 import signal
@@ -56,6 +57,13 @@ class OperatorProcess:
         """Processor seconds used so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    async def until_leader(self) -> None:
+        """Return when it holds the lease."""
+        leads = 0.0
+        while not leads:
+            await asyncio.sleep(0.2)
+            leads = await self.metric("t2i_operator_leader")
 
     async def metric(self, name: str) -> float:
         """A metric, summed over its labels; 0 while it does not answer."""

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class Bench:
     async def create(self, number: int) -> None:
         """POST one pool."""
         await self.cluster.call("POST", self.path(number), pool_document(f"p{number}"))
+
+    def is_ready(self, number: int) -> bool:
+        """True if the pool has been Ready."""
+        return self.key(number) in self.cluster.ready_at_s
+
+    def is_planned_after(self, key: str, revision: int) -> bool:
+        """True if its plan is a later one."""
+        return bool(self.cluster.plans[key]["revision"] > revision)
 
     @property
     def writes(self) -> int:
@@ -137,7 +146,6 @@ async def restart(bench: Bench) -> None:
     bench.operator.start()
     with counted(bench, "restart"):
         while not await looked_at_all(bench):
-            await asyncio.sleep(0.2)
             if time.monotonic() - began_s > RESTART_LIMIT_S:
                 raise RuntimeError(f"the restart does not end: see {bench.operator.log}")
         bench.figures["restart_1000_s"] = round(time.monotonic() - began_s, 1)
@@ -148,7 +156,8 @@ async def restart(bench: Bench) -> None:
 
 
 async def looked_at_all(bench: Bench) -> bool:
-    """Every pool at least once, and no pool waits for its turn."""
+    """Every pool at least once, and no pool waits for its turn. Asked a few times a second."""
+    await asyncio.sleep(0.2)
     pools = await bench.operator.metric("t2i_operator_pools")
     return pools >= bench.options.pools and await bench.operator.metric("t2i_operator_queued_pools") == 0
 
@@ -174,7 +183,7 @@ async def create_to_children(bench: Bench) -> None:
     with counted(bench, "create to children"):
         for number in range(bench.options.pools, bench.options.pools + bench.options.samples):
             took_s.append(await one_pool(bench, number))
-            await bench.cluster.wait(lambda key=bench.key(number): key in bench.cluster.ready_at_s, 60.0)  # type: ignore[misc]
+            await bench.cluster.wait(partial(bench.is_ready, number), 60.0)
     took_s.sort()
     bench.figures["create_to_children_p50_s"] = round(statistics.median(took_s), 3)
     bench.figures["create_to_children_p99_s"] = round(took_s[min(len(took_s) - 1, int(0.99 * len(took_s)))], 3)
@@ -206,21 +215,21 @@ async def plan_after_step(bench: Bench, gateways: PlayedGateways) -> None:
     took_s = []
     with counted(bench, "plan after a step"):
         await bench.create(number)
-        await bench.cluster.wait(lambda: key in bench.cluster.ready_at_s, 60.0)
+        await bench.cluster.wait(partial(bench.is_ready, number), 60.0)
         await bench.cluster.wait(lambda: bench.cluster.plans[key]["demandMilliRps"] > 0, 60.0)
         for _ in range(bench.options.steps):
             await quiet(bench)
             revision = bench.cluster.plans[key]["revision"]
             gateways.rate_rps *= 2
             began_s = time.monotonic()
-            if not await bench.cluster.wait(lambda was=revision: bench.cluster.plans[key]["revision"] > was, 60.0):  # type: ignore[misc]
+            if not await bench.cluster.wait(partial(bench.is_planned_after, key, revision), 60.0):
                 raise RuntimeError(f"no new plan: see {bench.operator.log}")
             took_s.append(time.monotonic() - began_s)
     bench.figures["plan_after_step_s"] = round(max(took_s), 3)
     bench.figures["plan_steps_s"] = [round(one, 3) for one in took_s]
 
 
-async def run(options: argparse.Namespace, server: KubeServer, folder: Path) -> dict[str, Any]:
+async def run(options: argparse.Namespace, server: KubeServer) -> dict[str, Any]:
     """All phases; the operator is stopped whatever happens."""
     async with AsyncExitStack() as stack:
         everybody, stepping = PlayedGateways(STEADY_RPS), PlayedGateways(STEADY_RPS)
@@ -236,8 +245,7 @@ async def run(options: argparse.Namespace, server: KubeServer, folder: Path) -> 
         operator.start()
         stack.callback(operator.stop)
         show(f"operator {operator.pid}, log {log}")
-        while not await operator.metric("t2i_operator_leader"):
-            await asyncio.sleep(0.2)
+        await operator.until_leader()
         await ready(bench)
         await restart(bench)
         await idle(bench)
@@ -263,7 +271,7 @@ def main() -> int:
     (options.out.parent / "operator.log").unlink(missing_ok=True)
     before = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as folder, kube_server(Path(folder)) as server:
-        figures = asyncio.run(run(options, server, Path(folder)))
+        figures = asyncio.run(run(options, server))
     facts = {"pools": options.pools, "namespaces": options.namespaces, "load_average_before": before}
     write_result(options.out, {**figures, **facts})
     return 1 if figures["restart_writes"] or figures["idle_writes"] else 0

@@ -51,7 +51,7 @@ class PlayedGateways(control_pb2_grpc.ControlServicer):
     async def start(self, stack: AsyncExitStack) -> None:
         """On a free port of the loopback."""
         server = grpc.aio.server()
-        control_pb2_grpc.add_ControlServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        control_pb2_grpc.add_ControlServicer_to_server(self, server)
         self.port = server.add_insecure_port(f"{HOST}:0")
         await server.start()
         stack.push_async_callback(server.stop, None)

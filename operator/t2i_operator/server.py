@@ -34,6 +34,7 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WEDGED_S = 120.0
 GAUGES_EVERY_S = 1.0
 STOP_LIMIT_S = 10.0
+CONFIRM_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,14 @@ class Operator:
         reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
         queue = PoolQueue(reconciler.look, settings.max_parallel)
         reconciler.queue = queue
-        listeners, loop = Listeners(queue, reconciler.hearing, self.metrics), asyncio.get_running_loop()
+        listeners = Listeners(queue, reconciler.hearing, self.metrics, reconciler.memory)
+        loop = asyncio.get_running_loop()
         self.probes.check = lambda: _complaint(reconciler, queue)
         try:
             async with asyncio.TaskGroup() as group:
+                await reconciler.start(settings.namespaces)
                 group.create_task(queue.run())
+                group.create_task(_confirm(reconciler, queue))
                 group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
                 group.create_task(self._show(reconciler, queue))
                 build = partial(build_registry, client, listeners, loop)
@@ -129,6 +133,13 @@ def _complaint(reconciler: Reconciler, queue: PoolQueue) -> str | None:
     if queue.longest_s() > WEDGED_S:
         return "a look at a pool does not end"
     return None
+
+
+async def _confirm(reconciler: Reconciler, queue: PoolQueue) -> None:
+    """Once, when the watches must have told of everything that was read at the start."""
+    await asyncio.sleep(CONFIRM_S)
+    for key in reconciler.memory.unconfirmed():
+        queue.ask(key)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
