@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.applying import apply
+from t2i_operator.cluster.applying import apply, apply_children
 from t2i_operator.cluster.gathering import Gathered, gather, seen_children, seen_without_reading
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.actions import Action, Apply, Decision, Delete, LabelPod, WriteStatus
@@ -120,7 +120,7 @@ class Reconciler:
         decision = await asyncio.to_thread(decide, seen, wanted, now)  # a plan may take tens of ms
         written = [action for action in decision.actions if isinstance(action, Apply | Delete)]
         if written:
-            await apply(self._api, self.memory, seen.ref, written, now)
+            await apply_children(self._api, self.memory, seen.ref, written)
             seen = replace(
                 seen, children=seen_children(self.memory.peek(key))
             )  # the answers; news is for the next look

@@ -41,7 +41,7 @@ async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: 
         for earlier in before:
             await earlier(world, supervisor)
         first = len(proxy.record.writes)
-        proxy.choose = fault(proxy, first) if fault else lambda _: None
+        proxy.choose = fault(proxy.asked) if fault else lambda _: None
         await story(world, supervisor)
         await settled(world, proxy)
         proxy.choose = lambda _: None
@@ -55,18 +55,7 @@ async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: 
 def kill_after(number: int) -> Any:
     """Kill once, after the `number`-th write of the story."""
 
-    def choose_in(proxy: FaultProxy, first: int) -> Any:
-        done: list[bool] = []
-
-        def choose(_: object) -> Fault | None:
-            if not done and len(proxy.record.writes) - first == number - 1:
-                done.append(True)
-                return Fault.KILL_AFTER
-            return None
-
-        return choose
-
-    return choose_in
+    return lambda asked: lambda write: Fault.KILL_AFTER if write.order - asked == number else None
 
 
 STORIES: dict[str, tuple[tuple[Story, ...], Story]] = {
@@ -97,11 +86,7 @@ async def test_killed_after_any_write(kube: KubeServer, name: str, record_proper
 def first_attempts(kind: Fault, every: int = 1) -> Any:
     """The fault on the first attempt of every so many writes."""
 
-    def choose_in(proxy: FaultProxy, first: int) -> Any:
-        del proxy, first
-        return lambda write: kind if write.attempt == 1 and write.number % every == 0 else None
-
-    return choose_in
+    return lambda _: lambda write: kind if write.attempt == 1 and write.number % every == 0 else None
 
 
 @pytest.mark.timeout(300)

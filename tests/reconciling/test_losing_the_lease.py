@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kube_proxy import Fault, FaultProxy
+from kube_proxy import Fault, FaultProxy, Write
 from operator_world import World, operator_settings, pool_document, running_operator
 from t2i_operator.cluster import lease
 
@@ -19,8 +19,8 @@ async def test_lease_lost_between_two_writes(world: World, monkeypatch: pytest.M
         settings = operator_settings(world.server, world.namespace, url=proxy.url)
         async with running_operator(settings) as operator:
 
-            def choose(_: object) -> Fault | None:
-                if len(proxy.record.writes) < BEFORE:
+            def choose(write: Write) -> Fault | None:
+                if write.number <= BEFORE and write.attempt == 1:
                     return None
                 proxy.lease_is_lost = True
                 return Fault.TOO_MANY if operator.leadership.is_held else None

@@ -35,12 +35,15 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write that the program under test asked for: which one, how often it was tried before, what came of it."""
+    """A write that the program under test asked for: the how many-th one, and the how many-th try of it. `order` counts
+    every try of every write.
+    """
 
     number: int
     method: str
     path: str
     attempt: int
+    order: int
 
 
 @dataclass(slots=True)
@@ -76,6 +79,7 @@ class FaultProxy:
         self.url = ""
         self._attempts: dict[tuple[str, str, bytes], int] = {}
         self._numbers = 0
+        self.asked = 0
         self._watches: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "FaultProxy":
@@ -129,9 +133,10 @@ class FaultProxy:
     async def _write(self, request: web.Request, body: bytes) -> web.StreamResponse:
         mark = (request.method, request.path, TIMES.sub(b"", body))
         attempt = self._attempts[mark] = self._attempts.get(mark, 0) + 1
+        self.asked += 1
         if attempt == 1:
             self._numbers += 1
-        fault = self.choose(Write(self._numbers, request.method, request.path, attempt))
+        fault = self.choose(Write(self._numbers, request.method, request.path, attempt, self.asked))
         refused = {Fault.CONFLICT: 409, Fault.TOO_MANY: 429, Fault.SERVER_ERROR: 500}.get(fault) if fault else None
         if refused is not None:
             headers = {"Retry-After": "1"} if refused == 429 else {}

@@ -1,8 +1,12 @@
-"""Apply: carry out a decision's actions, one after the other. Any of them may be the last before a crash.
+"""Apply: carry out a decision's actions. Any of them may be the last before a crash.
+
+Children are written in two waves, the parts of a wave together: what others refer to first, then what runs pods. The
+rest comes one after the other. What fails does not keep the rest of its wave from being written.
 
 The API server's answers are remembered, so nothing that we wrote ourselves is read again.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -17,6 +21,7 @@ from t2i_operator.manifests import PoolRef
 from t2i_operator.naming import KIND, LEVEL_LABEL
 
 log = logging.getLogger(__name__)
+WORKLOADS = ("StatefulSet", "Deployment")
 
 
 async def apply(api: KubeApi, memory: Memory, ref: PoolRef, actions: Sequence[Action], now: Now) -> str | None:
@@ -37,6 +42,26 @@ async def apply(api: KubeApi, memory: Memory, ref: PoolRef, actions: Sequence[Ac
         else:
             await _write(api, memory, ref, action)
     return version
+
+
+async def apply_children(api: KubeApi, memory: Memory, ref: PoolRef, actions: Sequence[Apply | Delete]) -> None:
+    """Write and delete children.
+
+    Raises:
+        ApiError: the first that was met; see `errors`.
+        LeaseLost: we may not write.
+    """
+    for wave in (False, True):
+        parts = [action for action in actions if _is_last(action) == wave]
+        done = await asyncio.gather(*(_write(api, memory, ref, part) for part in parts), return_exceptions=True)
+        for failure in done:
+            if failure is not None:
+                raise failure
+
+
+def _is_last(action: Apply | Delete) -> bool:
+    """Workloads refer to everything else; what is not wanted any more goes after what replaces it is there."""
+    return isinstance(action, Delete) or action.manifest["kind"] in WORKLOADS
 
 
 async def _announce(api: KubeApi, ref: PoolRef, announce: Announce, when: tuple[str, Now]) -> None:
