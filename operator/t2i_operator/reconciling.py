@@ -20,7 +20,7 @@ from t2i_operator.cluster.gathering import Gathered, gather, seen_children, seen
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.actions import Action, Apply, Decision, Delete, LabelPod, WriteStatus
 from t2i_operator.deciding.children import key_of
-from t2i_operator.deciding.observed import DemandReport, Observed, Problem, Wanted
+from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, Observed, Problem, Wanted
 from t2i_operator.deciding.planning import is_plan_due, running_plan
 from t2i_operator.deciding.reconcile import decide
 from t2i_operator.deciding.refusals import explain_refusal
@@ -121,9 +121,7 @@ class Reconciler:
         written = [action for action in decision.actions if isinstance(action, Apply | Delete)]
         if written:
             await apply_children(self._api, self.memory, seen.ref, written)
-            seen = replace(
-                seen, children=seen_children(self.memory.peek(key))
-            )  # the answers; news is for the next look
+            seen = replace(seen, children=self._after(key, seen, written))
             decision = await asyncio.to_thread(decide, seen, wanted, now)
         rest = [action for action in decision.actions if not isinstance(action, Apply | Delete)]
         self._remember(key, Gathered(seen, wanted, gathered.gateways))
@@ -136,6 +134,12 @@ class Reconciler:
         if any(is_short(child) for child in seen.children.values()):
             return SHORT_S  # the reason comes as an event a moment later, and events are not watched
         return self._resync_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
+
+    def _after(self, key: str, seen: Observed, written: Sequence[Action]) -> dict[ChildKey, ChildSeen]:
+        """The children after our writes, by the answers to them; what events tell is for the next look."""
+        deleted = {(one.kind, one.name) for one in written if isinstance(one, Delete)}
+        kept = {child: there for child, there in seen.children.items() if child not in deleted}
+        return kept | seen_children(self.memory.peek(key))
 
     async def _tell_refusal(self, key: str, error: Refused) -> None:
         """Put what was refused into the pool's conditions; best effort, as this may be refused too."""
