@@ -10,7 +10,7 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test kube-assets lint format protos crds chart verify lock train-scenes bench clean \
-  bench-crd bench-operator bench-engine bench-gateway bench-scenes bench-policy bench-decide bench-predictor bench-eviction
+  bench-crd bench-operator bench-simulator bench-engine bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction
 
 help:  ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-oper
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BIN)/python bench/decide.py --out build/bench/decide.json
 
+bench-simulator: $(STAMP)  ## The simulator's own speed, a day of 64 workers -> build/bench/simulator.json
+	OMP_NUM_THREADS=1 $(BIN)/python bench/simulator.py --out build/bench/simulator.json
+
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
 	$(BIN)/python bench/engine.py --out build/bench/engine.json
 
@@ -94,6 +97,12 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt
 bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS= files) -> bench/results/policy.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/policy.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
+
+bench-carried: $(STAMP)  ## Load carried at 5 % violations by every policy -> bench/results/carried.md
+	OMP_NUM_THREADS=1 $(BIN)/python bench/carried.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
+
+bench-batching: $(STAMP)  ## Dispatch alone: whole batches against step-level ones -> bench/results/batching.md
+	OMP_NUM_THREADS=1 $(BIN)/python bench/batching.py
 
 bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one prompt a line -> bench/results/eviction.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json

@@ -243,7 +243,7 @@ async def run(options: argparse.Namespace, server: KubeServer) -> dict[str, Any]
         for number in range(options.namespaces):
             await cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": bench.namespace(number)}})
         operator.start()
-        stack.callback(operator.stop)
+        stack.push_async_callback(asyncio.to_thread, operator.stop)
         show(f"operator {operator.pid}, log {log}")
         await operator.until_leader()
         await ready(bench)

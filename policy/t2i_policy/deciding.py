@@ -13,7 +13,7 @@ from t2i_policy.levels import Ladder, Level
 from t2i_policy.plan import Plan
 from t2i_policy.profile import LevelProfile
 from t2i_policy.serving import Served, ServedReason, Situation, choose_served_level, pressure
-from t2i_policy.views import PoolView, best_finish_s
+from t2i_policy.views import PoolView
 from t2i_policy.wanted import (
     HARMLESS_LOSS,
     Limits,
@@ -90,7 +90,7 @@ class Rules:
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
-        exact_s = best_finish_s(pool.ready, self.ladder.base_steps)
+        exact_s = pool.best_finish_s(self.ladder.base_steps)
         pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
         served = choose_served_level(wanted, options, pool, limits, Situation(arrival.left_s, pressed, planned))
         return Decided(near, options, prompt_class, wanted, served, pressed)

@@ -6,29 +6,45 @@ A second, slower memory gives the trend: the rate now beside the rate of a while
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import exp, log
+from math import exp2, log
 from types import MappingProxyType
 
 Counts = Mapping[str, float]
 NOTHING: Counts = MappingProxyType({})
 SLOWER = 4.0  # the slow memory's half-life, in fast ones
+MAX_AHEAD = 16.0  # half-lives after which the counts are brought up to the present
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Decayed counts by class name as of `at_s`. `half_life_s` > 0."""
+    """Decayed counts by class name as of `at_s`, requests after it at what will decay to them. `half_life_s` > 0."""
 
     half_life_s: float = 30.0
     at_s: float = 0.0
     counts: Counts = field(default_factory=lambda: NOTHING)
     slow: Counts = field(default_factory=lambda: NOTHING)
+    latest_s: float = 0.0  # of the requests; a clock that steps back reads as this
 
     def counted(self, name: str, now_s: float, times: float = 1.0) -> "Demand":
-        """The demand after `times` more requests of class `name` at `now_s`."""
+        """The demand after `times` more requests of class `name` at `now_s`.
+
+        Every request comes here, so not all counts are decayed each time: the new ones are added at what decays to
+        them (forward decay; Cormode et al., ICDE 2009), until that grows large.
+        """
+        past_half_lives = self._past_s(now_s) / self.half_life_s
+        if past_half_lives > MAX_AHEAD:
+            return self.as_of(now_s).counted(name, now_s, times)
+        fast, slow = dict(self.counts), dict(self.slow)
+        fast[name] = fast.get(name, 0.0) + times * exp2(past_half_lives)
+        slow[name] = slow.get(name, 0.0) + times * exp2(past_half_lives / SLOWER)
+        counts, slower = MappingProxyType(fast), MappingProxyType(slow)
+        return Demand(self.half_life_s, self.at_s, counts, slower, max(now_s, self.latest_s))
+
+    def as_of(self, now_s: float) -> "Demand":
+        """The same demand with its counts decayed to `now_s`."""
         fast, slow = self._decayed(now_s)
-        fast[name] = fast.get(name, 0.0) + times
-        slow[name] = slow.get(name, 0.0) + times
-        return Demand(self.half_life_s, max(now_s, self.at_s), MappingProxyType(fast), MappingProxyType(slow))
+        at_s = self.at_s + self._past_s(now_s)
+        return Demand(self.half_life_s, at_s, MappingProxyType(fast), MappingProxyType(slow), self.latest_s)
 
     @classmethod
     def from_rates(cls, rates_rps: Counts, earlier_rps: float, now_s: float, half_life_s: float = 30.0) -> "Demand":
@@ -62,10 +78,13 @@ class Demand:
         return {name: count / total for name, count in counts.items()} if total > 0 else {}
 
     def _decayed(self, now_s: float) -> tuple[dict[str, float], dict[str, float]]:
-        past_s = max(0.0, now_s - self.at_s)
-        fast = exp(-log(2) * past_s / self.half_life_s)
-        slow = exp(-log(2) * past_s / (SLOWER * self.half_life_s))
+        past_s = self._past_s(now_s)
+        fast = exp2(-past_s / self.half_life_s)
+        slow = exp2(-past_s / (SLOWER * self.half_life_s))
         return (
             {name: count * fast for name, count in self.counts.items()},
             {name: count * slow for name, count in self.slow.items()},
         )
+
+    def _past_s(self, now_s: float) -> float:
+        return max(0.0, max(now_s, self.latest_s) - self.at_s)

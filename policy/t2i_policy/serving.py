@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.levels import Level
-from t2i_policy.views import PoolView, best_finish_s
+from t2i_policy.views import PoolView
 from t2i_policy.wanted import Limits, Option, Wanted
 
 IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
@@ -76,7 +76,7 @@ def step_price(pressed: float, max_loss: float, base_steps: int) -> float:
 
 def estimate_s(pool: PoolView, level: Level) -> float:
     """Expected seconds from now to the image: the gateway's queue, then the best worker."""
-    return pool.queue_wait_s() + best_finish_s(pool.ready, level.steps_run)
+    return pool.queue_wait_s() + pool.best_finish_s(level.steps_run)
 
 
 def choose_served_level(
@@ -86,11 +86,11 @@ def choose_served_level(
     start = _planned_option(wanted, options, situation)
     chosen = _at_price(start, options, limits, situation.pressed)
     queue_s = pool.queue_wait_s()
-    estimated_s = queue_s + best_finish_s(pool.ready, chosen.level.steps_run)
+    estimated_s = queue_s + pool.best_finish_s(chosen.level.steps_run)
     if estimated_s > situation.left_s:
         faster = _most_faithful_in_time(options, pool, situation.left_s - queue_s) or options[0]
         if faster.level != chosen.level:
-            estimated_s = queue_s + best_finish_s(pool.ready, faster.level.steps_run)
+            estimated_s = queue_s + pool.best_finish_s(faster.level.steps_run)
             return Served(faster.level, faster.expected_loss, estimated_s, ServedReason.DEADLINE)
     reason = ServedReason.LOAD
     if chosen.level == wanted.level:
@@ -132,5 +132,5 @@ def _at_price(start: Option, options: tuple[Option, ...], limits: Limits, presse
 
 
 def _most_faithful_in_time(options: tuple[Option, ...], pool: PoolView, left_s: float) -> Option | None:
-    in_time = [option for option in options if best_finish_s(pool.ready, option.level.steps_run) <= left_s]
+    in_time = [option for option in options if pool.best_finish_s(option.level.steps_run) <= left_s]
     return min(in_time, key=lambda option: (option.expected_loss, option.level.steps_run), default=None)

@@ -11,6 +11,10 @@ from math import inf
 from t2i_policy.levels import Level
 from t2i_policy.profile import step_time
 
+#: For each time of a step (seconds) that a joining request may meet, the least a ready worker of that pace takes beside
+#: the steps (seconds). Whatever finishes first, at any number of steps, is among them.
+Paces = tuple[tuple[float, float], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
@@ -91,13 +95,20 @@ class PoolView:
     steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
     slots: int = field(init=False, compare=False)  # batch places of ready workers
     in_flight: int = field(init=False, compare=False)  # requests at ready workers
+    owed_steps: int = field(init=False, compare=False)  # steps that ready workers owe
+    paces: Paces = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         ready = tuple(worker for worker in self.workers if worker.ready)
+        rests: dict[float, float] = {}
+        for worker in ready:
+            rests[worker.join_step_s] = min(worker.rest_s, rests.get(worker.join_step_s, inf))
         object.__setattr__(self, "ready", ready)
         object.__setattr__(self, "steps_per_s", sum(worker.steps_per_s for worker in ready))
         object.__setattr__(self, "slots", sum(worker.batch_cap for worker in ready))
         object.__setattr__(self, "in_flight", sum(worker.running + worker.waiting for worker in ready))
+        object.__setattr__(self, "owed_steps", sum(worker.steps_left for worker in ready))
+        object.__setattr__(self, "paces", tuple(rests.items()))
 
     @property
     def occupancy(self) -> float:
@@ -110,7 +121,14 @@ class PoolView:
         """Seconds the pool needs to work off every owed step, running, waiting and queued."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (sum([worker.steps_left for worker in self.ready]) + self.queued_steps) / self.steps_per_s
+        return (self.owed_steps + self.queued_steps) / self.steps_per_s
+
+    def best_finish_s(self, steps: int) -> float:
+        """Expected seconds to an image of `steps` steps on the ready worker that would finish it first; inf without
+        one. As `best_finish_s(self.ready, steps)`, over the few paces there are instead of all workers.
+        """
+        run = float(steps)
+        return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
 
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""

@@ -13,6 +13,7 @@ from t2i_policy.levels import Level
 from t2i_policy.profile import LevelProfile
 from t2i_policy.views import PoolView, WorkerView
 from t2i_simulator.stepping import StepLoop
+from t2i_simulator.totals import Totals
 
 REPORT_EVERY_S = 2.0  # of a worker that nothing happens to: its owed steps are this much out of date at most
 SOUND = WorkerHealth()
@@ -83,10 +84,9 @@ class SimulatedPool:
             for number in range(group.num_workers):
                 self.workers.append(SimulatedWorker(len(self.workers), f"{group.name}-{number}", group))
         self._by_name = {worker.name: worker for worker in self.workers}
-        self._views = [worker.view(0.0) for worker in self.workers]
+        self._totals = Totals([worker.view(0.0) for worker in self.workers])
+        self._base = self._totals.pool(0, 0)
         self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
-        self._base = PoolView(tuple(self._views), 0, 0)
-        self._in_flight = 0
         self._changed: set[int] = set()
 
     def by_name(self, name: str) -> SimulatedWorker:
@@ -107,25 +107,17 @@ class SimulatedPool:
             del reported[index]
             self._changed.add(index)
         base = self._base
-        if self._changed:
-            for index in self._changed:
-                self._rebuild(index, now_s)
-            self._changed.clear()
-        elif queued == base.queued and queued_steps == base.queued_steps:
+        if not self._changed and queued == base.queued and queued_steps == base.queued_steps:
             return base
-        self._base = _assemble(self._views, self._base, self._in_flight, queued, queued_steps)
+        for index in self._changed:
+            self._rebuild(index, now_s)
+        self._changed.clear()
+        self._base = self._totals.pool(queued, queued_steps)
         return self._base
 
     def _rebuild(self, index: int, now_s: float) -> None:
         worker = self.workers[index]
-        before, view = self._views[index], worker.view(now_s)
-        self._views[index] = view
-        if view.ready is before.ready and view.batch_cap == before.batch_cap:
-            if view.ready:
-                self._in_flight += view.running + view.waiting - before.running - before.waiting
-        else:
-            self._base = PoolView(tuple(self._views), 0, 0)
-            self._in_flight = self._base.in_flight
+        self._totals.replace(index, worker.view(now_s))
         if worker.loop.running:
             self._reported[index] = now_s
             self._reported.move_to_end(index)
@@ -140,23 +132,3 @@ class SimulatedPool:
             if state is not worker.state:
                 worker.state = state
                 self.changed(worker)
-
-
-def _assemble(views: list[WorkerView], before: PoolView, in_flight: int, queued: int, queued_steps: int) -> PoolView:
-    """`PoolView(views, queued, queued_steps)` with the totals already known: rate and slots are the same as `before`.
-
-    `PoolView` sums over all workers at birth, which at one view a request was the simulator's largest cost.
-    """
-    workers = tuple(views)
-    ready = workers if len(before.ready) == len(workers) else tuple(view for view in workers if view.ready)
-    pool = object.__new__(PoolView)
-    set_field = object.__setattr__
-    set_field(pool, "workers", workers)
-    set_field(pool, "queued", queued)
-    set_field(pool, "queued_steps", queued_steps)
-    set_field(pool, "ahead_steps", None)
-    set_field(pool, "ready", ready)
-    set_field(pool, "steps_per_s", before.steps_per_s)
-    set_field(pool, "slots", before.slots)
-    set_field(pool, "in_flight", in_flight)
-    return pool

@@ -2,10 +2,12 @@
 
 import random
 
+import pytest
+
 from t2i_policy.levels import Level
 from t2i_policy.placement import FILL_FROM_OCCUPANCY, MIN_BATCH_GAIN, choose_worker
 from t2i_policy.profile import step_time
-from t2i_policy.views import WorkerView, best_finish_s
+from t2i_policy.views import PoolView, WorkerView, best_finish_s
 
 LEVELS = tuple(Level(skip, 50) for skip in (0, 10, 25))
 PACES = ((0.1, 0.15, 0.2), (0.1, 0.2, 0.3), (0.08, 0.09, 0.1), (0.1,))
@@ -40,6 +42,7 @@ def test_random_pools() -> None:
         assert (placement.worker if placement else None) == reference(workers, level, left_s, occupancy, out)
         expected_s = min((w.finish_s(30) for w in workers if w.ready), default=float("inf"))
         assert best_finish_s(workers, 30) == expected_s
+        assert PoolView(tuple(workers), 0, 0).best_finish_s(30) == pytest.approx(expected_s)
 
 
 def _worker(draw: random.Random, number: int) -> WorkerView:

@@ -165,7 +165,7 @@ def test_no_trend_plans_for_what_is_seen() -> None:
     assert flat is not None
     assert ours.demand_rps > 1.02 * rate
     assert flat.demand_rps == pytest.approx(rate)
-    assert without_trend(demand).earlier_rps(599.0) == pytest.approx(rate)
+    assert without_trend(demand, 599.0).earlier_rps(599.0) == pytest.approx(rate)
 
 
 def test_no_hysteresis_plans_at_every_change() -> None:

@@ -24,8 +24,19 @@ def test_silence_decays_by_clock_alone() -> None:
 
 def test_late_clock_never_grows_counts() -> None:
     """A clock that steps back counts the request and decays nothing."""
-    demand = Demand(half_life_s=10).counted(EXACT, now_s=100.0).counted(EXACT, now_s=50.0)
-    assert demand.counts[EXACT] == pytest.approx(2.0)
+    demand = Demand(half_life_s=10).counted(EXACT, now_s=100.0)
+    twice = demand.counted(EXACT, now_s=50.0)
+    assert twice.rate_rps(50.0) == twice.rate_rps(100.0) == pytest.approx(2 * demand.rate_rps(100.0))
+
+
+def test_long_lives_read_as_short_ones() -> None:
+    """A day of requests, one every 7 s: the rate is as exact at the end as at the start, and counts stay small."""
+    demand = Demand(half_life_s=10)
+    for index in range(12_000):
+        demand = demand.counted(EXACT, now_s=7.0 * index)
+    assert demand.rate_rps(7.0 * 12_000) == pytest.approx(1 / 7, rel=0.3)
+    assert demand.counts[EXACT] < 2**20
+    assert demand.as_of(9e4).rates_rps(9e4) == pytest.approx(demand.rates_rps(9e4))
 
 
 def test_no_traffic_has_no_fractions() -> None:

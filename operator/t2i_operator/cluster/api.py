@@ -25,7 +25,7 @@ from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND
 READ_LIMIT_S = 10.0
 WRITE_LIMIT_S = 4.0
 PAGE = 500
-CALLS_AT_ONCE = 48  # fewer than connections, so that the lease never waits for one
+CALLS_AT_ONCE = 16  # more only wait in a busy API server, past their deadlines; and the lease needs a connection
 TRIES = 4
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0

@@ -48,7 +48,7 @@ class Ablation:
 
     def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
         """Our planning step, with classes or without."""
-        seen = seen if self.trend else replace(seen, demand=without_trend(seen.demand))
+        seen = seen if self.trend else replace(seen, demand=without_trend(seen.demand, seen.now_s))
         rules = only(rules, self.part)
         if self.classes:
             demand, before = seen.demand, course.planning
@@ -74,8 +74,9 @@ class Ablation:
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
 
 
-def without_trend(demand: Demand) -> Demand:
+def without_trend(demand: Demand, now_s: float) -> Demand:
     """The same demand with a slow memory that shows no rise."""
+    demand = demand.as_of(now_s)
     return replace(demand, slow={name: SLOWER * count for name, count in demand.counts.items()})
 
 

@@ -30,7 +30,7 @@ from t2i_policy.levels import Level
 from t2i_policy.placement import Placement
 from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason
 from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView, best_finish_s
+from t2i_policy.views import PoolView
 
 OVER_PROVISION = 1.2
 
@@ -86,7 +86,7 @@ class Cascade:
             return once
         twice = decide_for(rules, arrival, pool, exact)
         steps = light.steps_run + exact.steps_run
-        served = replace(twice.served, estimated_s=pool.queue_wait_s() + best_finish_s(pool.ready, steps))
+        served = replace(twice.served, estimated_s=pool.queue_wait_s() + pool.best_finish_s(steps))
         return replace(twice, served=served, extra_steps=light.steps_run)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:

@@ -23,7 +23,7 @@ from t2i_policy.placement import Placement, choose_worker
 from t2i_policy.policies import Course, Seen
 from t2i_policy.profile import LevelProfile
 from t2i_policy.serving import Served, ServedReason
-from t2i_policy.views import PoolView, best_finish_s
+from t2i_policy.views import PoolView
 from t2i_policy.wanted import Option, choose_wanted_level, eligible_options
 
 TIE = 1e-9  # costs this close are equal
@@ -61,7 +61,7 @@ class Oracle:
         best = option_at_price(options, memory["price"], memory["cheaper_share"], arrival.draw)
         wanted = choose_wanted_level(rules.ladder, options, near, limits)
         reason = ServedReason.AS_WANTED if best.level == wanted.level else ServedReason.PLANNED
-        estimated_s = pool.queue_wait_s() + best_finish_s(pool.ready, best.level.steps_run)
+        estimated_s = pool.queue_wait_s() + pool.best_finish_s(best.level.steps_run)
         served = Served(best.level, best.expected_loss, estimated_s, reason)
         return Decided(near, options, rules.classes.classify(near, limits), wanted, served, pressed=0.0)
 

@@ -22,7 +22,7 @@ def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, w
     run = runnable_option(rules, sent_to, near, limits)
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
-    estimated_s = pool.queue_wait_s() + best_finish_s(pool.ready, run.level.steps_run)
+    estimated_s = pool.queue_wait_s() + pool.best_finish_s(run.level.steps_run)
     return Decided(
         near=near,
         options=(run,),

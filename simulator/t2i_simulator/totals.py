@@ -1,0 +1,70 @@
+"""What `PoolView` sums over all workers at birth, kept up to date one worker at a time.
+
+At two views a request those sums were the simulator's largest cost. A test holds them against a view made afresh.
+"""
+
+from collections.abc import Sequence
+from math import inf
+
+from t2i_policy.views import PoolView, WorkerView
+
+
+class Totals:
+    """Sums over the ready workers of `views`."""
+
+    def __init__(self, views: Sequence[WorkerView]) -> None:
+        self._views = list(views)
+        self._count()
+
+    def _count(self) -> None:
+        """All anew: after a change of who is ready, or of a batch cap."""
+        self._pool = PoolView(tuple(self._views), 0, 0)
+        self._in_flight, self._owed_steps = self._pool.in_flight, self._pool.owed_steps
+        self._rests: dict[float, dict[str, float]] = {}  # by pace, then by worker
+        for view in self._pool.ready:
+            self._rests.setdefault(view.join_step_s, {})[view.name] = view.rest_s
+        self._least = {step_s: min(rests.values()) for step_s, rests in self._rests.items()}
+
+    def replace(self, index: int, view: WorkerView) -> None:
+        """Worker `index` now looks like this."""
+        before, self._views[index] = self._views[index], view
+        if view.ready is not before.ready or view.batch_cap != before.batch_cap:
+            self._count()
+        elif view.ready:
+            self._in_flight += view.running + view.waiting - before.running - before.waiting
+            self._owed_steps += view.steps_left - before.steps_left
+            if view.join_step_s != before.join_step_s or view.rest_s != before.rest_s:
+                self._leave(before)
+                self._enter(view)
+
+    def _leave(self, view: WorkerView) -> None:
+        pace, rests = view.join_step_s, self._rests[view.join_step_s]
+        del rests[view.name]
+        if not rests:
+            del self._rests[pace], self._least[pace]
+        elif view.rest_s == self._least[pace]:
+            self._least[pace] = min(rests.values())
+
+    def _enter(self, view: WorkerView) -> None:
+        pace = view.join_step_s
+        self._rests.setdefault(pace, {})[view.name] = view.rest_s
+        if view.rest_s < self._least.get(pace, inf):
+            self._least[pace] = view.rest_s
+
+    def pool(self, queued: int, queued_steps: int) -> PoolView:
+        """`PoolView(views, queued, queued_steps)` without its sums: rate and slots are as at the last full count."""
+        workers, counted = tuple(self._views), self._pool
+        all_ready = len(counted.ready) == len(workers)
+        pool = object.__new__(PoolView)
+        set_field = object.__setattr__
+        set_field(pool, "workers", workers)
+        set_field(pool, "queued", queued)
+        set_field(pool, "queued_steps", queued_steps)
+        set_field(pool, "ahead_steps", None)
+        set_field(pool, "ready", workers if all_ready else tuple(view for view in workers if view.ready))
+        set_field(pool, "steps_per_s", counted.steps_per_s)
+        set_field(pool, "slots", counted.slots)
+        set_field(pool, "in_flight", self._in_flight)
+        set_field(pool, "owed_steps", self._owed_steps)
+        set_field(pool, "paces", tuple(self._least.items()))
+        return pool
