@@ -31,7 +31,7 @@ from t2i_operator.instants import Now
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.naming import KIND
 from t2i_operator.polling import DemandPoller, control_address
-from t2i_operator.queueing import PoolQueue
+from t2i_operator.queueing import MAX_PAUSE_S, PoolQueue
 
 log = logging.getLogger(__name__)
 UNSETTLED_S = 60.0  # read everything again while something is under way, whatever is heard
@@ -109,7 +109,10 @@ class Reconciler:
         """Seconds after a failure; a look that got something done begins the row of failures anew."""
         if self.memory.peek(key).writes > done:
             self.queue.succeeded(key)
-        return self.queue.pause_after_failure(key)
+        delay_s = self.queue.pause_after_failure(key)
+        if delay_s >= MAX_PAUSE_S:
+            self.memory.forget(key)  # an API server restored from a backup lives in the past for good
+        return delay_s
 
     async def _reconcile(self, key: str) -> float:
         """One look; seconds until everything should be read again."""

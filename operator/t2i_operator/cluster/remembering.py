@@ -39,6 +39,7 @@ class Memory:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._pools: dict[str, PoolMemory] = {}
+        self._measured_by: dict[str, set[str]] = {}  # pools by the ConfigMap that they name, both NAMESPACE/NAME
 
     async def fill(self, namespaces: Sequence[str]) -> list[str]:
         """Read everything there is, all namespaces if none is named; the keys of the pools found.
@@ -57,7 +58,8 @@ class Memory:
         async for document in self._everything(POOL, namespaces, ""):
             key = key_of_pool(document)
             memory = self._pools.setdefault(key, PoolMemory(stale=set()))
-            memory.document, memory.stale = slim(KIND, document), {PROFILE}
+            self._know(key, memory, document)
+            memory.stale = {PROFILE}
             memory.unheard.add(document["metadata"]["uid"])
             found.append(key)
         for key in self._pools.keys() - set(found):
@@ -85,13 +87,23 @@ class Memory:
     def hear_profile(self, namespace: str, name: str, version: str) -> list[str]:
         """A ConfigMap that is no child was made, changed or (no version) deleted: pools that are measured by it."""
         asked = []
-        for key, memory in self._pools.items():
-            if key.startswith(f"{namespace}/") and profile_name(memory.document) == name:
-                known = (memory.profile or {}).get("metadata", {}).get("resourceVersion", "")
-                if known != version and PROFILE not in memory.stale:
-                    memory.stale.add(PROFILE)
-                    asked.append(key)
+        for key in self._measured_by.get(f"{namespace}/{name}", ()):
+            memory = self._pools[key]
+            known = (memory.profile or {}).get("metadata", {}).get("resourceVersion", "")
+            if known != version and PROFILE not in memory.stale:
+                memory.stale.add(PROFILE)
+                asked.append(key)
         return asked
+
+    def _know(self, key: str, memory: PoolMemory, document: Manifest | None) -> None:
+        """The pool is like this now."""
+        namespace = key.partition("/")[0]
+        before, after = profile_name(memory.document), profile_name(document)
+        if before is not None and before != after:
+            self._measured_by[f"{namespace}/{before}"].discard(key)
+        if after is not None:
+            self._measured_by.setdefault(f"{namespace}/{after}", set()).add(key)
+        memory.document = None if document is None else slim(KIND, document)
 
     def has_news(self, key: str) -> bool:
         """True if a look would read something."""
@@ -144,10 +156,10 @@ class Memory:
         before, found = memory.document, await self._api.get(POOL.path(namespace, name))
         if before is not None and is_newer(str(before["metadata"].get("resourceVersion", "")), found):
             raise TryLater(0, f"{key}: the API server answers from the past; its answer is left out")
-        memory.document = slim(KIND, found)
-        if before is not None and before["metadata"]["uid"] != memory.document["metadata"]["uid"]:
+        self._know(key, memory, found)
+        if before is not None and before["metadata"]["uid"] != found["metadata"]["uid"]:
             return {PROFILE, *(kind.kind for kind in OWNED_KINDS)}
-        changed = before is None or profile_name(before) != profile_name(memory.document)
+        changed = before is None or profile_name(before) != profile_name(found)
         return {PROFILE} if changed else set()
 
     async def _read_profile(self, key: str, memory: PoolMemory) -> Manifest | None:
@@ -174,7 +186,7 @@ class Memory:
             return
         memory.writes += 1
         if kind == KIND:
-            memory.document = slim(kind, item)
+            self._know(key, memory, item)
         elif is_labelled(key, item):
             memory.objects.setdefault(kind, {})[item["metadata"]["name"]] = slim(kind, item)
 
@@ -188,7 +200,10 @@ class Memory:
     def clear(self) -> None:
         """Know nothing."""
         self._pools.clear()
+        self._measured_by.clear()
 
     def forget(self, key: str) -> None:
         """The pool is gone."""
-        self._pools.pop(key, None)
+        memory = self._pools.pop(key, None)
+        if memory is not None:
+            self._know(key, memory, None)
