@@ -76,12 +76,18 @@ class Listeners:
     hearing: Hearing
     metrics: OperatorMetrics
     memory: Memory
+    begun: asyncio.Event  # a watch begins, at first or anew
 
-    def object(self, key: str | None, heard: Heard) -> None:
-        """A pool or something of it was made, changed or deleted: look, unless we know already."""
+    def object(self, namespace: str, key: str | None, heard: Heard) -> None:
+        """A pool or something of it was made, changed or deleted: look, unless we know already. No key: the object does
+        not tell whose it is (any more).
+        """
         self._count(heard.kind)
+        if heard.listed:
+            self.begun.set()
         if heard.kind == KIND and key is not None:
             self.hearing.heard_of(key, heard.version)
+        key = key or self.memory.whose(namespace, heard)
         if key is not None and self.memory.hear(key, heard):
             self.queue.ask(key)
 
@@ -102,11 +108,12 @@ def build_registry(client: ApiClient, listeners: Listeners, loop: asyncio.Abstra
 
     async def on_pool(type: str | None, body: kopf.Body, **_: Any) -> None:
         metadata = body.metadata
-        tell(f"{metadata['namespace']}/{metadata['name']}", heard_of(KIND, type, metadata))
+        tell(metadata["namespace"], f"{metadata['namespace']}/{metadata['name']}", heard_of(KIND, type, metadata))
 
     def on_child_of(kind: str) -> Any:
         async def on_child(type: str | None, body: kopf.Body, **_: Any) -> None:
-            tell(owner_key({"metadata": dict(body.metadata)}), heard_of(kind, type, body.metadata))
+            metadata = dict(body.metadata)
+            tell(metadata["namespace"], owner_key({"metadata": metadata}), heard_of(kind, type, metadata))
 
         return on_child
 
@@ -127,7 +134,7 @@ def build_registry(client: ApiClient, listeners: Listeners, loop: asyncio.Abstra
 def heard_of(kind: str, event: str | None, metadata: Any) -> Heard:
     """What an event tells; `event` is None for what the first list shows."""
     version = str(metadata.get("resourceVersion", ""))
-    return Heard(kind, metadata["name"], str(metadata.get("uid", "")), version, event == "DELETED")
+    return Heard(kind, metadata["name"], str(metadata.get("uid", "")), version, event == "DELETED", event is None)
 
 
 def _watch(registry: Any, kind: Kind, handler: Any, labels: Any, name: str = "") -> None:

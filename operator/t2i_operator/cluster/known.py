@@ -13,13 +13,14 @@ OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An event of a watch: which object in which version, or that it is gone."""
+    """An event of a watch: which object in which version, or that it is gone; `listed` = the watch begins with it."""
 
     kind: str
     name: str
     uid: str
     version: str
     gone: bool = False
+    listed: bool = False
 
 
 @dataclass(slots=True)
@@ -33,7 +34,6 @@ class PoolMemory:
     objects: dict[str, dict[str, Manifest]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=lambda: {KIND, PROFILE, POD.kind})
     news: dict[tuple[str, str], Heard] = field(default_factory=dict)
-    unheard: set[str] = field(default_factory=set)
     writes: int = 0
 
     def find(self, kind: str, name: str) -> Manifest | None:
@@ -50,6 +50,12 @@ class PoolMemory:
     def to_read(self) -> set[str]:
         """Kinds that must be read before anything is decided."""
         return self.stale | {heard.kind for heard in self.news.values() if not self.knows(heard)}
+
+    def versions(self) -> dict[str, str]:
+        """Resource version by UID, of everything that is known of the pool."""
+        items = [item for kind in self.objects.values() for item in kind.values()]
+        every = [*items, *([self.document] if self.document is not None else [])]
+        return {item["metadata"]["uid"]: str(item["metadata"].get("resourceVersion", "")) for item in every}
 
     def listed(self, kind: str) -> tuple[Manifest, ...]:
         """All objects of a kind."""

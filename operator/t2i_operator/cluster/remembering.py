@@ -6,8 +6,8 @@ an event out of a watch that begins in the past. An answer older than what is kn
 hides is found at the next full reading (`expire`).
 
 `fill` reads everything in pages when the lease is won, before the watches begin: a restart with 1000 pools then takes
-some lists instead of ten for each pool. What went away between the two is never heard of; `unconfirmed` names pools
-with objects that no watch has shown, to be read in full.
+some lists instead of ten for each pool. Whenever watches began, at first or anew, what went away before is never heard
+of: `compare` finds it, again with some lists.
 """
 
 import asyncio
@@ -53,14 +53,12 @@ class Memory:
                 if key is not None:
                     memory = self._pools.setdefault(key, PoolMemory(stale={KIND, PROFILE}))
                     memory.objects.setdefault(kind.kind, {})[item["metadata"]["name"]] = slim(kind.kind, item)
-                    memory.unheard.add(item["metadata"]["uid"])
         found = []
         async for document in self._everything(POOL, namespaces, ""):
             key = key_of_pool(document)
             memory = self._pools.setdefault(key, PoolMemory(stale=set()))
             self._know(key, memory, document)
             memory.stale = {PROFILE}
-            memory.unheard.add(document["metadata"]["uid"])
             found.append(key)
         for key in self._pools.keys() - set(found):
             self.forget(key)  # what a deleted pool has left behind is the garbage collector's
@@ -78,11 +76,18 @@ class Memory:
             if heard.gone:
                 return False
             memory = self._pools[key] = PoolMemory()
-        memory.unheard.discard(heard.uid)
         if memory.knows(heard):
             return False
         memory.news[heard.kind, heard.name] = heard
         return True
+
+    def whose(self, namespace: str, heard: Heard) -> str | None:
+        """The pool of an object whose label and owner were stripped: the one that knows it."""
+        for key, memory in self._pools.items():
+            known = memory.find(heard.kind, heard.name) if key.startswith(f"{namespace}/") else None
+            if known is not None and known["metadata"]["uid"] == heard.uid:
+                return key
+        return None
 
     def hear_profile(self, namespace: str, name: str, version: str) -> list[str]:
         """A ConfigMap that is no child was made, changed or (no version) deleted: pools that are measured by it."""
@@ -120,13 +125,23 @@ class Memory:
         if memory is not None:
             memory.stale |= set(kinds) or {KIND, PROFILE, *(kind.kind for kind in OWNED_KINDS)}
 
-    def unconfirmed(self) -> list[str]:
-        """Pools with objects that were read at the start and that no watch has told of."""
-        found = [key for key, memory in self._pools.items() if memory.unheard]
-        for key in found:
-            self._pools[key].unheard.clear()
+    async def compare(self, namespaces: Sequence[str]) -> list[str]:
+        """Read everything once more, in pages: the pools of which something is otherwise than remembered. The next look
+        at them reads in full.
+
+        Raises:
+            ApiError: see `errors`.
+        """
+        fresh = Memory(self._api)
+        await fresh.fill(namespaces)
+        other = [
+            key
+            for key in self._pools.keys() | fresh._pools.keys()
+            if self.peek(key).versions() != fresh.peek(key).versions()
+        ]
+        for key in other:
             self.expire(key)
-        return found
+        return other
 
     async def read(self, key: str) -> PoolMemory:
         """What is known of a pool, after everything has been read that is not up to date.
