@@ -9,9 +9,10 @@ STAMP := $(VENV)/.installed
 PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets lint format protos crds chart \
-  verify lock train-scenes bench clean bench-crd bench-simulator bench-engine bench-gateway bench-scenes bench-policy \
-  bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-tenant-timing
+.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
+  protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
+  bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
+  bench-tenant-timing bench-cache
 
 help:  ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,11 +29,14 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
 	$(BIN)/t2ictl demo --out build/demo
 
-test: lint kube-assets  ## Lint, then every test
+test: lint kube-assets valkey-assets  ## Lint, then every test
 	$(BIN)/python -m pytest -q
 
 kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
 	@$(BIN)/python tests/support/kube_assets.py
+
+valkey-assets: $(STAMP)  ## Get a Valkey server for tests: VALKEY_SERVER, one on PATH, or Debian's package, unpacked
+	@$(BIN)/python tests/support/valkey_assets.py
 
 # Root on Linux, or E2E_KUBECONFIG=FILE E2E_REGISTRY=... E2E_TAG=... for a cluster of yours.
 E2E ?= tests/e2e
@@ -89,7 +93,7 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
 
-bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd  ## Every benchmark
+bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-operator  ## Every benchmark
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BIN)/python bench/decide.py --out build/bench/decide.json
@@ -108,6 +112,9 @@ bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another ca
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
 	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
+
+bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json
+	PYTHONPATH=tests/support $(BIN)/python bench/operator_scale.py --out build/bench/operator.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
@@ -128,6 +135,9 @@ bench-batching: $(STAMP)  ## Dispatch alone: whole batches against step-level on
 
 bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one prompt a line -> bench/results/eviction.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json
+
+bench-cache: valkey-assets  ## Lookup, recall, turnover, rebuild, fetch (an hour) -> build/bench/cache.json, bench/results/cache.md
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,14 +1,15 @@
 """The catalogue: which prompts have which latents, how often they helped, and what must go.
 
 One per gateway, single writer. It holds no tensors: only embeddings, hits, sizes and times, so it is rebuilt from the
-store's own records after a restart (hits start anew). What must go is decided by the eviction policy it is made with
-(ours by default); deletions come back as a list for the shell to carry out with `delete_latents`, and an item counts as
-gone at once.
+store after a restart. Of a store of its own it decides what must go, by the eviction policy it is made with (ours by
+default): deletions come back as a list for the shell to carry out with `delete_latents`, and an item counts as gone at
+once. Of a shared store (`books.shared`) it only notes what the store says: `take_in`, `note_use`, `note_gone`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -99,12 +100,53 @@ class Catalogue:
         near = [n for n in living if n.similarity >= living[0].similarity - NEAR_EQUAL]
         return near[int(draw * len(near))] if near else None
 
+    def __contains__(self, entry: LatentKey) -> bool:
+        """Whether latents of this entry (its step is ignored) are known."""
+        shelf = self._shelves.get((entry.scope, entry.model))
+        return shelf is not None and entry.entry_id in shelf.steps
+
+    def take_in(self, items: Sequence[tuple[CachedItem[LatentKey], Vector]]) -> None:
+        """Note what a shared store holds: items with the embedding of their prompt; many at once are cheaper."""
+        by_shelf: dict[tuple[str, str], dict[str, Vector]] = {}
+        for item, embedding in items:
+            by_shelf.setdefault((item.key.scope, item.key.model), {})[item.key.entry_id] = embedding
+        refused = set[str]()
+        for (scope, model), named in by_shelf.items():
+            shelf = self._shelf(scope, model, next(iter(named.values())))
+            new = {name: vector for name, vector in named.items() if name not in shelf.index}
+            refused |= _extend(shelf.index, new)
+        for item, _ in items:
+            if item.key.entry_id not in refused:
+                self._put(item)
+
+    def note_use(self, key: LatentKey, uses: int, now_s: float) -> None:
+        """A shared store counted a use of this latent."""
+        item = self._item(key)
+        if item is not None:
+            self._shelves[key.scope, key.model].steps[key.entry_id][key.step] = replace(item, hits=uses, used_s=now_s)
+
+    def note_gone(self, key: LatentKey) -> None:
+        """A shared store no longer has this latent."""
+        self._forget(key, whole=True)
+
+    def sample(self, most: int, draw: random.Random) -> list[Collection[CachedItem[LatentKey]]]:
+        """The items of up to about `most` prompts, drawn evenly; of all, if there are no more."""
+        share = min(1.0, most / max(1, self.num_entries))
+        found: list[Collection[CachedItem[LatentKey]]] = []
+        for shelf in self._shelves.values():
+            names = shelf.index.sample(round(share * len(shelf.steps)) if share < 1.0 else len(shelf.steps), draw)
+            found += [tuple(shelf.steps[name].values()) for name in names if name in shelf.steps]
+        return found
+
+    def index_that_wants_lists(self) -> PromptIndex | None:
+        """One that has outgrown exact search, or its lists."""
+        return next((shelf.index for shelf in self._shelves.values() if shelf.index.wants_lists), None)
+
     def record_hit(self, key: LatentKey, now_s: float) -> None:
         """A request started from this latent."""
-        shelf = self._shelves.get((key.scope, key.model))
-        item = shelf.steps.get(key.entry_id, {}).get(key.step) if shelf else None
-        if shelf is not None and item is not None:
-            shelf.steps[key.entry_id][key.step] = replace(item, hits=item.hits + 1, used_s=now_s)
+        item = self._item(key)
+        if item is not None:
+            self.note_use(key, item.hits + 1, now_s)
 
     def record_stored(
         self, entry: LatentKey, embedding: Vector, stored: Iterable[tuple[int, int]], now_s: float
@@ -113,16 +155,9 @@ class Catalogue:
         sizes = list(stored)
         if not sizes:
             return []
-        shelf = self._shelves.get((entry.scope, entry.model))
-        if shelf is None:
-            shelf = self._shelves[entry.scope, entry.model] = _Shelf(PromptIndex(int(np.size(embedding))))
-        shelf.index.add(entry.entry_id, embedding)
+        self._shelf(entry.scope, entry.model, embedding).index.add(entry.entry_id, embedding)
         for step, size in sizes:
-            key = replace(entry, step=step)
-            self._forget(key)
-            shelf.steps.setdefault(entry.entry_id, {})[step] = CachedItem(key, step, size, 1, now_s, now_s)
-            self._bytes += size
-            self._items += 1
+            self._put(CachedItem(replace(entry, step=step), step, size, 1, now_s, now_s))
         return self._make_room(now_s)
 
     def record_damaged(self, key: LatentKey) -> list[Deletion]:
@@ -150,18 +185,29 @@ class Catalogue:
         return gone + self._make_room(now_s)
 
     def _add_restored(self, record: Record, size: int, created_s: float) -> None:
-        shelf = self._shelves.get((record.key.scope, record.key.model))
-        if shelf is None:
-            shelf = self._shelves[record.key.scope, record.key.model] = _Shelf(PromptIndex(record.embedding.size))
+        shelf = self._shelf(record.key.scope, record.key.model, record.embedding)
         try:
             shelf.index.add(record.key.entry_id, record.embedding)
         except ValueError as error:
             log.warning("stored latent of entry %s left out: %s", record.key.entry_id, error)
             return
-        item = CachedItem(record.key, record.key.step, size, 1, created_s, created_s)
-        self._forget(record.key)
-        shelf.steps.setdefault(record.key.entry_id, {})[record.key.step] = item
-        self._bytes += size
+        self._put(CachedItem(record.key, record.key.step, size, 1, created_s, created_s))
+
+    def _shelf(self, scope: str, model: str, embedding: Vector) -> _Shelf:
+        shelf = self._shelves.get((scope, model))
+        if shelf is None:
+            shelf = self._shelves[scope, model] = _Shelf(PromptIndex(int(np.size(embedding))))
+        return shelf
+
+    def _item(self, key: LatentKey) -> CachedItem[LatentKey] | None:
+        shelf = self._shelves.get((key.scope, key.model))
+        return shelf.steps.get(key.entry_id, {}).get(key.step) if shelf else None
+
+    def _put(self, item: CachedItem[LatentKey]) -> None:
+        """Into the books, in place of what was there; its entry is in the index."""
+        self._forget(item.key)
+        self._shelves[item.key.scope, item.key.model].steps.setdefault(item.key.entry_id, {})[item.key.step] = item
+        self._bytes += item.size_bytes
         self._items += 1
 
     def _lives(self, item: CachedItem[LatentKey], now_s: float) -> bool:
@@ -193,6 +239,25 @@ class Catalogue:
             del shelf.steps[key.entry_id]
             shelf.index.remove(key.entry_id)
         return True
+
+
+def _extend(index: PromptIndex, named: dict[str, Vector]) -> set[str]:
+    """Add all; if one of them is no vector of this index, one by one. The names that were refused."""
+    sizes = {vector.size for vector in named.values()}
+    if len(sizes) == 1:
+        try:
+            index.extend(list(named), np.stack(list(named.values())))
+            return set()
+        except ValueError:
+            log.warning("an embedding among %d is damaged", len(named))
+    refused = set[str]()
+    for name, vector in named.items():
+        try:
+            index.add(name, vector)
+        except ValueError as error:
+            log.warning("stored latents of entry %s left out: %s", name, error)
+            refused.add(name)
+    return refused
 
 
 async def read_store(store: LatentStore, progress: Callable[[int], None]) -> list[tuple[Record, int]]:

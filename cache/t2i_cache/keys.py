@@ -53,3 +53,18 @@ class LatentKey:
                 raise ValueError(f"{name} must be 1 to 128 characters of A-Z a-z 0-9 _ and -")
         if not 0 <= self.step <= 1_000_000:
             raise ValueError(f"step must be from 0 to 1000000, got {self.step}")
+
+    @property
+    def text(self) -> str:
+        """`scope:model:entry:step`, which `parse_key` reads back."""
+        return f"{self.scope}:{self.model}:{self.entry_id}:{self.step}"
+
+
+def parse_key(text: str) -> LatentKey:
+    """The key that `LatentKey.text` wrote.
+
+    Raises:
+        ValueError: it did not.
+    """
+    scope, model, entry_id, step = text.split(":")
+    return LatentKey(scope, model, entry_id, int(step))

@@ -31,7 +31,11 @@ _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One latent. `tensor` is raw little-endian bytes of `dtype` (float32, float16 or bfloat16) and `shape`."""
+    """One latent. `tensor` is raw little-endian bytes of `dtype` (float32, float16 or bfloat16) and `shape`.
+
+    `model_digest` is of the weights; it is in the key's fingerprint too, and here in clear, so that people can purge
+    what one model left. Empty in records of before.
+    """
 
     key: LatentKey
     dtype: str
@@ -39,6 +43,7 @@ class Record:
     tensor: bytes
     embedding: npt.NDArray[np.float32]
     created_s: float
+    model_digest: str = ""
 
 
 def encode_record(record: Record) -> bytes:
@@ -53,6 +58,7 @@ def encode_record(record: Record) -> bytes:
         "shape": list(record.shape),
         "embedding": int(embedding.size),
         "created": record.created_s,
+        "digest": record.model_digest,
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     body = _PREFIX.pack(MAGIC, VERSION, len(text)) + text + embedding.tobytes() + record.tensor
@@ -76,6 +82,20 @@ def read_any(data: bytes) -> Record:
     """As `decode_record`, for whoever scans a store and takes the key from the record."""
     header, start = _read_header(data)
     return _read_body(data, header, start)
+
+
+def peek(data: bytes) -> tuple[npt.NDArray[np.float32], str]:
+    """Embedding and model digest, for a store that lists its records; nothing else is looked at or checked.
+
+    Raises:
+        RecordTruncated, RecordCorrupt: see `errors`.
+    """
+    header, start = _read_header(data)
+    try:
+        count, digest = int(header["embedding"]), str(header.get("digest", ""))
+        return np.frombuffer(data, dtype="<f4", count=count, offset=start), digest
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordCorrupt("the header lacks a field") from error
 
 
 def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -117,7 +137,7 @@ def _read_body(data: bytes, header: dict[str, Any], start: int) -> Record:
     tensor = data[middle:end]
     if not (_is_finite(tensor, header["dtype"]) and np.isfinite(embedding).all()):
         raise RecordCorrupt("values are not finite")
-    return Record(key, header["dtype"], shape, tensor, embedding, created_s)
+    return Record(key, header["dtype"], shape, tensor, embedding, created_s, str(header.get("digest", "")))
 
 
 def _is_finite(tensor: bytes, dtype: str) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from t2i_protos.v1 import gateway_pb2
 from t2ictl import (
+    commands_cache,
     commands_cluster,
     commands_demo,
     commands_local,
@@ -32,6 +33,10 @@ local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 app.add_typer(local_app, name="local")
 cluster_app = typer.Typer(no_args_is_help=True, help="Pools of a Kubernetes cluster, by your kubeconfig.")
 app.add_typer(cluster_app, name="cluster")
+cache_app = typer.Typer(
+    no_args_is_help=True, help="Latents of earlier prompts; user and password from T2I_STORE_USER, T2I_STORE_PASSWORD."
+)
+app.add_typer(cache_app, name="cache")
 console = Console()
 
 DEFAULT_POOL = Path("examples/pool-scenes.yaml")
@@ -83,6 +88,43 @@ def cluster_plan(
 ) -> None:
     """Why this mix: the traffic a pool's plan was made for, workers by level, prompts by level."""
     _run(commands_cluster.show_plan(console, PoolName(namespace, pool)))
+
+
+Store = Annotated[str, typer.Option(envvar="T2I_STORE", help="redis://HOST:PORT, rediss:// or file:///PATH")]
+StorePool = Annotated[str, typer.Option("--pool", "-p", help="the pool's name; in a cluster NAMESPACE/NAME")]
+StoreTenant = Annotated[str, typer.Option(help="only what belongs to this tenant")]
+
+
+@cache_app.command("stats")
+def cache_stats(store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
+    """How many latents are stored, of how many prompts, by model."""
+    _run(commands_cache.show_stats(console, commands_cache.StorePlace(store, pool), tenant))
+
+
+@cache_app.command("purge")
+def cache_purge(
+    store: Store,
+    pool: StorePool,
+    tenant: StoreTenant = "",
+    model_digest: Annotated[str, typer.Option(help="only what this model left; see stats")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="all latents of the pool")] = False,
+) -> None:
+    """Throw away latents, for good; gateways that follow the store forget them within moments."""
+    place = commands_cache.StorePlace(store, pool)
+    _run(commands_cache.purge(console, place, tenant, model_digest, everything))
+
+
+@cache_app.command("export")
+def cache_export(out: Path, store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
+    """Write latents into a tar file. It lets images be drawn that resemble your users' prompts: keep it as you keep
+    those."""
+    _run(commands_cache.export_latents(console, commands_cache.StorePlace(store, pool), tenant, out))
+
+
+@cache_app.command("import")
+def cache_import(file: Path, store: Store, pool: StorePool) -> None:
+    """Store the latents of an export, for a pool of the same name, model and settings."""
+    _run(commands_cache.import_latents(console, commands_cache.StorePlace(store, pool), file))
 
 
 @app.command()

@@ -4,6 +4,7 @@ CtlError                       shown as one line with the next step; exit code 1
 ├── StartFailed                a process of the local pool did not come up
 ├── CallFailed                 the gateway or worker answered with an error status
 ├── ClusterFailed              the API server or kubectl cannot be used, or has no such pool
+├── StoreFailed                the latent store cannot be used
 └── InputInvalid               a file or option cannot be used
 """
 
@@ -25,6 +26,10 @@ class CallFailed(CtlError):
 
 
 class ClusterFailed(CtlError):
+    """See the tree."""
+
+
+class StoreFailed(CtlError):
     """See the tree."""
 
 

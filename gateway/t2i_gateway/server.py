@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
-from t2i_cache.stores import open_store
+from t2i_cache.stores import StoreLimits, open_store
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
@@ -95,7 +95,8 @@ def _make_parts(
     workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())
-    store = open_store(settings.store)
+    limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
+    store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     dispatcher = Dispatcher(policy, workers, spec.gateway.tenant_weights, metrics)
     return Parts(
         spec=spec,

@@ -25,6 +25,7 @@ class Settings:
     workers: tuple[str, ...]
     kubernetes: PoolPlace | None
     store: str
+    store_pool: str
     embedder: Path | None
     profile: Path
     announce: Path | None
@@ -51,6 +52,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
         "--kubernetes", type=_place, default=None, help="NAMESPACE/POOL: plan and workers come from the cluster"
     )
     parser.add_argument("--store", default="memory://", help="latent store URL; the workers must use the same one")
+    parser.add_argument(
+        "--store-pool", default="", help="whose latents these are in a redis:// store; default: the pool's name"
+    )
     parser.add_argument(
         "--embedder",
         type=_embedder,

@@ -1,4 +1,4 @@
-"""Similar prompts: the catalogue with its clock, its store and its deletions. The gateway's only way to the cache.
+"""Similar prompts: the books of the latent store, in a request's words. The gateway's only way to the cache.
 
 Nothing here is needed for a correct answer: without it every prompt has no neighbour.
 """
@@ -10,8 +10,8 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits, Deletion, Neighbour, delete_latents, read_store
-from t2i_cache.errors import CacheError
+from t2i_cache.books import open_books
+from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.scope import scope_id
@@ -22,8 +22,7 @@ from t2i_policy.pool import Pool
 from t2i_protos.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
-SWEEP_EVERY_S = 30.0
-MAX_PENDING_DELETIONS = 10_000
+SHOW_EVERY_S = 1.0
 _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
 
 
@@ -46,10 +45,9 @@ class SimilarPrompts:
     def __init__(self, pool: Pool, store: LatentStore, metrics: GatewayMetrics) -> None:
         part = pool.spec.cache
         self._pool = pool
-        self._store = store
         self._metrics = metrics
-        self._catalogue = Catalogue(CatalogueLimits(part.capacity_mebibytes << 20, part.ttl_seconds))
-        self._deletions: asyncio.Queue[Deletion] = asyncio.Queue(MAX_PENDING_DELETIONS)
+        limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
+        self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
 
     def shelf(self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None) -> Shelf | None:
         """None when the pool caches nothing, or no worker has told us its model yet."""
@@ -75,7 +73,7 @@ class SimilarPrompts:
             return None
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
-            return self._catalogue.nearest(shelf.scope, shelf.model, embedding, time.time(), draw)
+            return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding, time.time(), draw)
         except ValueError as error:
             log.warning("a lookup failed: %s", error)
             return None
@@ -83,61 +81,38 @@ class SimilarPrompts:
     def started(self, key: LatentKey, skipped_steps: int, reason: str) -> None:
         """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""
         if skipped_steps:
-            used = LatentKey(key.scope, key.model, key.entry_id, skipped_steps)
-            self._catalogue.record_hit(used, time.time())
+            self._books.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
         if reason in _DAMAGE and skipped_steps < key.step:
-            self._carry_out(self._catalogue.record_damaged(key))
+            self._books.damaged(key)
 
     def stored(self, shelf: Shelf, embedding: Vector, stored: list[tuple[int, int]]) -> None:
         """A worker stored (step, bytes) latents of this shelf's own entry."""
         try:
-            deletions = self._catalogue.record_stored(shelf.key(shelf.entry_id, 0), embedding, stored, time.time())
+            self._books.stored(shelf.key(shelf.entry_id, 0), embedding, stored)
         except ValueError as error:
             log.warning("an entry was left out of the index: %s", error)
-            return
-        self._carry_out(deletions)
-        self._show()
 
     async def restore(self) -> None:
         """Take in what the store holds from an earlier life."""
-        try:
-            found = await read_store(self._store, lambda _: None)
-        except CacheError as error:
-            log.warning("the latent store could not be read: %s", error)
-            return
-        self._carry_out(self._catalogue.restore(found, time.time()))
+        await self._books.restore()
         self._show()
-        if found:
-            log.info("%d latents of earlier prompts are back", self._catalogue.num_items)
 
     async def run(self) -> None:
-        """Carry out deletions and sweep out old entries, until cancelled."""
+        """What goes on beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._delete_forever())
-            group.create_task(self._sweep_forever())
-
-    async def _delete_forever(self) -> None:
-        while True:
-            await delete_latents(self._store, [await self._deletions.get()])
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            self._carry_out(self._catalogue.expire(time.time()))
-            self._show()
+            group.create_task(self._books.run())
+            group.create_task(self._show_forever())
 
     async def close(self) -> None:
         """Close the store."""
-        await self._store.close()
+        await self._books.close()
 
-    def _carry_out(self, deletions: list[Deletion]) -> None:
-        for deletion in deletions:
-            self._metrics.evictions.labels(deletion.reason).inc()
-            try:
-                self._deletions.put_nowait(deletion)
-            except asyncio.QueueFull:
-                log.warning("too many deletions wait; a latent stays until the next start")
+    async def _show_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            self._show()
 
     def _show(self) -> None:
-        self._metrics.cache_bytes.set(self._catalogue.used_bytes)
-        self._metrics.cache_entries.set(self._catalogue.num_entries)
+        catalogue = self._books.catalogue
+        self._metrics.cache_bytes.set(catalogue.used_bytes)
+        self._metrics.cache_entries.set(catalogue.num_entries)

@@ -11,6 +11,7 @@ from t2i_operator.server import serve
 from t2i_operator.settings import parse_arguments
 
 log = logging.getLogger("t2i_operator")
+NOISY = ("kopf.objects", "kopf.activities")  # a line for every event; what came of it is one line of ours
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,6 +32,9 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    if settings.log_level == "info":
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.WARNING)
     if settings.log_format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())

@@ -12,18 +12,43 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import ApiClient
 
-from t2i_operator.cluster.kinds import CHILD_KINDS, POD, POOL, Kind
+from t2i_operator.cluster.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, Kind
+from t2i_operator.cluster.known import OURS, Heard, owner_key
+from t2i_operator.cluster.remembering import Memory
 from t2i_operator.hearing import Hearing
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND, MANAGED_BY_LABEL, POOL_LABEL
+from t2i_operator.naming import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from t2i_operator.queueing import PoolQueue
 from t2i_operator.watching import awaited_in, from_thread
 
 INACTIVITY_S = 70.0
 
 
+class NothingKept(kopf.DiffBaseStorage):
+    """kopf copies every object at every event to see what changed; no handler of ours asks for that."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        """Nothing of it."""
+        del body, extra_fields
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Nothing was stored."""
+        del body
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is stored."""
+        del body, patch, essence
+
+
 def kopf_settings() -> kopf.OperatorSettings:
-    """Every wait of kopf has an end; it posts nothing and scans for nothing."""
+    """Every wait of kopf has an end; it posts nothing and scans for nothing. Children are selected by the server.
+
+    kopf keeps a worker for every object that an event told of, until it has been idle for `idle_timeout`; with its 5 s
+    a `worker_limit` of 64 would let 13 objects a second through. Our handlers take no time, so the limit only bounds
+    memory while thousands of objects are listed.
+    """
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -33,8 +58,13 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 5
     settings.networking.request_timeout = 30
     settings.networking.enforce_retry_after = True
-    settings.queueing.worker_limit = 64
+    settings.queueing.worker_limit = 256
+    settings.queueing.idle_timeout = 0.1
     settings.persistence.consistency_timeout = 10
+    settings.persistence.diffbase_storage = NothingKept()
+    for kind in (*CHILD_KINDS, POD):
+        if kind is not CONFIG_MAP:  # profiles are ConfigMaps too, and carry no label of ours
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
     return settings
 
 
@@ -45,56 +75,71 @@ class Listeners:
     queue: PoolQueue
     hearing: Hearing
     metrics: OperatorMetrics
+    memory: Memory
+    begun: asyncio.Event  # a watch begins, at first or anew
 
-    def heard(self, kind: str) -> None:
-        """Any event."""
+    def object(self, namespace: str, key: str | None, heard: Heard) -> None:
+        """A pool or something of it was made, changed or deleted: look, unless we know already. No key: the object does
+        not tell whose it is (any more).
+        """
+        self._count(heard.kind)
+        if heard.listed:
+            self.begun.set()
+        if heard.kind == KIND and key is not None:
+            self.hearing.heard_of(key, heard.version)
+        key = key or self.memory.whose(namespace, heard)
+        if key is not None and self.memory.hear(key, heard):
+            self.queue.ask(key)
+
+    def profile(self, namespace: str, name: str, version: str) -> None:
+        """A ConfigMap of somebody else was; it may be what some pools' profileRef names."""
+        for key in self.memory.hear_profile(namespace, name, version):
+            self.queue.ask(key)
+
+    def _count(self, kind: str) -> None:
         self.hearing.heard(time.monotonic())
         self.metrics.watch_events.labels(kind).inc()
-
-    def pool(self, key: str, version: str) -> None:
-        """A pool was made, changed or deleted."""
-        self.heard(KIND)
-        self.hearing.heard_of(key, version)
-        self.queue.ask(key)
-
-    def child(self, kind: str, key: str | None) -> None:
-        """Something of a pool was made, changed or deleted."""
-        self.heard(kind)
-        if key is not None:
-            self.queue.ask(key)
 
 
 def build_registry(client: ApiClient, listeners: Listeners, loop: asyncio.AbstractEventLoop) -> Any:
     """A registry of our own: two operators in one process (tests) do not share handlers."""
     registry = kopf.OperatorRegistry()
-    tell_pool = from_thread(loop, listeners.pool)
-    tell_child = from_thread(loop, listeners.child)
+    tell, tell_profile = from_thread(loop, listeners.object), from_thread(loop, listeners.profile)
 
-    def on_pool(namespace: str | None, name: str | None, body: kopf.Body, **_: Any) -> None:
-        tell_pool(f"{namespace}/{name}", str(body.metadata.get("resourceVersion", "")))
+    async def on_pool(type: str | None, body: kopf.Body, **_: Any) -> None:
+        metadata = body.metadata
+        tell(metadata["namespace"], f"{metadata['namespace']}/{metadata['name']}", heard_of(KIND, type, metadata))
 
-    def on_child(namespace: str | None, labels: kopf.Labels, body: kopf.Body, **_: Any) -> None:
-        pool = owning_pool(dict(body.metadata)) or labels.get(POOL_LABEL)
-        tell_child(str(body.get("kind", "")), f"{namespace}/{pool}" if pool else None)
+    def on_child_of(kind: str) -> Any:
+        async def on_child(type: str | None, body: kopf.Body, **_: Any) -> None:
+            metadata = dict(body.metadata)
+            tell(metadata["namespace"], owner_key({"metadata": metadata}), heard_of(kind, type, metadata))
+
+        return on_child
+
+    async def on_other(type: str | None, body: kopf.Body, **_: Any) -> None:
+        metadata = body.metadata
+        version = "" if type == "DELETED" else str(metadata.get("resourceVersion", ""))
+        tell_profile(metadata["namespace"], metadata["name"], version)
 
     kopf.on.login(registry=registry, id="login")(awaited_in(loop, partial(connection_of, client)))
     _watch(registry, POOL, on_pool, {})
     for kind in (*CHILD_KINDS, POD):
-        _watch(registry, kind, on_child, {MANAGED_BY_LABEL: FIELD_MANAGER})
+        _watch(registry, kind, on_child_of(kind.kind), {MANAGED_BY_LABEL: FIELD_MANAGER})
+    others = {MANAGED_BY_LABEL: lambda manager, **_: manager != FIELD_MANAGER}
+    _watch(registry, CONFIG_MAP, on_other, others, "profiles")
     return registry
 
 
-def _watch(registry: Any, kind: Kind, handler: Any, labels: dict[str, str]) -> None:
-    group, _, version = kind.api_version.rpartition("/")
-    place = (group, version, kind.plural) if group else (version, kind.plural)
-    kopf.on.event(*place, registry=registry, id=f"ask-{kind.plural}", labels=labels or None)(handler)
+def heard_of(kind: str, event: str | None, metadata: Any) -> Heard:
+    """What an event tells; `event` is None for what the first list shows."""
+    version = str(metadata.get("resourceVersion", ""))
+    return Heard(kind, metadata["name"], str(metadata.get("uid", "")), version, event == "DELETED", event is None)
 
 
-def owning_pool(metadata: dict[str, Any]) -> str | None:
-    """The pool that controls an object."""
-    owners = metadata.get("ownerReferences", ())
-    pools = [one["name"] for one in owners if one.get("apiVersion") == API_VERSION and one.get("kind") == KIND]
-    return pools[0] if pools else None
+def _watch(registry: Any, kind: Kind, handler: Any, labels: Any, name: str = "") -> None:
+    name = name or f"ask-{kind.plural}"
+    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=name, labels=labels or None)(handler)
 
 
 async def connection_of(client: ApiClient) -> kopf.ConnectionInfo:

@@ -15,6 +15,7 @@ class Hearing:
 
     last_s: float
     _waiting: dict[str, tuple[float, str]] = field(default_factory=dict)
+    _heard: dict[str, str] = field(default_factory=dict)
 
     def heard(self, now_s: float) -> None:
         """Any event of any watch."""
@@ -22,19 +23,23 @@ class Hearing:
 
     def heard_of(self, key: str, version: str) -> None:
         """An event of a pool, with its resource version."""
-        _, written = self._waiting.get(key, (0.0, ""))
-        comparable = version.isdigit() and written.isdigit()
-        if not comparable or int(version) >= int(written):
-            self._waiting.pop(key, None)
+        self._heard[key] = version
+        if key in self._waiting and _covers(version, self._waiting[key][1]):
+            del self._waiting[key]
 
     def wrote(self, key: str, version: str, now_s: float) -> None:
-        """We wrote a pool's status and it got this resource version."""
+        """We wrote a pool's status and it got this resource version. The event may have come before the answer."""
+        heard = self._heard.get(key)
+        if heard is not None and heard.isdigit() and _covers(heard, version):
+            self._waiting.pop(key, None)
+            return
         since_s = self._waiting.get(key, (now_s, ""))[0]
         self._waiting[key] = (since_s, version)
 
     def forget(self, key: str) -> None:
         """The pool is gone."""
         self._waiting.pop(key, None)
+        self._heard.pop(key, None)
 
     def age_s(self, now_s: float) -> float:
         """Since the last event."""
@@ -47,3 +52,9 @@ class Hearing:
     def is_deaf(self, now_s: float) -> bool:
         """See the module."""
         return self.unheard_s(now_s) > DEAF_S
+
+
+def _covers(heard: str, written: str) -> bool:
+    """True if who heard of one version has heard of the other. Versions that are no numbers cannot be compared."""
+    comparable = heard.isdigit() and written.isdigit()
+    return not comparable or int(heard) >= int(written)

@@ -23,11 +23,12 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PoolRef:
-    """Which pool: a recreated one of the same name has another UID."""
+    """Which pool: a recreated one of the same name has another UID. `version` = its document as it was read."""
 
     namespace: str
     name: str
     uid: str
+    version: str = ""
 
     @property
     def key(self) -> str:
@@ -64,6 +65,13 @@ def owner_reference(ref: PoolRef) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def owning_pool(metadata: Mapping[str, Any]) -> str | None:
+    """The pool that controls an object."""
+    owners = metadata.get("ownerReferences", ())
+    pools = [one["name"] for one in owners if one.get("apiVersion") == API_VERSION and one.get("kind") == KIND]
+    return pools[0] if pools else None
 
 
 def digest(value: object) -> str:

@@ -1,6 +1,8 @@
 """The queue of pools to look at: each at most once, never twice at the same time, failures with growing pauses.
 
 A pool that is asked for while it is being looked at is looked at again afterwards: nothing that happened is missed.
+Looks at one pool begin at least GAP_S apart, so that a burst of events (pods that get ready) is one look, and a pool
+that changes all the time does not keep others waiting.
 """
 
 import asyncio
@@ -8,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
+GAP_S = 0.5
 
 
 class PoolQueue:
@@ -20,12 +23,23 @@ class PoolQueue:
         self._waiting: set[str] = set()
         self._again: set[str] = set()
         self._started_s: dict[str, float] = {}
+        self._last_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._loop = asyncio.get_running_loop()
 
     def ask(self, key: str) -> None:
         """Look at this pool as soon as may be."""
+        if key in self._started_s:
+            self._again.add(key)
+        elif key not in self._waiting:
+            wait_s = self._last_s.get(key, -GAP_S) + GAP_S - self._loop.time()
+            if wait_s > 0:
+                self.ask_later(key, wait_s)
+            else:
+                self._enqueue(key)
+
+    def _enqueue(self, key: str) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -44,7 +58,7 @@ class PoolQueue:
         if timer is not None:
             when_s = min(when_s, timer.when())
             timer.cancel()
-        self._timers[key] = self._loop.call_at(when_s, self.ask, key)
+        self._timers[key] = self._loop.call_at(when_s, self._enqueue, key)
 
     @property
     def depth(self) -> int:
@@ -71,7 +85,7 @@ class PoolQueue:
         while True:
             key = await self._due.get()
             self._waiting.discard(key)
-            self._started_s[key] = self._loop.time()
+            self._started_s[key] = self._last_s[key] = self._loop.time()
             try:
                 delay_s = await self._work(key)
             finally:
@@ -81,6 +95,8 @@ class PoolQueue:
                 self.ask(key)
             elif delay_s is not None:
                 self.ask_later(key, delay_s)
+            else:
+                self._last_s.pop(key, None)
 
     def pause_after_failure(self, key: str) -> float:
         """Seconds to wait after one more failure in a row."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.client import open_client
 from t2i_operator.cluster.lease import Leadership
+from t2i_operator.errors import ApiError
 from t2i_operator.handlers import Listeners, build_registry, kopf_settings
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.probes import Probes
@@ -34,6 +35,7 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WEDGED_S = 120.0
 GAUGES_EVERY_S = 1.0
 STOP_LIMIT_S = 10.0
+COMPARE_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +104,24 @@ class Operator:
         reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
         queue = PoolQueue(reconciler.look, settings.max_parallel)
         reconciler.queue = queue
-        listeners, loop = Listeners(queue, reconciler.hearing, self.metrics), asyncio.get_running_loop()
+        begun = asyncio.Event()
+        listeners = Listeners(queue, reconciler.hearing, self.metrics, reconciler.memory, begun)
+
+        def on_restart() -> None:
+            self.metrics.watch_restarts.inc()
+            begun.set()
+
+        loop = asyncio.get_running_loop()
         self.probes.check = lambda: _complaint(reconciler, queue)
         try:
             async with asyncio.TaskGroup() as group:
+                await reconciler.start(settings.namespaces)
                 group.create_task(queue.run())
+                group.create_task(_compare(reconciler, queue, begun, settings.namespaces))
                 group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
                 group.create_task(self._show(reconciler, queue))
                 build = partial(build_registry, client, listeners, loop)
-                await keep_watching(build, kopf_settings(), settings.namespaces, self.metrics.watch_restarts.inc)
+                await keep_watching(build, kopf_settings(), settings.namespaces, on_restart)
         finally:
             await reconciler.close()
 
@@ -133,6 +144,20 @@ def _complaint(reconciler: Reconciler, queue: PoolQueue) -> str | None:
     if queue.longest_s() > WEDGED_S:
         return "a look at a pool does not end"
     return None
+
+
+async def _compare(reconciler: Reconciler, queue: PoolQueue, begun: asyncio.Event, namespaces: Sequence[str]) -> None:
+    """Find what went away while a watch was not there, a moment after it began."""
+    while True:
+        await begun.wait()
+        await asyncio.sleep(COMPARE_AFTER_S)
+        begun.clear()
+        try:
+            for key in await reconciler.memory.compare(namespaces):
+                queue.ask(key)
+        except ApiError as error:
+            log.warning("what was missed will be looked for again: %s", error)
+            begun.set()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

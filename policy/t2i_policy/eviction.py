@@ -99,3 +99,19 @@ def choose_evictions(
         chosen.append(item.key)
         excess -= item.size_bytes
     return tuple(chosen)
+
+
+def choose_marked(
+    policy: EvictionPolicy, prompts: Collection[Collection[CachedItem[K]]], now_s: float, share: float
+) -> tuple[K, ...]:
+    """The least worth `share` of the bytes of these prompts, least worth first: what a shared store should give up
+    next. The prompts may be a sample of all; the store takes them in this order, before anything else."""
+    total = sum(item.size_bytes for items in prompts for item in items)
+    chosen: list[K] = []
+    taken = 0
+    for item in policy.ranked(prompts, now_s):
+        if taken >= share * total:
+            break
+        chosen.append(item.key)
+        taken += item.size_bytes
+    return tuple(chosen)

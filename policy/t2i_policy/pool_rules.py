@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from t2i_policy.levels import Ladder, Level
 
 MAX_NAMES = 51  # POOL-GROUP names a StatefulSet, and its pods carry that name and a hash in a label of 63 characters
+NETWORK_STORES = ("redis://", "rediss://")
 RESERVED_GROUPS = ("gateway", "cache")  # the names of the pool's other parts
 
 
@@ -49,6 +50,19 @@ def check_children_names(pool: str, groups: Sequence[str]) -> None:
                 f"metadata.name and the name of worker group {group!r} have more than {MAX_NAMES} characters together: "
                 "shorten one"
             )
+
+
+def check_store(url: str, has_secret: bool) -> None:
+    """A store on the network keeps its secrets out of its URL; only such a store has any.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if url.startswith(NETWORK_STORES):
+        if "@" in url:
+            raise ValueError("storeUrl must not hold a user or a password: put them into the Secret of storeSecretRef")
+    elif has_secret:
+        raise ValueError("storeSecretRef is for a redis:// or rediss:// storeUrl: remove it, or set storeUrl")
 
 
 def check_auto_mix(asked: Sequence[tuple[Level, int]]) -> None:

@@ -13,9 +13,14 @@ from t2i_cache.stores import DirectoryStore, LatentStore, MemoryStore, open_stor
 KEY = LatentKey("s", "m", "e", 5)
 
 
-@pytest.fixture(params=["memory", "directory"])
+@pytest.fixture(params=["memory", "directory", "redis"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LatentStore]:
-    made: LatentStore = MemoryStore() if request.param == "memory" else DirectoryStore(tmp_path / "made" / "on use")
+    if request.param == "redis":
+        valkey = request.getfixturevalue("valkey_session")
+        valkey.command("FLUSHALL")
+        made = open_store(valkey.url)
+    else:
+        made = MemoryStore() if request.param == "memory" else DirectoryStore(tmp_path / "made" / "on use")
     yield made
     await made.close()
 
@@ -130,8 +135,6 @@ async def test_memory_urls_share_nothing() -> None:
 @pytest.mark.parametrize(
     "url",
     {
-        "redis is not there yet": "redis://localhost:6379/0",
-        "nor with TLS": "rediss://localhost:6379/0",
         "unknown scheme": "s3://bucket/latents",
         "no scheme": "/var/cache/latents",
         "nothing at all": "",

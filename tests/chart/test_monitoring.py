@@ -102,10 +102,9 @@ def test_dashboard_is_importable_and_uses_documented_metrics(path: Any) -> None:
 
 
 def test_dashboards_cover_what_serves() -> None:
-    """What is worth exposing is worth a panel, for gateways and workers."""
+    """What is worth exposing is worth a panel."""
     shown = " ".join(path.read_text() for path in DASHBOARDS)
-    served = {name for name in documented() if not name.startswith("t2i_operator_")}
-    assert {name for name in served if name not in shown} == set()
+    assert {name for name in documented() if name not in shown} == set()
 
 
 def test_dashboards_arrive_whole(helm: Helm) -> None:

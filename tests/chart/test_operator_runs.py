@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from example_pools import EXAMPLES, children_of
 from helm_chart import CHART, ROOT, Helm, of_kind, parse
+from kube_programs import eventually
 from kube_server import KubeServer
 
 WITHIN_S = 60.0
@@ -34,12 +35,17 @@ def start(server: KubeServer, deployment: Any, folder: Path) -> subprocess.Popen
 
 
 def wait_for_conditions(server: KubeServer, namespace: str, process: subprocess.Popen[bytes]) -> int:
-    """How many conditions the pool has, once it has all six."""
-    end, found = time.monotonic() + WITHIN_S, 0
-    while time.monotonic() < end and process.poll() is None and found < 6:
-        found = len(server.call("GET", POOL.format(namespace)).body.get("status", {}).get("conditions", ()))
-        time.sleep(0.2)
-    return found
+    """How many conditions the pool has, once it has all six or the operator has ended; looked for by `eventually`."""
+    found: list[int] = [0]
+
+    def complete() -> bool:
+        pool = server.call("GET", POOL.format(namespace)).body
+        found[0] = len(pool.get("status", {}).get("conditions", ()))
+        return found[0] >= 6 or process.poll() is not None
+
+    with suppress(AssertionError):  # told by the caller, with the operator's log
+        eventually("all conditions", complete, WITHIN_S)
+    return found[0]
 
 
 @pytest.mark.process

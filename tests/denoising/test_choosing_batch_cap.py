@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from t2i_worker.engines.batching import MIN_GAIN, cap_after_out_of_memory, choose_batch_cap, fill_step_times
+from t2i_worker.engines.batching import (
+    MIN_GAIN,
+    cap_after_out_of_memory,
+    choose_batch_cap,
+    fill_step_times,
+    steps_to_place,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,19 @@ def test_step_times_cover_every_size(step_s: Mapping[int, float], cap: int, fill
 def test_cap_halves_when_memory_runs_out(failed: int, cap: int) -> None:
     """Half of what did not fit, and never below one: the worker goes on."""
     assert cap_after_out_of_memory(failed) == cap
+
+
+@pytest.mark.parametrize(
+    ("steps_left", "cap", "expected"),
+    [
+        pytest.param([], 2, 0, id="idle"),
+        pytest.param([5], 2, 0, id="room-in-the-batch"),
+        pytest.param([5, 8], 2, 5, id="full-until-the-first-ends"),
+        pytest.param([5, 8, 20], 2, 8, id="one-waits-before-it"),
+        pytest.param([5, 8, 1, 1], 2, 7, id="short-ones-wait-before-it"),
+        pytest.param([3], 1, 3, id="batch-of-one"),
+    ],
+)
+def test_time_until_a_newcomer_joins(steps_left: list[int], cap: int, expected: int) -> None:
+    """So long a latent may be fetched for nothing: the request would wait anyway."""
+    assert steps_to_place(steps_left, cap) == expected

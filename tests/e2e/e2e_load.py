@@ -1,8 +1,9 @@
 """Load from clients: requests at given instants, each followed to its end, whatever the pool does meanwhile.
 
-The client is the product's own (`t2ictl.client`). What it adds is what gateway.proto asks of callers: UNAVAILABLE is
-tried again with the same request id, elsewhere, until the deadline. A request that was accepted and has no image in the
-end is *lost*; one that was refused with a reason before it was accepted is *refused*.
+The client is the product's own (`t2ictl.client`). What it adds is what callers must do themselves: a server that is
+away or stops (UNAVAILABLE, CANCELLED) is answered by asking again with the same request id, elsewhere, until the
+deadline. A request that was accepted and has no image in the end is *lost*; one that was refused with a reason before
+it was accepted is *refused*.
 """
 
 import asyncio
@@ -21,9 +22,12 @@ from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import Scene, caption, sample_scene
 from t2ictl.client import GatewayClient
 from t2ictl.errors import CallFailed
+from t2ictl.proving import Proof
 
 CHANNELS = 8  # a Service spreads connections, not requests
 RETRY_PAUSE_S = 0.1
+#: A gRPC server that stops answers CANCELLED to what arrives in that very moment; clients did not cancel anything here.
+TRIED_AGAIN = {"UNAVAILABLE", "CANCELLED"}
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # each channel its own connection
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -70,6 +74,7 @@ class Outcome:
     message: str = ""
     accepted: bool = False
     retries: int = 0  # by the client; `moved` = by the gateway, to another worker
+    cut_off: int = 0  # those of the retries that a stopping server caused with CANCELLED
     moved: int = 0
     wanted: tuple[int, int] = (0, 0)
     served: tuple[int, int] = (0, 0)  # skipped steps, schedule
@@ -116,7 +121,7 @@ class Load:
     async def run(self, instants: Sequence[float], asked: Sequence[Prompt]) -> list[Outcome]:
         """Send each prompt at its instant, wait for all."""
         channels = [grpc.aio.insecure_channel(self.address, options=OPTIONS) for _ in range(CHANNELS)]
-        clients = itertools.cycle([GatewayClient(channel, self.address, self.tenant) for channel in channels])
+        clients = itertools.cycle([GatewayClient(channel, self.address, Proof(self.tenant)) for channel in channels])
         self.began_s = time.monotonic()
         try:
             async with asyncio.TaskGroup() as group:
@@ -148,9 +153,10 @@ class Load:
                 answer = await next(clients).generate(request, left_s, hear)
             except CallFailed as error:
                 outcome.code, outcome.message = error.code, str(error)
-                if error.code != "UNAVAILABLE":
+                if error.code not in TRIED_AGAIN:
                     break
                 outcome.retries += 1
+                outcome.cut_off += error.code == "CANCELLED"
                 await asyncio.sleep(RETRY_PAUSE_S)
             else:
                 decision = answer.accepted.decision
@@ -173,6 +179,7 @@ def summary(outcomes: Sequence[Outcome], slo_s: float) -> dict[str, object]:
         "refused": sum(one.refused for one in outcomes),
         "retried": sum(one.retries > 0 for one in outcomes),
         "moved": sum(one.moved for one in outcomes),
+        "cut_off": sum(one.cut_off for one in outcomes),
         "p50_s": quantile(late, 0.5),
         "p99_s": quantile(late, 0.99),
         "max_s": quantile(late, 1.0),

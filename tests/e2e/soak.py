@@ -60,11 +60,11 @@ async def test_soak(cluster: Cluster, simulated: RunningPool) -> None:
     load, draw, stop = Load(simulated.service_address), random.Random(1), asyncio.Event()
     instants, faults = steady(RATE_RPS, SECONDS, seed=9), list[str]()
     rows = list[Row]()
-    asked = prompts(len(instants), seed=9)
+    asked, end_s = prompts(len(instants), seed=9), time.monotonic() + SECONDS - FAULT_EVERY_S
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(load.run(instants, asked))
         looking = group.create_task(look(simulated, rows, stop))
-        while load.now_s() < SECONDS - FAULT_EVERY_S:
+        while time.monotonic() < end_s:
             await asyncio.sleep(FAULT_EVERY_S * draw.uniform(0.5, 1.0))
             name, strike = await asyncio.to_thread(fault_of, cluster, simulated, draw)
             faults.append(name)
@@ -79,6 +79,7 @@ async def test_soak(cluster: Cluster, simulated: RunningPool) -> None:
     growth = {name: [round(fmean(row[name] for row in part), 1) for part in (first, last)] for name in WATCHED}
     numbers = summary(outcomes, SLO_S)
     record("soak", "simulated", **numbers, restarts=simulated.restarts(), seconds=SECONDS, faults=faults, growth=growth)
+    assert faults, "nothing went wrong: the test shows nothing"
     assert numbers["lost"] == 0, numbers
     for name in WATCHED[:2]:
         before, after = growth[name]

@@ -15,6 +15,7 @@ from e2e_report import record
 from t2i_protos.v1 import gateway_pb2
 from t2ictl.client import GatewayClient
 from t2ictl.errors import CallFailed
+from t2ictl.proving import Proof
 
 pytestmark = pytest.mark.timeout(900)
 RATE_RPS = 4.0
@@ -121,13 +122,13 @@ async def test_reply_lost_after_the_image_was_made(cluster: Cluster, simulated: 
     async with grpc.aio.insecure_channel(address) as channel:
         accepted = asyncio.Event()
         first = asyncio.create_task(
-            GatewayClient(channel, address, "").generate(request, 6.0, lambda event: accepted.set())
+            GatewayClient(channel, address, Proof()).generate(request, 6.0, lambda event: accepted.set())
         )
         await asyncio.wait_for(accepted.wait(), 20)
         with cut(cluster, (gateway, cluster.local.places.host_address)), pytest.raises(CallFailed):
             await first
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        again = await GatewayClient(channel, address, "").generate(request, 20.0)
+        again = await GatewayClient(channel, address, Proof()).generate(request, 20.0)
     drawn = simulated.metric("worker", "t2i_worker_requests_total") - drawn_before
     record(
         "reply lost after the image was made",

@@ -1,11 +1,12 @@
 """Why is my pool not ready? Each answer on a real API server, from what the kubelet and the scheduler would say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from operator_world import World, pool_document
+from operator_world import MERGE, World, pool_document
 from t2i_operator.server import Operator
 
 PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
@@ -66,18 +67,50 @@ async def test_trouble_is_named_and_ends(
 
 
 async def test_missing_profile_is_a_spec_problem_that_mends(world: World, operator: Operator) -> None:
-    """A model without a profile is not started blindly; what to do is said; doing it is enough."""
+    """A model without a profile is not started blindly; what to do is said, and doing it is enough."""
     model = {"source": "hf://nobody/nothing", "numInferenceSteps": 12, "width": 48, "height": 48}
     await world.create(pool_document(model=model, profileRef={"name": "measured"}))
     ready = await world.until_condition("Ready", "False", "ProfileMissing")
     assert "measured" in ready["message"]
     assert await world.children() == {}
     data = {"profile.json": PROFILE.read_text()}  # stands in for a measured one
-    config = {"metadata": {"name": "measured"}, "data": data}
-    await world.call("POST", f"/api/v1/namespaces/{world.namespace}/configmaps", config)
-    await world.change({"slo": {"latencyMilliseconds": 1400}})
+    labels = {"app.kubernetes.io/managed-by": "Helm"}
+    config = {"metadata": {"name": "measured", "labels": labels}, "data": data}
+    path = f"/api/v1/namespaces/{world.namespace}/configmaps"
+    await world.call("POST", path, config)
     await world.until_condition("Progressing", "True")
     await world.until_condition("Degraded", "False")
+
+
+async def test_changed_profile_reaches_gateways_and_workers(world: World, operator: Operator) -> None:
+    """Measured again: the pool's own copy follows at once; taken away: the spec cannot be carried out, all stays."""
+    path = f"/api/v1/namespaces/{world.namespace}/configmaps"
+    text = PROFILE.read_text()
+    await world.call("POST", path, {"metadata": {"name": "measured"}, "data": {"profile.json": text}})
+    await world.create(pool_document(profileRef={"name": "measured"}))
+    await world.wait("children", world.children, lambda found: len(found) == 12)
+    again = json.dumps(json.loads(text) | {"device": "another"})
+    await world.call("PATCH", f"{path}/measured", {"data": {"profile.json": again}}, MERGE)
+    copy = "ConfigMap/p-config"
+    await world.wait("the copy", lambda: world.child(copy), lambda one: one["data"]["profile.json"] == again)
+    await world.call("DELETE", f"{path}/measured")
+    await world.until_condition("Ready", "False", "ProfileMissing")
+    assert len(await world.children()) == 12
+
+
+async def test_pools_whose_children_would_have_one_name(world: World, operator: Operator) -> None:
+    """Pool `a` with group `b-c`, pool `a-b` with group `c`: the second is told whose name it is, the first is safe."""
+    await world.create(pool_document("a", workerGroups=[{"name": "b-c", "workers": 1}]))
+    first = await world.wait("the first", lambda: world.child("StatefulSet/a-b-c"), bool)
+    await world.create(pool_document("a-b", workerGroups=[{"name": "c", "workers": 1}]))
+    told = await world.until_condition("Ready", "False", "NameTaken", "a-b")
+    assert "StatefulSet/a-b-c (of T2IServingPool a)" in told["message"]
+    assert "rename" in told["message"]
+    now = await world.child("StatefulSet/a-b-c")
+    assert now is not None
+    assert now["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    await world.call("DELETE", world.pools("a-b"))
+    await world.until_condition("Progressing", "True", name="a")
 
 
 async def test_bad_template_stops_nothing_and_rolls_back(world: World, operator: Operator) -> None:

@@ -48,6 +48,12 @@ def reconciles(operator: Operator) -> float:
     return operator.registry.get_sample_value("t2i_operator_reconciles_total", {"outcome": "ok"}) or 0.0
 
 
+def events(operator: Operator) -> float:
+    """Watch events heard."""
+    found = [metric for metric in operator.registry.collect() if metric.name == "t2i_operator_watch_events"]
+    return sum(one.value for metric in found for one in metric.samples if one.name.endswith("_total"))
+
+
 async def test_restart_writes_nothing(world: World) -> None:
     """A new operator process finds everything as it should be and leaves it so."""
     settings = operator_settings(world.server, world.namespace)
@@ -55,7 +61,9 @@ async def test_restart_writes_nothing(world: World) -> None:
         await settled(world)
     before = await versions(world)
     async with running_operator(settings) as again:
-        await world.wait("looks", lambda: asyncio.sleep(0, reconciles(again)), lambda now: now >= 2)
+        await world.wait("a look", lambda: asyncio.sleep(0, reconciles(again)), bool)
+        everything = len(before) + len(await world.pods())
+        await world.wait("the watches' lists", lambda: asyncio.sleep(0, events(again)), lambda now: now >= everything)
         assert writes_of(again) == 0
     assert await versions(world) == before
 

@@ -6,16 +6,20 @@ function of the test; killing means: the write is committed, its answer is lost,
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from kube_server import KubeServer
 
+#: What differs between two tries to write the same.
+TIMES = re.compile(rb'"(lastTransitionTime|madeAt|resourceVersion)": "[^"]*"')
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "accept-encoding"}
 
 
@@ -31,21 +35,28 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write that the program under test asked for: which one, how often it was tried before, what came of it."""
+    """A write that the program under test asked for: the how many-th one, and the how many-th try of it. `order` counts
+    every try of every write.
+    """
 
     number: int
     method: str
     path: str
     attempt: int
+    order: int
 
 
 @dataclass(slots=True)
 class Record:
-    """Objects created and deleted, by `KIND-PATH`; and every write that got through."""
+    """Objects created and deleted, by path; and every write that got through. Leases are left out, `events` and
+    `reads` are only counted.
+    """
 
     created: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
+    events: int = 0
+    reads: int = 0
 
 
 class FaultProxy:
@@ -55,12 +66,20 @@ class FaultProxy:
         self._server = server
         self.record = Record()
         self.choose: Callable[[Write], Fault | None] = lambda _: None
+        self.on_created: Callable[[str], None] = lambda _: None
         self.killed = asyncio.Event()
         self._frozen: set[asyncio.Task[None]] = set()
         self.watch_answer: str | None = None  # 410 as the `status` of the answer, or as an `event` in it
+        self.watch_answered = asyncio.Event()  # some watch has got that answer
+        self.watch_from: str | None = None  # watches begin at this version, whatever they ask for
+        self.hide: Callable[[Any], bool] | None = None  # events of watches that are left out
+        self.stale: dict[str, Any] = {}  # path -> an old answer that is given to every GET of it
+        self.read_delay_s = 0.0
+        self.lease_is_lost = False  # nothing about leases is answered
         self.url = ""
         self._attempts: dict[tuple[str, str, bytes], int] = {}
         self._numbers = 0
+        self.asked = 0
         self._watches: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "FaultProxy":
@@ -96,21 +115,28 @@ class FaultProxy:
             task.cancel()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self.killed.is_set():
+        if self.killed.is_set() or (self.lease_is_lost and "/leases" in request.path):
             return self._cut(request)
         if request.query.get("watch") == "true":
             return await self._watch(request)
         body = await request.read()
         if request.method == "GET" or "/leases" in request.path or "/events" in request.path:
+            if request.method == "GET":
+                self.record.reads += 1
+                await asyncio.sleep(self.read_delay_s)
+                if request.path in self.stale:
+                    return web.json_response(self.stale[request.path])
+            self.record.events += request.method == "POST" and "/events" in request.path
             return await self._forward(request, body)
         return await self._write(request, body)
 
     async def _write(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        mark = (request.method, request.path, body)
+        mark = (request.method, request.path, TIMES.sub(b"", body))
         attempt = self._attempts[mark] = self._attempts.get(mark, 0) + 1
+        self.asked += 1
         if attempt == 1:
             self._numbers += 1
-        fault = self.choose(Write(self._numbers, request.method, request.path, attempt))
+        fault = self.choose(Write(self._numbers, request.method, request.path, attempt, self.asked))
         refused = {Fault.CONFLICT: 409, Fault.TOO_MANY: 429, Fault.SERVER_ERROR: 500}.get(fault) if fault else None
         if refused is not None:
             headers = {"Retry-After": "1"} if refused == 429 else {}
@@ -129,6 +155,7 @@ class FaultProxy:
         self.record.writes.append(f"{request.method} {request.path}")
         if status == 201:
             self.record.created.append(request.path)
+            self.on_created(request.path)
         if request.method == "DELETE" and status in (200, 202):
             self.record.deleted.append(request.path)
 
@@ -146,8 +173,29 @@ class FaultProxy:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_HEADERS}
             return web.Response(status=answer.status, body=content, headers=kept)
 
+    @property
+    def _past(self) -> dict[str, str]:
+        return {"resourceVersion": self.watch_from or ""}
+
+    async def _relay(
+        self, answer: aiohttp.ClientResponse, response: web.StreamResponse, task: asyncio.Task[Any]
+    ) -> None:
+        """Whole events, one a line."""
+        rest = b""
+        async for chunk in answer.content.iter_any():
+            if task in self._frozen:
+                await asyncio.Event().wait()  # open, and silent for ever
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            shown = [line for line in lines.split(b"\n") if line and not self._is_hidden(line)]
+            if newline and shown:
+                await response.write(b"\n".join(shown) + b"\n")
+
+    def _is_hidden(self, line: bytes) -> bool:
+        return self.hide is not None and self.hide(json.loads(line))
+
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         if self.watch_answer is not None:
+            self.watch_answered.set()
             gone = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": "injected"}
             if self.watch_answer == "status":
                 return web.json_response(gone, status=410)
@@ -157,14 +205,11 @@ class FaultProxy:
         self._watches.add(task)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
-            url = self._server.url + str(request.rel_url)
-            async with self._upstream.get(url, headers={"Accept": "application/json"}) as answer:
+            url = request.rel_url if self.watch_from is None else request.rel_url.update_query(self._past)
+            async with self._upstream.get(f"{self._server.url}{url}", headers={"Accept": "application/json"}) as answer:
                 response.set_status(answer.status)
                 await response.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    if task in self._frozen:
-                        await asyncio.Event().wait()  # open, and silent for ever
-                    await response.write(chunk)
+                await self._relay(answer, response, task)
         except (asyncio.CancelledError, ConnectionError, aiohttp.ClientError):
             return self._cut(request)
         finally:

@@ -129,11 +129,12 @@ class World:
         assert owner is not None
         template = owner["spec"]["template"]
         container = {"name": "gateway", "image": "test", "ports": [{"name": "control", "containerPort": control_port}]}
-        metadata = {"name": f"{owner['metadata']['name']}-0", "labels": dict(template["metadata"]["labels"])}
+        name = f"{owner['metadata']['name']}-0"
+        metadata = {"name": name, "labels": dict(template["metadata"]["labels"])}
         await self.call("POST", f"/api/v1/namespaces/{self.namespace}/pods", {
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]},
         })  # fmt: skip
-        await self.pod_status(metadata["name"], ready=True, podIP=host, podIPs=[{"ip": host}])
+        await self.pod_status(name, ready=True, podIP=host, podIPs=[{"ip": host}])
         await self.rolled_out(child)
 
     async def publish_worker(self, name: str, address: str, pool: str = "p") -> str:
@@ -179,9 +180,19 @@ class World:
                     await self.start_pod(key, number)
             await self.rolled_out(key)
 
+    async def create_ready(self) -> None:
+        """A pool that is ready, with every worker labelled."""
+        await self.create(pool_document())
+        await self.until_condition("Progressing", "True")
+        await self.bring_up()
+        await self.until_condition("Ready", "True")
+        await self.until_condition("Progressing", "False")
+        await self.wait("labels", lambda: self.pods("a"), lambda pods: all(map(has_level, pods.values())))
+
     async def until(self, what: str, reached: Callable[[Document], Any], name: str = "p") -> Document:
         """Wait until the pool is so."""
-        return await self.wait(what, lambda: self.pool(name), reached)
+        found: Document = await self.wait(what, lambda: self.pool(name), reached)
+        return found
 
     async def wait(
         self, what: str, look: Callable[[], Any], reached: Callable[[Any], Any], limit_s: float = LIMIT_S
@@ -204,6 +215,11 @@ class World:
             return one["status"] == status and (reason is None or one["reason"] == reason)
 
         return condition(await self.until(f"{kind}={status} {reason or ''}", reached, name), kind)
+
+
+def has_level(pod: Document) -> bool:
+    """True if its level label is there."""
+    return "t2iserving.dev/level" in pod["metadata"]["labels"]
 
 
 def condition(pool: Document, kind: str) -> Document:

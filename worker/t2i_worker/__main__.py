@@ -43,7 +43,7 @@ async def _make_engine(settings: Settings, pool: Pool, group: WorkerGroupPart) -
         return start_simulated(settings, pool.spec)
     from t2i_worker.starting.diffusion import start_diffusion
 
-    return await start_diffusion(settings, pool.spec)
+    return await start_diffusion(settings, pool)
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ class LatentShelf:
         try:
             async with asyncio.timeout(KEEP_LIMIT_S):
                 for step, latent in sorted(kept.items()):
-                    data = encode_record(to_record(LatentKey(sink.scope, model, sink.entry_id, step), latent, sink))
-                    await self._store.put(LatentKey(sink.scope, model, sink.entry_id, step), data)
+                    key = LatentKey(sink.scope, model, sink.entry_id, step)
+                    data = encode_record(to_record(key, latent, sink, self._facts.model_digest))
+                    await self._store.put(key, data)
                     stored.append((step, len(data)))
         except (CacheError, TimeoutError) as error:
             log.warning("latents not kept: %s", error or "the store took too long")
@@ -70,11 +71,12 @@ class LatentShelf:
         await self._store.close()
 
 
-def to_record(key: LatentKey, latent: Tensor, sink: Sink) -> Record:
+def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> Record:
     """A latent [1, ...] as raw little-endian bytes."""
     host = latent.detach().cpu().contiguous()
     raw = host.view(torch.uint8).numpy().tobytes()
-    return Record(key, _NAMES[host.dtype], tuple(host.shape), raw, np.asarray(sink.embedding), time.time())
+    embedding = np.asarray(sink.embedding)
+    return Record(key, _NAMES[host.dtype], tuple(host.shape), raw, embedding, time.time(), model_digest)
 
 
 def to_latent(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor | None, str]:

@@ -15,6 +15,7 @@ class Settings:
     listen: str
     metrics_listen: str
     store: str
+    store_pool: str
     models_dir: Path
     profile: Path | None
     announce: Path | None
@@ -36,6 +37,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--listen", default="127.0.0.1:0", help="gRPC address, port 0 = any free one")
     parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="address of /metrics")
     parser.add_argument("--store", default="memory://", help="latent store URL; the gateway must use the same one")
+    parser.add_argument(
+        "--store-pool", default="", help="whose latents these are in a redis:// store; default: the pool's name"
+    )
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where hf:// and pvc:// models are")
     parser.add_argument("--profile", type=Path, default=None, help="profile JSON; only the simulated engine needs it")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")

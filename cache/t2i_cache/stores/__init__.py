@@ -1,40 +1,27 @@
-"""Stores: where latents lie, chosen by URL. `memory://` within one process, `file:///path` shared on one machine."""
+"""Stores: where latents lie, chosen by URL.
 
-from collections.abc import AsyncIterator
+memory://            within one process
+file:///path         shared by the processes of one machine
+redis://host[:port]  a Valkey or Redis server, shared by all gateways and workers of a pool; rediss:// is with TLS
+"""
+
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from t2i_cache.errors import StoreUrlError
-from t2i_cache.keys import LatentKey
 from t2i_cache.stores.directory import DirectoryStore
 from t2i_cache.stores.memory import MemoryStore
+from t2i_cache.stores.protocol import LatentStore, StoreLimits
+from t2i_cache.stores.redis import RedisStore, open_redis
+
+DEFAULT_LIMITS = StoreLimits(capacity_bytes=4 << 30, ttl_s=86_400.0)
 
 
-class LatentStore(Protocol):
-    """Bytes by key. Every call may raise `StoreError`; none is needed for a correct image."""
-
-    async def get(self, key: LatentKey) -> bytes | None:
-        """The record, or None if there is none."""
-
-    async def put(self, key: LatentKey, data: bytes) -> None:
-        """Store or replace, atomically: a reader sees the old or the new record, never a part."""
-
-    async def delete(self, key: LatentKey) -> None:
-        """Remove; missing is fine."""
-
-    def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
-        """Every key with its size in bytes, in no order."""
-
-    async def close(self) -> None:
-        """Release threads and connections."""
-
-
-def open_store(url: str) -> LatentStore:
-    """The store of a URL.
+def open_store(url: str, pool: str = "default", limits: StoreLimits = DEFAULT_LIMITS) -> LatentStore:
+    """The store of a URL. `pool` keeps apart what several pools have in one redis:// server.
 
     Raises:
-        StoreUrlError: unknown scheme or no path.
+        StoreUrlError: unknown scheme, no path or no host, or a password in it.
     """
     parts = urlsplit(url)
     if parts.scheme == "memory":
@@ -42,8 +29,10 @@ def open_store(url: str) -> LatentStore:
     if parts.scheme == "file" and parts.path and not parts.netloc:
         return DirectoryStore(Path(unquote(parts.path)))
     if parts.scheme in ("redis", "rediss"):
-        raise StoreUrlError("redis:// stores are not supported yet; use file:///path (shared on one machine)")
-    raise StoreUrlError(f"cache.storeUrl must be memory:// or file:///absolute/path, got {url!r}")
+        return open_redis(url, pool, limits)
+    raise StoreUrlError(
+        f"cache.storeUrl must be redis://host:port, file:///absolute/path or memory://, got {url.split('@')[-1]!r}"
+    )
 
 
-__all__ = ["DirectoryStore", "LatentStore", "MemoryStore", "open_store"]
+__all__ = ["DirectoryStore", "LatentStore", "MemoryStore", "RedisStore", "StoreLimits", "open_store"]

@@ -1,7 +1,8 @@
 """Following: the plan in the pool's status, and the workers in its EndpointSlices.
 
 Of the plan: a higher revision replaces the running one at once and as a whole; a lower one is stale and ignored, unless
-the pool was created anew; one that cannot be read is ignored: the last good plan stands.
+the pool was created anew (one created earlier is a stale answer too). One that cannot be read is ignored: the last good
+plan stands.
 
 Of the workers: an address that appears gets a link, one that is gone from all slices loses it; what runs there may end.
 Whether a worker takes requests it tells us itself (its load), so a drain notice counts at once, long before a slice
@@ -32,10 +33,11 @@ PORT_NAME = "grpc"
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Which plan is in force: of which pool object, and its revision."""
+    """Which plan is in force: of which pool object, created when (RFC 3339, UTC), and its revision."""
 
     uid: str
     revision: int
+    created: str = ""
 
 
 def newer_plan(pool: Item, followed: Followed | None) -> PlanDocument | None:
@@ -48,10 +50,11 @@ def newer_plan(pool: Item, followed: Followed | None) -> PlanDocument | None:
     if plan is None:
         return None
     document = parse_plan(plan)
-    same_pool = followed is not None and followed.uid == pool["metadata"]["uid"]
-    if followed is not None and same_pool and document.revision <= followed.revision:
-        return None
-    return document
+    if followed is None:
+        return document
+    if followed.uid != pool["metadata"]["uid"]:  # created anew, or an answer from before it was
+        return document if pool["metadata"].get("creationTimestamp", "") >= followed.created else None
+    return document if document.revision > followed.revision else None
 
 
 def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
@@ -107,7 +110,8 @@ class Follower:
             return
         if document is not None:
             self._planning.follow(document, self._place.name, self._workers)
-            self._followed = Followed(pool["metadata"]["uid"], document.revision)
+            metadata = pool["metadata"]
+            self._followed = Followed(metadata["uid"], document.revision, metadata.get("creationTimestamp", ""))
 
     def _take_slices(self, slices: Mapping[str, Item]) -> None:
         wanted = worker_addresses(slices)

@@ -20,7 +20,13 @@ from t2i_operator.children.pods import (
     tmp_volume,
 )
 from t2i_operator.children.securing import gateway_arguments, gateway_secrets, secret_mounts, secret_volumes
-from t2i_operator.children.storing import gateway_store
+from t2i_operator.children.storing import (
+    gateway_mounts,
+    gateway_store,
+    gateway_volumes,
+    store_arguments,
+    store_environment,
+)
 from t2i_operator.manifests import Manifest, child, digest
 from t2i_operator.naming import (
     GATEWAY,
@@ -93,7 +99,12 @@ def _pod(inputs: Inputs) -> Manifest:
         **pull(inputs.images),
         "topologySpreadConstraints": [_spread(pool)],
         "containers": [_container(inputs)],
-        "volumes": [config_volume(pool), tmp_volume(), *secret_volumes(gateway_secrets(inputs))],
+        "volumes": [
+            config_volume(pool),
+            tmp_volume(),
+            *secret_volumes(gateway_secrets(inputs)),
+            *gateway_volumes(inputs.spec.cache),
+        ],
     }
     marks = {"labels": common_labels(pool, GATEWAY), "annotations": {CONFIG_HASH: digest(gateway_facts(inputs))}}
     return {"metadata": marks, "spec": spec}
@@ -116,7 +127,7 @@ def _container(inputs: Inputs) -> Manifest:
         "imagePullPolicy": inputs.images.pull_policy,
         "command": ["python", "-m", "t2i_gateway"],
         "args": _arguments(inputs),
-        "env": environment(),
+        "env": [*environment(), *store_environment(inputs.spec.cache)],
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "control", "containerPort": HEALTH_PORT, "protocol": "TCP"},
@@ -129,7 +140,12 @@ def _container(inputs: Inputs) -> Manifest:
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
-        "volumeMounts": [config_mount(), tmp_mount(), *secret_mounts(gateway_secrets(inputs))],
+        "volumeMounts": [
+            config_mount(),
+            tmp_mount(),
+            *secret_mounts(gateway_secrets(inputs)),
+            *gateway_mounts(inputs.spec.cache),
+        ],
     }
 
 
@@ -142,6 +158,7 @@ def _arguments(inputs: Inputs) -> list[str]:
         "--control-listen": f"0.0.0.0:{HEALTH_PORT}",
         "--metrics-listen": f"0.0.0.0:{METRICS_PORT}",
         "--store": gateway_store(inputs.spec.cache),
+        **store_arguments(inputs),
         "--drain-s": str(inputs.drain_s),
     }
     arguments = [f"{flag}={value}" for flag, value in pairs.items()]

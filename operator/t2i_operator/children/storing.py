@@ -1,6 +1,7 @@
 """Where latents are kept, as gateways and workers are told.
 
-redis://...   both use it
+redis://...   both use it; its secrets come from the Secret of `storeSecretRef`: password and user as variables, the
+              certificates as files; never as arguments
 file://...    a folder that the owner mounts into the workers (template.volumes); the gateway learns from workers
 memory://     each process alone
 empty         a folder of each worker, bounded by the cache's capacity; gone with its pod
@@ -8,11 +9,16 @@ empty         a folder of each worker, bounded by the cache's capacity; gone wit
 
 from urllib.parse import urlsplit
 
+from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest
 from t2i_policy.pool import CachePart
 
 CACHE_FOLDER = "/cache"
-_PORTS = {"redis": 6379, "rediss": 6379, "valkey": 6379}
+SECRET_FOLDER = "/etc/t2i-store"  # noqa: S105 - a mount point
+#: As the latent store reads them (t2i_cache.stores.redis.connecting; a test compares).
+VARIABLES = {"T2I_STORE_USER": "username", "T2I_STORE_PASSWORD": "password"}
+TLS_FOLDER_VARIABLE = "T2I_STORE_TLS_DIR"
+_PORTS = {"redis": 6379, "rediss": 6379}
 
 
 def worker_store(cache: CachePart) -> str:
@@ -35,8 +41,28 @@ def store_port(cache: CachePart) -> int | None:
     return parts.port or _PORTS[parts.scheme]
 
 
+def store_arguments(inputs: Inputs) -> dict[str, str]:
+    """Whose latents these are, in a server that pools of several namespaces may share."""
+    return {"--store-pool": inputs.ref.key} if store_port(inputs.spec.cache) is not None else {}
+
+
+def store_environment(cache: CachePart) -> list[Manifest]:
+    """The store's user and password, each if the Secret has it, and where its certificates are."""
+    secret = _secret(cache)
+    if secret is None:
+        return []
+    variables: list[Manifest] = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
+        for name, key in VARIABLES.items()
+    ]
+    return [*variables, *([{"name": TLS_FOLDER_VARIABLE, "value": SECRET_FOLDER}] if _has_tls(cache) else [])]
+
+
 def cache_volumes(cache: CachePart) -> list[Manifest]:
-    """The worker's own folder, if that is where latents go."""
+    """The worker's own folder, if that is where latents go, or the certificates of the store."""
+    secret = _secret(cache)
+    if secret is not None and _has_tls(cache):
+        return [{"name": "store-tls", "secret": {"secretName": secret, "defaultMode": 0o440}}]
     if cache.scope == "Off" or cache.store_url:
         return []
     return [{"name": "cache", "emptyDir": {"sizeLimit": f"{cache.capacity_mebibytes}Mi"}}]
@@ -44,4 +70,28 @@ def cache_volumes(cache: CachePart) -> list[Manifest]:
 
 def cache_mounts(cache: CachePart) -> list[Manifest]:
     """See `cache_volumes`."""
-    return [{"name": "cache", "mountPath": CACHE_FOLDER} for _ in cache_volumes(cache)]
+    folders: dict[str, Manifest] = {
+        "cache": {"mountPath": CACHE_FOLDER},
+        "store-tls": {"mountPath": SECRET_FOLDER, "readOnly": True},
+    }
+    return [{"name": volume["name"], **folders[volume["name"]]} for volume in cache_volumes(cache)]
+
+
+def gateway_volumes(cache: CachePart) -> list[Manifest]:
+    """The certificates of the store: a gateway has no folder of latents."""
+    return [volume for volume in cache_volumes(cache) if volume["name"] == "store-tls"]
+
+
+def gateway_mounts(cache: CachePart) -> list[Manifest]:
+    """See `gateway_volumes`."""
+    return [mount for mount in cache_mounts(cache) if mount["name"] == "store-tls"]
+
+
+def _secret(cache: CachePart) -> str | None:
+    if cache.store_secret_ref is None or store_port(cache) is None:
+        return None
+    return cache.store_secret_ref.name
+
+
+def _has_tls(cache: CachePart) -> bool:
+    return cache.store_url.startswith("rediss://")

@@ -20,7 +20,13 @@ from t2i_operator.children.pods import (
     tmp_volume,
 )
 from t2i_operator.children.securing import secret_mounts, secret_volumes, worker_arguments, worker_secrets
-from t2i_operator.children.storing import cache_mounts, cache_volumes, worker_store
+from t2i_operator.children.storing import (
+    cache_mounts,
+    cache_volumes,
+    store_arguments,
+    store_environment,
+    worker_store,
+)
 from t2i_operator.children.templates import merge_template
 from t2i_operator.manifests import Manifest, child
 from t2i_operator.naming import (
@@ -121,7 +127,7 @@ def _container(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
         "imagePullPolicy": inputs.images.pull_policy,
         "command": ["python", "-m", "t2i_worker"],
         "args": _arguments(inputs, group),
-        "env": environment(),
+        "env": [*environment(), *store_environment(inputs.spec.cache)],
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
@@ -146,6 +152,7 @@ def _arguments(inputs: Inputs, group: WorkerGroupPart) -> list[str]:
         "--health-listen": f"0.0.0.0:{HEALTH_PORT}",
         "--metrics-listen": f"0.0.0.0:{METRICS_PORT}",
         "--store": worker_store(inputs.spec.cache),
+        **store_arguments(inputs),
         "--models-dir": MODELS_FOLDER,
         "--drain-s": str(inputs.drain_s),
     }

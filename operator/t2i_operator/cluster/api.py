@@ -10,7 +10,7 @@ than what the lease has left at least, so nothing is written after another opera
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -24,6 +24,8 @@ from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND
 
 READ_LIMIT_S = 10.0
 WRITE_LIMIT_S = 4.0
+PAGE = 500
+CALLS_AT_ONCE = 16  # more only wait in a busy API server, past their deadlines; and the lease needs a connection
 TRIES = 4
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
@@ -39,6 +41,7 @@ class KubeApi:
         self._client = client
         self._gate = gate
         self._metrics = metrics
+        self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def get(self, path: str) -> Manifest:
         """One object.
@@ -48,11 +51,22 @@ class KubeApi:
         """
         return await self._retried("GET", path, {}, None)
 
-    async def list(self, path: str, labels: str = "") -> list[Manifest]:
-        """The objects of a collection that carry `labels`, as of now: never from a stale cache."""
+    async def list(self, path: str, labels: str = "", fields: str = "") -> Manifest:
+        """The objects of a collection that carry `labels` as its `items`, as of now: never from a stale cache."""
         query = {"labelSelector": labels} if labels else {}
-        items: list[Manifest] = (await self._retried("GET", path, query, None)).get("items", [])
-        return items
+        return await self._retried("GET", path, {**query, **({"fieldSelector": fields} if fields else {})}, None)
+
+    async def list_pages(self, path: str, labels: str = "") -> AsyncIterator[Manifest]:
+        """The objects of a collection one by one, read in pages: for collections that may be large."""
+        query = {"limit": str(PAGE), **({"labelSelector": labels} if labels else {})}
+        while True:
+            page = await self._retried("GET", path, query, None)
+            for item in page.get("items", []):
+                yield item
+            rest = page.get("metadata", {}).get("continue")
+            if not rest:
+                return
+            query = {**query, "continue": rest}
 
     async def apply(self, kind: Kind, manifest: Manifest, uid: str | None) -> Manifest:
         """Server-side apply; with `uid` only to that very object."""
@@ -62,18 +76,20 @@ class KubeApi:
         return await self._write("PATCH", path, body, kind.kind, APPLY)
 
     async def apply_status(self, ref: PoolRef, status: Mapping[str, Any]) -> Manifest:
-        """Replace the status of exactly this pool."""
-        metadata = {"name": ref.name, "namespace": ref.namespace, "uid": ref.uid}
+        """Replace the status of exactly this pool, in the version that the decision was made from: a status out of a
+        stale answer ends in a `Conflict`.
+        """
+        metadata = {"name": ref.name, "namespace": ref.namespace, "uid": ref.uid, "resourceVersion": ref.version}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(status)}
         return await self._write("PATCH", POOL.path(ref.namespace, ref.name, "status"), body, "PoolStatus", APPLY)
 
-    async def label_pod(self, namespace: str, name: str, uid: str, labels: Mapping[str, str]) -> None:
-        """Set labels of exactly this pod; one that has gone needs none."""
+    async def label_pod(self, namespace: str, name: str, uid: str, labels: Mapping[str, str]) -> Manifest | None:
+        """Set labels of exactly this pod; None if it has gone, then it needs none."""
         body = {"metadata": {"uid": uid, "labels": dict(labels)}}
         try:
-            await self._write("PATCH", POD.path(namespace, name), body, "PodLabel", MERGE)
+            return await self._write("PATCH", POD.path(namespace, name), body, "PodLabel", MERGE)
         except NotFound:
-            return
+            return None
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; one that has gone is fine."""
@@ -115,10 +131,11 @@ class KubeApi:
     ) -> Manifest:
         pause_s = FIRST_PAUSE_S
         for left in reversed(range(TRIES)):
-            if method != "GET":
-                self._gate()
             try:
-                return await self._once(method, path, query, body, content_type)
+                async with self._slots:  # waiting for a turn is no part of a call's deadline
+                    if method != "GET":
+                        self._gate()
+                    return await self._once(method, path, query, body, content_type)
             except TryLater as error:
                 self._metrics.retries.labels(str(error.status)).inc()
                 if not left:

@@ -1,5 +1,6 @@
 """The connection to the API server, by kubeconfig or service account."""
 
+import os
 from pathlib import Path
 
 from kubernetes.aio.client import ApiClient, Configuration
@@ -7,6 +8,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
 CONNECTIONS = 64
+PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
 async def open_client(kubeconfig: Path | None) -> ApiClient:
@@ -17,6 +19,8 @@ async def open_client(kubeconfig: Path | None) -> ApiClient:
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
+    if not any(name.lower() in PROXY_VARIABLES for name in os.environ):
+        configuration.client_session_kwargs = {"trust_env": False}  # or ~/.netrc is read at every call
     if kubeconfig is not None:
         await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:

@@ -1,25 +1,28 @@
-"""Gather: one look at a pool, all facts at once, always from the API server and never from a watch's memory.
+"""Gather: one look at a pool, all facts at once, out of what was read of it; what has changed since is read first.
 
-Watches only say when to look. What was seen may be a moment old when it is acted on; that is why every write names the
-UID that it is meant for.
+What was seen may be a moment old when it is acted on; that is why every write names the UID that it is meant for.
 """
 
 import asyncio
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, CONFIG_MAP, POD, POOL, Kind
+from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, EVENT, POD, Kind
+from t2i_operator.cluster.known import PoolMemory, profile_name
+from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.children import key_of
 from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, Observed, Problem, Wanted
 from t2i_operator.deciding.pods import read_pod
+from t2i_operator.deciding.starving import FAILED_CREATE, find_starved, is_short
 from t2i_operator.deciding.wanting import PROFILE_MISSING, want
 from t2i_operator.errors import NotFound
 from t2i_operator.manifests import Manifest, PoolRef
-from t2i_operator.naming import COMPONENT_LABEL, FIELD_MANAGER, GATEWAY, MANAGED_BY_LABEL, POOL_LABEL, WORKER
+from t2i_operator.naming import COMPONENT_LABEL, GATEWAY, WORKER
 
 PROFILE_KEY = "profile.json"
 
@@ -33,32 +36,38 @@ class Gathered:
     gateways: tuple[Manifest, ...]
 
 
-async def gather(
-    api: KubeApi, namespace: str, name: str, images: Images, reports: tuple[DemandReport, ...]
-) -> Gathered:
+async def gather(api: KubeApi, memory: Memory, key: str, images: Images, reports: tuple[DemandReport, ...]) -> Gathered:
     """See the module.
 
     Raises:
         NotFound: the pool is gone.
         ApiError: see `errors`.
     """
-    document = await api.get(POOL.path(namespace, name))
-    ref = PoolRef(namespace, name, document["metadata"]["uid"])
-    wanted = want(ref, document, await _profile(api, ref, document), images)
-    labels = f"{POOL_LABEL}={name},{MANAGED_BY_LABEL}={FIELD_MANAGER}"
-    *listed, pods = await asyncio.gather(
-        *(api.list(kind.path(namespace), labels) for kind in CHILD_KINDS),
-        api.list(POD.path(namespace), labels),
-    )
-    children = {
-        (kind.kind, item["metadata"]["name"]): to_child(kind, item)
-        for kind, items in zip(CHILD_KINDS, listed, strict=True)
-        for item in items
-    }
+    known = await memory.read(key)
+    document = known.document
+    if document is None:
+        raise NotFound(404, f"{key}: no such pool")
+    ref = ref_of(document)
+    wanted = want(ref, document, find_profile(ref, known), images)
+    children = seen_children(known)
     if isinstance(wanted, Wanted):
-        children |= await _unlabelled(api, wanted, children)
-    seen = Observed(
-        ref=ref,
+        children |= await _unlabelled(api, memory, key, wanted, children)
+    pods = known.listed(POD.kind)
+    gateways = tuple(pod for pod in pods if _component(pod) == GATEWAY)
+    short = [child for child in children.values() if is_short(child)]
+    starved = find_starved(short, {child.uid: await _events_of(api, child) for child in short})
+    return Gathered(replace(observe(document, children, pods, reports), starved=starved), wanted, gateways)
+
+
+def observe(
+    document: Manifest,
+    children: Mapping[ChildKey, ChildSeen],
+    pods: Sequence[Manifest],
+    reports: tuple[DemandReport, ...],
+) -> Observed:
+    """The facts as the decisions take them."""
+    return Observed(
+        ref=ref_of(document),
         generation=document["metadata"].get("generation", 0),
         status=document.get("status") or {},
         deleting="deletionTimestamp" in document["metadata"],
@@ -67,7 +76,36 @@ async def gather(
         gateways=tuple(read_pod(pod) for pod in pods if _component(pod) == GATEWAY),
         reports=reports,
     )
-    return Gathered(seen, wanted, tuple(pod for pod in pods if _component(pod) == GATEWAY))
+
+
+def ref_of(document: Manifest) -> PoolRef:
+    """Which pool, in which version."""
+    metadata = document["metadata"]
+    return PoolRef(metadata["namespace"], metadata["name"], metadata["uid"], str(metadata.get("resourceVersion", "")))
+
+
+def seen_without_reading(known: PoolMemory) -> Observed | None:
+    """What is known already, to tell why more cannot be read; None if not even the pool is known."""
+    if known.document is None:
+        return None
+    return observe(known.document, seen_children(known), known.listed(POD.kind), ())
+
+
+async def _events_of(api: KubeApi, child: ChildSeen) -> list[Manifest]:
+    """Why its pods cannot be created; only asked while some are missing."""
+    fields = f"involvedObject.uid={child.uid},reason={FAILED_CREATE}"
+    events = await api.list(EVENT.path(child.manifest["metadata"]["namespace"]), fields=fields)
+    found: list[Manifest] = events["items"]
+    return found
+
+
+def seen_children(known: PoolMemory) -> dict[ChildKey, ChildSeen]:
+    """The children that are known now."""
+    return {
+        (kind.kind, item["metadata"]["name"]): to_child(kind, item)
+        for kind in CHILD_KINDS
+        for item in known.listed(kind.kind)
+    }
 
 
 def to_child(kind: Kind, item: Manifest) -> ChildSeen:
@@ -83,37 +121,40 @@ def _component(pod: Manifest) -> str | None:
     return component
 
 
-async def _unlabelled(api: KubeApi, wanted: Wanted, listed: dict[ChildKey, ChildSeen]) -> dict[ChildKey, ChildSeen]:
-    """Objects that have a child's name and not our labels: stripped by hand, or somebody else's."""
-    missing = [manifest for manifest in wanted.children if key_of(manifest) not in listed]
-    found = await asyncio.gather(*(_find(api, manifest) for manifest in missing))
+async def _unlabelled(
+    api: KubeApi, memory: Memory, key: str, wanted: Wanted, known: dict[ChildKey, ChildSeen]
+) -> dict[ChildKey, ChildSeen]:
+    """Children that are not known: new pools have none, other ones were stripped by hand, or are somebody else's."""
+    missing = [manifest for manifest in wanted.children if key_of(manifest) not in known]
+    found = await asyncio.gather(*(_find(api, memory, key, manifest) for manifest in missing))
     return {key_of(child.manifest): child for child in found if child is not None}
 
 
-async def _find(api: KubeApi, manifest: Manifest) -> ChildSeen | None:
+async def _find(api: KubeApi, memory: Memory, key: str, manifest: Manifest) -> ChildSeen | None:
     kind, metadata = CHILD_KIND[manifest["kind"]], manifest["metadata"]
     try:
-        return to_child(kind, await api.get(kind.path(metadata["namespace"], metadata["name"])))
+        item = await api.get(kind.path(metadata["namespace"], metadata["name"]))
     except NotFound:
         return None
+    memory.keep(key, kind.kind, item)
+    return to_child(kind, item)
 
 
-async def _profile(api: KubeApi, ref: PoolRef, document: Manifest) -> str | Problem:
+def find_profile(ref: PoolRef, known: PoolMemory) -> str | Problem:
     """The profile's text: from the ConfigMap that the spec names, else the builtin model's own."""
-    spec: dict[str, Any] = document.get("spec", {})
-    name = (spec.get("profileRef") or {}).get("name")
+    name = profile_name(known.document)
     if name is None:
+        spec = (known.document or {}).get("spec", {})
         return _builtin_profile(str(spec.get("model", {}).get("source", "")))
-    try:
-        config = await api.get(CONFIG_MAP.path(ref.namespace, name))
-    except NotFound:
+    if known.profile is None:
         return Problem(PROFILE_MISSING, f"profileRef: there is no ConfigMap {name!r} in namespace {ref.namespace!r}")
-    text = (config.get("data") or {}).get(PROFILE_KEY)
+    text = (known.profile.get("data") or {}).get(PROFILE_KEY)
     if text is None:
         return Problem(PROFILE_MISSING, f"profileRef: ConfigMap {name!r} has no key {PROFILE_KEY!r}")
     return str(text)
 
 
+@functools.cache
 def _builtin_profile(source: str) -> str | Problem:
     scheme, _, model = source.partition("://")
     found = find_spec(f"t2i_{model}") if scheme == "builtin" and model.isidentifier() else None

@@ -31,6 +31,16 @@ class Kind:
         """As in manifests."""
         return self.prefix.removeprefix("/apis/").removeprefix("/api/")
 
+    @property
+    def group(self) -> str:
+        """Empty for the core API."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Such as `v1`."""
+        return self.api_version.rpartition("/")[2]
+
 
 POOL = Kind(KIND, f"/apis/{GROUP}/{VERSION}", PLURAL)
 POD = Kind("Pod", "/api/v1", "pods")

@@ -137,6 +137,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "true",
             ".scope",
         ),
+        Rule(
+            "!self.storeUrl.matches('^rediss?://.*@')",
+            "storeUrl must not hold a user or a password: put them into the Secret of storeSecretRef",
+            ".storeUrl",
+        ),
+        Rule(
+            "!has(self.storeSecretRef) || self.storeUrl.matches('^rediss?://')",
+            "storeSecretRef is for a redis:// or rediss:// storeUrl: remove it, or set storeUrl",
+            ".storeSecretRef",
+        ),
     ),
     "spec.security": SECURITY,
     "spec.workerGroups[].name": (

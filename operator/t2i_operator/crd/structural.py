@@ -65,6 +65,8 @@ def _resolve(node: Mapping[str, Any], parts: Mapping[str, Any], where: str) -> M
     if "$ref" in node:
         target = parts[node["$ref"].rpartition("/")[2]]
         rest = {key: value for key, value in node.items() if key != "$ref"}
+        if isinstance(rest.get("default"), Mapping):  # null is "left out" inside it, too
+            rest["default"] = {key: value for key, value in rest["default"].items() if value is not None}
         return _resolve({**target, **rest}, parts, where)
     if "const" in node:
         rest = {key: value for key, value in node.items() if key != "const"}

@@ -17,7 +17,7 @@ from t2i_operator.naming import HASH_ANNOTATION, POOL_UID_ANNOTATION
 
 @dataclass(frozen=True, slots=True)
 class ChildrenDecision:
-    """Writes and deletions, and `KIND/NAME` of those in the way."""
+    """Writes and deletions, and of those in the way `KIND/NAME` and whose they are."""
 
     applies: tuple[Apply, ...]
     deletes: tuple[Delete, ...]
@@ -32,7 +32,7 @@ def decide_children(uid: str, wanted: Sequence[Manifest], seen: Mapping[ChildKey
         key = key_of(manifest)
         there = seen.get(key)
         if there is not None and (there.deleting or not is_ours(there, uid)):
-            in_the_way.append("/".join(key))
+            in_the_way.append("/".join(key) + _whose(there, uid))
             continue
         reason = _reason(manifest, there)
         if reason is not None:
@@ -57,6 +57,14 @@ def is_ours(child: ChildSeen, uid: str) -> bool:
         return child.owner_uid == uid
     marks = child.manifest["metadata"].get("annotations") or {}
     return bool(marks.get(POOL_UID_ANNOTATION) == uid)
+
+
+def _whose(child: ChildSeen, uid: str) -> str:
+    """Such as ` (of T2IServingPool a-b)`: a pool `a` with a group `b-c` has the names of a pool `a-b` with `c`."""
+    if is_ours(child, uid):
+        return " (on its way out)"
+    owners = [one for one in child.manifest["metadata"].get("ownerReferences") or () if one.get("controller")]
+    return f" (of {owners[0]['kind']} {owners[0]['name']})" if owners else " (nobody's)"
 
 
 def _reason(manifest: Manifest, there: ChildSeen | None) -> ApplyReason | None:

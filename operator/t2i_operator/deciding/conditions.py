@@ -89,13 +89,15 @@ def _obstacle(standing: Standing) -> Verdict | None:
         return Verdict(False, standing.problem.reason, standing.problem.message)
     if standing.in_the_way:
         names = ", ".join(standing.in_the_way)
-        text = f"{names}: the name is taken by an object of another owner; delete it, or wait until it is gone"
+        text = f"{names}: the name is taken; delete it or wait until it is gone, or rename the pool or the worker group"
         return Verdict(False, "NameTaken", text)
     pods = (*standing.seen.workers, *standing.seen.gateways)
     for kind in TroubleKind:
         troubled = sorted((pod for pod in pods if pod.trouble and pod.trouble.kind is kind), key=lambda pod: pod.name)
         if troubled:
             return Verdict(False, kind, _told(troubled, len(pods)))
+    for trouble in standing.seen.starved:
+        return Verdict(False, trouble.kind, trouble.message)
     return None
 
 

@@ -16,6 +16,7 @@ class TroubleKind(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONFIG_FAILED = "ContainerConfigFailed"
+    PODS_REFUSED = "PodsRefused"
     NO_CAPACITY = "NoCapacity"
 
 
@@ -77,7 +78,7 @@ class DemandReport:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The pool object, everything that belongs to it, and what its gateways say."""
+    """The pool object, everything that belongs to it, what its gateways say, and why pods cannot even be made."""
 
     ref: PoolRef
     generation: int
@@ -87,6 +88,7 @@ class Observed:
     workers: tuple[PodSeen, ...] = ()
     gateways: tuple[PodSeen, ...] = ()
     reports: tuple[DemandReport, ...] = ()
+    starved: tuple[Trouble, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

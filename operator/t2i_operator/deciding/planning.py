@@ -1,31 +1,31 @@
 """The plan of a pool: keep the running one, or replace it.
 
 Fixed: the mix that the spec asks for, laid out over all workers; it only changes with the spec, never with readiness.
+Its shift map is planned for the reported demand like any other, with every worker held where the spec has it.
 Auto: `t2i_policy.planning.plan_step` on the demand that gateways report and the workers that are ready. Everything it
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
-
-Never plan for less because somebody was not heard: without a report the demand of the running plan stands, and where
-some gateways did not answer, those that did speak for them. Demand below QUIET of what the pool makes at full steps
-counts as none: nothing needs to bend there, and a pool with a request now and then must not be planned anew each time.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from t2i_operator.deciding.observed import DemandReport, Measured, Observed, Wanted
+from t2i_operator.deciding.demand import (
+    current_demand,
+    group_rates,
+    measured_by_group,
+    measured_by_profile,
+    quiet_rps,
+)
+from t2i_operator.deciding.observed import Measured, Observed, Wanted
 from t2i_operator.instants import Now, parse_instant
 from t2i_policy.capacity import worker_rate_rps
 from t2i_policy.classes import build_classes
-from t2i_policy.demand import Demand
-from t2i_policy.plan import GroupCapacity, Plan
+from t2i_policy.plan import GroupCapacity, Plan, make_plan
 from t2i_policy.plan_document import Numbers, PlanDocument, PlanError, fixed_plan, parse_plan, place_workers
-from t2i_policy.planning import Planning, plan_step
+from t2i_policy.planning import Planning, PlanningRules, expected_rates, plan_step
 from t2i_policy.pool import PoolSpec
-from t2i_policy.profile import LevelProfile
-from t2i_policy.replan import PlannedFor
+from t2i_policy.replan import PlannedFor, choose_replan
 
-QUIET_FRACTION = 0.1
-QUIET_RPS = 0.02  # a request in 50 seconds
 FIXED_MIX = "FixedMix"
 
 
@@ -62,8 +62,24 @@ def decide_plan(wanted: Wanted, seen: Observed, now: Now) -> PlanDocument | None
     sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
     scene = _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
     if wanted.spec.mix.mode == "Fixed":
-        return _fixed(wanted.spec, scene, now)
+        return _fixed(wanted, seen, scene, now)
     return _planned(wanted, seen, scene, now)
+
+
+def is_plan_due(wanted: Wanted, seen: Observed, now: Now) -> bool:
+    """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
+    sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
+    before, ready = running_plan(seen.status), ready_numbers(seen, sizes)
+    if wanted.spec.mix.mode == "Fixed":
+        rates_rps = _fixed_rates(wanted, seen, before, now)
+        return before is not None and choose_replan(_made_for(before), rates_rps, sizes, now.unix_s).due
+    groups = group_rates(wanted, ready, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+    if not groups:
+        return False
+    planned_for = _planning(before, _is_changed(before, seen)).planned_for
+    rates_rps = expected_rates(current_demand(seen, before, quiet_rps(wanted.spec, groups), now), now.unix_s)
+    workers = {group.name: group.num_workers for group in groups}
+    return choose_replan(planned_for, rates_rps, workers, now.unix_s, PlanningRules().replan).due
 
 
 def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
@@ -78,14 +94,43 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
     }
 
 
-def _fixed(spec: PoolSpec, scene: _Scene, now: Now) -> PlanDocument:
-    plan = fixed_plan(spec.fixed_workers, scene.sizes)
+def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument:
+    mix = fixed_plan(wanted.spec.fixed_workers, scene.sizes)
     everybody = {group: frozenset(range(size)) for group, size in scene.sizes.items()}
-    numbers = place_workers(plan, scene.sizes, everybody, scene.numbers)
-    before = scene.before
-    if before is not None and before.fixed and before.plan.workers == plan.workers and before.numbers == numbers:
-        return before
-    return PlanDocument(scene.revision + 1, FIXED_MIX, plan, {}, numbers, now.text, fixed=True)
+    numbers = place_workers(mix, scene.sizes, everybody, scene.numbers)
+    before, reason = scene.before, FIXED_MIX
+    rates_rps = _fixed_rates(wanted, seen, before, now)
+    if before is not None and before.fixed and before.plan.workers == mix.workers and before.numbers == numbers:
+        replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
+        if not replan.due:
+            return before
+        reason = replan.reason
+    plan = _with_shifts(wanted, mix, measured_by_group(seen.reports), rates_rps) if rates_rps else mix
+    return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
+
+
+def _fixed_rates(wanted: Wanted, seen: Observed, before: PlanDocument | None, now: Now) -> dict[str, float]:
+    """Expected demand by class; for so little of it that nothing needs to bend, none."""
+    sizes = {group.name: frozenset(range(group.workers)) for group in wanted.spec.worker_groups}
+    groups = group_rates(wanted, sizes, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+    return expected_rates(current_demand(seen, before, quiet_rps(wanted.spec, groups), now), now.unix_s)
+
+
+def _with_shifts(wanted: Wanted, mix: Plan, measured: Mapping[str, Measured], rates_rps: Mapping[str, float]) -> Plan:
+    """The mix with the shift map and the loss of the joint program, in which every worker has but one level."""
+    spec, by_profile = wanted.spec, measured_by_profile(wanted.profile)
+    held = []
+    for (group, level), count in mix.workers.items():
+        known = measured.get(group, by_profile)
+        rate_rps = worker_rate_rps(known.step_s, known.fixed_s, level, spec.slo.latency_s)
+        held.append(GroupCapacity(f"{group} {level}", count, {level: rate_rps}))
+    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    plan = make_plan(held, classes.with_rates(rates_rps), PlanningRules().plan)
+    return replace(plan, workers=mix.workers)
+
+
+def _made_for(before: PlanDocument) -> PlannedFor:
+    return PlannedFor(before.rates_rps, before.group_workers(), parse_instant(before.made_at))
 
 
 def _planned(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument | None:
@@ -95,10 +140,8 @@ def _planned(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDoc
     if not groups:
         return before  # nobody to plan with
     classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
-    changed = before is None or before.fixed or seen.generation != seen.status.get("observedGeneration")
-    planning = _planning(before, changed)
-    quiet_rps = max(QUIET_RPS, QUIET_FRACTION * _exact_rps(spec, groups))
-    demand = current_demand(seen, before, quiet_rps, now)
+    planning = _planning(before, _is_changed(before, seen))
+    demand = current_demand(seen, before, quiet_rps(spec, groups), now)
     after = plan_step(planning, classes, groups, demand, now.unix_s)
     if before is not None and (after.planned_for is planning.planned_for or after.plan is None):
         return before
@@ -112,62 +155,17 @@ def _planning(before: PlanDocument | None, changed: bool) -> Planning:
     """The loop's state out of the document. After a change of the spec a new plan is due whatever the demand."""
     if before is None:
         return Planning()
-    planned_for = PlannedFor(before.rates_rps, before.group_workers(), parse_instant(before.made_at))
-    return Planning(before.plan, None if changed else planned_for, before.revision)
+    return Planning(before.plan, None if changed else _made_for(before), before.revision)
+
+
+def _is_changed(before: PlanDocument | None, seen: Observed) -> bool:
+    """True if the spec is another than the running plan was made for."""
+    return before is None or before.fixed or seen.generation != seen.status.get("observedGeneration")
 
 
 def _on_ladder(numbers: Numbers, spec: PoolSpec) -> Numbers:
     """Workers at levels that the spec no longer has must move."""
     return {(group, level): which for (group, level), which in numbers.items() if level in spec.ladder.levels}
-
-
-def _exact_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:
-    return sum(group.num_workers * group.rates_rps.get(spec.ladder.exact, 0.0) for group in groups)
-
-
-def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, Measured]:
-    """What workers measured, as the first gateway that knows the group reports it."""
-    found: dict[str, Measured] = {}
-    for report in reports:
-        found = {**report.measured, **found}
-    return found
-
-
-def group_rates(
-    wanted: Wanted, ready: Mapping[str, frozenset[int]], measured: Mapping[str, Measured], slo_s: float
-) -> tuple[GroupCapacity, ...]:
-    """What the ready workers of each group make: by their measurements, before any by the profile."""
-    by_profile = _from_profile(wanted.profile)
-    return tuple(
-        GroupCapacity(
-            group,
-            len(numbers),
-            {level: worker_rate_rps(known.step_s, known.fixed_s, level, slo_s) for level in wanted.spec.ladder.levels},
-        )
-        for group, numbers in sorted(ready.items())
-        if numbers
-        for known in [measured.get(group, by_profile)]
-    )
-
-
-def _from_profile(profile: LevelProfile) -> Measured:
-    return Measured(profile.step_s, profile.fixed_s)
-
-
-def current_demand(seen: Observed, before: PlanDocument | None, quiet_rps: float, now: Now) -> Demand:
-    """The reports summed, for gateways that did not answer too; see the module."""
-    if not seen.reports:
-        rates = before.rates_rps if before is not None else {}
-        return Demand.from_rates(rates, sum(rates.values()), now.unix_s)
-    scale = max(1.0, sum(gateway.ready for gateway in seen.gateways) / len(seen.reports))
-    rates = {}
-    for report in seen.reports:
-        for name, rate in report.rates_rps.items():
-            rates[name] = rates.get(name, 0.0) + scale * rate
-    if sum(rates.values()) < quiet_rps:
-        return Demand.from_rates({}, 0.0, now.unix_s)
-    whole = {name: round(rate, 3) for name, rate in rates.items() if rate >= 0.001}
-    return Demand.from_rates(whole, scale * sum(report.earlier_rps for report in seen.reports), now.unix_s)
 
 
 def describe(plan: Plan | None, numbers: Numbers, base_steps: int) -> str:

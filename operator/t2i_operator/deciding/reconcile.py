@@ -44,7 +44,7 @@ def decide(seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:
 
 def _finish(seen: Observed, first: tuple[Action, ...], labels: tuple[LabelPod, ...], status: PoolStatus) -> Decision:
     """The status only if it says something new, and events on what changed in it."""
-    settled = not first and not labels and _is_settled(status)
+    settled = not first and _is_settled(status)
     if is_same(status, seen.status):
         return Decision((*first, *labels), settled)
     events = tuple(_events(seen, status))

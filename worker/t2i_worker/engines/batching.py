@@ -42,3 +42,16 @@ def _interpolated(step_s: Mapping[int, float], sizes: Sequence[int], size: int) 
 def cap_after_out_of_memory(failed_batch: int) -> int:
     """Half of the batch that did not fit, at least 1."""
     return max(1, failed_batch // 2)
+
+
+def steps_to_place(steps_left: Sequence[int], cap: int) -> int:
+    """Steps until one more request would join, of what runs and waits (in that order): 0 with room in the batch.
+
+    A lower bound: those who wait before it are taken to join when places fall free, each after its own steps.
+    """
+    ends = sorted(steps_left[:cap])
+    for left in steps_left[cap:]:
+        place = ends.pop(0)
+        ends.append(place + left)
+        ends.sort()
+    return ends[0] if len(steps_left) >= cap else 0

@@ -139,8 +139,10 @@ class DiffusionEngine:
         return latent, fetched.step if latent is not None else 0, reason, time.monotonic() - began_s
 
     def _fetch_limit_s(self) -> float:
-        step_s = self._step_loop.state.step_s
-        return max(MIN_FETCH_LIMIT_S, step_s[-1] if step_s else 0.0)
+        """About one step beyond what the job waits for a place anyway: a late latent costs that step at most."""
+        state = self._step_loop.state
+        step_s = state.step_s[-1] if state.step_s else 0.0
+        return max(MIN_FETCH_LIMIT_S, step_s) + state.steps_to_place * step_s
 
     def _to_run(self, run: _Run, start: Tensor | None, conditions: Conditions) -> _Run:
         job, served = run.job, run.served

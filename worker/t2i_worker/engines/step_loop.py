@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from t2i_worker.engines.batching import cap_after_out_of_memory
+from t2i_worker.engines.batching import cap_after_out_of_memory, steps_to_place
 from t2i_worker.engines.running import (
     Deliveries,
     Denoised,
@@ -46,6 +46,7 @@ class LoopState:
     steps_left: int
     batch_cap: int
     step_s: tuple[float, ...]
+    steps_to_place: int = 0  # until a request that comes now would join
 
 
 class StepLoop:
@@ -109,7 +110,8 @@ class StepLoop:
         with self._condition:
             requests = [*self._running, *self._waiting]
             left = sum(request.steps_left for request in requests)
-            return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s))
+            joins_in = steps_to_place([request.steps_left for request in requests], self._cap)
+            return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s), joins_in)
 
     def _run(self) -> None:
         torch.set_num_threads(self._num_threads)  # of this thread; others set their own

@@ -6,8 +6,8 @@ import logging
 import torch
 
 from t2i_cache.errors import StoreUrlError
-from t2i_cache.stores import open_store
-from t2i_policy.pool import PoolSpec
+from t2i_cache.stores import StoreLimits, open_store
+from t2i_policy.pool import Pool, PoolSpec
 from t2i_worker.digests import model_digest
 from t2i_worker.engines.diffusion import DiffusionEngine
 from t2i_worker.errors import ModelError, ModelUnsupported
@@ -22,7 +22,7 @@ from t2i_worker.warming import warm_up
 log = logging.getLogger(__name__)
 
 
-async def start_diffusion(settings: Settings, spec: PoolSpec) -> DiffusionEngine:
+async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
     """A warm engine.
 
     Raises:
@@ -30,8 +30,10 @@ async def start_diffusion(settings: Settings, spec: PoolSpec) -> DiffusionEngine
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    spec = pool.spec
+    limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
     try:
-        store = open_store(settings.store)
+        store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     except StoreUrlError as error:
         raise ModelError(str(error)) from error
     model = spec.model

@@ -33,5 +33,5 @@ what each line is for. A Role can grant only what its maker has: hence endpoints
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, create]
 {{- end }}

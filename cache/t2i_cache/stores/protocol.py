@@ -1,0 +1,35 @@
+"""What a store is, and what every store is told of its pool."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from t2i_cache.keys import LatentKey
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """What a pool may keep, for stores that bound themselves: bytes, seconds an entry lives, uses of one latent."""
+
+    capacity_bytes: int
+    ttl_s: float
+    max_reuses: int = 1000
+
+
+class LatentStore(Protocol):
+    """Bytes by key. Every call may raise `StoreError`; none is needed for a correct image."""
+
+    async def get(self, key: LatentKey) -> bytes | None:
+        """The record, or None if there is none."""
+
+    async def put(self, key: LatentKey, data: bytes) -> None:
+        """Store or replace, atomically: a reader sees the old or the new record, never a part."""
+
+    async def delete(self, key: LatentKey) -> None:
+        """Remove; missing is fine."""
+
+    def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
+        """Every key with its size in bytes, in no order."""
+
+    async def close(self) -> None:
+        """Release threads and connections."""

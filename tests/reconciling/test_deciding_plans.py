@@ -1,0 +1,166 @@
+"""Plans out of one look: when a new one is made, what becomes of a Fixed mix, and which worker gets which label."""
+
+from typing import Any
+
+import pytest
+
+from pool_scenes import NOW, gateway, look, report, wanted, worker
+from t2i_operator.deciding.actions import LabelPod, WriteStatus
+from t2i_operator.deciding.demand import current_demand
+from t2i_operator.deciding.observed import Observed, Wanted
+from t2i_operator.deciding.planning import decide_plan, is_plan_due
+from t2i_operator.deciding.reconcile import decide
+from t2i_operator.instants import Now
+from t2i_policy.levels import Level
+from t2i_policy.plan_document import PlanDocument
+
+FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
+OTHER = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 2}]}
+LATER = Now(NOW.unix_s + 120)  # past the dwell time
+
+
+def status_of(seen: Observed, wants: Wanted, now: Now = NOW) -> dict[str, Any]:
+    """The status after this look."""
+    found = [one.status for one in decide(seen, wants, now).actions if isinstance(one, WriteStatus)]
+    return found[0] if found else dict(seen.status)
+
+
+def running(reports: tuple[Any, ...] = (), **spec: Any) -> dict[str, Any]:
+    """The status of a ready pool with these reports."""
+    wants = wanted(**spec)
+    return status_of(look(wants, reports=reports), wants)
+
+
+@pytest.mark.parametrize(
+    ("before", "reports", "now", "reason"),
+    [
+        pytest.param((), (report(2.0),), NOW, "DemandRose", id="demand appears: at once"),
+        pytest.param((report(2.0),), (report(4.0),), NOW, "DemandRose", id="demand doubles: at once"),
+        pytest.param((report(2.0),), (report(2.1),), LATER, None, id="5 percent more: not worth it"),
+        pytest.param((report(2.0),), (report(1.0),), NOW, None, id="demand falls: not before the plan has dwelt"),
+        pytest.param((report(2.0),), (report(1.0),), LATER, "DemandFell", id="demand fell, and the plan is old enough"),
+        pytest.param((report(2.0),), (), LATER, None, id="nobody was heard: the demand of the plan stands"),
+        pytest.param((report(2.0),), (report(2.0, 0.0),), NOW, "DemandRose", id="a rising trend is planned for ahead"),
+        pytest.param((), (report(0.1),), LATER, None, id="a request now and then counts as none"),
+    ],
+)
+def test_new_plan_for_demand(before: Any, reports: Any, now: Now, reason: str | None) -> None:
+    """None: the running plan stays. The cheap question of the polls agrees with the decision."""
+    wants = wanted()
+    seen = look(status=running(before), reports=reports)
+    old = decide_plan(wants, look(status=running(before), reports=before), NOW)
+    plan = decide_plan(wants, seen, now)
+    assert plan is not None
+    assert old is not None
+    assert (plan.reason if plan.revision > old.revision else None) == reason
+    assert is_plan_due(wants, seen, now) == (reason is not None)
+
+
+def test_lost_worker_is_planned_without() -> None:
+    """PoolChanged; the worker keeps its place for when it is back."""
+    seen = look(status=running(), workers=(worker(0), worker(1, False)))
+    plan = decide_plan(wanted(), seen, NOW)
+    assert plan is not None
+    assert plan.reason == "PoolChanged"
+    assert plan.revision == 2
+    assert sum(plan.plan.workers.values()) == 1
+    assert sorted(number for numbers in plan.numbers.values() for number in numbers) == [0, 1]
+
+
+def test_change_of_the_spec_is_planned_for_whatever_the_demand() -> None:
+    """The generation is not the one that the status has seen."""
+    before = running((report(2.0),))
+    plan = decide_plan(wanted(), look(status=before, generation=2, reports=(report(2.0),)), NOW)
+    assert plan is not None
+    assert plan.revision == before["plan"]["revision"] + 1
+
+
+def test_silent_gateways_count_like_those_that_answer() -> None:
+    """Two gateways are ready, one answered: twice what it says."""
+    seen = look(gateways=(gateway(), gateway()), reports=(report(2.0),))
+    assert sum(current_demand(seen, None, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(4.0, rel=0.01)
+
+
+def test_demand_of_several_gateways_is_summed() -> None:
+    """Each counts its own requests."""
+    seen = look(gateways=(gateway(), gateway()), reports=(report(2.0), report(1.0, name="h")))
+    assert sum(current_demand(seen, None, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(3.0, rel=0.01)
+
+
+def placed(plan: PlanDocument | None) -> dict[str, int]:
+    """Workers by level."""
+    assert plan is not None
+    return {level.label(12): count for (_, level), count in plan.plan.workers.items()}
+
+
+def test_fixed_mix_is_laid_out_before_anybody_is_ready() -> None:
+    """It does not depend on readiness; without demand there is no shift map and no quality to tell."""
+    wants = wanted(mix=FIXED)
+    status = status_of(look(wants, workers=(), gateways=()), wants)
+    assert status["mix"] == "1x0 1x6"
+    assert status["plan"].get("shifts", []) == []
+    assert "qualityPercent" not in status
+
+
+def test_fixed_mix_gets_a_shift_map_for_its_demand() -> None:
+    """Who is served where, and at which quality; not one worker moves for it."""
+    wants = wanted(mix=FIXED)
+    before = running(mix=FIXED)
+    after = status_of(look(wants, status=before, reports=(report(2.0),)), wants)
+    assert after["plan"]["revision"] == before["plan"]["revision"] + 1
+    assert after["plan"]["reason"] == "DemandRose"
+    assert after["plan"]["placements"] == before["plan"]["placements"]
+    shares = {}
+    for shift in after["plan"]["shifts"]:
+        shares[shift["promptClass"]] = shares.get(shift["promptClass"], 0) + shift["sharePerMille"]
+    assert shares == {"exact": 1000, "none": 1000}
+    assert 0 < after["qualityPercent"] <= 100
+    again = status_of(look(wants, status=after, reports=(report(2.0),)), wants, LATER)
+    assert again["plan"] == after["plan"]
+
+
+def test_fixed_mix_sheds_what_it_cannot_serve() -> None:
+    """All workers at a level that prompts without a neighbour may not have: their share is told as shed."""
+    wants = wanted(mix=OTHER)
+    after = status_of(look(wants, status=running(mix=OTHER), reports=(report(2.0),)), wants)
+    assert after["plan"]["shedMilliRps"] > 0
+    assert after["plan"]["outcome"] == "SomeShed"
+
+
+def test_other_mix_moves_the_fewest() -> None:
+    """Only the worker that has to."""
+    before = running(mix=FIXED)
+    after = status_of(look(wanted(mix=OTHER), status=before, generation=2), wanted(mix=OTHER))
+    assert after["mix"] == "2x6"
+    assert after["plan"]["reason"] == "FixedMix"
+
+
+@pytest.mark.parametrize(
+    ("levels", "asked"),
+    [
+        pytest.param(("0-of-12", "0-of-12"), {}, id="right labels are left alone"),
+        pytest.param((None, "0-of-12"), {"p-a-0": "0-of-12"}, id="a missing label is set"),
+        pytest.param(("6-of-12", "nonsense"), {"p-a-0": "0-of-12", "p-a-1": "0-of-12"}, id="wrong ones are put back"),
+    ],
+)
+def test_labels_follow_the_plan(levels: tuple[str | None, ...], asked: dict[str, str]) -> None:
+    """Labels are a projection of the plan, never an input to it."""
+    workers = tuple(worker(number, level=level) for number, level in enumerate(levels))
+    actions = decide(look(status=running(), workers=workers), wanted(), NOW).actions
+    assert {one.name: one.level for one in actions if isinstance(one, LabelPod)} == asked
+
+
+def test_pods_beyond_the_size_get_no_level() -> None:
+    """A group was made smaller; its last pod is on its way out."""
+    actions = decide(look(status=running(), workers=(worker(0), worker(1), worker(7))), wanted(), NOW).actions
+    assert "p-a-7" not in {one.name for one in actions if isinstance(one, LabelPod)}
+
+
+def test_level_gone_from_the_ladder_is_left() -> None:
+    """Workers that stood there move; none stays at a level that the spec no longer has."""
+    before = running(mix=FIXED)
+    wants = wanted(levels=[{"skippedSteps": 0}, {"numInferenceSteps": 6}])
+    plan = decide_plan(wants, look(wants, status=before, generation=2), NOW)
+    assert plan is not None
+    assert Level(6, 12) not in {level for _, level in plan.numbers}
+    assert placed(plan) == {"0": 2}

@@ -1,0 +1,129 @@
+"""A real Valkey server for tests and benchmarks: on loopback, without files, stopped for certain.
+
+`valkey` starts one for the test session and hands it out empty to each test. Without a program every test that asks for
+it fails with what to install; none is skipped. `ValkeyServer` may also be started, killed, paused and started again.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from kube_programs import Program, ProgramError, free_ports
+from valkey_assets import ValkeyError, ensure_valkey
+
+START_TRIES = 3  # somebody may take a port between our look and the program's
+PASSWORD = "correct horse"
+
+
+class ValkeyServer:
+    """One server. `options` are its command line, such as `("--maxmemory", "8mb")`."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+        self._folder = folder
+        self._options = options
+        self._program: Program | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it on a free port the first time, on the same one later; it is empty.
+
+        Raises:
+            ProgramError: it did not come up; with the end of its log.
+        """
+        for tries_left in reversed(range(START_TRIES)):
+            port = self.port or free_ports(1)[0]
+            try:
+                self._start_at(port)
+            except ProgramError:
+                self.stop()
+                if not tries_left:
+                    raise
+            else:
+                self.port = port
+                return
+
+    def _start_at(self, port: int) -> None:
+        listen = ("--port", str(port), "--bind", "127.0.0.1")
+        durable = ("--save", "", "--appendonly", "no", "--dir", str(self._folder))
+        command = (*ensure_valkey(lambda _: None).command, *listen, *durable, *self._options)
+        self._program = Program("valkey", command, self._folder / "valkey.log")
+        self._program.start()
+        self._program.wait_until(lambda: self._answers(port))
+
+    def kill(self) -> None:
+        """As a crash: nothing is said to anybody, and what it held is lost."""
+        self.stop()
+
+    def pause(self) -> None:
+        """It keeps its connections and answers nothing."""
+        assert self._program is not None
+        os.kill(self._program.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """After `pause`."""
+        assert self._program is not None
+        os.kill(self._program.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it; a second call does nothing."""
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+    def command(self, *words: str | int) -> bytes:
+        """One command with a simple answer, over a connection of its own; for tests that look from outside."""
+        return _ask(self.port, words)
+
+    def _answers(self, port: int) -> bool:
+        try:
+            return _ask(port, ("PING",)).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+def _ask(port: int, words: tuple[str | int, ...]) -> bytes:
+    parts = [str(word).encode() for word in words]
+    message = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(message)
+        return connection.recv(65536)
+
+
+@contextmanager
+def valkey_server(folder: Path, *options: str) -> Iterator[ValkeyServer]:
+    """A server of a test's own."""
+    try:
+        ensure_valkey(lambda _: None)
+    except ValkeyError as error:
+        pytest.fail(str(error), pytrace=False)
+    server = ValkeyServer(folder, options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One server for the whole run: use `valkey`."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def valkey(valkey_session: ValkeyServer) -> AsyncIterator[ValkeyServer]:
+    """The session's server, emptied."""
+    valkey_session.command("FLUSHALL")
+    yield valkey_session
