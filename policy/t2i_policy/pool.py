@@ -211,7 +211,8 @@ class MixPart(_Part):
     """How many workers stand at which level."""
 
     mode: Literal["Auto", "Fixed"] = "Auto"
-    """Auto: planned from demand and the measured profile. Fixed: as `workers` says, whatever comes."""
+    """Auto: planned from demand and the measured profile. Fixed: workers stand as `workers` says, whatever comes, and
+    prompts are spread over their levels once the pool is busy; an idle worker serves what a prompt wants."""
     workers: Annotated[tuple[MixWorkersPart, ...], Field(max_length=32)] = ()
     """With mode Fixed: workers by level. They must sum to the workers of all groups."""
 
