@@ -6,7 +6,6 @@ asks nothing and says so loudly, as does a pool without authentication.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from t2i_gateway.settings import Settings
 from t2i_policy.pool_security import SecurityPart
 from t2i_security.certificates import Certificates, read_certificates
 from t2i_security.errors import CertificatesUnusable, TokensUnusable
+from t2i_security.following import Shown, follow_certificates
 from t2i_security.reloading import Reloaded
 from t2i_security.tokens import TokenBook, read_tokens
 from t2i_security.transport import server_credentials
@@ -62,11 +62,11 @@ def open_security(settings: Settings, part: SecurityPart, metrics: GatewayMetric
     if part.gateway_tls_secret_name:
         folder = _folder(settings.tls_dir, "--tls-dir", "security.gatewayTlsSecretName", CertificatesUnusable)
         read = partial(read_certificates, checks_peers=part.client_authentication == "MutualTLS")
-        clients = _certificates("security.gatewayTlsSecretName", folder, read, (metrics, "clients"))
+        clients = follow_certificates("security.gatewayTlsSecretName", folder, read, _shown(metrics, "clients"))
     if part.workers_secured:
         field = "security.gatewayClientTlsSecretName"
         folder = _folder(settings.worker_tls_dir, "--worker-tls-dir", field, CertificatesUnusable)
-        workers = _certificates(field, folder, read_certificates, (metrics, "workers"))
+        workers = follow_certificates(field, folder, read_certificates, _shown(metrics, "workers"))
     if part.client_authentication == "Token":
         folder = _folder(settings.tokens_dir, "--tokens-dir", "security.tokensSecretName", TokensUnusable)
         tokens = Reloaded("security.tokensSecretName", folder, read_tokens, partial(metrics.count_reload, "tokens"))
@@ -80,20 +80,8 @@ def _folder(given: Path | None, flag: str, field: str, error: type[CertificatesU
     return given
 
 
-def _certificates(
-    field: str, folder: Path, read: Callable[[Path], Certificates], shown: tuple[GatewayMetrics, str]
-) -> Reloaded[Certificates]:
-    metrics, use = shown
-    certificates = Reloaded(field, folder, read, partial(metrics.count_reload, use))
-
-    def show(current: Certificates) -> None:
-        metrics.certificate_end.labels(use).set(current.ends_s)
-        if current.expired:
-            log.error("%s: the certificate has expired; new connections will fail until it is renewed", field)
-
-    show(certificates.current)
-    certificates.on_change(show)
-    return certificates
+def _shown(metrics: GatewayMetrics, use: str) -> Shown:
+    return Shown(partial(metrics.count_reload, use), metrics.certificate_end.labels(use).set)
 
 
 def warn_of_gaps(settings: Settings, part: SecurityPart) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from t2i_security.certificates import Certificates, read_certificates
+from t2i_security.following import Shown, follow_certificates
 from t2i_security.guarding import OnlyFrom
 from t2i_security.reloading import Reloaded
 from t2i_security.transport import server_credentials
@@ -45,13 +46,6 @@ def open_security(tls_dir: Path | None, gateway_name: str, metrics: WorkerMetric
     if tls_dir is None:
         log.warning("INSECURE: no --tls-dir: whoever reaches this worker may call it, and prompts arrive in clear")
         return Security(None, ())
-    certificates = Reloaded(FIELD, tls_dir, read_certificates, metrics.count_reload)
-
-    def show(current: Certificates) -> None:
-        metrics.show_certificate(current.ends_s)
-        if current.expired:
-            log.error("%s: the certificate has expired; gateways will not connect until it is renewed", FIELD)
-
-    show(certificates.current)
-    certificates.on_change(show)
+    shown = Shown(metrics.count_reload, metrics.show_certificate)
+    certificates = follow_certificates(FIELD, tls_dir, read_certificates, shown)
     return Security(certificates, (OnlyFrom(gateway_name),))
