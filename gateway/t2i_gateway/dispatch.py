@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
+from t2i_gateway.links import Lease
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.workers import Lease, WorkerPool
+from t2i_gateway.workers import WorkerPool
 from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
 from t2i_policy.levels import Level
 from t2i_policy.placement import Placement

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from t2i_gateway.errors import DeadlineExceeded, GenerationFailed
-from t2i_gateway.workers import Lease, WorkerCall
+from t2i_gateway.links import Lease, WorkerCall
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
 _LOST = {

@@ -20,13 +20,14 @@ from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embedding import Embedder
+from t2i_gateway.links import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.securing import Security, open_security, warn_of_gaps
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import Settings
 from t2i_gateway.similar import SimilarPrompts
-from t2i_gateway.workers import CHANNEL_OPTIONS, Wiring, WorkerPool
+from t2i_gateway.workers import WorkerPool
 from t2i_policy.deciding import build_rules
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool import Pool
