@@ -38,6 +38,11 @@ class _Scene:
     ready: Mapping[str, frozenset[int]]
 
     @property
+    def everybody(self) -> dict[str, frozenset[int]]:
+        """All workers that the spec has, ready or not."""
+        return {group: frozenset(range(size)) for group, size in self.sizes.items()}
+
+    @property
     def revision(self) -> int:
         return self.before.revision if self.before else 0
 
@@ -57,10 +62,14 @@ def running_plan(status: Mapping[str, object]) -> PlanDocument | None:
         return None  # it is replaced by one that can be read
 
 
+def _scene(wanted: Wanted, seen: Observed) -> _Scene:
+    sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
+    return _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
+
+
 def decide_plan(wanted: Wanted, seen: Observed, now: Now) -> PlanDocument | None:
     """The plan from now on; the same object if the running one stays, None while there is nothing to plan with."""
-    sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
-    scene = _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
+    scene = _scene(wanted, seen)
     if wanted.spec.mix.mode == "Fixed":
         return _fixed(wanted, seen, scene, now)
     return _planned(wanted, seen, scene, now)
@@ -68,12 +77,12 @@ def decide_plan(wanted: Wanted, seen: Observed, now: Now) -> PlanDocument | None
 
 def is_plan_due(wanted: Wanted, seen: Observed, now: Now) -> bool:
     """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
-    sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
-    before, ready = running_plan(seen.status), ready_numbers(seen, sizes)
+    scene = _scene(wanted, seen)
+    before = scene.before
     if wanted.spec.mix.mode == "Fixed":
-        rates_rps = _fixed_rates(wanted, seen, before, now)
-        return before is not None and choose_replan(_made_for(before), rates_rps, sizes, now.unix_s).due
-    groups = group_rates(wanted, ready, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+        rates_rps = _fixed_rates(wanted, seen, scene, now)
+        return before is not None and choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s).due
+    groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
     if not groups:
         return False
     planned_for = _planning(before, _is_changed(before, seen)).planned_for
@@ -96,10 +105,9 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
 
 def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument:
     mix = fixed_plan(wanted.spec.fixed_workers, scene.sizes)
-    everybody = {group: frozenset(range(size)) for group, size in scene.sizes.items()}
-    numbers = place_workers(mix, scene.sizes, everybody, scene.numbers)
+    numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
     before, reason = scene.before, FIXED_MIX
-    rates_rps = _fixed_rates(wanted, seen, before, now)
+    rates_rps = _fixed_rates(wanted, seen, scene, now)
     if before is not None and before.fixed and before.plan.workers == mix.workers and before.numbers == numbers:
         replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
         if not replan.due:
@@ -109,11 +117,10 @@ def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocum
     return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
 
 
-def _fixed_rates(wanted: Wanted, seen: Observed, before: PlanDocument | None, now: Now) -> dict[str, float]:
+def _fixed_rates(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> dict[str, float]:
     """Expected demand by class; for so little of it that nothing needs to bend, none."""
-    sizes = {group.name: frozenset(range(group.workers)) for group in wanted.spec.worker_groups}
-    groups = group_rates(wanted, sizes, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
-    return expected_rates(current_demand(seen, before, quiet_rps(wanted.spec, groups), now), now.unix_s)
+    groups = group_rates(wanted, scene.everybody, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+    return expected_rates(current_demand(seen, scene.before, quiet_rps(wanted.spec, groups), now), now.unix_s)
 
 
 def _with_shifts(wanted: Wanted, mix: Plan, measured: Mapping[str, Measured], rates_rps: Mapping[str, float]) -> Plan:
