@@ -69,15 +69,10 @@ class Figures:
 
 @dataclass(slots=True)
 class Worker:
-    """Whole batches: instants of arrival of those that wait, and of whoever waits longest."""
+    """When those that wait arrived, oldest first, and whether a batch may start."""
 
     waiting: deque[float] = field(default_factory=deque)
     free: bool = True
-    wakes_s: float = float("inf")
-
-    def batch_s(self, size: int, steps: int) -> float:
-        """Seconds of a batch."""
-        return steps * STEP_S[size - 1]
 
 
 class WholeBatches:
@@ -129,14 +124,17 @@ class WholeBatches:
         if not worker.free or not size:
             return
         if self._holding and size < CAP:
-            until_s = worker.waiting[0] + SLO_S - worker.batch_s(size + 1, self._steps)
+            until_s = worker.waiting[0] + SLO_S - self._batch_s(size + 1)
             if now_s < until_s:
                 heapq.heappush(self._events, (until_s, next(self._numbers), worker, False))
                 return
-        ends_s = now_s + worker.batch_s(size, self._steps)
+        ends_s = now_s + self._batch_s(size)
         self.latencies_s += [ends_s - worker.waiting.popleft() for _ in range(size)]
         worker.free = False
         heapq.heappush(self._events, (ends_s, next(self._numbers), worker, True))
+
+    def _batch_s(self, size: int) -> float:
+        return self._steps * STEP_S[size - 1]
 
 
 @dataclass(frozen=True, slots=True)

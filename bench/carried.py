@@ -15,12 +15,10 @@ import matplotlib as mpl
 import numpy as np
 
 from machine import machine_facts, write_result
-from policy import EXACT_S, EXAMPLES, Bench, Trace, full_rate_rps, rescaled
+from policy import EXACT_S, EXAMPLES, Bench, Trace, embedded, k25_rate_rps, rescaled, trace_name
 from t2i_policy.baselines.catalogue import policy_named
 from t2i_policy.pool import PoolSpec, parse_pool
-from t2i_simulator.embedding import SentenceEncoder, embed
 from t2i_simulator.likeness import Likeness
-from t2i_simulator.traces import number_prompts, read_prompts
 from t2i_simulator.workload import Prompts
 
 mpl.use("Agg")
@@ -138,18 +136,17 @@ def main() -> None:
     parser.add_argument("--arrivals", type=Path, action="append", default=[], help="one time in ms a line; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    unique, of_line = number_prompts(read_prompts(options.prompts))
-    vectors = embed(SentenceEncoder(), unique, progress=lambda _: None)
+    vectors, of_line = embedded(options.prompts)
     bench = Bench(Prompts(Likeness(vectors), of_line, own_repeats=False), options.seed)
     spec = parse_pool((EXAMPLES / "pool-sdxl-8.yaml").read_text()).spec
-    capacity_rps = full_rate_rps(spec, 25)
+    capacity_rps = k25_rate_rps(spec)
     rows = judge(bench, spec, "poisson", lambda load: poisson(load * capacity_rps, options.seed))
     for path in options.arrivals:
 
         def arrivals(load: float, path: Path = path) -> list[float]:
             return rescaled(path, load * capacity_rps)
 
-        rows += judge(bench, spec, path.stem.removeprefix("arrivals-").removesuffix("-ms"), arrivals)
+        rows += judge(bench, spec, trace_name(path), arrivals)
     write_page(rows, Path(__file__).parent / "results")
     write_result(options.out, {"rows": [asdict(row) for row in rows]})
 

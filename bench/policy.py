@@ -21,18 +21,18 @@ from policy_report import write_report
 from t2i_policy.baselines.ablations import ablations
 from t2i_policy.baselines.catalogue import all_policies, policy_named
 from t2i_policy.baselines.oracle import Oracle
-from t2i_policy.levels import Level
 from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_policy.pool import PoolSpec, parse_pool
 from t2i_policy.profile import LevelProfile
 from t2i_simulator.embedding import SentenceEncoder, embed
 from t2i_simulator.engine import simulate
-from t2i_simulator.likeness import Likeness
+from t2i_simulator.likeness import Likeness, Vectors
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
 from t2i_simulator.traces import bursty_arrivals, number_prompts, read_arrivals, read_prompts
 from t2i_simulator.truth import Truth
+from t2i_simulator.workers import Group
 from t2i_simulator.workload import Prompts, Workload, build_workload
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -104,20 +104,33 @@ def _show_embedded(done: int) -> None:
     print(f"\rembedded prompts: {done}", end="", file=sys.stderr)
 
 
+def embedded(prompts_file: Path) -> tuple[Vectors, Sequence[int]]:
+    """The file's prompts as vectors, each once, and which of them each line is."""
+    unique, of_line = number_prompts(read_prompts(prompts_file))
+    vectors = embed(SentenceEncoder(), unique, progress=_show_embedded)
+    print(file=sys.stderr)
+    return vectors, of_line
+
+
 def show(row: Row) -> None:
     """Progress."""
     figures = f"violated {row.violation_percent:5.2f} %  quality {row.quality_percent:6.2f} %  p99 {row.p99_s:5.1f} s"
     print(f"{row.trace:32} {row.policy:22} {figures}", file=sys.stderr, flush=True)
 
 
-def full_rate_rps(spec: PoolSpec, skipped_steps: int) -> float:
-    """What the pool carries with everybody at this K, batches full."""
-    rates = 0.0
-    for group in build_groups(spec, EXAMPLES, None):
-        level = Level(skipped_steps, spec.model.num_inference_steps)
-        batch = len(group.profile.step_s)
-        rates += group.num_workers * batch / (level.steps_run * group.profile.step_s[-1])
-    return rates
+def full_rate_rps(groups: Sequence[Group], steps: int) -> float:
+    """What these workers carry with everybody running so many steps, batches full."""
+    return sum(g.num_workers * len(g.profile.step_s) / (steps * g.profile.step_s[-1]) for g in groups)
+
+
+def k25_rate_rps(spec: PoolSpec) -> float:
+    """What the pool carries with everybody at K=25: the unit of loads."""
+    return full_rate_rps(build_groups(spec, EXAMPLES, None), spec.model.num_inference_steps - 25)
+
+
+def trace_name(path: Path) -> str:
+    """Of a file of arrivals, in tables."""
+    return path.stem.removeprefix("arrivals-").removesuffix("-ms")
 
 
 def rescaled(path: Path, rate_rps: float) -> list[float]:
@@ -133,9 +146,8 @@ def traces(spec: PoolSpec, files: Sequence[Path], seed: int) -> Iterator[Trace]:
         yield Trace(f"burst, SLO {multiple}x", spec, burst, multiple * EXACT_S)
     for path in files:
         for load in LOADS:
-            arrived_s = rescaled(path, load * full_rate_rps(spec, 25))
-            name = path.stem.removeprefix("arrivals-").removesuffix("-ms")
-            yield Trace(f"{name} at {load}", spec, arrived_s, 5 * EXACT_S)
+            arrived_s = rescaled(path, load * k25_rate_rps(spec))
+            yield Trace(f"{trace_name(path)} at {load}", spec, arrived_s, 5 * EXACT_S)
 
 
 def ablation_traces(hybrid: PoolSpec, scenes: PoolSpec, seed: int) -> Iterator[Trace]:
@@ -143,7 +155,7 @@ def ablation_traces(hybrid: PoolSpec, scenes: PoolSpec, seed: int) -> Iterator[T
     yield Trace("ablation: burst, SDXL hybrid", hybrid, bursty_arrivals(BURST_MINUTES, 8, seed), 5 * EXACT_S)
     own = Path(__file__).parent.parent / "scenes" / "t2i_scenes" / "model" / "profile.json"
     groups = build_groups(scenes, EXAMPLES, own)
-    exact_rps = sum(g.num_workers * len(g.profile.step_s) / (12 * g.profile.step_s[-1]) for g in groups)
+    exact_rps = full_rate_rps(groups, 12)
     shape = bursty_arrivals(BURST_MINUTES, 8, seed)
     squeeze = 2.07 * exact_rps / (390 / 60)  # peaks at as many times the exact capacity as the lineage's
     exact_s = 12 * groups[0].profile.step_s[0]
@@ -152,9 +164,7 @@ def ablation_traces(hybrid: PoolSpec, scenes: PoolSpec, seed: int) -> Iterator[T
 
 def run(files: Sequence[Path], prompts_file: Path, seed: int, quick: bool) -> dict[str, list[dict[str, object]]]:
     """Everything; writes the report's plots on the way."""
-    unique, of_line = number_prompts(read_prompts(prompts_file))
-    vectors = embed(SentenceEncoder(), unique, progress=_show_embedded)
-    print(file=sys.stderr)
+    vectors, of_line = embedded(prompts_file)
     bench = Bench(Prompts(Likeness(vectors), of_line, own_repeats=False), seed)
     spec, hybrid, scenes = (
         parse_pool((EXAMPLES / name).read_text()).spec

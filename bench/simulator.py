@@ -17,13 +17,13 @@ import numpy as np
 import yaml
 
 from machine import write_result
+from policy import EXAMPLES, full_rate_rps
 from t2i_policy.baselines.catalogue import policy_named
 from t2i_policy.pool import read_pool
 from t2i_simulator.engine import simulate
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.workload import build_workload
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 WORKERS = 64
 SWING = 0.5  # of the mean rate, up by day and down by night
 DAY_S = 86_400
@@ -48,8 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     pool = read_pool(yaml.safe_load((EXAMPLES / "pool-sdxl-8.yaml").read_text()))
     groups = build_groups(pool.spec, EXAMPLES, None, None, WORKERS)
-    profile = groups[0].profile
-    exact_rps = WORKERS * len(profile.step_s) / (pool.spec.model.num_inference_steps * profile.step_s[-1])
+    exact_rps = full_rate_rps(groups, pool.spec.model.num_inference_steps)
     arrived_s = diurnal_arrivals(options.hours, options.load * exact_rps, seed=7)
     workload = build_workload(pool.spec, groups, arrived_s, None)
     wall_s, cpu_s = time.perf_counter(), time.process_time()
