@@ -1,6 +1,5 @@
 """The certificates that people copy: cert-manager's own schema takes them, and they fit the pool they are for."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 
 from cert_manager import crd_files
 from example_pools import EXAMPLES, children_of, documents
+from kube_programs import eventually
 from kube_server import KubeServer
 
 FILE = EXAMPLES / "certificates" / "scenes.yaml"
@@ -21,10 +21,8 @@ def install(kube: KubeServer, path: Path) -> None:
     crd["metadata"] = {"name": crd["metadata"]["name"]}
     answer = kube.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
     assert answer.ok or answer.status == 409, answer.message
-    end, place = time.monotonic() + WITHIN_S, f"/apis/cert-manager.io/v1/{crd['spec']['names']['plural']}"
-    while not kube.call("GET", place).ok:
-        assert time.monotonic() < end, place
-        time.sleep(0.1)
+    place = f"/apis/cert-manager.io/v1/{crd['spec']['names']['plural']}"
+    eventually(place, lambda: kube.call("GET", place).ok, WITHIN_S)
 
 
 @pytest.mark.process
