@@ -8,8 +8,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from t2i_operator.cluster.client import open_client
 from t2i_operator.cluster.lease import Leadership
 from t2i_operator.errors import ApiError
 from t2i_operator.handlers import Listeners, build_registry, kopf_settings
+from t2i_operator.keeping import keep_apart
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.probes import Probes
 from t2i_operator.queueing import PoolQueue
@@ -56,7 +57,7 @@ class Operator:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self.leadership.keep(api)),
+                    group.create_task(keep_apart(self.leadership, self._api_of_its_own)),
                     group.create_task(self.probes.serve()),
                     group.create_task(self._lead(client, api)),
                 ]
@@ -64,7 +65,15 @@ class Operator:
                 for task in reversed(tasks):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
-                        await asyncio.wait_for(asyncio.shield(_ended(task)), STOP_LIMIT_S)
+                        await asyncio.wait([task], timeout=STOP_LIMIT_S)  # the rest of them need not wait for it
+        finally:
+            await client.close()  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def _api_of_its_own(self) -> AsyncIterator[KubeApi]:
+        client = await open_client(self.settings.kubeconfig)
+        try:
+            yield KubeApi(client, self.leadership.check, self.metrics)
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
@@ -158,11 +167,6 @@ async def _compare(reconciler: Reconciler, queue: PoolQueue, begun: asyncio.Even
         except ApiError as error:
             log.warning("what was missed will be looked for again: %s", error)
             begun.set()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:

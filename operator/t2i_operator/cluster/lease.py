@@ -39,7 +39,8 @@ def may_take(record: Record | None, identity: str, unchanged_s: float) -> bool:
 
 
 class Leadership:
-    """Run `keep` as a task; ask `is_held`. `clock` is monotonic."""
+    """Run `keep` (see `keeping`); ask `is_held` from any thread. `clock` is monotonic. `changed` is of the loop that
+    waits for it."""
 
     def __init__(self, place: tuple[str, str], identity: str, clock: Callable[[], float]) -> None:
         self._namespace, self._name = place
@@ -64,18 +65,23 @@ class Leadership:
         if not self.is_held:
             raise LeaseLost("the lease is not held; another operator may be at work")
 
-    async def keep(self, api: KubeApi) -> None:
-        """Get and renew the lease until cancelled; then give it back."""
+    async def keep(self, api: KubeApi, is_useful: Callable[[], bool], tell: Callable[[], object]) -> None:
+        """Get and renew the lease until cancelled; then give it back. While it is not useful to hold it, it is left to
+        others. `tell` is called after every round.
+        """
         try:
             while True:
                 held = self.is_held
                 try:
-                    await self._round(api)
+                    if is_useful():
+                        await self._round(api)
+                    else:
+                        log.error("lease %s/%s: this operator is stuck", self._namespace, self._name)
                 except ApiError as error:
                     log.warning("lease %s/%s: %s", self._namespace, self._name, error)
                 if held != self.is_held:
                     log.info("lease %s/%s is %s", self._namespace, self._name, "held" if self.is_held else "lost")
-                self.changed.set()
+                tell()
                 await asyncio.sleep(RETRY_S)
         finally:
             await self._release(api)
