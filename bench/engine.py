@@ -38,8 +38,7 @@ from t2i_worker.jobs import Finished, Job, Sink, Source, Tally
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.sources import resolve_source
-from t2i_worker.starting.diffusion import to_facts
+from t2i_worker.starting.diffusion import find_model, to_facts
 from t2i_worker.warming import Warmth, warm_up
 
 POOL_FILE = Path(__file__).parents[1] / "examples" / "pool-scenes.yaml"
@@ -55,7 +54,7 @@ class Rig:
         torch.set_num_threads(threads)
         self.spec: PoolSpec = parse_pool(POOL_FILE.read_text()).spec
         model = self.spec.model
-        folder = resolve_source(model.source, Path("models"))
+        folder = find_model(model, Path("models"))
         self.adapter: PipelineAdapter = load_adapter(folder, model.precision, model.width, model.height, "cpu")
         self.warmth = warm_up(self.adapter, model.guidance_scale, 8, print)
         self.bare = ScenesModel.load(folder)

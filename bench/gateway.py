@@ -64,10 +64,10 @@ def write_inputs(folder: Path) -> None:
 
 async def fill_store(folder: Path) -> None:
     """Records with real embeddings and one-value tensors: the gateway reads only the embeddings."""
-    key = ModelKey("simulated", "simulated", STEPS, 48, 48, 2000, "bf16")
     scope = scope_id("Tenant", "bench", TENANT)
     assert scope is not None
     store, embedder = open_store(folder.as_uri()), Embedder(embedder_path())
+    key = ModelKey("simulated", "simulated", STEPS, 48, 48, 2000, "bf16", embedder=embedder.digest)
     rng = np.random.default_rng(0)
     for index in range(CACHED):
         vector = embedder.embed_now(caption(sample_scene(rng), rng))

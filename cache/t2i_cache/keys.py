@@ -15,7 +15,8 @@ _COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 class ModelKey:
     """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded.
 
-    The negative prompt steers every step, so it is part of the key and not of the similarity.
+    The negative prompt steers every step, so it is part of the key and not of the similarity. `embedder` is the digest
+    of what similarity is measured by: vectors of another one mean nothing to it.
     """
 
     model_digest: str
@@ -26,6 +27,7 @@ class ModelKey:
     guidance_milli: int
     dtype: str
     negative_prompt: str = ""
+    embedder: str = ""
 
     @property
     def fingerprint(self) -> str:

@@ -20,8 +20,9 @@ from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.scenario import Target
 from t2i_simulator.workers import Group, SimulatedPool
+from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
-from t2ictl.local_pool import builtin_folder, read_pool
+from t2ictl.local_pool import read_pool
 
 LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the exact capacity, in the table
 
@@ -62,7 +63,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
         InputInvalid: a file or option cannot be used.
     """
     pool = read_pool(options.pool_file)
-    folder = builtin_folder(pool)
+    folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     try:
         groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)

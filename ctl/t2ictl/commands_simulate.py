@@ -29,9 +29,10 @@ from t2i_simulator.traces import number_prompts, read_arrivals, read_prompts
 from t2i_simulator.truth import Truth
 from t2i_simulator.workers import Group
 from t2i_simulator.workload import Prompts, Workload, build_workload
+from t2i_sources import EMBEDDER, SourceMissing, builtin_folder, find_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.fault_options import parse_faults
-from t2ictl.local_pool import builtin_folder, read_pool
+from t2ictl.local_pool import MODELS_DIR, read_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
     policies = choose_policies(options.policies)
-    folder = builtin_folder(pool)
+    folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)
     faults = parse_faults(options.faults, groups)
@@ -123,15 +124,14 @@ def _read_prompts(options: SimulateOptions, path: Path, pool: Pool, bar: Progres
 
 
 def _find_encoder(folder: Path | None, pool: Pool) -> Encoder:
-    """The one asked for, else the builtin model's own, else the sentence encoder."""
-    builtin = builtin_folder(pool)
-    if folder is None and builtin is not None:
-        folder = builtin / "embedder"
-    if folder is None:
+    """The one asked for, else the pool's, else the builtin model's own, else the sentence encoder."""
+    model = pool.spec.model
+    source = model.embedder or (model.source if model.source.startswith("builtin://") else "")
+    if folder is None and not source:
         return SentenceEncoder()
     try:
-        return FolderEncoder(folder)
-    except EmbedderError as error:
+        return FolderEncoder(folder or find_folder(EMBEDDER, source, MODELS_DIR))
+    except (EmbedderError, SourceMissing) as error:
         raise InputInvalid(str(error)) from error
 
 
@@ -144,8 +144,7 @@ class FolderEncoder:
 
     def __init__(self, folder: Path) -> None:
         self._embedder = Embedder(folder)
-        size = (folder / "model.onnx").stat()
-        self.name = f"onnx-{folder.resolve()}-{size.st_size}-{size.st_mtime_ns}"
+        self.name = f"onnx-{self._embedder.digest}"
 
     def encode(self, prompts: Sequence[str], progress: Counting) -> Vectors:
         """See `Encoder`."""

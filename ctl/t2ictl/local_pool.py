@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +13,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_policy.pool import Pool, PoolError, parse_pool
+from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
 
+MODELS_DIR = Path("models")
 DEFAULT_LISTEN = "127.0.0.1:50051"
 START_LIMIT_S = 600.0  # a large model may come from a slow disk
 SERVING_LIMIT_S = 60.0
@@ -27,14 +28,15 @@ Report = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """`folder` None = a temporary one that goes at the end. `profile`, `embedder` None = the builtin model's own."""
+    """`folder` None = a temporary one that goes at the end. `profile` None = the builtin model's own, `embedder` None =
+    the pool's."""
 
     pool_file: Path
     listen: str = DEFAULT_LISTEN
     folder: Path | None = None
     profile: Path | None = None
     embedder: Path | None = None
-    models_dir: Path = Path("models")
+    models_dir: Path = MODELS_DIR
     threads: int = 0
     max_batch: int = 8
 
@@ -53,27 +55,15 @@ def read_pool(path: Path) -> Pool:
         raise InputInvalid(f"{path.name} is not a valid pool:\n{error}") from error
 
 
-def builtin_folder(pool: Pool) -> Path | None:
-    """The folder of a builtin model, None for others."""
-    if not pool.spec.model.source.startswith("builtin://"):
-        return None
-    spec = find_spec(f"t2i_{pool.spec.model.source.removeprefix('builtin://')}")
-    return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
-
-
-def with_builtin_parts(options: LocalOptions, pool: Pool) -> LocalOptions:
-    """Profile and embedder filled in from the builtin model where they were left out.
+def with_builtin_profile(options: LocalOptions, pool: Pool) -> LocalOptions:
+    """The profile filled in from the builtin model if it was left out.
 
     Raises:
         InputInvalid: there is no profile.
     """
-    builtin = builtin_folder(pool)
+    builtin = builtin_folder(pool.spec.model.source)
     if builtin is not None:
-        options = replace(
-            options,
-            profile=options.profile or builtin / "profile.json",
-            embedder=options.embedder or builtin / "embedder",
-        )
+        options = replace(options, profile=options.profile or builtin / "profile.json")
     if options.profile is None or not options.profile.exists():
         raise InputInvalid("no profile: measure one with `t2ictl profile --pool FILE`, then give it with --profile")
     return options
@@ -110,7 +100,7 @@ class LocalPool:
     async def __aenter__(self) -> Self:
         self.pool = read_pool(self.options.pool_file)
         if self.with_gateway or any(group.engine == "simulated" for group in self.pool.spec.worker_groups):
-            self.options = with_builtin_parts(self.options, self.pool)
+            self.options = with_builtin_profile(self.options, self.pool)
         self._folder = self.options.folder or Path(tempfile.mkdtemp(prefix="t2i-local-"))
         self._folder.mkdir(parents=True, exist_ok=True)
         self.workers = self._make_workers()
@@ -193,6 +183,6 @@ class LocalPool:
         addresses = ",".join(worker.address for worker in self.workers)
         arguments = ["--pool", str(options.pool_file), "--workers", addresses, "--listen", options.listen, "--local"]
         arguments += ["--store", self._store_url, "--profile", str(options.profile)]
-        if options.embedder is not None:
-            arguments += ["--embedder", str(options.embedder)]
+        embedder = str(options.embedder or self.pool.spec.model.embedder_source)
+        arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]
         return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)

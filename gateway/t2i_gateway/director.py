@@ -16,7 +16,8 @@ from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
 from t2i_gateway.decisions import to_decision_message, to_level_message
 from t2i_gateway.dispatch import Dispatcher, Place
-from t2i_gateway.embedding import Embedder, Vector
+from t2i_gateway.embedding import Vector
+from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics, band_of
 from t2i_gateway.planning import PlanningLoop
@@ -58,7 +59,7 @@ class Parts:
 
     spec: PoolSpec
     rules: Rules
-    embedder: Embedder | None
+    embeddings: Embeddings
     similar: SimilarPrompts
     workers: WorkerPool
     dispatcher: Dispatcher
@@ -144,8 +145,8 @@ class Director:
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
         began = time.perf_counter()
-        embedding = await parts.embedder.embed(asked.prompt, tenant) if parts.embedder is not None else None
-        shelf = parts.similar.shelf(asked, tenant, parts.workers.description)
+        embedding = await parts.embeddings.embed(asked.prompt, tenant)
+        shelf = parts.similar.shelf(asked, tenant, parts.workers.description, parts.embeddings.digest)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
         found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
@@ -156,18 +157,16 @@ class Director:
         )
         if counted:
             parts.metrics.decide.observe(time.perf_counter() - began)
-            self._count(decided, embedding)
+            self._count(decided)
         return Course(asked, tenant, arrived_s, arrived_s + left_s, embedding, shelf, neighbour, decided)
 
-    def _count(self, decided: Decided, embedding: Vector | None) -> None:
+    def _count(self, decided: Decided) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules
         self._parts.planning.count(decided.prompt_class)
         metrics.wanted.labels(rules.label(decided.wanted.level)).inc()
         metrics.decisions.labels(decided.reason).inc()
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
         metrics.pressure.set(decided.pressed)
-        if embedding is None and self._parts.embedder is not None:
-            metrics.embedding_failures.inc()
 
     def _admit(self, course: Course) -> Admitted:
         admission = self._admission(course)
@@ -239,11 +238,11 @@ class Director:
             preview_every_steps=asked.preview_every_steps,
         )
         if level.needs_latent and course.shelf is not None and course.neighbour is not None:
-            order.source.scope = course.shelf.scope
+            order.source.scope, order.source.embedder = course.shelf.scope, course.shelf.embedder
             order.source.entry_id = course.neighbour.entry_id
             order.source.steps.extend(sorted(course.neighbour.steps))
         if self._is_worth_keeping(course) and course.shelf is not None and course.embedding is not None:
-            order.sink.scope = course.shelf.scope
+            order.sink.scope, order.sink.embedder = course.shelf.scope, course.shelf.embedder
             order.sink.entry_id = course.shelf.entry_id
             order.sink.steps.extend(self._parts.rules.ladder.steps_to_keep)
             order.sink.embedding = course.embedding.astype("<f4").tobytes()

@@ -1,29 +1,31 @@
 """Prompt embeddings: a folder with tokenizer.json and model.onnx, run by onnxruntime; no torch.
 
-The model takes input_ids and attention_mask, int64 [B,L], and gives unit vectors, float32 [B,D]. Repeated prompts come
-from a small cache, each tenant from its own part: how fast an answer comes must not tell that another has asked the
-same. Trouble means no neighbour, never a failed request.
+The folder is our own kind, whose model gives one vector a prompt, or a sentence encoder with an ONNX export as
+sentence-transformers lays it out: `onnx/model.onnx` gives a vector a token, and `1_Pooling/config.json` says how they
+become one (mean, if it is not there). Inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B,L].
 """
 
-import asyncio
+import hashlib
+import json
 import logging
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
-CACHED_PROMPTS = 4096
 INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
+MODEL_FILES = ("model.onnx", "onnx/model.onnx")
+TRIED = "a prompt"  # an embedder that cannot take this is of no use
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_POOLED = "sentence_embedding"
 
-
-_ONNX_ERRORS = (  # onnxruntime's own exceptions have no common base but Exception
+ONNX_ERRORS = (  # onnxruntime's own exceptions have no common base but Exception
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -39,58 +41,112 @@ class EmbedderError(Exception):
 
 
 class Embedder:
-    """See the module. One event loop; the model runs in a thread of its own."""
+    """See the module. Any thread, one at a time.
+
+    Raises:
+        EmbedderError: something is missing or cannot be used.
+    """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "tokenizer.json").is_file() or not (folder / "model.onnx").is_file():
+        model = next((folder / name for name in MODEL_FILES if (folder / name).is_file()), None)
+        tokenizer = folder / "tokenizer.json"
+        if model is None or not tokenizer.is_file():
             raise EmbedderError(f"{folder.name}: an embedder is a folder with tokenizer.json and model.onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _open_tokenizer(tokenizer, folder / "sentence_bert_config.json")
+        self._session = _open_session(model)
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        if not set(self._inputs) <= _INPUTS:
+            raise EmbedderError(f"{model.name} wants {', '.join(self._inputs)}; there are {', '.join(sorted(_INPUTS))}")
+        outputs = [one.name for one in self._session.get_outputs()]
+        self._output = _POOLED if _POOLED in outputs else outputs[0]
+        self._takes_first = _takes_first(folder / "1_Pooling" / "config.json")
+        self.digest = _digest(*sorted(model.parent.glob(f"{model.name}*")), tokenizer)
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-        except _ONNX_ERRORS as error:
-            raise EmbedderError(f"{folder.name}/model.onnx cannot be loaded: {error}") from error
-        self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self.failures = 0
-
-    async def embed(self, prompt: str, tenant: str) -> Vector | None:
-        """The prompt's unit vector [D], or None if the model fails on it."""
-        asked = (tenant, prompt)
-        known = self._known.get(asked)
-        if known is not None:
-            self._known.move_to_end(asked)
-            return known
-        try:
-            vector = await asyncio.get_running_loop().run_in_executor(self._thread, self.embed_now, prompt)
-        except (ValueError, *_ONNX_ERRORS) as error:
-            log.warning("a prompt could not be embedded: %s", type(error).__name__)
-            self.failures += 1
-            return None
-        self._known[asked] = vector
-        if len(self._known) > CACHED_PROMPTS:
-            self._known.popitem(last=False)
-        return vector
+            self.dimension = len(self.embed_now(TRIED))
+        except (ValueError, *ONNX_ERRORS) as error:
+            raise EmbedderError(f"{model.name} cannot embed a prompt: {error}") from error
 
     def embed_now(self, prompt: str) -> Vector:
-        """As `embed`, in this thread.
+        """The prompt's unit vector [D].
 
         Raises:
             ValueError: the model gave something that is not one finite vector.
         """
         encoding = self._tokenizer.encode(prompt[:INLINE_CHARACTERS])
-        ids = np.array([encoding.ids], np.int64)
-        mask = np.array([encoding.attention_mask], np.int64)
-        out = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        vector = np.asarray(out, np.float32).reshape(-1)
+        given = _given(encoding)
+        out = self._session.run([self._output], {name: given[name] for name in self._inputs})[0]
+        vector = self._pooled(np.asarray(out, np.float32), given["attention_mask"])
         if not np.isfinite(vector).all() or not vector.any():
             raise ValueError("the embedding is not finite or all zeros")
-        return vector
+        unit: Vector = vector / np.linalg.norm(vector)
+        return unit
 
-    def close(self) -> None:
-        """Let the thread go."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def _pooled(self, out: Vector, mask: npt.NDArray[np.int64]) -> Vector:
+        if out.ndim != 3:
+            return out.reshape(-1)
+        if self._takes_first:
+            first: Vector = out[0, 0]
+            return first
+        weights = mask[0].astype(np.float32)
+        mean: Vector = weights @ out[0] / max(1.0, float(weights.sum()))
+        return mean
+
+
+def _given(encoding: Encoding) -> dict[str, npt.NDArray[np.int64]]:
+    return {
+        "input_ids": np.array([encoding.ids], np.int64),
+        "attention_mask": np.array([encoding.attention_mask], np.int64),
+        "token_type_ids": np.array([encoding.type_ids], np.int64),
+    }
+
+
+def _open_tokenizer(path: Path, settings: Path) -> Any:
+    """Prompts go one by one, so padding would only cost time; the sentence encoder's own length limit holds."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise EmbedderError(f"{path.name} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    limit = _read(settings).get("max_seq_length")
+    if isinstance(limit, int) and limit > 0:
+        tokenizer.enable_truncation(limit)
+    return tokenizer
+
+
+def _open_session(model: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except ONNX_ERRORS as error:
+        raise EmbedderError(f"{model.parent.name}/{model.name} cannot be loaded: {error}") from error
+
+
+def _takes_first(settings: Path) -> bool:
+    """Whether the first token's vector stands for the prompt; else their mean does."""
+    modes = {name for name, on in _read(settings).items() if name.startswith("pooling_mode_") and on is True}
+    if not modes <= {"pooling_mode_mean_tokens", "pooling_mode_cls_token"} or len(modes) > 1:
+        raise EmbedderError(f"1_Pooling/config.json asks for {', '.join(sorted(modes))}: only mean or cls is known")
+    return modes == {"pooling_mode_cls_token"}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise EmbedderError(f"{path.name} is not valid JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(*files: Path) -> str:
+    """32 hex digits: vectors of different embedders cannot be compared."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                total.update(chunk)
+    return total.hexdigest()

@@ -19,7 +19,7 @@ from t2i_cache.stores import StoreLimits, open_store
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
-from t2i_gateway.embedding import Embedder
+from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.links import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
@@ -102,7 +102,7 @@ def _make_parts(
     return Parts(
         spec=spec,
         rules=rules,
-        embedder=Embedder(settings.embedder) if settings.embedder is not None else None,
+        embeddings=Embeddings(settings.embedder, settings.models_dir, metrics),
         similar=SimilarPrompts(pool, store, metrics),
         workers=workers,
         dispatcher=dispatcher,
@@ -113,7 +113,7 @@ def _make_parts(
 
 def _work(settings: Settings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """What goes on beside the requests."""
-    return parts.workers.run(), parts.similar.run(), _plan(settings, parts)
+    return parts.workers.run(), parts.similar.run(), parts.embeddings.run(), _plan(settings, parts)
 
 
 def _plan(settings: Settings, parts: Parts) -> Coroutine[Any, Any, None]:
@@ -134,7 +134,9 @@ async def _start_control(
     await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts.planning, parts.dispatcher), server)
+    control_pb2_grpc.add_ControlServicer_to_server(
+        ControlService(parts.planning, parts.dispatcher, parts.embeddings), server
+    )
     server.add_insecure_port(settings.control_listen)
     await server.start()
     return server
@@ -166,8 +168,7 @@ async def _drain(director: Director, limit_s: float) -> None:
 
 async def _close(parts: Parts) -> None:
     await parts.workers.close()
-    if parts.embedder is not None:
-        parts.embedder.close()
+    parts.embeddings.close()
     await parts.similar.close()
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -26,7 +25,8 @@ class Settings:
     kubernetes: PoolPlace | None
     store: str
     store_pool: str
-    embedder: Path | None
+    embedder: str
+    models_dir: Path
     profile: Path
     announce: Path | None
     local: bool
@@ -57,9 +57,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     )
     parser.add_argument(
         "--embedder",
-        type=_embedder,
-        default=None,
-        help="folder with tokenizer.json and model.onnx, or builtin://scenes",
+        default="",
+        help="folder with tokenizer.json and model.onnx, or where to get one: builtin://scenes, hf://ORG/NAME, "
+        "pvc://CLAIM/PATH; default: no similar prompts",
+    )
+    parser.add_argument(
+        "--models-dir", type=Path, default=Path("models"), help="where volumes are mounted and downloads are kept"
     )
     parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
@@ -88,17 +91,6 @@ def _place(text: str) -> PoolPlace:
     if not namespace or not name or "/" in name:
         raise argparse.ArgumentTypeError(f"NAMESPACE/POOL, not {text!r}")
     return PoolPlace(namespace, name)
-
-
-def _embedder(text: str) -> Path:
-    """A builtin model brings its own."""
-    scheme, _, model = text.partition("://")
-    if scheme != "builtin":
-        return Path(text)
-    found = find_spec(f"t2i_{model}") if model.isidentifier() else None
-    if found is None or found.origin is None:
-        raise argparse.ArgumentTypeError(f"there is no builtin model {model!r}")
-    return Path(found.origin).parent / "model" / "embedder"
 
 
 def _names(text: str) -> tuple[str, ...]:

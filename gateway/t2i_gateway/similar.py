@@ -28,11 +28,13 @@ _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its own entry."""
+    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its own entry, and
+    the digest of the embedder that they are found by."""
 
     scope: str
     model: str
     entry_id: str
+    embedder: str
 
     def key(self, entry_id: str, step: int) -> LatentKey:
         """The key of one latent on this shelf."""
@@ -49,10 +51,12 @@ class SimilarPrompts:
         limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
         self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
 
-    def shelf(self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None) -> Shelf | None:
-        """None when the pool caches nothing, or no worker has told us its model yet."""
+    def shelf(
+        self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None, embedder: str | None
+    ) -> Shelf | None:
+        """None when the pool caches nothing, there is no embedder, or no worker has told us its model yet."""
         scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
-        if scope is None or model is None:
+        if scope is None or model is None or embedder is None:
             return None
         fingerprint = ModelKey(
             model_digest=model.model_digest,
@@ -63,9 +67,10 @@ class SimilarPrompts:
             guidance_milli=round(asked.guidance_scale * 1000),
             dtype=model.dtype,
             negative_prompt=asked.negative_prompt,
+            embedder=embedder,
         ).fingerprint
         entry = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
-        return Shelf(scope, fingerprint, entry)
+        return Shelf(scope, fingerprint, entry, embedder)
 
     def nearest(self, shelf: Shelf | None, embedding: Vector | None) -> Neighbour | None:
         """The most similar cached prompt of this shelf's scope and model."""

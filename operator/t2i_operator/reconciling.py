@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from t2i_operator.children import Images
@@ -49,6 +50,7 @@ class Reconciler:
         self._resync_s = resync_s
         self._metrics = metrics
         self._poller = DemandPoller(metrics)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decide")
         self._reports: dict[str, tuple[DemandReport, ...]] = {}
         self._last: dict[str, Gathered] = {}
         self._full_s: dict[str, float] = {}  # when everything is to be read again
@@ -120,12 +122,12 @@ class Reconciler:
             return max(0.1, self._full_s.get(key, 0.0) - time.monotonic())
         gathered = await gather(self._api, self.memory, key, self._images, self._reports.get(key, ()))
         seen, wanted, now = gathered.seen, gathered.wanted, Now(time.time())
-        decision = await asyncio.to_thread(decide, seen, wanted, now)  # a plan may take tens of ms
+        decision = await self._decide(seen, wanted, now)
         written = [action for action in decision.actions if isinstance(action, Apply | Delete)]
         if written:
             await apply_children(self._api, self.memory, seen.ref, written)
             seen = replace(seen, children=self._after(key, seen, written))
-            decision = await asyncio.to_thread(decide, seen, wanted, now)
+            decision = await self._decide(seen, wanted, now)
         rest = [action for action in decision.actions if not isinstance(action, Apply | Delete)]
         self._remember(key, Gathered(seen, wanted, gathered.gateways))
         self._count_replan(seen, decision)
@@ -137,6 +139,10 @@ class Reconciler:
         if any(is_short(child) for child in seen.children.values()):
             return SHORT_S  # the reason comes as an event a moment later, and events are not watched
         return self._resync_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
+
+    async def _decide(self, seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:
+        """A plan may take tens of ms. One thread for all: more would only take the interpreter from the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, decide, seen, wanted, now)
 
     def _after(self, key: str, seen: Observed, written: Sequence[Action]) -> dict[ChildKey, ChildSeen]:
         """The children after our writes, by the answers to them; what events tell is for the next look."""
@@ -190,7 +196,8 @@ class Reconciler:
         self._reports[key] = reports
         if isinstance(last.wanted, Problem) or not reports:
             return
-        if is_plan_due(last.wanted, replace(last.seen, reports=reports), Now(time.time())):
+        due = is_plan_due(last.wanted, replace(last.seen, reports=reports), Now(time.time()))
+        if due or _troubles(reports) != _troubles(last.seen.reports):
             self.memory.expire(key, [KIND])
             self.queue.ask(key)
 
@@ -205,7 +212,13 @@ class Reconciler:
 
     async def close(self) -> None:
         """Close what is open."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         await self._poller.close()
+
+
+def _troubles(reports: Sequence[DemandReport]) -> set[str]:
+    """What gateways want people to know; it is in the conditions."""
+    return {report.embedder_trouble for report in reports if report.embedder_trouble}
 
 
 def told(actions: Sequence[Action]) -> str:

@@ -6,6 +6,7 @@ generated from these classes, descriptions included: what is said here is what `
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -27,6 +28,7 @@ from t2i_policy.pool_security import SecurityPart
 
 API_VERSION = "t2iserving.dev/v1alpha1"
 KIND = "T2IServingPool"
+DEFAULT_EMBEDDER = "hf://sentence-transformers/all-MiniLM-L6-v2"
 
 
 class PoolError(ValueError):
@@ -60,6 +62,18 @@ class ModelPart(_Part):
     """Number format of the weights on the device."""
     revision: Annotated[str, Field(max_length=256)] = ""
     """Branch, tag or commit of a hf:// source; empty is its default branch."""
+    embedder: Annotated[Address, Field(pattern=r"^$|^(builtin|hf|file|pvc)://.+")] = ""
+    """What tells how alike two prompts are, which is what cached latents are found by: a sentence encoder with an ONNX
+    export, such as hf://ORG/NAME[@REVISION] or pvc://CLAIM/PATH. Empty: a builtin model's own, all-MiniLM-L6-v2 of the
+    hub for a hf:// source, and none for others: then no cached latent is ever used."""
+
+    @property
+    def embedder_source(self) -> str:
+        """The embedder that is meant; empty = none."""
+        if self.embedder:
+            return self.embedder
+        defaults = {"builtin": self.source, "hf": DEFAULT_EMBEDDER}
+        return defaults.get(self.source.partition("://")[0], "")
 
     @property
     def guidance_scale(self) -> float:
@@ -251,7 +265,7 @@ class PoolSpec(_Part):
             check_fixed_mix(asked, self.ladder, self.total_workers)
         return self
 
-    @property
+    @cached_property
     def ladder(self) -> Ladder:
         """The checked ladder; no `levels` = the paper's skips at 0, 10, 20, 30, 40 and 50 percent of the schedule."""
         base = self.model.num_inference_steps

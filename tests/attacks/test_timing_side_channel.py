@@ -9,15 +9,19 @@ were only 4 % of hits to show, it would be found in at least 9 of 10 runs with t
 """
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from scipy.stats import fisher_exact
 
 from attacked_tenants import SECRETS, TENANTS
 from secured_pools import Caller, SecuredPool
 from seeded_latents import captions
 from t2i_gateway.embedding import Embedder
+from t2i_gateway.embeddings import Embeddings
+from t2i_gateway.metrics import GatewayMetrics
 from t2i_scenes import embedder_path
 
 PROBES, LEVEL, EFFECT, POWER = 300, 0.01, 0.04, 0.9
@@ -63,9 +67,9 @@ async def test_steps_of_a_probe_do_not_tell(private: SecuredPool, shared: Secure
 
 async def test_embedding_is_not_remembered_across_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that another tenant asked costs a run of the model, as a new one does; the caller's own costs none."""
-    embedder, runs = Embedder(embedder_path()), []
-    run = embedder.embed_now
-    monkeypatch.setattr(embedder, "embed_now", lambda prompt: runs.append(prompt) or run(prompt))
+    embedder, runs = Embeddings(str(embedder_path()), Path(), GatewayMetrics(CollectorRegistry())), []
+    run = Embedder.embed_now
+    monkeypatch.setattr(Embedder, "embed_now", lambda self, prompt: runs.append(prompt) or run(self, prompt))
     await embedder.embed("a red circle", "victim")
     for prompt in ("a red circle", "a green ring"):
         await embedder.embed(prompt, "prober")

@@ -11,6 +11,7 @@ IMMUTABLE: dict[str, tuple[str, object, str]] = {
     "the width": ("spec.model.width", 64, "spec.model"),
     "the precision": ("spec.model.precision", "fp16", "spec.model"),
     "the revision": ("spec.model.revision", "main", "spec.model"),
+    "the embedder": ("spec.model.embedder", "hf://org/other", "spec.model"),
     "a group's engine": ("spec.workerGroups.0.engine", "simulated", "spec.workerGroups[0].engine"),
 }
 

@@ -37,6 +37,39 @@ def test_another_group_changes_only_the_config_and_its_own() -> None:
     assert after.keys() - before.keys() == {"Service/p-b", "StatefulSet/p-b", "PodDisruptionBudget/p-b"}
 
 
+HUB = "hf://stabilityai/sdxl"
+EMBEDDERS = {
+    "the embedded model's own": ({"source": "builtin://scenes"}, "--embedder=builtin://scenes", None),
+    "the default of hub models": (
+        {"source": HUB},
+        "--embedder=hf://sentence-transformers/all-MiniLM-L6-v2",
+        {"name": "models", "emptyDir": {}},
+    ),
+    "one in a volume": (
+        {"source": HUB, "embedder": "pvc://claim/minilm"},
+        "--embedder=pvc://claim/minilm",
+        {"name": "models", "persistentVolumeClaim": {"claimName": "claim", "readOnly": True}},
+    ),
+    "none for a model in a volume": ({"source": "pvc://claim/sdxl"}, None, None),
+}
+
+
+@pytest.mark.parametrize(("model", "argument", "volume"), EMBEDDERS.values(), ids=EMBEDDERS.keys())
+def test_gateways_get_their_embedder(model: dict[str, str], argument: str | None, volume: Manifest | None) -> None:
+    """Its address, and a folder that it is found in or downloaded to; a pool that caches nothing has none."""
+    for scope, expected in (("Tenant", argument), ("Off", None)):
+        made = rendered(model={**pool_document()["spec"]["model"], **model}, cache={"scope": scope})[
+            "Deployment/p-gateway"
+        ]
+        pod = made["spec"]["template"]["spec"]
+        arguments = [one for one in pod["containers"][0]["args"] if one.startswith("--embedder=")]
+        assert arguments == ([expected] if expected else [])
+        volumes = [one for one in pod["volumes"] if one["name"] == "models"]
+        mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "models"]
+        assert volumes == ([volume] if volume and expected else [])
+        assert len(mounts) == len(volumes)
+
+
 def test_every_pod_is_restricted() -> None:
     """Pod Security `restricted`, no token for workers, and time to drain."""
     children = rendered()

@@ -1,6 +1,7 @@
 """Conditions out of one look, as tables: which reason wins, what the message holds, and when a time moves."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,15 @@ def test_what_is_wrong(seen: Observed, reason: str, words: str) -> None:
     assert (found["Degraded"]["status"], found["Degraded"]["reason"]) == ("True", reason)
     assert found["Degraded"]["message"] == found["Ready"]["message"]
     assert found["Progressing"]["status"] == "False"
+
+
+def test_missing_embedder_costs_steps_and_not_readiness() -> None:
+    """Requests are served without cached latents: Degraded in the gateway's words, Ready as before."""
+    words = "model.embedder: 'acme/x' cannot be downloaded; it is tried again"
+    found = conditions(look(reports=(report(1.0), replace(report(1.0, name="g2"), embedder_trouble=words))))
+    assert (found["Degraded"]["status"], found["Degraded"]["reason"]) == ("True", "EmbedderMissing")
+    assert found["Degraded"]["message"] == f"g2 serves without cached latents: {words}"
+    assert (found["Available"]["status"], found["Progressing"]["reason"]) == ("True", "Settled")
 
 
 PROBLEMS = {

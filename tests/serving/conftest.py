@@ -6,7 +6,6 @@ import pytest
 import pytest_asyncio
 
 from t2i_policy.profile import render_profile
-from t2i_scenes import embedder_path
 from t2i_testing import Client, WritePool, make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool
 
@@ -16,7 +15,7 @@ kind: T2IServingPool
 metadata: {{name: test}}
 spec:
   model: {{source: "builtin://scenes", numInferenceSteps: 20, guidanceScalePercent: 200, width: 48, height: 48,
-          precision: fp32}}
+          precision: fp32, embedder: "{embedder}"}}
   levels: [{{skippedSteps: 0}}, {{skippedSteps: 10}}, {{numInferenceSteps: 10}}]
   workerGroups: [{{name: sim, workers: {workers}, engine: {engine}}}]
   slo: {{latencyMilliseconds: {slo_ms}, minQualityPercent: 80}}
@@ -35,14 +34,15 @@ def write_pool(tmp_path_factory: pytest.TempPathFactory) -> WritePool:
         cap: int = 4,
         slo_ms: int = 5000,
         max_queued: int = 64,
+        embedder: str = "",
     ) -> LocalOptions:
         folder = tmp_path_factory.mktemp("pool")
         (folder / "pool.yaml").write_text(
-            POOL.format(workers=workers, engine=engine, slo_ms=slo_ms, max_queued=max_queued)
+            POOL.format(workers=workers, engine=engine, slo_ms=slo_ms, max_queued=max_queued, embedder=embedder)
         )
         (folder / "profile.json").write_text(render_profile(make_profile((step_s,) * cap)))
         return LocalOptions(
-            folder / "pool.yaml", "127.0.0.1:0", folder, folder / "profile.json", embedder_path(), threads=1
+            folder / "pool.yaml", "127.0.0.1:0", folder, folder / "profile.json", models_dir=folder, threads=1
         )
 
     return write

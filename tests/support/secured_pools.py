@@ -1,27 +1,21 @@
 """A pool with security on: real gateway and simulated workers over loopback, certificates and tokens mounted."""
 
-import asyncio
-import re
-import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import grpc
 
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2i_scenes import embedder_path
-from t2i_testing import STEPS, make_profile
+from t2i_testing import STEPS, WITHIN_S, T, make_profile, metric, metrics_text, until
 from t2ictl.processes import ServerProcess
 from tls_files import TestAuthority, mount
 
 GATEWAY, WORKER = "p-gateway.ns.svc", "p-workers.ns.svc"
 START_LIMIT_S = 90.0
-WITHIN_S = 30.0
-T = TypeVar("T")
 POOL = f"""
 apiVersion: t2iserving.dev/v1alpha1
 kind: T2IServingPool
@@ -173,15 +167,11 @@ class SecuredPool:
 
     async def metric(self, name: str, process: ServerProcess | None = None) -> float:
         """One of the gateway's metrics (or another process's), by name and labels as they are written."""
-        text = await asyncio.to_thread(self.metrics_text, process)
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        return float(found.group(1)) if found else 0.0
+        return await metric(process or self.gateway, name)
 
     def metrics_text(self, process: ServerProcess | None = None) -> str:
         """All of them."""
-        address = (process or self.gateway).metrics_address
-        text: bytes = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read()
-        return text.decode()
+        return metrics_text(process or self.gateway)
 
     async def ready_workers(self) -> float:
         """As the gateway counts them."""
@@ -190,12 +180,4 @@ class SecuredPool:
     @staticmethod
     async def until(what: str, look: Callable[[], Awaitable[T]], reached: Callable[[T], bool]) -> T:
         """Look until the condition holds."""
-        seen: T | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WITHIN_S):
-                while True:
-                    seen = await look()
-                    if reached(seen):
-                        return seen
-                    await asyncio.sleep(0.05)
-        raise AssertionError(f"never: {what}; last seen {seen!r}")
+        return await until(what, look, reached)

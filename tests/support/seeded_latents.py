@@ -29,8 +29,8 @@ def captions(count: int, seed: int) -> list[str]:
 
 async def seed_store(folder: Path, pool: str, asked: Mapping[str, Sequence[str]], scope: ScopeMode = "Tenant") -> None:
     """One latent for each prompt of each tenant, under the key that the pool's gateway would give it."""
-    model = ModelKey("test", "simulated", STEPS, 48, 48, 2000, "fp32").fingerprint
     store, embedder = open_store(folder.as_uri()), Embedder(embedder_path())
+    model = ModelKey("test", "simulated", STEPS, 48, 48, 2000, "fp32", embedder=embedder.digest).fingerprint
     for tenant, prompts in asked.items():
         owner = scope_id(scope, pool, tenant)
         assert owner is not None
@@ -40,4 +40,3 @@ async def seed_store(folder: Path, pool: str, asked: Mapping[str, Sequence[str]]
             record = Record(key, "float32", (1,), bytes(4), embedder.embed_now(prompt), time.time())
             await store.put(key, encode_record(record))
     await store.close()
-    embedder.close()

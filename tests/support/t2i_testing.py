@@ -1,6 +1,10 @@
 """What tests of running servers share: a client, error details, waiting on a worker's load, a profile."""
 
-from collections.abc import Callable
+import asyncio
+import re
+import urllib.request
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +18,12 @@ from t2i_policy.levels import Level
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 from t2ictl.local_pool import LocalOptions
+from t2ictl.processes import ServerProcess
 
 STEPS = 20
+WITHIN_S = 30.0
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 WritePool = Callable[..., LocalOptions]
 
 
@@ -85,6 +92,31 @@ async def load_until(address: str, reached: Callable[[worker_pb2.WorkerLoad], bo
 def latent_files(folder: Path) -> list[Path]:
     """Every stored latent of a pool's folder."""
     return sorted((folder / "latents").rglob("*.latent"))
+
+
+async def metric(process: ServerProcess, name: str) -> float:
+    """One of a process's metrics, by name and labels as they are written; 0 if it is not there."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", await asyncio.to_thread(metrics_text, process), re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
+
+
+def metrics_text(process: ServerProcess) -> str:
+    """All of a process's metrics."""
+    text: bytes = urllib.request.urlopen(f"http://{process.metrics_address}/metrics", timeout=5).read()
+    return text.decode()
+
+
+async def until(what: str, look: Callable[[], Awaitable[T]], reached: Callable[[T], bool]) -> T:
+    """Look until the condition holds."""
+    seen: T | None = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                seen = await look()
+                if reached(seen):
+                    return seen
+                await asyncio.sleep(0.05)
+    raise AssertionError(f"never: {what}; last seen {seen!r}")
 
 
 async def read_to_end(call: Any) -> list[gateway_pb2.GenerateEvent]:

@@ -15,11 +15,15 @@ EngineKind = Literal["diffusion", "simulated"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where to start when steps are skipped: an earlier prompt's entry, and the steps believed to be stored for it."""
+    """Where to start when steps are skipped: an earlier prompt's entry, and the steps believed to be stored for it.
+
+    `embedder`, of sinks too, is the digest of what the gateway finds entries by; it is part of their keys.
+    """
 
     scope: str
     entry_id: str
     steps: tuple[int, ...]
+    embedder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Sink:
     entry_id: str
     steps: tuple[int, ...]
     embedding: npt.NDArray[np.float32]
+    embedder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-def model_fingerprint(facts: ModelFacts, job: Job) -> str:
+def model_fingerprint(facts: ModelFacts, job: Job, embedder: str) -> str:
     """Of everything but the prompt that a latent of this job depends on."""
     return ModelKey(
         model_digest=facts.model_digest,
@@ -36,6 +36,7 @@ def model_fingerprint(facts: ModelFacts, job: Job) -> str:
         guidance_milli=round(job.guidance_scale * 1000),
         dtype=facts.dtype,
         negative_prompt=job.negative_prompt,
+        embedder=embedder,
     ).fingerprint
 
 
@@ -48,12 +49,13 @@ class LatentShelf:
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
         """The best stored latent at or below the job's skipped steps, or none with the reason."""
-        wanted = LatentKey(source.scope, model_fingerprint(self._facts, job), source.entry_id, job.level.skipped_steps)
+        model = model_fingerprint(self._facts, job, source.embedder)
+        wanted = LatentKey(source.scope, model, source.entry_id, job.level.skipped_steps)
         return await fetch_latent(self._store, wanted, source.steps, limit_s)
 
     async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[tuple[int, int], ...]:
         """Store latents by step; returns (step, bytes) of those that are stored."""
-        model = model_fingerprint(self._facts, job)
+        model = model_fingerprint(self._facts, job, sink.embedder)
         stored: list[tuple[int, int]] = []
         try:
             async with asyncio.timeout(KEEP_LIMIT_S):

@@ -96,11 +96,13 @@ def _key_problem(scope: str, entry_id: str) -> str | None:
 def _source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
     if not request.HasField("source"):
         return None
-    return Source(request.source.scope, request.source.entry_id, tuple(request.source.steps))
+    source = request.source
+    return Source(source.scope, source.entry_id, tuple(source.steps), source.embedder)
 
 
 def _sink(request: worker_pb2.WorkerGenerateRequest) -> Sink | None:
     if not request.HasField("sink") or not request.sink.steps:
         return None
     embedding = np.frombuffer(request.sink.embedding, "<f4").astype(np.float32)
-    return Sink(request.sink.scope, request.sink.entry_id, tuple(request.sink.steps), embedding)
+    sink = request.sink
+    return Sink(sink.scope, sink.entry_id, tuple(sink.steps), embedding, sink.embedder)

@@ -6,6 +6,7 @@ profile, which Secrets. The mix, the worker groups and the contents of Secrets a
 
 from t2i_operator.children.config import gateway_facts
 from t2i_operator.children.inputs import Inputs
+from t2i_operator.children.models import embedder_arguments, embedder_mounts, embedder_volumes
 from t2i_operator.children.pods import (
     CLOSE_S,
     CONFIG_FOLDER,
@@ -104,6 +105,7 @@ def _pod(inputs: Inputs) -> Manifest:
             tmp_volume(),
             *secret_volumes(gateway_secrets(inputs)),
             *gateway_volumes(inputs.spec.cache),
+            *embedder_volumes(inputs.spec),
         ],
     }
     marks = {"labels": common_labels(pool, GATEWAY), "annotations": {CONFIG_HASH: digest(gateway_facts(inputs))}}
@@ -145,6 +147,7 @@ def _container(inputs: Inputs) -> Manifest:
             tmp_mount(),
             *secret_mounts(gateway_secrets(inputs)),
             *gateway_mounts(inputs.spec.cache),
+            *embedder_mounts(inputs.spec),
         ],
     }
 
@@ -162,6 +165,4 @@ def _arguments(inputs: Inputs) -> list[str]:
         "--drain-s": str(inputs.drain_s),
     }
     arguments = [f"{flag}={value}" for flag, value in pairs.items()]
-    source = inputs.spec.model.source
-    embedder = [f"--embedder={source}"] if source.startswith("builtin://") else []
-    return [*arguments, *gateway_arguments(inputs), *embedder]
+    return [*arguments, *gateway_arguments(inputs), *embedder_arguments(inputs.spec)]

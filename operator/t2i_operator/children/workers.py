@@ -6,6 +6,7 @@ plan's business, and changing it must never touch this template (decision 2).
 """
 
 from t2i_operator.children.inputs import Inputs
+from t2i_operator.children.models import MODELS_FOLDER, models_mount, models_volume
 from t2i_operator.children.pods import (
     CLOSE_S,
     CONFIG_FOLDER,
@@ -41,7 +42,6 @@ from t2i_operator.naming import (
 )
 from t2i_policy.pool import WorkerGroupPart
 
-MODELS_FOLDER = "/models"
 LOAD_LIMIT_S = 3600  # weights may come over a slow line
 
 
@@ -105,7 +105,7 @@ def _pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
         "volumes": [
             config_volume(pool),
             tmp_volume(),
-            _models_volume(inputs),
+            models_volume(inputs.spec.model.source),
             *cache_volumes(inputs.spec.cache),
             *secret_volumes(worker_secrets(inputs)),
         ],
@@ -117,7 +117,7 @@ def _container(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
     mounts = [
         config_mount(),
         tmp_mount(),
-        _models_mount(inputs),
+        models_mount(inputs.spec.model.source),
         *cache_mounts(inputs.spec.cache),
         *secret_mounts(worker_secrets(inputs)),
     ]
@@ -157,23 +157,3 @@ def _arguments(inputs: Inputs, group: WorkerGroupPart) -> list[str]:
         "--drain-s": str(inputs.drain_s),
     }
     return [*(f"{flag}={value}" for flag, value in pairs.items()), *worker_arguments(inputs)]
-
-
-def _models_volume(inputs: Inputs) -> Manifest:
-    """A `pvc://CLAIM/PATH` source is a claim; other sources need at most a folder to download to."""
-    claim = _claim(inputs)
-    if claim is None:
-        return {"name": "models", "emptyDir": {}}
-    return {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-
-
-def _models_mount(inputs: Inputs) -> Manifest:
-    claim = _claim(inputs)
-    if claim is None:
-        return {"name": "models", "mountPath": MODELS_FOLDER}
-    return {"name": "models", "mountPath": f"{MODELS_FOLDER}/{claim}", "readOnly": True}
-
-
-def _claim(inputs: Inputs) -> str | None:
-    scheme, _, rest = inputs.spec.model.source.partition("://")
-    return rest.partition("/")[0] if scheme == "pvc" else None

@@ -7,8 +7,6 @@ import asyncio
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from pathlib import Path
 
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
@@ -23,6 +21,7 @@ from t2i_operator.deciding.wanting import PROFILE_MISSING, want
 from t2i_operator.errors import NotFound
 from t2i_operator.manifests import Manifest, PoolRef
 from t2i_operator.naming import COMPONENT_LABEL, GATEWAY, WORKER
+from t2i_sources import builtin_folder
 
 PROFILE_KEY = "profile.json"
 
@@ -156,11 +155,8 @@ def find_profile(ref: PoolRef, known: PoolMemory) -> str | Problem:
 
 @functools.cache
 def _builtin_profile(source: str) -> str | Problem:
-    scheme, _, model = source.partition("://")
-    found = find_spec(f"t2i_{model}") if scheme == "builtin" and model.isidentifier() else None
-    if found is not None and found.origin is not None:
-        path = Path(found.origin).parent / "model" / PROFILE_KEY
-        if path.is_file():
-            return path.read_text()
+    folder = builtin_folder(source)
+    if folder is not None and (folder / PROFILE_KEY).is_file():
+        return (folder / PROFILE_KEY).read_text()
     text = "measure one with t2ictl profile, put it into a ConfigMap as profile.json and name it in profileRef"
     return Problem(PROFILE_MISSING, f"profileRef: model {source!r} comes without a profile; {text}")

@@ -67,11 +67,20 @@ def judge(standing: Standing) -> dict[str, Verdict]:
         "Available": _available(standing, obstacle),
         "Planned": planned,
         "Progressing": _progressing(standing, obstacle, missing),
-        "Degraded": Verdict(True, obstacle.reason, obstacle.message)
-        if obstacle is not None
-        else Verdict(False, "AsExpected", "Nothing is wrong."),
+        "Degraded": _degraded(standing, obstacle),
         "Secured": _secured(standing),
     }
+
+
+def _degraded(standing: Standing, obstacle: Verdict | None) -> Verdict:
+    """An obstacle, or what costs steps although requests are served."""
+    if obstacle is not None:
+        return Verdict(True, obstacle.reason, obstacle.message)
+    for report in standing.seen.reports:
+        if report.embedder_trouble:
+            text = f"{report.gateway} serves without cached latents: {report.embedder_trouble}"
+            return Verdict(True, "EmbedderMissing", text)
+    return Verdict(False, "AsExpected", "Nothing is wrong.")
 
 
 def _secured(standing: Standing) -> Verdict:

@@ -65,7 +65,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class DemandReport:
-    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group."""
+    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group; and
+    why it finds no similar prompts, if it should."""
 
     gateway: str
     rates_rps: Mapping[str, float]
@@ -74,6 +75,7 @@ class DemandReport:
     queued: int = 0
     in_flight: int = 0
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    embedder_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

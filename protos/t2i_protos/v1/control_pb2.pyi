@@ -99,12 +99,15 @@ class GetDemandResponse(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     PLAN_REVISION_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    EMBEDDER_TROUBLE_FIELD_NUMBER: _builtins.int
     earlier_rps: _builtins.float
     """Requests a second of all classes as it was a few half-lives ago: the trend."""
     queued: _builtins.int
     in_flight: _builtins.int
     plan_revision: _builtins.int
     """Revision of the plan that requests are decided by; 0 = none yet."""
+    embedder_trouble: _builtins.str
+    """Why prompts are not embedded although the pool wants it, so that no cached latent is found; empty: all is well."""
     @_builtins.property
     def demand(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassDemand]: ...
     @_builtins.property
@@ -120,10 +123,11 @@ class GetDemandResponse(_message.Message):
         in_flight: _builtins.int = ...,
         plan_revision: _builtins.int = ...,
         measurements: _abc.Iterable[Global___GroupMeasurement] | None = ...,
+        embedder_trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "in_flight", b"in_flight", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

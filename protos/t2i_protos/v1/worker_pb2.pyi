@@ -91,10 +91,13 @@ class LatentSource(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     ENTRY_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """cache scope id (see t2i_cache.scope)"""
     entry_id: _builtins.str
     """which earlier prompt"""
+    embedder: _builtins.str
+    """digest of what entries are found by; part of a latent's key"""
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Steps known to be stored, any order; the worker tries the largest <= skipped_steps first."""
@@ -105,10 +108,11 @@ class LatentSource(_message.Message):
         scope: _builtins.str = ...,
         entry_id: _builtins.str = ...,
         steps: _abc.Iterable[_builtins.int] | None = ...,
+        embedder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,10 +126,13 @@ class LatentSink(_message.Message):
     ENTRY_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     entry_id: _builtins.str
     embedding: _builtins.bytes
     """Prompt embedding, float32 little endian, stored beside the latents so an index can be rebuilt."""
+    embedder: _builtins.str
+    """as in LatentSource"""
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Keep the latent that enters step k (state after k steps), for each k listed."""
@@ -137,10 +144,11 @@ class LatentSink(_message.Message):
         entry_id: _builtins.str = ...,
         steps: _abc.Iterable[_builtins.int] | None = ...,
         embedding: _builtins.bytes = ...,
+        embedder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedding", b"embedding", "entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,6 @@ from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffu
 from t2i_worker.pipelines.scenes import ScenesAdapter, ScenesPipeline
 from t2i_worker.pipelines.schedules import NoiseSchedule
 from t2i_worker.pipelines.stable_diffusion import StableDiffusionAdapter, StableDiffusionXLAdapter
-from t2i_worker.sources import INDEX_NAME
 
 ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "ScenesPipeline": ScenesAdapter,
@@ -24,6 +23,8 @@ ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "FluxPipeline": FluxAdapter,
 }
 _OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
+INDEX_NAME = "model_index.json"
+VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -41,7 +42,9 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
         raise ModelUnsupported(f"model.width and model.height must be multiples of {kind.size_multiple} for {name}")
     loader = _OWN_PIPELINES.get(name, DiffusionPipeline)
     try:
-        pipeline = loader.from_pretrained(folder, dtype=_DTYPES[precision], local_files_only=True)
+        pipeline = loader.from_pretrained(
+            folder, dtype=_DTYPES[precision], variant=_variant(folder, precision), local_files_only=True
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnsupported(f"the model folder cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -49,6 +52,12 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False).eval()
     return kind(pipeline.to(device), width, height)
+
+
+def _variant(folder: Path, precision: str) -> str | None:
+    """The weights of this precision if there are any; else None, the plain ones."""
+    there = precision in VARIANTS and any(folder.glob(f"*/*.{precision}[.-]*safetensors"))
+    return precision if there else None
 
 
 def _class_name(folder: Path) -> str:
@@ -60,6 +69,7 @@ def _class_name(folder: Path) -> str:
 
 __all__ = [
     "ADAPTERS",
+    "VARIANTS",
     "Conditions",
     "NoiseSchedule",
     "PipelineAdapter",

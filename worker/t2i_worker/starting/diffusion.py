@@ -2,21 +2,22 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import torch
 
 from t2i_cache.errors import StoreUrlError
 from t2i_cache.stores import StoreLimits, open_store
-from t2i_policy.pool import Pool, PoolSpec
+from t2i_policy.pool import ModelPart, Pool, PoolSpec
+from t2i_sources import MODEL, SourceMissing, find_folder
 from t2i_worker.digests import model_digest
 from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import ModelError, ModelUnsupported
+from t2i_worker.errors import ModelError, ModelNotFound, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
-from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.pipelines import VARIANTS, PipelineAdapter, load_adapter
 from t2i_worker.settings import Settings
-from t2i_worker.sources import resolve_source
 from t2i_worker.warming import warm_up
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
     except StoreUrlError as error:
         raise ModelError(str(error)) from error
     model = spec.model
-    folder = await asyncio.to_thread(resolve_source, model.source, settings.models_dir, model.revision)
+    folder = await asyncio.to_thread(find_model, model, settings.models_dir)
     digest, adapter = await asyncio.gather(
         asyncio.to_thread(model_digest, folder),
         in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
@@ -46,6 +47,19 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
     warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
     log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
+
+
+def find_model(model: ModelPart, models_dir: Path) -> Path:
+    """The model's folder, downloaded first if it is a hub's: of weights at several precisions, those of the pool.
+
+    Raises:
+        ModelNotFound: there is none; says what to do.
+    """
+    variant = model.precision if model.precision in VARIANTS else ""
+    try:
+        return find_folder(MODEL, model.source, models_dir, model.revision, variant)
+    except SourceMissing as error:
+        raise ModelNotFound(str(error)) from error
 
 
 def _device(wanted: str) -> str:

@@ -1,20 +1,23 @@
-"""Where a model comes from: each kind of source finds its folder, or says what is wrong with the field."""
+"""Where models and embedders come from: each kind of source finds its folder, or says what is wrong with the field."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from t2i_policy.pool import ModelPart
+from t2i_sources import EMBEDDER, MODEL, SourceMissing, find_folder
 from t2i_worker.digests import model_digest
 from t2i_worker.errors import ModelNotFound
-from t2i_worker.sources import resolve_source
+from t2i_worker.starting.diffusion import find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A models folder with `claim/sdxl`, and a downloaded hub repository as the hub's own cache lays it out."""
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder with `claim/sdxl`, and a hub repository that somebody put there; the hub cannot be reached."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     folder = tmp_path / "models"
     snapshot = folder / "models--acme--tiny" / "snapshots" / COMMIT
     for place in (folder / "claim" / "sdxl", tmp_path / "outside", snapshot):
@@ -28,11 +31,12 @@ def models(tmp_path: Path) -> Path:
 
 def test_each_source_finds_its_folder(models: Path) -> None:
     """builtin, file, pvc, and a hub repository that is there already: no network is needed."""
-    assert (resolve_source("builtin://scenes", models) / "unet").is_dir()
-    assert resolve_source(f"file://{models}/claim/sdxl", models) == models / "claim" / "sdxl"
-    assert resolve_source("pvc://claim/sdxl", models) == (models / "claim" / "sdxl").resolve()
-    assert resolve_source("hf://acme/tiny", models).name == COMMIT
-    assert resolve_source(f"hf://acme/tiny@{COMMIT}", models).name == COMMIT
+    assert (find_folder(MODEL, "builtin://scenes", models) / "unet").is_dir()
+    assert (find_folder(EMBEDDER, "builtin://scenes", models) / "model.onnx").is_file()
+    assert find_folder(MODEL, f"file://{models}/claim/sdxl", models) == models / "claim" / "sdxl"
+    assert find_folder(MODEL, "pvc://claim/sdxl", models) == (models / "claim" / "sdxl").resolve()
+    assert find_folder(MODEL, "hf://acme/tiny", models).name == COMMIT
+    assert find_folder(MODEL, f"hf://acme/tiny@{COMMIT}", models).name == COMMIT
 
 
 @pytest.mark.parametrize(
@@ -47,12 +51,21 @@ def test_each_source_finds_its_folder(models: Path) -> None:
         "sdxl",
         "",
         "hf://not a name",
+        "hf://acme/absent",
     ],
 )
 def test_bad_source_names_the_field(models: Path, source: str) -> None:
-    """One error kind that says `model.source`; a path never leaves its volume."""
+    """One error kind that says which field; a path never leaves its volume."""
+    with pytest.raises(SourceMissing, match=r"model\.source"):
+        find_folder(MODEL, source, models)
+    with pytest.raises(SourceMissing, match=r"model\.embedder"):
+        find_folder(EMBEDDER, source, models)
+
+
+def test_worker_says_it_in_its_own_errors(models: Path) -> None:
+    """What a worker cannot start without is a ModelError, which it ends with."""
     with pytest.raises(ModelNotFound, match=r"model\.source"):
-        resolve_source(source, models)
+        find_model(ModelPart(source="file:///does/not/exist"), models)
 
 
 def test_digest_follows_weights_and_settings_only(tmp_path: Path) -> None:

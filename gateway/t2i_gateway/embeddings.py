@@ -1,0 +1,138 @@
+"""The pool's embedder as requests use it: loaded at the start, or fetched from a hub while requests are served.
+
+Repeated prompts come from a small cache, each tenant from its own part: how fast an answer comes must not tell that
+another has asked the same. Trouble means no neighbour, never a failed request: until the embedder is here, images are
+made at full steps, or by shorter schedules.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from t2i_gateway.embedding import ONNX_ERRORS, Embedder, EmbedderError, Vector
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_sources import EMBEDDER, SourceMissing, SourceUnreachable, find_folder
+
+log = logging.getLogger(__name__)
+CACHED_PROMPTS = 4096
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 60.0
+
+
+class Embeddings:
+    """See the module. One event loop; the model runs in a thread of its own.
+
+    Attributes:
+        trouble: Why prompts are not embedded although the pool wants it; empty: they are, or it does not.
+
+    Raises:
+        EmbedderError: a source on this machine holds no usable embedder.
+    """
+
+    def __init__(self, source: str, models_dir: Path, metrics: GatewayMetrics) -> None:
+        """`source` is an address (`t2i_sources`) or a plain folder; empty: no prompt is ever embedded."""
+        self._source = source if "://" in source or not source else Path(source).resolve().as_uri()
+        self._models_dir = models_dir
+        self._metrics = metrics
+        self._embedder: Embedder | None = None
+        self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self.trouble = ""
+        if self._source.startswith("hf://"):
+            self.trouble = "the embedder is being fetched"
+            metrics.embedder_missing.set(1)
+        elif self._source:
+            self._use(load_embedder(self._source, models_dir))
+
+    @property
+    def digest(self) -> str | None:
+        """Of the embedder in use; None before there is one."""
+        return self._embedder.digest if self._embedder is not None else None
+
+    async def embed(self, prompt: str, tenant: str) -> Vector | None:
+        """The prompt's unit vector [D], or None if there is no embedder (yet), or the model fails on it."""
+        embedder = self._embedder
+        if embedder is None:
+            return None
+        asked = (tenant, prompt)
+        known = self._known.get(asked)
+        if known is not None:
+            self._known.move_to_end(asked)
+            return known
+        try:
+            vector = await asyncio.get_running_loop().run_in_executor(self._thread, embedder.embed_now, prompt)
+        except (ValueError, *ONNX_ERRORS) as error:
+            log.warning("a prompt could not be embedded: %s", type(error).__name__)
+            self._metrics.embedding_failures.inc()
+            return None
+        self._known[asked] = vector
+        if len(self._known) > CACHED_PROMPTS:
+            self._known.popitem(last=False)
+        return vector
+
+    async def run(self) -> None:
+        """Fetch what is not on this machine, trying again with growing pauses; ends when it is here."""
+        pause_s = FIRST_PAUSE_S
+        while self._source and self._embedder is None:
+            try:
+                self._use(await _in_daemon(load_embedder, self._source, self._models_dir))
+                return
+            except (EmbedderError, SourceUnreachable) as error:
+                self.trouble = f"{error}; it is tried again"
+                log.warning("requests are served without similar prompts: %s", self.trouble)
+            await asyncio.sleep(pause_s)
+            pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+
+    def close(self) -> None:
+        """Let the thread go."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _use(self, embedder: Embedder) -> None:
+        self._embedder, self.trouble = embedder, ""
+        self._metrics.embedder_missing.set(0)
+        log.info("prompts are embedded as %d numbers", embedder.dimension)
+
+
+def load_embedder(source: str, models_dir: Path) -> Embedder:
+    """The embedder of an address, downloaded first if it is a hub's.
+
+    Raises:
+        SourceUnreachable: it must be downloaded and cannot be now.
+        EmbedderError: there is none, or it cannot be used.
+    """
+    try:
+        return Embedder(find_folder(EMBEDDER, source, models_dir))
+    except SourceUnreachable:
+        raise
+    except SourceMissing as error:
+        raise EmbedderError(str(error)) from error
+
+
+async def _in_daemon(call: Any, *args: Any) -> Any:
+    """Run a call in a thread that does not hold up the end of the process: a download can take minutes."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    def work() -> None:
+        result, failed = None, None
+        try:
+            result = call(*args)
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            failed = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    threading.Thread(target=work, name="fetch", daemon=True).start()
+    return await done

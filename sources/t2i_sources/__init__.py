@@ -1,0 +1,12 @@
+"""Where models and embedders come from: from the address in a pool to a folder on this machine.
+
+builtin://scenes            the small model that ships with t2i-serving, and its embedder
+file:///models/sdxl         a folder
+pvc://claim/path            a folder of a volume that the pod mounts at <models dir>/claim
+hf://owner/name[@revision]  a model hub repository, kept under <models dir>
+"""
+
+from t2i_sources.errors import SourceMissing, SourceUnreachable
+from t2i_sources.finding import EMBEDDER, MODEL, Kind, builtin_folder, find_folder
+
+__all__ = ["EMBEDDER", "MODEL", "Kind", "SourceMissing", "SourceUnreachable", "builtin_folder", "find_folder"]

@@ -1,0 +1,50 @@
+"""Which files of a hub's repository are needed: pure, from their names.
+
+A repository holds the same weights many times: for other frameworks, in one file beside the folders, at two precisions.
+SDXL's has about ten times what one pipeline loads.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+
+#: Names in the repository, names of the pipeline's components (empty where there are none), variant: names to download.
+Choice = Callable[[Collection[str], Collection[str], str], list[str]]
+
+_BESIDE_WEIGHTS = re.compile(r"\.(json|txt|model|jinja)$")
+_WEIGHTS = re.compile(r"^(?P<name>[^.]+)(\.(?P<variant>[a-z][a-z0-9_]*))?(-\d+-of-\d+)?\.(?P<format>safetensors|bin)$")
+_SHARDS = re.compile(r"^(?P<name>[^.]+)\.(?P<format>safetensors|bin)\.index(\.(?P<variant>[a-z0-9_]+))?\.json$")
+_EMBEDDER = re.compile(
+    r"^(tokenizer\.json|sentence_bert_config\.json|1_Pooling/config\.json|(onnx/)?model\.onnx(_data|\.data)?)$"
+)
+
+
+def choose_model_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
+    """Of a pipeline in diffusers layout: each component's settings and one set of weights.
+
+    Safetensors before pickles; the variant's weights (fp16, bf16) where a component has them, else the plain ones.
+    """
+    chosen = [name for name in names if name == "model_index.json"]
+    for component in components:
+        prefix = f"{component}/"
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        chosen += [prefix + name for name in _of_component([name for name in inside if "/" not in name], variant)]
+    return sorted(chosen)
+
+
+def choose_embedder_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
+    """Of a sentence encoder with an ONNX export, as sentence-transformers lays it out."""
+    del components, variant
+    chosen = {name for name in names if _EMBEDDER.match(name)}
+    if "model.onnx" in chosen:
+        chosen = {name for name in chosen if not name.startswith("onnx/")}
+    return sorted(chosen)
+
+
+def _of_component(names: list[str], variant: str) -> Iterable[str]:
+    weights = [(name, found) for name in names if (found := _WEIGHTS.match(name) or _SHARDS.match(name))]
+    settings = [name for name in names if _BESIDE_WEIGHTS.search(name) and not _SHARDS.match(name)]
+    formats = {found["format"] for _, found in weights}
+    best = "safetensors" if "safetensors" in formats else "bin"
+    usable = [(name, found["variant"] or "") for name, found in weights if found["format"] == best]
+    wanted = variant if any(one == variant for _, one in usable) else ""
+    return [*settings, *(name for name, one in usable if one == wanted)]

@@ -1,0 +1,92 @@
+"""From an address to a folder; see the package."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from t2i_sources.choosing import Choice, choose_embedder_files, choose_model_files
+from t2i_sources.errors import SourceMissing
+from t2i_sources.hub import Wish, download
+
+SCHEMES = "builtin://, file://, pvc:// or hf://"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is looked for.
+
+    Attributes:
+        field: Of the pool document, for messages.
+        marks: One of these files must be in the folder.
+        wanted: What the folder must be, in words.
+        choose: Which files of a hub's repository are needed.
+        builtin: Its folder inside a builtin model.
+    """
+
+    field: str
+    marks: tuple[str, ...]
+    wanted: str
+    choose: Choice
+    builtin: str = ""
+
+
+MODEL = Kind("model.source", ("model_index.json",), "a diffusers model folder", choose_model_files)
+EMBEDDER = Kind(
+    "model.embedder",
+    ("model.onnx", "onnx/model.onnx"),
+    "a folder with tokenizer.json and model.onnx",
+    choose_embedder_files,
+    builtin="embedder",
+)
+
+
+def find_folder(kind: Kind, source: str, models_dir: Path, revision: str = "", variant: str = "") -> Path:
+    """The folder of a source, downloaded first if it is a hub's; may take minutes then.
+
+    `variant` (fp16, bf16) is the kind of weights that is downloaded if there is a choice.
+
+    Raises:
+        SourceMissing: no such folder, or it is not of this kind; says what to do.
+        SourceUnreachable: it must be downloaded and cannot be now.
+    """
+    scheme, _, rest = source.partition("://")
+    match scheme:
+        case "builtin":
+            folder = _builtin(kind, source)
+        case "file":
+            folder = Path(unquote(urlsplit(source).path))
+        case "pvc":
+            folder = _inside(kind, models_dir, rest)
+        case "hf":
+            repository, _, pinned = rest.partition("@")
+            wish = Wish(kind.field, repository, pinned or revision or None, variant, kind.choose)
+            folder = download(wish, models_dir)
+        case _:
+            raise SourceMissing(f"{kind.field} must start with {SCHEMES}, got {source!r}")
+    if not any((folder / mark).is_file() for mark in kind.marks):
+        found = " or ".join(kind.marks)
+        raise SourceMissing(f"{kind.field} {source!r}: no {found} found there; it must be {kind.wanted}")
+    return folder
+
+
+def builtin_folder(source: str) -> Path | None:
+    """The folder of a builtin model; None for other sources, and for one that is not installed."""
+    scheme, _, name = source.partition("://")
+    spec = find_spec(f"t2i_{name}") if scheme == "builtin" and name.isidentifier() else None
+    return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
+
+
+def _builtin(kind: Kind, source: str) -> Path:
+    folder = builtin_folder(source)
+    if folder is None:
+        raise SourceMissing(f"{kind.field}: there is no builtin model {source!r}; builtin://scenes is one")
+    return folder / kind.builtin
+
+
+def _inside(kind: Kind, models_dir: Path, relative: str) -> Path:
+    root = models_dir.resolve()
+    folder = (root / unquote(relative)).resolve()
+    if not folder.is_relative_to(root):
+        raise SourceMissing(f"{kind.field}: a pvc:// path must stay inside its volume")
+    return folder

@@ -1,0 +1,66 @@
+"""Embedders of others: a sentence encoder's ONNX export gives the vector that its own library would give."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2i_gateway.embedding import Embedder, EmbedderError
+from t2i_scenes import embedder_path
+from tiny_embedders import word_vectors, write_embedder
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def test_tokens_are_averaged_and_padding_is_not(tmp_path: Path) -> None:
+    """Without a pooling file, and with one that says mean."""
+    for name, pooling in (("a", None), ("b", {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})):
+        embedder = Embedder(write_embedder(tmp_path / name, pooling=pooling))
+        expected = unit(word_vectors("red", "circle").mean(0))
+        assert embedder.embed_now("red circle") == pytest.approx(expected, abs=1e-6)
+        assert embedder.dimension == 4
+
+
+def test_first_token_stands_for_all_if_asked(tmp_path: Path) -> None:
+    """Encoders of the BGE family."""
+    embedder = Embedder(write_embedder(tmp_path, pooling={"pooling_mode_cls_token": True}))
+    assert embedder.embed_now("blue red square") == pytest.approx(unit(word_vectors("blue")[0]), abs=1e-6)
+
+
+def test_long_prompts_are_cut_as_the_encoder_was_trained(tmp_path: Path) -> None:
+    """`max_seq_length` of the published encoder."""
+    embedder = Embedder(write_embedder(tmp_path, max_tokens=2))
+    assert embedder.embed_now("red circle blue blue") == pytest.approx(embedder.embed_now("red circle"))
+
+
+def test_inputs_are_those_the_model_wants(tmp_path: Path) -> None:
+    """Some exports have no token types; one that wants something else is refused by name."""
+    few = Embedder(write_embedder(tmp_path / "few", inputs=("input_ids", "attention_mask")))
+    assert len(few.embed_now("red")) == 4
+    with pytest.raises(EmbedderError, match="pixel_values"):
+        Embedder(write_embedder(tmp_path / "odd", inputs=("input_ids", "pixel_values")))
+
+
+def test_digest_tells_embedders_apart(tmp_path: Path) -> None:
+    """Vectors of two embedders mean nothing to each other, so their digests differ; copies agree."""
+    one, copy = (Embedder(write_embedder(tmp_path / name)).digest for name in ("one", "copy"))
+    other = Embedder(embedder_path()).digest
+    assert one == copy != other
+
+
+@pytest.mark.parametrize("broken", ["tokenizer.json", "onnx/model.onnx", "1_Pooling/config.json"])
+def test_broken_files_are_named(tmp_path: Path, broken: str) -> None:
+    """A transfer that went wrong, or a kind of pooling that we do not know."""
+    folder = write_embedder(tmp_path, pooling={"pooling_mode_max_tokens": True} if "Pooling" in broken else None)
+    if "Pooling" not in broken:
+        (folder / broken).write_bytes(b"{")
+    with pytest.raises(EmbedderError, match=broken):
+        Embedder(folder)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    """What an embedder must be is in the message."""
+    with pytest.raises(EmbedderError, match=r"tokenizer\.json and model\.onnx"):
+        Embedder(tmp_path)
