@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2ictl.errors import CallFailed
@@ -85,7 +88,20 @@ class GatewayClient:
             details = f"the gateway at {self._address} closed the connection: if it wants TLS, give --ca or --tls"
         elif "failed to connect" in said:
             details = f"no gateway at {self._address}; start one with `t2ictl local up`, or give --address"
-        return CallFailed(code, details)
+        return CallFailed(code, details, _retry_after_s(error))
+
+
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:
+    """What google.rpc.RetryInfo says; None where there is none, or it cannot be read."""
+    try:
+        status = rpc_status.from_call(error)
+    except (ValueError, DecodeError):  # details of another code or message than the call's, or no details at all
+        return None
+    for packed in status.details if status is not None else ():
+        retry = error_details_pb2.RetryInfo()
+        if packed.Unpack(retry):
+            return float(retry.retry_delay.ToMilliseconds()) / 1e3
+    return None
 
 
 @asynccontextmanager

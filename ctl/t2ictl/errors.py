@@ -18,11 +18,12 @@ class StartFailed(CtlError):
 
 
 class CallFailed(CtlError):
-    """`code` is the gRPC code's name."""
+    """`code` is the gRPC code's name, `retry_after_s` when to come back as google.rpc.RetryInfo says; None without."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class ClusterFailed(CtlError):

@@ -198,7 +198,7 @@ class Director:
             place = Place(course.tenant, course.decided.served.level, course.deadline_s, excluded)
             lease = await self._parts.dispatcher.lease(place)
             queued_s = self._loop.time() - course.arrived_s
-            attempt = Attempt()
+            attempt = Attempt(previews=course.asked.preview_every_steps > 0)
             metrics.in_flight.inc()
             try:
                 call = lease.link.generate(self._order(course), self._left_s(course))

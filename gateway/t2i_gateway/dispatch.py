@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
-from t2i_gateway.links import Lease
+from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead

@@ -8,7 +8,18 @@ from typing import Any
 
 import grpc
 
-from t2i_policy.health import MIN_SILENCE_S, SLOW_FACTOR, HealthState, WorkerHealth, after_silence, after_step
+from t2i_gateway.hearing import ListeningClock
+from t2i_gateway.leases import Lease
+from t2i_policy.health import (
+    HealthState,
+    WorkerHealth,
+    after_report,
+    after_silence,
+    after_wait,
+    lateness_limit_s,
+    moves,
+    silence_limit_s,
+)
 from t2i_policy.levels import Level
 from t2i_policy.profile import step_time
 from t2i_policy.views import WorkerView
@@ -18,7 +29,8 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 DESCRIBE_LIMIT_S = 2.0
-SILENT_LIMIT_S = 5.0  # WatchLoad promises a message every second; a link this silent is dead
+OLD_PROMISE_S = 1.0  # of workers that do not say how often they send their load
+LOST_LIMIT_S = 5.0  # a link this silent is begun anew
 OpenChannel = Callable[[str], grpc.aio.Channel]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
@@ -32,53 +44,11 @@ CHANNEL_OPTIONS = (
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """How workers are reached. `alone` = no other gateway sends to them, so our own leases are the whole truth about
-    their batches."""
+    their batches. `clock`: how long they have been silent."""
 
     open_channel: OpenChannel
     alone: bool
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """One request at one worker. `holds_slot` until its last step is done."""
-
-    link: "WorkerLink"
-    steps_left: int
-    holds_slot: bool = True
-    heard_s: float | None = None  # when its last step was reported; None before it started
-
-    def start(self, steps_left: int) -> None:
-        """The worker took it into its batch, with this many steps to do."""
-        self._owe(steps_left)
-        self.heard_s = self.link.now_s()
-
-    def step_to(self, steps_left: int) -> None:
-        """The worker reported progress."""
-        now_s = self.link.now_s()
-        done = self.steps_left - steps_left
-        if self.heard_s is not None and done > 0:
-            self.link.judge_step((now_s - self.heard_s) / done)
-        self.heard_s = now_s
-        self._owe(steps_left)
-        if steps_left == 0:
-            self.give_up_slot()
-
-    def _owe(self, steps_left: int) -> None:
-        self.link.steps_left -= self.steps_left - steps_left
-        self.steps_left = steps_left
-
-    def give_up_slot(self) -> None:
-        """Its place in the batch is free; the image is still on its way."""
-        if self.holds_slot:
-            self.holds_slot = False
-            self.link.in_flight -= 1
-            self.link.changed()
-
-    def end(self) -> None:
-        """The request is over, whichever way."""
-        self.link.steps_left -= self.steps_left
-        self.steps_left = 0
-        self.give_up_slot()
+    clock: ListeningClock
 
 
 class WorkerLink:
@@ -90,7 +60,7 @@ class WorkerLink:
         wiring: Wiring,
         on_change: Callable[[], None],
         on_description: Callable[[worker_pb2.WorkerDescription], None],
-        on_health: Callable[["WorkerLink"], None],
+        on_health: Callable[["WorkerLink", WorkerHealth], None],
     ) -> None:
         self.address = address
         self._on_health = on_health
@@ -101,6 +71,11 @@ class WorkerLink:
         self._on_change = on_change
         self._on_description = on_description
         self._load = worker_pb2.WorkerLoad()
+        self._leases: set[Lease] = set()
+        self._watching: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
+        self._told = False  # its load, since the present watch began
+        self._heard_s = 0.0  # when anything came from it, by the listening clock
+        self._reported_s = 0.0  # until when its reports of steps are judged
         self._step_s: tuple[float, ...] = ()
         self._foreign = 0
         self._view: WorkerView | None = None
@@ -121,31 +96,65 @@ class WorkerLink:
         """True if it takes requests."""
         return self.description is not None and self._load.ready and not self._load.draining
 
-    def now_s(self) -> float:
-        """The event loop's clock."""
-        return self._loop.time()
-
     @property
     def full_step_s(self) -> float:
         """What a step of a full batch takes, as the worker measured it; 0 before it said so."""
         return step_time(self._step_s, self._load.batch_cap)
 
-    def silence_limit_s(self, steps: int) -> float:
-        """How long a healthy worker may say nothing while it does this many steps of a full batch."""
-        return max(MIN_SILENCE_S, SLOW_FACTOR * (steps * self.full_step_s + self._load.fixed_ms / 1e3))
+    def patience_s(self, steps: int, images: int) -> float:
+        """How long a healthy worker may let a request wait that needs so many steps of a full batch and so many
+        images (or texts) encoded before it hears something."""
+        return lateness_limit_s(steps * self.full_step_s + images * self._load.fixed_ms / 1e3)
 
-    def judge_step(self, took_s: float) -> None:
-        """Compare one reported step with the worker's own measurement."""
-        self._judged(after_step(self.health, took_s, self.full_step_s, self.now_s()))
+    @property
+    def batch_cap(self) -> int:
+        """How many requests it runs at once."""
+        return self._load.batch_cap
 
-    def judge_silence(self, silent_s: float) -> None:
-        """It owed us something and said nothing for this long."""
-        self._judged(after_silence(self.health, silent_s, 0.0, self.now_s()))
+    def now_s(self) -> float:
+        """By the listening clock."""
+        return self._wiring.clock.now_s()
+
+    def hear(self) -> None:
+        """Something came from it."""
+        self._heard_s = self.now_s()
+
+    def judge_report(self, since_s: float, steps: int) -> None:
+        """Compare steps that one request reported with the worker's own measurement: those since `since_s`. All
+        requests of a batch report the same steps, so what began before the last judged report is not judged again."""
+        now_s = self.now_s()
+        if since_s >= self._reported_s:
+            self._reported_s = now_s
+            self._judged(after_report(self.health, now_s - since_s, steps * self.full_step_s, self._loop.time()))
+
+    def listen(self) -> None:
+        """Judge what did not come. To be called every LISTEN_EVERY_S."""
+        now_s = self.now_s()
+        if self._watching is not None:
+            self._judge_silence(self._watching, now_s - self._heard_s)
+        for lease in [lease for lease in self._leases if lease.overdue(now_s)]:
+            self._judged(after_wait(self.health, lease.limit_s, lease.limit_s, self._loop.time()))
+            lease.give_up()
+
+    def _judge_silence(self, watching: asyncio.Timeout, silent_s: float) -> None:
+        promised_s = self._load.next_within_ms / 1e3 or OLD_PROMISE_S
+        self._judged(after_silence(self.health, silent_s, silence_limit_s(promised_s), self._loop.time()))
+        if silent_s >= LOST_LIMIT_S and not watching.expired():
+            watching.reschedule(self._loop.time())
+
+    def settle(self, state: HealthState) -> None:
+        """How it may be used from now on, among all workers of the pool."""
+        self.state = state
+        if state is HealthState.EJECTED:
+            for lease in self._leases:
+                if lease.may_move and moves(self.health, lease.steps_left, lease.steps):
+                    lease.give_up()
+        self.changed()
 
     def _judged(self, health: WorkerHealth) -> None:
         if health != self.health:
-            self.health = health
-            self._on_health(self)
+            before, self.health = self.health, health
+            self._on_health(self, before)
 
     @property
     def view(self) -> WorkerView:
@@ -173,7 +182,13 @@ class WorkerLink:
         self.in_flight += 1
         self.steps_left += steps
         self._view = None
-        return Lease(self, steps)
+        lease = Lease(self, steps, steps)
+        self._leases.add(lease)
+        return lease
+
+    def forget(self, lease: Lease) -> None:
+        """Its request is over."""
+        self._leases.discard(lease)
 
     def changed(self) -> None:
         """Forget the snapshot and wake who waits for a slot."""
@@ -212,25 +227,34 @@ class WorkerLink:
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 
     async def _watch(self) -> bool:
-        """True if there is a newer channel to watch on, False at the end of the stream."""
+        """True if there is a newer channel to watch on, False at the end of the stream.
+
+        Raises:
+            TimeoutError: nothing came for LOST_LIMIT_S.
+        """
         stub = self._stub
         call = stub.WatchLoad(worker_pb2.WatchLoadRequest())
+        self.hear()
+        self._told = False
         try:
             while stub is self._stub:
-                async with asyncio.timeout(SILENT_LIMIT_S):
+                async with asyncio.timeout(None) as self._watching:
                     load = await call.read()
                 if not isinstance(load, worker_pb2.WorkerLoad):
                     return False
                 self._take_in(load)
             return True
         finally:
+            self._watching = None
             call.cancel()
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
-        self._load = load
-        self._step_s = tuple(value / 1e3 for value in load.step_ms)
-        self._foreign = 0 if self._wiring.alone else max(0, load.running + load.waiting - self.in_flight)
-        self.changed()
+        self.hear()
+        foreign = 0 if self._wiring.alone else max(0, load.running + load.waiting - self.in_flight)
+        if not self._told or load != self._load or foreign != self._foreign:
+            self._told, self._load, self._foreign = True, load, foreign
+            self._step_s = tuple(value / 1e3 for value in load.step_ms)
+            self.changed()
 
     async def close(self, grace_s: float | None = None) -> None:
         """Close the channel; requests on it get `grace_s` to end."""

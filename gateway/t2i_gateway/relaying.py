@@ -3,14 +3,14 @@
 Says what went wrong in terms of what to do next: another worker may try (`WorkerLost`), or nobody should.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import grpc
 
 from t2i_gateway.errors import DeadlineExceeded, GenerationFailed
-from t2i_gateway.links import Lease, WorkerCall
+from t2i_gateway.leases import Lease
+from t2i_gateway.links import WorkerCall
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
 _LOST = {
@@ -23,6 +23,7 @@ _LOST = {
 
 
 MIN_STEPS_BEFORE_START = 20  # text encoding and the latent's fetch come first
+AFTER_IMAGE_S = 10.0  # the worker stores latents, and moving would lose what the client has
 
 
 class WorkerLost(Exception):
@@ -35,8 +36,9 @@ class WorkerLost(Exception):
 
 @dataclass(slots=True)
 class Attempt:
-    """What one attempt has shown so far."""
+    """What one attempt has shown so far. `previews`: the client asked for some."""
 
+    previews: bool = False
     started: worker_pb2.Started | None = None
     finished: worker_pb2.Finished | None = None
     image_sent: bool = False
@@ -46,23 +48,21 @@ class Attempt:
 async def relay(call: WorkerCall, lease: Lease, attempt: Attempt) -> AsyncIterator[gateway_pb2.GenerateEvent]:
     """Yield the client's events as the worker's come in; fills `attempt`, keeps `lease` up to date.
 
-    A worker that says nothing for far longer than its steps take is given up as lost: it is frozen or cut off.
+    A worker that says nothing for far longer than its steps take is given up as lost, and so is one that is left out
+    meanwhile, if another is faster in spite of what is done already (`t2i_policy.health.moves`).
 
     Raises:
         WorkerLost, DeadlineExceeded, GenerationFailed: see `errors`.
     """
     try:
         while True:
-            limit_s = lease.link.silence_limit_s(_steps_to_next_event(lease, attempt))
-            async with asyncio.timeout(limit_s):
-                event = await call.read()
+            event = await lease.next_event(call, _limit_s(lease, attempt))
             if not isinstance(event, worker_pb2.WorkerEvent):
                 break  # the end of the stream
             message = _translate(event, lease, attempt)
             if message is not None:
                 yield message
     except TimeoutError as error:
-        lease.link.judge_silence(limit_s)
         raise WorkerLost(grpc.StatusCode.UNAVAILABLE) from error
     except grpc.aio.AioRpcError as error:
         raise _failure(error.code()) from error
@@ -72,11 +72,17 @@ async def relay(call: WorkerCall, lease: Lease, attempt: Attempt) -> AsyncIterat
         raise WorkerLost(grpc.StatusCode.UNAVAILABLE)
 
 
-def _steps_to_next_event(lease: Lease, attempt: Attempt) -> int:
-    """Before it started, a request may have to see a whole other one through."""
+def _limit_s(lease: Lease, attempt: Attempt) -> float:
+    """How long the next event may take. Before it started, a request may have to see a whole other one through; texts,
+    previews and images of a whole batch may be encoded at once."""
+    link = lease.link
+    if attempt.image_sent:
+        return max(AFTER_IMAGE_S, link.patience_s(1, link.batch_cap))
     if attempt.started is None:
-        return max(lease.steps_left, MIN_STEPS_BEFORE_START)
-    return max(1, attempt.started.report_every_steps)
+        return link.patience_s(max(lease.steps_left, MIN_STEPS_BEFORE_START), link.batch_cap)
+    if not lease.steps_left:
+        return link.patience_s(1, link.batch_cap)
+    return link.patience_s(max(1, attempt.started.report_every_steps), link.batch_cap if attempt.previews else 0)
 
 
 def _translate(event: worker_pb2.WorkerEvent, lease: Lease, attempt: Attempt) -> gateway_pb2.GenerateEvent | None:
@@ -89,9 +95,10 @@ def _translate(event: worker_pb2.WorkerEvent, lease: Lease, attempt: Attempt) ->
             lease.step_to(progress.num_inference_steps - progress.step)
             return gateway_pb2.GenerateEvent(progress=progress)
         case "preview":
+            lease.pause()
             return gateway_pb2.GenerateEvent(preview=event.preview)
         case "image":
-            attempt.image_sent = True
+            attempt.image_sent, lease.may_move = True, False
             return gateway_pb2.GenerateEvent(image=event.image)
         case "chunk":
             return gateway_pb2.GenerateEvent(chunk=event.chunk)

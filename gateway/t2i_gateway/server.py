@@ -13,13 +13,14 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
 from t2i_cache.stores import StoreLimits, open_store
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embeddings import Embeddings
+from t2i_gateway.hearing import ListeningClock
 from t2i_gateway.links import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
@@ -52,6 +53,7 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     """Serve until told to stop."""
     stop = _stop_on_signals()
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     metrics = GatewayMetrics(registry)
     security = open_security(settings, pool.spec.security, metrics)
     warn_of_gaps(settings, pool.spec.security)
@@ -92,7 +94,8 @@ def _make_parts(
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
-    wiring = Wiring(open_channel, alone=spec.gateway.replicas == 1)
+    clock = ListeningClock(asyncio.get_running_loop().time)
+    wiring = Wiring(open_channel, alone=spec.gateway.replicas == 1, clock=clock)
     workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())

@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from t2i_gateway.hearing import LISTEN_EVERY_S
 from t2i_gateway.links import Wiring, WorkerLink
-from t2i_policy.health import HealthState, usable
+from t2i_policy.health import WorkerHealth, usable
 from t2i_policy.levels import Level
 from t2i_policy.views import WorkerView
 from t2i_protos.v1 import worker_pb2
@@ -29,6 +30,7 @@ class WorkerPool:
         self._levels: Mapping[str, Level] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
+        self._retiring: set[WorkerLink] = set()
         self.links: list[WorkerLink] = []
         for address in addresses:
             self.add(address)
@@ -48,8 +50,14 @@ class WorkerPool:
         if task is not None:
             task.cancel()
         if self._tasks is not None:
-            self._tasks.create_task(link.close(RETIRE_LIMIT_S))
+            self._tasks.create_task(self._retire(link))
         self._notify()
+
+    async def _retire(self, link: WorkerLink) -> None:
+        """What it has may end, while it is heard."""
+        self._retiring.add(link)
+        await link.close(RETIRE_LIMIT_S)
+        self._retiring.discard(link)
 
     def renew(self) -> None:
         """Reach every worker over a new channel: certificates changed. What runs on the old ones may end."""
@@ -72,8 +80,8 @@ class WorkerPool:
             log.warning("worker %s: the profile was measured on another model; measure this one with t2ictl profile",
                         description.name)  # fmt: skip
 
-    def _take_in_health(self, link: WorkerLink) -> None:
-        if link.health.state(self._loop.time()) is HealthState.EJECTED:
+    def _take_in_health(self, link: WorkerLink, before: WorkerHealth) -> None:
+        if link.health.ejections > before.ejections:
             log.warning("worker %s is left out for a while: %s", link.name, link.health.reason)
             self._on_ejection(link.health.reason)
         self._judge()
@@ -83,8 +91,7 @@ class WorkerPool:
         now_s = self._loop.time()
         states = usable({link.address: link.health for link in self.links}, now_s)
         for link in self.links:
-            link.state = states[link.address]
-            link.changed()
+            link.settle(states[link.address])
         pauses = [link.health.until_s for link in self.links if link.health.until_s > now_s]
         if self._judging is not None:
             self._judging.cancel()
@@ -118,7 +125,15 @@ class WorkerPool:
             self._tasks = group
             for link in self.links:
                 self._watching[link.address] = group.create_task(link.run())
-            await asyncio.Event().wait()  # workers come and go
+            await self._listen()  # workers come and go
+
+    async def _listen(self) -> None:
+        """Judge who says nothing."""
+        while True:
+            await asyncio.sleep(LISTEN_EVERY_S)
+            self._wiring.clock.look()
+            for link in (*self.links, *self._retiring):
+                link.listen()
 
     async def close(self) -> None:
         """Close every channel."""

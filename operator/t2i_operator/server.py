@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from kubernetes.aio.client import ApiClient
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
@@ -178,6 +178,7 @@ async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
 def build_operator(settings: Settings) -> Operator:
     """Nothing is started yet."""
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     place = (settings.lease_namespace or _own_namespace(), settings.lease_name)
     probes = Probes(settings.metrics_listen, settings.health_listen, registry)
     leadership = Leadership(place, settings.identity, time.monotonic)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from t2i_policy.health import EjectedReason, HealthState, after_silence, after_step
+from t2i_policy.health import HealthState, after_report, after_wait, lateness_limit_s
 from t2i_simulator.clock import Clock
 from t2i_simulator.dispatching import Dispatcher
 from t2i_simulator.outcomes import Outcomes
@@ -99,9 +99,7 @@ class Faults:
             self._stepped_s[worker.name] = now_s
         took_s = (expected_s or 1.0) * self._slowdown[worker.name]
         for _ in range(fresh):
-            worker.health = after_step(worker.health, took_s, expected_s or 1.0, now_s)
-            if worker.health.reason is not EjectedReason.NONE and self._slowdown[worker.name] > 1:
-                break  # ejected: the rest of this batch says nothing new
+            worker.health = after_report(worker.health, took_s, expected_s or 1.0, now_s)
         if not fresh and worker.loop.running:
             silent_s = now_s - self._stepped_s[worker.name]
-            worker.health = after_silence(worker.health, silent_s, expected_s, now_s)
+            worker.health = after_wait(worker.health, silent_s, lateness_limit_s(expected_s), now_s)

@@ -99,6 +99,7 @@ def test_requests_join_at_step_boundaries_up_to_cap(listen: Listen) -> None:
     listening.loop.submit(first)
     listening.loop.start()
     model.wait_until_in_step(1)
+    assert listening.events(first) == [StepEntered(1)]  # heard before the step: its time can be judged
     listening.loop.submit(second)
     listening.loop.submit(third)
     state = listening.loop.state
@@ -113,6 +114,18 @@ def test_requests_join_at_step_boundaries_up_to_cap(listen: Listen) -> None:
     ]
     assert [float(one.latent) for one in (first, second, third)] == [result(1), result(2), result(3)]
     assert (listening.tally.steps_run, listening.tally.batch_sizes) == (9, {1: 3, 2: 3})
+
+
+def test_few_slow_steps_teach_little(listen: Listen) -> None:
+    """Who judges the worker by its own average must see that it is slow; one that stays slow is believed in the end."""
+    loop = listen(ScriptedModel(), 1).loop
+    (usual_s,) = loop.state.step_s
+    for _ in range(3):
+        loop._learn_step_time(1, 10 * usual_s)
+    assert loop.state.step_s[0] < 1.2 * usual_s
+    for _ in range(60):
+        loop._learn_step_time(1, 10 * usual_s)
+    assert loop.state.step_s[0] > 8 * usual_s
 
 
 def test_events_of_one_request_in_order(listen: Listen) -> None:

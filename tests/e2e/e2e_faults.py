@@ -1,11 +1,14 @@
 """What goes wrong: processes that die or stand still, and packets that do not arrive. Needs the local node, mostly."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from e2e_cluster import Cluster, Document
 from local_node.cluster import LocalCluster
 from local_node.node import ctr
+
+END_LIMIT_S = 10.0
 
 
 def node_of(cluster: Cluster) -> LocalCluster:
@@ -47,6 +50,50 @@ def frozen(cluster: Cluster, pod: Document) -> Iterator[None]:
         yield
     finally:
         node.run("kill", "-CONT", pid)
+
+
+@contextmanager
+def slowed(cluster: Cluster, pod: Document, factor: float, piece_s: float) -> Iterator[None]:
+    """The pod's process runs in short turns only (SIGSTOP, SIGCONT), so that it gets on `factor` times slower.
+
+    A process that computes gets that share of the time. One that sleeps, as simulated workers do, `piece_s` at a time,
+    ends one sleep in a turn.
+    """
+    node, pid = node_of(cluster).node, _host_pid(cluster, pod)
+    with turns(node.command("sh", "-c", TURNS, "turns", pid, *turn_lengths(factor, piece_s))):
+        yield
+
+
+#: Arguments: a pid, how long it runs and how long it stands still in a turn. Ends when its input ends, whoever held it.
+TURNS = """
+(while kill -STOP "$1" && sleep "$3" && kill -CONT "$1" && sleep "$2"; do :; done) &
+turning=$!
+read -r _
+kill "$turning"
+wait "$turning" 2>/dev/null
+kill -CONT "$1"
+"""
+
+
+def turn_lengths(factor: float, piece_s: float) -> tuple[str, str]:
+    """Seconds of running and of standing still: shorter than one piece, so that no turn ends two."""
+    run_s = 0.8 * piece_s
+    return f"{run_s:.3f}", f"{factor * run_s - run_s:.3f}"
+
+
+@contextmanager
+def turns(command: Sequence[str]) -> Iterator[None]:
+    """`TURNS` goes on meanwhile; at the end of the block, or of us, the process runs again.
+
+    Raises:
+        AssertionError: it did not end well, so the process may stand still.
+    """
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
+        try:
+            yield
+        finally:
+            running.communicate(timeout=END_LIMIT_S)
+    assert running.returncode == 0, "the process may stand still"
 
 
 @contextmanager

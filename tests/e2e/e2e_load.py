@@ -72,6 +72,7 @@ class Outcome:
     ended_s: float = 0.0
     code: str = ""  # OK or the last status
     message: str = ""
+    retry_after_s: float | None = None  # as the last refusal said
     accepted: bool = False
     retries: int = 0  # by the client; `moved` = by the gateway, to another worker
     cut_off: int = 0  # those of the retries that a stopping server caused with CANCELLED
@@ -153,6 +154,7 @@ class Load:
                 answer = await next(clients).generate(request, left_s, hear)
             except CallFailed as error:
                 outcome.code, outcome.message = error.code, str(error)
+                outcome.retry_after_s = error.retry_after_s
                 if error.code not in TRIED_AGAIN:
                     break
                 outcome.retries += 1

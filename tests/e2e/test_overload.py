@@ -57,6 +57,7 @@ async def test_overload(small: RunningPool, factor: int) -> None:
     in_burst = [one for one in outcomes if one.at_s < BURST_S]
     good = [one for one in in_burst if one.ok and one.latency_s <= SLO_S and one.ended_s <= BURST_S]
     refused = sorted(one.latency_s for one in in_burst if one.refused)
+    told = [one.retry_after_s for one in in_burst if one.refused and one.code == "RESOURCE_EXHAUSTED"]
     unwell = [one.ended_s for one in outcomes if one.at_s >= BURST_S and (not one.ok or one.latency_s > SLO_S)]
     numbers = summary(outcomes, SLO_S)
     goodput = len(good) / (BURST_S - 2) / CAPACITY_RPS  # the first images take their time
@@ -70,11 +71,14 @@ async def test_overload(small: RunningPool, factor: int) -> None:
         capacity_rps=round(CAPACITY_RPS, 2),
         goodput_of_capacity=round(goodput, 3),
         refused_p99_s=quantile(refused, 0.99),
+        retry_after_p50_s=quantile(sorted(after_s for after_s in told if after_s is not None), 0.5),
         levels=levels_of(outcomes),
         peak={key: round(value, 1) for key, value in watching.result().items()},
     )
     assert numbers["lost"] == 0, numbers
     assert set(numbers["codes"]) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}, numbers["codes"]
+    assert told
+    assert all(after_s is not None and after_s > 0 for after_s in told), "RetryInfo says when to come back"
     assert goodput >= 0.85
     assert max((ended_s - BURST_S for ended_s in unwell), default=0.0) <= 10
     assert watching.result()["queued"] <= MAX_QUEUED

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_worker.jobs import Engine
@@ -31,6 +31,7 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
     """Serve until told to stop. The health service says NOT_SERVING until the engine is warm."""
     stop = _stop_on_signals()
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     metrics = WorkerMetrics(registry)
     security = open_security(settings.tls_dir, settings.gateway_name, metrics)
     options = [("grpc.max_receive_message_length", MAX_REQUEST_BYTES)]

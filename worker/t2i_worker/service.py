@@ -18,7 +18,7 @@ from t2i_worker.validation import parse_request
 
 CHUNK_BYTES = 1 << 20
 LOAD_MIN_INTERVAL_S = 0.05
-LOAD_MAX_INTERVAL_S = 1.0
+LOAD_MAX_INTERVAL_S = 0.25  # gateways miss a worker that stands still after some of these
 _FORMATS: dict[ImageFormat, level_pb2.OutputFormat.ValueType] = {
     "png": level_pb2.OUTPUT_FORMAT_PNG,
     "jpeg": level_pb2.OUTPUT_FORMAT_JPEG,
@@ -119,6 +119,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         step_ms=[1e3 * seconds for seconds in load.step_s],
         fixed_ms=1e3 * load.fixed_s,
         steps_left=load.steps_left,
+        next_within_ms=round(1e3 * LOAD_MAX_INTERVAL_S),
     )
 
 

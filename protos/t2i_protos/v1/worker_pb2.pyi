@@ -318,6 +318,7 @@ class WorkerLoad(_message.Message):
     STEP_MS_FIELD_NUMBER: _builtins.int
     FIXED_MS_FIELD_NUMBER: _builtins.int
     STEPS_LEFT_FIELD_NUMBER: _builtins.int
+    NEXT_WITHIN_MS_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -332,6 +333,8 @@ class WorkerLoad(_message.Message):
     """text encoding + decode + image encoding of one request, not overlapped"""
     steps_left: _builtins.int
     """denoising steps still owed to running and waiting requests, summed"""
+    next_within_ms: _builtins.int
+    """The next message is sent within this time, at the latest. 0 = 1000."""
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b; measured at warm-up, kept current."""
@@ -348,10 +351,11 @@ class WorkerLoad(_message.Message):
         step_ms: _abc.Iterable[_builtins.float] | None = ...,
         fixed_ms: _builtins.float = ...,
         steps_left: _builtins.int = ...,
+        next_within_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "fixed_ms", b"fixed_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_ms", b"step_ms", "steps_left", b"steps_left", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "fixed_ms", b"fixed_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_ms", b"step_ms", "steps_left", b"steps_left", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,14 @@ class Machine:
             raise NodeError(f"machine {self.name} does not run")
         return ["nsenter", f"--target={pid}", *NAMESPACES, "--"]
 
+    def command(self, *arguments: str) -> list[str]:
+        """What runs this inside.
+
+        Raises:
+            NodeError: the machine does not run.
+        """
+        return [*self._enter(), *arguments]
+
     def run(self, *arguments: str, stdin: int | None = None) -> str:
         """Run a command inside, to its end; its output.
 
@@ -92,7 +100,7 @@ class Machine:
             NodeError: it failed.
         """
         done = subprocess.run(
-            [*self._enter(), *arguments],
+            self.command(*arguments),
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             capture_output=True,
             text=True,

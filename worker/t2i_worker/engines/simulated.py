@@ -1,8 +1,9 @@
 """The simulated engine: a worker's timing without a model, for scale tests, gateway benchmarks and what-if.
 
 Jobs take `fixed_s + steps_run * step_s[batch]` with the batch size at the time they join, and all answer with one small
-png. It keeps the rules of a real engine: caps, deadlines, cancellation, drain. Latents are neither fetched nor kept; a
-skip is taken at its word. Needs no torch.
+png. Progress is reported as steps go, about every `REPORT_EVERY_S`: a process that stands still or starves loses the
+steps of that time, as a real one does. It keeps the rules of a real engine: caps, deadlines, cancellation, drain.
+Latents are neither fetched nor kept; a skip is taken at its word. Needs no torch.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from t2i_worker.engines.slots import Slots
 from t2i_worker.errors import DeadlineExceeded
 from t2i_worker.images import FORMATS, encode_image
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, Progress, Tally
+
+REPORT_EVERY_S = 0.1
 
 
 class SimulatedEngine:
@@ -61,11 +64,15 @@ class SimulatedEngine:
             self._steps_left += steps
             try:
                 async with self._joined():
-                    joined_s = time.monotonic()
-                    yield Joined(job.level, "AsRequested", self._running, steps)
-                    await self._spend(job, self._profile.service_s(job.level, self._running))
+                    joined_s, size = time.monotonic(), self._running
+                    await self._spend(job, self._profile.fixed_s)
+                    step_s = step_time(self._profile.step_s, size)
+                    every = _report_every(steps, step_s)
+                    yield Joined(job.level, "AsRequested", size, every)
+                    for done in (*range(every, steps, every), steps):
+                        await self._spend(job, step_s * ((done - 1) % every + 1))
+                        yield Progress(job.level.skipped_steps + done, job.level.num_inference_steps)
                     self._count(job)
-                    yield Progress(job.level.num_inference_steps, job.level.num_inference_steps)
                     yield Image(self._images[job.image_format], job.image_format, self.facts.width, self.facts.height)
                     took_s = time.monotonic() - joined_s
                     yield Finished(job.level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
@@ -101,3 +108,8 @@ class SimulatedEngine:
     async def close(self) -> None:
         """See `Engine`."""
         self._slots.draining = True
+
+
+def _report_every(steps: int, step_s: float) -> int:
+    """Steps between two reports."""
+    return max(1, min(steps, int(REPORT_EVERY_S / step_s) if step_s else steps))

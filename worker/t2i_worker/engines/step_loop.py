@@ -35,6 +35,9 @@ from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_condi
 
 log = logging.getLogger(__name__)
 STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
+#: A step counts as this many averages at most. Gateways judge a worker by its own average: one that is throttled or was
+#: stopped must not teach them within a few steps that this is usual; one that stays slow is believed after some dozens.
+MAX_STEP_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class StepLoop:
             with torch.inference_mode():
                 while self._wait_for_work():
                     self._pass_boundary()
+                    self._hand_out()  # who joined hears of it before the step, not with its end
                     if self._running:
                         self._run_step()
                     self._hand_out()
@@ -226,7 +230,8 @@ class StepLoop:
 
     def _learn_step_time(self, size: int, took_s: float) -> None:
         if size <= len(self._step_s):
-            self._step_s[size - 1] += STEP_TIME_WEIGHT * (took_s - self._step_s[size - 1])
+            average_s = self._step_s[size - 1]
+            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(took_s, MAX_STEP_GROWTH * average_s) - average_s)
 
     def _hand_out(self) -> None:
         if self._events or self._dropped:
