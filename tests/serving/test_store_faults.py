@@ -6,27 +6,20 @@ the table.
 """
 
 import asyncio
-import io
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import pytest_asyncio
-from PIL import Image
 
 from slow_proxy import SlowProxy
+from store_scenes import assert_same, scene_of, until_hit
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from t2i_policy.profile import render_profile
-from t2i_protos.v1 import gateway_pb2
-from t2i_scenes import sample_scene
-from t2i_scenes.captions import caption
 from t2i_testing import Client, WritePool, make_profile
 from t2ictl.local_pool import LocalPool
 from t2ictl.processes import ServerProcess
@@ -34,8 +27,6 @@ from valkey_server import ValkeyServer, valkey_server
 
 #: Three processes with a model and two embedders start before the first test.
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
-Request = gateway_pb2.GenerateRequest
-BACK_WITHIN_S = 60.0
 
 
 @dataclass
@@ -88,41 +79,6 @@ async def world_of(write_pool: WritePool, folder: Path) -> AsyncIterator[World]:
 async def world(write_pool: WritePool, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with world_of(write_pool, tmp_path_factory.mktemp("store")) as made:
         yield made
-
-
-Image8 = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One tenant's caption."""
-
-    prompt: str
-    tenant: str
-
-    async def draw(self, client: Client, seed: int, exact: bool = False) -> tuple[int, Image8]:
-        """The steps that were skipped and the image, which must be there."""
-        events = await client.events(Request(prompt=self.prompt, seed=seed, exact=exact), 60, self.tenant)
-        data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
-        return events[-1].done.served.skipped_steps, np.asarray(Image.open(io.BytesIO(data)))
-
-
-def scene_of(name: str) -> Scene:
-    """A caption of its own for each test."""
-    rng = np.random.default_rng(sum(map(ord, name)))
-    return Scene(caption(sample_scene(rng), rng), re.sub(r"[^a-z]+", "-", name))
-
-
-def assert_same(one: Image8, other: Image8) -> None:
-    """Equal but for rounding: a start from noise is a start from noise, whatever was tried before it."""
-    assert int(np.abs(one.astype(int) - other.astype(int)).max()) <= 2
-
-
-async def until_hit(scene: Scene, client: Client) -> None:
-    """Ask until it starts from a latent."""
-    async with asyncio.timeout(BACK_WITHIN_S):
-        while not (await scene.draw(client, 100))[0]:
-            pass
 
 
 async def _nothing(_: World) -> None:
