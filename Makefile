@@ -137,7 +137,8 @@ bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one p
 	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json
 
 bench-cache: valkey-assets  ## Lookup, recall, turnover, rebuild, fetch (an hour) -> build/bench/cache.json, bench/results/cache.md
-	PYTHONPATH=tests/support OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json \
+	  $(addprefix --prompts ,$(wildcard $(PROMPTS)))
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -60,6 +60,7 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield "change a stored prompt a little (nearest cosine about 0.95), 200 are new ideas (about 0.6, below what levels"
     yield "resume from). Recall compares with a search of all."
     yield ""
+    yield from _real(figures.get("real"))
     yield "## Latents from Valkey on loopback"
     yield ""
     yield "| latent | p50 ms | p99 ms | without the check: p50 | p99 |"
@@ -75,6 +76,18 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield ""
     yield "LCBFU, LRU, FIFO and ours on DiffusionDB's order, with a clairvoyant and the bound that nobody can pass:"
     yield "[eviction.md](eviction.md)."
+
+
+def _real(found: Figures | None) -> Iterator[str]:
+    """Recall on real prompts, if it was measured."""
+    if found is None:
+        return
+    recall, near, missed = (_text(found[name]) for name in ("recall", "recall_near", "missed_by_p50"))
+    yield f"On real prompts (DiffusionDB, all-MiniLM-L6-v2; `bench/cache_recall.py`): recall@1 {recall} of"
+    yield f"{found['questions']} prompts held out, {near} of the {found['near']} with one at cosine 0.8 or more;"
+    yield f"where it is wrong, its answer's cosine is {missed} lower (median). Among {found['rows']} rows:"
+    yield f"{found['real_rows']} other real prompts, the rest mixed from pairs of them."
+    yield ""
 
 
 def _text(value: object) -> str:

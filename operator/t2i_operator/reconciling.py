@@ -37,6 +37,7 @@ from t2i_operator.queueing import MAX_PAUSE_S, PoolQueue
 log = logging.getLogger(__name__)
 UNSETTLED_S = 60.0  # read everything again while something is under way, whatever is heard
 SHORT_S = 5.0
+CREATING_S = 15.0  # images are pulled in this state, too, which takes minutes
 POLLS_AT_ONCE = 64
 NAMED = 3
 
@@ -138,6 +139,8 @@ class Reconciler:
             log.info("%s: %s", key, told((*written, *rest)))
         if any(is_short(child) for child in seen.children.values()):
             return SHORT_S  # the reason comes as an event a moment later, and events are not watched
+        if gathered.creating:
+            return CREATING_S  # likewise
         return self._resync_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
 
     async def _decide(self, seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:

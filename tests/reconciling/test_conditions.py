@@ -28,6 +28,13 @@ LOAD_FAILED = {
 KILLED = {"containerStatuses": [{"state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
 
 
+NO_SECRET = {"containerStatuses": [{"state": {"waiting": {
+    "reason": "CreateContainerConfigError", "message": 'secret "valkey" not found',
+}}}]}  # fmt: skip
+CREATING = {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
+STORE = {"storeUrl": "rediss://valkey.cache.svc:6379", "storeSecretRef": {"name": "valkey"}}
+
+
 def with_names(status: dict[str, Any]) -> dict[str, Any]:
     """What the API server insists on in a container's status."""
     common = {"name": "worker", "image": "t2i-serving/worker:0.1.0", "imageID": "", "ready": False, "restartCount": 1}
@@ -64,6 +71,50 @@ async def test_trouble_is_named_and_ends(
     await world.until_condition("Degraded", "False")
     events = await world.call("GET", f"/api/v1/namespaces/{world.namespace}/events")
     assert {"Planned", "Ready", reason} <= {event["reason"] for event in events["items"]}
+
+
+async def test_missing_secret_of_a_variable_is_named_with_its_field(world: World, operator: Operator) -> None:
+    """As the kubelet says it in the pod's status."""
+    await world.create(pool_document(cache=STORE))
+    await world.until_condition("Progressing", "True")
+    await world.bring_up()
+    await world.pod_status("p-a-0", **with_names(NO_SECRET))
+    ready = await world.until_condition("Ready", "False", "ContainerConfigFailed")
+    assert ready["message"] == (
+        'p-a-0: secret "valkey" not found: create the Secret that spec.cache.storeSecretRef names, or correct the field'
+    )
+
+
+async def test_missing_secret_of_a_volume_is_named_with_its_field(world: World, operator: Operator) -> None:
+    """The pod's status says ContainerCreating alone, as in every start; the reason is an event of the kubelet's."""
+    await world.create(pool_document(cache=STORE))
+    await world.until_condition("Progressing", "True")
+    await world.bring_up()
+    await world.until_condition("Ready", "True")
+    pods = await world.pods()
+    for name in ("p-a-0", "p-a-1"):  # the first starts, the second cannot
+        await mount_failed(world, pods[name], "references non-existent secret key: tls.crt", "2026-11-26T10:00:00Z")
+    await mount_failed(world, pods["p-a-1"], 'secret "valkey" not found', "2026-11-26T10:01:00Z")
+    await world.pod_status("p-a-1", **with_names(CREATING))
+    ready = await world.until_condition("Ready", "False", "ContainerConfigFailed")
+    assert ready["message"] == (
+        'p-a-1: secret "valkey" not found: create the Secret that spec.cache.storeSecretRef names, or correct the field'
+    )
+    await world.pod_status("p-a-1", ready=True)
+    await world.until_condition("Ready", "True")  # the events are still there
+
+
+async def mount_failed(world: World, pod: dict[str, Any], words: str, at: str) -> None:
+    """The kubelet's event."""
+    metadata, path = pod["metadata"], f"/api/v1/namespaces/{world.namespace}/events"
+    await world.call("POST", path, {
+        "metadata": {"generateName": metadata["name"]},
+        "involvedObject": {
+            "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"], "namespace": world.namespace,
+        },
+        "reason": "FailedMount", "type": "Warning", "lastTimestamp": at,
+        "message": f'MountVolume.SetUp failed for volume "store-tls" : {words}',
+    })  # fmt: skip
 
 
 async def test_missing_profile_is_a_spec_problem_that_mends(world: World, operator: Operator) -> None:

@@ -13,6 +13,7 @@ from tls_files import TestAuthority, mount
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 SPOOF = (("x-t2i-tenant", "victim"),)
 STRANGERS = TestAuthority("strangers")
+VICTIM = new_token()  # of nobody here, or of another tenant elsewhere
 RELOADS = 't2i_gateway_secret_reloads_total{outcome="%s",use="%s"}'
 
 
@@ -43,6 +44,20 @@ async def test_header_does_not_make_another_tenant(token_pool: SecuredPool, acme
     """The same request id joins: it is the same tenant, whatever its headers say."""
     await token_pool.caller(acme).quick("an-id")
     assert (await token_pool.caller(acme, extra=SPOOF).quick("an-id")).replayed
+
+
+async def test_certificate_changes_nothing_where_tokens_count(token_pool: SecuredPool, acme: str) -> None:
+    """Token: a certificate beside it, a tenant's or a stranger's, is not even looked at; alone it proves nothing."""
+    issue, good = token_pool.clients.issue, token_pool.caller(acme)
+    await good.quick("beside-a-certificate")
+    for certificate in (issue("spiffe://td/victim"), STRANGERS.issue("victim"), issue("a.example", "b.example")):
+        both = token_pool.caller(acme, certificate)
+        assert (await both.quick("beside-a-certificate")).replayed  # the same tenant: whom the token speaks for
+        for token, words in (("", "send one bearer token"), (new_token(), "not valid here")):
+            code, said = await token_pool.caller(token, certificate).refusal()
+            assert (code, words in said) == ("UNAUTHENTICATED", True), said
+        await both.channel.close()
+    await good.channel.close()
 
 
 async def test_revoked_token_is_refused_on_the_open_connection(token_pool: SecuredPool, acme: str) -> None:
@@ -119,6 +134,17 @@ async def test_certificate_names_the_tenant(mutual_pool: SecuredPool) -> None:
     await mutual_pool.caller(certificate=issue("spiffe://td/acme", "any.example")).quick("an-id")
     assert (await mutual_pool.caller(certificate=issue("spiffe://td/acme"), extra=SPOOF).quick("an-id")).replayed
     assert not (await mutual_pool.caller(certificate=issue("acme.example")).quick("an-id")).replayed
+
+
+async def test_token_changes_nothing_where_certificates_count(mutual_pool: SecuredPool) -> None:
+    """MutualTLS: the tenant is the certificate's, whatever bearer token is sent; no token mends an unclear name."""
+    issue = mutual_pool.clients.issue
+    await mutual_pool.caller(certificate=issue("spiffe://td/acme")).quick("beside-a-token")
+    both = mutual_pool.caller(VICTIM, issue("spiffe://td/acme"))
+    assert (await both.quick("beside-a-token")).replayed
+    assert not (await mutual_pool.caller(VICTIM, issue("spiffe://td/other")).quick("beside-a-token")).replayed
+    code, said = await mutual_pool.caller(VICTIM, issue("a.example", "b.example")).refusal()
+    assert (code, "exactly one" in said) == ("UNAUTHENTICATED", True), said
 
 
 async def test_caller_without_a_good_certificate_does_not_connect(mutual_pool: SecuredPool) -> None:

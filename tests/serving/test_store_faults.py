@@ -6,36 +6,27 @@ the table.
 """
 
 import asyncio
-import io
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import pytest_asyncio
-from PIL import Image
 
 from slow_proxy import SlowProxy
+from store_scenes import Image8, Scene, assert_same, scene_of, until_hit
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from t2i_policy.profile import render_profile
-from t2i_protos.v1 import gateway_pb2
-from t2i_scenes import sample_scene
-from t2i_scenes.captions import caption
-from t2i_testing import Client, WritePool, make_profile
+from t2i_testing import STEPS, Client, WritePool, make_profile
 from t2ictl.local_pool import LocalPool
 from t2ictl.processes import ServerProcess
 from valkey_server import ValkeyServer, valkey_server
 
 #: Three processes with a model and two embedders start before the first test.
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
-Request = gateway_pb2.GenerateRequest
-BACK_WITHIN_S = 60.0
 
 
 @dataclass
@@ -88,41 +79,6 @@ async def world_of(write_pool: WritePool, folder: Path) -> AsyncIterator[World]:
 async def world(write_pool: WritePool, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with world_of(write_pool, tmp_path_factory.mktemp("store")) as made:
         yield made
-
-
-Image8 = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One tenant's caption."""
-
-    prompt: str
-    tenant: str
-
-    async def draw(self, client: Client, seed: int, exact: bool = False) -> tuple[int, Image8]:
-        """The steps that were skipped and the image, which must be there."""
-        events = await client.events(Request(prompt=self.prompt, seed=seed, exact=exact), 60, self.tenant)
-        data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
-        return events[-1].done.served.skipped_steps, np.asarray(Image.open(io.BytesIO(data)))
-
-
-def scene_of(name: str) -> Scene:
-    """A caption of its own for each test."""
-    rng = np.random.default_rng(sum(map(ord, name)))
-    return Scene(caption(sample_scene(rng), rng), re.sub(r"[^a-z]+", "-", name))
-
-
-def assert_same(one: Image8, other: Image8) -> None:
-    """Equal but for rounding: a start from noise is a start from noise, whatever was tried before it."""
-    assert int(np.abs(one.astype(int) - other.astype(int)).max()) <= 2
-
-
-async def until_hit(scene: Scene, client: Client) -> None:
-    """Ask until it starts from a latent."""
-    async with asyncio.timeout(BACK_WITHIN_S):
-        while not (await scene.draw(client, 100))[0]:
-            pass
 
 
 async def _nothing(_: World) -> None:
@@ -210,6 +166,55 @@ async def test_request_is_served_whatever_the_store_does(world: World, fault: st
         assert_same(image, (await scene.draw(one, seed, exact=True))[1])
     await until_hit(scene, one)
     await until_hit(scene, other)
+
+
+STEPS_FAULTS = {"killed": (_kill, _start), "a second late": (_slow, _fast)}
+IMAGES = 3  # of each gateway in each phase
+
+
+@pytest.mark.parametrize("fault", STEPS_FAULTS)
+async def test_fault_costs_the_steps_that_the_cache_saved(
+    world: World, fault: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Steps of all images: fewer than in full before it, all of them during it, fewer again after it. None fails."""
+    begin, end = STEPS_FAULTS[fault]
+    scene = scene_of(f"steps, {fault}")
+    await scene.draw(world.gateways[0], seed=1, exact=True)
+    await hit_both(scene, world)
+    before = steps_of(await draw_all(scene, world))
+    await begin(world)
+    try:
+        drawn = await draw_all(scene, world)
+    finally:
+        await end(world)
+    await hit_both(scene, world)
+    after, during = steps_of(await draw_all(scene, world)), steps_of(drawn)
+    for seed, _, image in drawn:
+        assert_same(image, (await scene.draw(world.gateways[0], seed, exact=True))[1])
+    full = 2 * IMAGES * STEPS
+    record_property("steps", {"before": before, "during": during, "after": after, "full": full})
+    assert during == full
+    assert before < full
+    assert after < full
+
+
+async def hit_both(scene: Scene, world: World) -> None:
+    """Until both gateways serve from latents."""
+    for client in world.gateways:
+        await until_hit(scene, client)
+
+
+async def draw_all(scene: Scene, world: World) -> list[tuple[int, int, Image8]]:
+    """Ask each gateway for some images: seed, skipped steps, the image."""
+    asked = [(seed, client) for seed in range(200, 200 + IMAGES) for client in world.gateways]
+    drawn = [(seed, *await scene.draw(client, seed)) for seed, client in asked]
+    assert {image.shape for _, _, image in drawn} == {(48, 48, 3)}
+    return drawn
+
+
+def steps_of(drawn: list[tuple[int, int, Image8]]) -> int:
+    """Denoising steps that were run for all of them."""
+    return sum(STEPS - skipped for _, skipped, _ in drawn)
 
 
 async def test_full_store_keeps_serving(world: World) -> None:

@@ -22,18 +22,29 @@ PASSWORD = "correct horse"
 
 
 class ValkeyServer:
-    """One server. `options` are its command line, such as `("--maxmemory", "8mb")`."""
+    """One server. `options` are its command line, such as `("--maxmemory", "8mb")`.
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+    `certificates` is a folder with tls.crt, tls.key and ca.crt: then it listens with TLS, too, on a port of its own,
+    and asks clients for a certificate unless the options say otherwise. The port in clear stays the test's own door.
+    """
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = (), certificates: Path | None = None) -> None:
         self._folder = folder
         self._options = options
+        self._certificates = certificates
         self._program: Program | None = None
         self.port = 0
+        self.tls_port = 0
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        """Where it listens with TLS, under a name that a certificate may carry."""
+        return f"rediss://localhost:{self.tls_port}"
 
     def start(self) -> None:
         """Start it on a free port the first time, on the same one later; it is empty.
@@ -42,24 +53,31 @@ class ValkeyServer:
             ProgramError: it did not come up; with the end of its log.
         """
         for tries_left in reversed(range(START_TRIES)):
-            port = self.port or free_ports(1)[0]
+            port, tls_port = (self.port, self.tls_port) if self.port else free_ports(2)
             try:
-                self._start_at(port)
+                self._start_at(port, tls_port)
             except ProgramError:
                 self.stop()
                 if not tries_left:
                     raise
             else:
-                self.port = port
+                self.port, self.tls_port = port, tls_port
                 return
 
-    def _start_at(self, port: int) -> None:
+    def _start_at(self, port: int, tls_port: int) -> None:
         listen = ("--port", str(port), "--bind", "127.0.0.1")
         durable = ("--save", "", "--appendonly", "no", "--dir", str(self._folder))
-        command = (*ensure_valkey(lambda _: None).command, *listen, *durable, *self._options)
+        command = (*ensure_valkey(lambda _: None).command, *listen, *self._tls(tls_port), *durable, *self._options)
         self._program = Program("valkey", command, self._folder / "valkey.log")
         self._program.start()
         self._program.wait_until(lambda: self._answers(port))
+
+    def _tls(self, port: int) -> tuple[str, ...]:
+        if self._certificates is None:
+            return ()
+        names = {"--tls-cert-file": "tls.crt", "--tls-key-file": "tls.key", "--tls-ca-cert-file": "ca.crt"}
+        files = [part for option, name in names.items() for part in (option, str(self._certificates / name))]
+        return ("--tls-port", str(port), *files)
 
     def kill(self) -> None:
         """As a crash: nothing is said to anybody, and what it held is lost."""
@@ -101,13 +119,13 @@ def _ask(port: int, words: tuple[str | int, ...]) -> bytes:
 
 
 @contextmanager
-def valkey_server(folder: Path, *options: str) -> Iterator[ValkeyServer]:
+def valkey_server(folder: Path, *options: str, certificates: Path | None = None) -> Iterator[ValkeyServer]:
     """A server of a test's own."""
     try:
         ensure_valkey(lambda _: None)
     except ValkeyError as error:
         pytest.fail(str(error), pytrace=False)
-    server = ValkeyServer(folder, options)
+    server = ValkeyServer(folder, options, certificates)
     server.start()
     try:
         yield server

@@ -14,6 +14,7 @@ from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, EVENT, POD, Kind
 from t2i_operator.cluster.known import PoolMemory, profile_name
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.children import key_of
+from t2i_operator.deciding.mounting import FAILED_MOUNT, find_unmounted, is_creating, name_fields, tell_unmounted
 from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, Observed, Problem, Wanted
 from t2i_operator.deciding.pods import read_pod
 from t2i_operator.deciding.starving import FAILED_CREATE, find_starved, is_short
@@ -33,6 +34,7 @@ class Gathered:
     seen: Observed
     wanted: Wanted | Problem
     gateways: tuple[Manifest, ...]
+    creating: bool = False  # some pod waits for its containers to be made
 
 
 async def gather(api: KubeApi, memory: Memory, key: str, images: Images, reports: tuple[DemandReport, ...]) -> Gathered:
@@ -55,7 +57,10 @@ async def gather(api: KubeApi, memory: Memory, key: str, images: Images, reports
     gateways = tuple(pod for pod in pods if _component(pod) == GATEWAY)
     short = [child for child in children.values() if is_short(child)]
     starved = find_starved(short, {child.uid: await _events_of(api, child) for child in short})
-    return Gathered(replace(observe(document, children, pods, reports), starved=starved), wanted, gateways)
+    seen = replace(observe(document, children, pods, reports), starved=starved)
+    creating = [pod for pod in pods if is_creating(pod)]
+    seen = tell_unmounted(seen, find_unmounted(creating, await _mount_events(api, ref) if creating else ()))
+    return Gathered(name_fields(seen, wanted), wanted, gateways, bool(creating))
 
 
 def observe(
@@ -94,6 +99,13 @@ async def _events_of(api: KubeApi, child: ChildSeen) -> list[Manifest]:
     """Why its pods cannot be created; only asked while some are missing."""
     fields = f"involvedObject.uid={child.uid},reason={FAILED_CREATE}"
     events = await api.list(EVENT.path(child.manifest["metadata"]["namespace"]), fields=fields)
+    found: list[Manifest] = events["items"]
+    return found
+
+
+async def _mount_events(api: KubeApi, ref: PoolRef) -> list[Manifest]:
+    """Volumes that could not be mounted: one list for all pods, only asked while some wait for their containers."""
+    events = await api.list(EVENT.path(ref.namespace), fields=f"involvedObject.kind=Pod,reason={FAILED_MOUNT}")
     found: list[Manifest] = events["items"]
     return found
 

@@ -2,8 +2,7 @@
 
 redis://HOST[:PORT][/DATABASE], rediss:// with TLS. A URL is in pod arguments and pool documents, so a password in it is
 refused; it comes from `T2I_STORE_PASSWORD` (and `T2I_STORE_USER`). `T2I_STORE_TLS_DIR` names a folder: `ca.crt` to
-trust instead of the system's authorities, `tls.crt` and `tls.key` to show. Each new connection reads them anew, so a
-rotated secret needs no restart.
+trust instead of the system's authorities, `tls.crt` and `tls.key` to show. See `securing` for when they are read.
 """
 
 import os
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionFailed
 
 from t2i_cache.errors import StoreUrlError
 from t2i_cache.stores.protocol import StoreLimits
+from t2i_cache.stores.redis.securing import AUTHORITIES, CHAIN, KEY, FreshTlsConnection
 from t2i_cache.stores.redis.store import CALL_LIMIT_S, RedisStore
 
 PASSWORD_VARIABLE = "T2I_STORE_PASSWORD"  # noqa: S105 - the variable's name
@@ -37,10 +37,11 @@ def open_redis(url: str, pool: str, limits: StoreLimits, environment: Mapping[st
     parts = urlsplit(url)
     given = os.environ if environment is None else environment
     host, port, database = _place(parts)
+    secured: dict[str, Any] = {"folder": _certificates(given)} if parts.scheme == "rediss" else {}
     connections = BlockingConnectionPool(
         MAX_CONNECTIONS,
         CALL_LIMIT_S,
-        SSLConnection if parts.scheme == "rediss" else Connection,
+        FreshTlsConnection if parts.scheme == "rediss" else Connection,
         host=host,
         port=port,
         db=database,
@@ -51,7 +52,7 @@ def open_redis(url: str, pool: str, limits: StoreLimits, environment: Mapping[st
         socket_keepalive=True,
         # a connection that a restarted server closed is replaced once; a server that is gone is not waited for
         retry=Retry(NoBackoff(), 1, (ConnectionFailed,)),
-        **(_certificates(given) if parts.scheme == "rediss" else {}),
+        **secured,
     )
     return RedisStore(Redis(connection_pool=connections), pool, limits)
 
@@ -72,14 +73,15 @@ def _place(parts: SplitResult) -> tuple[str, int, int]:
     return parts.hostname, port, int(database)
 
 
-def _certificates(given: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of a TLS connection."""
+def _certificates(given: Mapping[str, str]) -> Path | None:
+    """The folder of the certificates; None = there is none."""
     folder = given.get(TLS_VARIABLE)
     if not folder:
-        return {}
-    files = {name: Path(folder) / name for name in ("ca.crt", "tls.crt", "tls.key")}
-    there = {name for name, path in files.items() if path.is_file()}
-    if not there or ("tls.crt" in there) != ("tls.key" in there):
-        raise StoreUrlError(f"{TLS_VARIABLE}={folder} must hold ca.crt, or tls.crt with tls.key, or all three")
-    arguments = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "tls.crt", "ssl_keyfile": "tls.key"}
-    return {argument: str(files[name]) for argument, name in arguments.items() if name in there}
+        return None
+    there = {name for name in (AUTHORITIES, CHAIN, KEY) if (Path(folder) / name).is_file()}
+    if not there or (CHAIN in there) != (KEY in there):
+        raise StoreUrlError(
+            f"{TLS_VARIABLE}={folder} must hold ca.crt, or tls.crt with tls.key, or all three (in a cluster: the "
+            "Secret that cache.storeSecretRef names)"
+        )
+    return Path(folder)

@@ -17,6 +17,7 @@ from t2i_cache.errors import RecordError, StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey, parse_key
 from t2i_cache.records import peek
 from t2i_cache.stores.protocol import StoreLimits
+from t2i_cache.stores.redis.explaining import explain
 from t2i_cache.stores.redis.resting import Resting
 from t2i_cache.stores.redis.scripts import NAMES, read_script
 
@@ -81,6 +82,7 @@ class RedisStore:
         self._client = client
         self._scripts = {name: client.register_script(read_script(name)) for name in NAMES}
         self._resting = Resting()
+        self._trouble = ""  # the last failure in words
 
     async def get(self, key: LatentKey) -> bytes | None:
         """See `LatentStore`."""
@@ -206,7 +208,7 @@ class RedisStore:
         """
         if self._resting.rests(time.monotonic()):
             _close(call)
-            raise StoreUnavailable("latent store: left alone for a moment after failures")
+            raise StoreUnavailable(f"latent store: left alone for a moment after failures: {self._trouble}")
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         async with self._watched():
@@ -216,7 +218,8 @@ class RedisStore:
             except OutOfMemoryError as error:
                 raise StoreFull("latent store: the server's maxmemory is reached") from error
             except (RedisError, OSError, TimeoutError) as error:
-                raise StoreUnavailable(f"latent store: {type(error).__name__}: {error}") from error
+                self._trouble = explain(error)
+                raise StoreUnavailable(f"latent store: {self._trouble}") from error
             finally:
                 # the client may swallow a cancel that comes while it takes a connection; whoever cancelled waits for us
                 if task is not None and task.cancelling() > cancels:
@@ -228,7 +231,9 @@ class RedisStore:
         """Failures and calls that somebody gave up count against the server; a full one answers."""
         try:
             yield
-        except (StoreUnavailable, asyncio.CancelledError):
+        except (StoreUnavailable, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._trouble = "no answer before its callers gave up"
             self._resting = self._resting.after_failure(time.monotonic())
             raise
         except StoreFull:
