@@ -40,7 +40,8 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     """The operator's question, over gRPC."""
     dispatcher = SimpleNamespace(view=lambda: state.view)
     server = grpc.aio.server()
-    service = ControlService(cast(Any, state), cast(Any, dispatcher))
+    embeddings = SimpleNamespace(trouble="the hub does not answer")
+    service = ControlService(cast(Any, state), cast(Any, dispatcher), cast(Any, embeddings))
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -88,3 +89,8 @@ async def test_each_group_is_measured_by_a_ready_worker(ask: Any, state: Counted
     assert measured.ready_workers == 1
     assert list(measured.step_ms) == pytest.approx([100, 150, 200, 250])
     assert measured.fixed_ms == pytest.approx(500)
+
+
+async def test_missing_embedder_is_reported(ask: Any) -> None:
+    """In the gateway's own words: the operator puts them into the pool's conditions."""
+    assert (await ask()).embedder_trouble == "the hub does not answer"
