@@ -50,7 +50,7 @@ def download(wish: Wish, models_dir: Path) -> Path:
         SourceMissing: this cannot be a repository's name.
         SourceUnreachable: it is not here and cannot be downloaded.
     """
-    from httpx2 import HTTPError
+    from httpx2 import HTTPError, InvalidURL
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     here = _noted(wish, models_dir)
@@ -59,13 +59,13 @@ def download(wish: Wish, models_dir: Path) -> Path:
     log.info("downloading %s", wish.repository)
     try:
         commit, folder, files = _fetch(wish, models_dir)
+        wish.note(models_dir).write_text(json.dumps({"commit": commit, "files": files}))
     except HFValidationError as error:
         raise SourceMissing(f"{wish.field}: {error}") from error
     except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         return _put_here_by_hand(wish, models_dir, error)
-    except OSError as error:
+    except (OSError, ValueError, InvalidURL) as error:  # no room, no right to write, an answer that is no hub's
         raise SourceUnreachable(f"{wish.field}: {wish.repository!r} cannot be kept: {error}") from error
-    wish.note(models_dir).write_text(json.dumps({"commit": commit, "files": files}))
     return folder
 
 
@@ -98,10 +98,10 @@ def _fetch(wish: Wish, models_dir: Path) -> tuple[str, Path, list[str]]:
 def _noted(wish: Wish, models_dir: Path) -> Path | None:
     try:
         note = json.loads(wish.note(models_dir).read_text())
-    except (OSError, ValueError):
+        folder, files = wish.kept_in(models_dir) / "snapshots" / note["commit"], list(note["files"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    folder = wish.kept_in(models_dir) / "snapshots" / note["commit"]
-    return folder if all((folder / name).is_file() for name in note["files"]) else None
+    return folder if all((folder / name).is_file() for name in files) else None
 
 
 def _put_here_by_hand(wish: Wish, models_dir: Path, why: Exception) -> Path:

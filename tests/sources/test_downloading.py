@@ -57,6 +57,22 @@ def test_download_that_was_cut_off_is_taken_up_again(hub: PlayedHub, tmp_path: P
     assert "unet/diffusion_pytorch_model.safetensors" not in hub.fetched
 
 
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"commit": 1, "files": 2}'])
+def test_damaged_note_is_no_note(hub: PlayedHub, tmp_path: Path, note: str) -> None:
+    """What says that a download is whole was itself cut off, or written by another version: the hub is asked again."""
+    folder = find_folder(MODEL, SOURCE, tmp_path)
+    for path in (tmp_path / "models--acme--tiny").glob("t2i-*.json"):
+        path.write_text(note)
+    assert find_folder(MODEL, SOURCE, tmp_path) == folder
+
+
+def test_folder_that_cannot_be_written_is_said(hub: PlayedHub, tmp_path: Path) -> None:
+    """A file where the folder should be, as root can write anywhere else; a full disk ends in the same error."""
+    (tmp_path / "models").write_text("")
+    with pytest.raises(SourceUnreachable, match=r"model\.source: 'acme/tiny' cannot be kept"):
+        find_folder(MODEL, SOURCE, tmp_path / "models")
+
+
 def test_hub_away(hub: PlayedHub, tmp_path: Path) -> None:
     """Without the hub a whole download serves; nothing there is an error that can pass."""
     hub.up = False
