@@ -113,7 +113,7 @@ bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another ca
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
 	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
 
-bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json
+bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json, bench/results/operator.md
 	PYTHONPATH=tests/support $(BIN)/python bench/operator_scale.py --out build/bench/operator.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md

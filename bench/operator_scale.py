@@ -1,4 +1,4 @@
-"""The operator at 1000 pools: `make bench-operator` -> build/bench/operator.json.
+"""The operator at 1000 pools: `make bench-operator` -> build/bench/operator.json, bench/results/operator.md.
 
 A real API server, the operator as a real process behind the proxy that counts its calls, and a played cluster: pods and
 workloads get ready as soon as they are written, every pool's gateway reports demand over gRPC. In this order:
@@ -16,6 +16,7 @@ Everything shares this machine's cores: operator, proxy, API server, etcd and th
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import statistics
@@ -34,6 +35,7 @@ from kube_proxy import FaultProxy
 from kube_server import KubeServer, kube_server
 from machine import write_result
 from operator_process import OperatorProcess
+from operator_report import write_page
 from operator_world import pool_document
 from played_cluster import PlayedCluster, PlayedGateways
 
@@ -274,6 +276,8 @@ def main() -> int:
         figures = asyncio.run(run(options, server))
     facts = {"pools": options.pools, "namespaces": options.namespaces, "load_average_before": before}
     write_result(options.out, {**figures, **facts})
+    if options.pools >= parser.get_default("pools"):
+        write_page(json.loads(options.out.read_text()))
     return 1 if figures["restart_writes"] or figures["idle_writes"] else 0
 
 
