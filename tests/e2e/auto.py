@@ -5,7 +5,6 @@ the three runs take a quarter of an hour and say something only on a machine tha
 """
 
 import asyncio
-import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pytest
 
 from e2e_cluster import Cluster, Document
 from e2e_load import Load, Outcome, levels_of, prompts, steady, summary
-from e2e_pools import RunningPool, namespace_of, pool_document, running_pool
+from e2e_pools import RunningPool, changes_of, follow_mix, namespace_of, pool_document, running_pool
 from e2e_report import ROOT, record
 from t2i_scenes import score_image
 from t2ictl.judging import to_pixels
@@ -51,13 +50,6 @@ async def capacity_rps(address: str) -> float:
     ended = sorted(one.ended_s for one in outcomes if one.ok)
     assert len(ended) > 20, summary(outcomes, SLO_S)
     return (len(ended) - 5) / (ended[-1] - ended[4])
-
-
-async def follow_mix(pool: RunningPool, load: Load, seen: list[tuple[float, str]], stop: asyncio.Event) -> None:
-    """The mix as the pool's status says, every two seconds."""
-    while not stop.is_set():
-        seen.append((load.now_s(), str((await asyncio.to_thread(pool.status)).get("mix", ""))))
-        await asyncio.sleep(2)
 
 
 def instants_of(exact_rps: float) -> list[float]:
@@ -100,20 +92,19 @@ async def one_run(pool: RunningPool, exact_rps: float | None) -> tuple[float, di
     instants = instants_of(exact_rps)
     load.began_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(follow_mix(pool, load, seen, stop))
+        following = group.create_task(follow_mix(pool, load.now_s, seen, stop))
         outcomes = await load.run(instants, prompts(len(instants), seed=5, scenes=SCENES))
         stop.set()
         await following
     scores = {id(one): score_image(to_pixels(one.image), one.prompt.scene).quality for one in outcomes if one.ok}
     bad = [one for one in outcomes if not one.ok or one.latency_s > SLO_S]
-    mixes = [seen[0], *(now for before, now in itertools.pairwise(seen) if now[1] != before[1])]
     length_s = sum(seconds for _, seconds in PHASES)
     return exact_rps, {
         **summary(outcomes, SLO_S),
         "violations_percent": round(100 * len(bad) / len(outcomes), 1),
         "mean_score": round(sum(scores.values()) / len(scores), 4),
         "levels": levels_of(outcomes),
-        "mixes": mixes,
+        "mixes": changes_of(seen),
         "windows": windows(outcomes, scores, length_s),
     }
 

@@ -1,9 +1,11 @@
 """Pools under test: in a namespace of their own that admits restricted pods only, with ways to look into them."""
 
+import asyncio
 import functools
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,3 +170,18 @@ def running_pool(cluster: Cluster, namespace: str, document: Document, profile: 
                     "delete", f"pod/{pod['metadata']['name']}", f"--namespace={namespace}", "--grace-period=1"
                 )
         until(f"pods of {name} are gone", lambda: not cluster.pods(namespace), 90)
+
+
+async def follow_mix(
+    pool: RunningPool, now_s: Callable[[], float], seen: list[tuple[float, str]], stop: asyncio.Event
+) -> None:
+    """The mix as the pool's status says, every two seconds."""
+    while not stop.is_set():
+        seen.append((now_s(), str((await asyncio.to_thread(pool.status)).get("mix", ""))))
+        await asyncio.sleep(2)
+
+
+def changes_of(seen: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """The first mix and each other one, with when it was first seen."""
+    changed = [now for before, now in itertools.pairwise(seen) if now[1] != before[1]]
+    return [(round(at_s, 1), mix) for at_s, mix in (seen[0], *changed)]

@@ -7,7 +7,16 @@ import pytest
 
 from e2e_cluster import Cluster
 from e2e_load import Load, levels_of, prompts, quantile, steady, summary
-from e2e_pools import RunningPool, namespace_of, pool_document, running_pool, simulated_group, slowed_profile
+from e2e_pools import (
+    RunningPool,
+    changes_of,
+    follow_mix,
+    namespace_of,
+    pool_document,
+    running_pool,
+    simulated_group,
+    slowed_profile,
+)
 from e2e_report import record
 
 pytestmark = pytest.mark.timeout(900)
@@ -17,6 +26,10 @@ BURST_S = 60.0
 MAX_QUEUED = 24  # as its owner should: a full queue takes 3.5 s, an image 1.2 s more, and the SLO is 6 s
 #: Two workers with full batches at the cheapest level, 4 steps, that the floor allows: see `slowed_profile`.
 CAPACITY_RPS = WORKERS * BATCH / (4 * 0.0097 * SLOWER * (1 + 0.5 * (BATCH - 1)))
+
+
+#: The same at full steps.
+EXACT_RPS = CAPACITY_RPS * 4 / 12
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +53,39 @@ async def peak_of(pool: RunningPool, done: asyncio.Event) -> dict[str, float]:
         peak["gateway_mib"] = max(peak["gateway_mib"], held["resident_mib"])
         await asyncio.sleep(1.0)
     return peak
+
+
+async def test_mix_follows_the_load_and_comes_back(small: RunningPool) -> None:
+    """Half of what the pool makes at full steps, then nearly three times that, then half again: workers move to a
+    cheaper level and back, no accepted image is lost, and no pod restarts.
+    """
+    phases, begin_s = ((0.5, 40.0), (2.7, 60.0), (0.5, 110.0)), 0.0
+    instants: list[float] = []
+    for number, (share, seconds) in enumerate(phases):
+        instants += [begin_s + at_s for at_s in steady(share * EXACT_RPS, seconds, seed=number)]
+        begin_s += seconds
+    load, seen, stop = Load(small.service_address, tries=1), list[tuple[float, str]](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(follow_mix(small, load.now_s, seen, stop))
+        outcomes = await load.run(instants, prompts(len(instants), seed=11))
+        stop.set()
+        await following
+    mixes, numbers = changes_of(seen), summary(outcomes, SLO_S)
+    record(
+        "load step, the mix",
+        "simulated",
+        **numbers,
+        restarts=small.restarts(),
+        recovery_s=None,
+        exact_capacity_rps=round(EXACT_RPS, 2),
+        levels=levels_of(outcomes),
+        mixes=mixes,
+    )
+    assert numbers["lost"] == 0, numbers
+    assert small.restarts() == 0
+    calm = f"{WORKERS}x0"
+    assert any(mix not in ("", calm) for at_s, mix in mixes if at_s >= phases[0][1]), mixes
+    assert mixes[-1][1] == calm, mixes
 
 
 @pytest.mark.parametrize("factor", [2, 10])
