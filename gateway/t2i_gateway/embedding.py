@@ -20,6 +20,7 @@ from tokenizers import Encoding, Tokenizer
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
+SETTINGS_FILES = ("1_Pooling/config.json", "sentence_bert_config.json")
 MODEL_FILES = ("model.onnx", "onnx/model.onnx")
 TRIED = "a prompt"  # an embedder that cannot take this is of no use
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
@@ -60,7 +61,8 @@ class Embedder:
         outputs = [one.name for one in self._session.get_outputs()]
         self._output = _POOLED if _POOLED in outputs else outputs[0]
         self._takes_first = _takes_first(folder / "1_Pooling" / "config.json")
-        self.digest = _digest(*sorted(model.parent.glob(f"{model.name}*")), tokenizer)
+        settings = (folder / name for name in SETTINGS_FILES)
+        self.digest = _digest(*sorted(model.parent.glob(f"{model.name}*")), tokenizer, *settings)
         try:
             self.dimension = len(self.embed_now(TRIED))
         except (ValueError, *ONNX_ERRORS) as error:
@@ -146,6 +148,9 @@ def _digest(*files: Path) -> str:
     """32 hex digits: vectors of different embedders cannot be compared."""
     total = hashlib.blake2b(digest_size=16)
     for path in files:
+        total.update(f"\x1f{path.name}\x1f".encode())
+        if not path.is_file():
+            continue
         with path.open("rb") as file:
             while chunk := file.read(1 << 22):
                 total.update(chunk)

@@ -7,6 +7,7 @@ made at full steps, or by shorter schedules.
 
 import asyncio
 import logging
+import re
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 CACHED_PROMPTS = 4096
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 60.0
+_REQUEST_ID = re.compile(r"\s*\(Request ID:[^)]*\)")
 
 
 class Embeddings:
@@ -43,7 +45,6 @@ class Embeddings:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self.trouble = ""
         if self._source.startswith("hf://"):
-            self.trouble = "the embedder is being fetched"
             metrics.embedder_missing.set(1)
         elif self._source:
             self._use(load_embedder(self._source, models_dir))
@@ -81,9 +82,9 @@ class Embeddings:
             try:
                 self._use(await _in_daemon(load_embedder, self._source, self._models_dir))
                 return
-            except (EmbedderError, SourceUnreachable) as error:
-                self.trouble = f"{error}; it is tried again"
-                log.warning("requests are served without similar prompts: %s", self.trouble)
+            except Exception as error:  # noqa: BLE001 - a hub's client and its libraries fail in many ways, and none may end us
+                self.trouble = f"{_told(error)}; it is tried again"
+                log.warning("requests are served without similar prompts: %s (%s)", self.trouble, type(error).__name__)
             await asyncio.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
@@ -112,6 +113,12 @@ def load_embedder(source: str, models_dir: Path) -> Embedder:
         raise EmbedderError(str(error)) from error
 
 
+def _told(error: Exception) -> str:
+    """In one line, without what differs from try to try: it becomes a condition."""
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return _REQUEST_ID.sub("", first).strip()
+
+
 async def _in_daemon(call: Any, *args: Any) -> Any:
     """Run a call in a thread that does not hold up the end of the process: a download can take minutes."""
     loop = asyncio.get_running_loop()
@@ -129,8 +136,8 @@ async def _in_daemon(call: Any, *args: Any) -> Any:
         result, failed = None, None
         try:
             result = call(*args)
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            failed = error
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits, a library's panic too
+            failed = RuntimeError(repr(error)) if not isinstance(error, Exception) else error
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, failed)
 

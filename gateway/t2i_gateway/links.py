@@ -128,13 +128,19 @@ class WorkerLink:
             self._judged(after_report(self.health, now_s - since_s, steps * self.full_step_s, self._loop.time()))
 
     def listen(self) -> None:
-        """Judge what did not come. To be called every LISTEN_EVERY_S."""
-        now_s = self.now_s()
+        """Judge its silence. To be called every LISTEN_EVERY_S."""
         if self._watching is not None:
-            self._judge_silence(self._watching, now_s - self._heard_s)
+            self._judge_silence(self._watching, self.now_s() - self._heard_s)
+
+    def look_at_waits(self, others_serve: bool) -> None:
+        """Judge what its requests wait for. Those that wait too long move if there are others to move to; else they
+        stay, as what they have drawn so far is all that there is.
+        """
+        now_s = self.now_s()
         for lease in [lease for lease in self._leases if lease.overdue(now_s)]:
             self._judged(after_wait(self.health, lease.limit_s, lease.limit_s, self._loop.time()))
-            lease.give_up()
+            if others_serve:
+                lease.give_up()
 
     def _judge_silence(self, watching: asyncio.Timeout, silent_s: float) -> None:
         promised_s = self._load.next_within_ms / 1e3 or OLD_PROMISE_S

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from t2i_gateway.hearing import LISTEN_EVERY_S
 from t2i_gateway.links import Wiring, WorkerLink
@@ -31,6 +32,8 @@ class WorkerPool:
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._retiring: set[WorkerLink] = set()
+        self._judged_ready: frozenset[str] = frozenset()
+        self._holding = self._unjudged = False
         self.links: list[WorkerLink] = []
         for address in addresses:
             self.add(address)
@@ -84,14 +87,18 @@ class WorkerPool:
         if link.health.ejections > before.ejections:
             log.warning("worker %s is left out for a while: %s", link.name, link.health.reason)
             self._on_ejection(link.health.reason)
-        self._judge()
+        if self._holding:
+            self._unjudged = True
+        else:
+            self._judge()
 
     def _judge(self) -> None:
         """Bring every link's state up to date, now and when the next pause ends."""
         now_s = self._loop.time()
-        states = usable({link.address: link.health for link in self.links}, now_s)
+        self._judged_ready, self._unjudged = self._ready(), False
+        states = usable({link.address: link.health for link in self.links if link.ready}, now_s)
         for link in self.links:
-            link.settle(states[link.address])
+            link.settle(states.get(link.address) or link.health.state(now_s))
         pauses = [link.health.until_s for link in self.links if link.health.until_s > now_s]
         if self._judging is not None:
             self._judging.cancel()
@@ -128,12 +135,33 @@ class WorkerPool:
             await self._listen()  # workers come and go
 
     async def _listen(self) -> None:
-        """Judge who says nothing."""
         while True:
             await asyncio.sleep(LISTEN_EVERY_S)
-            self._wiring.clock.look()
-            for link in (*self.links, *self._retiring):
+            self.listen()
+
+    def listen(self) -> None:
+        """Judge who says nothing, and everybody again when those that can serve are others than before. To be called
+        every LISTEN_EVERY_S.
+        """
+        self._wiring.clock.look()
+        everyone = (*self.links, *self._retiring)
+        with self._judged_together():
+            for link in everyone:
                 link.listen()
+        for link in everyone:
+            link.look_at_waits(any(other.view.ready for other in self.links if other is not link))
+
+    @contextmanager
+    def _judged_together(self) -> Iterator[None]:
+        """Who fell silent in the same moment is judged in one, or the first one's requests would move to the next."""
+        self._holding = True
+        yield
+        self._holding = False
+        if self._unjudged or self._ready() != self._judged_ready:
+            self._judge()
+
+    def _ready(self) -> frozenset[str]:
+        return frozenset(link.address for link in self.links if link.ready)
 
     async def close(self) -> None:
         """Close every channel."""

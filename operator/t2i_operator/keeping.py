@@ -69,7 +69,7 @@ async def keep_apart(leadership: Leadership, open_api: OpenApi) -> None:
         try:
             asyncio.run(keep())
         except asyncio.CancelledError:
-            pass
+            error = None if stopping.is_set() else RuntimeError("the lease is not kept any more")
         except BaseException as caught:  # noqa: BLE001 - carried over to the task that waits for this thread
             error = caught
         with suppress(RuntimeError):  # the operator's loop has ended

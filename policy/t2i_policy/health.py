@@ -140,9 +140,15 @@ def moves(health: WorkerHealth, steps_left: int, steps: int) -> bool:
             return False
 
 
+def _hope(name: str, health: WorkerHealth) -> tuple[bool, float, str]:
+    return (health.reason is EjectedReason.SILENT, health.until_s, name)
+
+
 def usable(healths: Mapping[str, WorkerHealth], now_s: float) -> dict[str, HealthState]:
-    """The state of each worker, with the longest-suffering let back in where too many are ejected at once."""
+    """The state of each worker that could serve, with some let back in where too many are ejected at once: those whose
+    pause ends first, and only then those that are silent, whose pauses are short because they go on while they last.
+    """
     states = {name: health.state(now_s) for name, health in healths.items()}
-    out = sorted((n for n, s in states.items() if s is HealthState.EJECTED), key=lambda n: (healths[n].until_s, n))
+    out = sorted((n for n, s in states.items() if s is HealthState.EJECTED), key=lambda n: _hope(n, healths[n]))
     excess = len(out) - int(MAX_EJECTED_FRACTION * len(states))
     return states | dict.fromkeys(out[: max(0, excess)], HealthState.ON_TRIAL)

@@ -21,7 +21,8 @@ _EMBEDDER = re.compile(
 def choose_model_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
     """Of a pipeline in diffusers layout: each component's settings and one set of weights.
 
-    Safetensors before pickles; the variant's weights (fp16, bf16) where a component has them, else the plain ones.
+    Safetensors before pickles; the variant's weights (fp16, bf16) where a component has them, else the plain ones, else
+    whatever there is.
     """
     chosen = [name for name in names if name == "model_index.json"]
     for component in components:
@@ -43,8 +44,7 @@ def choose_embedder_files(names: Collection[str], components: Collection[str], v
 def _of_component(names: list[str], variant: str) -> Iterable[str]:
     weights = [(name, found) for name in names if (found := _WEIGHTS.match(name) or _SHARDS.match(name))]
     settings = [name for name in names if _BESIDE_WEIGHTS.search(name) and not _SHARDS.match(name)]
-    formats = {found["format"] for _, found in weights}
-    best = "safetensors" if "safetensors" in formats else "bin"
-    usable = [(name, found["variant"] or "") for name, found in weights if found["format"] == best]
-    wanted = variant if any(one == variant for _, one in usable) else ""
-    return [*settings, *(name for name, one in usable if one == wanted)]
+    there = {(found["format"], found["variant"] or "") for _, found in weights}
+    asked = [(kind, one) for kind in ("safetensors", "bin") for one in dict.fromkeys((variant, ""))]
+    best = next((one for one in [*asked, *sorted(there, reverse=True)] if one in there), None)
+    return [*settings, *(name for name, found in weights if (found["format"], found["variant"] or "") == best)]

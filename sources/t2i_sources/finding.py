@@ -1,5 +1,6 @@
 """From an address to a folder; see the package."""
 
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from t2i_sources.choosing import Choice, choose_embedder_files, choose_model_files
 from t2i_sources.errors import SourceMissing
-from t2i_sources.hub import Wish, download
+from t2i_sources.hub import INDEX, Wish, download
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
 
@@ -31,7 +32,7 @@ class Kind:
     builtin: str = ""
 
 
-MODEL = Kind("model.source", ("model_index.json",), "a diffusers model folder", choose_model_files)
+MODEL = Kind("model.source", (INDEX,), "a diffusers model folder", choose_model_files)
 EMBEDDER = Kind(
     "model.embedder",
     ("model.onnx", "onnx/model.onnx"),
@@ -75,6 +76,15 @@ def builtin_folder(source: str) -> Path | None:
     scheme, _, name = source.partition("://")
     spec = find_spec(f"t2i_{name}") if scheme == "builtin" and name.isidentifier() else None
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
+
+
+def components_of(folder: Path) -> tuple[str, ...]:
+    """What the model's index names, its own facts (with an underscore) too; nothing if it cannot be read."""
+    try:
+        index = json.loads((folder / INDEX).read_text())
+    except (OSError, ValueError):
+        return ()
+    return tuple(index) if isinstance(index, dict) else ()
 
 
 def _builtin(kind: Kind, source: str) -> Path:

@@ -100,9 +100,7 @@ class World:
             await turns()
 
     def look(self) -> None:
-        self.clock.look()
-        for link in self.pool.links:
-            link.listen()
+        self.pool.listen()
 
     async def until_out_s(self, limit_s: float = 60.0) -> float:
         """Seconds until the first worker is left out."""
@@ -295,3 +293,29 @@ async def test_all_workers_silent_is_not_the_workers() -> None:
         await played.pass_s(1.5)
         states = [link.state for link in played.pool.links]
         assert states.count(HealthState.EJECTED) == 1
+        await turns()
+        moved = [one.moved for one in requests]
+        assert moved == [state is HealthState.EJECTED for state in states]  # there is nowhere else to begin anew
+        for one in requests:
+            one.relaying.cancel()
+
+
+async def test_last_worker_is_never_left_out() -> None:
+    """The other one restarts, as in a rolling update, and this one stands still for a moment: it stays in use, keeps
+    its request, and is left out only when the other is back.
+    """
+    async with world() as played:
+        other = played.workers["second"]
+        other.load.ready = False
+        await played.pass_s(0.5)
+        request = played.send()
+        request.started()
+        played.first.frozen = True
+        await played.pass_s(2.0)
+        assert played.link.state is not HealthState.EJECTED
+        assert not request.moved
+        other.load.ready = True
+        await played.pass_s(0.5)
+        await turns()
+        assert played.link.state is HealthState.EJECTED
+        assert request.moved

@@ -126,3 +126,13 @@ def test_at_most_half_of_the_pool_is_out() -> None:
         "w3": HealthState.EJECTED,
     }
     assert usable({"only": healths["w0"]}, 5.0) == {"only": HealthState.ON_TRIAL}
+
+
+def test_slow_worker_is_let_back_before_a_silent_one() -> None:
+    """A frozen worker's pause is short, as it goes on while the worker is silent; the slow one still makes images."""
+    frozen = WorkerHealth(ejections=1, until_s=6.0, reason=SILENT)
+    slow = WorkerHealth(ejections=2, until_s=60.0, reason=SLOW)
+    assert usable({"frozen": frozen, "slow": slow}, 5.0) == {
+        "frozen": HealthState.EJECTED,
+        "slow": HealthState.ON_TRIAL,
+    }

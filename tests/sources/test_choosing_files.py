@@ -1,5 +1,7 @@
 """What is downloaded of a hub's repository: what one pipeline loads, and none of the copies beside it."""
 
+import pytest
+
 from t2i_sources.choosing import choose_embedder_files, choose_model_files
 
 COMPONENTS = (
@@ -88,6 +90,21 @@ def test_shards_come_with_their_index() -> None:
         "unet/config.json",
         "unet/model.bin",
     ]
+
+
+WEIGHTS = {
+    "a variant nobody asked for beside plain pickles": (["m.bin", "m.fp16.safetensors"], "", ["m.bin"]),
+    "the asked variant before plain pickles": (["m.bin", "m.fp16.safetensors"], "fp16", ["m.fp16.safetensors"]),
+    "plain safetensors before a variant in pickles": (["m.fp16.bin", "m.safetensors"], "fp16", ["m.safetensors"]),
+    "nothing but another variant": (["m.fp16.safetensors"], "bf16", ["m.fp16.safetensors"]),
+}
+
+
+@pytest.mark.parametrize(("names", "variant", "expected"), WEIGHTS.values(), ids=WEIGHTS.keys())
+def test_some_weights_are_always_chosen(names: list[str], variant: str, expected: list[str]) -> None:
+    """A component without any would never load."""
+    chosen = choose_model_files([f"unet/{name}" for name in names], ["unet"], variant)
+    assert chosen == [f"unet/{name}" for name in expected]
 
 
 def test_an_embedder_is_its_onnx_export() -> None:

@@ -73,7 +73,7 @@ def test_digest_follows_weights_and_settings_only(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         (folder / "unet").mkdir(parents=True)
-        (folder / "model_index.json").write_text("{}")
+        (folder / "model_index.json").write_text('{"unet": ["diffusers", "X"]}')
         (folder / "unet" / "model.safetensors").write_bytes(b"weights")
     first, second = (model_digest(folder) for folder in folders)
     assert first == second
@@ -83,5 +83,19 @@ def test_digest_follows_weights_and_settings_only(tmp_path: Path) -> None:
     (folders[0] / "embedder" / "tokenizer.json").write_text("{}")
     assert model_digest(folders[0]) == first
     (folders[0] / "unet" / "model.safetensors").write_bytes(b"weightz")
-    (folders[1] / "model_index.json").write_text("{ }")
+    (folders[1] / "model_index.json").write_text('{ "unet": ["diffusers", "X"]}')
     assert len({first, model_digest(folders[0]), model_digest(folders[1])}) == 3
+
+
+def test_digest_does_not_depend_on_how_a_folder_was_filled(tmp_path: Path) -> None:
+    """Weights at another precision lie beside those that are loaded, or do not: it is the same model; and the two
+    precisions are two.
+    """
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "X"]}')
+    (tmp_path / "unet" / "model.safetensors").write_bytes(b"plain")
+    alone = model_digest(tmp_path)
+    (tmp_path / "unet" / "model.fp16.safetensors").write_bytes(b"half")
+    (tmp_path / "all_in_one.safetensors").write_bytes(b"all")
+    assert model_digest(tmp_path) == alone
+    assert model_digest(tmp_path, "fp16") != alone

@@ -6,21 +6,20 @@ Part of every latent's key, so latents of different weights never meet, even und
 import hashlib
 from pathlib import Path
 
-_PART_OF_MODEL = {".json", ".safetensors", ".bin", ".txt", ".model"}
-_NOT_PART = {"profile.json"}
+from t2i_sources import choose_model_files, components_of
+
 _CHUNK_BYTES = 1 << 22
 
 
-def model_digest(folder: Path) -> str:
-    """32 hex digits over the names and contents of all model files (embedder and profile left out)."""
+def model_digest(folder: Path, variant: str = "") -> str:
+    """32 hex digits over the names and contents of the files that a pipeline loads at this variant (fp16, bf16; empty:
+    the plain weights), and of no others: what else lies in the folder depends on how it came there.
+    """
     total = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix not in _PART_OF_MODEL or relative.name in _NOT_PART or relative.parts[0] == "embedder":
-            continue
-        if not path.is_file():
-            continue
-        total.update(f"{relative.as_posix()}\x1f{path.stat().st_size}\x1f".encode())
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for name in choose_model_files(names, components_of(folder), variant):
+        path = folder / name
+        total.update(f"{name}\x1f{path.stat().st_size}\x1f".encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 total.update(chunk)

@@ -54,7 +54,8 @@ class Leadership:
     @property
     def is_held(self) -> bool:
         """True while we may write."""
-        return self._confirmed_s is not None and self._clock() - self._confirmed_s < RENEW_LIMIT_S
+        confirmed_s = self._confirmed_s  # once: another thread keeps the lease
+        return confirmed_s is not None and self._clock() - confirmed_s < RENEW_LIMIT_S
 
     def check(self) -> None:
         """The gate before every write.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from t2i_sources import components_of
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter, StackedConditions, stack_conditions
 from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffusion3Adapter
@@ -45,7 +46,7 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
         pipeline = loader.from_pretrained(
             folder, dtype=_DTYPES[precision], variant=_variant(folder, precision), local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ModelUnsupported(f"the model folder cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
@@ -54,10 +55,18 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
     return kind(pipeline.to(device), width, height)
 
 
+def variant_of(precision: str) -> str:
+    """The kind of weights that a precision loads where there is a choice; empty: the plain ones."""
+    return precision if precision in VARIANTS else ""
+
+
 def _variant(folder: Path, precision: str) -> str | None:
-    """The weights of this precision if there are any; else None, the plain ones."""
-    there = precision in VARIANTS and any(folder.glob(f"*/*.{precision}[.-]*safetensors"))
-    return precision if there else None
+    """The weights of this precision if a component has any; else None, the plain ones."""
+    wanted = variant_of(precision)
+    there = wanted and any(
+        any((folder / component).glob(f"*.{wanted}[.-]*")) for component in components_of(folder) if component[0] != "_"
+    )
+    return wanted if there else None
 
 
 def _class_name(folder: Path) -> str:
@@ -69,11 +78,11 @@ def _class_name(folder: Path) -> str:
 
 __all__ = [
     "ADAPTERS",
-    "VARIANTS",
     "Conditions",
     "NoiseSchedule",
     "PipelineAdapter",
     "StackedConditions",
     "load_adapter",
     "stack_conditions",
+    "variant_of",
 ]

@@ -16,7 +16,7 @@ from t2i_worker.errors import ModelError, ModelNotFound, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
-from t2i_worker.pipelines import VARIANTS, PipelineAdapter, load_adapter
+from t2i_worker.pipelines import PipelineAdapter, load_adapter, variant_of
 from t2i_worker.settings import Settings
 from t2i_worker.warming import warm_up
 
@@ -40,7 +40,7 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
     model = spec.model
     folder = await asyncio.to_thread(find_model, model, settings.models_dir)
     digest, adapter = await asyncio.gather(
-        asyncio.to_thread(model_digest, folder),
+        asyncio.to_thread(model_digest, folder, variant_of(model.precision)),
         in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
     )
     facts = to_facts(adapter, spec, digest)
@@ -55,9 +55,8 @@ def find_model(model: ModelPart, models_dir: Path) -> Path:
     Raises:
         ModelNotFound: there is none; says what to do.
     """
-    variant = model.precision if model.precision in VARIANTS else ""
     try:
-        return find_folder(MODEL, model.source, models_dir, model.revision, variant)
+        return find_folder(MODEL, model.source, models_dir, model.revision, variant_of(model.precision))
     except SourceMissing as error:
         raise ModelNotFound(str(error)) from error
 
