@@ -31,9 +31,11 @@ class ModelKey:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits, equal for equal keys on every machine."""
-        text = "\x1f".join(str(value) for value in astuple(self))
-        return hashlib.sha256(b"t2i-model-key-v1\x1f" + text.encode()).hexdigest()[:32]
+        """32 hex digits, equal for equal keys on every machine, and without an embedder as before there were any."""
+        *values, embedder = astuple(self)
+        text = "\x1f".join(str(value) for value in values)
+        kind = f"v2\x1f{embedder}" if embedder else "v1"
+        return hashlib.sha256(f"t2i-model-key-{kind}\x1f{text}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, order=True)

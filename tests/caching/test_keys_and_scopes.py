@@ -20,6 +20,7 @@ OTHER_VALUES: dict[str, Any] = {
     "guidance_milli": 4501,
     "dtype": "bfloat16",
     "negative_prompt": "blurry",
+    "embedder": "0123abcd",
 }
 HOSTILE_IDS = {
     "climbs": "../x",

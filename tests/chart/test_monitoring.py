@@ -95,7 +95,7 @@ def test_dashboard_is_importable_and_uses_documented_metrics(path: Any) -> None:
         assert panel["targets"], panel["title"]
         for target in panel["targets"]:
             assert unknown_metrics(target["expr"]) == set(), panel["title"]
-            assert re.search(r"\bt2i_", target["expr"]), panel["title"]
+            assert re.search(r"\b(t2i|process)_", target["expr"]), panel["title"]
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             assert unknown_metrics(variable["query"]["query"]) == set()

@@ -65,7 +65,7 @@ def finished(events: list[Event]) -> Finished:
 
 
 def latent_key(step: int) -> LatentKey:
-    return LatentKey("tenant", model_fingerprint(FACTS, JOB), "entry", step)
+    return LatentKey("tenant", model_fingerprint(FACTS, JOB, ""), "entry", step)
 
 
 async def test_events_come_in_order(engine: DiffusionEngine) -> None:
