@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from t2i_gateway.embedding import Embedder, EmbedderError
+from t2i_gateway.embedding import EmbedderError, load_embedder
 from t2i_policy.predictor import Predictor
 from t2i_policy.profile import LevelProfile, render_profile
-from t2i_sources import EMBEDDER, SourceMissing, builtin_folder, find_folder
+from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.judging import FidelityJudge, Judge, SceneJudge
 from t2ictl.local_pool import MODELS_DIR, LocalOptions, LocalPool, read_pool
@@ -61,14 +61,14 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
         InputInvalid: an option is missing or cannot be used.
     """
     pool = read_pool(plan.pool_file)
-    source = str(plan.embedder.resolve().as_uri() if plan.embedder else pool.spec.model.embedder_source)
+    source = str(plan.embedder or pool.spec.model.embedder_source)
     if not source:
         raise InputInvalid("similarities come from an embedder: set model.embedder in the pool, or give --embedder")
     if builtin_folder(pool.spec.model.source) is None and plan.prompts is None:
         raise InputInvalid("--prompts is needed: only the scenes model brings its own captions")
     try:
-        embedder = Embedder(find_folder(EMBEDDER, source, MODELS_DIR))
-    except (EmbedderError, SourceMissing) as error:
+        embedder = load_embedder(source, MODELS_DIR)
+    except EmbedderError as error:
         raise InputInvalid(str(error)) from error
     judge: Judge = SceneJudge() if plan.prompts is None else FidelityJudge()
     if plan.prompts is None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from t2i_gateway.embedding import Embedder, EmbedderError
+from t2i_gateway.embedding import Embedder, EmbedderError, load_embedder
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool import Pool
 from t2i_simulator.choosing import choose_policies
@@ -29,7 +29,7 @@ from t2i_simulator.traces import number_prompts, read_arrivals, read_prompts
 from t2i_simulator.truth import Truth
 from t2i_simulator.workers import Group
 from t2i_simulator.workload import Prompts, Workload, build_workload
-from t2i_sources import EMBEDDER, SourceMissing, builtin_folder, find_folder
+from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.fault_options import parse_faults
 from t2ictl.local_pool import MODELS_DIR, read_pool
@@ -126,25 +126,21 @@ def _read_prompts(options: SimulateOptions, path: Path, pool: Pool, bar: Progres
 def _find_encoder(folder: Path | None, pool: Pool) -> Encoder:
     """The one asked for, else the pool's, else the builtin model's own, else the sentence encoder."""
     model = pool.spec.model
-    source = model.embedder or (model.source if model.source.startswith("builtin://") else "")
-    if folder is None and not source:
+    source = str(folder or model.embedder or (model.source if model.source.startswith("builtin://") else ""))
+    if not source:
         return SentenceEncoder()
     try:
-        return FolderEncoder(folder or find_folder(EMBEDDER, source, MODELS_DIR))
-    except (EmbedderError, SourceMissing) as error:
+        return OnnxEncoder(load_embedder(source, MODELS_DIR))
+    except EmbedderError as error:
         raise InputInvalid(str(error)) from error
 
 
-class FolderEncoder:
-    """An ONNX folder, as the gateway runs it.
+class OnnxEncoder:
+    """A gateway's embedder."""
 
-    Raises:
-        EmbedderError: the folder holds no usable embedder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._embedder = Embedder(folder)
-        self.name = f"onnx-{self._embedder.digest}"
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.name = f"onnx-{embedder.digest}"
 
     def encode(self, prompts: Sequence[str], progress: Counting) -> Vectors:
         """See `Encoder`."""

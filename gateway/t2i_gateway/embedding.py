@@ -17,6 +17,8 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tokenizers import Encoding, Tokenizer
 
+from t2i_sources import EMBEDDER, SourceMissing, find_folder
+
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
@@ -92,6 +94,19 @@ class Embedder:
         weights = mask[0].astype(np.float32)
         mean: Vector = weights @ out[0] / max(1.0, float(weights.sum()))
         return mean
+
+
+def load_embedder(source: str, models_dir: Path) -> Embedder:
+    """The embedder of an address (`t2i_sources`), downloaded first if it is a hub's, or of a plain folder.
+
+    Raises:
+        EmbedderError: there is none, it cannot be had now, or it cannot be used.
+    """
+    address = source if "://" in source else Path(source).resolve().as_uri()
+    try:
+        return Embedder(find_folder(EMBEDDER, address, models_dir))
+    except SourceMissing as error:
+        raise EmbedderError(str(error)) from error
 
 
 def _given(encoding: Encoding) -> dict[str, npt.NDArray[np.int64]]:

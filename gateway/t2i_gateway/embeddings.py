@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from t2i_gateway.embedding import ONNX_ERRORS, Embedder, EmbedderError, Vector
+from t2i_gateway.embedding import ONNX_ERRORS, Embedder, Vector, load_embedder
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_sources import EMBEDDER, SourceMissing, SourceUnreachable, find_folder
 
 log = logging.getLogger(__name__)
 CACHED_PROMPTS = 4096
@@ -36,18 +35,18 @@ class Embeddings:
     """
 
     def __init__(self, source: str, models_dir: Path, metrics: GatewayMetrics) -> None:
-        """`source` is an address (`t2i_sources`) or a plain folder; empty: no prompt is ever embedded."""
-        self._source = source if "://" in source or not source else Path(source).resolve().as_uri()
+        """`source` as `load_embedder` takes it; empty: no prompt is ever embedded."""
+        self._source = source
         self._models_dir = models_dir
         self._metrics = metrics
         self._embedder: Embedder | None = None
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self.trouble = ""
-        if self._source.startswith("hf://"):
+        if source.startswith("hf://"):
             metrics.embedder_missing.set(1)
-        elif self._source:
-            self._use(load_embedder(self._source, models_dir))
+        elif source:
+            self._use(load_embedder(source, models_dir))
 
     @property
     def digest(self) -> str | None:
@@ -96,21 +95,6 @@ class Embeddings:
         self._embedder, self.trouble = embedder, ""
         self._metrics.embedder_missing.set(0)
         log.info("prompts are embedded as %d numbers", embedder.dimension)
-
-
-def load_embedder(source: str, models_dir: Path) -> Embedder:
-    """The embedder of an address, downloaded first if it is a hub's.
-
-    Raises:
-        SourceUnreachable: it must be downloaded and cannot be now.
-        EmbedderError: there is none, or it cannot be used.
-    """
-    try:
-        return Embedder(find_folder(EMBEDDER, source, models_dir))
-    except SourceUnreachable:
-        raise
-    except SourceMissing as error:
-        raise EmbedderError(str(error)) from error
 
 
 def _told(error: Exception) -> str:

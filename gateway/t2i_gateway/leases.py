@@ -1,7 +1,7 @@
 """A lease: one request at one worker, the steps it still owes, and how long it has waited for what comes next."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Lease:
     limit_s: float = 0.0  # how long the present wait may take
     _reported_s: float | None = None  # when its last step was reported; None before it started
     _since_s: float = 0.0  # when the present wait began
-    _waiting: asyncio.Timeout | None = field(default=None)
+    _waiting: asyncio.Timeout | None = None
 
     async def next_event(self, call: Any, limit_s: float) -> Any:
         """What the worker sends next.

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 
+from t2i_operator.apart import run_apart
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.lease import Leadership
 
 log = logging.getLogger(__name__)
 STUCK_S = 60.0
-STOP_LIMIT_S = 8.0
 OpenApi = Callable[[], AbstractAsyncContextManager[KubeApi]]
 
 
@@ -49,48 +49,29 @@ async def keep_apart(leadership: Leadership, open_api: OpenApi) -> None:
         Exception: what ended it.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
     stopping = threading.Event()
-    stop: list[Callable[[], object]] = []
+    tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
     pulse = Pulse(loop)
 
     async def keep() -> None:
-        task = asyncio.current_task()
-        own = asyncio.get_running_loop()
-        if task is not None:
-            stop.append(lambda: own.call_soon_threadsafe(task.cancel))
+        task = asyncio.create_task(renew())
+        tasks.append((asyncio.get_running_loop(), task))
         if stopping.is_set():
-            return
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not stopping.is_set():
+                raise RuntimeError("the lease is not kept any more") from None
+
+    async def renew() -> None:
         async with open_api() as api:
             await leadership.keep(api, pulse.beat, lambda: loop.call_soon_threadsafe(leadership.changed.set))
 
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            asyncio.run(keep())
-        except asyncio.CancelledError:
-            error = None if stopping.is_set() else RuntimeError("the lease is not kept any more")
-        except BaseException as caught:  # noqa: BLE001 - carried over to the task that waits for this thread
-            error = caught
-        with suppress(RuntimeError):  # the operator's loop has ended
-            loop.call_soon_threadsafe(_finish, done, error)
-
-    threading.Thread(target=run, name="lease", daemon=True).start()
-    try:
-        await asyncio.shield(done)
-    finally:
+    def stop() -> None:
         stopping.set()
-        for end in stop:
+        for own, task in tasks:
             with suppress(RuntimeError):  # its loop has ended by itself
-                end()
-        if not done.done():
-            await asyncio.wait([done], timeout=STOP_LIMIT_S)
+                own.call_soon_threadsafe(task.cancel)
 
-
-def _finish(done: "asyncio.Future[None]", error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(None)
+    await run_apart("lease", keep, stop)

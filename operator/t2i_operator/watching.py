@@ -13,8 +13,9 @@ from typing import Any
 
 import kopf
 
+from t2i_operator.apart import run_apart
+
 log = logging.getLogger(__name__)
-STOP_LIMIT_S = 8.0
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
 LASTING_S = 60.0
@@ -33,9 +34,7 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
         WatchesEnded: it ended by itself.
         Exception: what ended it.
     """
-    loop = asyncio.get_running_loop()
     stop = threading.Event()
-    done: asyncio.Future[None] = loop.create_future()
 
     async def operate() -> None:
         try:
@@ -51,23 +50,8 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
         finally:
             stop.set()  # kopf waits for the flag in a thread of the loop, and the loop's end waits for that thread
 
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            asyncio.run(operate())
-        except BaseException as caught:  # noqa: BLE001 - carried over to the task that waits for this thread
-            error = caught
-        loop.call_soon_threadsafe(_finish, done, error)
-
-    thread = threading.Thread(target=run, name="kopf", daemon=True)
-    thread.start()
-    try:
-        await asyncio.shield(done)
-        raise WatchesEnded("the watches ended by themselves")
-    finally:
-        stop.set()
-        if not done.done():
-            await asyncio.wait([done], timeout=STOP_LIMIT_S)
+    await run_apart("kopf", operate, stop.set)
+    raise WatchesEnded("the watches ended by themselves")
 
 
 async def keep_watching(
@@ -87,13 +71,6 @@ async def keep_watching(
         await asyncio.sleep(pause_s)
         lasted = time.monotonic() - began_s > LASTING_S
         pause_s = FIRST_PAUSE_S if lasted else min(MAX_PAUSE_S, 2 * pause_s)
-
-
-def _finish(done: "asyncio.Future[None]", error: BaseException | None) -> None:
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(None)
 
 
 def from_thread(loop: asyncio.AbstractEventLoop, call: Callable[..., None]) -> Callable[..., None]:

@@ -6,12 +6,13 @@ pvc://claim/path            a folder of a volume that the pod mounts at <models 
 hf://owner/name[@revision]  a model hub repository, kept under <models dir>
 """
 
-from t2i_sources.choosing import choose_model_files
+from t2i_sources.choosing import INDEX, choose_model_files
 from t2i_sources.errors import SourceMissing, SourceUnreachable
 from t2i_sources.finding import EMBEDDER, MODEL, Kind, builtin_folder, components_of, find_folder
 
 __all__ = [
     "EMBEDDER",
+    "INDEX",
     "MODEL",
     "Kind",
     "SourceMissing",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 #: Names in the repository, names of the pipeline's components (empty where there are none), variant: names to download.
 Choice = Callable[[Collection[str], Collection[str], str], list[str]]
 
+INDEX = "model_index.json"  # of a pipeline in diffusers layout
 _BESIDE_WEIGHTS = re.compile(r"\.(json|txt|model|jinja)$")
 _WEIGHTS = re.compile(r"^(?P<name>[^.]+)(\.(?P<variant>[a-z][a-z0-9_]*))?(-\d+-of-\d+)?\.(?P<format>safetensors|bin)$")
 _SHARDS = re.compile(r"^(?P<name>[^.]+)\.(?P<format>safetensors|bin)\.index(\.(?P<variant>[a-z0-9_]+))?\.json$")
@@ -24,7 +25,7 @@ def choose_model_files(names: Collection[str], components: Collection[str], vari
     Safetensors before pickles; the variant's weights (fp16, bf16) where a component has them, else the plain ones, else
     whatever there is.
     """
-    chosen = [name for name in names if name == "model_index.json"]
+    chosen = [name for name in names if name == INDEX]
     for component in components:
         prefix = f"{component}/"
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -13,12 +13,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i_sources.choosing import Choice
+from t2i_sources.choosing import INDEX, Choice
 from t2i_sources.errors import SourceMissing, SourceUnreachable
 
 log = logging.getLogger(__name__)
 ANSWER_LIMIT_S = 10.0
-INDEX = "model_index.json"
 
 
 @dataclass(frozen=True, slots=True)

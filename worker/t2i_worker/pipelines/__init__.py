@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from t2i_sources import components_of
+from t2i_sources import INDEX, components_of
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter, StackedConditions, stack_conditions
 from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffusion3Adapter
@@ -24,7 +24,6 @@ ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "FluxPipeline": FluxAdapter,
 }
 _OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
-INDEX_NAME = "model_index.json"
 VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -71,9 +70,9 @@ def _variant(folder: Path, precision: str) -> str | None:
 
 def _class_name(folder: Path) -> str:
     try:
-        return str(json.loads((folder / INDEX_NAME).read_text())["_class_name"])
+        return str(json.loads((folder / INDEX).read_text())["_class_name"])
     except (OSError, ValueError, KeyError) as error:
-        raise ModelUnsupported(f"{INDEX_NAME} is not readable: {error!r}") from error
+        raise ModelUnsupported(f"{INDEX} is not readable: {error!r}") from error
 
 
 __all__ = [
