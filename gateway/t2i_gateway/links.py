@@ -34,6 +34,7 @@ LOST_LIMIT_S = 5.0  # a link this silent is begun anew
 OpenChannel = Callable[[str], grpc.aio.Channel]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),  # each its own connection: a link begun anew must not get the dead one
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -51,25 +52,29 @@ class Wiring:
     clock: ListeningClock
 
 
+@dataclass(frozen=True, slots=True)
+class LinkEvents:
+    """Whom a link tells that anything about it changed, that its worker described itself, what its health was before,
+    and that its connection seems dead: nothing comes. TCP sends again what was not acknowledged, after pauses that
+    double: such a connection learns of a healed network as long after as it was away. A new one learns at once.
+    """
+
+    on_change: Callable[[], None]
+    on_description: Callable[[worker_pb2.WorkerDescription], None]
+    on_health: Callable[["WorkerLink", WorkerHealth], None]
+    on_lost: Callable[["WorkerLink"], None]
+
+
 class WorkerLink:
     """One worker."""
 
-    def __init__(
-        self,
-        address: str,
-        wiring: Wiring,
-        on_change: Callable[[], None],
-        on_description: Callable[[worker_pb2.WorkerDescription], None],
-        on_health: Callable[["WorkerLink", WorkerHealth], None],
-    ) -> None:
+    def __init__(self, address: str, wiring: Wiring, events: LinkEvents) -> None:
         self.address = address
-        self._on_health = on_health
+        self._events = events
         self.description: worker_pb2.WorkerDescription | None = None
         self.in_flight = 0
         self.steps_left = 0
         self._wiring = wiring
-        self._on_change = on_change
-        self._on_description = on_description
         self._load = worker_pb2.WorkerLoad()
         self._leases: set[Lease] = set()
         self._watching: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
@@ -160,7 +165,7 @@ class WorkerLink:
     def _judged(self, health: WorkerHealth) -> None:
         if health != self.health:
             before, self.health = self.health, health
-            self._on_health(self, before)
+            self._events.on_health(self, before)
 
     @property
     def view(self) -> WorkerView:
@@ -199,7 +204,7 @@ class WorkerLink:
     def changed(self) -> None:
         """Forget the snapshot and wake who waits for a slot."""
         self._view = None
-        self._on_change()
+        self._events.on_change()
 
     def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float) -> WorkerCall:
         """Send a request; iterate the call for its events."""
@@ -219,14 +224,17 @@ class WorkerLink:
                 self.description = await self._stub.Describe(
                     worker_pb2.DescribeRequest(), timeout=DESCRIBE_LIMIT_S, wait_for_ready=True
                 )
-                self._on_description(self.description)
+                self._events.on_description(self.description)
                 backoff_s = FIRST_BACKOFF_S
                 if await self._watch():
                     continue
             except grpc.aio.AioRpcError as error:
                 log.info("worker %s: %s", self.address, error.code().name)
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._events.on_lost(self)
             except TimeoutError:
                 log.warning("worker %s fell silent", self.address)
+                self._events.on_lost(self)
             self.description = None
             self.changed()
             await asyncio.sleep(backoff_s)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from t2i_gateway.hearing import LISTEN_EVERY_S
-from t2i_gateway.links import Wiring, WorkerLink
+from t2i_gateway.links import LinkEvents, Wiring, WorkerLink
 from t2i_policy.health import WorkerHealth, usable
 from t2i_policy.levels import Level
 from t2i_policy.views import WorkerView
@@ -40,7 +40,8 @@ class WorkerPool:
 
     def add(self, address: str) -> None:
         """One more worker."""
-        link = WorkerLink(address, self._wiring, self._notify, self._describe, self._take_in_health)
+        events = LinkEvents(self._notify, self._describe, self._take_in_health, self._renew)
+        link = WorkerLink(address, self._wiring, events)
         self.links.append(link)
         if self._tasks is not None:
             self._watching[address] = self._tasks.create_task(link.run())
@@ -65,9 +66,12 @@ class WorkerPool:
     def renew(self) -> None:
         """Reach every worker over a new channel: certificates changed. What runs on the old ones may end."""
         for link in self.links:
-            old = link.renew()
-            if self._tasks is not None:
-                self._tasks.create_task(old.close(RETIRE_LIMIT_S))
+            self._renew(link)
+
+    def _renew(self, link: WorkerLink) -> None:
+        old = link.renew()
+        if self._tasks is not None:
+            self._tasks.create_task(old.close(RETIRE_LIMIT_S))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change of any link."""

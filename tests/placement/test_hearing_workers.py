@@ -10,7 +10,7 @@ import pytest
 
 from t2i_gateway.hearing import LISTEN_EVERY_S, MAX_LOOK_S, ListeningClock
 from t2i_gateway.leases import Lease
-from t2i_gateway.links import Wiring, WorkerLink
+from t2i_gateway.links import LOST_LIMIT_S, Wiring, WorkerLink
 from t2i_gateway.relaying import Attempt, WorkerLost, relay
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.health import MIN_LATE_S, EjectedReason, HealthState
@@ -279,6 +279,18 @@ async def test_worker_that_is_as_it_was_before_it_was_lost_is_ready_again() -> N
         played.first.frozen = False
         await asyncio.wait_for(played.link_ready(), 20)
         assert played.link.view.ready
+
+
+async def test_dead_connection_is_given_up_for_a_new_one() -> None:
+    """The network was away and is whole again, but TCP does not know: what was not acknowledged is sent again after
+    pauses that double. The worker is reached over another connection, a moment after the first one was found dead.
+    """
+    async with world() as played:
+        played.first.frozen = True
+        played.workers["first"] = PlayedWorker("first", 0.1, 250)
+        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
+        assert not played.link.ready
+        await asyncio.wait_for(played.link_ready(), 20)
 
 
 async def test_all_workers_silent_is_not_the_workers() -> None:
