@@ -90,6 +90,29 @@ def phases_of(series: dict[str, Any], run: str) -> list[tuple[float, float, floa
     return found
 
 
+def plot_soak(soak: dict[str, Any], to: Path) -> None:
+    """What gateways and operators held over time, and when something was broken."""
+    titles = {"mib": "memory (MiB)", "files": "open files", "tasks": "tasks of the event loops"}
+    figure, axes = plt.subplots(len(titles) + 1, 1, figsize=(10, 9), sharex=True)
+    rows = soak["rows"]
+    minutes = [row["at_s"] / 60 for row in rows]
+    for axis, (unit, title) in zip(axes[:-1], titles.items(), strict=True):
+        for component in ("gateway", "operator"):
+            axis.plot(minutes, [row[f"{component}_{unit}"] for row in rows], label=f"{component}s")
+        axis.set_title(title, fontsize=10, loc="left")
+    axes[-1].plot(minutes, [row["watch_age_s"] for row in rows], color="tab:green")
+    axes[-1].set_title("seconds since a gateway's most silent watch was heard", fontsize=10, loc="left")
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+        for at_s, _ in soak["faults"]:
+            axis.axvline(at_s / 60, color="gray", linewidth=0.5)
+    axes[0].legend()
+    axes[-1].set_xlabel("minutes (grey: a worker killed, frozen, or cut off from a gateway)")
+    figure.tight_layout()
+    figure.savefig(to, dpi=100)
+    plt.close(figure)
+
+
 def main() -> None:
     """Write both."""
     text = INTRO + "\n" + table(json.loads((BUILD / "e2e.json").read_text())) + "\n"
@@ -104,6 +127,10 @@ def main() -> None:
             "\n\n![served, violations, quality and steps over time](e2e-auto.png)\n\n"
         )
         text += phases_table(series)
+    soak = BUILD / "e2e-soak.json"
+    if soak.exists():
+        plot_soak(json.loads(soak.read_text()), RESULTS / "e2e-soak.png")
+        text += "\n## The soak\n\nAdded up over two gateways and two operators.\n\n![what they hold](e2e-soak.png)\n"
     (RESULTS / "e2e.md").write_text(text)
 
 

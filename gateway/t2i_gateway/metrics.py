@@ -56,6 +56,12 @@ class GatewayMetrics:
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
         self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")
+        self.watch_heard = Gauge(
+            f"{PREFIX}_watch_heard_timestamp_seconds",
+            "Unix time of the last message of a watch of the API server.",
+            ("resource",),
+            registry=registry,
+        )
         self.ejections = counter("worker_ejections", "Workers left out for slow steps or silence, by reason.", "reason")
         self.unauthenticated = counter("unauthenticated", "Calls refused for want of an identity, by reason.", "reason")
         self.reloads = counter("secret_reloads", "Readings of a mounted Secret, by what it is for.", "use", "outcome")
@@ -66,6 +72,7 @@ class GatewayMetrics:
             registry=registry,
         )
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
+        self.tasks = gauge("tasks", "Tasks of the event loop.")
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
 

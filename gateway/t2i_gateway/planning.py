@@ -49,7 +49,8 @@ class PlanningLoop:
     def follow(self, document: PlanDocument, pool: str, workers: WorkerPool) -> None:
         """Serve by this plan from now on: one assignment, so every request sees the old or the new one as a whole."""
         plan = document.plan
-        self.course = Course(Planning(plan, None, document.revision), shift_rows(plan), self.course.memory)
+        planning = Planning(plan, None, document.revision)
+        self.course = Course(planning, shift_rows(plan), self.course.memory, binding=document.fixed)
         self._metrics.plan_revision.set(document.revision)
         self._metrics.replans.labels(document.reason).inc()
         log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))

@@ -55,6 +55,8 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = GatewayMetrics(registry)
+    loop = asyncio.get_running_loop()
+    metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     security = open_security(settings, pool.spec.security, metrics)
     warn_of_gaps(settings, pool.spec.security)
     parts = _make_parts(settings, pool, profile, (metrics, security))

@@ -29,5 +29,6 @@ class OperatorMetrics:
         self.leader = gauge("leader", "1 while this process holds the lease.")
         self.pools = gauge("pools", "Pools that are looked after.")
         self.queued = gauge("queued_pools", "Pools that wait for their turn.")
+        self.tasks = gauge("tasks", "Tasks of the event loop that reconciles.")
         self.event_age = gauge("last_watch_event_age_seconds", "Since the last event of any watch.")
         self.deaf = gauge("unheard_write_age_seconds", "Since the oldest own write that no watch has reported yet.")

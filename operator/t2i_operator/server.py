@@ -193,6 +193,7 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     operator = build_operator(settings)
     loop = asyncio.get_running_loop()
+    operator.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, operator.stop.set)
     await operator.run()

@@ -85,14 +85,15 @@ class Rules:
     classes: ClassTable
     tolerance: float = HARMLESS_LOSS
 
-    def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows) -> Decided:
-        """See the module. `shift` empty = no plan."""
+    def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows, binding: bool = False) -> Decided:
+        """See the module. `shift` empty = no plan; `binding`: it holds for an idle pool too."""
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
         exact_s = pool.best_finish_s(self.ladder.base_steps)
         pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
-        served = choose_served_level(wanted, options, pool, limits, Situation(arrival.left_s, pressed, planned))
+        situation = Situation(arrival.left_s, pressed, planned, binding)
+        served = choose_served_level(wanted, options, pool, limits, situation)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
     def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], Wanted, str]:

@@ -172,8 +172,8 @@ def place_workers(
 
 
 def fixed_plan(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
-    """The plan that a Fixed mix asks for: levels of most steps fill the groups in their order. Without a shift map (no
-    demand is known) a prompt is served at the level it wants unless load presses.
+    """The workers that a Fixed mix asks for: levels of most steps fill the groups in their order. Without a shift map,
+    which depends on demand.
     """
     left = dict(sizes)
     workers: dict[tuple[str, Level], int] = {}

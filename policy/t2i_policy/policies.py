@@ -31,11 +31,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next."""
+    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next; `binding`:
+    the pool's owner fixed the mix, so the shift map holds at rest too."""
 
     planning: Planning = field(default_factory=Planning)
     shift: ShiftRows = field(default_factory=lambda: MappingProxyType({}))
     memory: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    binding: bool = False
 
 
 class ServingPolicy(Protocol):
@@ -75,7 +77,7 @@ class PromptAware:
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """See `deciding.Rules.decide`."""
-        return rules.decide(arrival, pool, course.shift)
+        return rules.decide(arrival, pool, course.shift, course.binding)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         """See `placement.choose_worker`."""

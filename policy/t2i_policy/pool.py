@@ -226,7 +226,8 @@ class MixPart(_Part):
 
     mode: Literal["Auto", "Fixed"] = "Auto"
     """Auto: planned from demand and the measured profile. Fixed: workers stand as `workers` says, whatever comes, and
-    prompts are spread over their levels once the pool is busy; an idle worker serves what a prompt wants."""
+    prompts are served at their levels: at those that lose least as long as their workers keep up, then at the others.
+    What a request's own floor forbids is served at what the prompt wants."""
     workers: Annotated[tuple[MixWorkersPart, ...], Field(max_length=32)] = ()
     """With mode Fixed: workers by level. They must sum to the workers of all groups."""
 

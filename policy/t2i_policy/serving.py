@@ -14,7 +14,8 @@ pressure and the time left. Two forces, slow and fast:
 
 Minimising loss + price * steps is what the capacity constraint's Lagrangian asks for, so a step is saved where it
 costs least quality, and only as far as the backlog demands; at p = HIGH the cheapest level within the floor is served.
-Below IDLE the plan is for a demand that is not here, and the wanted level is served.
+Below IDLE the plan is for a demand that is not here, and the wanted level is served; a *binding* plan, whose mix its
+owner fixed, holds at rest too.
 
 A level that cannot meet the deadline is passed over for the most faithful one that can, within the request's floor.
 It must never serve below the request's own floor, nor above the steps it allows: those are not in `options`.
@@ -27,7 +28,7 @@ from t2i_policy.levels import Level
 from t2i_policy.views import PoolView
 from t2i_policy.wanted import Limits, Option, Wanted
 
-IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
+IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever a plan says that is not binding
 LOW_PRESSURE = 0.3  # below: a step has no price
 HIGH_PRESSURE = 0.9  # above: quality may be spent to the floor
 
@@ -53,11 +54,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What bears on one request: seconds left to its deadline, the pool's pressure, the plan's draw, if any."""
+    """What bears on one request: seconds left to its deadline, the pool's pressure, the plan's draw, if any, and
+    whether it binds at rest too."""
 
     left_s: float
     pressed: float
     planned: Level | None = None
+    binding: bool = False
 
 
 def pressure(pool: PoolView, slo_s: float, exact_s: float) -> float:
@@ -103,7 +106,8 @@ def choose_served_level(
 def _planned_option(wanted: Wanted, options: tuple[Option, ...], situation: Situation) -> Option:
     """The plan's draw, or the nearest thing this request may have; the wanted level without a plan or when idle."""
     planned = situation.planned
-    if planned is None or planned == wanted.level or situation.pressed < IDLE_PRESSURE:
+    idle = situation.pressed < IDLE_PRESSURE and not situation.binding
+    if planned is None or planned == wanted.level or idle:
         return Option(wanted.level, wanted.expected_loss)
     exact = next((option for option in options if option.level == planned), None)
     if exact is not None:

@@ -101,6 +101,13 @@ def test_plan_steers_served_level(case: str) -> None:
     assert (served.level, served.reason) == (level, reason)
 
 
+def test_binding_plan_holds_at_rest() -> None:
+    """Its owner fixed the mix: the draw is served by an idle pool too, as far as the request's own floor allows."""
+    at_rest = Situation(60.0, 0.0, HALF, binding=True)
+    assert choose_served_level(WANTED, OPTIONS, pool(), LIMITS, at_rest).level == HALF
+    assert choose_served_level(WANTED, OPTIONS[2:], pool(), LIMITS, at_rest).level == EXACT
+
+
 def test_pressure_grows_with_backlog() -> None:
     """An idle pool presses nothing; a backlog as long as the slack presses 1."""
     assert pressure(pool(), slo_s=5, exact_s=2) == 0.0

@@ -11,6 +11,7 @@ import pytest
 from e2e_cluster import Cluster, ClusterError, foreign_cluster, local_cluster
 from e2e_pools import (
     RESTRICTED,
+    SYSTEM,
     RunningPool,
     namespace_of,
     pool_document,
@@ -24,7 +25,7 @@ from local_node.places import NodeError, default_folder
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "t2i-serving"
-RELEASE, SYSTEM = "t2i", "t2i-system"
+RELEASE = "t2i"
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +80,21 @@ def release(cluster: Cluster, say: Callable[[str], None]) -> Iterator[str]:
     cluster.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
 
 
+@pytest.fixture
+def enterable(cluster: Cluster) -> None:
+    """For faults that enter the node: processes killed or frozen, packets dropped."""
+    if cluster.local is None:
+        pytest.skip(
+            "this fault must enter the node, which tests can on their own local node only: unset E2E_KUBECONFIG"
+        )
+
+
 @pytest.fixture(scope="module")
-def simulated(cluster: Cluster, release: str) -> Iterator[RunningPool]:
-    """Three simulated workers, four times as slow as the embedded model on an idle core: about 16 exact images/s."""
+def simulated(request: pytest.FixtureRequest, cluster: Cluster, release: str) -> Iterator[RunningPool]:
+    """Three simulated workers, so many times as slow as the embedded model on an idle core as the (indirect) parameter
+    says: at 4, about 16 exact images/s.
+    """
     with namespace_of(cluster, "t2i-faults") as namespace:
         document = pool_document("sim", workerGroups=[simulated_group(3)])
-        with running_pool(cluster, namespace, document, slowed_profile(4)) as pool:
+        with running_pool(cluster, namespace, document, slowed_profile(getattr(request, "param", 4))) as pool:
             yield pool

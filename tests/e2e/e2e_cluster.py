@@ -7,6 +7,7 @@ node's own kubeconfig as `E2E_KUBECONFIG` keeps the node between runs.
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from local_node.places import NodeError, Places, default_folder
 
 Document = dict[str, Any]
 Say = Callable[[str], None]
+METRICS_PORT = 9090
 LIMIT_S = 60.0
 POLL_S = 0.1
+_SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 
 
 class ClusterError(RuntimeError):
@@ -85,6 +88,11 @@ class Cluster:
     def raw(self, path: str) -> str:
         """A GET of the API server."""
         return self.kubectl("get", f"--raw={path}")
+
+    def metrics(self, namespace: str, pod: str) -> dict[tuple[str, str], float]:
+        """`(name, labels)` -> value, of one pod."""
+        text = self.raw(f"/api/v1/namespaces/{namespace}/pods/{pod}:{METRICS_PORT}/proxy/metrics")
+        return {(name, labels): float(value) for name, labels, value in _SAMPLE.findall(text)}
 
     def apply(self, document: Document | str, namespace: str) -> None:
         """Apply a manifest."""

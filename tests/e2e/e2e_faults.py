@@ -56,8 +56,8 @@ def frozen(cluster: Cluster, pod: Document) -> Iterator[None]:
 def slowed(cluster: Cluster, pod: Document, factor: float, piece_s: float) -> Iterator[None]:
     """The pod's process runs in short turns only (SIGSTOP, SIGCONT), so that it gets on `factor` times slower.
 
-    A process that computes gets that share of the time. One that sleeps, as simulated workers do, `piece_s` at a time,
-    ends one sleep in a turn.
+    One that sleeps, as simulated workers do, `piece_s` at a time, ends one sleep in a turn. One that computes gets 0.8
+    of that.
     """
     node, pid = node_of(cluster).node, _host_pid(cluster, pod)
     with turns(node.command("sh", "-c", TURNS, "turns", pid, *turn_lengths(factor, piece_s))):
@@ -76,9 +76,9 @@ kill -CONT "$1"
 
 
 def turn_lengths(factor: float, piece_s: float) -> tuple[str, str]:
-    """Seconds of running and of standing still: shorter than one piece, so that no turn ends two."""
+    """Seconds of running, shorter than one piece so that no turn ends two, and of standing still."""
     run_s = 0.8 * piece_s
-    return f"{run_s:.3f}", f"{factor * run_s - run_s:.3f}"
+    return f"{run_s:.3f}", f"{factor * piece_s - run_s:.3f}"
 
 
 @contextmanager

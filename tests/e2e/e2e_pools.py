@@ -4,7 +4,6 @@ import asyncio
 import functools
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "scenes" / "t2i_scenes" / "model" / "profile.json"
 READY_WITHIN_S = 300.0
 GATEWAY_PORT = 50051
+SYSTEM = "t2i-system"  # the namespace of the release
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-_SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 
 
 def slowed_profile(factor: float, batch: int = 4) -> str:
@@ -117,8 +116,7 @@ class RunningPool:
 
     def metrics(self, pod: str) -> dict[tuple[str, str], float]:
         """`(name, labels)` -> value, of one pod."""
-        text = self.cluster.raw(f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/metrics")
-        return {(name, labels): float(value) for name, labels, value in _SAMPLE.findall(text)}
+        return self.cluster.metrics(self.namespace, pod)
 
     def metric(self, component: str, name: str, labels: str = "") -> float:
         """A metric summed over pods and over label sets that contain `labels`."""
@@ -127,13 +125,6 @@ class RunningPool:
             found = self.metrics(pod["metadata"]["name"])
             total += sum(value for (one, with_labels), value in found.items() if one == name and labels in with_labels)
         return total
-
-    def process(self, pod: str) -> dict[str, float]:
-        """What the pod's process holds: resident memory and open files."""
-        script = "grep VmRSS /proc/1/status | tr -dc 0-9; echo; ls /proc/1/fd | wc -l"
-        answer = self.cluster.kubectl("exec", f"--namespace={self.namespace}", pod, "--", "sh", "-c", script)
-        resident_kib, files = answer.split()
-        return {"resident_mib": float(resident_kib) / 1024, "open_files": float(files)}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from e2e_cluster import Cluster
 from e2e_load import Load, levels_of, prompts, steady, summary
-from e2e_pools import namespace_of, running_pool
+from e2e_pools import SYSTEM, namespace_of, running_pool
 from e2e_report import record
 from example_pools import EXAMPLES, documents
 from t2i_scenes import score_image
@@ -18,7 +18,7 @@ FLOOR = 0.6  # the embedded model's own score on unseen captions is about 0.8; n
 
 def test_helm_test_passes(cluster: Cluster, release: str) -> None:
     """What the chart says of itself."""
-    assert "Phase:          Succeeded" in cluster.helm("test", release, "--namespace=t2i-system")
+    assert "Phase:          Succeeded" in cluster.helm("test", release, f"--namespace={SYSTEM}")
 
 
 async def test_example_pool_draws_what_is_asked_for(cluster: Cluster, release: str) -> None:

@@ -9,11 +9,16 @@ import pytest
 from e2e_cluster import Cluster, Document, is_ready, until
 from e2e_faults import kill
 from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
-from e2e_pools import RunningPool
+from e2e_pools import SYSTEM, RunningPool
 from e2e_report import record
 
-pytestmark = pytest.mark.timeout(900)
-RATE_RPS = 4.0
+#: Workers of 32 exact images/s: half of that is asked for, so that a thousand requests come in a minute.
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("enterable"),
+    pytest.mark.parametrize("simulated", [2], indirect=True),
+]
+RATE_RPS = 17.5
 SLO_S = 6.0
 USUAL_S = 3.0
 LASTS_S = 60.0
@@ -75,10 +80,10 @@ async def test_operator_killed(cluster: Cluster, release: str, simulated: Runnin
     """The one that leads: requests do not notice, and another one takes over and carries out what is asked for."""
 
     def operators() -> list[Document]:
-        return cluster.pods("t2i-system", "operator")
+        return cluster.pods(SYSTEM, "operator")
 
     def leader() -> Document:
-        (lease,) = cluster.get("leases", "--namespace=t2i-system")["items"]
+        (lease,) = cluster.get("leases", f"--namespace={SYSTEM}")["items"]
         return next(pod for pod in operators() if pod["metadata"]["name"] == lease["spec"]["holderIdentity"])
 
     load = Load(simulated.service_address)

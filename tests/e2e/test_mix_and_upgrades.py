@@ -9,11 +9,13 @@ import pytest
 
 from e2e_cluster import Cluster, ClusterError, is_ready, until
 from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
-from e2e_pools import RunningPool
+from e2e_pools import SYSTEM, RunningPool
 from e2e_report import record
 
-pytestmark = pytest.mark.timeout(900)
-RATE_RPS = 3.0
+#: Workers of 32 exact images/s, and a thousand requests in each scenario.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.parametrize("simulated", [2], indirect=True)]
+REQUESTS = 1050
+LASTS_S, MIX_LASTS_S = 60.0, 12.0
 SLO_S = 6.0
 USUAL_S = 3.0  # twice an exact image on one of these workers, and then some for a busy machine
 Work = Callable[[Load], Awaitable[None]]
@@ -22,7 +24,7 @@ Work = Callable[[Load], Awaitable[None]]
 async def under_load(pool: RunningPool, seconds: float, work: Work) -> list[Outcome]:
     """Steady load; `work` runs beside it and may take as long as it likes, the load goes on for `seconds`."""
     load = Load(pool.service_address)
-    instants = steady(RATE_RPS, seconds)
+    instants = steady(REQUESTS / seconds, seconds)
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(load.run(instants, prompts(len(instants))))
         await asyncio.sleep(3)  # the usual state, to compare with
@@ -31,9 +33,11 @@ async def under_load(pool: RunningPool, seconds: float, work: Work) -> list[Outc
 
 
 async def test_mix_change_under_load(simulated: RunningPool) -> None:
-    """From exact to 4 steps and back, by hand: labels and every gateway follow within seconds, nothing restarts, no
-    request fails. (A fixed mix says where workers stand; what is served follows demand, which `auto.py` shows.)"""
+    """From exact to 4 steps and back, by hand: labels, every gateway and the images follow within seconds, nothing
+    restarts, no request fails.
+    """
     mixes = {"3x0": {"skippedSteps": 0, "workers": 3}, "3x0/4": {"numInferenceSteps": 4, "workers": 3}}
+    changes = (("3x0", "0-of-12", (0, 12)), ("3x0/4", "0-of-4", (0, 4)), ("3x0", "0-of-12", (0, 12)))
 
     def pods() -> set[str]:
         return {pod["metadata"]["uid"] for pod in simulated.pods("worker") + simulated.pods("gateway")}
@@ -48,13 +52,22 @@ async def test_mix_change_under_load(simulated: RunningPool) -> None:
     before, restarts, took, changed_s = pods(), simulated.restarts(), list[float](), list[float]()
 
     async def change(load: Load) -> None:
-        for mix, level in (("3x0", "0-of-12"), ("3x0/4", "0-of-4"), ("3x0", "0-of-12")):
+        for mix, level, _ in changes:
             changed_s.append(load.now_s())
             await asyncio.to_thread(simulated.change, {"mix": {"mode": "Fixed", "workers": [mixes[mix]]}})
             holds = functools.partial(followed, mix, level)
             took.append(round(await asyncio.to_thread(until, f"everything follows {mix}", holds, 60), 1))
+            await asyncio.sleep(MIX_LASTS_S)
 
-    outcomes = await under_load(simulated, 40, change)
+    def served_follows_s(number: int) -> float:
+        """From a change to the last request before the next one that came and was not served so."""
+        until_s = [*changed_s, LASTS_S][number + 1]
+        here = [one for one in outcomes if changed_s[number] <= one.at_s < until_s]
+        others = [one.at_s for one in here if one.served != changes[number][2]]
+        assert here[-1].served == changes[number][2], (number, here[-1].served)
+        return round(max(others, default=changed_s[number]) - changed_s[number], 1)
+
+    outcomes = await under_load(simulated, LASTS_S, change)
     record(
         "mix change under load",
         "simulated",
@@ -62,6 +75,7 @@ async def test_mix_change_under_load(simulated: RunningPool) -> None:
         restarts=simulated.restarts() - restarts,
         recovery_s=recovery_s(outcomes, changed_s[1], USUAL_S),
         followed_s=took[1:],
+        served_follows_s=[served_follows_s(number) for number in range(1, len(changes))],
     )
     simulated.change({"mix": {"mode": "Auto", "workers": []}})
     assert pods() == before
@@ -101,7 +115,7 @@ async def test_rolling_upgrade_of_everything_under_load(cluster: Cluster, releas
         begin = time.monotonic()
         mark = "--set=operator.podAnnotations.example\\.com/upgraded=yes"
         chart = "charts/t2i-serving"
-        arguments = ("upgrade", release, chart, "--namespace=t2i-system", "--reuse-values", "--wait", mark)
+        arguments = ("upgrade", release, chart, f"--namespace={SYSTEM}", "--reuse-values", "--wait", mark)
         await asyncio.to_thread(cluster.helm, *arguments)
         took["operator"] = round(time.monotonic() - begin, 1)
 

@@ -49,8 +49,7 @@ async def peak_of(pool: RunningPool, done: asyncio.Event) -> dict[str, float]:
     while not done.is_set():
         found = await asyncio.to_thread(pool.metrics, gateway["metadata"]["name"])
         peak["queued"] = max(peak["queued"], found[("t2i_gateway_queued_requests", "")])
-        held = await asyncio.to_thread(pool.process, gateway["metadata"]["name"])
-        peak["gateway_mib"] = max(peak["gateway_mib"], held["resident_mib"])
+        peak["gateway_mib"] = max(peak["gateway_mib"], found[("process_resident_memory_bytes", "")] / 2**20)
         await asyncio.sleep(1.0)
     return peak
 

@@ -26,6 +26,7 @@ STEPS = 20
 MODEL = {"source": "builtin://scenes", "numInferenceSteps": STEPS, "width": 48, "height": 48, "precision": "fp32"}
 LEVELS = [{"skippedSteps": 0}, {"skippedSteps": 10}, {"numInferenceSteps": 10}]
 LIMIT_S = 40.0
+HEARD = "t2i_gateway_watch_heard_timestamp_seconds"
 
 
 def host_address() -> str:
@@ -90,10 +91,13 @@ async def test_demand_reaches_the_operator_and_the_plan_comes_back(
             await world.wait("it is served by", ask_and_look, lambda plan: plan["served"] == plan["revision"])
             proxy.killed.set()  # the API server is away for the gateway
             proxy.drop_watches()
+            last_heard = await metric(gateway, HEARD)
             await client.done(gateway_pb2.GenerateRequest(prompt="a red circle"), tenant="t")
             assert await metric(gateway, "t2i_gateway_plan_revision") > 0
             await world.call("DELETE", slice_path)
+            assert await metric(gateway, HEARD) == last_heard > 0
             proxy.revive()  # it is back, and what was missed is found
+            await world.wait("it is heard again", lambda: metric(gateway, HEARD), lambda heard: heard > last_heard)
             await world.wait("worker left", lambda: metric(gateway, "t2i_gateway_ready_workers"), lambda n: n == 0)
             assert operator.registry.get_sample_value("t2i_operator_demand_polls_total", {"outcome": "OK"})
             await client.channel.close()

@@ -97,7 +97,8 @@ class Follower:
         if silent_limit_s is not None:
             collection = Collection(collection.path, selector, silent_limit_s)
         restarts = self._metrics.watch_restarts.labels(resource)
-        await Watch(client, collection, show, restarts.inc).run()  # type: ignore[arg-type]
+        heard = self._metrics.watch_heard.labels(resource)
+        await Watch(client, collection, show, heard.set_to_current_time, restarts.inc).run()  # type: ignore[arg-type]
 
     def _take_pool(self, pools: Mapping[str, Item]) -> None:
         pool = pools.get(self._place.name)

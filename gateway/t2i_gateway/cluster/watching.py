@@ -39,18 +39,21 @@ class Collection:
 
 
 class Watch:
-    """Calls `show` with all objects by name, after every change. `on_restart` counts beginnings after the first."""
+    """Calls `show` with all objects by name, after every change; `on_message` whenever the API server says anything;
+    `on_restart` at beginnings after the first."""
 
     def __init__(
         self,
         client: ApiClient,
         collection: Collection,
         show: Callable[[Mapping[str, Item]], None],
+        on_message: Callable[[], None],
         on_restart: Callable[[], None],
     ) -> None:
         self._client = client
         self._collection = collection
         self._show = show
+        self._on_message = on_message
         self._on_restart = on_restart
         self._items: dict[str, Item] = {}
 
@@ -75,6 +78,7 @@ class Watch:
         if answer.status != 200:
             raise WatchEndedError(f"{answer.status} {document.get('message', '')}")
         self._items = {item["metadata"]["name"]: item for item in document.get("items", ())}
+        self._on_message()
         self._show(self._items)
         return str(document["metadata"]["resourceVersion"])
 
@@ -86,6 +90,7 @@ class Watch:
             if answer.status != 200:
                 raise WatchEndedError(f"{answer.status}")
             async for event in self._events(answer):
+                self._on_message()
                 self._take_in(event)
         finally:
             answer.response.close()

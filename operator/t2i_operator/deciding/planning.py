@@ -1,7 +1,8 @@
 """The plan of a pool: keep the running one, or replace it.
 
 Fixed: the mix that the spec asks for, laid out over all workers; it only changes with the spec, never with readiness.
-Its shift map is planned for the reported demand like any other, with every worker held where the spec has it.
+Its shift map is planned for the reported demand like any other, with every worker held where the spec has it; classes
+without demand are planned for as if alone, so that a prompt now and then is served where the mix loses least.
 Auto: `t2i_policy.planning.plan_step` on the demand that gateways report and the workers that are ready. Everything it
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from t2i_operator.deciding.demand import (
+    QUIET_RPS,
     current_demand,
     group_rates,
     measured_by_group,
@@ -113,7 +115,7 @@ def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocum
         if not replan.due:
             return before
         reason = replan.reason
-    plan = _with_shifts(wanted, mix, measured_by_group(seen.reports), rates_rps) if rates_rps else mix
+    plan = _with_shifts(wanted, mix, measured_by_group(seen.reports), rates_rps)
     return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
 
 
@@ -132,8 +134,12 @@ def _with_shifts(wanted: Wanted, mix: Plan, measured: Mapping[str, Measured], ra
         rate_rps = worker_rate_rps(known.step_s, known.fixed_s, level, spec.slo.latency_s)
         held.append(GroupCapacity(f"{group} {level}", count, {level: rate_rps}))
     classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    quiet = make_plan(held, classes.with_rates(dict.fromkeys(classes.losses, QUIET_RPS / len(classes.losses))))
+    alone = {(name, level): share for (name, level), share in quiet.shift_map.items() if name not in rates_rps}
+    if not rates_rps:
+        return replace(mix, shift_map=alone)
     plan = make_plan(held, classes.with_rates(rates_rps), PlanningRules().plan)
-    return replace(plan, workers=mix.workers)
+    return replace(plan, workers=mix.workers, shift_map={**alone, **plan.shift_map})
 
 
 def _made_for(before: PlanDocument) -> PlannedFor:

@@ -75,6 +75,6 @@ def _load_percent(level: Level, document: PlanDocument | None) -> int:
 
 def _quality(document: PlanDocument | None) -> int | None:
     """Unknown for a Fixed mix without demand: it depends on the prompts."""
-    if document is None or (document.fixed and not document.plan.shift_map):
+    if document is None or (document.fixed and not document.rates_rps):
         return None
     return max(0, min(100, round(100 * (1 - document.plan.mean_loss))))
