@@ -85,7 +85,9 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
-    policies = choose_policies(options.policies)
+    if options.workers is not None and pool.spec.mix.mode == "Fixed":
+        raise InputInvalid("--workers: mix.mode Fixed places every worker of the pool: make it Auto, or edit the file")
+    policies = choose_policies(options.policies, pool.spec)
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)

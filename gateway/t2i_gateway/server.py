@@ -30,7 +30,7 @@ from t2i_gateway.settings import Settings
 from t2i_gateway.similar import SimilarPrompts
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.deciding import build_rules
-from t2i_policy.policies import PromptAware
+from t2i_policy.fixed_mix import serving_policy
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 from t2i_protos.v1 import control_pb2_grpc
@@ -92,7 +92,7 @@ def _make_parts(
     settings: Settings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, Security]
 ) -> Parts:
     metrics, security = shared
-    spec, policy = pool.spec, PromptAware()
+    spec, policy = pool.spec, serving_policy(pool.spec)
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)

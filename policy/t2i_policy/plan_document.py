@@ -169,19 +169,3 @@ def place_workers(
             if number not in ready and level_or_none is not None:
                 placed.setdefault((group, level_or_none), []).append(number)
     return {place: tuple(sorted(which)) for place, which in placed.items()}
-
-
-def fixed_plan(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
-    """The workers that a Fixed mix asks for: levels of most steps fill the groups in their order. Without a shift map,
-    which depends on demand.
-    """
-    left = dict(sizes)
-    workers: dict[tuple[str, Level], int] = {}
-    for level, wanted in sorted(by_level.items(), key=lambda item: (-item[0].steps_run, item[0])):
-        for group in left:
-            taken = min(wanted, left[group])
-            if taken:
-                workers[group, level] = taken
-                left[group] -= taken
-                wanted -= taken
-    return Plan(workers, {}, 0.0, 0.0, 0.0, PlanReason.NO_DEMAND, Method.EXACT)

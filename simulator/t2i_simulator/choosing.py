@@ -1,22 +1,27 @@
 """Which policies there are, by the names that `--policy` takes."""
 
 from t2i_policy.baselines.catalogue import UnknownPolicy, all_policies, policy_named
+from t2i_policy.fixed_mix import serving_policy
 from t2i_policy.policies import ServingPolicy
+from t2i_policy.pool import PoolSpec
 from t2i_simulator.errors import SimulatorError
 
+OURS = "prompt-aware"
 
-def choose_policies(names: str) -> tuple[ServingPolicy, ...]:
-    """`NAME[,NAME...]` or `all`, in that order, each once. Ablations are chosen by name only.
+
+def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
+    """`NAME[,NAME...]` or `all`, in that order, each once. Ablations are chosen by name only. Ours is what the pool's
+    gateways would do: with a Fixed mix its workers stay where the mix has them.
 
     Raises:
         SimulatorError: no policy has a name; lists those there are.
     """
     if names.strip() == "all":
-        return all_policies()
+        return (serving_policy(spec), *all_policies()[1:])
     chosen: dict[str, ServingPolicy] = {}
     for name in (part.strip() for part in names.split(",")):
         try:
-            chosen[name] = policy_named(name)
+            chosen[name] = serving_policy(spec) if name == OURS else policy_named(name)
         except UnknownPolicy as error:
             raise SimulatorError(f"--policy: {error}") from error
     return tuple(chosen.values())

@@ -66,6 +66,19 @@ def test_real_embeddings_of_the_builtin_model(
     assert json.loads(options.json_out.read_text())[0]["served"] == 40
 
 
+FIXED_MIX = "  mix: {mode: Fixed, workers: [{skippedSteps: 0, workers: 6}, {skippedSteps: 25, workers: 2}]}\n"
+
+
+def test_pool_with_a_fixed_mix_is_simulated_with_it(options: SimulateOptions, tmp_path: Path) -> None:
+    """As its gateways would serve, under a name that says so."""
+    pool = tmp_path / "pool.yaml"
+    pool.write_text((EXAMPLES / "pool-sdxl-8.yaml").read_text() + FIXED_MIX)
+    assert options.json_out is not None
+    run_simulate(Console(quiet=True), replace(options, pool_file=pool, policies="prompt-aware,clipper-ha"))
+    names = [row["policy"] for row in json.loads(options.json_out.read_text())]
+    assert names == ["fixed-mix", "clipper-ha"]
+
+
 MISTAKES = {
     "an arrivals file": ({"arrivals": "0\nsoon\n"}, "arrivals.txt, line 2"),
     "a policy's name": ({"policies": "prompt-aware,best"}, "no policy is named 'best'; there are prompt-aware"),
@@ -76,6 +89,10 @@ MISTAKES = {
     "a builtin profile's name": (
         {"pool_file": "unknown profile"},
         "no builtin profile 'sdxl-b200'; there is sdxl-a100",
+    ),
+    "another number of workers for a fixed mix": (
+        {"pool_file": "fixed mix", "workers": 4},
+        "--workers: mix.mode Fixed",
     ),
     "no profile at all": ({"pool_file": "no profile"}, "set profile: builtin://NAME"),
 }
@@ -90,6 +107,7 @@ def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mis
     pools = {
         "scenes with sdxl": scenes.replace("workers: 2}", 'workers: 2, profile: "builtin://sdxl-a10g"}'),
         "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
+        "fixed mix": sdxl + FIXED_MIX,
         "no profile": sdxl.replace(', profile: "builtin://sdxl-a10g"', ""),
     }
     made = dict(changes)

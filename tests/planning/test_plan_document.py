@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2i_policy.demand import Demand
+from t2i_policy.fixed_mix import lay_out
 from t2i_policy.levels import Level
 from t2i_policy.plan import Method, Plan, PlanReason
 from t2i_policy.plan_document import (
     PlanDocument,
     PlanError,
-    fixed_plan,
     parse_plan,
     place_workers,
     render_plan,
@@ -69,12 +69,12 @@ def test_every_worker_stands_at_one_level(counts: list[int], gone: set[int]) -> 
     """Ready or not, before and after a plan: the levels' workers sum to the pool (fault class O12)."""
     sizes = {"a": sum(counts)}
     levels = dict(zip((EXACT, SKIP, SHORT), counts, strict=True))
-    plan = fixed_plan(levels, sizes)
+    plan = lay_out(levels, sizes)
     everybody = {"a": frozenset(range(sizes["a"]))}
     placed = place_workers(plan, sizes, everybody, {})
     assert {level: len(which) for (_, level), which in placed.items()} == {at: n for at, n in levels.items() if n}
     ready = {"a": everybody["a"] - gone}
-    again = place_workers(fixed_plan({EXACT: len(ready["a"])}, {"a": len(ready["a"])}), sizes, ready, placed)
+    again = place_workers(lay_out({EXACT: len(ready["a"])}, {"a": len(ready["a"])}), sizes, ready, placed)
     assert sorted(number for which in again.values() for number in which) == list(
         range(sizes["a"]) if ready["a"] or placed else []
     )
@@ -83,7 +83,7 @@ def test_every_worker_stands_at_one_level(counts: list[int], gone: set[int]) -> 
 def test_fixed_mix_is_kept_when_a_worker_goes_and_comes() -> None:
     """The same mix again: nobody moves."""
     sizes = {"a": 3, "b": 2}
-    plan = fixed_plan({EXACT: 4, SHORT: 1}, sizes)
+    plan = lay_out({EXACT: 4, SHORT: 1}, sizes)
     everybody = {group: frozenset(range(size)) for group, size in sizes.items()}
     placed = place_workers(plan, sizes, everybody, {})
     assert placed == {("a", EXACT): (0, 1, 2), ("b", EXACT): (0,), ("b", SHORT): (1,)}
@@ -94,8 +94,8 @@ def test_changed_mix_moves_only_those_it_must() -> None:
     """One more at the short schedule moves one worker."""
     sizes = {"a": 4}
     everybody = {"a": frozenset(range(4))}
-    before = place_workers(fixed_plan({EXACT: 3, SHORT: 1}, sizes), sizes, everybody, {})
-    after = place_workers(fixed_plan({EXACT: 2, SHORT: 2}, sizes), sizes, everybody, before)
+    before = place_workers(lay_out({EXACT: 3, SHORT: 1}, sizes), sizes, everybody, {})
+    after = place_workers(lay_out({EXACT: 2, SHORT: 2}, sizes), sizes, everybody, before)
     assert before[("a", SHORT)] == (3,)
     assert set(before["a", SHORT]) < set(after["a", SHORT])
 

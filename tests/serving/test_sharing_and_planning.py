@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, load_until
+from t2i_testing import STEPS, Client, WritePool, load_until
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]
@@ -43,6 +43,21 @@ async def test_gateway_plans_its_pool(write_pool: WritePool) -> None:
         async with asyncio.timeout(30):
             while await asyncio.to_thread(read_metric, pool.gateway.metrics_address, "t2i_gateway_plan_revision") < 1:
                 continue
+
+
+async def test_gateway_serves_at_a_fixed_mix(write_pool: WritePool) -> None:
+    """A gateway that plans for itself keeps to it as an operator's does: at rest, and exact for who asks for exact."""
+    options = write_pool(workers=2)
+    with options.pool_file.open("a") as file:
+        file.write("  mix: {mode: Fixed, workers: [{numInferenceSteps: 10, workers: 2}]}\n")
+    async with LocalPool(options) as pool:
+        client = Client(pool.address)
+        assert pool.gateway is not None
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(read_metric, pool.gateway.metrics_address, "t2i_gateway_plan_revision") < 1:
+                continue
+        assert (await client.done(Request(prompt="circle"))).served.num_inference_steps == 10
+        assert (await client.done(Request(prompt="square", exact=True))).served.num_inference_steps == STEPS
 
 
 def read_metric(address: str, name: str) -> float:

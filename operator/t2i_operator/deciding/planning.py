@@ -1,29 +1,26 @@
 """The plan of a pool: keep the running one, or replace it.
 
 Fixed: the mix that the spec asks for, laid out over all workers; it only changes with the spec, never with readiness.
-Its shift map is planned for the reported demand like any other, with every worker held where the spec has it; classes
-without demand are planned for as if alone, so that a prompt now and then is served where the mix loses least.
+Its shift map follows the reported demand (`t2i_policy.fixed_mix`).
 Auto: `t2i_policy.planning.plan_step` on the demand that gateways report and the workers that are ready. Everything it
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from t2i_operator.deciding.demand import (
-    QUIET_RPS,
     current_demand,
     group_rates,
     measured_by_group,
-    measured_by_profile,
     quiet_rps,
 )
-from t2i_operator.deciding.observed import Measured, Observed, Wanted
+from t2i_operator.deciding.observed import Observed, Wanted
 from t2i_operator.instants import Now, parse_instant
-from t2i_policy.capacity import worker_rate_rps
 from t2i_policy.classes import build_classes
-from t2i_policy.plan import GroupCapacity, Plan, make_plan
-from t2i_policy.plan_document import Numbers, PlanDocument, PlanError, fixed_plan, parse_plan, place_workers
+from t2i_policy.fixed_mix import lay_out, with_shifts
+from t2i_policy.plan import GroupCapacity, Plan
+from t2i_policy.plan_document import Numbers, PlanDocument, PlanError, parse_plan, place_workers
 from t2i_policy.planning import Planning, PlanningRules, expected_rates, plan_step
 from t2i_policy.pool import PoolSpec
 from t2i_policy.replan import PlannedFor, choose_replan
@@ -106,40 +103,30 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
 
 
 def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument:
-    mix = fixed_plan(wanted.spec.fixed_workers, scene.sizes)
+    spec = wanted.spec
+    mix = lay_out(spec.fixed_workers, scene.sizes)
     numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
     before, reason = scene.before, FIXED_MIX
-    rates_rps = _fixed_rates(wanted, seen, scene, now)
+    groups, rates_rps = _everybody(wanted, seen, scene), _fixed_rates(wanted, seen, scene, now)
     if before is not None and before.fixed and before.plan.workers == mix.workers and before.numbers == numbers:
         replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
         if not replan.due:
             return before
         reason = replan.reason
-    plan = _with_shifts(wanted, mix, measured_by_group(seen.reports), rates_rps)
+    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    plan = with_shifts(mix, groups, classes, rates_rps, PlanningRules().plan)
     return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
 
 
 def _fixed_rates(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> dict[str, float]:
     """Expected demand by class; for so little of it that nothing needs to bend, none."""
-    groups = group_rates(wanted, scene.everybody, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
-    return expected_rates(current_demand(seen, scene.before, quiet_rps(wanted.spec, groups), now), now.unix_s)
+    quiet = quiet_rps(wanted.spec, _everybody(wanted, seen, scene))
+    return expected_rates(current_demand(seen, scene.before, quiet, now), now.unix_s)
 
 
-def _with_shifts(wanted: Wanted, mix: Plan, measured: Mapping[str, Measured], rates_rps: Mapping[str, float]) -> Plan:
-    """The mix with the shift map and the loss of the joint program, in which every worker has but one level."""
-    spec, by_profile = wanted.spec, measured_by_profile(wanted.profile)
-    held = []
-    for (group, level), count in mix.workers.items():
-        known = measured.get(group, by_profile)
-        rate_rps = worker_rate_rps(known.step_s, known.fixed_s, level, spec.slo.latency_s)
-        held.append(GroupCapacity(f"{group} {level}", count, {level: rate_rps}))
-    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
-    quiet = make_plan(held, classes.with_rates(dict.fromkeys(classes.losses, QUIET_RPS / len(classes.losses))))
-    alone = {(name, level): share for (name, level), share in quiet.shift_map.items() if name not in rates_rps}
-    if not rates_rps:
-        return replace(mix, shift_map=alone)
-    plan = make_plan(held, classes.with_rates(rates_rps), PlanningRules().plan)
-    return replace(plan, workers=mix.workers, shift_map={**alone, **plan.shift_map})
+def _everybody(wanted: Wanted, seen: Observed, scene: _Scene) -> tuple[GroupCapacity, ...]:
+    """What all workers that the spec has make, ready or not."""
+    return group_rates(wanted, scene.everybody, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
 
 
 def _made_for(before: PlanDocument) -> PlannedFor:

@@ -1,0 +1,90 @@
+"""A Fixed mix: workers stand where the pool's owner put them, and the shift map follows demand.
+
+The map is the joint program's (`plan`), in which every worker has but one level: prompts go where they lose least as
+long as the workers there keep up. Classes without demand are planned for as if alone, so that a prompt now and then is
+served where the mix loses least. What no level of the mix may serve is drawn nowhere. The plan binds: it holds for an
+idle pool too (`serving`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from t2i_policy.classes import ClassTable
+from t2i_policy.deciding import Rules, shift_rows
+from t2i_policy.levels import Level
+from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
+from t2i_policy.planning import Planning, expected_rates
+from t2i_policy.policies import Course, PromptAware, Seen, ServingPolicy
+from t2i_policy.pool import PoolSpec
+from t2i_policy.replan import PlannedFor, choose_replan
+
+ALONE_RPS = 0.001  # a class without demand; any worker keeps up with it
+
+
+def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
+    """The workers that a Fixed mix asks for: levels of most steps fill the groups in their order. Without a shift map,
+    which depends on demand.
+    """
+    left = dict(sizes)
+    workers: dict[tuple[str, Level], int] = {}
+    for level, wanted in sorted(by_level.items(), key=lambda item: (-item[0].steps_run, item[0])):
+        for group in left:
+            taken = min(wanted, left[group])
+            if taken:
+                workers[group, level] = taken
+                left[group] -= taken
+                wanted -= taken
+    return Plan(workers, {}, 0.0, 0.0, 0.0, PlanReason.NO_DEMAND, Method.EXACT)
+
+
+def with_shifts(
+    mix: Plan,
+    groups: Sequence[GroupCapacity],
+    classes: ClassTable,
+    rates_rps: Mapping[str, float],
+    rules: PlanRules,
+) -> Plan:
+    """The laid-out mix with the shift map and the loss for these rates (requests/s by class). `groups`: what a worker
+    of each group makes; one that is not among them carries nothing.
+    """
+    made_rps = {group.name: group.rates_rps for group in groups}
+    held = [
+        GroupCapacity(f"{group} {level}", count, {level: made_rps[group].get(level, 0.0)})
+        for (group, level), count in mix.workers.items()
+        if group in made_rps
+    ]
+    quiet = make_plan(held, classes.with_rates(dict.fromkeys(classes.losses, ALONE_RPS)), rules)
+    alone = {(name, level): share for (name, level), share in quiet.shift_map.items() if name not in rates_rps}
+    if not rates_rps:
+        return replace(mix, shift_map=alone)
+    plan = make_plan(held, classes.with_rates(rates_rps), rules)
+    return replace(plan, workers=mix.workers, shift_map={**alone, **plan.shift_map})
+
+
+@dataclass(frozen=True, slots=True)
+class FixedMix(PromptAware):
+    """`PromptAware` on workers that stay where they are: `by_level` of the groups' `sizes`; see the module."""
+
+    by_level: Mapping[Level, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    name: str = "fixed-mix"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """New shares when demand moved enough; the workers never move."""
+        before, rates_rps = course.planning, expected_rates(seen.demand, seen.now_s)
+        decision = choose_replan(before.planned_for, rates_rps, self.sizes, seen.now_s, self.planning.replan)
+        if not decision.due:
+            return replace(course, planning=replace(before, reason=decision.reason))
+        mix = lay_out(self.by_level, self.sizes)
+        plan = with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
+        planned_for = PlannedFor(rates_rps, self.sizes, seen.now_s)
+        planning = Planning(plan, planned_for, before.revision + 1, decision.reason)
+        return Course(planning, shift_rows(plan), course.memory, binding=True)
+
+
+def serving_policy(spec: PoolSpec) -> ServingPolicy:
+    """The policy that a pool asks for."""
+    if spec.mix.mode == "Fixed":
+        sizes = {group.name: group.workers for group in spec.worker_groups}
+        return FixedMix(by_level=spec.fixed_workers, sizes=sizes)
+    return PromptAware()
