@@ -92,7 +92,7 @@ def enterable(cluster: Cluster) -> None:
 @pytest.fixture(scope="module")
 def simulated(request: pytest.FixtureRequest, cluster: Cluster, release: str) -> Iterator[RunningPool]:
     """Three simulated workers, so many times as slow as the embedded model on an idle core as the (indirect) parameter
-    says: at 4, about 16 exact images/s.
+    says: at 4, 10 exact images/s with full batches.
     """
     with namespace_of(cluster, "t2i-faults") as namespace:
         document = pool_document("sim", workerGroups=[simulated_group(3)])

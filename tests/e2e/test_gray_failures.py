@@ -32,8 +32,8 @@ READY = "t2i_gateway_ready_workers"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Workers `slower` times as slow as the embedded model: what a step of a full batch takes, a quarter to a third of
-    what three of them make, and what takes no longer when all is well.
+    """Workers `slower` times as slow as the embedded model: what a step of a full batch takes, about half of what
+    three of them make, and what no request exceeds when all is well.
     """
 
     slower: int

@@ -12,7 +12,7 @@ from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
 from e2e_pools import SYSTEM, RunningPool
 from e2e_report import record
 
-#: Workers of 32 exact images/s, and a thousand requests in each scenario.
+#: A thousand requests in each scenario, on workers that make 20 exact images/s.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.parametrize("simulated", [2], indirect=True)]
 REQUESTS = 1050
 LASTS_S, MIX_LASTS_S = 60.0, 12.0
