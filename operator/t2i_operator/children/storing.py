@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest
-from t2i_policy.pool import CachePart
+from t2i_policy.pool_cache import CachePart
 
 CACHE_FOLDER = "/cache"
 SECRET_FOLDER = "/etc/t2i-store"  # noqa: S105 - a mount point

@@ -1,0 +1,91 @@
+"""A case: one request that was looked at, and the messages made of it, for its worker and in the end for its client."""
+
+from dataclasses import dataclass
+
+from t2i_cache.catalogue import Neighbour
+from t2i_gateway.asking import Asked
+from t2i_gateway.decisions import to_level_message
+from t2i_gateway.embedding import Vector
+from t2i_gateway.similar import Shelf
+from t2i_policy.deciding import Decided
+from t2i_policy.levels import Ladder
+from t2i_policy.pool import PoolSpec
+from t2i_protos.v1 import gateway_pb2, worker_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is known of a request and what was decided. Seconds of the event loop's clock."""
+
+    asked: Asked
+    tenant: str
+    arrived_s: float
+    deadline_s: float
+    embedding: Vector | None
+    shelf: Shelf | None
+    neighbour: Neighbour | None
+    decided: Decided
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How long a request waited in the queue and took in all, and how often it was moved."""
+
+    queued_s: float
+    total_s: float
+    retries: int
+
+
+def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGenerateRequest:
+    """What the worker is told."""
+    asked, level = case.asked, case.decided.served.level
+    order = worker_pb2.WorkerGenerateRequest(
+        request_id=asked.request_id,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        seed=asked.seed,
+        width=spec.model.width,
+        height=spec.model.height,
+        guidance_scale=asked.guidance_scale,
+        output_format=asked.output_format,
+        level=to_level_message(level),
+        budget_ms=max(1, int(1e3 * left_s)),
+        preview_every_steps=asked.preview_every_steps,
+    )
+    if level.needs_latent and case.shelf is not None and case.neighbour is not None:
+        order.source.scope, order.source.embedder = case.shelf.scope, case.shelf.embedder
+        order.source.entry_id = case.neighbour.entry_id
+        order.source.steps.extend(sorted(case.neighbour.steps))
+    if is_worth_keeping(case, spec.ladder) and case.shelf is not None and case.embedding is not None:
+        order.sink.scope, order.sink.embedder = case.shelf.scope, case.shelf.embedder
+        order.sink.entry_id = case.shelf.entry_id
+        order.sink.steps.extend(spec.ladder.steps_to_keep)
+        order.sink.embedding = case.embedding.astype("<f4").tobytes()
+    return order
+
+
+def is_worth_keeping(case: Case, ladder: Ladder) -> bool:
+    """Only exact runs are kept, and only of prompts that are not there already."""
+    if case.decided.served.level != ladder.exact or not ladder.steps_to_keep:
+        return False
+    near, shelf = case.neighbour, case.shelf
+    there = near is not None and shelf is not None and near.entry_id == shelf.entry_id
+    return not (there and near is not None and near.steps.issuperset(ladder.steps_to_keep))
+
+
+def done_of(case: Case, started: worker_pb2.Started, finished: worker_pb2.Finished, waited: Waited) -> gateway_pb2.Done:
+    """What the client is told in the end: what really ran, and how long everything took."""
+    timings = gateway_pb2.Timings(
+        queue_ms=1e3 * waited.queued_s,
+        wait_ms=finished.wait_ms,
+        denoise_ms=finished.denoise_ms,
+        encode_ms=finished.encode_ms,
+        total_ms=1e3 * waited.total_s,
+    )
+    return gateway_pb2.Done(
+        served=finished.served,
+        reason=case.decided.reason if started.reason == "AsRequested" else started.reason,
+        seed=case.asked.seed,
+        timings=timings,
+        retries=waited.retries,
+    )

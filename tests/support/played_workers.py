@@ -1,0 +1,164 @@
+"""Workers played at the wire and a gateway's links to them, in virtual time: the test moves the clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from t2i_gateway.hearing import LISTEN_EVERY_S, ListeningClock
+from t2i_gateway.leases import Lease
+from t2i_gateway.links import Wiring, WorkerLink
+from t2i_gateway.relaying import Attempt, WorkerLost, relay
+from t2i_gateway.workers import WorkerPool
+from t2i_policy.health import HealthState
+from t2i_protos.v1 import level_pb2, worker_pb2
+
+STEPS, CAP = 20, 4
+TURNS = 20  # of the event loop, after which everything that could go on has
+
+
+class PlayedCall:
+    """A stream of a worker, whose messages the test sends."""
+
+    def __init__(self) -> None:
+        self._sent: asyncio.Queue[Any] = asyncio.Queue()
+
+    def send(self, message: Any) -> None:
+        self._sent.put_nowait(message)
+
+    async def read(self) -> Any:
+        return await self._sent.get()
+
+    def cancel(self) -> None:
+        pass
+
+
+class PlayedWorker:
+    """A worker's channel. It promises a message every `promised_ms` (0: it does not say)."""
+
+    def __init__(self, name: str, step_s: float, promised_ms: int) -> None:
+        self.name = name
+        self.watched = PlayedCall()
+        self.frozen = False
+        step_ms = [1e3 * step_s * (size + 1) / CAP for size in range(CAP)]
+        self.load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=4, step_ms=step_ms)
+        self.load.next_within_ms = promised_ms
+
+    def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Any]:
+        async def describe(*_: Any, **__: Any) -> worker_pb2.WorkerDescription:
+            if self.frozen:
+                await asyncio.Event().wait()
+            return worker_pb2.WorkerDescription(name=self.name)
+
+        return describe
+
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> Callable[..., PlayedCall]:
+        def watch(*_: Any, **__: Any) -> PlayedCall:
+            self.watched = PlayedCall()
+            self.watched.send(self.load)
+            return self.watched
+
+        return watch if method.endswith("WatchLoad") else lambda *_, **__: PlayedCall()
+
+    def say(self) -> None:
+        if not self.frozen:
+            self.watched.send(self.load)
+
+
+@dataclass
+class World:
+    """Two workers, a gateway's links to them, and a clock that the test moves."""
+
+    workers: dict[str, PlayedWorker]
+    now_s: float = 0.0
+    ejections: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = ListeningClock(lambda: self.now_s)
+        wiring = Wiring(lambda address: self.workers[address], alone=True, clock=self.clock)  # type: ignore[arg-type, return-value]
+        self.pool = WorkerPool(list(self.workers), wiring, "", self.ejections.append)
+
+    @property
+    def link(self) -> WorkerLink:
+        return self.pool.links[0]
+
+    @property
+    def first(self) -> PlayedWorker:
+        return self.workers["first"]
+
+    async def pass_s(self, seconds: float) -> None:
+        """In looks, as `WorkerPool.run` would; every worker that can says its load each time."""
+        for _ in range(round(seconds / LISTEN_EVERY_S)):
+            self.now_s += LISTEN_EVERY_S
+            for worker in self.workers.values():
+                worker.say()
+            await turns()
+            self.look()
+            await turns()
+
+    def look(self) -> None:
+        self.pool.listen()
+
+    async def until_out_s(self, limit_s: float = 60.0) -> float:
+        """Seconds until the first worker is left out."""
+        since_s = self.now_s
+        while self.link.state is not HealthState.EJECTED and self.link.ready and self.now_s - since_s < limit_s:
+            await self.pass_s(LISTEN_EVERY_S)
+        return self.now_s - since_s
+
+    async def link_ready(self) -> None:
+        """Until the first worker is ready again, while time goes on."""
+        while not (self.link.ready and self.link.view.ready):
+            await self.pass_s(LISTEN_EVERY_S)
+
+    def send(self, steps: int = STEPS) -> "Request":
+        return Request(self.link.lease(steps))
+
+
+class Request:
+    """One request on a worker, relayed."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.call = PlayedCall()
+        self.moved = False
+        self.relaying = asyncio.create_task(self._relay())
+
+    async def _relay(self) -> None:
+        try:
+            async for _ in relay(self.call, self.lease, Attempt()):
+                pass
+        except WorkerLost:
+            self.moved = True
+        finally:
+            self.lease.end()
+
+    def started(self) -> None:
+        level = level_pb2.Level(num_inference_steps=STEPS)
+        self.call.send(worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level, report_every_steps=1)))
+
+    def progress(self, step: int) -> None:
+        progress = level_pb2.StepProgress(step=step, num_inference_steps=STEPS)
+        self.call.send(worker_pb2.WorkerEvent(progress=progress))
+
+
+async def turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def world(step_s: float = 0.1, promised_ms: int = 250) -> AsyncIterator[World]:
+    """With steps of a full batch of `step_s`; both workers are ready."""
+    played = World({name: PlayedWorker(name, step_s, promised_ms) for name in ("first", "second")})
+    watching = [asyncio.create_task(link.run()) for link in played.pool.links]
+    await turns()
+    assert all(link.ready for link in played.pool.links)
+    try:
+        yield played
+    finally:
+        for task in watching:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*watching)
