@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from t2i_gateway.embedding import Embedder, EmbedderError, load_embedder
+from t2i_policy.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool import Pool
-from t2i_simulator.choosing import choose_policies
+from t2i_simulator.choosing import OURS, choose_policies
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
 from t2i_simulator.embedding import Progress as Counting
 from t2i_simulator.engine import simulate
@@ -85,9 +86,11 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
-    if options.workers is not None and pool.spec.mix.mode == "Fixed":
-        raise InputInvalid("--workers: mix.mode Fixed places every worker of the pool: make it Auto, or edit the file")
     policies = choose_policies(options.policies, pool.spec)
+    if any(isinstance(policy, FixedMix) for policy in policies):
+        if options.workers is not None:
+            raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
+        bar.console.print(f"the pool's mix is Fixed: {OURS} keeps to it, other policies plan their own")
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)

@@ -196,7 +196,8 @@ class Director:
                 log.warning("worker %s lost a request (%s), try %d", lease.link.name, error.code.name, retries + 1)
                 if attempt.image_sent:
                     raise WorkersUnavailable("the worker was lost while it sent the image") from error
-                excluded |= {lease.link.name}
+                if not lease.outdated:  # else its connection was lost, not the worker
+                    excluded |= {lease.link.name}
                 metrics.retries.inc()
             finally:
                 metrics.in_flight.dec()

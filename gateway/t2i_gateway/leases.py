@@ -1,7 +1,7 @@
 """A lease: one request at one worker, the steps it still owes, and how long it has waited for what comes next."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,9 +21,18 @@ class Lease:
     holds_slot: bool = True
     may_move: bool = True
     limit_s: float = 0.0  # how long the present wait may take
+    connection: int = field(init=False)  # the link's when it began
     _reported_s: float | None = None  # when its last step was reported; None before it started
     _since_s: float = 0.0  # when the present wait began
     _waiting: asyncio.Timeout | None = None
+
+    def __post_init__(self) -> None:
+        self.connection = self.link.connection
+
+    @property
+    def outdated(self) -> bool:
+        """True if the link has another connection since."""
+        return self.connection != self.link.connection
 
     async def next_event(self, call: Any, limit_s: float) -> Any:
         """What the worker sends next.
@@ -43,6 +52,10 @@ class Lease:
     def overdue(self, now_s: float) -> bool:
         """True if the present wait is too long."""
         return self._waiting is not None and now_s - self._since_s >= self.limit_s
+
+    def wait_anew(self) -> None:
+        """The worker was not heard for a while and is heard again: what comes next has its whole time from now on."""
+        self._since_s = self.link.now_s()
 
     def give_up(self) -> None:
         """End the present wait, if there is one, with TimeoutError."""

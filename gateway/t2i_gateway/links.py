@@ -55,9 +55,7 @@ class Wiring:
 @dataclass(frozen=True, slots=True)
 class LinkEvents:
     """Whom a link tells that anything about it changed, that its worker described itself, what its health was before,
-    and that its connection seems dead: nothing comes. TCP sends again what was not acknowledged, after pauses that
-    double: such a connection learns of a healed network as long after as it was away. A new one learns at once.
-    """
+    and that its connection seems dead, so that it wants another one."""
 
     on_change: Callable[[], None]
     on_description: Callable[[worker_pb2.WorkerDescription], None]
@@ -79,6 +77,7 @@ class WorkerLink:
         self._leases: set[Lease] = set()
         self._watching: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
         self._told = False  # its load, since the present watch began
+        self.connection = 0  # a number, higher for each channel
         self._heard_s = 0.0  # when anything came from it, by the listening clock
         self._reported_s = 0.0  # until when its reports of steps are judged
         self._step_s: tuple[float, ...] = ()
@@ -139,12 +138,14 @@ class WorkerLink:
 
     def look_at_waits(self, others_serve: bool) -> None:
         """Judge what its requests wait for. Those that wait too long move if there are others to move to; else they
-        stay, as what they have drawn so far is all that there is.
+        stay, as what they have drawn so far is all that there is. On an outdated connection it is not the worker's
+        fault, and the worker itself may be where to move.
         """
         now_s = self.now_s()
         for lease in [lease for lease in self._leases if lease.overdue(now_s)]:
-            self._judged(after_wait(self.health, lease.limit_s, lease.limit_s, self._loop.time()))
-            if others_serve:
+            if not lease.outdated:
+                self._judged(after_wait(self.health, lease.limit_s, lease.limit_s, self._loop.time()))
+            if others_serve or (lease.outdated and self.ready):
                 lease.give_up()
 
     def _judge_silence(self, watching: asyncio.Timeout, silent_s: float) -> None:
@@ -212,14 +213,21 @@ class WorkerLink:
 
     def renew(self) -> grpc.aio.Channel:
         """Reach the worker over a new channel from now on. Returns the old one, to be closed when it is idle."""
+        self.connection += 1
         old, self._channel = self._channel, self._wiring.open_channel(self.address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
         return old
 
     async def run(self) -> None:
-        """Keep watching this worker until cancelled; a lost one is tried again with growing pauses."""
+        """Keep watching this worker until cancelled; a lost one is tried again with growing pauses.
+
+        A connection that was there and brings nothing is given up for another one: TCP sends again what was not
+        acknowledged after pauses that double, so it would learn of a healed network as long after as that was away.
+        One that is still being made is left alone, as it may need longer than a first attempt gets.
+        """
         backoff_s = FIRST_BACKOFF_S
         while True:
+            connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
             try:
                 self.description = await self._stub.Describe(
                     worker_pb2.DescribeRequest(), timeout=DESCRIBE_LIMIT_S, wait_for_ready=True
@@ -230,7 +238,7 @@ class WorkerLink:
                     continue
             except grpc.aio.AioRpcError as error:
                 log.info("worker %s: %s", self.address, error.code().name)
-                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                if connected and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     self._events.on_lost(self)
             except TimeoutError:
                 log.warning("worker %s fell silent", self.address)
@@ -264,6 +272,9 @@ class WorkerLink:
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
         self.hear()
+        if not self._told:
+            for lease in self._leases:
+                lease.wait_anew()
         foreign = 0 if self._wiring.alone else max(0, load.running + load.waiting - self.in_flight)
         if not self._told or load != self._load or foreign != self._foreign:
             self._told, self._load, self._foreign = True, load, foreign

@@ -55,8 +55,6 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = GatewayMetrics(registry)
-    loop = asyncio.get_running_loop()
-    metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     security = open_security(settings, pool.spec.security, metrics)
     warn_of_gaps(settings, pool.spec.security)
     parts = _make_parts(settings, pool, profile, (metrics, security))
@@ -74,7 +72,7 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.similar.restore()
         await server.start()
-        tasks.append(group.create_task(_report_health(healthy, director, parts.workers)))
+        tasks.append(group.create_task(_report_health(healthy, director, parts.workers, metrics)))
         if settings.announce is not None:
             announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
         log.info("the gateway serves on port %d", port)
@@ -154,13 +152,16 @@ def _bind(server: grpc.aio.Server, listen: str, security: Security) -> int:
     return server.add_secure_port(listen, credentials)
 
 
-async def _report_health(healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool) -> None:
-    """SERVING while it takes requests and a worker is ready."""
+async def _report_health(
+    healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool, metrics: GatewayMetrics
+) -> None:
+    """SERVING while it takes requests and a worker is ready; how many tasks there are."""
     while True:
         serving = not director.draining and any(view.ready for view in workers.views)
         kinds = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             await healthy.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
+        metrics.tasks.set(len(asyncio.all_tasks()))
         await asyncio.sleep(HEALTH_EVERY_S)
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from t2i_gateway.hearing import LISTEN_EVERY_S
 from t2i_gateway.links import LinkEvents, Wiring, WorkerLink
@@ -32,6 +33,7 @@ class WorkerPool:
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._retiring: set[WorkerLink] = set()
+        self._older: dict[WorkerLink, set[asyncio.Task[None]]] = {}  # closing of connections that have a newer one
         self._judged_ready: frozenset[str] = frozenset()
         self._holding = self._unjudged = False
         self.links: list[WorkerLink] = []
@@ -53,14 +55,17 @@ class WorkerPool:
         task = self._watching.pop(address, None)
         if task is not None:
             task.cancel()
-        if self._tasks is not None:
-            self._tasks.create_task(self._retire(link))
+        self._start(self._retire(link))
         self._notify()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return (self._tasks or self._loop).create_task(work)
 
     async def _retire(self, link: WorkerLink) -> None:
         """What it has may end, while it is heard."""
         self._retiring.add(link)
         await link.close(RETIRE_LIMIT_S)
+        await asyncio.gather(*self._older.pop(link, ()))
         self._retiring.discard(link)
 
     def renew(self) -> None:
@@ -69,9 +74,10 @@ class WorkerPool:
             self._renew(link)
 
     def _renew(self, link: WorkerLink) -> None:
-        old = link.renew()
-        if self._tasks is not None:
-            self._tasks.create_task(old.close(RETIRE_LIMIT_S))
+        older = self._older.setdefault(link, set())
+        closing = self._start(link.renew().close(RETIRE_LIMIT_S))
+        older.add(closing)
+        closing.add_done_callback(older.discard)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change of any link."""
@@ -136,7 +142,10 @@ class WorkerPool:
             self._tasks = group
             for link in self.links:
                 self._watching[link.address] = group.create_task(link.run())
-            await self._listen()  # workers come and go
+            try:
+                await self._listen()  # workers come and go
+            finally:
+                self._tasks = None
 
     async def _listen(self) -> None:
         while True:
@@ -171,5 +180,7 @@ class WorkerPool:
         """Close every channel."""
         if self._judging is not None:
             self._judging.cancel()
+        for closing in [task for tasks in self._older.values() for task in tasks]:
+            closing.cancel()
         for link in self.links:
             await link.close()

@@ -140,6 +140,7 @@ class Operator:
         async def once() -> None:
             now_s = time.monotonic()
             self.metrics.queued.set(queue.depth)
+            self.metrics.tasks.set(len(asyncio.all_tasks()))
             self.metrics.event_age.set(reconciler.hearing.age_s(now_s))
             self.metrics.deaf.set(reconciler.hearing.unheard_s(now_s))
 
@@ -193,7 +194,6 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     operator = build_operator(settings)
     loop = asyncio.get_running_loop()
-    operator.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, operator.stop.set)
     await operator.run()

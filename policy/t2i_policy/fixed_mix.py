@@ -1,9 +1,9 @@
 """A Fixed mix: workers stand where the pool's owner put them, and the shift map follows demand.
 
 The map is the joint program's (`plan`), in which every worker has but one level: prompts go where they lose least as
-long as the workers there keep up. Classes without demand are planned for as if alone, so that a prompt now and then is
-served where the mix loses least. What no level of the mix may serve is drawn nowhere. The plan binds: it holds for an
-idle pool too (`serving`).
+long as the workers there keep up. Classes that it does not serve (no demand, no room) go where they lose least of all
+the mix has. What no level of the mix may serve is drawn nowhere. The plan binds: it holds for an idle pool too
+(`serving`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,11 @@ from dataclasses import dataclass, field, replace
 from t2i_policy.classes import ClassTable
 from t2i_policy.deciding import Rules, shift_rows
 from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
+from t2i_policy.plan import TIE_COST, GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
 from t2i_policy.planning import Planning, expected_rates
 from t2i_policy.policies import Course, PromptAware, Seen, ServingPolicy
 from t2i_policy.pool import PoolSpec
 from t2i_policy.replan import PlannedFor, choose_replan
-
-ALONE_RPS = 0.001  # a class without demand; any worker keeps up with it
 
 
 def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
@@ -37,6 +35,17 @@ def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
     return Plan(workers, {}, 0.0, 0.0, 0.0, PlanReason.NO_DEMAND, Method.EXACT)
 
 
+def rows_at_rest(mix: Plan, classes: ClassTable) -> dict[tuple[str, Level], float]:
+    """The shift map without demand: each class at the one level of the mix where it loses least."""
+    levels = {level for _, level in mix.workers}
+    found: dict[tuple[str, Level], float] = {}
+    for name, losses in classes.losses.items():
+        allowed = sorted(levels & losses.keys())
+        if allowed:
+            found[name, min(allowed, key=lambda at: losses[at] + TIE_COST * at.steps_run)] = 1.0
+    return found
+
+
 def with_shifts(
     mix: Plan,
     groups: Sequence[GroupCapacity],
@@ -47,18 +56,19 @@ def with_shifts(
     """The laid-out mix with the shift map and the loss for these rates (requests/s by class). `groups`: what a worker
     of each group makes; one that is not among them carries nothing.
     """
+    at_rest = rows_at_rest(mix, classes)
+    if not rates_rps:
+        return replace(mix, shift_map=at_rest)
     made_rps = {group.name: group.rates_rps for group in groups}
     held = [
         GroupCapacity(f"{group} {level}", count, {level: made_rps[group].get(level, 0.0)})
         for (group, level), count in mix.workers.items()
         if group in made_rps
     ]
-    quiet = make_plan(held, classes.with_rates(dict.fromkeys(classes.losses, ALONE_RPS)), rules)
-    alone = {(name, level): share for (name, level), share in quiet.shift_map.items() if name not in rates_rps}
-    if not rates_rps:
-        return replace(mix, shift_map=alone)
     plan = make_plan(held, classes.with_rates(rates_rps), rules)
-    return replace(plan, workers=mix.workers, shift_map={**alone, **plan.shift_map})
+    planned = {name for name, _ in plan.shift_map}
+    others = {(name, level): share for (name, level), share in at_rest.items() if name not in planned}
+    return replace(plan, workers=mix.workers, shift_map={**plan.shift_map, **others})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +77,17 @@ class FixedMix(PromptAware):
 
     by_level: Mapping[Level, int] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
-    name: str = "fixed-mix"
 
     def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
-        """New shares when demand moved enough; the workers never move."""
+        """New shares when demand moved enough or workers came or went; nobody moves."""
         before, rates_rps = course.planning, expected_rates(seen.demand, seen.now_s)
-        decision = choose_replan(before.planned_for, rates_rps, self.sizes, seen.now_s, self.planning.replan)
+        workers = {group.name: group.num_workers for group in seen.groups}
+        decision = choose_replan(before.planned_for, rates_rps, workers, seen.now_s, self.planning.replan)
         if not decision.due:
             return replace(course, planning=replace(before, reason=decision.reason))
         mix = lay_out(self.by_level, self.sizes)
         plan = with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
-        planned_for = PlannedFor(rates_rps, self.sizes, seen.now_s)
+        planned_for = PlannedFor(rates_rps, workers, seen.now_s)
         planning = Planning(plan, planned_for, before.revision + 1, decision.reason)
         return Course(planning, shift_rows(plan), course.memory, binding=True)
 

@@ -108,7 +108,8 @@ class PlanStatus(_StatusPart):
     demand_milli_rps: Count = 0
     """Requests per 1000 seconds that it was made for."""
     shed_milli_rps: Count = 0
-    """Requests per 1000 seconds that no plan could serve within the quality floor: these are refused."""
+    """Requests per 1000 seconds that no plan could serve within the quality floor: these are refused. With a Fixed mix
+    also those that its levels may not serve: these are served at what they want, as far as there is room."""
     quality_percent: Percent = 100
     """Expected quality of what it serves, in percent of exact."""
     classes: tuple[ClassStatus, ...] = ()

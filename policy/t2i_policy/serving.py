@@ -104,7 +104,8 @@ def choose_served_level(
 
 
 def _planned_option(wanted: Wanted, options: tuple[Option, ...], situation: Situation) -> Option:
-    """The plan's draw, or the nearest thing this request may have; the wanted level without a plan or when idle."""
+    """The plan's draw, or the nearest thing this request may have; the wanted level without a plan, when idle under one
+    that does not bind, and where one that binds drew what this request may not have."""
     planned = situation.planned
     idle = situation.pressed < IDLE_PRESSURE and not situation.binding
     if planned is None or planned == wanted.level or idle:
@@ -112,6 +113,8 @@ def _planned_option(wanted: Wanted, options: tuple[Option, ...], situation: Situ
     exact = next((option for option in options if option.level == planned), None)
     if exact is not None:
         return exact
+    if situation.binding:
+        return Option(wanted.level, wanted.expected_loss)
     cheaper = [option for option in options if option.level.steps_run <= planned.steps_run]
     if cheaper:  # a hole in the cache or a tighter floor: what loses least among those that cost no more
         return min(cheaper, key=lambda option: (option.expected_loss, option.level.steps_run))

@@ -11,13 +11,13 @@ OURS = "prompt-aware"
 
 def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
     """`NAME[,NAME...]` or `all`, in that order, each once. Ablations are chosen by name only. Ours is what the pool's
-    gateways would do: with a Fixed mix its workers stay where the mix has them.
+    gateways would do: with a Fixed mix its workers stay where the mix has them. Baselines and ablations plan their own.
 
     Raises:
         SimulatorError: no policy has a name; lists those there are.
     """
     if names.strip() == "all":
-        return (serving_policy(spec), *all_policies()[1:])
+        return tuple(serving_policy(spec) if policy.name == OURS else policy for policy in all_policies())
     chosen: dict[str, ServingPolicy] = {}
     for name in (part.strip() for part in names.split(",")):
         try:

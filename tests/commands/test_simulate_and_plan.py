@@ -66,17 +66,22 @@ def test_real_embeddings_of_the_builtin_model(
     assert json.loads(options.json_out.read_text())[0]["served"] == 40
 
 
-FIXED_MIX = "  mix: {mode: Fixed, workers: [{skippedSteps: 0, workers: 6}, {skippedSteps: 25, workers: 2}]}\n"
+FIXED_MIX = "  mix: {mode: Fixed, workers: [{skippedSteps: 25, workers: 8}]}\n"
 
 
 def test_pool_with_a_fixed_mix_is_simulated_with_it(options: SimulateOptions, tmp_path: Path) -> None:
-    """As its gateways would serve, under a name that says so."""
+    """As its gateways would serve, and it is said."""
     pool = tmp_path / "pool.yaml"
     pool.write_text((EXAMPLES / "pool-sdxl-8.yaml").read_text() + FIXED_MIX)
     assert options.json_out is not None
-    run_simulate(Console(quiet=True), replace(options, pool_file=pool, policies="prompt-aware,clipper-ha"))
-    names = [row["policy"] for row in json.loads(options.json_out.read_text())]
-    assert names == ["fixed-mix", "clipper-ha"]
+    console = Console(record=True, width=100)
+    run_simulate(console, replace(options, pool_file=pool, policies="prompt-aware"))
+    (fixed,) = json.loads(options.json_out.read_text())
+    assert "the pool's mix is Fixed: prompt-aware keeps to it" in console.export_text()
+    run_simulate(console, replace(options, policies="prompt-aware"))
+    (auto,) = json.loads(options.json_out.read_text())
+    assert fixed["policy"] == auto["policy"] == "prompt-aware"
+    assert fixed["mean_skipped_steps"] > 20 > auto["mean_skipped_steps"]  # at this load nothing needs to bend
 
 
 MISTAKES = {

@@ -84,9 +84,7 @@ def release(cluster: Cluster, say: Callable[[str], None]) -> Iterator[str]:
 def enterable(cluster: Cluster) -> None:
     """For faults that enter the node: processes killed or frozen, packets dropped."""
     if cluster.local is None:
-        pytest.skip(
-            "this fault must enter the node, which tests can on their own local node only: unset E2E_KUBECONFIG"
-        )
+        pytest.skip("this fault must enter the node: unset E2E_KUBECONFIG, or give it what make e2e-up prints")
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ HELD = {
     for component in ("gateway", "operator")
 }
 LEAKS = tuple(name for held in HELD.values() for _, _, name in held)
+SLACK = {"gateway_tasks": 5.0}  # they are few, and come and go with requests
 WATCH_AGE = "watch_age_s"  # of the gateways' watches of the API server, the oldest
 HEARD = "t2i_gateway_watch_heard_timestamp_seconds"
 WATCH_AGE_LIMIT_S = 120.0  # bookmarks come about every minute, and a watch that says nothing for 90 s is begun anew
@@ -81,6 +82,7 @@ def fault_of(cluster: Cluster, pool: RunningPool, draw: random.Random) -> tuple[
 
 
 @pytest.mark.timeout(SECONDS + 600)
+@pytest.mark.usefixtures("enterable")
 async def test_soak(cluster: Cluster, simulated: RunningPool) -> None:
     """Memory, tasks and open files of the last third are those of the second, watches of the API server stay fresh, and
     no accepted request is lost."""
@@ -121,5 +123,5 @@ async def test_soak(cluster: Cluster, simulated: RunningPool) -> None:
     assert faults, "nothing went wrong: the test shows nothing"
     assert numbers["lost"] == 0, numbers
     for name, (before, after) in growth.items():
-        assert after < 1.1 * before, (name, before, after)
+        assert after < 1.1 * before + SLACK.get(name, 0.0), (name, before, after)
     assert oldest_s < WATCH_AGE_LIMIT_S

@@ -50,9 +50,9 @@ USUAL = pytest.mark.parametrize("simulated", [FAST.slower], indirect=True)
 Fault = Callable[[Document], AbstractContextManager[None]]
 
 
-async def left_out_and_back(pool: RunningPool, pace: Pace, fault: Fault, name: str) -> None:
-    """Load; a fault of one worker for 20 s; gateways leave it out, what it holds is done elsewhere, and it serves again
-    afterwards. No request is lost, and those that are late are among the ones that had to move.
+async def left_out_and_back(pool: RunningPool, pace: Pace, fault: Fault, name: str, gateways: int) -> None:
+    """Load; a fault of one worker for 20 s; so many of both gateways leave it out, what it holds is done elsewhere, and
+    it serves again afterwards. No request is lost, and none is late but for those that had to move.
     """
     before, restarts = pool.metric("gateway", EJECTIONS), pool.restarts()
     load = Load(pool.service_address)
@@ -63,8 +63,8 @@ async def left_out_and_back(pool: RunningPool, pace: Pace, fault: Fault, name: s
         victim = (await asyncio.to_thread(pool.pods, "worker"))[0]
         with fault(victim):
             fault_s, begin = load.now_s(), time.monotonic()
-            left_out = lambda: pool.metric("gateway", EJECTIONS) > before  # noqa: E731
-            ejected_s = await asyncio.to_thread(until, "a gateway leaves it out", left_out, LASTS_S)
+            left_out = lambda: pool.metric("gateway", EJECTIONS) >= before + gateways  # noqa: E731
+            ejected_s = await asyncio.to_thread(until, "gateways leave it out", left_out, LASTS_S)
             await asyncio.sleep(max(0.0, LASTS_S - (time.monotonic() - begin)))
         back = lambda: pool.metric("gateway", READY) == 6  # noqa: E731 - two gateways, three workers
         back_s = await asyncio.to_thread(until, "both gateways take it in again", back, 60)
@@ -83,9 +83,7 @@ async def left_out_and_back(pool: RunningPool, pace: Pace, fault: Fault, name: s
         back_s=round(back_s, 1),
     )
     assert all(one.ok for one in outcomes), numbers
-    assert isinstance(numbers["over_slo"], int)
-    assert isinstance(numbers["moved"], int)
-    assert numbers["over_slo"] <= numbers["moved"], numbers
+    assert all(one.moved for one in outcomes if one.latency_s > SLO_S), numbers
 
 
 @pytest.mark.parametrize(
@@ -97,14 +95,14 @@ async def left_out_and_back(pool: RunningPool, pace: Pace, fault: Fault, name: s
 async def test_frozen_worker_is_left_out_and_comes_back(cluster: Cluster, simulated: RunningPool, pace: Pace) -> None:
     """SIGSTOP: its connections stay open, and nothing comes."""
     fault = functools.partial(frozen, cluster)
-    await left_out_and_back(simulated, pace, fault, f"worker frozen for 20 s, steps of {pace.full_step_s} s")
+    await left_out_and_back(simulated, pace, fault, f"worker frozen for 20 s, steps of {pace.full_step_s} s", 2)
 
 
 @USUAL
 async def test_slow_worker_is_left_out_and_comes_back(cluster: Cluster, simulated: RunningPool) -> None:
-    """Ten times slower: it talks all the time, and every step comes."""
+    """Ten times slower: it talks all the time, and every step comes. A gateway sees it by its own requests."""
     fault = functools.partial(slowed, cluster, factor=10, piece_s=REPORT_S)
-    await left_out_and_back(simulated, FAST, fault, f"worker 10x slow for 20 s, steps of {FAST.full_step_s} s")
+    await left_out_and_back(simulated, FAST, fault, f"worker 10x slow for 20 s, steps of {FAST.full_step_s} s", 1)
 
 
 @USUAL

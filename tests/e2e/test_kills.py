@@ -12,7 +12,7 @@ from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
 from e2e_pools import SYSTEM, RunningPool
 from e2e_report import record
 
-#: A thousand requests come in a minute, 0.85 of what the three workers make at full steps.
+#: A thousand requests come in a minute, 0.87 of what the three workers make at full steps.
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.usefixtures("enterable"),

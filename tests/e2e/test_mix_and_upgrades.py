@@ -3,7 +3,9 @@
 import asyncio
 import functools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from statistics import fmean
 
 import pytest
 
@@ -15,7 +17,8 @@ from e2e_report import record
 #: A thousand requests in each scenario, on workers that make 20 exact images/s.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.parametrize("simulated", [2], indirect=True)]
 REQUESTS = 1050
-LASTS_S, MIX_LASTS_S = 60.0, 12.0
+LASTS_S, MIX_LASTS_S = 75.0, 12.0
+FOLLOWED = 0.95  # a backlog may bend one request or another further
 SLO_S = 6.0
 USUAL_S = 3.0  # twice an exact image on one of these workers, and then some for a busy machine
 Work = Callable[[Load], Awaitable[None]]
@@ -60,14 +63,16 @@ async def test_mix_change_under_load(simulated: RunningPool) -> None:
             await asyncio.sleep(MIX_LASTS_S)
 
     def served_follows_s(number: int) -> float:
-        """From a change to the last request before the next one that came and was not served so."""
+        """From a change to the first request from which on nearly all are served so, until the next change."""
         until_s = [*changed_s, LASTS_S][number + 1]
         here = [one for one in outcomes if changed_s[number] <= one.at_s < until_s]
-        others = [one.at_s for one in here if one.served != changes[number][2]]
-        assert here[-1].served == changes[number][2], (number, here[-1].served)
-        return round(max(others, default=changed_s[number]) - changed_s[number], 1)
+        for first, one in enumerate(here):
+            if fmean(other.served == changes[number][2] for other in here[first:]) >= FOLLOWED:
+                return round(one.at_s - changed_s[number], 1)
+        raise AssertionError(f"the images do not follow change {number}: {Counter(one.served for one in here)}")
 
     outcomes = await under_load(simulated, LASTS_S, change)
+    served_follow = [served_follows_s(number) for number in range(1, len(changes))]
     record(
         "mix change under load",
         "simulated",
@@ -75,13 +80,13 @@ async def test_mix_change_under_load(simulated: RunningPool) -> None:
         restarts=simulated.restarts() - restarts,
         recovery_s=recovery_s(outcomes, changed_s[1], USUAL_S),
         followed_s=took[1:],
-        served_follows_s=[served_follows_s(number) for number in range(1, len(changes))],
+        served_follows_s=served_follow,
     )
     simulated.change({"mix": {"mode": "Auto", "workers": []}})
     assert pods() == before
     assert simulated.restarts() == restarts
     assert all(one.ok for one in outcomes), summary(outcomes, SLO_S)
-    assert max(took) < 15
+    assert max(*took, *served_follow) < 15
 
 
 async def roll(pool: RunningPool, component: str, start: Callable[[], None], within_s: float) -> float:

@@ -130,11 +130,67 @@ async def test_dead_connection_is_given_up_for_a_new_one() -> None:
     pauses that double. The worker is reached over another connection, a moment after the first one was found dead.
     """
     async with world() as played:
-        played.first.frozen = True
+        dead = played.first
+        dead.frozen = True
         played.workers["first"] = PlayedWorker("first", 0.1, 250)
         await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
         assert not played.link.ready
         await asyncio.wait_for(played.link_ready(), 20)
+        assert dead.closed
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_connection_that_is_being_made_is_left_alone(connected: bool) -> None:
+    """A first attempt gets a tenth of a second, later ones more: who begins anew each time never gets further. One that
+    was there and brings nothing is given up.
+    """
+    async with world() as played:
+        played.first.frozen, played.first.connected = True, connected
+        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
+        opened = played.opened
+        await asyncio.sleep(1.0)  # in which it is asked again some times
+        assert (played.opened > opened) == connected
+
+
+@pytest.mark.parametrize("image_sent", [False, True])
+async def test_requests_on_a_dead_connection_are_not_its_worker_s_fault(image_sent: bool) -> None:
+    """The only worker was cut off and is reached again. What ran there ends, at once or, if its image was on the way,
+    after the time that an event may take; it may begin anew on the same worker, which is not called stuck.
+    """
+    async with world() as played:
+        played.workers["second"].load.ready = False
+        await played.pass_s(0.5)
+        request = played.send()
+        request.started()
+        await turns()
+        request.lease.may_move = not image_sent
+        played.first.frozen = True
+        played.workers["first"] = PlayedWorker("first", 0.1, 250)
+        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
+        assert request.moved != image_sent
+        await asyncio.wait_for(played.link_ready(), 20)
+        assert request.lease.outdated
+        await played.pass_s(MIN_LATE_S + LISTEN_EVERY_S)
+        await turns()
+        assert request.moved
+        assert EjectedReason.STUCK not in played.ejections
+
+
+async def test_worker_that_left_is_heard_until_its_last_connection_is_done() -> None:
+    """It left the pool after its connection was made anew: what still runs on the older one is looked after."""
+    async with world() as played:
+        request = played.send()
+        request.started()
+        await turns()
+        older = played.first
+        older.idle.clear()
+        played.workers["first"] = PlayedWorker("first", 0.1, 250)
+        played.pool.renew()
+        played.pool.remove("first")
+        await turns()
+        await played.pass_s(MIN_LATE_S + 2 * LISTEN_EVERY_S)
+        assert request.moved
+        older.idle.set()
 
 
 async def test_all_workers_silent_is_not_the_workers() -> None:

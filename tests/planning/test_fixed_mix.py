@@ -1,11 +1,12 @@
 """A Fixed mix: the workers stay, prompts are spread over their levels, at rest too."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, build_classes
-from t2i_policy.deciding import Arrival, Rules, draw_level
+from t2i_policy.deciding import Arrival, Rules
 from t2i_policy.demand import Demand
 from t2i_policy.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
 from t2i_policy.levels import Ladder, Level, build_ladder
@@ -86,7 +87,7 @@ def test_workers_never_move() -> None:
 
 def test_what_no_level_of_the_mix_may_serve_is_drawn_nowhere() -> None:
     """All at skipped steps: prompts without a neighbour have no latent to start from. They are told as shed once they
-    come, and then drawn exactly, as nothing else is left.
+    come, and served at what they want.
     """
     quiet = with_shifts(lay_out({SKIP: 3}, SIZES), GROUPS, RULES.classes, {}, PlanRules())
     assert {name for name, _ in quiet.shift_map} == {"0.80"}
@@ -106,15 +107,41 @@ def test_classes_without_demand_keep_their_rows_beside_others() -> None:
     assert sum(share for (name, _), share in plan.shift_map.items() if name == NO_NEIGHBOUR) == pytest.approx(1.0)
 
 
-def test_group_that_is_away_carries_nothing() -> None:
-    """Its workers keep their places; the others carry what they can."""
-    plan = with_shifts(lay_out({EXACT: 3}, {"gpu": 2, "cpu": 1}), GROUPS, RULES.classes, {}, PlanRules())
-    assert plan.workers == {("gpu", EXACT): 2, ("cpu", EXACT): 1}
-    assert draw_level(((EXACT, plan.shift_map[NO_NEIGHBOUR, EXACT]),), 0.5) == EXACT
+def test_group_that_is_away_carries_nothing_until_it_is_there() -> None:
+    """The exact worker is away: what has demand goes to the short ones. Once it is ready there is a new plan, whatever
+    the demand does.
+    """
+    policy = FixedMix(by_level={EXACT: 1, SHORT: 2}, sizes={"cpu": 1, "gpu": 2})
+    without = policy.replan(RULES, Course(), seen(0.5))
+    assert without.planning.plan is not None
+    assert {level for name, level in without.planning.plan.shift_map if name == NO_NEIGHBOUR} == {SHORT}
+    here = seen(0.5)
+    both = replace(here, groups=(*here.groups, GroupCapacity("cpu", 1, {EXACT: 1.0})))
+    again = policy.replan(RULES, without, both)
+    assert again.planning.plan is not None
+    assert {level for name, level in again.planning.plan.shift_map if name == NO_NEIGHBOUR} == {EXACT}
+    assert again.planning.plan.workers == without.planning.plan.workers == {("cpu", EXACT): 1, ("gpu", SHORT): 2}
 
 
-@pytest.mark.parametrize(("mode", "name"), [("Auto", "prompt-aware"), ("Fixed", "fixed-mix")])
-def test_pool_gets_the_policy_that_it_asks_for(mode: str, name: str) -> None:
+def test_class_without_room_goes_where_it_loses_least() -> None:
+    """More demand than the mix makes: whom the plan sheds is still drawn within the mix."""
+    rates = {MUST_BE_EXACT: 2.0, NO_NEIGHBOUR: 8.0, "0.80": 4.2}
+    plan = with_shifts(lay_out({EXACT: 1, SHORT: 2}, SIZES), GROUPS, RULES.classes, rates, PlanRules())
+    assert plan.reason is PlanReason.SOME_SHED
+    for name in rates:
+        assert sum(share for (row, _), share in plan.shift_map.items() if row == name) == pytest.approx(1.0)
+
+
+def test_slow_workers_bind_too() -> None:
+    """An exact image is too long for the SLO under load, so it counts as no capacity; at rest the mix holds."""
+    slow = (GroupCapacity("gpu", 3, {EXACT: 0.0, SHORT: 0.001}),)
+    plan = with_shifts(lay_out({EXACT: 2, SHORT: 1}, SIZES), slow, RULES.classes, {}, PlanRules())
+    assert plan.shift_map[NO_NEIGHBOUR, EXACT] == 1.0
+    assert plan.shift_map[MUST_BE_EXACT, EXACT] == 1.0
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("Auto", PromptAware), ("Fixed", FixedMix)])
+def test_pool_gets_the_policy_that_it_asks_for(mode: str, kind: type[PromptAware]) -> None:
     """Gateways that plan for themselves and the simulator ask here."""
     model = {"source": "builtin://scenes", "numInferenceSteps": 20, "width": 48, "height": 48}
     workers = [{"numInferenceSteps": 10, "workers": 3}] if mode == "Fixed" else []
@@ -125,6 +152,7 @@ def test_pool_gets_the_policy_that_it_asks_for(mode: str, name: str) -> None:
         "workerGroups": [{"name": "gpu", "workers": 3}],
     }
     policy = serving_policy(PoolSpec.model_validate(document))
-    assert policy.name == name
+    assert type(policy) is kind
+    assert policy.name == "prompt-aware"
     if isinstance(policy, FixedMix):
         assert (policy.by_level, policy.sizes) == ({SHORT: 3}, SIZES)

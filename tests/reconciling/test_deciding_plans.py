@@ -126,6 +126,27 @@ def test_fixed_mix_says_where_a_prompt_now_and_then_is_served() -> None:
     assert drawn(busy, "none") == {"0": 1000}
 
 
+def test_plan_of_an_older_version_learns_where_a_fixed_mix_serves() -> None:
+    """It had rows for classes with demand only: after the upgrade there is one more plan, and then no other."""
+    wants = wanted(mix=FIXED)
+    old = running(mix=FIXED)
+    old["plan"] = {**old["plan"], "shifts": []}
+    new = status_of(look(wants, status=old), wants)
+    assert new["plan"]["revision"] == old["plan"]["revision"] + 1
+    assert new["plan"]["shifts"]
+    assert status_of(look(wants, status=new), wants, LATER)["plan"] == new["plan"]
+
+
+def test_another_floor_is_another_shift_map() -> None:
+    """The short schedule loses more than the pool now allows, and the mix has nothing else."""
+    short = {"mode": "Fixed", "workers": [{"numInferenceSteps": 6, "workers": 2}]}
+    before = running(mix=short)
+    strict = wanted(mix=short, slo={"latencyMilliseconds": 6000, "minQualityPercent": 100, "harmlessLossPercent": 0})
+    after = status_of(look(strict, status=before, generation=2), strict)
+    assert drawn(before, "none") == {"0/6": 1000}
+    assert drawn(after, "none") == {}
+
+
 def test_fixed_mix_gets_a_shift_map_for_its_demand() -> None:
     """Who is served where, and at which quality; not one worker moves for it."""
     wants = wanted(mix=FIXED)

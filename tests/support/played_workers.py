@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from t2i_gateway.hearing import LISTEN_EVERY_S, ListeningClock
 from t2i_gateway.leases import Lease
 from t2i_gateway.links import Wiring, WorkerLink
@@ -40,7 +42,10 @@ class PlayedWorker:
     def __init__(self, name: str, step_s: float, promised_ms: int) -> None:
         self.name = name
         self.watched = PlayedCall()
-        self.frozen = False
+        self.frozen = self.closed = False
+        self.connected = True
+        self.idle = asyncio.Event()  # nothing runs on it any more
+        self.idle.set()
         step_ms = [1e3 * step_s * (size + 1) / CAP for size in range(CAP)]
         self.load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=4, step_ms=step_ms)
         self.load.next_within_ms = promised_ms
@@ -48,7 +53,9 @@ class PlayedWorker:
     def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Any]:
         async def describe(*_: Any, **__: Any) -> worker_pb2.WorkerDescription:
             if self.frozen:
-                await asyncio.Event().wait()
+                await asyncio.sleep(0)
+                nothing = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing)
             return worker_pb2.WorkerDescription(name=self.name)
 
         return describe
@@ -60,6 +67,13 @@ class PlayedWorker:
             return self.watched
 
         return watch if method.endswith("WatchLoad") else lambda *_, **__: PlayedCall()
+
+    def get_state(self) -> grpc.ChannelConnectivity:
+        return grpc.ChannelConnectivity.READY if self.connected else grpc.ChannelConnectivity.CONNECTING
+
+    async def close(self, grace: float | None = None) -> None:
+        await self.idle.wait()
+        self.closed = True
 
     def say(self) -> None:
         if not self.frozen:
@@ -76,8 +90,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.clock = ListeningClock(lambda: self.now_s)
-        wiring = Wiring(lambda address: self.workers[address], alone=True, clock=self.clock)  # type: ignore[arg-type, return-value]
+        self.opened = 0
+        wiring = Wiring(self._open, alone=True, clock=self.clock)  # type: ignore[arg-type]
         self.pool = WorkerPool(list(self.workers), wiring, "", self.ejections.append)
+
+    def _open(self, address: str) -> PlayedWorker:
+        self.opened += 1
+        return self.workers[address]
 
     @property
     def link(self) -> WorkerLink:

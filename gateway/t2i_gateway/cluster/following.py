@@ -98,6 +98,7 @@ class Follower:
             collection = Collection(collection.path, selector, silent_limit_s)
         restarts = self._metrics.watch_restarts.labels(resource)
         heard = self._metrics.watch_heard.labels(resource)
+        heard.set_to_current_time()  # counted from the beginning where nothing comes
         await Watch(client, collection, show, heard.set_to_current_time, restarts.inc).run()  # type: ignore[arg-type]
 
     def _take_pool(self, pools: Mapping[str, Item]) -> None:

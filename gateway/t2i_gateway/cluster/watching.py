@@ -39,8 +39,8 @@ class Collection:
 
 
 class Watch:
-    """Calls `show` with all objects by name, after every change; `on_message` whenever the API server says anything;
-    `on_restart` at beginnings after the first."""
+    """Calls `show` with all objects by name, after every change; `on_message` after every answer that says how things
+    are, bookmarks too; `on_restart` at beginnings after the first."""
 
     def __init__(
         self,

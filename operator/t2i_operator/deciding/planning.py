@@ -18,7 +18,8 @@ from t2i_operator.deciding.demand import (
 from t2i_operator.deciding.observed import Observed, Wanted
 from t2i_operator.instants import Now, parse_instant
 from t2i_policy.classes import build_classes
-from t2i_policy.fixed_mix import lay_out, with_shifts
+from t2i_policy.fixed_mix import lay_out, rows_at_rest, with_shifts
+from t2i_policy.levels import Level
 from t2i_policy.plan import GroupCapacity, Plan
 from t2i_policy.plan_document import Numbers, PlanDocument, PlanError, parse_plan, place_workers
 from t2i_policy.planning import Planning, PlanningRules, expected_rates, plan_step
@@ -108,14 +109,25 @@ def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocum
     numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
     before, reason = scene.before, FIXED_MIX
     groups, rates_rps = _everybody(wanted, seen, scene), _fixed_rates(wanted, seen, scene, now)
-    if before is not None and before.fixed and before.plan.workers == mix.workers and before.numbers == numbers:
+    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    if before is not None and not _is_changed_mix(before, seen, numbers, rows_at_rest(mix, classes)):
         replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
         if not replan.due:
             return before
         reason = replan.reason
-    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
     plan = with_shifts(mix, groups, classes, rates_rps, PlanningRules().plan)
     return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
+
+
+def _is_changed_mix(
+    before: PlanDocument, seen: Observed, numbers: Numbers, at_rest: Mapping[tuple[str, Level], float]
+) -> bool:
+    """True if the spec is another than the running plan was made for, a worker must move, or what the mix draws without
+    demand is something else: a new measurement, or a plan of a version that did not say.
+    """
+    rows = {(name, level): share for (name, level), share in at_rest.items() if name not in before.rates_rps}
+    known = {place: share for place, share in before.plan.shift_map.items() if place[0] not in before.rates_rps}
+    return _is_changed(before, seen, fixed=True) or before.numbers != numbers or known != rows
 
 
 def _fixed_rates(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> dict[str, float]:
@@ -158,9 +170,9 @@ def _planning(before: PlanDocument | None, changed: bool) -> Planning:
     return Planning(before.plan, None if changed else _made_for(before), before.revision)
 
 
-def _is_changed(before: PlanDocument | None, seen: Observed) -> bool:
-    """True if the spec is another than the running plan was made for."""
-    return before is None or before.fixed or seen.generation != seen.status.get("observedGeneration")
+def _is_changed(before: PlanDocument | None, seen: Observed, fixed: bool = False) -> bool:
+    """True if the spec is another than the running plan was made for; `fixed`: its mix is."""
+    return before is None or before.fixed != fixed or seen.generation != seen.status.get("observedGeneration")
 
 
 def _on_ladder(numbers: Numbers, spec: PoolSpec) -> Numbers:
