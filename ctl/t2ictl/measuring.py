@@ -54,7 +54,8 @@ async def measure(
         step_s, fixed_s = await _time_steps(bench)
         prompts = await _score_levels(bench, samples)
         about = workers[0].description
-        facts = Facts(about.model_digest, about.device, ladder.base_steps, step_s, fixed_s, judge.name)
+        base_steps = ladder.base_steps
+        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge.name, embedder.digest)
         return Measurement(facts, tuple(prompts))
 
 

@@ -63,6 +63,7 @@ def profile_of(measurement: Measurement) -> LevelProfile:
         facts.fixed_s,
         bands,
         train_predictor(prompts),
+        facts.embedder_digest,
     )
 
 

@@ -20,7 +20,7 @@ SCHEMA = "t2iserving.dev/profile-samples/v1"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was measured: as in `LevelProfile`, and the judge's name."""
+    """What was measured, and with which embedder: as in `LevelProfile`, and the judge's name."""
 
     model_digest: str
     device: str
@@ -28,6 +28,7 @@ class Facts:
     step_s: tuple[float, ...]
     fixed_s: float
     judge: str
+    embedder_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def write_samples(measurement: Measurement, path: Path) -> None:
         "stepSeconds": list(facts.step_s),
         "fixedSeconds": facts.fixed_s,
         "judge": facts.judge,
+        "embedderDigest": facts.embedder_digest,
     }
     lines = [head, *(_line(one) for one in measurement.prompts)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +135,7 @@ def _read_facts(head: Mapping[str, Any]) -> Facts:
         step_s=tuple(float(value) for value in head["stepSeconds"]),
         fixed_s=float(head["fixedSeconds"]),
         judge=str(head["judge"]),
+        embedder_digest=str(head.get("embedderDigest", "")),
     )
 
 

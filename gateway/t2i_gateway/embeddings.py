@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 CACHED_PROMPTS = 4096
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 60.0
+OTHER_EMBEDDER = (
+    "the profile was measured with another embedder, so its similarities mean something else: measure with this one "
+    "(t2ictl profile), or set model.embedder to that one"
+)
 _REQUEST_ID = re.compile(r"\s*\(Request ID:[^)]*\)")
 
 
@@ -34,9 +38,12 @@ class Embeddings:
         EmbedderError: a source on this machine holds no usable embedder.
     """
 
-    def __init__(self, source: str, models_dir: Path, metrics: GatewayMetrics) -> None:
-        """`source` as `load_embedder` takes it; empty: no prompt is ever embedded."""
+    def __init__(self, source: str, models_dir: Path, metrics: GatewayMetrics, measured_with: str = "") -> None:
+        """`source` as `load_embedder` takes it; empty: no prompt is ever embedded. `measured_with`: the digest of the
+        embedder whose similarities the profile is about; empty: not known. Another one is not used.
+        """
         self._source = source
+        self._measured_with = measured_with
         self._models_dir = models_dir
         self._metrics = metrics
         self._embedder: Embedder | None = None
@@ -80,18 +87,22 @@ class Embeddings:
         while self._source and self._embedder is None:
             try:
                 self._use(await _in_daemon(load_embedder, self._source, self._models_dir))
-                return
             except Exception as error:  # noqa: BLE001 - a hub's client and its libraries fail in many ways, and none may end us
                 self.trouble = f"{_told(error)}; it is tried again"
                 log.warning("requests are served without similar prompts: %s (%s)", self.trouble, type(error).__name__)
-            await asyncio.sleep(pause_s)
-            pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
     def close(self) -> None:
         """Let the thread go."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _use(self, embedder: Embedder) -> None:
+        if self._measured_with not in ("", embedder.digest):
+            self._source, self.trouble = "", OTHER_EMBEDDER
+            self._metrics.embedder_missing.set(1)
+            log.warning("requests are served without similar prompts: %s", self.trouble)
+            return
         self._embedder, self.trouble = embedder, ""
         self._metrics.embedder_missing.set(0)
         log.info("prompts are embedded as %d numbers", embedder.dimension)

@@ -105,7 +105,7 @@ def _make_parts(
     return Parts(
         spec=spec,
         rules=rules,
-        embeddings=Embeddings(settings.embedder, settings.models_dir, metrics),
+        embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
         similar=SimilarPrompts(pool, store, metrics),
         workers=workers,
         dispatcher=dispatcher,

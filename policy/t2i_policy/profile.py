@@ -65,6 +65,7 @@ class LevelProfile:
     fixed_s: float
     losses: tuple[BandLoss, ...]
     predictor: Predictor | None = None
+    embedder_digest: str = ""
 
     def expected_loss(
         self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
@@ -133,6 +134,7 @@ def parse_profile(text: str) -> LevelProfile:
             fixed_s=float(document["fixedSeconds"]),
             losses=tuple(_parse_band(item) for item in document["losses"]),
             predictor=_parse_predictor(document.get("predictor")),
+            embedder_digest=str(document.get("embedderDigest", "")),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
@@ -160,6 +162,8 @@ def render_profile(profile: LevelProfile) -> str:
             for band in profile.losses
         ],
     }
+    if profile.embedder_digest:
+        document["embedderDigest"] = profile.embedder_digest
     if profile.predictor is not None:
         document["predictor"] = render_predictor(profile.predictor)
     return json.dumps(document, indent=1) + "\n"
