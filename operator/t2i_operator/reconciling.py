@@ -133,6 +133,8 @@ class Reconciler:
         self._remember(key, Gathered(seen, wanted, gathered.gateways))
         self._count_replan(seen, decision)
         version = await apply(self._api, self.memory, seen.ref, rest, now)
+        if self.memory.has_news(key):
+            self.queue.ask(key)  # the answers told more than what we wrote
         if version is not None:
             self.hearing.wrote(key, version, time.monotonic())
         if written or rest:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,13 @@ from kube_proxy import FaultProxy
 from kube_server import KubeServer
 from operator_stories import change_mix, create, levels, settled, state, supervised
 from operator_world import MERGE, World, operator_settings, running_operator
+from t2i_operator.cluster.api import KubeApi
+
+UNSCHEDULABLE = {
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    ]
+}
 
 
 async def here(kube: KubeServer) -> World:
@@ -93,3 +101,26 @@ async def test_hidden_events_are_made_good_by_the_next_full_look(kube: KubeServe
             assert old is not None
             await world.call("DELETE", world.child_path("Service/p-gateway"))
             await world.wait("a new one", lambda: world.child("Service/p-gateway"), bool)
+
+
+async def test_what_came_with_the_answer_to_our_own_write_is_looked_at(
+    kube: KubeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet says that a pod is in trouble in the moment in which the operator labels it. The answer to the label
+    holds both, so the event is no news; the trouble must be seen all the same.
+    """
+    world, label = await here(kube), KubeApi.label_pod
+    begun = asyncio.Event()
+
+    async def label_in_trouble(api: KubeApi, namespace: str, name: str, *what: Any) -> Any:
+        if begun.is_set() and name == "p-a-0":
+            await world.pod_status(name, **UNSCHEDULABLE)
+        return await label(api, namespace, name, *what)
+
+    monkeypatch.setattr(KubeApi, "label_pod", label_in_trouble)
+    async with FaultProxy(kube) as proxy, supervised(world, proxy) as supervisor:
+        await create(world, supervisor)
+        await settled(world, proxy)
+        begun.set()
+        await change_mix(world, supervisor)
+        await world.until_condition("Ready", "False", "NoCapacity")

@@ -68,6 +68,15 @@ def is_newer(version: str, known: Manifest) -> bool:
     return int(version) > int(have) if version.isdigit() and have.isdigit() else version != have
 
 
+def is_relabelled(before: Manifest | None, after: Manifest) -> bool:
+    """True if nothing differs but labels."""
+    if before is None:
+        return False
+    ours = ("labels", "resourceVersion")
+    was, now = ({name: value for name, value in one["metadata"].items() if name not in ours} for one in (before, after))
+    return was == now and all(before.get(part) == after.get(part) for part in ("spec", "status"))
+
+
 def slim(kind: str, item: Manifest) -> Manifest:
     """Without what nobody here reads: who manages which field, and of a pod's spec all but names and ports."""
     metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}

@@ -2,8 +2,9 @@
 
 Everything here is the API server's answer to a list, a get or a write of ours. A watch only says which kinds of a pool
 are to be read anew, and only if it tells of a version that we do not have: the echo of our own write is no news, nor is
-an event out of a watch that begins in the past. An answer older than what is known is not believed. What a dead watch
-hides is found at the next full reading (`expire`).
+an event out of a watch that begins in the past. What others changed in the same moment comes with the answer to our
+write, so its event is no news either: then the kind is read again. An answer older than what is known is not believed.
+What a dead watch hides is found at the next full reading (`expire`).
 
 `fill` reads everything in pages when the lease is won, before the watches begin: a restart with 1000 pools then takes
 some lists instead of ten for each pool. Whenever watches began, at first or anew, what went away before is never heard
@@ -14,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.kinds import CONFIG_MAP, POOL, Kind
+from t2i_operator.cluster.kinds import CONFIG_MAP, POD, POOL, Kind
 from t2i_operator.cluster.known import (
     OURS,
     OWNED_KINDS,
@@ -23,6 +24,7 @@ from t2i_operator.cluster.known import (
     PoolMemory,
     is_labelled,
     is_newer,
+    is_relabelled,
     key_of_pool,
     owner_key,
     profile_name,
@@ -203,7 +205,10 @@ class Memory:
         if kind == KIND:
             self._know(key, memory, item)
         elif is_labelled(key, item):
-            memory.objects.setdefault(kind, {})[item["metadata"]["name"]] = slim(kind, item)
+            before, after = memory.find(kind, item["metadata"]["name"]), slim(kind, item)
+            if kind == POD.kind and not is_relabelled(before, after):
+                memory.stale.add(kind)  # somebody else changed it too, and nothing was decided by that
+            memory.objects.setdefault(kind, {})[item["metadata"]["name"]] = after
 
     def drop(self, key: str, kind: str, name: str) -> None:
         """We deleted it."""
