@@ -137,12 +137,13 @@ def test_plan_of_an_older_version_learns_where_a_fixed_mix_serves() -> None:
     assert status_of(look(wants, status=new), wants, LATER)["plan"] == new["plan"]
 
 
-def test_another_floor_is_another_shift_map() -> None:
+@pytest.mark.parametrize("reports", [(), (report(2.0),)], ids=["at rest", "with demand"])
+def test_another_floor_is_another_shift_map(reports: tuple[Any, ...]) -> None:
     """The short schedule loses more than the pool now allows, and the mix has nothing else."""
     short = {"mode": "Fixed", "workers": [{"numInferenceSteps": 6, "workers": 2}]}
-    before = running(mix=short)
+    before = running(reports, mix=short)
     strict = wanted(mix=short, slo={"latencyMilliseconds": 6000, "minQualityPercent": 100, "harmlessLossPercent": 0})
-    after = status_of(look(strict, status=before, generation=2), strict)
+    after = status_of(look(strict, status=before, generation=2, reports=reports), strict)
     assert drawn(before, "none") == {"0/6": 1000}
     assert drawn(after, "none") == {}
 
