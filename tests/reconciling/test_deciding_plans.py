@@ -137,10 +137,12 @@ def test_plan_of_an_older_version_learns_where_a_fixed_mix_serves() -> None:
     assert status_of(look(wants, status=new), wants, LATER)["plan"] == new["plan"]
 
 
-@pytest.mark.parametrize("reports", [(), (report(2.0),)], ids=["at rest", "with demand"])
-def test_another_floor_is_another_shift_map(reports: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("demand", [False, True], ids=["at rest", "with demand of every class"])
+def test_another_floor_is_another_shift_map(demand: bool) -> None:
     """The short schedule loses more than the pool now allows, and the mix has nothing else."""
     short = {"mode": "Fixed", "workers": [{"numInferenceSteps": 6, "workers": 2}]}
+    classes = {shift["promptClass"] for shift in running(mix=short)["plan"]["shifts"]}
+    reports = (replace(report(2.0), rates_rps=dict.fromkeys((*classes, "exact"), 0.2)),) if demand else ()
     before = running(reports, mix=short)
     strict = wanted(mix=short, slo={"latencyMilliseconds": 6000, "minQualityPercent": 100, "harmlessLossPercent": 0})
     after = status_of(look(strict, status=before, generation=2, reports=reports), strict)
