@@ -13,10 +13,10 @@ from t2i_policy.classes import ClassTable
 from t2i_policy.deciding import Rules, shift_rows
 from t2i_policy.levels import Level
 from t2i_policy.plan import TIE_COST, GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
-from t2i_policy.planning import Planning, expected_rates
+from t2i_policy.planning import expected_rates, when_due
 from t2i_policy.policies import Course, PromptAware, Seen, ServingPolicy
 from t2i_policy.pool import PoolSpec
-from t2i_policy.replan import PlannedFor, choose_replan
+from t2i_policy.replan import PlannedFor
 
 
 def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
@@ -81,15 +81,15 @@ class FixedMix(PromptAware):
     def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
         """New shares when demand moved enough or workers came or went; nobody moves."""
         before, rates_rps = course.planning, expected_rates(seen.demand, seen.now_s)
-        workers = {group.name: group.num_workers for group in seen.groups}
-        decision = choose_replan(before.planned_for, rates_rps, workers, seen.now_s, self.planning.replan)
-        if not decision.due:
-            return replace(course, planning=replace(before, reason=decision.reason))
-        mix = lay_out(self.by_level, self.sizes)
-        plan = with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
-        planned_for = PlannedFor(rates_rps, workers, seen.now_s)
-        planning = Planning(plan, planned_for, before.revision + 1, decision.reason)
-        return Course(planning, shift_rows(plan), course.memory, binding=True)
+        planned_for = PlannedFor(rates_rps, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
+
+        def make() -> Plan:
+            mix = lay_out(self.by_level, self.sizes)
+            return with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
+
+        planning = when_due(before, planned_for, self.planning.replan, make)
+        shift = course.shift if planning.plan is before.plan else shift_rows(planning.plan)
+        return Course(planning, shift, course.memory, binding=True)
 
 
 def serving_policy(spec: PoolSpec) -> ServingPolicy:

@@ -4,8 +4,8 @@ Decided from the demand by prompt class and the workers that are ready. A rising
 A plan is made for what was seen, so the next step compares like with like.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from t2i_policy.classes import ClassTable
 from t2i_policy.demand import Demand
@@ -43,12 +43,22 @@ def plan_step(
 ) -> Planning:
     """See the module. The same object with another reason if no plan was due."""
     rates_rps = expected_rates(demand, now_s)
-    workers = {group.name: group.num_workers for group in groups}
-    decision = choose_replan(planning.planned_for, rates_rps, workers, now_s, rules.replan)
+    planned_for = PlannedFor(rates_rps, {group.name: group.num_workers for group in groups}, now_s)
+
+    def make() -> Plan:
+        return make_plan(groups, classes.with_rates(rates_rps), rules.plan, planning.plan)
+
+    return when_due(planning, planned_for, rules.replan, make)
+
+
+def when_due(planning: Planning, planned_for: PlannedFor, rules: ReplanRules, make: Callable[[], Plan]) -> Planning:
+    """`planning` with the plan that `make` makes for these rates and workers, if one is due for them; else as it is,
+    with the reason why not.
+    """
+    decision = choose_replan(planning.planned_for, planned_for.rates_rps, planned_for.workers, planned_for.at_s, rules)
     if not decision.due:
-        return Planning(planning.plan, planning.planned_for, planning.revision, decision.reason)
-    plan = make_plan(groups, classes.with_rates(rates_rps), rules.plan, planning.plan)
-    return Planning(plan, PlannedFor(rates_rps, workers, now_s), planning.revision + 1, decision.reason)
+        return replace(planning, reason=decision.reason)
+    return Planning(make(), planned_for, planning.revision + 1, decision.reason)
 
 
 def expected_rates(demand: Demand, now_s: float, ahead_s: float = AHEAD_S) -> dict[str, float]:

@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from operator_world import MERGE, World, pool_document
+from operator_world import MERGE, UNSCHEDULABLE, World, pool_document
 from t2i_operator.server import Operator
 
 PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
-UNSCHEDULABLE = {
-    "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
-    ]
-}
 NO_IMAGE = {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}]}
 LAST_WORDS = "2026-11-26 10:00:00 CRITICAL t2i_worker: the worker cannot start: model.source: no model_index.json there"
 LOAD_FAILED = {

@@ -10,14 +10,8 @@ from kube_fixtures import fresh_namespace
 from kube_proxy import FaultProxy
 from kube_server import KubeServer
 from operator_stories import change_mix, create, levels, settled, state, supervised
-from operator_world import MERGE, World, operator_settings, running_operator
+from operator_world import MERGE, UNSCHEDULABLE, World, operator_settings, running_operator
 from t2i_operator.cluster.api import KubeApi
-
-UNSCHEDULABLE = {
-    "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
-    ]
-}
 
 
 async def here(kube: KubeServer) -> World:
@@ -123,4 +117,5 @@ async def test_what_came_with_the_answer_to_our_own_write_is_looked_at(
         await settled(world, proxy)
         begun.set()
         await change_mix(world, supervisor)
-        await world.until_condition("Ready", "False", "NoCapacity")
+        ready = await world.until_condition("Ready", "False", "NoCapacity")
+        assert "0/3 nodes are available" in ready["message"]

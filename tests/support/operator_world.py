@@ -16,6 +16,11 @@ from t2i_operator.settings import Settings, parse_arguments
 
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
 MERGE = "application/merge-patch+json"
+UNSCHEDULABLE = {
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    ]
+}
 LIMIT_S = 30.0
 Document = dict[str, Any]
 CHILD_PATHS = {

@@ -6,7 +6,7 @@ Auto: `t2i_policy.planning.plan_step` on the demand that gateways report and the
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from t2i_operator.deciding.demand import (
@@ -80,13 +80,13 @@ def is_plan_due(wanted: Wanted, seen: Observed, now: Now) -> bool:
     scene = _scene(wanted, seen)
     before = scene.before
     if wanted.spec.mix.mode == "Fixed":
-        rates_rps = _fixed_rates(wanted, seen, scene, now)
+        rates_rps = _rates(wanted, seen, scene, _everybody(wanted, seen, scene), now)
         return before is not None and choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s).due
     groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
     if not groups:
         return False
     planned_for = _planning(before, _is_changed(before, seen)).planned_for
-    rates_rps = expected_rates(current_demand(seen, before, quiet_rps(wanted.spec, groups), now), now.unix_s)
+    rates_rps = _rates(wanted, seen, scene, groups, now)
     workers = {group.name: group.num_workers for group in groups}
     return choose_replan(planned_for, rates_rps, workers, now.unix_s, PlanningRules().replan).due
 
@@ -108,7 +108,8 @@ def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocum
     mix = lay_out(spec.fixed_workers, scene.sizes)
     numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
     before, reason = scene.before, FIXED_MIX
-    groups, rates_rps = _everybody(wanted, seen, scene), _fixed_rates(wanted, seen, scene, now)
+    groups = _everybody(wanted, seen, scene)
+    rates_rps = _rates(wanted, seen, scene, groups, now)
     classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
     if before is not None and not _is_changed_mix(before, seen, numbers, rows_at_rest(mix, classes)):
         replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
@@ -130,9 +131,11 @@ def _is_changed_mix(
     return _is_changed(before, seen, fixed=True) or before.numbers != numbers or known != rows
 
 
-def _fixed_rates(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> dict[str, float]:
-    """Expected demand by class; for so little of it that nothing needs to bend, none."""
-    quiet = quiet_rps(wanted.spec, _everybody(wanted, seen, scene))
+def _rates(
+    wanted: Wanted, seen: Observed, scene: _Scene, groups: Sequence[GroupCapacity], now: Now
+) -> dict[str, float]:
+    """Expected demand by class; for so little of it that nothing needs to bend in these groups, none."""
+    quiet = quiet_rps(wanted.spec, groups)
     return expected_rates(current_demand(seen, scene.before, quiet, now), now.unix_s)
 
 

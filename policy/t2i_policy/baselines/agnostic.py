@@ -17,9 +17,9 @@ from t2i_policy.baselines.variants import (
 from t2i_policy.deciding import Rules, draw_level
 from t2i_policy.levels import Level
 from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
-from t2i_policy.planning import Planning, PlanningRules, expected_rates
+from t2i_policy.planning import Planning, PlanningRules, expected_rates, when_due
 from t2i_policy.policies import Course, Seen
-from t2i_policy.replan import PlannedFor, ReplanReason, choose_replan
+from t2i_policy.replan import PlannedFor, ReplanReason
 
 
 def agnostic_plan(
@@ -39,12 +39,12 @@ def agnostic_step(rules: Rules, part: LadderPart, planning: Planning, seen: Seen
     """`planning.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
-    workers = {group.name: group.num_workers for group in seen.groups}
-    decision = choose_replan(planning.planned_for, total, workers, seen.now_s, settings.replan)
-    if not decision.due:
-        return Planning(planning.plan, planning.planned_for, planning.revision, decision.reason)
-    plan = agnostic_plan(rules, part, rates_rps, seen.groups, (settings.plan, planning.plan))
-    return Planning(plan, PlannedFor(total, workers, seen.now_s), planning.revision + 1, decision.reason)
+    planned_for = PlannedFor(total, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
+
+    def make() -> Plan:
+        return agnostic_plan(rules, part, rates_rps, seen.groups, (settings.plan, planning.plan))
+
+    return when_due(planning, planned_for, settings.replan, make)
 
 
 def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: Seen) -> Planning:
