@@ -93,7 +93,10 @@ def _embedded(prompts: list[str]) -> Vectors:
 def make_workloads(path: Path) -> tuple[Workload, ...]:
     """All real prompts, their second half alone, and the made-up sessions."""
     real, made_up = read_prompts(path), make_sessions(NUM_MADE_UP, SEED)
-    vectors, half = _embedded(real), len(real) // 2
+    vectors = _embedded(real)
+    read = vectors.any(axis=1)  # the others are like no other prompt
+    real, vectors = [prompt for prompt, whole in zip(real, read, strict=True) if whole], vectors[read]
+    half = len(real) // 2
     return (
         Workload.of("all real prompts", real, vectors),
         Workload.of("second half only", real[half:], vectors[half:]),

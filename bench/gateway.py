@@ -70,7 +70,7 @@ async def fill_store(folder: Path) -> None:
     key = ModelKey("simulated", "simulated", STEPS, 48, 48, 2000, "bf16", embedder=embedder.digest)
     rng = np.random.default_rng(0)
     for index in range(CACHED):
-        vector = embedder.embed_now(caption(sample_scene(rng), rng))
+        vector = embedder.embed_now(caption(sample_scene(rng), rng)).vector
         place = LatentKey(scope, key.fingerprint, f"entry-{index}", 10)
         await store.put(place, encode_record(Record(place, "float32", (1,), bytes(4), vector, time.time())))
     await store.close()

@@ -42,8 +42,8 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
     model, embedder, ladder = ScenesModel.load(), Embedder(embedder_path()), read_pool(POOL).spec.ladder
     samples = scene_samples(num_kept, num_asked, seed)
     cosines = (
-        np.stack([embedder.embed_now(one.prompt) for one in samples.asked])
-        @ np.stack([embedder.embed_now(one.prompt) for one in samples.kept]).T
+        np.stack([embedder.embed_now(one.prompt).vector for one in samples.asked])
+        @ np.stack([embedder.embed_now(one.prompt).vector for one in samples.kept]).T
     )
     nearest = cosines.argmax(1)
     turns = [_draw_turn(model, ladder, samples.kept, samples.asked, nearest, turn) for turn in range(num_seeds)]

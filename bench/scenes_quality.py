@@ -92,7 +92,7 @@ def measure_all(num_kept: int, num_asked: int, seed: int) -> Table:
 
 def embed(embedder: Embedder, asked: Sequence[Asked]) -> np.ndarray[Any, Any]:
     """Unit vectors [B,D]."""
-    stacked: np.ndarray[Any, Any] = np.stack([embedder.embed_now(one.text) for one in asked])
+    stacked: np.ndarray[Any, Any] = np.stack([embedder.embed_now(one.text).vector for one in asked])
     return stacked
 
 

@@ -94,11 +94,21 @@ class Catalogue:
             return None
         living = []
         for match in shelf.index.nearest(embedding, CANDIDATES):
-            steps = frozenset(step for step, item in shelf.steps[match.entry_id].items() if self._lives(item, now_s))
+            steps = self._living_steps(shelf, match.entry_id, now_s)
             if steps:
                 living.append(Neighbour(match.entry_id, match.similarity, steps))
         near = [n for n in living if n.similarity >= living[0].similarity - NEAR_EQUAL]
         return near[int(draw * len(near))] if near else None
+
+    def find(self, entry: LatentKey, now_s: float) -> Neighbour | None:
+        """This entry itself (its step is ignored), if latents of it live: for prompts that are like no other."""
+        shelf = self._shelves.get((entry.scope, entry.model))
+        steps = frozenset[int]() if shelf is None else self._living_steps(shelf, entry.entry_id, now_s)
+        return Neighbour(entry.entry_id, 1.0, steps) if steps else None
+
+    def _living_steps(self, shelf: _Shelf, entry_id: str, now_s: float) -> frozenset[int]:
+        items = shelf.steps.get(entry_id, {})
+        return frozenset(step for step, item in items.items() if self._lives(item, now_s))
 
     def __contains__(self, entry: LatentKey) -> bool:
         """Whether latents of this entry (its step is ignored) are known."""

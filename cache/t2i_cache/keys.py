@@ -16,7 +16,8 @@ class ModelKey:
     """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded.
 
     The negative prompt steers every step, so it is part of the key and not of the similarity. `embedder` is the digest
-    of what similarity is measured by: vectors of another one mean nothing to it.
+    of what similarity is measured by: vectors of another one mean nothing to it. Version 2 let prompts that were not
+    read whole lie among the others.
     """
 
     model_digest: str
@@ -34,7 +35,7 @@ class ModelKey:
         """32 hex digits, equal for equal keys on every machine, and without an embedder as before there were any."""
         *values, embedder = astuple(self)
         text = "\x1f".join(str(value) for value in values)
-        kind = f"v2\x1f{embedder}" if embedder else "v1"
+        kind = f"v3\x1f{embedder}" if embedder else "v1"
         return hashlib.sha256(f"t2i-model-key-{kind}\x1f{text}".encode()).hexdigest()[:32]
 
 

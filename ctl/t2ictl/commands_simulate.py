@@ -145,13 +145,14 @@ class OnnxEncoder:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self.name = f"onnx-{embedder.digest}"
+        self.name = f"onnx-{embedder.digest}-whole"
 
     def encode(self, prompts: Sequence[str], progress: Counting) -> Vectors:
         """See `Encoder`."""
         rows = []
         for number, prompt in enumerate(prompts, start=1):
-            rows.append(self._embedder.embed_now(prompt))
+            found = self._embedder.embed_now(prompt)
+            rows.append(found.vector if found.unread is None else np.zeros_like(found.vector))
             progress(number)
         return np.stack(rows)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
 from t2i_gateway.decisions import to_level_message
-from t2i_gateway.embedding import Vector
+from t2i_gateway.embedding import Embedding
 from t2i_gateway.similar import Shelf
 from t2i_policy.deciding import Decided
 from t2i_policy.levels import Ladder
@@ -21,7 +21,7 @@ class Case:
     tenant: str
     arrived_s: float
     deadline_s: float
-    embedding: Vector | None
+    embedding: Embedding | None
     shelf: Shelf | None
     neighbour: Neighbour | None
     decided: Decided
@@ -60,7 +60,7 @@ def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGene
         order.sink.scope, order.sink.embedder = case.shelf.scope, case.shelf.embedder
         order.sink.entry_id = case.shelf.entry_id
         order.sink.steps.extend(spec.ladder.steps_to_keep)
-        order.sink.embedding = case.embedding.astype("<f4").tobytes()
+        order.sink.embedding = case.embedding.vector.astype("<f4").tobytes()
     return order
 
 

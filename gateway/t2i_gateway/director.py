@@ -131,7 +131,7 @@ class Director:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
         began = time.perf_counter()
         embedding = await parts.embeddings.embed(asked.prompt, tenant)
-        shelf = parts.similar.shelf(asked, tenant, parts.workers.description, parts.embeddings.digest)
+        shelf = parts.similar.shelf(asked, tenant, parts.workers.description, embedding)
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
         found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)

@@ -3,11 +3,15 @@
 The folder is our own kind, whose model gives one vector a prompt, or a sentence encoder with an ONNX export as
 sentence-transformers lays it out: `onnx/model.onnx` gives a vector a token, and `1_Pooling/config.json` says how they
 become one (mean, if it is not there). Inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B,L].
+
+A prompt that the tokenizer does not read whole (`t2i_sources.prompt_reading`) is like no other prompt. Its vector is
+made of its hash, and it lies apart from the others.
 """
 
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from t2i_sources import EMBEDDER, SourceMissing, find_folder
+from t2i_sources.prompt_reading import PromptReader, Unread
 
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
-INLINE_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
 SETTINGS_FILES = ("1_Pooling/config.json", "sentence_bert_config.json")
 MODEL_FILES = ("model.onnx", "onnx/model.onnx")
 TRIED = "a prompt"  # an embedder that cannot take this is of no use
@@ -43,6 +47,20 @@ class EmbedderError(Exception):
     """The folder holds no usable embedder; the message says what is missing."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """A prompt as a unit vector [D], and the digest of who made it. `unread`: why it does not say all of the prompt."""
+
+    vector: Vector
+    embedder: str
+    unread: Unread | None = None
+
+    @property
+    def kind(self) -> str:
+        """Equal where two embeddings can be compared. Those of prompts that were not read whole are a kind apart."""
+        return self.embedder if self.unread is None else f"{self.embedder}.identical"
+
+
 class Embedder:
     """See the module. Any thread, one at a time.
 
@@ -55,7 +73,7 @@ class Embedder:
         tokenizer = folder / "tokenizer.json"
         if model is None or not tokenizer.is_file():
             raise EmbedderError(f"{folder.name}: an embedder is a folder with tokenizer.json and model.onnx")
-        self._tokenizer = _open_tokenizer(tokenizer, folder / "sentence_bert_config.json")
+        self._reader = _open_reader(tokenizer, folder / "sentence_bert_config.json")
         self._session = _open_session(model)
         self._inputs = [one.name for one in self._session.get_inputs()]
         if not set(self._inputs) <= _INPUTS:
@@ -66,17 +84,22 @@ class Embedder:
         settings = (folder / name for name in SETTINGS_FILES)
         self.digest = _digest(*sorted(model.parent.glob(f"{model.name}*")), tokenizer, *settings)
         try:
-            self.dimension = len(self.embed_now(TRIED))
+            self.dimension = len(self._run(self._reader.read(TRIED).encoding))
         except (ValueError, *ONNX_ERRORS) as error:
             raise EmbedderError(f"{model.name} cannot embed a prompt: {error}") from error
 
-    def embed_now(self, prompt: str) -> Vector:
+    def embed_now(self, prompt: str) -> Embedding:
         """The prompt's unit vector [D].
 
         Raises:
             ValueError: the model gave something that is not one finite vector.
         """
-        encoding = self._tokenizer.encode(prompt[:INLINE_CHARACTERS])
+        reading = self._reader.read(prompt)
+        if reading.unread is not None:
+            return Embedding(_hashed(prompt, self.dimension), self.digest, reading.unread)
+        return Embedding(self._run(reading.encoding), self.digest)
+
+    def _run(self, encoding: Encoding) -> Vector:
         given = _given(encoding)
         out = self._session.run([self._output], {name: given[name] for name in self._inputs})[0]
         vector = self._pooled(np.asarray(out, np.float32), given["attention_mask"])
@@ -117,17 +140,21 @@ def _given(encoding: Encoding) -> dict[str, npt.NDArray[np.int64]]:
     }
 
 
-def _open_tokenizer(path: Path, settings: Path) -> Any:
-    """Prompts go one by one, so padding would only cost time; the sentence encoder's own length limit holds."""
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise EmbedderError(f"{path.name} cannot be read: {error}") from error
-    tokenizer.no_padding()
+def _hashed(prompt: str, dimension: int) -> Vector:
+    """A unit vector [D] that equal prompts share and nothing else means."""
+    digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    drawn = np.random.default_rng(int.from_bytes(digest)).standard_normal(dimension).astype(np.float32)
+    unit: Vector = drawn / np.linalg.norm(drawn)
+    return unit
+
+
+def _open_reader(path: Path, settings: Path) -> PromptReader:
+    """The sentence encoder's own length limit holds."""
     limit = _read(settings).get("max_seq_length")
-    if isinstance(limit, int) and limit > 0:
-        tokenizer.enable_truncation(limit)
-    return tokenizer
+    try:
+        return PromptReader(path, limit if isinstance(limit, int) and limit > 0 else None)
+    except ValueError as error:
+        raise EmbedderError(str(error)) from error
 
 
 def _open_session(model: Path) -> Any:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from t2i_gateway.embedding import ONNX_ERRORS, Embedder, Vector, load_embedder
+from t2i_gateway.embedding import ONNX_ERRORS, Embedder, Embedding, load_embedder
 from t2i_gateway.metrics import GatewayMetrics
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Embeddings:
         self._models_dir = models_dir
         self._metrics = metrics
         self._embedder: Embedder | None = None
-        self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Embedding] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self.trouble = ""
         if source.startswith("hf://"):
@@ -55,13 +55,14 @@ class Embeddings:
         elif source:
             self._use(load_embedder(source, models_dir))
 
-    @property
-    def digest(self) -> str | None:
-        """Of the embedder in use; None before there is one."""
-        return self._embedder.digest if self._embedder is not None else None
-
-    async def embed(self, prompt: str, tenant: str) -> Vector | None:
+    async def embed(self, prompt: str, tenant: str) -> Embedding | None:
         """The prompt's unit vector [D], or None if there is no embedder (yet), or the model fails on it."""
+        found = await self._embed(prompt, tenant)
+        if found is not None and found.unread is not None:
+            self._metrics.unread_prompts.labels(found.unread).inc()
+        return found
+
+    async def _embed(self, prompt: str, tenant: str) -> Embedding | None:
         embedder = self._embedder
         if embedder is None:
             return None
@@ -71,15 +72,15 @@ class Embeddings:
             self._known.move_to_end(asked)
             return known
         try:
-            vector = await asyncio.get_running_loop().run_in_executor(self._thread, embedder.embed_now, prompt)
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, embedder.embed_now, prompt)
         except (ValueError, *ONNX_ERRORS) as error:
             log.warning("a prompt could not be embedded: %s", type(error).__name__)
             self._metrics.embedding_failures.inc()
             return None
-        self._known[asked] = vector
+        self._known[asked] = found
         if len(self._known) > CACHED_PROMPTS:
             self._known.popitem(last=False)
-        return vector
+        return found
 
     async def run(self) -> None:
         """Fetch what is not on this machine, trying again with growing pauses; ends when it is here."""

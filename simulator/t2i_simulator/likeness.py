@@ -1,7 +1,8 @@
 """Which prompts are like which: for every unique prompt its most similar ones, found once before time starts.
 
 Cosines of unit embeddings, blockwise, so memory stays at `CANDIDATES` a prompt. A lookup walks them from the most
-similar down to the first that is stored; only where none of them is, all stored prompts are compared.
+similar down to the first that is stored; only where none of them is, all stored prompts are compared. A row of zeros is
+a prompt that was not read whole: it is like itself alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,11 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Likeness:
-    """See the module. `vectors` are unit rows [prompts, dimension]."""
+    """See the module. `vectors` are rows [prompts, dimension] of length one, or of zeros."""
 
     def __init__(self, vectors: Vectors) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._alone = ~self._vectors.any(axis=1)
         count = min(CANDIDATES, len(vectors))
         self._others = np.zeros((len(vectors), count), np.int64)
         self._cosines = np.zeros((len(vectors), count), np.float32)
@@ -35,10 +37,14 @@ class Likeness:
 
     def nearest(self, prompt: int, stored: Sequence[int], without: int = -1) -> Iterator[tuple[int, float]]:
         """Stored prompts with their cosine, most similar first; `without` one of them. Ends after `CANDIDATES`."""
+        if self._alone[prompt]:
+            if stored[prompt] and prompt != without:
+                yield prompt, 1.0
+            return
         found = False
         cosines = self._cosines[prompt].tolist()
         for other, cosine in zip(self._others[prompt].tolist(), cosines, strict=True):
-            if stored[other] and other != without:
+            if stored[other] and other != without and not self._alone[other]:
                 found = True
                 yield other, min(1.0, cosine)
         if not found:
@@ -46,7 +52,7 @@ class Likeness:
 
     def _nearest_of_all(self, prompt: int, stored: Sequence[int], without: int) -> Iterator[tuple[int, float]]:
         rows = np.flatnonzero(np.frombuffer(bytes(stored), np.bool_))
-        rows = rows[rows != without]
+        rows = rows[(rows != without) & ~self._alone[rows]]
         if len(rows):
             cosines = self._vectors[rows] @ self._vectors[prompt]
             for place in np.argsort(-cosines, kind="stable")[:CANDIDATES].tolist():

@@ -101,8 +101,8 @@ async def test_embedder_finds_paraphrases() -> None:
     near, far = [], []
     for _ in range(COUNT):
         scene = sample_scene(draw)
-        one, other = embedder.embed_now(caption(scene, draw)), embedder.embed_now(caption(scene, draw))
-        stranger = embedder.embed_now(caption(sample_scene(draw), draw))
+        one, other = (embedder.embed_now(caption(scene, draw)).vector for _ in range(2))
+        stranger = embedder.embed_now(caption(sample_scene(draw), draw)).vector
         near.append(float(one @ other))
         far.append(float(one @ stranger))
     assert np.mean(near) > 0.9

@@ -7,6 +7,7 @@ import pytest
 
 from t2i_gateway.embedding import Embedder, EmbedderError
 from t2i_scenes import embedder_path
+from t2i_sources.prompt_reading import Unread
 from tiny_embedders import word_vectors, write_embedder
 
 
@@ -19,26 +20,37 @@ def test_tokens_are_averaged_and_padding_is_not(tmp_path: Path) -> None:
     for name, pooling in (("a", None), ("b", {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})):
         embedder = Embedder(write_embedder(tmp_path / name, pooling=pooling))
         expected = unit(word_vectors("red", "circle").mean(0))
-        assert embedder.embed_now("red circle") == pytest.approx(expected, abs=1e-6)
+        assert embedder.embed_now("red circle").vector == pytest.approx(expected, abs=1e-6)
         assert embedder.dimension == 4
 
 
 def test_first_token_stands_for_all_if_asked(tmp_path: Path) -> None:
     """Encoders of the BGE family."""
     embedder = Embedder(write_embedder(tmp_path, pooling={"pooling_mode_cls_token": True}))
-    assert embedder.embed_now("blue red square") == pytest.approx(unit(word_vectors("blue")[0]), abs=1e-6)
+    assert embedder.embed_now("blue red square").vector == pytest.approx(unit(word_vectors("blue")[0]), abs=1e-6)
 
 
-def test_long_prompts_are_cut_as_the_encoder_was_trained(tmp_path: Path) -> None:
-    """`max_seq_length` of the published encoder."""
+def test_long_prompts_are_not_read_whole(tmp_path: Path) -> None:
+    """`max_seq_length` of the published encoder is where it stops reading."""
     embedder = Embedder(write_embedder(tmp_path, max_tokens=2))
-    assert embedder.embed_now("red circle blue blue") == pytest.approx(embedder.embed_now("red circle"))
+    assert embedder.embed_now("red circle").unread is None
+    assert embedder.embed_now("red circle blue blue").unread is Unread.CUT
+
+
+def test_a_prompt_that_is_not_read_whole_is_like_no_other(tmp_path: Path) -> None:
+    """Prompts that differ by one sign have vectors of their own, of a kind that is never compared with the others'."""
+    embedder = Embedder(write_embedder(tmp_path))
+    cat, train, plain = (embedder.embed_now(f"red circle{sign}") for sign in (" 🐈", " 🚂", ""))
+    assert cat.vector == pytest.approx(embedder.embed_now("red circle 🐈").vector)
+    assert np.linalg.norm(cat.vector) == pytest.approx(1.0)
+    assert abs(float(cat.vector @ train.vector)) < 0.99
+    assert cat.kind == train.kind != plain.kind == embedder.digest
 
 
 def test_inputs_are_those_the_model_wants(tmp_path: Path) -> None:
     """Some exports have no token types; one that wants something else is refused by name."""
     few = Embedder(write_embedder(tmp_path / "few", inputs=("input_ids", "attention_mask")))
-    assert len(few.embed_now("red")) == 4
+    assert len(few.embed_now("red").vector) == 4
     with pytest.raises(EmbedderError, match="pixel_values"):
         Embedder(write_embedder(tmp_path / "odd", inputs=("input_ids", "pixel_values")))
 

@@ -37,6 +37,6 @@ async def seed_store(folder: Path, pool: str, asked: Mapping[str, Sequence[str]]
         for prompt in prompts:
             entry = hashlib.sha256(f"{owner}\x1f{model}\x1f{prompt}".encode()).hexdigest()[:32]
             key = LatentKey(owner, model, entry, SKIP)
-            record = Record(key, "float32", (1,), bytes(4), embedder.embed_now(prompt), time.time())
+            record = Record(key, "float32", (1,), bytes(4), embedder.embed_now(prompt).vector, time.time())
             await store.put(key, encode_record(record))
     await store.close()

@@ -1,6 +1,7 @@
 """Sentence encoders in ONNX form that are small enough to be worked out by hand: a vector for each word."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,31 @@ def write_embedder(
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_padding(length=16)
     tokenizer.save(str(folder / "tokenizer.json"))
-    table = numpy_helper.from_array(VECTORS, "table")
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
-    shapes = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in inputs]
-    out = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["B", "L", DIMENSION])
-    graph = helper.make_graph(nodes, "words", shapes, [out], [table])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(made, str(folder / model))
+    _save_table(folder / model, VECTORS, inputs)
     if pooling is not None:
         (folder / "1_Pooling").mkdir(exist_ok=True)
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     if max_tokens is not None:
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens}))
     return folder
+
+
+def write_table(folder: Path, tokenizer: Path) -> Path:
+    """An embedder with this tokenizer and a random vector for each of its tokens."""
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    shutil.copy(tokenizer, folder / "tokenizer.json")
+    num_tokens = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    vectors = np.random.default_rng(6).normal(size=(num_tokens, DIMENSION)).astype(np.float32)
+    _save_table(folder / "onnx" / "model.onnx", vectors, ("input_ids", "attention_mask", "token_type_ids"))
+    return folder
+
+
+def _save_table(path: Path, vectors: np.ndarray, inputs: tuple[str, ...]) -> None:
+    """A model that looks each token up."""
+    table = numpy_helper.from_array(vectors, "table")
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
+    shapes = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in inputs]
+    out = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["B", "L", vectors.shape[1]])
+    graph = helper.make_graph(nodes, "words", shapes, [out], [table])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, str(path))

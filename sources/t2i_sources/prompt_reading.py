@@ -1,0 +1,171 @@
+"""Whether a tokenizer sees all of a prompt, because a vector of the rest says nothing about what was left out.
+
+Decided from the prompt, what the tokenizer's normaliser makes of it, and its tokens with their places in the prompt.
+A prompt is not read whole where
+
+    Cut      it is longer than the tokenizer, or we, read
+    Unknown  a token stands for "unknown"
+    Dropped  a character is in no token, or lost the mark that makes it another letter
+    Spelled  words came letter by letter, or a character byte by byte: the vocabulary does not know the script or sign
+
+Similar by right are prompts that differ in case, in accents of European, Hebrew and Arabic letters, in white space and
+in joiners that nobody sees. Two prompts that lost something may have lost what sets them apart: all-MiniLM-L6-v2 gives
+any two Thai prompts the cosine 1.000.
+"""
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+MAX_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
+SPELLED_FROM = 4  # letters of other scripts than Latin, from which there are enough to tell
+LETTERS_A_TOKEN = 1.3  # of them; below, the vocabulary holds the script's letters and not its words
+BYTES_FROM = 3  # tokens that one character falls into
+_ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")
+_SYLLABLES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ETHIOPIC")
+_WORD_START = "\u2581"  # how SentencePiece writes a space
+_TAGS = range(0xE0020, 0xE0080)  # they tell flags apart
+_VARIATIONS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
+
+
+class Unread(StrEnum):
+    """Why a prompt was not read whole."""
+
+    CUT = "Cut"
+    UNKNOWN = "Unknown"
+    DROPPED = "Dropped"
+    SPELLED = "Spelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A prompt's tokens, and what is wrong with them; None: they say all of it."""
+
+    encoding: Encoding
+    unread: Unread | None
+
+
+class PromptReader:
+    """A tokenizer that tells what it did not see. Any thread, one at a time.
+
+    Raises:
+        ValueError: the file holds no tokenizer.
+    """
+
+    def __init__(self, file: Path, max_tokens: int | None = None) -> None:
+        """`max_tokens` overrides the limit that the file itself sets."""
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise ValueError(f"{file.name} cannot be read: {error}") from error
+        self._tokenizer.no_padding()  # prompts go one by one
+        if max_tokens is not None:
+            self._tokenizer.enable_truncation(max_tokens)
+        self._unknown = _unknown_id(file)
+
+    def read(self, prompt: str) -> Reading:
+        """The tokens of the prompt's beginning, special ones included."""
+        seen = prompt[:MAX_CHARACTERS]
+        encoding = self._tokenizer.encode(seen)
+        return Reading(encoding, self._unread(prompt, seen, encoding))
+
+    def _unread(self, prompt: str, seen: str, encoding: Encoding) -> Unread | None:
+        if len(seen) < len(prompt) or encoding.overflowing:
+            return Unread.CUT
+        if self._unknown in encoding.ids:
+            return Unread.UNKNOWN
+        normalizer = self._tokenizer.normalizer
+        kept = seen if normalizer is None else normalizer.normalize_str(seen)
+        if _differ(kept, seen) or _has_gap(seen, encoding):
+            return Unread.DROPPED
+        if _is_spelled(seen, encoding):
+            return Unread.SPELLED
+        return None
+
+
+def _unknown_id(file: Path) -> int | None:
+    """WordPiece, WordLevel and BPE name the token, Unigram its number; byte-level ones have none."""
+    document = json.loads(file.read_text())
+    model = document["model"]
+    number: int | None = model.get("unk_id")
+    name = model.get("unk_token")
+    if number is None and name is not None:
+        added = (token["id"] for token in document.get("added_tokens", ()) if token["content"] == name)
+        number = model["vocab"].get(name, next(added, None))
+    return number
+
+
+def _differ(kept: str, seen: str) -> bool:
+    """Whether a normaliser took more than it may; most take nothing but case."""
+    return kept.lower() != seen.lower() and _essence(kept) != _essence(seen)
+
+
+def _essence(text: str) -> str:
+    """The text without what may differ by right."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    kept: list[str] = []
+    accented = False
+    for character in folded:
+        if unicodedata.combining(character) and accented:
+            continue
+        if _is_silent(character):
+            continue
+        accented = unicodedata.name(character, "").startswith(_ACCENTED)
+        kept.append(character)
+    return "".join(kept)
+
+
+def _is_silent(character: str) -> bool:
+    """Spaces, controls, joiners and variation selectors: nobody sees them."""
+    if character == _WORD_START or character.isspace():
+        return True
+    code, category = ord(character), unicodedata.category(character)
+    if category in ("Cc", "Zs", "Zl", "Zp"):
+        return True
+    return (category == "Cf" and code not in _TAGS) or any(code in span for span in _VARIATIONS)
+
+
+def _has_gap(seen: str, encoding: Encoding) -> bool:
+    """Whether a character that says something lies in no token."""
+    covered = bytearray(len(seen))
+    for start, end in encoding.offsets:
+        covered[start:end] = b"\x01" * (end - start)
+    if not "".join(compress(seen, (1 - inside for inside in covered))).strip():
+        return False  # white space alone, as nearly always
+    accented = False
+    for character, inside in zip(seen, covered, strict=True):
+        mark = bool(unicodedata.combining(character))
+        if not inside and not (mark and accented) and not _is_silent(character):
+            return True
+        accented = accented if mark else unicodedata.name(character, "").startswith(_ACCENTED)
+    return False
+
+
+def _is_spelled(seen: str, encoding: Encoding) -> bool:
+    """Whether foreign words are hardly more letters than tokens, or a character is BYTES_FROM tokens."""
+    letters, tokens, pieces = 0, 0, 0
+    before = (-1, -1)
+    for start, end in encoding.offsets:
+        text = seen[start:end].lstrip()
+        place = (end - len(text), end)  # without the space before a word
+        pieces = pieces + 1 if place == before else 1
+        if len(text) == 1 and pieces >= BYTES_FROM:
+            return True
+        if text and not text.isascii() and any(map(_is_foreign_letter, text)):
+            letters += len(text) if pieces == 1 else 0
+            tokens += 1
+        before = place
+    return letters >= SPELLED_FROM and letters < LETTERS_A_TOKEN * tokens
+
+
+def _is_foreign_letter(character: str) -> bool:
+    """A letter or vowel sign of no Latin script, and of none whose characters are syllables or words."""
+    if unicodedata.category(character)[0] not in "LM":
+        return False
+    return not unicodedata.name(character, "").startswith(("COMBINING", "LATIN", *_SYLLABLES))
