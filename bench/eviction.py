@@ -94,7 +94,7 @@ def make_workloads(path: Path) -> tuple[Workload, ...]:
     """All real prompts, their second half alone, and the made-up sessions."""
     real, made_up = read_prompts(path), make_sessions(NUM_MADE_UP, SEED)
     vectors = _embedded(real)
-    read = vectors.any(axis=1)  # the others are like no other prompt
+    read: npt.NDArray[np.bool_] = np.abs(vectors).max(axis=1) > 0  # the others are like no other prompt
     real, vectors = [prompt for prompt, whole in zip(real, read, strict=True) if whole], vectors[read]
     half = len(real) // 2
     return (

@@ -22,7 +22,7 @@ from t2ictl.local_pool import MODELS_DIR, LocalOptions, LocalPool, read_pool
 from t2ictl.measuring import measure
 from t2ictl.precision import cross_validated, precision_table, profile_of
 from t2ictl.sample_file import Measurement, read_samples, write_samples
-from t2ictl.samples import file_samples, scene_samples
+from t2ictl.samples import file_samples, only_read, scene_samples
 from t2ictl.training import FOLDS, MIN_PROMPTS
 
 
@@ -75,6 +75,7 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
         samples = scene_samples(plan.num_kept, plan.num_asked, plan.seed)
     else:
         samples = file_samples(plan.prompts, plan.num_kept, plan.num_asked, plan.seed)
+    samples = only_read(samples, lambda prompt: embedder.embed_now(prompt).unread is None)
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         tools = (embedder, judge, bar)

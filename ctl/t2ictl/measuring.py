@@ -77,7 +77,7 @@ async def _time_steps(bench: Bench) -> tuple[tuple[float, ...], float]:
 
 
 async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
-    embedded = [bench.embedder.embed_now(sample.prompt) for sample in samples.kept]
+    embedded = [bench.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
     turns = itertools.cycle(bench.workers)
     steps = bench.ladder.steps_to_keep
     keeping = []
@@ -103,7 +103,7 @@ async def _score_one(
     bench: Bench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
 ) -> PromptScores:
     """The sample at every level, once a seed, from the latents that its nearest prompt has of the same turn."""
-    similarities = embedded @ bench.embedder.embed_now(sample.prompt)
+    similarities = embedded @ bench.embedder.embed_now(sample.prompt).vector
     nearest = int(similarities.argmax())
     exact: list[float] = []
     by_level: dict[Level, list[float]] = {}

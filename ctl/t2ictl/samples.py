@@ -1,5 +1,6 @@
 """Prompts for measuring: some whose latents are kept, others asked against them at every degree of similarity."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from t2ictl.judging import Sample
 
 #: Kinds of asked captions: edits of a kept one (0 = a paraphrase), or None for a fresh scene; with their shares.
 KINDS: tuple[tuple[int | None, float], ...] = ((0, 0.35), (1, 0.25), (2, 0.15), (None, 0.25))
+
+
+MIN_ASKED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,22 @@ def scene_samples(num_kept: int, num_asked: int, seed: int) -> Samples:
     return Samples(tuple(kept), tuple(asked))
 
 
+def only_read(samples: Samples, reads: Callable[[str], bool]) -> Samples:
+    """Those prompts that the embedder reads whole: a gateway compares no others.
+
+    Raises:
+        InputInvalid: too few are left to measure with.
+    """
+    kept = tuple(sample for sample in samples.kept if reads(sample.prompt))
+    asked = tuple(sample for sample in samples.asked if reads(sample.prompt))
+    if not kept or len(asked) < MIN_ASKED:
+        raise InputInvalid(
+            f"the embedder reads {len(kept)} of {len(samples.kept)} cached prompts whole and {len(asked)} of "
+            f"{len(samples.asked)} asked ones; at least 1 and {MIN_ASKED} needed: give one of their language"
+        )
+    return Samples(kept, asked)
+
+
 def _say(scene: Scene, rng: np.random.Generator) -> Sample:
     return Sample(caption(scene, rng), int(rng.integers(1 << 31)), scene)
 
@@ -53,9 +73,9 @@ def file_samples(path: Path, num_kept: int, num_asked: int, seed: int) -> Sample
         lines = list(dict.fromkeys(line.strip() for line in path.read_text().splitlines() if line.strip()))
     except OSError as error:
         raise InputInvalid(f"--prompts cannot be read: {error.strerror}") from error
-    if len(lines) < num_kept + 8:
+    if len(lines) < num_kept + MIN_ASKED:
         raise InputInvalid(
-            f"--prompts has {len(lines)} different lines; --cached {num_kept} and at least 8 more needed"
+            f"--prompts has {len(lines)} different lines; --cached {num_kept} and at least {MIN_ASKED} more needed"
         )
     rng = np.random.default_rng(seed)
     chosen = [lines[index] for index in rng.permutation(len(lines))[: num_kept + num_asked]]

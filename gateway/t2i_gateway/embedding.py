@@ -2,7 +2,8 @@
 
 The folder is our own kind, whose model gives one vector a prompt, or a sentence encoder with an ONNX export as
 sentence-transformers lays it out: `onnx/model.onnx` gives a vector a token, and `1_Pooling/config.json` says how they
-become one (mean, if it is not there). Inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B,L].
+become one (mean, if it is not there); `config_sentence_transformers.json` may name a text that stands before every
+prompt. Inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B,L].
 
 A prompt that the tokenizer does not read whole (`t2i_sources.prompt_reading`) is like no other prompt. Its vector is
 made of its hash, and it lies apart from the others.
@@ -27,6 +28,7 @@ from t2i_sources.prompt_reading import PromptReader, Unread
 log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 SETTINGS_FILES = ("1_Pooling/config.json", "sentence_bert_config.json")
+PREFIX_FILE = "config_sentence_transformers.json"
 MODEL_FILES = ("model.onnx", "onnx/model.onnx")
 TRIED = "a prompt"  # an embedder that cannot take this is of no use
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
@@ -81,10 +83,12 @@ class Embedder:
         outputs = [one.name for one in self._session.get_outputs()]
         self._output = _POOLED if _POOLED in outputs else outputs[0]
         self._takes_first = _takes_first(folder / "1_Pooling" / "config.json")
-        settings = (folder / name for name in SETTINGS_FILES)
+        self._prefix = _default_prefix(folder / PREFIX_FILE)
+        settings = [folder / name for name in SETTINGS_FILES]
+        settings += [folder / PREFIX_FILE] if self._prefix else []
         self.digest = _digest(*sorted(model.parent.glob(f"{model.name}*")), tokenizer, *settings)
         try:
-            self.dimension = len(self._run(self._reader.read(TRIED).encoding))
+            self.dimension = len(self._run(self._reader.read(self._prefix + TRIED).encoding))
         except (ValueError, *ONNX_ERRORS) as error:
             raise EmbedderError(f"{model.name} cannot embed a prompt: {error}") from error
 
@@ -94,7 +98,7 @@ class Embedder:
         Raises:
             ValueError: the model gave something that is not one finite vector.
         """
-        reading = self._reader.read(prompt)
+        reading = self._reader.read(self._prefix + prompt)
         if reading.unread is not None:
             return Embedding(_hashed(prompt, self.dimension), self.digest, reading.unread)
         return Embedding(self._run(reading.encoding), self.digest)
@@ -155,6 +159,16 @@ def _open_reader(path: Path, settings: Path) -> PromptReader:
         return PromptReader(path, limit if isinstance(limit, int) and limit > 0 else None)
     except ValueError as error:
         raise EmbedderError(str(error)) from error
+
+
+def _default_prefix(settings: Path) -> str:
+    """What the encoder was trained to see before every text, such as `query: `; empty for most."""
+    found = _read(settings)
+    prompts, name = found.get("prompts"), found.get("default_prompt_name")
+    prefix = prompts.get(name, "") if isinstance(prompts, dict) and name is not None else ""
+    if not isinstance(prefix, str):
+        raise EmbedderError(f"{settings.name}: the default prompt is not a text")
+    return prefix
 
 
 def _open_session(model: Path) -> Any:

@@ -20,7 +20,7 @@ class Likeness:
 
     def __init__(self, vectors: Vectors) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
-        self._alone = ~self._vectors.any(axis=1)
+        self._alone: npt.NDArray[np.bool_] = np.abs(self._vectors).max(axis=1) == 0
         count = min(CANDIDATES, len(vectors))
         self._others = np.zeros((len(vectors), count), np.int64)
         self._cosines = np.zeros((len(vectors), count), np.float32)

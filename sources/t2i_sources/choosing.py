@@ -15,7 +15,8 @@ _BESIDE_WEIGHTS = re.compile(r"\.(json|txt|model|jinja)$")
 _WEIGHTS = re.compile(r"^(?P<name>[^.]+)(\.(?P<variant>[a-z][a-z0-9_]*))?(-\d+-of-\d+)?\.(?P<format>safetensors|bin)$")
 _SHARDS = re.compile(r"^(?P<name>[^.]+)\.(?P<format>safetensors|bin)\.index(\.(?P<variant>[a-z0-9_]+))?\.json$")
 _EMBEDDER = re.compile(
-    r"^(tokenizer\.json|sentence_bert_config\.json|1_Pooling/config\.json|(onnx/)?model\.onnx(_data|\.data)?)$"
+    r"^(tokenizer\.json|(sentence_bert_config|config_sentence_transformers|1_Pooling/config)\.json"
+    r"|(onnx/)?model\.onnx(_data|\.data)?)$"
 )
 
 

@@ -112,6 +112,7 @@ def test_an_embedder_is_its_onnx_export() -> None:
     names = [
         "1_Pooling/config.json",
         "config.json",
+        "config_sentence_transformers.json",
         "model.safetensors",
         "onnx/model.onnx",
         "onnx/model_O3.onnx",
@@ -121,5 +122,6 @@ def test_an_embedder_is_its_onnx_export() -> None:
         "tokenizer.json",
         "vocab.txt",
     ]
-    wanted = ["1_Pooling/config.json", "onnx/model.onnx", "sentence_bert_config.json", "tokenizer.json"]
+    settings = ["1_Pooling/config.json", "config_sentence_transformers.json"]
+    wanted = [*settings, "onnx/model.onnx", "sentence_bert_config.json", "tokenizer.json"]
     assert choose_embedder_files(names, (), "") == wanted

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i_gateway.embedding import Embedder, EmbedderError
+from real_tokenizers import unigram
+from t2i_gateway.embedding import Embedder, EmbedderError, load_embedder
 from t2i_scenes import embedder_path
 from t2i_sources.prompt_reading import Unread
-from tiny_embedders import word_vectors, write_embedder
+from tiny_embedders import word_vectors, write_embedder, write_prefix, write_table
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -45,6 +46,23 @@ def test_a_prompt_that_is_not_read_whole_is_like_no_other(tmp_path: Path) -> Non
     assert np.linalg.norm(cat.vector) == pytest.approx(1.0)
     assert abs(float(cat.vector @ train.vector)) < 0.99
     assert cat.kind == train.kind != plain.kind == embedder.digest
+
+
+def test_a_multilingual_encoder_works_by_address(tmp_path: Path) -> None:
+    """Layout of paraphrase-multilingual-MiniLM-L12-v2: a Unigram tokenizer, `onnx/model.onnx`, a vector a token."""
+    embedder = load_embedder(write_table(tmp_path / "many", unigram(tmp_path)).as_uri(), tmp_path)
+    thai, other = embedder.embed_now("แมว แดง"), embedder.embed_now("แมว แมว")
+    assert (thai.unread, other.unread) == (None, None)
+    assert abs(float(thai.vector @ other.vector)) < 0.99
+    assert embedder.embed_now("แมว 🐈").unread is Unread.UNKNOWN
+
+
+def test_a_default_prompt_stands_before_every_text(tmp_path: Path) -> None:
+    """Encoders of the E5 family are trained so; it makes them another embedder."""
+    plain = Embedder(write_embedder(tmp_path / "plain"))
+    asked = Embedder(write_prefix(write_embedder(tmp_path / "asked"), "blue "))
+    assert asked.embed_now("red circle").vector == pytest.approx(plain.embed_now("blue red circle").vector)
+    assert asked.digest != plain.digest
 
 
 def test_inputs_are_those_the_model_wants(tmp_path: Path) -> None:

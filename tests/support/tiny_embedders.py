@@ -41,6 +41,13 @@ def write_embedder(
     return folder
 
 
+def write_prefix(folder: Path, prefix: str) -> Path:
+    """What stands before every text, as sentence-transformers notes it."""
+    settings = {"prompts": {"query": prefix, "passage": "blue "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return folder
+
+
 def write_table(folder: Path, tokenizer: Path) -> Path:
     """An embedder with this tokenizer and a random vector for each of its tokens."""
     (folder / "onnx").mkdir(parents=True, exist_ok=True)
