@@ -19,9 +19,9 @@ def knowledge_from(met: Outcomes, scenario: Scenario) -> OracleKnowledge:
         steps_per_s += group.num_workers * len(group.profile.step_s) / group.profile.step_s[-1]
         alone_s = min(alone_s, group.profile.service_s(Level(0, ladder.base_steps), 1))
     asked = []
-    for at_s, similarity in zip(met.arrived_s, met.similarity, strict=True):
+    for at_s, similarity, repeated in zip(met.arrived_s, met.similarity, met.repeated, strict=True):
         known = similarity > NO_NEIGHBOUR
-        near = Neighbourhood(similarity, stored) if known else Neighbourhood(None, frozenset())
+        near = Neighbourhood(similarity if known else None, stored if known else frozenset(), repeated=repeated)
         options = eligible_options(ladder, scenario.profile, near, limits)
         asked.append(Asked(at_s, tuple((option.level.steps_run, option.expected_loss) for option in options)))
     return clear(asked, steps_per_s, max(0.0, target.slo_s - alone_s), WINDOW_S)

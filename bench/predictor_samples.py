@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Ladder, Level
@@ -15,7 +16,7 @@ from t2i_policy.profile import parse_profile
 from t2i_scenes import embedder_path, model_path
 from t2i_scenes.measuring import Asked, Measured, Settings, measure
 from t2i_scenes.sampling import ScenesModel
-from t2ictl.judging import Sample, SceneJudge
+from t2ictl.judging import Pixels, Sample, SceneJudge, pixel_distance, spread
 from t2ictl.local_pool import read_pool
 from t2ictl.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2ictl.samples import scene_samples
@@ -46,18 +47,19 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
         @ np.stack([embedder.embed_now(one.prompt).vector for one in samples.kept]).T
     )
     nearest = cosines.argmax(1)
-    turns = [_draw_turn(model, ladder, samples.kept, samples.asked, nearest, turn) for turn in range(num_seeds)]
+    kept = _with_seed(samples.kept, 0)
+    keep = Settings(ladder.base_steps, model.constants.default_guidance_scale, keep_before=ladder.steps_to_keep)
+    sources = measure(model, kept, keep, "kept", progress)
+    starts = {step: latents[torch.from_numpy(nearest)] for step, latents in sources.latents.items()}
+    theirs = [kept[near].seed for near in nearest]
+    turns = [_draw_turn(model, ladder, samples.asked, starts, theirs, turn) for turn in range(num_seeds)]
     prompts = tuple(
-        PromptScores(
+        _scores(
             one.prompt,
             samples.kept[nearest[at]].prompt,
             float(cosines[at].max()),
-            tuple(turn[ladder.exact].scores[at].quality for turn in turns),
-            {
-                level: tuple(turn[level].scores[at].quality for turn in turns)
-                for level in ladder.levels
-                if level != ladder.exact
-            },
+            ladder.exact,
+            [_shots(turn, at) for turn in turns],
         )
         for at, one in enumerate(samples.asked)
     )
@@ -68,30 +70,46 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
     return Measurement(facts, prompts)
 
 
+Shot = tuple[float, Pixels]
+
+
+def _shots(turn: dict[Level, Measured], at: int) -> dict[Level, Shot]:
+    """One caption's score and image at every level of one turn."""
+    return {level: (drawn.scores[at].quality, drawn.images[at]) for level, drawn in turn.items()}
+
+
+def _scores(prompt: str, nearest: str, similarity: float, exact: Level, turns: list[dict[Level, Shot]]) -> PromptScores:
+    scores = {level: tuple(turn[level][0] for turn in turns) for level in turns[0]}
+    spreads = {level: spread([turn[level][1] for turn in turns], pixel_distance) for level in turns[0]}
+    several = len(turns) > 1
+    return PromptScores(
+        prompt=prompt,
+        nearest=nearest,
+        similarity=similarity,
+        exact=scores.pop(exact),
+        by_level=scores,
+        exact_spread=spreads.pop(exact),
+        spreads=spreads if several else {},
+    )
+
+
 def _draw_turn(
     model: ScenesModel,
     ladder: Ladder,
-    kept: tuple[Sample, ...],
-    asked: tuple[Sample, ...],
-    nearest: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    samples: tuple[Sample, ...],
+    starts: dict[int, Tensor],
+    theirs: list[int],
     turn: int,
 ) -> dict[Level, Measured]:
-    guidance = model.constants.default_guidance_scale
-    sources = measure(
-        model,
-        _with_seed(kept, turn),
-        Settings(ladder.base_steps, guidance, keep_before=ladder.steps_to_keep),
-        f"turn {turn}, kept",
-        progress,
-    )
-    drawn = {}
+    """Every level once, all turns from the same latents; `theirs` are the seeds that those were drawn with."""
+    asked, drawn = _with_seed(samples, turn), {}
     for level in ladder.levels:
-        resume = None
+        resume, skip = None, level.skipped_steps
         if level.needs_latent:
-            resume = (level.skipped_steps, sources.latents[level.skipped_steps][torch.from_numpy(nearest)])
-        settings = Settings(level.num_inference_steps, guidance, resume)
+            resume = (skip, model.with_own_noise(starts[skip], skip, [one.seed for one in asked], theirs))
+        settings = Settings(level.num_inference_steps, model.constants.default_guidance_scale, resume)
         title = f"turn {turn}, level {level.label(ladder.base_steps)}"
-        drawn[level] = measure(model, _with_seed(asked, turn), settings, title, progress)
+        drawn[level] = measure(model, asked, settings, title, progress)
     return drawn
 
 

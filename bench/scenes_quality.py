@@ -2,14 +2,16 @@
 
 Latents of many captions are kept; captions the cache never saw (paraphrases, one and two edits, fresh scenes) are drawn
 in full, resumed at every K from the nearest kept caption, and plainly with as many steps as each K leaves. All with the
-bare diffusers loop, the same seeds, and the exact scorer. Bands are cosines of the shipped embedder.
+bare diffusers loop, the same seeds, and the exact scorer. A resumed run has the noise of its own seed, as in a worker.
+Bands are cosines of the shipped embedder. Everything is drawn with a second seed too, for how far its images are apart.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from t2i_gateway.embedding import Embedder
 from t2i_scenes import Scene, caption, edit_scene, embedder_path, sample_scene, score_image
 from t2i_scenes.measuring import Asked, Measured, Settings, measure
 from t2i_scenes.sampling import ScenesModel
+from t2ictl.judging import pixel_distance
 
 RESULTS = Path(__file__).parent / "results"
 BANDS = ((0.98, 1.01), (0.95, 0.98), (0.9, 0.95), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (-1.0, 0.5))
 KINDS: dict[str, int | None] = {"paraphrase": 0, "one edit": 1, "two edits": 2, "fresh": None}
 SHARES = (0.3, 0.3, 0.2, 0.2)
+EXACT = "exact"
 FRACTIONS = (0.1, 0.25, 0.4, 0.5, 0.65, 0.75, 0.9)
 
 
@@ -41,6 +45,7 @@ class Table:
     resumed: dict[int, Measured]
     plain: dict[int, Measured]
     as_is: list[float]
+    spreads: dict[str, np.ndarray[Any, Any]]
 
 
 def progress(title: str, done: int, total: int) -> None:
@@ -78,16 +83,31 @@ def measure_all(num_kept: int, num_asked: int, seed: int) -> Table:
     cosines = embed(embedder, asked) @ embed(embedder, kept).T
     nearest = cosines.argmax(1)
     source = measure(model, kept, Settings(steps, guidance, keep_before=skips), "kept captions", progress)
-    full = measure(model, asked, Settings(steps, guidance), f"asked, {steps} steps", progress)
+    again = [replace(one, seed=one.seed + 1) for one in asked]
+    spreads: dict[str, np.ndarray[Any, Any]] = {}
+
+    def twice(name: str, settings: Callable[[list[Asked]], Settings]) -> Measured:
+        """Drawn with both seeds; the second only tells how far the images are apart."""
+        first, second = (measure(model, ones, settings(ones), name, progress) for ones in (asked, again))
+        pairs = zip(first.images, second.images, strict=True)
+        spreads[name] = np.array([pixel_distance(one, other) for one, other in pairs])
+        return first
+
+    def resume(skip: int, ones: list[Asked]) -> Settings:
+        start = source.latents[skip][torch.from_numpy(nearest)]
+        theirs = [kept[near].seed for near in nearest]
+        return Settings(steps, guidance, (skip, model.with_own_noise(start, skip, [one.seed for one in ones], theirs)))
+
+    def anew(count: int, _: list[Asked]) -> Settings:
+        return Settings(count, guidance)
+
+    full = twice(EXACT, partial(anew, steps))
     resumed, plain = {}, {}
     for skip in skips:
-        start = source.latents[skip][torch.from_numpy(nearest)]
-        resumed[skip] = measure(
-            model, asked, Settings(steps, guidance, (skip, start)), f"resumed at {skip} of {steps}", progress
-        )
-        plain[skip] = measure(model, asked, Settings(steps - skip, guidance), f"plain, {steps - skip} steps", progress)
+        resumed[skip] = twice(f"resumed at {skip}", partial(resume, skip))
+        plain[skip] = twice(f"plain, {steps - skip} steps", partial(anew, steps - skip))
     as_is = [score_image(source.images[near], one.scene).quality for near, one in zip(nearest, asked, strict=True)]
-    return Table(steps, cosines.max(1), kinds, full, resumed, plain, as_is)
+    return Table(steps, cosines.max(1), kinds, full, resumed, plain, as_is, spreads)
 
 
 def embed(embedder: Embedder, asked: Sequence[Asked]) -> np.ndarray[Any, Any]:
@@ -120,7 +140,8 @@ def render(table: Table, took_s: float) -> str:
         "# Quality of the embedded model by level and similarity",
         "",
         f"`make bench-scenes`, {took_s / 60:.0f} min on {facts['processor']}, {facts['cores']} cores. "
-        f"{count} captions the cache never saw; the base schedule has {steps} steps. One seed an image.",
+        f"{count} captions the cache never saw; the base schedule has {steps} steps. One seed an image; a second one "
+        "for the spread.",
         "Quality = facts × fine (1 = perfect; see `t2i_scenes/scoring.py`). "
         "**Bold**: better than plain sampling with as many steps by more than one standard error of the paired "
         "difference; *italic*: worse by more than one.",
@@ -145,6 +166,8 @@ def render(table: Table, took_s: float) -> str:
     lines += parts_table(table, ["quality", "facts_fraction", "fine_fraction"], table.resumed, "resumed")
     lines += ["", "## Facts and fine quality by band", ""]
     lines += band_parts(table, skips)
+    lines += ["", "## Spread: how far apart two seeds of one caption are, as a share of exact runs", ""]
+    lines += spread_table(table, skips)
     lines += ["", "## By what the caption is to the nearest kept one", ""]
     lines += kind_table(table, skips)
     return "\n".join([*lines, "", "## Reading", "", *reading(table), ""])
@@ -187,6 +210,17 @@ def band_parts(table: Table, skips: list[int]) -> list[str]:
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def spread_table(table: Table, skips: list[int]) -> list[str]:
+    """1.00 = as different as exact images of two seeds; 0 = the same image."""
+    lines = ["| similarity | " + " | ".join(f"K={skip}" for skip in skips) + " |", "|---" * (len(skips) + 1) + "|"]
+    exact = table.spreads[EXACT]
+    for name, inside in in_bands(table):
+        kept = [table.spreads[f"resumed at {skip}"][inside].mean() / exact[inside].mean() for skip in skips]
+        lines.append(f"| {name} | " + " | ".join(f"{one:.2f}" for one in kept) + " |")
+    kept = [table.spreads[f"plain, {table.steps - skip} steps"].mean() / exact.mean() for skip in skips]
+    return [*lines, "| plain, as many steps | " + " | ".join(f"{one:.2f}" for one in kept) + " |"]
 
 
 def kind_table(table: Table, skips: list[int]) -> list[str]:

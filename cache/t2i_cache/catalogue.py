@@ -101,14 +101,10 @@ class Catalogue:
         return near[int(draw * len(near))] if near else None
 
     def find(self, entry: LatentKey, now_s: float) -> Neighbour | None:
-        """This entry itself (its step is ignored), if latents of it live: for prompts that are like no other."""
+        """This very entry (its step is ignored) at a similarity of 1, if latents of it live."""
         shelf = self._shelves.get((entry.scope, entry.model))
         steps = frozenset[int]() if shelf is None else self._living_steps(shelf, entry.entry_id, now_s)
         return Neighbour(entry.entry_id, 1.0, steps) if steps else None
-
-    def _living_steps(self, shelf: _Shelf, entry_id: str, now_s: float) -> frozenset[int]:
-        items = shelf.steps.get(entry_id, {})
-        return frozenset(step for step, item in items.items() if self._lives(item, now_s))
 
     def __contains__(self, entry: LatentKey) -> bool:
         """Whether latents of this entry (its step is ignored) are known."""
@@ -219,6 +215,10 @@ class Catalogue:
         self._shelves[item.key.scope, item.key.model].steps.setdefault(item.key.entry_id, {})[item.key.step] = item
         self._bytes += item.size_bytes
         self._items += 1
+
+    def _living_steps(self, shelf: _Shelf, entry_id: str, now_s: float) -> frozenset[int]:
+        items = shelf.steps.get(entry_id, {})
+        return frozenset(step for step, item in items.items() if self._lives(item, now_s))
 
     def _lives(self, item: CachedItem[LatentKey], now_s: float) -> bool:
         return now_s - item.stored_s <= self._limits.ttl_s and item.hits <= self._limits.max_reuses

@@ -199,7 +199,9 @@ def profile(
     embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
     cached: Annotated[int, typer.Option(min=8, help="prompts whose latents are kept")] = 200,
     asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
-    seeds: Annotated[int, typer.Option(min=1, help="images a prompt and level; more = less noise")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="images a prompt and level; 1 = how much seeds differ is not measured")
+    ] = 2,
     seed: int = 1,
     predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
     from_samples: Annotated[

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from t2i_policy.capacity import group_capacities
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.classes import NO_NEIGHBOUR, ClassTable, build_classes
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.plan import GroupCapacity, Plan, make_plan
 from t2i_simulator import lineage
@@ -113,8 +113,7 @@ def parse_rates(text: str, classes: ClassTable) -> dict[str, float]:
     for part in text.split(","):
         name, _, rate = part.strip().partition("=")
         if name not in classes.losses:
-            known = ", ".join([*(f"{edge:.2f}" for edge in classes.edges), NO_NEIGHBOUR, MUST_BE_EXACT])
-            raise InputInvalid(f"--rates: no class {name!r}; there are {known}")
+            raise InputInvalid(f"--rates: no class {name!r}; there are {', '.join(classes.losses)}")
         try:
             rates[name] = float(rate)
         except ValueError:

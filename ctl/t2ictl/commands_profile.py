@@ -115,7 +115,8 @@ def write_profile(console: Console, measurement: Measurement, out: Path, with_pr
 
 def to_table(profile: LevelProfile, judge: str) -> Table:
     """Losses as people read them."""
-    table = Table("level", "steps run", "similarity", "loss", "± s.e.", "samples", title=f"quality loss ({judge})")
+    columns = ("level", "steps run", "similarity", "loss", "± s.e.", "seeds differ less", "± s.e.", "samples")
+    table = Table(*columns, title=f"quality loss ({judge}), and diversity loss of prompts that are asked again")
     for band in profile.losses:
         high = min(band.similarity_max, 1.0)
         near = f"{band.similarity_min:.2f} to {high:.2f}" if band.level.needs_latent else "any"
@@ -125,6 +126,8 @@ def to_table(profile: LevelProfile, judge: str) -> Table:
             near,
             f"{100 * band.mean_loss:.1f}%",
             f"{100 * band.standard_error:.1f}%",
+            "not measured" if band.diversity_loss is None else f"{100 * band.diversity_loss:.1f}%",
+            "" if band.diversity_loss is None else f"{100 * band.diversity_error:.1f}%",
             str(band.num_samples),
         )
     return table

@@ -3,11 +3,15 @@
 Captions of the scenes model are judged by its exact scorer. For any other model there is no such judge: images are
 compared with the exact run of the same prompt and seed (structural similarity, Wang et al. 2004, on 64x64 luminance),
 so the loss then means distance from exact, not from the prompt.
+
+How far two images of one prompt are apart (`pixel_distance`) is judged alike for every model.
 """
 
 import io
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +19,8 @@ from PIL import Image
 
 from t2i_scenes import Scene, score_image
 
+Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _SIDE, _WINDOW = 64, 8
 
@@ -36,8 +42,19 @@ class Judge(Protocol):
     def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
         """The image's score; `exact_image` is the exact run of the same sample."""
 
+    def distance(self, one: bytes, other: bytes) -> float:
+        """How different two images of one prompt look, in 0..1."""
 
-class SceneJudge:
+
+class _PixelDistance:
+    """How different images look, pixel by pixel."""
+
+    def distance(self, one: bytes, other: bytes) -> float:
+        """As `pixel_distance`."""
+        return pixel_distance(to_pixels(one), to_pixels(other))
+
+
+class SceneJudge(_PixelDistance):
     """The scenes model's exact scorer: facts times fine quality."""
 
     name = "scenes: facts x fine quality"
@@ -50,7 +67,7 @@ class SceneJudge:
         return score_image(to_pixels(image), sample.scene).quality
 
 
-class FidelityJudge:
+class FidelityJudge(_PixelDistance):
     """Structural similarity to the exact image."""
 
     name = "structural similarity to the exact image"
@@ -61,7 +78,19 @@ class FidelityJudge:
         return structural_similarity(_luminance(image), _luminance(exact_image))
 
 
-def to_pixels(image: bytes) -> npt.NDArray[np.uint8]:
+def pixel_distance(one: Pixels, other: Pixels) -> float:
+    """Root mean square difference of two images uint8 [H,W,3] at 64x64 pixels, in 0..1; 0 for equal ones."""
+    small = [np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE)), np.float64) / 255 for image in (one, other)]
+    return float(np.sqrt(((small[0] - small[1]) ** 2).mean()))
+
+
+def spread(images: Sequence[T], distance: Callable[[T, T], float]) -> float:
+    """Mean distance between every two of these images; 0 for fewer than two."""
+    distances = [distance(one, other) for one, other in itertools.combinations(images, 2)]
+    return float(np.mean(distances)) if distances else 0.0
+
+
+def to_pixels(image: bytes) -> Pixels:
     """An encoded image as uint8 [H,W,3]."""
     return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
 

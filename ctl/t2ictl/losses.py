@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,11 +16,16 @@ MIN_SAMPLES = 15
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One asked prompt: its similarity to the nearest kept one, its exact score, its score at each level."""
+    """One asked prompt: its similarity to the nearest kept one, its exact score, its score at each level.
+
+    `exact_spread` and `spreads` are mean distances between its images of different seeds; empty: not measured.
+    """
 
     similarity: float
     exact: float
     by_level: Mapping[Level, float]
+    exact_spread: float = 0.0
+    spreads: Mapping[Level, float] = field(default_factory=dict)
 
 
 def merged_edges(similarities: Sequence[float]) -> tuple[float, ...]:
@@ -49,8 +54,16 @@ def band_losses(scored: Sequence[Scored], levels: Sequence[Level]) -> tuple[Band
 
 
 def _loss(level: Level, low: float, high: float, inside: Sequence[Scored]) -> BandLoss:
-    """Mean and standard error of (exact - level), as a fraction of the mean exact score of the same prompts."""
-    exact = float(np.mean([one.exact for one in inside]))
-    differences = np.array([one.exact - one.by_level[level] for one in inside]) / max(exact, 1e-9)
-    error = float(differences.std(ddof=1) / np.sqrt(len(inside))) if len(inside) > 1 else 1.0
-    return BandLoss(level, low, high, float(differences.mean()), error, len(inside))
+    """Of the scores, and of the spreads where they were measured."""
+    mean, error = _lost([one.exact for one in inside], [one.by_level[level] for one in inside])
+    band = BandLoss(level, low, high, mean, error, len(inside))
+    if not all(level in one.spreads for one in inside):
+        return band
+    mean, error = _lost([one.exact_spread for one in inside], [one.spreads[level] for one in inside])
+    return replace(band, diversity_loss=mean, diversity_error=error)
+
+
+def _lost(exact: Sequence[float], level: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of (exact - level), as a fraction of the mean of exact."""
+    lost = (np.array(exact) - np.array(level)) / max(float(np.mean(exact)), 1e-9)
+    return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))) if len(lost) > 1 else 1.0

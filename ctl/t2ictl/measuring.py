@@ -1,7 +1,8 @@
 """Drawing for a profile: what every level costs and how its images score, on running workers.
 
 Kept prompts are drawn exactly and their latents stored; asked prompts are drawn exactly and at every level, from the
-nearest kept prompt, once a seed. Step times come from runs at every batch size.
+nearest kept prompt, once a seed: all seeds from the same latents, as requests of one prompt are served. So how much the
+images of different seeds differ is measured too. Step times come from runs at every batch size.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Ladder, Level
 from t2i_protos.v1 import worker_pb2
 from t2ictl.errors import InputInvalid
-from t2ictl.judging import Judge, Sample
+from t2ictl.judging import Judge, Sample, spread
 from t2ictl.sample_file import Facts, Measurement, PromptScores
 from t2ictl.samples import Samples
-from t2ictl.worker_client import Drawn, WorkerClient, connect_workers, keep_at, start_from
+from t2ictl.worker_client import Drawn, Stored, WorkerClient, connect_workers, keep_at, start_from
 
 T = TypeVar("T")
 Matrix = npt.NDArray[np.float32]
@@ -82,10 +83,9 @@ async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
     steps = bench.ladder.steps_to_keep
     keeping = []
     for index, (sample, vector) in enumerate(zip(samples.kept, embedded, strict=True)):
-        for turn in range(bench.num_seeds):
-            worker = next(turns)
-            order = worker.order(sample.prompt, sample.seed + turn, bench.ladder.exact)
-            keeping.append(worker.draw(keep_at(order, bench.scope, _entry(index, turn), steps, vector)))
+        worker = next(turns)
+        order = worker.order(sample.prompt, sample.seed, bench.ladder.exact)
+        keeping.append(worker.draw(keep_at(order, bench.scope, _entry(index), steps, vector)))
     await _all(bench, "drawing kept prompts", keeping)
     matrix = np.stack(embedded)
     return await _all(
@@ -95,31 +95,40 @@ async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
     )
 
 
-def _entry(index: int, turn: int) -> str:
-    return f"kept-{index}-{turn}"
+def _entry(index: int) -> str:
+    return f"kept-{index}"
 
 
 async def _score_one(
     bench: Bench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
 ) -> PromptScores:
-    """The sample at every level, once a seed, from the latents that its nearest prompt has of the same turn."""
+    """The sample at every level, once a seed, from the latents of its nearest prompt."""
     similarities = embedded @ bench.embedder.embed_now(sample.prompt).vector
     nearest = int(similarities.argmax())
-    exact: list[float] = []
-    by_level: dict[Level, list[float]] = {}
+    source = Stored(bench.scope, _entry(nearest), kept[nearest].seed)
+    exact: list[bytes] = []
+    images: dict[Level, list[bytes]] = {level: [] for level in bench.ladder.levels if level != bench.ladder.exact}
     for turn in range(bench.num_seeds):
         seed = sample.seed + turn
-        image = (await worker.draw(worker.order(sample.prompt, seed, bench.ladder.exact))).data
-        exact.append(bench.judge.score(image, image, sample))
-        for level in bench.ladder.levels:
-            if level != bench.ladder.exact:
-                order = worker.order(sample.prompt, seed, level)
-                if level.needs_latent:
-                    start_from(order, bench.scope, _entry(nearest, turn), [level.skipped_steps])
-                drawn = await _draw_at(worker, order, level)
-                by_level.setdefault(level, []).append(bench.judge.score(drawn.data, image, sample))
-    scores = {level: tuple(found) for level, found in by_level.items()}
-    return PromptScores(sample.prompt, kept[nearest].prompt, float(similarities[nearest]), tuple(exact), scores)
+        exact.append((await worker.draw(worker.order(sample.prompt, seed, bench.ladder.exact))).data)
+        for level, drawn in images.items():
+            order = worker.order(sample.prompt, seed, level)
+            if level.needs_latent:
+                start_from(order, source, level.skipped_steps)
+            drawn.append((await _draw_at(worker, order, level)).data)
+    several = bench.num_seeds > 1
+    return PromptScores(
+        prompt=sample.prompt,
+        nearest=kept[nearest].prompt,
+        similarity=float(similarities[nearest]),
+        exact=tuple(bench.judge.score(image, image, sample) for image in exact),
+        by_level={
+            level: tuple(bench.judge.score(one, whole, sample) for one, whole in zip(drawn, exact, strict=True))
+            for level, drawn in images.items()
+        },
+        exact_spread=spread(exact, bench.judge.distance),
+        spreads={level: spread(drawn, bench.judge.distance) for level, drawn in images.items()} if several else {},
+    )
 
 
 async def _draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:

@@ -1,12 +1,13 @@
 """The samples file beside a profile: one measured prompt a line, so that bands and predictor can be fitted anew.
 
 The first line says what was measured and how fast it ran; every other line is one asked prompt with its nearest kept
-prompt and its scores, one a seed. It holds prompts in clear, which the profile never does: keep it as you keep them.
+prompt and its scores, one a seed, and how far apart its images of different seeds are. It holds prompts in clear, which
+the profile never does: keep it as you keep them.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,19 +34,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PromptScores:
-    """One asked prompt. Scores in 0..1, one a seed: `exact` and every level's pair up by position."""
+    """One asked prompt. Scores in 0..1, one a seed: `exact` and every level's pair up by position.
+
+    `exact_spread` and `spreads`: mean distance in 0..1 between images of two seeds; 0 and empty with one seed.
+    """
 
     prompt: str
     nearest: str
     similarity: float
     exact: tuple[float, ...]
     by_level: Mapping[Level, tuple[float, ...]]
+    exact_spread: float = 0.0
+    spreads: Mapping[Level, float] = field(default_factory=dict)
 
     def scored(self) -> Scored:
         """Its scores as means over the seeds."""
-        return Scored(
-            self.similarity, fmean(self.exact), {level: fmean(scores) for level, scores in self.by_level.items()}
-        )
+        means = {level: fmean(scores) for level, scores in self.by_level.items()}
+        return Scored(self.similarity, fmean(self.exact), means, self.exact_spread, self.spreads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,13 @@ def _line(one: PromptScores) -> dict[str, Any]:
         "nearest": one.nearest,
         "similarity": round(one.similarity, 6),
         "exact": [round(score, 6) for score in one.exact],
+        **({"exactSpread": round(one.exact_spread, 6)} if one.spreads else {}),
         "levels": [
             {
                 "skippedSteps": level.skipped_steps,
                 "numInferenceSteps": level.num_inference_steps,
                 "scores": [round(score, 6) for score in scores],
+                **({"spread": round(one.spreads[level], 6)} if level in one.spreads else {}),
             }
             for level, scores in one.by_level.items()
         ],
@@ -145,6 +152,11 @@ def _read_prompt(line: Mapping[str, Any]) -> PromptScores:
         Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])): tuple(float(s) for s in item["scores"])
         for item in line["levels"]
     }
+    spreads = {
+        Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])): float(item["spread"])
+        for item in line["levels"]
+        if "spread" in item
+    }
     similarity = float(line["similarity"])
     if not exact or any(len(scores) != len(exact) for scores in by_level.values()):
         raise ValueError("scores: every level needs one for each exact score, and at least one")
@@ -152,7 +164,10 @@ def _read_prompt(line: Mapping[str, Any]) -> PromptScores:
         raise ValueError("scores: must be from 0 to 1")
     if not -1.001 <= similarity <= 1.001:
         raise ValueError(f"similarity: must be from -1 to 1, got {similarity}")
-    return PromptScores(str(line["prompt"]), str(line["nearest"]), similarity, exact, by_level)
+    if spreads and spreads.keys() != by_level.keys():
+        raise ValueError("spread: every level needs one, or none")
+    spread = float(line["exactSpread"]) if spreads else 0.0
+    return PromptScores(str(line["prompt"]), str(line["nearest"]), similarity, exact, by_level, spread, spreads)
 
 
 def _say(error: Exception) -> str:

@@ -24,6 +24,15 @@ class Drawn:
     finished: worker_pb2.Finished
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The entry of a run whose latents were kept, and the seed of that run."""
+
+    scope: str
+    entry_id: str
+    seed: int
+
+
 class WorkerClient:
     """One worker; at most its batch of our requests at a time."""
 
@@ -94,12 +103,10 @@ def keep_at(
     return order
 
 
-def start_from(
-    order: worker_pb2.WorkerGenerateRequest, scope: str, entry_id: str, steps: Sequence[int]
-) -> worker_pb2.WorkerGenerateRequest:
-    """The order, starting from an earlier prompt's latents."""
-    order.source.scope, order.source.entry_id = scope, entry_id
-    order.source.steps.extend(steps)
+def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored, step: int) -> worker_pb2.WorkerGenerateRequest:
+    """The order, starting from the latent that an earlier prompt's run stored at this step."""
+    order.source.scope, order.source.entry_id, order.source.seed = stored.scope, stored.entry_id, stored.seed
+    order.source.steps.append(step)
     return order
 
 

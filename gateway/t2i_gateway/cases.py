@@ -6,11 +6,11 @@ from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
 from t2i_gateway.decisions import to_level_message
 from t2i_gateway.embedding import Embedding
-from t2i_gateway.similar import Shelf
+from t2i_gateway.similar import Shelf, seed_of
 from t2i_policy.deciding import Decided
 from t2i_policy.levels import Ladder
 from t2i_policy.pool import PoolSpec
-from t2i_protos.v1 import gateway_pb2, worker_pb2
+from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Case:
     shelf: Shelf | None
     neighbour: Neighbour | None
     decided: Decided
+    base_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGene
     if level.needs_latent and case.shelf is not None and case.neighbour is not None:
         order.source.scope, order.source.embedder = case.shelf.scope, case.shelf.embedder
         order.source.entry_id = case.neighbour.entry_id
+        seed = seed_of(case.neighbour.entry_id)
+        if seed is not None:
+            order.source.seed = seed
         order.source.steps.extend(sorted(case.neighbour.steps))
     if is_worth_keeping(case, spec.ladder) and case.shelf is not None and case.embedding is not None:
         order.sink.scope, order.sink.embedder = case.shelf.scope, case.shelf.embedder
@@ -69,8 +73,16 @@ def is_worth_keeping(case: Case, ladder: Ladder) -> bool:
     if case.decided.served.level != ladder.exact or not ladder.steps_to_keep:
         return False
     near, shelf = case.neighbour, case.shelf
-    there = near is not None and shelf is not None and near.entry_id == shelf.entry_id
+    there = near is not None and shelf is not None and shelf.holds_prompt(near.entry_id)
     return not (there and near is not None and near.steps.issuperset(ladder.steps_to_keep))
+
+
+def reproduction_of(case: Case, served: level_pb2.Level) -> gateway_pb2.Reproduction | None:
+    """Which request draws this image again; None where it started from another run's latents."""
+    if not served.skipped_steps:
+        exact = served.num_inference_steps == case.base_steps
+        return gateway_pb2.Reproduction(exact=exact, num_inference_steps=0 if exact else served.num_inference_steps)
+    return gateway_pb2.Reproduction(exact=True) if case.decided.near.same_image else None
 
 
 def done_of(case: Case, started: worker_pb2.Started, finished: worker_pb2.Finished, waited: Waited) -> gateway_pb2.Done:
@@ -88,4 +100,5 @@ def done_of(case: Case, started: worker_pb2.Started, finished: worker_pb2.Finish
         seed=case.asked.seed,
         timings=timings,
         retries=waited.retries,
+        reproduction=reproduction_of(case, finished.served),
     )

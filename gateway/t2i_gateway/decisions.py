@@ -31,8 +31,12 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
         near = "what is cached is not told, as tenants share it"
     elif decided.near.similarity is None:
         near = "no similar prompt is cached"
+    elif decided.near.same_image:
+        near = "this prompt ran with this seed"
     else:
         near = f"the nearest cached prompt has similarity {decided.near.similarity:.2f}"
+        if decided.near.repeated:
+            near += ", and this prompt was asked before with another seed"
     says = f"{near}; {_phrase(wanted.level)} is the cheapest harmless level"
     if served.reason is ServedReason.PLANNED:
         says += f"; the plan for the present demand serves it with {_phrase(served.level)}"

@@ -135,7 +135,12 @@ class Director:
         neighbour = parts.similar.nearest(shelf, embedding)
         waited_s = self._loop.time() - arrived_s
         found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
-        near = replace(found, prompt=read_prompt(asked.prompt))
+        near = replace(
+            found,
+            prompt=read_prompt(asked.prompt),
+            same_image=neighbour is not None and shelf is not None and neighbour.entry_id == shelf.entry_id,
+            repeated=parts.similar.repeats(shelf, tenant, neighbour),
+        )
         arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
         decided = parts.planning.policy.serve(
             parts.rules, parts.planning.course, arrival, parts.dispatcher.view(tenant)
@@ -143,7 +148,9 @@ class Director:
         if counted:
             parts.metrics.decide.observe(time.perf_counter() - began)
             self._count(decided)
-        return Case(asked, tenant, arrived_s, arrived_s + left_s, embedding, shelf, neighbour, decided)
+            parts.similar.note_asked(shelf, tenant)
+        deadline_s, base_steps = arrived_s + left_s, parts.rules.ladder.base_steps
+        return Case(asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps)
 
     def _count(self, decided: Decided) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules

@@ -15,6 +15,7 @@ from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import LatentStore
+from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.asking import Asked
 from t2i_gateway.embedding import Embedding
 from t2i_gateway.metrics import GatewayMetrics
@@ -23,19 +24,42 @@ from t2i_protos.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
 SHOW_EVERY_S = 1.0
+_SEED_MARK = "-"  # between an entry's prompt and its seed
 _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
+
+
+def seed_of(entry_id: str) -> int | None:
+    """The seed of an entry's run; None of an entry whose id does not say it."""
+    _, mark, seed = entry_id.partition(_SEED_MARK)
+    try:
+        return int(seed, 16) if mark else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its own entry, and
-    the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found."""
+    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its prompt and seed,
+    and the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found.
+
+    An entry is one run of one prompt with one seed, and its id says both: another seed is another picture.
+    """
 
     scope: str
     model: str
-    entry_id: str
+    prompt_id: str
+    seed: int
     embedder: str
     identical_only: bool = False
+
+    @property
+    def entry_id(self) -> str:
+        """Of this request's own run."""
+        return f"{self.prompt_id}{_SEED_MARK}{self.seed:016x}"
+
+    def holds_prompt(self, entry_id: str) -> bool:
+        """Whether an entry is a run of this request's prompt, with whatever seed."""
+        return entry_id.partition(_SEED_MARK)[0] == self.prompt_id
 
     def key(self, entry_id: str, step: int) -> LatentKey:
         """The key of one latent on this shelf."""
@@ -50,6 +74,7 @@ class SimilarPrompts:
         self._pool = pool
         self._metrics = metrics
         limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
+        self._asked = AskedPrompts()
         self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
 
     def shelf(
@@ -70,21 +95,35 @@ class SimilarPrompts:
             negative_prompt=asked.negative_prompt,
             embedder=embedding.kind,
         ).fingerprint
-        entry = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
-        return Shelf(scope, fingerprint, entry, embedding.kind, embedding.unread is not None)
+        prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
+        return Shelf(scope, fingerprint, prompt_id, asked.seed, embedding.kind, embedding.unread is not None)
 
     def nearest(self, shelf: Shelf | None, embedding: Embedding | None) -> Neighbour | None:
-        """The most similar cached prompt of this shelf's scope and model; the identical one or none for some."""
+        """The run of this very prompt and seed if it is cached, else one of the most similar prompts of this shelf."""
         if shelf is None or embedding is None:
             return None
-        if shelf.identical_only:
-            return self._books.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
+        own = self._books.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
+        if own is not None or shelf.identical_only:
+            return own
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
             return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
         except ValueError as error:
             log.warning("a lookup failed: %s", error)
             return None
+
+    def repeats(self, shelf: Shelf | None, tenant: str, neighbour: Neighbour | None) -> bool:
+        """Whether this prompt was asked before with another seed: by this tenant, or by the run that is cached."""
+        if shelf is None:
+            return False
+        cached = neighbour is not None and shelf.holds_prompt(neighbour.entry_id)
+        own = neighbour is not None and neighbour.entry_id == shelf.entry_id
+        return (cached and not own) or self._asked.with_other_seed(tenant, shelf.prompt_id, shelf.seed)
+
+    def note_asked(self, shelf: Shelf | None, tenant: str) -> None:
+        """A request for this prompt and seed is being served."""
+        if shelf is not None:
+            self._asked.note(tenant, shelf.prompt_id, shelf.seed)
 
     def started(self, key: LatentKey, skipped_steps: int, reason: str) -> None:
         """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""

@@ -3,22 +3,28 @@
 A class is a band of similarity to the nearest cached prompt, as the profile measured it (the paper's wanted levels are
 the special case of one band a level). A band's losses are the profile's bounds at its middle; a loss within the
 tolerance counts as none, as the paper's D(i, j) = 0 for j <= i; what exceeds the pool's floor is not allowed at all.
-Two more classes: `none` has no neighbour and so only short schedules; `exact` may not bend (asked for exact, or a
-schedule of its own).
+Four more classes: `none` has no neighbour and so only short schedules; `exact` may not bend (asked for exact, or a
+schedule of its own); `same-image` has the latents of its own prompt and seed and loses nothing by any skip;
+`other-seed` repeats a prompt with another seed and loses diversity too.
 """
 
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.plan import PromptClass
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import BOUND_Z, HARMLESS_LOSS, Limits, Neighbourhood
+from t2i_policy.wanted import HARMLESS_LOSS, NOWHERE, Limits, Neighbourhood, loss_for
 
 NO_NEIGHBOUR = "none"
 MUST_BE_EXACT = "exact"
+SAME_IMAGE = "same-image"
+OTHER_SEED = "other-seed"
+
+
+ITSELF = Neighbourhood(1.0, frozenset())  # the nearest cached prompt of one that was asked before
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,10 @@ class ClassTable:
             return MUST_BE_EXACT
         if near.similarity is None or not near.stored_steps or not self.edges:
             return NO_NEIGHBOUR
+        if near.same_image:
+            return SAME_IMAGE
+        if near.repeated:
+            return OTHER_SEED
         return band_name(self.edges[max(0, bisect.bisect_right(self.edges, near.similarity) - 1)])
 
     def with_rates(self, rates_rps: Mapping[str, float]) -> tuple[PromptClass, ...]:
@@ -56,11 +66,13 @@ def build_classes(
     skips = {level for level in ladder.levels if level.needs_latent}
     edges = tuple(sorted({band.similarity_min for band in profile.losses if band.level in skips}))
     rows = {
-        name: _losses(ladder, profile, similarity, max_loss, tolerance)
+        name: _losses(ladder, profile, Neighbourhood(similarity, frozenset()), max_loss, tolerance)
         for name, similarity in class_similarities(profile, edges).items()
     }
-    rows[NO_NEIGHBOUR] = _losses(ladder, profile, None, max_loss, tolerance)
+    rows[NO_NEIGHBOUR] = _losses(ladder, profile, NOWHERE, max_loss, tolerance)
     rows[MUST_BE_EXACT] = {ladder.exact: 0.0}
+    rows[SAME_IMAGE] = _losses(ladder, profile, replace(ITSELF, same_image=True), max_loss, tolerance)
+    rows[OTHER_SEED] = _losses(ladder, profile, replace(ITSELF, repeated=True), max_loss, tolerance)
     return ClassTable(edges, rows)
 
 
@@ -74,9 +86,9 @@ def class_similarities(profile: LevelProfile, edges: Sequence[float]) -> dict[st
 
 
 def _losses(
-    ladder: Ladder, profile: LevelProfile, similarity: float | None, max_loss: float, tolerance: float
+    ladder: Ladder, profile: LevelProfile, near: Neighbourhood, max_loss: float, tolerance: float
 ) -> dict[Level, float]:
-    bounds = {level: profile.expected_loss(level, similarity, BOUND_Z) for level in ladder.levels}
+    bounds = {level: loss_for(level, profile, near) for level in ladder.levels}
     return {
         level: 0.0 if loss <= tolerance else loss
         for level, loss in bounds.items()

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import BOUND_Z, Limits, Neighbourhood
+from t2i_policy.wanted import Limits, Neighbourhood, loss_for
 
 
 class IneligibleReason(StrEnum):
@@ -55,9 +55,18 @@ def outlook(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: 
 def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> LevelOutlook:
     if level == ladder.exact:
         return LevelOutlook(level, 0.0, IneligibleReason.NONE)
-    loss = profile.expected_loss(level, near.similarity, BOUND_Z, near.prompt)
-    explanation = profile.explain(level, near.similarity, near.prompt)
-    return LevelOutlook(level, loss, _why_not(level, loss, near, limits), explanation)
+    loss = loss_for(level, profile, near)
+    return LevelOutlook(level, loss, _why_not(level, loss, near, limits), _explain_loss(level, profile, near))
+
+
+def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> str:
+    if near.same_image and level.needs_latent:
+        return "this prompt ran with this seed: its latents draw the same image"
+    told = profile.explain(level, near.similarity, near.prompt)
+    lost = profile.diversity_lost(level, near.similarity) if near.repeated else None
+    if lost is None:
+        return told
+    return f"{told}; asked before with another seed, and images of two seeds are {100 * lost:.0f}% less different"
 
 
 def _why_not(level: Level, loss: float | None, near: Neighbourhood, limits: Limits) -> IneligibleReason:

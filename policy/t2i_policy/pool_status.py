@@ -74,7 +74,8 @@ class ShiftStatus(_StatusPart):
     """Where the plan serves one class of prompts: one share at one level."""
 
     prompt_class: str
-    """Prompts that lose alike: lower edge of a band of similarity to the nearest cached prompt, `none` or `exact`."""
+    """Prompts that lose alike: lower edge of a band of similarity to the nearest cached prompt, or `none`, `exact`,
+    `same-image`, `other-seed`."""
     skipped_steps: Count
     """Steps of the full schedule that a cached latent stands for."""
     num_inference_steps: Count

@@ -6,6 +6,11 @@ Measured by `t2ictl profile` on one model and device, read by every decision. Tw
 - loss D(i, j): quality lost (fraction of exact, 0 = none) by prompts of similarity band i at level j
   (arXiv 2502.06798's degradation D_Q; reference formulation with bands as prompt classes).
 
+A person who asks for a prompt again with another seed wants another picture. So a repeated prompt loses diversity too:
+
+    diversity loss = (spread of exact runs - spread at the level) / spread of exact runs
+    spread         = mean distance between the images of one prompt drawn with different seeds
+
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
 Where the profile has a learned `predictor` for a level, its promise stands in for the band's.
 """
@@ -32,7 +37,8 @@ class BandLoss:
     """Measured loss of one level for prompts whose nearest cached prompt is this similar.
 
     `similarity_min` <= cosine < `similarity_max`. Levels without a latent carry one band over [-1, 1.01).
-    `mean_loss` may be slightly negative: measurement noise around an exact-like level.
+    `mean_loss` may be slightly negative: measurement noise around an exact-like level. So may `diversity_loss`, whose
+    standard error is `diversity_error`; None = never measured.
     """
 
     level: Level
@@ -41,10 +47,18 @@ class BandLoss:
     mean_loss: float
     standard_error: float
     num_samples: int
+    diversity_loss: float | None = None
+    diversity_error: float = 0.0
 
     def loss_bound(self, z: float) -> float:
         """Upper bound of the mean loss, `z` standard errors above it, never below 0."""
         return max(0.0, self.mean_loss + z * self.standard_error)
+
+    def diversity_bound(self, z: float) -> float:
+        """Upper bound of the diversity lost. Where none was measured: all, if the level resumes a stored run."""
+        if self.diversity_loss is None:
+            return 1.0 if self.level.needs_latent else 0.0
+        return max(0.0, self.diversity_loss + z * self.diversity_error)
 
     def sentence(self) -> str:
         """For people: `5.4% ± 3.8% in 22 prompts of similarity 0.90 to 0.95`."""
@@ -70,7 +84,7 @@ class LevelProfile:
     def expected_loss(
         self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
     ) -> float | None:
-        """Bound on the loss of `level` at this similarity (None = no neighbour), or None if it was never measured.
+        """Bound on the quality loss of `level` at this similarity (None = no neighbour), or None if never measured.
 
         0.0 for the exact level by definition. `prompt` refines it where a predictor was trained; None = an average one.
         """
@@ -82,6 +96,20 @@ class LevelProfile:
             return None if told is None else told.bound(z)
         band = self._band(level, similarity)
         return None if band is None else band.loss_bound(z)
+
+    def repeated_loss(
+        self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
+    ) -> float | None:
+        """As `expected_loss`, for a prompt that was asked before with another seed: what diversity loses is added."""
+        loss, band = self.expected_loss(level, similarity, z, prompt), self._band(level, similarity)
+        if loss is None or level == Level(0, self.base_steps):
+            return loss
+        return min(1.0, loss + (1.0 if band is None else band.diversity_bound(z)))
+
+    def diversity_lost(self, level: Level, similarity: float | None) -> float | None:
+        """Mean share of the spread of exact runs that is lost; None for the exact level and where none was measured."""
+        band = self._band(level, similarity)
+        return None if band is None else band.diversity_loss
 
     def explain(self, level: Level, similarity: float | None, prompt: PromptFeatures | None = None) -> str:
         """Where `expected_loss` has its figure from, for people; "" for the exact level and where nothing is known."""
@@ -158,6 +186,7 @@ def render_profile(profile: LevelProfile) -> str:
                 "meanLoss": band.mean_loss,
                 "standardError": band.standard_error,
                 "samples": band.num_samples,
+                **_render_diversity(band),
             }
             for band in profile.losses
         ],
@@ -186,4 +215,12 @@ def _parse_band(item: Mapping[str, Any]) -> BandLoss:
         mean_loss=float(item["meanLoss"]),
         standard_error=float(item["standardError"]),
         num_samples=int(item["samples"]),
+        diversity_loss=None if item.get("diversityLoss") is None else float(item["diversityLoss"]),
+        diversity_error=float(item.get("diversityError", 0.0)),
     )
+
+
+def _render_diversity(band: BandLoss) -> dict[str, float]:
+    if band.diversity_loss is None:
+        return {}
+    return {"diversityLoss": band.diversity_loss, "diversityError": band.diversity_error}

@@ -8,6 +8,10 @@ a level that the profile did not measure, whose latent is not stored, or that th
     wanted(s) = argmin steps_run(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
     s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
 
+The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for, so
+resuming it loses nothing at any step. Other latents get the fresh noise of this request's seed. A prompt that was
+asked before with another seed must become another picture: what a level takes from diversity counts as loss then.
+
 The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
 harmless. `similarity_thresholds` prints the same rule as a table like NIRVANA's (arXiv 2312.04429), for people.
 """
@@ -32,6 +36,7 @@ class WantedReason(StrEnum):
     NO_NEIGHBOUR = "NoNeighbour"  # nothing similar cached, no short schedule is harmless
     SHORT_SCHEDULE = "ShortSchedule"  # a shorter schedule is the cheapest harmless level
     SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
+    SAME_IMAGE_CACHED = "SameImageCached"  # this prompt ran with this seed: resuming draws the same image
     NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
 
 
@@ -49,12 +54,15 @@ class Limits:
 class Neighbourhood:
     """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour.
 
-    `prompt` holds the features of the new prompt; None = unknown, taken for an average one.
+    `prompt` holds the features of the new prompt; None = unknown, taken for an average one. `same_image`: what is
+    stored is of this very prompt and seed. `repeated`: this prompt was asked before, with another seed.
     """
 
     similarity: float | None
     stored_steps: frozenset[int]
     prompt: PromptFeatures | None = None
+    same_image: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,15 @@ def _loss_if_allowed(level: Level, profile: LevelProfile, near: Neighbourhood, l
             return None
         if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
             return None
-    return profile.expected_loss(level, near.similarity, BOUND_Z, near.prompt)
+    return loss_for(level, profile, near)
+
+
+def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float | None:
+    """Bound on what `level` loses for this prompt and seed, fraction of exact; None if it was never measured."""
+    if near.same_image and level.needs_latent:
+        return 0.0
+    judge = profile.repeated_loss if near.repeated else profile.expected_loss
+    return judge(level, near.similarity, BOUND_Z, near.prompt)
 
 
 def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
@@ -125,7 +141,7 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
     if limits.exact:
         return WantedReason.EXACT_REQUESTED
     if level.needs_latent:
-        return WantedReason.SIMILAR_CACHED
+        return WantedReason.SAME_IMAGE_CACHED if near.same_image else WantedReason.SIMILAR_CACHED
     if level != ladder.exact:
         return WantedReason.SHORT_SCHEDULE
     return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS

@@ -87,6 +87,11 @@ class ScenesModel:
         shape = (self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
+    def with_own_noise(self, latents: Tensor, step: int, seeds: Sequence[int], theirs: Sequence[int]) -> Tensor:
+        """Latents [B,C,h,w] before `step` of runs with the seeds `theirs`, with the noise of `seeds` in its place."""
+        sigma = float(self.sigmas(self.constants.default_num_inference_steps)[step])
+        return latents + sigma * (self.noise(seeds) - self.noise(theirs))
+
     def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Hidden states [B,L,D] and [CLS] [B,D] of captions."""
         length = self.constants.max_caption_tokens

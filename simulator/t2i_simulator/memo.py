@@ -23,14 +23,14 @@ class RememberingRules(Rules):
     """See the module."""
 
     edges: tuple[float, ...] = ()
-    known: dict[tuple[int | None, frozenset[int], Limits], Judged] = field(default_factory=dict, compare=False)
+    known: dict[tuple[int | None, frozenset[int], bool, Limits], Judged] = field(default_factory=dict, compare=False)
 
     def judge(self, near: Neighbourhood, limits: Limits) -> Judged:
         """As `Rules.judge`."""
         if self.profile.predictor is not None:
             return Rules.judge(self, near, limits)
         band = None if near.similarity is None else bisect.bisect_right(self.edges, near.similarity)
-        key = band, near.stored_steps, limits
+        key = band, near.stored_steps, near.repeated, limits
         found = self.known.get(key)
         if found is None:
             if len(self.known) >= MAX_REMEMBERED:

@@ -71,6 +71,7 @@ class PromptCache:
         self._rules = rules
         self._stored = bytearray(len(likeness))
         self._cycle_of = [NOBODY] * len(likeness)
+        self._first_asked: dict[int, int] = {}  # by prompt: the request that asked it first, in this cycle or at all
         self._steps: list[frozenset[int]] = [frozenset()] * len(likeness)
         self._items: dict[Place, CachedItem[Place]] = {}
         self._by_age: deque[tuple[float, int]] = deque()
@@ -87,6 +88,7 @@ class PromptCache:
         self._expire(now_s)
         cycle, place = divmod(request, len(self._prompt_of))
         prompt = self._prompt_of[place]
+        repeated = self._repeats(prompt, request)
         foreign = not self._rules.own_repeats and self._cycle_of[prompt] != cycle
         near: list[tuple[int, float]] = []
         for other, cosine in self._likeness.nearest(prompt, self._stored, prompt if foreign else NOBODY):
@@ -96,9 +98,20 @@ class PromptCache:
             if len(near) == CANDIDATES:
                 break
         if not near:
-            return NOTHING_FOUND
+            return Found(NOBODY, Neighbourhood(None, frozenset(), repeated=repeated))
         entry, cosine = near[int(draw * len(near))]
-        return Found(entry, Neighbourhood(cosine, self._steps[entry]))
+        return Found(entry, Neighbourhood(cosine, self._steps[entry], repeated=repeated))
+
+    def _repeats(self, prompt: int, request: int) -> bool:
+        """Whether an earlier request asked this prompt; every request has a seed of its own."""
+        first = self._first_asked.get(prompt, NOBODY)
+        known = first != NOBODY and (self._rules.own_repeats or first // len(self._prompt_of) == self._cycle(request))
+        if not known:
+            self._first_asked[prompt] = request
+        return known and first != request
+
+    def _cycle(self, request: int) -> int:
+        return request // len(self._prompt_of)
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
         """See `Neighbours`."""

@@ -31,7 +31,7 @@ class Settled:
 @dataclass(slots=True)
 class Outcomes:
     """Columns by request number, in order of arrival. Times in virtual seconds; `levels` and `steps` run of
-    the served, `similarity` of all (-2 = no neighbour).
+    the served, `similarity` of all (-2 = no neighbour), `repeated` of all: an earlier request asked the same prompt.
     """
 
     arrived_s: list[float]
@@ -41,6 +41,7 @@ class Outcomes:
     similarity: list[float]
     steps: list[int]
     retries: list[int]
+    repeated: list[bool]
     refusals: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     settled: list[Settled] = field(default_factory=list)
@@ -50,4 +51,6 @@ class Outcomes:
     def begin(cls, arrived_s: list[float]) -> "Outcomes":
         """All open."""
         num = len(arrived_s)
-        return cls(arrived_s, [0.0] * num, [Fate.OPEN] * num, [None] * num, [-2.0] * num, [0] * num, [0] * num)
+        return cls(
+            arrived_s, [0.0] * num, [Fate.OPEN] * num, [None] * num, [-2.0] * num, [0] * num, [0] * num, [False] * num
+        )

@@ -80,13 +80,14 @@ def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> Measured:
     served = np.fromiter((fate is Fate.SERVED for fate in outcomes.fates), np.bool_, num)
     latency_s = np.asarray(outcomes.finished_s) - np.asarray(outcomes.arrived_s)
     similarity, prompts = np.asarray(outcomes.similarity), np.asarray(setting.prompts, np.int64)
+    repeated = np.asarray(outcomes.repeated)
     loss = np.full(num, np.nan)
     places: dict[Level, list[int]] = {}
     for number, level in enumerate(outcomes.levels):
         if level is not None:
             places.setdefault(level, []).append(number)
     for level, numbers in places.items():
-        loss[numbers] = truth.losses(level, similarity[numbers], prompts[numbers])
+        loss[numbers] = truth.losses(level, similarity[numbers], prompts[numbers], repeated[numbers])
     return Measured(loss, latency_s, ~served | (latency_s > setting.slo_s + 1e-9))
 
 

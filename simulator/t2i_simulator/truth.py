@@ -1,7 +1,8 @@
 """The true loss of a served image. Decisions do not see it; they believe the profile's bounds.
 
-    true loss = min(1, scale x mean(level, similarity) x exp(spread z - spread^2 / 2))
+    true loss = min(1, scale x mean(level, similarity) x exp(spread z - spread^2 / 2) + repeated x diversity(level))
     z: standard normal, from a hash of (seed, prompt, level)
+    repeated: 1 for a prompt that was asked before; diversity: the profile's mean, on the same straight lines
 
 The mean is the profile's, on straight lines between the centres of its similarity bands, so two prompts of one band
 differ as their similarities do. The factor has mean 1: over many prompts the truth is what the profile says. `spread`
@@ -31,24 +32,27 @@ class Truth:
     spread: float = 0.5
     scale: float = 1.0
 
-    def losses(self, level: Level, similarity: Floats, prompts: npt.NDArray[np.int64]) -> Floats:
+    def losses(
+        self, level: Level, similarity: Floats, prompts: npt.NDArray[np.int64], repeated: npt.NDArray[np.bool_]
+    ) -> Floats:
         """True losses of images of these prompts (by number) at one level; `similarity` of their latents' prompts."""
         if level == Level(0, self.profile.base_steps):
             return np.zeros(len(similarity))
-        mean = _mean_losses([band for band in self.profile.losses if band.level == level], similarity)
+        bands = sorted((band for band in self.profile.losses if band.level == level), key=lambda b: b.similarity_min)
+        if not bands:  # not measured = nothing is left
+            return np.ones(len(similarity))
+        mean = _between_bands(bands, [band.mean_loss for band in bands], similarity)
+        diversity = _between_bands(bands, [band.diversity_bound(0.0) for band in bands], similarity)
         factor = np.exp(self.spread * _normals(self.seed, level, prompts) - self.spread**2 / 2)
-        return np.minimum(1.0, self.scale * np.maximum(0.0, mean) * factor)
+        return np.minimum(1.0, self.scale * np.maximum(0.0, mean) * factor + diversity * repeated)
 
 
-def _mean_losses(bands: Sequence[BandLoss], similarity: Floats) -> Floats:
-    """Interpolated between band centres, flat beyond the first and last. No band = not measured = nothing is left."""
-    if not bands:
-        return np.ones(len(similarity))
-    ordered = sorted(bands, key=lambda band: band.similarity_min)
+def _between_bands(ordered: Sequence[BandLoss], values: Sequence[float], similarity: Floats) -> Floats:
+    """Interpolated between band centres, flat beyond the first and last."""
     centres = [(band.similarity_min + min(band.similarity_max, 1.0)) / 2 for band in ordered]
     if len(ordered) > 1:  # the lowest band is open below: what lies in it lies near its upper end
         centres[0] = ordered[0].similarity_max - (centres[1] - ordered[1].similarity_min)
-    return np.interp(similarity, centres, [band.mean_loss for band in ordered])
+    return np.interp(similarity, centres, values)
 
 
 def _normals(seed: int, level: Level, prompts: npt.NDArray[np.int64]) -> Floats:

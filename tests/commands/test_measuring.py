@@ -13,6 +13,7 @@ from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import embedder_path
 from t2ictl.judging import Sample
 from t2ictl.measuring import measure
+from t2ictl.precision import profile_of
 from t2ictl.samples import Samples
 
 LADDER = build_ladder(12, [Level(0, 12), Level(3, 12), Level(9, 12), Level(0, 6)])
@@ -54,6 +55,12 @@ class LevelJudge:
         assert int(exact_image.split()[2]) == seed
         return (100 - 5 * skipped - 2 * (12 - steps) + (seed - sample.seed)) / 110
 
+    def distance(self, one: bytes, other: bytes) -> float:
+        """Falls with the steps skipped."""
+        assert one.split()[:2] == other.split()[:2]
+        assert one.split()[2] != other.split()[2]
+        return (12 - int(one.split()[0])) / 100
+
 
 @pytest.fixture
 async def worker() -> AsyncIterator[tuple[str, BookKeeper]]:
@@ -66,7 +73,7 @@ async def worker() -> AsyncIterator[tuple[str, BookKeeper]]:
 
 
 async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper]) -> None:
-    """Each seed resumes from the latents of the same turn of the nearest prompt; scores pair up by seed."""
+    """All seeds resume from the latents of one run of the nearest prompt, as requests do; scores pair up by seed."""
     address, books = worker
     with Progress(console=Console(quiet=True)) as bar:
         tools = (Embedder(embedder_path()), LevelJudge(), bar)
@@ -80,14 +87,21 @@ async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper])
         assert one.exact == (pytest.approx(100 / 110), pytest.approx(101 / 110))
         assert one.by_level[Level(9, 12)] == (pytest.approx(55 / 110), pytest.approx(56 / 110))
         assert one.by_level[Level(0, 6)] == (pytest.approx(88 / 110), pytest.approx(89 / 110))
+        assert one.exact_spread == pytest.approx(0.12)
+        assert one.spreads == {Level(3, 12): 0.09, Level(9, 12): 0.03, Level(0, 6): 0.12}
     kept = [order for order in books.orders if order.sink.entry_id]
-    assert sorted((order.prompt, order.seed) for order in kept) == sorted(
-        (sample.prompt, sample.seed + turn) for sample in KEPT for turn in range(2)
-    )
-    assert len({order.sink.entry_id for order in kept}) == 4
-    resumed = [order for order in books.orders if order.level.skipped_steps]
-    entry_of = {(order.prompt, order.seed): order.sink.entry_id for order in kept}
-    for order in resumed:
-        at = [sample.prompt for sample in ASKED].index(order.prompt)
-        turn = order.seed - ASKED[at].seed
-        assert order.source.entry_id == entry_of[KEPT[at].prompt, KEPT[at].seed + turn]
+    assert {(order.prompt, order.seed) for order in kept} == {(sample.prompt, sample.seed) for sample in KEPT}
+    entry_of = {order.prompt: order.sink.entry_id for order in kept}
+    assert len(set(entry_of.values())) == len(kept) == 2
+    for order in [order for order in books.orders if order.level.skipped_steps]:
+        nearest = KEPT[[sample.prompt for sample in ASKED].index(order.prompt)]
+        assert (order.source.entry_id, order.source.seed) == (entry_of[nearest.prompt], nearest.seed)
+
+
+async def test_diversity_needs_two_seeds(worker: tuple[str, BookKeeper]) -> None:
+    """One image a prompt says nothing of how different two would be: it is told as not measured."""
+    with Progress(console=Console(quiet=True)) as bar:
+        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        found = await measure([worker[0]], Samples(KEPT, ASKED), LADDER, tools, num_seeds=1)
+    assert all(one.spreads == {} for one in found.prompts)
+    assert all(band.diversity_loss is None for band in profile_of(found).losses)

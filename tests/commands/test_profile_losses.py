@@ -29,6 +29,15 @@ def test_loss_is_share_of_exact_in_its_band() -> None:
     assert found[SHORT, -1.0, 1.01] == (pytest.approx(0.1), 40)
 
 
+def test_lost_diversity_is_share_of_exact_spread() -> None:
+    """Images of two seeds that differ half as much have lost half; where spreads are missing nothing is said."""
+    half = [Scored(0.99, 0.8, {SKIP: 0.8, SHORT: 0.8}, 0.2, {SKIP: 0.1, SHORT: 0.2})] * 20
+    found = {one.level: one for one in band_losses(half, (SKIP, SHORT))}
+    assert (found[SKIP].diversity_loss, found[SHORT].diversity_loss) == (pytest.approx(0.5), pytest.approx(0.0))
+    assert found[SKIP].mean_loss == pytest.approx(0.0)
+    assert all(one.diversity_loss is None for one in band_losses(half + scored(0.99, 0.8, 0.8), (SKIP, SHORT)))
+
+
 def test_thin_bands_join() -> None:
     """No band rests on a few samples: a lonely similarity is judged with its neighbours."""
     few = [0.99] * MIN_SAMPLES + [0.96] * (MIN_SAMPLES - 1) + [0.3] * MIN_SAMPLES

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, build_classes
+from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
 from t2i_policy.deciding import Arrival, Rules
 from t2i_policy.demand import Demand
 from t2i_policy.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
@@ -90,11 +90,11 @@ def test_what_no_level_of_the_mix_may_serve_is_drawn_nowhere() -> None:
     come, and served at what they want.
     """
     quiet = with_shifts(lay_out({SKIP: 3}, SIZES), GROUPS, RULES.classes, {}, PlanRules())
-    assert {name for name, _ in quiet.shift_map} == {"0.80"}
+    assert {name for name, _ in quiet.shift_map} == {"0.80", SAME_IMAGE}
     assert quiet.reason is PlanReason.NO_DEMAND
     busy = with_shifts(lay_out({SKIP: 3}, SIZES), GROUPS, RULES.classes, {NO_NEIGHBOUR: 1.0}, PlanRules())
     assert busy.reason is PlanReason.SOME_SHED
-    assert {name for name, _ in busy.shift_map} == {"0.80"}
+    assert {name for name, _ in busy.shift_map} == {"0.80", SAME_IMAGE}
     assert served({SKIP: 3}, 1.0, 0.5) == EXACT
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from t2i_policy.assignment import assign_levels
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
 from t2i_policy.deciding import draw_level, shift_rows
 from t2i_policy.demand import Demand
 from t2i_policy.levels import Ladder, Level, build_ladder
@@ -48,6 +48,14 @@ CLASS_CASES = {
     "a neighbour without latents is none": (Neighbourhood(0.99, frozenset()), FREE, NO_NEIGHBOUR),
     "far": (Neighbourhood(0.3, STORED), FREE, "-1.00"),
     "near": (Neighbourhood(0.8, STORED), FREE, "0.80"),
+    "asked before with another seed": (Neighbourhood(0.9, STORED, repeated=True), FREE, OTHER_SEED),
+    "drawn before with this seed": (Neighbourhood(1.0, STORED, same_image=True), FREE, SAME_IMAGE),
+    "drawn before with this seed, latents gone": (Neighbourhood(1.0, frozenset(), same_image=True), FREE, NO_NEIGHBOUR),
+    "drawn before, asked for exact": (
+        Neighbourhood(1.0, STORED, same_image=True),
+        replace(FREE, exact=True),
+        MUST_BE_EXACT,
+    ),
     "asked for exact": (Neighbourhood(0.99, STORED), replace(FREE, exact=True), MUST_BE_EXACT),
     "a schedule of its own": (Neighbourhood(0.99, STORED), replace(FREE, fixed_steps=7), MUST_BE_EXACT),
 }
@@ -55,7 +63,7 @@ CLASS_CASES = {
 
 @pytest.mark.parametrize("case", CLASS_CASES)
 def test_prompts_are_classed_by_what_they_would_lose(case: str) -> None:
-    """One class a band; two for those without a choice."""
+    """One class a band; one for repeated prompts, one for repeated images, two for those without a choice."""
     near, limits, name = CLASS_CASES[case]
     assert CLASSES.classify(near, limits) == name
 

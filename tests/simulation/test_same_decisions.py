@@ -154,3 +154,16 @@ def test_start_from_a_level_lower_down() -> None:
     cache.store(0, 0.0)
     assert cache.take(0, 8, 0.0) == 4
     assert Level(4, 10).needs_latent
+
+
+@pytest.mark.parametrize("own_repeats", [True, False])
+def test_prompt_asked_before_is_known_as_repeated(own_repeats: bool) -> None:
+    """As the gateway remembers asked prompts: from the second request on, in its own cycle where cycles are apart."""
+    cache = PromptCache(
+        Likeness(np.eye(2, dtype=np.float32)),
+        [0, 1, 0],
+        CacheRules(CatalogueLimits(800, 1e9), 100, (4,), own_repeats=own_repeats),
+    )
+    repeated = [cache.nearest(request, 0.0, 0.0).near.repeated for request in range(6)]
+    assert repeated == [False, False, True, own_repeats, own_repeats, True]
+    assert cache.nearest(5, 0.0, 0.0).near.repeated

@@ -1,12 +1,13 @@
 """What goes in is checked by line; the lineage's profiles are as published; the truth is fair and repeatable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from t2i_policy.levels import Level
-from t2i_policy.profile import render_profile
+from t2i_policy.profile import BandLoss, render_profile
 from t2i_simulated_pools import step_profile
 from t2i_simulator import lineage
 from t2i_simulator.embedding import embed
@@ -107,20 +108,35 @@ def test_truth_is_repeatable_and_right_on_average() -> None:
     """The same prompt loses the same; over many the mean is the profile's, and `scale` makes it wrong on purpose."""
     profile, level, prompts = step_profile(), Level(4, 10), np.arange(50_000)
     similarity = np.full(len(prompts), 0.8)  # a band's centre
-    truth = Truth(profile, seed=7)
-    losses = truth.losses(level, similarity, prompts)
-    assert (losses == truth.losses(level, similarity, prompts)).all()
-    assert losses[:3].tolist() == truth.losses(level, similarity[:3], prompts[:3]).tolist()
+    truth, once = Truth(profile, seed=7), np.zeros(len(prompts), bool)
+    losses = truth.losses(level, similarity, prompts, once)
+    assert (losses == truth.losses(level, similarity, prompts, once)).all()
+    assert losses[:3].tolist() == truth.losses(level, similarity[:3], prompts[:3], once[:3]).tolist()
     assert losses.mean() == pytest.approx(0.01, rel=0.02)
     assert losses.std() > 0.002
-    assert Truth(profile, 7, scale=1.5).losses(level, similarity, prompts).mean() == pytest.approx(1.5 * losses.mean())
-    assert not truth.losses(Level(0, 10), similarity, prompts).any()
+    wrong = Truth(profile, 7, scale=1.5).losses(level, similarity, prompts, once)
+    assert wrong.mean() == pytest.approx(1.5 * losses.mean())
+    assert not truth.losses(Level(0, 10), similarity, prompts, ~once).any()
+
+
+def test_repeated_prompts_lose_diversity_too() -> None:
+    """Whatever policy serves them: a rival that resumes every repeat pays for images that look alike."""
+    profile = step_profile()
+    short = Level(0, 5)
+    skips = [replace(band, diversity_loss=0.4) for band in profile.losses if band.level.needs_latent]
+    bands = (*skips, BandLoss(short, -1.0, 1.01, 0.03, 0.0, 50))
+    truth, similarity = Truth(replace(profile, losses=bands), spread=0.0), np.full(2, 0.8)
+    asked_again = np.array([False, True])
+    first, again = truth.losses(Level(4, 10), similarity, np.arange(2), asked_again)
+    assert again == pytest.approx(first + 0.4)
+    first, again = truth.losses(short, similarity, np.arange(2), asked_again)
+    assert again == first
 
 
 def test_truth_falls_between_band_centres() -> None:
     """Within a band the more similar prompt loses less, on average."""
     truth = Truth(step_profile(), spread=0.0)
-    losses = truth.losses(Level(4, 10), np.array([0.5, 0.75, 0.85, 0.93, 1.0]), np.arange(5))
+    losses = truth.losses(Level(4, 10), np.array([0.5, 0.75, 0.85, 0.93, 1.0]), np.arange(5), np.zeros(5, bool))
     assert losses.tolist() == sorted(losses.tolist(), reverse=True)
     assert losses[1] > losses[2]
 

@@ -28,10 +28,12 @@ WritePool = Callable[..., LocalOptions]
 
 
 def make_profile(step_s: tuple[float, ...]) -> LevelProfile:
-    """Skipping is harmless from similarity 0.8 on and out of the question below; the short schedule costs 5 %."""
+    """Skipping is harmless from similarity 0.8 on, for repeated prompts too, and out of the question below; the short
+    schedule costs 5 %.
+    """
     losses = (
-        BandLoss(Level(10, STEPS), -1.0, 0.8, 0.5, 0.0, 100),
-        BandLoss(Level(10, STEPS), 0.8, 1.01, 0.001, 0.0, 100),
+        BandLoss(Level(10, STEPS), -1.0, 0.8, 0.5, 0.0, 100, 0.0),
+        BandLoss(Level(10, STEPS), 0.8, 1.01, 0.001, 0.0, 100, 0.0),
         BandLoss(Level(0, 10), -1.0, 1.01, 0.05, 0.0, 100),
     )
     return LevelProfile("test", "test", STEPS, step_s, 0.0, losses)

@@ -17,13 +17,15 @@ EngineKind = Literal["diffusion", "simulated"]
 class Source:
     """Where to start when steps are skipped: an earlier prompt's entry, and the steps believed to be stored for it.
 
-    `embedder`, of sinks too, is the digest of what the gateway finds entries by; it is part of their keys.
+    `embedder`, of sinks too, is the digest of what the gateway finds entries by; it is part of their keys. `seed` is of
+    the run that the entry is of; None = not known, and its latents are then taken as they are.
     """
 
     scope: str
     entry_id: str
     steps: tuple[int, ...]
     embedder: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ def _source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
     if not request.HasField("source"):
         return None
     source = request.source
-    return Source(source.scope, source.entry_id, tuple(source.steps), source.embedder)
+    seed = source.seed if source.HasField("seed") else None
+    return Source(source.scope, source.entry_id, tuple(source.steps), source.embedder, seed)
 
 
 def _sink(request: worker_pb2.WorkerGenerateRequest) -> Sink | None:

@@ -13,7 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, ClassTable, band_name, class_similarities
+from t2i_policy.classes import (
+    ITSELF,
+    MUST_BE_EXACT,
+    NO_NEIGHBOUR,
+    OTHER_SEED,
+    SAME_IMAGE,
+    ClassTable,
+    band_name,
+    class_similarities,
+)
 from t2i_policy.deciding import Rules
 from t2i_policy.fallback import runnable_option
 from t2i_policy.levels import Ladder, Level
@@ -86,7 +95,12 @@ def typical_prompts(rules: Rules) -> dict[str, tuple[Neighbourhood, Limits]]:
     stored = frozenset(level.skipped_steps for level in rules.ladder.levels if level.needs_latent)
     similarities = class_similarities(rules.profile, rules.classes.edges)
     rows = {name: (Neighbourhood(similarity, stored), ANYTHING) for name, similarity in similarities.items()}
-    return rows | {NO_NEIGHBOUR: (NOWHERE, ANYTHING), MUST_BE_EXACT: (NOWHERE, Limits(0.0, exact=True))}
+    return rows | {
+        NO_NEIGHBOUR: (NOWHERE, ANYTHING),
+        MUST_BE_EXACT: (NOWHERE, Limits(0.0, exact=True)),
+        SAME_IMAGE: (replace(ITSELF, stored_steps=stored, same_image=True), ANYTHING),
+        OTHER_SEED: (replace(ITSELF, stored_steps=stored, repeated=True), ANYTHING),
+    }
 
 
 def mean_class(means: Mapping[Level, MeanLevel], rate_rps: float) -> PromptClass:

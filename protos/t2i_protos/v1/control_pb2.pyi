@@ -40,7 +40,7 @@ class ClassDemand(_message.Message):
     PROMPT_CLASS_FIELD_NUMBER: _builtins.int
     RATE_RPS_FIELD_NUMBER: _builtins.int
     prompt_class: _builtins.str
-    """Prompts that lose alike: lower edge of a band of similarity, `none` or `exact`."""
+    """Prompts that lose alike: lower edge of a band of similarity, or `none`, `exact`, `same-image`, `other-seed`."""
     rate_rps: _builtins.float
     """Requests a second, smoothed over about half a minute."""
     def __init__(

@@ -248,6 +248,33 @@ class Timings(_message.Message):
 Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
+class Reproduction(_message.Message):
+    """Reproduction says which request draws the same image again: the same prompt, negative prompt and guidance, `seed`, and
+    either `exact` or this many steps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXACT_FIELD_NUMBER: _builtins.int
+    NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
+    exact: _builtins.bool
+    num_inference_steps: _builtins.int
+    """0 where `exact` is set."""
+    def __init__(
+        self,
+        *,
+        exact: _builtins.bool = ...,
+        num_inference_steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "num_inference_steps", b"num_inference_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reproduction: _TypeAlias = Reproduction  # noqa: Y015
+
+@_typing.final
 class Done(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -257,6 +284,7 @@ class Done(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    REPRODUCTION_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     seed: _builtins.int
     retries: _builtins.int
@@ -269,6 +297,10 @@ class Done(_message.Message):
 
     @_builtins.property
     def timings(self) -> Global___Timings: ...
+    @_builtins.property
+    def reproduction(self) -> Global___Reproduction:
+        """How this image can be drawn again; absent: it cannot, because it started from the latents of another run."""
+
     def __init__(
         self,
         *,
@@ -278,10 +310,11 @@ class Done(_message.Message):
         timings: Global___Timings | None = ...,
         retries: _builtins.int = ...,
         replayed: _builtins.bool = ...,
+        reproduction: Global___Reproduction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reproduction", b"reproduction", "served", b"served", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replayed", b"replayed", "retries", b"retries", "seed", b"seed", "served", b"served", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replayed", b"replayed", "reproduction", b"reproduction", "retries", b"retries", "seed", b"seed", "served", b"served", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from t2i_protos.v1 import level_pb2 as t2i__protos_dot_v1_dot_level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xf8\x02\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\"P\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\"a\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\t\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"o\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\"\xa7\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xc4\x01\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\xf8\x01\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t2\xf1\x01\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescriptionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xf8\x02\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\"l\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"a\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\t\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"o\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\"\xa7\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xc4\x01\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\xf8\x01\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t2\xf1\x01\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescriptionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERGENERATEREQUEST']._serialized_start=73
   _globals['_WORKERGENERATEREQUEST']._serialized_end=449
   _globals['_LATENTSOURCE']._serialized_start=451
-  _globals['_LATENTSOURCE']._serialized_end=531
-  _globals['_LATENTSINK']._serialized_start=533
-  _globals['_LATENTSINK']._serialized_end=630
-  _globals['_WORKEREVENT']._serialized_start=633
-  _globals['_WORKEREVENT']._serialized_end=922
-  _globals['_STARTED']._serialized_start=924
-  _globals['_STARTED']._serialized_end=1035
-  _globals['_FINISHED']._serialized_start=1038
-  _globals['_FINISHED']._serialized_end=1205
-  _globals['_STOREDLATENT']._serialized_start=1207
-  _globals['_STOREDLATENT']._serialized_end=1255
-  _globals['_WATCHLOADREQUEST']._serialized_start=1257
-  _globals['_WATCHLOADREQUEST']._serialized_end=1275
-  _globals['_WORKERLOAD']._serialized_start=1278
-  _globals['_WORKERLOAD']._serialized_end=1474
-  _globals['_DESCRIBEREQUEST']._serialized_start=1476
-  _globals['_DESCRIBEREQUEST']._serialized_end=1493
-  _globals['_WORKERDESCRIPTION']._serialized_start=1496
-  _globals['_WORKERDESCRIPTION']._serialized_end=1744
-  _globals['_WORKER']._serialized_start=1747
-  _globals['_WORKER']._serialized_end=1988
+  _globals['_LATENTSOURCE']._serialized_end=559
+  _globals['_LATENTSINK']._serialized_start=561
+  _globals['_LATENTSINK']._serialized_end=658
+  _globals['_WORKEREVENT']._serialized_start=661
+  _globals['_WORKEREVENT']._serialized_end=950
+  _globals['_STARTED']._serialized_start=952
+  _globals['_STARTED']._serialized_end=1063
+  _globals['_FINISHED']._serialized_start=1066
+  _globals['_FINISHED']._serialized_end=1233
+  _globals['_STOREDLATENT']._serialized_start=1235
+  _globals['_STOREDLATENT']._serialized_end=1283
+  _globals['_WATCHLOADREQUEST']._serialized_start=1285
+  _globals['_WATCHLOADREQUEST']._serialized_end=1303
+  _globals['_WORKERLOAD']._serialized_start=1306
+  _globals['_WORKERLOAD']._serialized_end=1502
+  _globals['_DESCRIBEREQUEST']._serialized_start=1504
+  _globals['_DESCRIBEREQUEST']._serialized_end=1521
+  _globals['_WORKERDESCRIPTION']._serialized_start=1524
+  _globals['_WORKERDESCRIPTION']._serialized_end=1772
+  _globals['_WORKER']._serialized_start=1775
+  _globals['_WORKER']._serialized_end=2016
 # @@protoc_insertion_point(module_scope)

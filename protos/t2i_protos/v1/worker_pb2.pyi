@@ -92,12 +92,17 @@ class LatentSource(_message.Message):
     ENTRY_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """cache scope id (see t2i_cache.scope)"""
     entry_id: _builtins.str
     """which earlier prompt"""
     embedder: _builtins.str
     """digest of what entries are found by; part of a latent's key"""
+    seed: _builtins.int
+    """Seed of the run that the latents are of. Given and not the request's own: the start gets the request's noise in
+    place of that run's, so that another seed draws another image.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Steps known to be stored, any order; the worker tries the largest <= skipped_steps first."""
@@ -109,12 +114,15 @@ class LatentSource(_message.Message):
         entry_id: _builtins.str = ...,
         steps: _abc.Iterable[_builtins.int] | None = ...,
         embedder: _builtins.str = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "embedder", b"embedder", "entry_id", b"entry_id", "scope", b"scope", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___LatentSource: _TypeAlias = LatentSource  # noqa: Y015
 

@@ -27,7 +27,7 @@ from t2i_worker.errors import DeadlineExceeded, GenerationFailed, NotFinite
 from t2i_worker.images import encode_image, encode_preview
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, PreviewImage, Progress, Tally
 from t2i_worker.latents import LatentShelf, to_latent
-from t2i_worker.pipelines import Conditions, PipelineAdapter
+from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
 from t2i_worker.warming import Warmth
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,8 @@ class DiffusionEngine:
         schedule = self._adapter.schedule(served.num_inference_steps, served.skipped_steps, job.seed)
         if start is None:
             start = self._adapter.initial_latent(job.seed) * schedule.initial_scale
+        else:
+            start = self._with_own_noise(start, run, schedule)
         run.events = asyncio.Queue(served.num_inference_steps + 8)
         run.running = Running(
             latent=start.to(self._adapter.device),
@@ -163,6 +165,17 @@ class DiffusionEngine:
         )
         self._count_start(job, served, run.reason)
         return run
+
+    def _with_own_noise(self, start: Tensor, run: _Run, schedule: NoiseSchedule) -> Tensor:
+        """A latent of another seed's run, with this job's noise in place of that run's.
+
+        A sampler that draws noise at each step varies by that alone: most of its run's first noise is gone by then.
+        """
+        theirs = None if run.job.source is None else run.job.source.seed
+        if theirs is None or theirs == run.job.seed or self._adapter.draws_noise:
+            return start
+        change = self._adapter.initial_latent(run.job.seed) - self._adapter.initial_latent(theirs)
+        return start + schedule.noise_at(change.to(start.device), run.served.skipped_steps)
 
     def _steps_to_keep(self, job: Job, served: Level) -> frozenset[int]:
         """Only full exact runs are kept (docs/decisions): a latent of a resumed run would drift from its prompt."""

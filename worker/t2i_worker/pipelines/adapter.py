@@ -8,6 +8,7 @@ the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on w
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from t2i_worker.pipelines.schedules import NoiseSchedule, by_count, servable
+
+PROBED_STEPS = 4  # of the schedule that shows whether a sampler draws noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,13 @@ class PipelineAdapter(ABC):
     def schedule(self, num_inference_steps: int, begin: int, seed: int) -> NoiseSchedule:
         """A schedule of the request's own."""
         return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, seed)
+
+    @cached_property
+    def draws_noise(self) -> bool:
+        """Whether the sampler adds noise of its own at each step, so that a latent holds more than its run's first."""
+        nothing = torch.zeros(1, 4, 2, 2)
+        moved = [self.schedule(PROBED_STEPS, 0, seed).advance(nothing, nothing, 0) for seed in (0, 1)]
+        return not torch.equal(*moved)
 
     def initial_latent(self, seed: int) -> Tensor:
         """Unit noise [1, ...] from the seed alone: drawn on the CPU, so equal on every device."""

@@ -51,6 +51,18 @@ class NoiseSchedule:
         """What unit noise is multiplied by before the first step."""
         return float(getattr(self._scheduler, "init_noise_sigma", 1.0))
 
+    def noise_at(self, noise: Tensor, step: int) -> Tensor:
+        """Unit noise as strong as it is in the latent that enters this step; same shape.
+
+        Every scheduler adds noise linearly, so what it makes of nothing plus noise is the noise's share alone.
+        """
+        at, nothing = self._scheduler.timesteps[step : step + 1], torch.zeros_like(noise)
+        if hasattr(self._scheduler, "scale_noise"):
+            share: Tensor = self._scheduler.scale_noise(nothing, at, noise)
+        else:
+            share = self._scheduler.add_noise(nothing, noise, at)
+        return share
+
     def model_input(self, latent: Tensor, step: int) -> Tensor:
         """The latent as the model wants it at this step; same shape."""
         if not hasattr(self._scheduler, "scale_model_input"):

@@ -1,0 +1,112 @@
+"""A seed is another picture: a run that starts from another seed's latent has the noise of its own seed."""
+
+import asyncio
+import io
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from PIL import Image as Pillow
+
+from t2i_cache.stores import MemoryStore
+from t2i_policy.levels import Level
+from t2i_scenes import model_path
+from t2i_worker.engines.diffusion import DiffusionEngine
+from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
+from t2i_worker.latents import LatentShelf
+from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter
+from t2i_worker.warming import Warmth
+
+STEPS, THEIRS = 6, 7
+FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")
+JOB = Job("id", "a red circle on a plain blue background", "", THEIRS, 2.0, Level(0, STEPS), "png")
+SINK = Sink("tenant", "entry", (2, 4), np.ones(3, np.float32))
+SOURCE = Source("tenant", "entry", (2, 4), seed=THEIRS)
+RESUMED = replace(JOB, level=Level(2, STEPS), source=SOURCE)
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.fixture(scope="module")
+def adapter() -> PipelineAdapter:
+    return load_adapter(model_path(), "fp32", 48, 48, "cpu")
+
+
+@pytest.fixture
+async def engine(adapter: PipelineAdapter) -> AsyncIterator[DiffusionEngine]:
+    made = DiffusionEngine(adapter, FACTS, Warmth(4, (0.01,) * 4, 0.001), LatentShelf(MemoryStore(), FACTS))
+    await draw(made, replace(JOB, sink=SINK))
+    yield made
+    await made.close()
+
+
+async def draw(engine: DiffusionEngine, job: Job) -> np.ndarray:
+    (data,) = [event.data async for event in engine.generate(job) if isinstance(event, Image)]
+    return np.asarray(Pillow.open(io.BytesIO(data))).astype(float)
+
+
+async def test_every_seed_draws_another_image_from_one_latent(engine: DiffusionEngine) -> None:
+    """Without the noise of their own seeds all of these were bit-equal."""
+    images = await asyncio.gather(*(draw(engine, replace(RESUMED, seed=seed)) for seed in (1, 2, 3, THEIRS)))
+    assert min(np.abs(one - other).mean() for one, other in itertools.combinations(images, 2)) > 2
+
+
+async def test_seed_of_the_stored_run_draws_its_image(engine: DiffusionEngine) -> None:
+    """The same prompt and seed, resumed as late as may be, is the full run's image."""
+    full = await draw(engine, JOB)
+    resumed = await draw(engine, replace(RESUMED, level=Level(4, STEPS)))
+    assert np.abs(resumed - full).max() <= 1
+
+
+async def test_latent_without_a_seed_is_taken_as_it_is(engine: DiffusionEngine) -> None:
+    """A gateway of before does not say whose seed it was: its requests go on as they did."""
+    unknown = replace(RESUMED, source=replace(SOURCE, seed=None))
+    assert np.array_equal(await draw(engine, replace(unknown, seed=1)), await draw(engine, replace(unknown, seed=2)))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        EulerDiscreteScheduler(**BETAS),
+        EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1, use_karras_sigmas=True),
+        DDIMScheduler(**BETAS, clip_sample=False),
+        DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True),
+        UniPCMultistepScheduler(**BETAS),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_own_noise_takes_the_place_of_theirs(scheduler: Any, step: int) -> None:
+    """A clean picture under one seed's noise becomes the same picture under another's, at every noise level."""
+    clean, theirs, own = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    schedule = NoiseSchedule(scheduler, {"num_inference_steps": STEPS}, step, 0)
+
+    def noised(noise: torch.Tensor) -> torch.Tensor:
+        plain = type(scheduler).from_config(scheduler.config)
+        plain.set_timesteps(STEPS)
+        at = plain.timesteps[step : step + 1]
+        if isinstance(plain, FlowMatchEulerDiscreteScheduler):
+            return plain.scale_noise(clean, at, noise)
+        return plain.add_noise(clean, noise, at)
+
+    moved = noised(theirs) + schedule.noise_at(own - theirs, step)
+    assert float((moved - noised(own)).abs().max()) < 1e-4 * float(noised(own).abs().max())
+
+
+def test_samplers_that_draw_noise_are_known(load: Callable[..., PipelineAdapter]) -> None:
+    """Of their latents little is the first noise, so none is exchanged; their own draws make seeds differ."""
+    assert load("sd", EulerAncestralDiscreteScheduler(**BETAS)).draws_noise
+    assert not load("sd", EulerDiscreteScheduler(**BETAS)).draws_noise
+    assert not load("flux").draws_noise

@@ -1,0 +1,105 @@
+"""Seeds through real processes: another seed is another image, the same seed is the same one, and `done` says which."""
+
+import asyncio
+import io
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from t2i_policy.profile import render_profile
+from t2i_protos.v1 import gateway_pb2
+from t2i_testing import Client, WritePool, make_profile
+from t2ictl.local_pool import LocalOptions, LocalPool
+
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+Request = gateway_pb2.GenerateRequest
+DIVERSITY_LOST = 0.6
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(write_pool: WritePool) -> AsyncIterator[LocalPool]:
+    """Skips lose no quality from similarity 0.8 on, but their images of two seeds are much alike."""
+    options: LocalOptions = write_pool(workers=1, engine="diffusion", slo_ms=60_000)
+    assert options.profile is not None
+    made = make_profile((0.05,))
+    bands = tuple(replace(one, diversity_loss=DIVERSITY_LOST if one.level.needs_latent else 0.0) for one in made.losses)
+    options.profile.write_text(render_profile(replace(made, losses=bands)))
+    async with LocalPool(options) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(pool: LocalPool) -> AsyncIterator[Client]:
+    one = Client(pool.address)
+    yield one
+    await one.channel.close()
+
+
+def image_of(events: list[gateway_pb2.GenerateEvent]) -> np.ndarray:
+    data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+    return np.asarray(Image.open(io.BytesIO(data))).astype(float)
+
+
+def differ(images: list[np.ndarray]) -> float:
+    """Mean difference of the two most alike, in levels of 255."""
+    return min(float(np.abs(one - other).mean()) for one, other in itertools.combinations(images, 2))
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+async def test_four_seeds_are_four_images(client: Client, at_once: bool) -> None:
+    """ "Try again" works: seeds 2 to 4 resumed the first one's latent and were its image, bit by bit."""
+    tenant = f"artist-{at_once}"
+    calls = [
+        client.events(Request(prompt="a green ring left of a white cross", seed=s), 60, tenant) for s in (1, 2, 3, 4)
+    ]
+    drawn = await asyncio.gather(*calls) if at_once else [await call for call in calls]
+    assert differ([image_of(events) for events in drawn]) > 5
+    for events in drawn:
+        done = events[-1].done
+        assert done.reproduction.exact or done.reproduction.num_inference_steps
+
+
+async def test_prompt_without_a_seed_varies(client: Client) -> None:
+    """Nobody named a seed: asking again is asking for another picture."""
+    drawn = [await client.events(Request(prompt="a blue star above a red square"), 60, "bob") for _ in range(3)]
+    assert differ([image_of(events) for events in drawn]) > 5
+    assert len({events[-1].done.seed for events in drawn}) == 3
+
+
+async def test_same_prompt_and_seed_resume_late(client: Client) -> None:
+    """The same image again, for half of the steps, and `done` names what draws it."""
+    request = Request(prompt="three orange rings on a plain white background", seed=11, min_quality_percent=100)
+    first, again = [await client.events(request, 60, "carol") for _ in range(2)]
+    assert [events[-1].done.served.skipped_steps for events in (first, again)] == [0, 10]
+    assert again[-1].done.reason == "SameImageCached"
+    assert np.abs(image_of(again) - image_of(first)).max() <= 1
+    assert [events[-1].done.reproduction.exact for events in (first, again)] == [True, True]
+
+
+async def test_done_tells_how_the_image_is_drawn_again(client: Client) -> None:
+    """What `reproduction` names draws the image of `done.seed`; one from another run's latents has none."""
+    prompt = "a yellow cross right of a purple circle"
+    await client.events(Request(prompt=prompt, seed=1, exact=True), 60, "dave")
+    near = (await client.events(Request(prompt=f"{prompt}.", seed=2), 60, "dave"))[-1].done
+    assert (near.served.skipped_steps, near.HasField("reproduction")) == (10, False)
+    events = await client.events(Request(prompt=prompt, seed=3), 60, "dave")
+    done, told = events[-1].done, events[-1].done.reproduction
+    again = Request(prompt=prompt, seed=done.seed, exact=told.exact)
+    if not told.exact:
+        again.num_inference_steps = told.num_inference_steps
+    assert np.array_equal(image_of(await client.events(again, 60, "dave")), image_of(events))
+
+
+async def test_similar_prompt_asked_again_becomes_another_image(client: Client) -> None:
+    """The first may start from a neighbour; with other seeds it must not look like it."""
+    prompt = "a small red circle below a big blue square"
+    await client.events(Request(prompt=prompt, seed=1, exact=True), 60, "erin")
+    asked = [Request(prompt=f"{prompt}.", seed=seed) for seed in (1, 2, 3)]
+    drawn = [await client.events(one, 60, "erin") for one in asked]
+    assert [events[-1].done.served.skipped_steps for events in drawn] == [10, 0, 0]
+    assert differ([image_of(events) for events in drawn]) > 5
