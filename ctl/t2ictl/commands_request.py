@@ -84,7 +84,7 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
     table.add_row("wanted", phrase(decision.wanted))
     table.add_row("served", f"{phrase(done.served)}  [dim]({done.reason})[/dim]")
     table.add_row("why", decision.message)
-    table.add_row("seed", str(done.seed))
+    table.add_row("seed", f"{done.seed}  [dim]({_how_again(done)})[/dim]")
     table.add_row(
         "time",
         f"{timings.total_ms:.0f} ms = queue {timings.queue_ms:.0f} + wait {timings.wait_ms:.0f} + denoise "
@@ -94,6 +94,14 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
         table.add_row("note", f"{done.retries} retries" + (", replayed" if done.replayed else ""))
     table.add_row("image", f"{out} ({len(generated.data)} bytes)")
     console.print(table)
+
+
+def _how_again(done: gateway_pb2.Done) -> str:
+    """Which options of this command draw the image again."""
+    if not done.HasField("reproduction"):
+        return "it started from another image's latents, so no seed draws it again"
+    steps = done.reproduction.num_inference_steps
+    return f"draws it again with {'--exact' if done.reproduction.exact else f'--steps {steps}'}"
 
 
 async def explain(console: Console, target: Target, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:

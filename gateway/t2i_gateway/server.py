@@ -99,6 +99,11 @@ def _make_parts(
     workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())
+    if profile.lacks_diversity:
+        log.warning(
+            "the profile does not say how much images of different seeds differ, so a prompt that is asked again does "
+            "not start from a cached latent: measure it with two seeds (t2ictl profile)"
+        )
     limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
     store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     dispatcher = Dispatcher(policy, workers, spec.gateway.tenant_weights, metrics)

@@ -106,6 +106,11 @@ class LevelProfile:
             return loss
         return min(1.0, loss + (1.0 if band is None else band.diversity_bound(z)))
 
+    @property
+    def lacks_diversity(self) -> bool:
+        """Whether a level that resumes stored runs was measured, and how different its images are was not."""
+        return any(band.level.needs_latent and band.diversity_loss is None for band in self.losses)
+
     def diversity_lost(self, level: Level, similarity: float | None) -> float | None:
         """Mean share of the spread of exact runs that is lost; None for the exact level and where none was measured."""
         band = self._band(level, similarity)
