@@ -19,6 +19,8 @@ from t2ictl.local_pool import LocalOptions, LocalPool
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 Request = gateway_pb2.GenerateRequest
 DIVERSITY_LOST = 0.6
+SAID = "a large red circle above a small blue square on a striped yellow background"
+SAID_OTHERWISE = "a big red disc above a tiny blue square on a striped yellow background"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -83,13 +85,12 @@ async def test_same_prompt_and_seed_resume_late(client: Client) -> None:
 
 async def test_done_tells_how_the_image_is_drawn_again(client: Client) -> None:
     """What `reproduction` names draws the image of `done.seed`; one from another run's latents has none."""
-    prompt = "a yellow cross right of a purple circle"
-    await client.events(Request(prompt=prompt, seed=1, exact=True), 60, "dave")
-    near = (await client.events(Request(prompt=f"{prompt}.", seed=2), 60, "dave"))[-1].done
+    await client.events(Request(prompt=SAID, seed=1, exact=True), 60, "dave")
+    near = (await client.events(Request(prompt=SAID_OTHERWISE, seed=2), 60, "dave"))[-1].done
     assert (near.served.skipped_steps, near.HasField("reproduction")) == (10, False)
-    events = await client.events(Request(prompt=prompt, seed=3), 60, "dave")
+    events = await client.events(Request(prompt=SAID, seed=3), 60, "dave")
     done, told = events[-1].done, events[-1].done.reproduction
-    again = Request(prompt=prompt, seed=done.seed, exact=told.exact)
+    again = Request(prompt=SAID, seed=done.seed, exact=told.exact)
     if not told.exact:
         again.num_inference_steps = told.num_inference_steps
     assert np.array_equal(image_of(await client.events(again, 60, "dave")), image_of(events))
@@ -97,9 +98,8 @@ async def test_done_tells_how_the_image_is_drawn_again(client: Client) -> None:
 
 async def test_similar_prompt_asked_again_becomes_another_image(client: Client) -> None:
     """The first may start from a neighbour; with other seeds it must not look like it."""
-    prompt = "a small red circle below a big blue square"
-    await client.events(Request(prompt=prompt, seed=1, exact=True), 60, "erin")
-    asked = [Request(prompt=f"{prompt}.", seed=seed) for seed in (1, 2, 3)]
+    await client.events(Request(prompt=SAID, seed=1, exact=True), 60, "erin")
+    asked = [Request(prompt=SAID_OTHERWISE, seed=seed) for seed in (1, 2, 3)]
     drawn = [await client.events(one, 60, "erin") for one in asked]
     assert [events[-1].done.served.skipped_steps for events in drawn] == [10, 0, 0]
     assert differ([image_of(events) for events in drawn]) > 5
