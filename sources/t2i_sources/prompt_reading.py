@@ -8,9 +8,9 @@ A prompt is not read whole where
     Dropped  a character is in no token, or lost the mark that makes it another letter
     Spelled  words came letter by letter, or a character byte by byte: the vocabulary does not know the script or sign
 
-Similar by right are prompts that differ in case, in accents of European, Hebrew and Arabic letters, in white space and
-in joiners that nobody sees. Two prompts that lost something may have lost what sets them apart: all-MiniLM-L6-v2 gives
-any two Thai prompts the cosine 1.000.
+Similar by right are prompts that differ in case, in accents of European, Hebrew and Arabic letters, in white space, in
+joiners that nobody sees, and in the stops between words, which some tokenizers leave out. Two prompts that lost
+something may have lost what sets them apart: all-MiniLM-L6-v2 gives any two Thai prompts the cosine 1.000.
 """
 
 import json
@@ -31,6 +31,7 @@ _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")
 _SYLLABLES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ETHIOPIC")
 _WORD_START = "\u2581"  # how SentencePiece writes a space
 _TAGS = range(0xE0020, 0xE0080)  # they tell flags apart
+_STOPS = frozenset(",.;!?\u2026\u3001\u3002\uff0c\uff0e\uff1b\uff01\uff1f\u060c\u061b\u061f")
 _VARIATIONS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 
 
@@ -122,8 +123,8 @@ def _essence(text: str) -> str:
 
 
 def _is_silent(character: str) -> bool:
-    """Spaces, controls, joiners and variation selectors: nobody sees them."""
-    if character == _WORD_START or character.isspace():
+    """Spaces, stops, controls, joiners and variation selectors: they set words apart, or nobody sees them."""
+    if character == _WORD_START or character.isspace() or character in _STOPS:
         return True
     code, category = ord(character), unicodedata.category(character)
     if category in ("Cc", "Zs", "Zl", "Zp"):

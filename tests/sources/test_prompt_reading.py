@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from real_tokenizers import byte_level, kana_pieces, minilm_tokenizer, silent_bpe, unigram
+from t2i_scenes import embedder_path
 from t2i_sources.prompt_reading import MAX_CHARACTERS, PromptReader, Unread
 
 OTHER_SCRIPTS = {
@@ -71,6 +72,20 @@ def test_every_kind_of_tokenizer_tells(
 ) -> None:
     """Whether it names the unknown token, numbers it, spells bytes, or drops in silence."""
     assert PromptReader(make(tmp_path)).read(prompt).unread is why
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        ("On a plain backdrop, two red pluses.", None),
+        ("a red ring; a blue cross!", None),
+        ("a red ring 🐈", Unread.DROPPED),
+        ("a red ring = a blue ring", Unread.DROPPED),
+    ],
+)
+def test_stops_that_a_tokenizer_leaves_out_are_no_loss(prompt: str, why: Unread | None) -> None:
+    """The embedded model's tokenizer knows words alone. More than a third of its own captions have a comma."""
+    assert PromptReader(embedder_path() / "tokenizer.json").read(prompt).unread is why
 
 
 def test_a_prompt_that_was_cut_is_not_read(tmp_path: Path) -> None:
