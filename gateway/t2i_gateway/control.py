@@ -8,6 +8,7 @@ import grpc
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.planning import PlanningLoop
+from t2i_gateway.similar import SimilarPrompts
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
@@ -17,10 +18,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ControlService(control_pb2_grpc.ControlServicer):
     """See the module."""
 
-    def __init__(self, planning: PlanningLoop, dispatcher: Dispatcher, embeddings: Embeddings) -> None:
+    def __init__(
+        self, planning: PlanningLoop, dispatcher: Dispatcher, embeddings: Embeddings, similar: SimilarPrompts
+    ) -> None:
         self._planning = planning
         self._dispatcher = dispatcher
         self._embeddings = embeddings
+        self._similar = similar
         self._loop = asyncio.get_running_loop()
 
     async def GetDemand(  # noqa: N802 - gRPC names its methods
@@ -35,6 +39,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             in_flight=view.in_flight,
             plan_revision=self._planning.course.planning.revision,
             embedder_trouble=self._embeddings.trouble,
+            store_trouble=self._similar.store_trouble,
         )
         for name, rate in sorted(demand.rates_rps(now_s).items()):
             response.demand.add(prompt_class=name, rate_rps=rate)

@@ -74,6 +74,13 @@ class GatewayMetrics:
         )
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.tasks = gauge("tasks", "Tasks of the event loop.")
+        self.store_failures = counter("store_failures", "Calls to the latent store that failed, by reason.", "reason")
+        self.store_trouble = Gauge(
+            f"{PREFIX}_store_trouble",
+            "1 while the latent store does not serve, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
 

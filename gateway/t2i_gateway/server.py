@@ -143,7 +143,7 @@ async def _start_control(
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     control_pb2_grpc.add_ControlServicer_to_server(
-        ControlService(parts.planning, parts.dispatcher, parts.embeddings), server
+        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar), server
     )
     server.add_insecure_port(settings.control_listen)
     await server.start()

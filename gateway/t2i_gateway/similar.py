@@ -14,7 +14,7 @@ from t2i_cache.books import open_books
 from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.scope import scope_id
-from t2i_cache.stores import LatentStore
+from t2i_cache.stores import LatentStore, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.asking import Asked
 from t2i_gateway.embedding import Embedding
@@ -73,6 +73,8 @@ class SimilarPrompts:
         part = pool.spec.cache
         self._pool = pool
         self._metrics = metrics
+        self._health = store.health
+        self._shown = dict.fromkeys(StoreReason, 0)  # failures that the metric has
         limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
         self._asked = AskedPrompts()
         self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
@@ -150,6 +152,12 @@ class SimilarPrompts:
             group.create_task(self._books.run())
             group.create_task(self._show_forever())
 
+    @property
+    def store_trouble(self) -> str:
+        """Why the store has not served for a while; empty: it serves."""
+        trouble = self._health.lasting()
+        return trouble.message if trouble is not None else ""
+
     async def close(self) -> None:
         """Close the store."""
         await self._books.close()
@@ -163,3 +171,8 @@ class SimilarPrompts:
         catalogue = self._books.catalogue
         self._metrics.cache_bytes.set(catalogue.used_bytes)
         self._metrics.cache_entries.set(catalogue.num_entries)
+        trouble, failures = self._health.trouble, self._health.failures
+        for reason, shown in self._shown.items():
+            self._metrics.store_trouble.labels(reason).set(trouble is not None and trouble.reason is reason)
+            self._metrics.store_failures.labels(reason).inc(failures.get(reason, 0) - shown)
+            self._shown[reason] = failures.get(reason, 0)

@@ -77,6 +77,7 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
         queued=answer.queued,
         in_flight=answer.in_flight,
         embedder_trouble=answer.embedder_trouble,
+        store_trouble=answer.store_trouble,
         measured={
             one.group: Measured(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
             for one in answer.measurements

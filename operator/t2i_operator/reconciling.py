@@ -223,7 +223,8 @@ class Reconciler:
 
 def _troubles(reports: Sequence[DemandReport]) -> set[str]:
     """What gateways want people to know; it is in the conditions."""
-    return {report.embedder_trouble for report in reports if report.embedder_trouble}
+    troubles = {trouble for report in reports for trouble in (report.embedder_trouble, report.store_trouble)}
+    return troubles - {""}
 
 
 def told(actions: Sequence[Action]) -> str:

@@ -114,6 +114,15 @@ def test_missing_embedder_costs_steps_and_not_readiness() -> None:
     assert (found["Available"]["status"], found["Progressing"]["reason"]) == ("True", "Settled")
 
 
+def test_store_that_does_not_serve_costs_steps_and_not_readiness() -> None:
+    """Requests are served without cached latents: Degraded in the gateway's words, Ready as before."""
+    words = "cache.storeUrl: the server runs in cluster mode"
+    found = conditions(look(reports=(report(1.0), replace(report(1.0, name="g2"), store_trouble=words))))
+    assert (found["Degraded"]["status"], found["Degraded"]["reason"]) == ("True", "StoreNotServing")
+    assert found["Degraded"]["message"] == f"g2 serves without cached latents: {words}"
+    assert (found["Available"]["status"], found["Progressing"]["reason"]) == ("True", "Settled")
+
+
 PROBLEMS = {
     "a template that cannot be merged": (
         problem(workerGroups=[{"name": "a", "workers": 2, "template": {"restartPolicy": "Never"}}]),

@@ -41,7 +41,8 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     dispatcher = SimpleNamespace(view=lambda: state.view)
     server = grpc.aio.server()
     embeddings = SimpleNamespace(trouble="the hub does not answer")
-    service = ControlService(cast(Any, state), cast(Any, dispatcher), cast(Any, embeddings))
+    similar = SimpleNamespace(store_trouble="the server runs in cluster mode")
+    service = ControlService(cast(Any, state), cast(Any, dispatcher), cast(Any, embeddings), cast(Any, similar))
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -94,3 +95,8 @@ async def test_each_group_is_measured_by_a_ready_worker(ask: Any, state: Counted
 async def test_missing_embedder_is_reported(ask: Any) -> None:
     """In the gateway's own words: the operator puts them into the pool's conditions."""
     assert (await ask()).embedder_trouble == "the hub does not answer"
+
+
+async def test_store_that_does_not_serve_is_reported(ask: Any) -> None:
+    """In the words of the store: the operator puts them into the pool's conditions."""
+    assert (await ask()).store_trouble == "the server runs in cluster mode"

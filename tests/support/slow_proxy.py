@@ -1,4 +1,7 @@
-"""A TCP proxy on loopback that delays, holds or cuts what a server answers: a store behind a bad network."""
+"""A TCP proxy on loopback that delays, holds or cuts what a server answers: a store behind a bad network.
+
+Its port is also a name that may move: connections in flight stay where they are, new ones go to `behind`.
+"""
 
 import asyncio
 from typing import Self
@@ -10,7 +13,7 @@ class SlowProxy:
     def __init__(self, port: int) -> None:
         self.delay_s = 0.0
         self.port = 0
-        self._behind = port
+        self.behind = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -33,7 +36,7 @@ class SlowProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.behind)
         except OSError:
             writer.close()
             return

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from t2i_cache.stores import StoreHealth
 from t2i_policy.levels import Level
 
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -151,6 +152,7 @@ class Tally:
     out_of_memory: int = 0
     cancelled: int = 0
     latent_starts: dict[str, int] = field(default_factory=dict)
+    store: StoreHealth = field(default_factory=StoreHealth)  # written by the latent store
 
 
 class Engine(Protocol):

@@ -45,6 +45,7 @@ class LatentShelf:
 
     def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
         self._store = store
+        self.health = store.health
         self._facts = facts
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:

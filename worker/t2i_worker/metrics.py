@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from t2i_cache.stores import StoreHealth, StoreReason
 from t2i_worker.jobs import Engine, Finished
 
 PREFIX = "t2i_worker"
@@ -87,6 +88,22 @@ class _EngineCollector(Collector):
         for reason, count in sorted(tally.latent_starts.copy().items()):
             starts.add_metric([reason], count)
         yield starts
+        yield from _store_metrics(tally.store)
+
+
+def _store_metrics(health: StoreHealth) -> Iterable[Metric]:
+    failures = CounterMetricFamily(
+        f"{PREFIX}_store_failures", "Calls to the latent store that failed, by reason.", labels=["reason"]
+    )
+    troubles = GaugeMetricFamily(
+        f"{PREFIX}_store_trouble", "1 while the latent store does not serve, by reason.", labels=["reason"]
+    )
+    trouble = health.trouble
+    for reason in StoreReason:
+        failures.add_metric([reason], health.failures.get(reason, 0))
+        troubles.add_metric([reason], trouble is not None and trouble.reason is reason)
+    yield failures
+    yield troubles
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -100,17 +100,17 @@ class SharedBooks:
         await self._store.close()
 
     async def _follow_forever(self) -> None:
-        pause_s = RETRY_FIRST_S
+        pause_s, told = RETRY_FIRST_S, ""
         while True:
             try:
                 catalogue, position = await self._read_all()
                 self.catalogue = catalogue
                 self.current.set()
-                pause_s = RETRY_FIRST_S
+                pause_s, told = RETRY_FIRST_S, ""
                 await self._follow(catalogue, position)
                 log.warning("changes of the latent store were missed: reading it anew")
             except (StoreError, ValueError) as error:  # ValueError: somebody else wrote into our keys
-                log.warning("the latent store cannot be followed: %s", error)
+                told = _tell_once(told, _why(self._store, error))
                 await asyncio.sleep(pause_s)
                 pause_s = min(RETRY_MOST_S, 2 * pause_s)
             finally:
@@ -215,6 +215,19 @@ class SharedBooks:
         keys = await asyncio.to_thread(choose_marked, self._policy, prompts, time.time(), MARK_SHARE)
         await self._store.mark(keys)
         self._marked = len(keys)
+
+
+def _why(store: RedisStore, error: Exception) -> str:
+    """The trouble in words that stay while it lasts, or what is wrong with what was read."""
+    trouble = store.health.trouble
+    return trouble.message if trouble is not None else str(error)
+
+
+def _tell_once(told: str, why: str) -> str:
+    """One line of log for a reason, however long it lasts."""
+    if why != told:
+        log.warning("the latent store cannot be followed: %s", why)
+    return why
 
 
 _NO_VECTOR = to_embedding(b"")

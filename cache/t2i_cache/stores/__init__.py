@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from t2i_cache.errors import StoreUrlError
 from t2i_cache.stores.directory import DirectoryStore
+from t2i_cache.stores.health import StoreHealth, StoreReason, StoreTrouble
 from t2i_cache.stores.memory import MemoryStore
 from t2i_cache.stores.protocol import LatentStore, StoreLimits
 from t2i_cache.stores.redis import RedisStore, open_redis
@@ -35,4 +36,14 @@ def open_store(url: str, pool: str = "default", limits: StoreLimits = DEFAULT_LI
     )
 
 
-__all__ = ["DirectoryStore", "LatentStore", "MemoryStore", "RedisStore", "StoreLimits", "open_store"]
+__all__ = [
+    "DirectoryStore",
+    "LatentStore",
+    "MemoryStore",
+    "RedisStore",
+    "StoreHealth",
+    "StoreLimits",
+    "StoreReason",
+    "StoreTrouble",
+    "open_store",
+]

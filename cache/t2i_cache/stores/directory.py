@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from t2i_cache.errors import StoreError, StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores.health import StoreHealth, StoreReason
 
 T = TypeVar("T")
 SUFFIX = ".latent"
@@ -31,6 +32,7 @@ class DirectoryStore:
     """See the module. The folder is made on first use, readable by its owner only."""
 
     def __init__(self, root: Path, threads: int = 4) -> None:
+        self.health = StoreHealth()
         self._root = root
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="latent-store")
 
@@ -41,6 +43,7 @@ class DirectoryStore:
     async def put(self, key: LatentKey, data: bytes) -> None:
         """See `LatentStore`."""
         await self._run(lambda: _write(self._path(key), data))
+        self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
         """See `LatentStore`."""
@@ -51,6 +54,10 @@ class DirectoryStore:
         for found in await self._run(lambda: list(_walk(self._root))):
             yield found
 
+    async def check(self) -> None:
+        """See `LatentStore`."""
+        await self._run(lambda: self._root.mkdir(mode=0o700, parents=True, exist_ok=True))
+
     async def close(self) -> None:
         """See `LatentStore`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -60,9 +67,14 @@ class DirectoryStore:
 
     async def _run(self, call: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            answer = await asyncio.get_running_loop().run_in_executor(self._pool, call)
         except OSError as error:
-            raise _translate(error) from error
+            translated = _translate(error)
+            full = isinstance(translated, StoreFull)
+            self.health.failed(StoreReason.FULL if full else StoreReason.FAILED, str(translated))
+            raise translated from error
+        self.health.served()
+        return answer
 
 
 def _translate(error: OSError) -> StoreError:

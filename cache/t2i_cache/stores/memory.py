@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 
 from t2i_cache.errors import StoreFull
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores.health import StoreHealth, StoreReason
 
 
 class MemoryStore:
     """A dictionary with a byte cap of its own, so that a catalogue that lags cannot exhaust memory."""
 
     def __init__(self, capacity_bytes: int = 8 << 30) -> None:
+        self.health = StoreHealth()
         self._capacity_bytes = capacity_bytes
         self._records: dict[LatentKey, bytes] = {}
         self._bytes = 0
@@ -22,9 +24,11 @@ class MemoryStore:
         """See `LatentStore`. Raises `StoreFull` past the cap."""
         grown = self._bytes + len(data) - len(self._records.get(key, b""))
         if grown > self._capacity_bytes:
+            self.health.failed(StoreReason.FULL, f"{self._capacity_bytes} bytes are in use")
             raise StoreFull(f"{self._capacity_bytes} bytes are in use")
         self._records[key] = data
         self._bytes = grown
+        self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
         """See `LatentStore`."""
@@ -34,6 +38,9 @@ class MemoryStore:
         """See `LatentStore`."""
         for key, data in list(self._records.items()):
             yield key, len(data)
+
+    async def check(self) -> None:
+        """See `LatentStore`: memory is always there."""
 
     async def close(self) -> None:
         """See `LatentStore`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores.health import StoreHealth
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class StoreLimits:
 class LatentStore(Protocol):
     """Bytes by key. Every call may raise `StoreError`; none is needed for a correct image."""
 
+    health: StoreHealth
+
     async def get(self, key: LatentKey) -> bytes | None:
         """The record, or None if there is none."""
 
@@ -30,6 +33,9 @@ class LatentStore(Protocol):
 
     def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
         """Every key with its size in bytes, in no order."""
+
+    async def check(self) -> None:
+        """Find out at the start whether it can be used; who starts goes on either way, with a line in the log."""
 
     async def close(self) -> None:
         """Release threads and connections."""

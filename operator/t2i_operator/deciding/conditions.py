@@ -80,6 +80,9 @@ def _degraded(standing: Standing, obstacle: Verdict | None) -> Verdict:
         if report.embedder_trouble:
             text = f"{report.gateway} serves without cached latents: {report.embedder_trouble}"
             return Verdict(True, "EmbedderMissing", text)
+        if report.store_trouble:
+            text = f"{report.gateway} serves without cached latents: {report.store_trouble}"
+            return Verdict(True, "StoreNotServing", text)
     return Verdict(False, "AsExpected", "Nothing is wrong.")
 
 

@@ -76,6 +76,7 @@ class DemandReport:
     in_flight: int = 0
     measured: Mapping[str, Measured] = field(default_factory=dict)
     embedder_trouble: str = ""
+    store_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ class GetDemandResponse(_message.Message):
     PLAN_REVISION_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     EMBEDDER_TROUBLE_FIELD_NUMBER: _builtins.int
+    STORE_TROUBLE_FIELD_NUMBER: _builtins.int
     earlier_rps: _builtins.float
     """Requests a second of all classes as it was a few half-lives ago: the trend."""
     queued: _builtins.int
@@ -108,6 +109,8 @@ class GetDemandResponse(_message.Message):
     """Revision of the plan that requests are decided by; 0 = none yet."""
     embedder_trouble: _builtins.str
     """Why prompts are not embedded although the pool wants it, so that no cached latent is found; empty: all is well."""
+    store_trouble: _builtins.str
+    """Why the latent store has not served for a while, so that no cached latent is read or kept; empty: it serves."""
     @_builtins.property
     def demand(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassDemand]: ...
     @_builtins.property
@@ -124,10 +127,11 @@ class GetDemandResponse(_message.Message):
         plan_revision: _builtins.int = ...,
         measurements: _abc.Iterable[Global___GroupMeasurement] | None = ...,
         embedder_trouble: _builtins.str = ...,
+        store_trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,7 +55,7 @@ class DiffusionEngine:
 
     def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
         self.facts = facts
-        self.tally = Tally()
+        self.tally = Tally(store=shelf.health)
         self._adapter = adapter
         self._shelf = shelf
         self._fixed_s = warmth.fixed_s

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from t2i_cache.errors import StoreUrlError
-from t2i_cache.stores import StoreLimits, open_store
+from t2i_cache.errors import StoreError, StoreUrlError
+from t2i_cache.stores import LatentStore, StoreLimits, open_store
 from t2i_policy.pool import ModelPart, Pool, PoolSpec
 from t2i_sources import MODEL, SourceMissing, find_folder
 from t2i_worker.digests import model_digest
@@ -37,6 +37,7 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
         store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     except StoreUrlError as error:
         raise ModelError(str(error)) from error
+    await _check_store(store)
     model = spec.model
     folder = await asyncio.to_thread(find_model, model, settings.models_dir)
     digest, adapter = await asyncio.gather(
@@ -47,6 +48,14 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
     warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
     log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
+
+
+async def _check_store(store: LatentStore) -> None:
+    """One line in the log if it cannot be used; images are made without it until it can."""
+    try:
+        await store.check()
+    except StoreError as error:
+        log.warning("images start from noise until the latent store serves: %s", error)
 
 
 def find_model(model: ModelPart, models_dir: Path) -> Path:

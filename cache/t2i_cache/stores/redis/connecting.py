@@ -18,8 +18,9 @@ from redis.exceptions import ConnectionError as ConnectionFailed
 
 from t2i_cache.errors import StoreUrlError
 from t2i_cache.stores.protocol import StoreLimits
+from t2i_cache.stores.redis.greeting import make_greeting
 from t2i_cache.stores.redis.securing import AUTHORITIES, CHAIN, KEY, FreshTlsConnection
-from t2i_cache.stores.redis.store import CALL_LIMIT_S, RedisStore
+from t2i_cache.stores.redis.store import CALL_LIMIT_S, RedisStore, key_prefix
 
 PASSWORD_VARIABLE = "T2I_STORE_PASSWORD"  # noqa: S105 - the variable's name
 USER_VARIABLE = "T2I_STORE_USER"
@@ -52,6 +53,7 @@ def open_redis(url: str, pool: str, limits: StoreLimits, environment: Mapping[st
         socket_keepalive=True,
         # a connection that a restarted server closed is replaced once; a server that is gone is not waited for
         retry=Retry(NoBackoff(), 1, (ConnectionFailed,)),
+        redis_connect_func=make_greeting(key_prefix(pool)),
         **secured,
     )
     return RedisStore(Redis(connection_pool=connections), pool, limits)

@@ -16,8 +16,9 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from t2i_cache.errors import RecordError, StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey, parse_key
 from t2i_cache.records import peek
+from t2i_cache.stores.health import StoreHealth, StoreReason
 from t2i_cache.stores.protocol import StoreLimits
-from t2i_cache.stores.redis.explaining import explain
+from t2i_cache.stores.redis.explaining import Explained, explain
 from t2i_cache.stores.redis.resting import Resting
 from t2i_cache.stores.redis.scripts import NAMES, read_script
 
@@ -78,11 +79,11 @@ class RedisStore:
 
     def __init__(self, client: "Redis", pool: str, limits: StoreLimits) -> None:
         self.limits = limits
-        self.prefix = f"t2i:{{{pool}}}:"
+        self.health = StoreHealth()
+        self.prefix = key_prefix(pool)
         self._client = client
         self._scripts = {name: client.register_script(read_script(name)) for name in NAMES}
         self._resting = Resting()
-        self._trouble = ""  # the last failure in words
 
     async def get(self, key: LatentKey) -> bytes | None:
         """See `LatentStore`."""
@@ -111,6 +112,7 @@ class RedisStore:
             stored = await self._run("put", *arguments)
         if not stored:
             raise StoreFull(f"one latent of {len(data)} bytes is more than the pool may keep")
+        self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
         """See `LatentStore`."""
@@ -188,6 +190,10 @@ class RedisStore:
                 for item in entry.items:
                     yield LatentKey(entry.scope, entry.model, entry.entry_id, item.step), item.size_bytes
 
+    async def check(self) -> None:
+        """See `LatentStore`. A new connection finds out whether the server can be used (`greeting`)."""
+        await self._command("GET", f"{self.prefix}probe")
+
     async def close(self) -> None:
         """See `LatentStore`."""
         await self._client.aclose()
@@ -208,7 +214,10 @@ class RedisStore:
         """
         if self._resting.rests(time.monotonic()):
             _close(call)
-            raise StoreUnavailable(f"latent store: left alone for a moment after failures: {self._trouble}")
+            trouble = self.health.trouble
+            raise StoreUnavailable(
+                f"latent store: left alone for a moment after failures: {trouble.message if trouble else ''}"
+            )
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         async with self._watched():
@@ -218,13 +227,24 @@ class RedisStore:
             except OutOfMemoryError as error:
                 raise StoreFull("latent store: the server's maxmemory is reached") from error
             except (RedisError, OSError, TimeoutError) as error:
-                self._trouble = explain(error)
-                raise StoreUnavailable(f"latent store: {self._trouble}") from error
+                raise await self._unavailable(explain(error)) from error
             finally:
                 # the client may swallow a cancel that comes while it takes a connection; whoever cancelled waits for us
                 if task is not None and task.cancelling() > cancels:
                     raise asyncio.CancelledError
             return answer
+
+    async def _unavailable(self, explained: Explained) -> StoreUnavailable:
+        self.health.failed(explained.reason, explained.sentence)
+        if explained.elsewhere:
+            await self._let_connections_go()
+        return StoreUnavailable(f"latent store: {explained.sentence}")
+
+    async def _let_connections_go(self) -> None:
+        """The name may lead to another server by now: the next call asks it anew. Calls under way end first."""
+        pool = self._client.connection_pool
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
@@ -233,13 +253,20 @@ class RedisStore:
             yield
         except (StoreUnavailable, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
-                self._trouble = "no answer before its callers gave up"
+                self.health.failed(StoreReason.NO_ANSWER, "no answer before its callers gave up")
             self._resting = self._resting.after_failure(time.monotonic())
             raise
-        except StoreFull:
+        except StoreFull as error:
+            self.health.failed(StoreReason.FULL, str(error))
             self._resting = self._resting.after_success()
             raise
+        self.health.served()
         self._resting = self._resting.after_success()
+
+
+def key_prefix(pool: str) -> str:
+    """What the keys of a pool begin with. The braces keep them on one server of whatever shards by key."""
+    return f"t2i:{{{pool}}}:"
 
 
 def _close(call: Awaitable[Any]) -> None:

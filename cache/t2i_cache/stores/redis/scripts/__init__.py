@@ -6,8 +6,9 @@ Scripts that only free memory may run when the server has none left; `put` may n
 from importlib.resources import files
 
 MAY_RUN_WHEN_FULL = ("drop", "evict", "expire", "mark", "purge", "use")
-READ_ONLY = ("page",)
-NAMES = ("put", *MAY_RUN_WHEN_FULL, *READ_ONLY)
+READ_ONLY = ("page", "probe")
+PROBE = "probe"  # asked by each new connection, not by the store
+NAMES = ("put", *MAY_RUN_WHEN_FULL, "page")
 
 
 def read_script(name: str) -> str:
