@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from t2i_protos.v1 import gateway_pb2
+from t2i_security.logs import keep_prompts_out
 from t2ictl import (
     commands_cache,
     commands_cluster,
@@ -312,6 +313,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_prompts_out()
     app()
 
 

@@ -76,6 +76,18 @@ async def generate(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(generated.data)
     _print_result(console, generated, out)
+    warnings = Console(stderr=True)
+    for cut in generated.done.prompt_cuts:
+        warnings.print(tell_cut(cut), highlight=False, soft_wrap=True)
+
+
+def tell_cut(cut: level_pb2.PromptCut) -> str:
+    """A sentence: which encoder stops where."""
+    which = "negative prompt" if cut.negative else "prompt"
+    return (
+        f"the {which} is cut after {cut.kept_characters} characters for {cut.encoder}: it reads {cut.kept_tokens} of "
+        f"{cut.total_tokens} tokens"
+    )
 
 
 def _print_result(console: Console, generated: Generated, out: Path) -> None:

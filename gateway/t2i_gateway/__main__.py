@@ -11,13 +11,14 @@ from t2i_gateway.settings import parse_arguments
 from t2i_policy.pool import PoolError, parse_pool
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_security.errors import SecurityError
+from t2i_security.logs import set_up_logs
 
 log = logging.getLogger("t2i_gateway")
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 when it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs()
     settings = parse_arguments()
     try:
         pool = parse_pool(settings.pool.read_text())

@@ -101,4 +101,5 @@ def done_of(case: Case, started: worker_pb2.Started, finished: worker_pb2.Finish
         timings=timings,
         retries=waited.retries,
         reproduction=reproduction_of(case, finished.served),
+        prompt_cuts=started.prompt_cuts,
     )

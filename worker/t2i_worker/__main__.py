@@ -7,6 +7,7 @@ import sys
 from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
 from t2i_policy.profile import ProfileError
 from t2i_security.errors import SecurityError
+from t2i_security.logs import set_up_logs
 from t2i_worker.errors import ModelError
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
@@ -17,7 +18,7 @@ log = logging.getLogger("t2i_worker")
 
 def main() -> int:
     """Exit code 0 after a drain, 2 when it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs()
     settings = parse_arguments()
     try:
         pool = parse_pool(settings.pool.read_text())

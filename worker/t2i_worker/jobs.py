@@ -58,6 +58,20 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptCut:
+    """A text encoder reads only the first tokens of the prompt, or of the negative one: up to this character.
+
+    Tokens are counted without the special ones that the encoder adds.
+    """
+
+    encoder: str
+    kept_tokens: int
+    total_tokens: int
+    kept_characters: int
+    negative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """The job entered the batch. `served.skipped_steps` is what it really skips, `reason` why (FetchReason).
 
@@ -68,6 +82,7 @@ class Joined:
     reason: str
     batch_size: int
     report_every_steps: int = 1
+    prompt_cuts: tuple[PromptCut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

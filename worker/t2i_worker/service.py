@@ -11,7 +11,7 @@ import grpc
 from t2i_policy.levels import Level
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_worker.errors import WorkerDraining, WorkerError
-from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress
+from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress, PromptCut
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.statuses import to_status
 from t2i_worker.validation import parse_request
@@ -126,9 +126,13 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
 def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
     """An engine's event as one or more messages; an image becomes its announcement and chunks."""
     match event:
-        case Joined(served, reason, batch_size, every):
+        case Joined(served, reason, batch_size, every, cuts):
             started = worker_pb2.Started(
-                served=_level(served), reason=reason, batch_size=batch_size, report_every_steps=every
+                served=_level(served),
+                reason=reason,
+                batch_size=batch_size,
+                report_every_steps=every,
+                prompt_cuts=[_cut(cut) for cut in cuts],
             )
             yield worker_pb2.WorkerEvent(started=started)
         case Progress(step, num_steps):
@@ -164,6 +168,16 @@ def _finished(event: Finished) -> worker_pb2.Finished:
         encode_ms=event.encode_ms,
         fetch_ms=event.fetch_ms,
         stored=[worker_pb2.StoredLatent(step=step, size_bytes=size) for step, size in event.stored],
+    )
+
+
+def _cut(cut: PromptCut) -> level_pb2.PromptCut:
+    return level_pb2.PromptCut(
+        encoder=cut.encoder,
+        kept_tokens=cut.kept_tokens,
+        total_tokens=cut.total_tokens,
+        kept_characters=cut.kept_characters,
+        negative=cut.negative,
     )
 
 

@@ -285,6 +285,7 @@ class Done(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     REPRODUCTION_FIELD_NUMBER: _builtins.int
+    PROMPT_CUTS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     seed: _builtins.int
     retries: _builtins.int
@@ -301,6 +302,10 @@ class Done(_message.Message):
     def reproduction(self) -> Global___Reproduction:
         """How this image can be drawn again; absent: it cannot, because it started from the latents of another run."""
 
+    @_builtins.property
+    def prompt_cuts(self) -> _containers.RepeatedCompositeFieldContainer[_level_pb2.PromptCut]:
+        """Where the model's text encoders stopped reading the prompt; empty: they read all of it."""
+
     def __init__(
         self,
         *,
@@ -311,10 +316,11 @@ class Done(_message.Message):
         retries: _builtins.int = ...,
         replayed: _builtins.bool = ...,
         reproduction: Global___Reproduction | None = ...,
+        prompt_cuts: _abc.Iterable[_level_pb2.PromptCut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reproduction", b"reproduction", "served", b"served", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replayed", b"replayed", "reproduction", b"reproduction", "retries", b"retries", "seed", b"seed", "served", b"served", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_cuts", b"prompt_cuts", "reason", b"reason", "replayed", b"replayed", "reproduction", b"reproduction", "retries", b"retries", "seed", b"seed", "served", b"served", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

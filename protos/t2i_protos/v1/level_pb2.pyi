@@ -173,3 +173,39 @@ class Preview(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class PromptCut(_message.Message):
+    """PromptCut says that a text encoder of the model reads only the first tokens of a text. Special tokens are not counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_FIELD_NUMBER: _builtins.int
+    KEPT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    KEPT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    NEGATIVE_FIELD_NUMBER: _builtins.int
+    encoder: _builtins.str
+    """text_encoder, text_encoder_2, ...: encoders of one model may have different limits"""
+    kept_tokens: _builtins.int
+    total_tokens: _builtins.int
+    kept_characters: _builtins.int
+    """Unicode characters of the text that the kept tokens cover"""
+    negative: _builtins.bool
+    """of the negative prompt"""
+    def __init__(
+        self,
+        *,
+        encoder: _builtins.str = ...,
+        kept_tokens: _builtins.int = ...,
+        total_tokens: _builtins.int = ...,
+        kept_characters: _builtins.int = ...,
+        negative: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "kept_characters", b"kept_characters", "kept_tokens", b"kept_tokens", "negative", b"negative", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptCut: _TypeAlias = PromptCut  # noqa: Y015

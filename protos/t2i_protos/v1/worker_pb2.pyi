@@ -214,6 +214,7 @@ class Started(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     REPORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    PROMPT_CUTS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """AsRequested | LatentMissing | LatentLate | LatentCorrupt | LatentMismatch"""
     batch_size: _builtins.int
@@ -224,6 +225,10 @@ class Started(_message.Message):
     def served(self) -> _level_pb2.Level:
         """skipped_steps as it really is"""
 
+    @_builtins.property
+    def prompt_cuts(self) -> _containers.RepeatedCompositeFieldContainer[_level_pb2.PromptCut]:
+        """Texts that are longer than an encoder reads; empty: all was read."""
+
     def __init__(
         self,
         *,
@@ -231,10 +236,11 @@ class Started(_message.Message):
         reason: _builtins.str = ...,
         batch_size: _builtins.int = ...,
         report_every_steps: _builtins.int = ...,
+        prompt_cuts: _abc.Iterable[_level_pb2.PromptCut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "prompt_cuts", b"prompt_cuts", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

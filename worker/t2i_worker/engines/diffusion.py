@@ -20,12 +20,25 @@ from torch import Tensor
 
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.levels import Level
+from t2i_security.logs import name_error
 from t2i_worker.engines.running import Deliveries, Denoised, Running, StepDone, StepEntered, StepEvent, StepFailed
 from t2i_worker.engines.slots import Slots
 from t2i_worker.engines.step_loop import StepLoop
 from t2i_worker.errors import DeadlineExceeded, GenerationFailed, NotFinite
 from t2i_worker.images import encode_image, encode_preview
-from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, PreviewImage, Progress, Tally
+from t2i_worker.jobs import (
+    Event,
+    Finished,
+    Image,
+    Job,
+    Joined,
+    Load,
+    ModelFacts,
+    PreviewImage,
+    Progress,
+    PromptCut,
+    Tally,
+)
 from t2i_worker.latents import LatentShelf, to_latent
 from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
 from t2i_worker.warming import Warmth
@@ -45,9 +58,18 @@ class _Run:
     reason: str
     accepted_s: float
     fetch_s: float
+    cuts: tuple[PromptCut, ...] = ()
     running: Running = field(init=False)
     events: asyncio.Queue[StepEvent] = field(init=False)
     denoise_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A job's texts: what guides the denoiser, and what no encoder has read."""
+
+    conditions: Conditions
+    cuts: tuple[PromptCut, ...]
 
 
 class DiffusionEngine:
@@ -114,18 +136,24 @@ class DiffusionEngine:
         """Text and start, in parallel; the budget holds here too."""
         accepted_s = time.monotonic()
         limit_s = None if job.deadline_s is None else max(0.0, job.deadline_s - accepted_s)
-        encode = partial(self._adapter.encode, job.prompt, job.negative_prompt, job.guidance_scale)
         try:
             async with asyncio.timeout(limit_s):
-                conditions, found = await asyncio.gather(self._in_thread(encode), self._fetch(job))
+                text, found = await asyncio.gather(self._in_thread(partial(self._encode, job)), self._fetch(job))
         except TimeoutError as error:
             raise DeadlineExceeded("the budget ran out before the first step") from error
-        except (RuntimeError, ValueError) as error:
-            log.warning("text could not be encoded: %s", error)
-            raise GenerationFailed("the prompt could not be encoded") from error
         start, step, reason, fetch_s = found
         served = replace(job.level, skipped_steps=step)
-        return self._to_run(_Run(job, served, reason, accepted_s, fetch_s), start, conditions)
+        return self._to_run(_Run(job, served, reason, accepted_s, fetch_s, text.cuts), start, text.conditions)
+
+    def _encode(self, job: Job) -> _Text:
+        """The job's texts for the denoiser. A tokenizer's error may quote them, so only its type is logged."""
+        try:
+            conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
+            read_negative = job.negative_prompt if conditions.unprompted is not None else ""
+            return _Text(conditions, self._adapter.cuts(job.prompt, read_negative))
+        except Exception as error:  # tokenizers raise nothing more special
+            log.warning("text could not be encoded: %s", name_error(error))
+            raise GenerationFailed("the prompt could not be encoded") from error
 
     async def _fetch(self, job: Job) -> tuple[Tensor | None, int, str, float]:
         """(start latent or None for noise, its step, reason, seconds it took)."""
@@ -192,7 +220,7 @@ class DiffusionEngine:
             event = await run.events.get()
             match event:
                 case StepEntered(batch_size):
-                    yield Joined(run.served, run.reason, batch_size)
+                    yield Joined(run.served, run.reason, batch_size, prompt_cuts=run.cuts)
                 case StepDone(step, preview):
                     yield Progress(step, run.served.num_inference_steps)
                     if preview is not None:

@@ -6,7 +6,7 @@ the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from t2i_worker.jobs import PromptCut
+from t2i_worker.pipelines.cutting import TextLimit, limit_of
 from t2i_worker.pipelines.schedules import NoiseSchedule, by_count, servable
 
 PROBED_STEPS = 4  # of the schedule that shows whether a sampler draws noise
@@ -58,6 +60,8 @@ class PipelineAdapter(ABC):
 
     #: Width and height must be multiples of this many pixels.
     size_multiple = 8
+    #: Tokenizers of the pipeline -> most tokens that their encoders get; None = what the tokenizer itself says.
+    token_limits: Mapping[str, int | None] = {}
 
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
         self.pipeline = pipeline
@@ -66,6 +70,7 @@ class PipelineAdapter(ABC):
         self.scheduler = servable(pipeline.scheduler)
         self.device: torch.device = pipeline.device
         self.dtype: torch.dtype = self.denoiser.dtype
+        self._text_limits = tuple(self._make_limits())
 
     @property
     @abstractmethod
@@ -80,6 +85,19 @@ class PipelineAdapter(ABC):
     @abstractmethod
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """Text to conditions; runs outside the denoise thread."""
+
+    def cuts(self, prompt: str, negative_prompt: str) -> tuple[PromptCut, ...]:
+        """Where encoders stop reading, if they do not read all; any thread."""
+        texts = ((prompt, False), (negative_prompt, True))
+        found = [limit.cut(text, negative) for text, negative in texts if text for limit in self._text_limits]
+        return tuple(cut for cut in found if cut is not None)
+
+    def _make_limits(self) -> Iterator[TextLimit]:
+        for name, most in self.token_limits.items():
+            encoder = name.replace("tokenizer", "text_encoder")
+            limit = limit_of(encoder, getattr(self.pipeline, name, None), most)
+            if limit is not None:
+                yield limit
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:

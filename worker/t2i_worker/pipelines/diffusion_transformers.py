@@ -25,6 +25,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
     """`StableDiffusion3Pipeline`."""
 
     size_multiple = 16
+    token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": None, "tokenizer_3": 256}
 
     @property
     def denoiser(self) -> Any:
@@ -75,6 +76,7 @@ class FluxAdapter(PipelineAdapter):
     """`FluxPipeline`. Guidance is an input of the distilled model, not a second forward; no negative prompts."""
 
     size_multiple = 16
+    token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": 512}
 
     @property
     def denoiser(self) -> Any:

@@ -44,6 +44,7 @@ class ScenesAdapter(PipelineAdapter):
     """See the module."""
 
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
+        self.token_limits: Mapping[str, int | None] = {"tokenizer": pipeline.config.max_caption_tokens}
         super().__init__(pipeline, width, height)
         # Texts of callers are never remembered: how fast one is encoded would tell others that it came before.
         self._nothing = lru_cache(maxsize=1)(lambda: self._encode_text(""))

@@ -12,6 +12,8 @@ from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
 class StableDiffusionAdapter(PipelineAdapter):
     """`StableDiffusionPipeline`."""
 
+    token_limits: Mapping[str, int | None] = {"tokenizer": None}
+
     @property
     def denoiser(self) -> Any:
         """See `PipelineAdapter`."""
@@ -45,6 +47,8 @@ class StableDiffusionAdapter(PipelineAdapter):
 
 class StableDiffusionXLAdapter(StableDiffusionAdapter):
     """`StableDiffusionXLPipeline`. A VAE that overflows in fp16 (`force_upcast`) runs in fp32."""
+
+    token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": None}
 
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
         super().__init__(pipeline, width, height)
