@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     builders = runpy.run_path(str(Path(__file__).parents[1] / "denoising" / "tiny_models.py"))["BUILDERS"]
     folder = tmp_path_factory.mktemp("model")
-    builders["stable_diffusion"]().save_pretrained(folder)
+    builders["sd"]().save_pretrained(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import sample_scene, score_image
 from t2i_scenes.captions import caption
 from t2i_testing import Client, WritePool, latent_files, make_profile
+from t2ictl.commands_request import tell_cut
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -107,3 +108,15 @@ async def test_restarted_gateway_remembers_the_store(options: LocalOptions, pool
         other = Client(second.address)
         assert (await other.done(Request(prompt=prompt), 60, "carol")).served.skipped_steps == 10
         await other.channel.close()
+
+
+async def test_prompt_that_is_too_long_is_told_to_its_sender(client: Client) -> None:
+    """The image is drawn from what was read; the answer names the encoder and the character where it stopped."""
+    prompt = "a big red circle left of a small blue square on a plain green background " * 3
+    done = (await client.events(Request(prompt=prompt, seed=1), 60, "carol"))[-1].done
+    (cut,) = done.prompt_cuts
+    assert (cut.encoder, cut.kept_tokens, cut.total_tokens) == ("text_encoder", 26, 45)
+    assert len(prompt[: cut.kept_characters].split()) == 26
+    assert tell_cut(cut) == "the prompt is cut after 120 characters for text_encoder: it reads 26 of 45 tokens"
+    short = (await client.events(Request(prompt="a red circle", seed=1), 60, "carol"))[-1].done
+    assert list(short.prompt_cuts) == []
