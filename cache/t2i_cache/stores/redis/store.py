@@ -243,7 +243,7 @@ class RedisStore:
     async def _let_connections_go(self) -> None:
         """The name may lead to another server by now: the next call asks it anew. Calls under way end first."""
         pool = self._client.connection_pool
-        await pool.update_active_connections_for_reconnect()
+        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call] # as in its stubs
         await pool.disconnect(inuse_connections=False)
 
     @asynccontextmanager
