@@ -14,7 +14,7 @@ FAMILIES = {
     "sdxl": {"text_encoder": 38, "text_encoder_2": 38},
     "sd3": {"text_encoder": 38, "text_encoder_2": 38},
     "flux": {"text_encoder": 38},
-    "scenes": {"text_encoder": 26},
+    "scenes": {"text_encoder": 12},
 }
 
 
@@ -40,7 +40,7 @@ def test_what_is_told_is_what_the_pipeline_reads(adapter_of: Callable[[str], Pip
     (cut,) = adapter.cuts(LONG, "")
     end = cut.kept_characters
     read = adapter.encode(LONG, "", 1.0).prompted["encoder_hidden_states"]
-    beyond = adapter.encode(LONG[:end] + " and nothing else", "", 1.0).prompted["encoder_hidden_states"]
+    beyond = adapter.encode(f"{LONG[: end + 1]} and nothing else", "", 1.0).prompted["encoder_hidden_states"]
     assert bool((read == beyond).all())
     before = adapter.encode(f"{LONG[: end - 1]}z{LONG[end:]}", "", 1.0).prompted["encoder_hidden_states"]
     assert not bool((read == before).all())
