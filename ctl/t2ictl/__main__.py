@@ -203,6 +203,9 @@ def profile(
     seeds: Annotated[
         int, typer.Option(min=1, help="images a prompt and level; 1 = how much seeds differ is not measured")
     ] = 2,
+    twins: Annotated[
+        int, typer.Option(min=0, help="of the asked prompts, those measured from a swapped, negated or recounted twin")
+    ] = 64,
     seed: int = 1,
     predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
     from_samples: Annotated[
@@ -216,7 +219,7 @@ def profile(
     if from_samples is not None:
         _run(commands_profile.refit_profile(console, from_samples, out, predictor))
         return
-    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed)
+    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed, twins)
     _run(commands_profile.run_profile(console, plan, out, predictor))
 
 

@@ -1,10 +1,11 @@
 """`t2ictl profile`: measure what every level costs and loses, on running workers, and fit the profile to it.
 
 Every measured prompt is kept in a samples file, so that a profile can be fitted anew without drawing again. The fit is
-similarity bands (`losses`) and, with prompts enough, the learned predictor (`training`), whose precision is told on
-prompts that it did not see (`precision`).
+similarity bands (`losses`), bounded by what twins lost (`twin_losses`), and, with prompts enough, the learned predictor
+(`training`), whose precision is told on prompts that it did not see (`precision`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from t2i_gateway.embedding import EmbedderError, load_embedder
 from t2i_policy.predictor import Predictor
 from t2i_policy.profile import LevelProfile, render_profile
+from t2i_policy.twin_loss import TwinLoss
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.judging import FidelityJudge, Judge, SceneJudge
@@ -24,6 +26,8 @@ from t2ictl.precision import cross_validated, precision_table, profile_of
 from t2ictl.sample_file import Measurement, read_samples, write_samples
 from t2ictl.samples import file_samples, only_read, scene_samples
 from t2ictl.training import FOLDS, MIN_PROMPTS
+from t2ictl.twin_measuring import measure_twins
+from t2ictl.twin_samples import pair_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class ProfilePlan:
     num_asked: int
     num_seeds: int
     seed: int
+    num_twins: int = 0
 
 
 async def run_profile(console: Console, plan: ProfilePlan, out: Path, with_predictor: bool) -> None:
@@ -75,17 +80,28 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
         samples = scene_samples(plan.num_kept, plan.num_asked, plan.seed)
     else:
         samples = file_samples(plan.prompts, plan.num_kept, plan.num_asked, plan.seed)
-    samples = only_read(samples, lambda prompt: embedder.embed_now(prompt).unread is None)
+
+    def reads(prompt: str) -> bool:
+        return embedder.embed_now(prompt).unread is None
+
+    samples = only_read(samples, reads)
+    pairs = pair_twins(samples.asked, plan.num_twins, plan.seed, reads)
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         tools = (embedder, judge, bar)
+
+        async def on(addresses: Sequence[str]) -> Measurement:
+            measurement = await measure(addresses, samples, pool.spec.ladder, tools, plan.num_seeds)
+            twins = await measure_twins(addresses, pairs, pool.spec.ladder, tools, plan.num_seeds)
+            return replace(measurement, twins=twins)
+
         if plan.workers:
-            return await measure(plan.workers.split(","), samples, pool.spec.ladder, tools, plan.num_seeds)
+            return await on(plan.workers.split(","))
         starting = bar.add_task("starting workers", total=None)
         async with LocalPool(LocalOptions(plan.pool_file), with_gateway=False) as local:
             bar.update(starting, total=1, completed=1)
             addresses = [worker.address for worker in local.workers]
-            return await measure(addresses, samples, pool.spec.ladder, tools, plan.num_seeds)
+            return await on(addresses)
 
 
 def write_profile(console: Console, measurement: Measurement, out: Path, with_predictor: bool) -> None:
@@ -116,7 +132,12 @@ def write_profile(console: Console, measurement: Measurement, out: Path, with_pr
 def to_table(profile: LevelProfile, judge: str) -> Table:
     """Losses as people read them."""
     columns = ("level", "steps run", "similarity", "loss", "± s.e.", "seeds differ less", "± s.e.", "samples")
-    table = Table(*columns, title=f"quality loss ({judge}), and diversity loss of prompts that are asked again")
+    table = Table(
+        *columns,
+        "twins ± s.e.",
+        "pairs",
+        title=f"quality loss ({judge}), and diversity loss of prompts that are asked again",
+    )
     for band in profile.losses:
         high = min(band.similarity_max, 1.0)
         near = f"{band.similarity_min:.2f} to {high:.2f}" if band.level.needs_latent else "any"
@@ -129,8 +150,15 @@ def to_table(profile: LevelProfile, judge: str) -> Table:
             "not measured" if band.diversity_loss is None else f"{100 * band.diversity_loss:.1f}%",
             "" if band.diversity_loss is None else f"{100 * band.diversity_error:.1f}%",
             str(band.num_samples),
+            *_twin_cells(band.twins),
         )
     return table
+
+
+def _twin_cells(twins: TwinLoss | None) -> tuple[str, str]:
+    if twins is None:
+        return "", ""
+    return f"{100 * twins.mean_loss:.1f}% ± {100 * twins.standard_error:.1f}%", str(twins.num_pairs)
 
 
 def predictor_table(predictor: Predictor, base_steps: int) -> Table:

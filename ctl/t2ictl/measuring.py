@@ -86,9 +86,9 @@ async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
         worker = next(turns)
         order = worker.order(sample.prompt, sample.seed, bench.ladder.exact)
         keeping.append(worker.draw(keep_at(order, bench.scope, _entry(index), steps, vector)))
-    await _all(bench, "drawing kept prompts", keeping)
+    await draw_all(bench, "drawing kept prompts", keeping)
     matrix = np.stack(embedded)
-    return await _all(
+    return await draw_all(
         bench,
         "drawing asked prompts",
         [_score_one(bench, next(turns), sample, samples.kept, matrix) for sample in samples.asked],
@@ -115,7 +115,7 @@ async def _score_one(
             order = worker.order(sample.prompt, seed, level)
             if level.needs_latent:
                 start_from(order, source, level.skipped_steps)
-            drawn.append((await _draw_at(worker, order, level)).data)
+            drawn.append((await draw_at(worker, order, level)).data)
     several = bench.num_seeds > 1
     return PromptScores(
         prompt=sample.prompt,
@@ -131,7 +131,7 @@ async def _score_one(
     )
 
 
-async def _draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:
+async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:
     """Draw at this level or not at all: a latent that came late (the worker starts lower then) is asked for again."""
     for _ in range(FETCH_TRIES):
         drawn = await worker.draw(order)
@@ -143,7 +143,8 @@ async def _draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest
     )
 
 
-async def _all(bench: Bench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def draw_all(bench: Bench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order, counted on the bar."""
     task = bench.bar.add_task(title, total=len(work))
 
     async def counted(one: Coroutine[Any, Any, T]) -> T:

@@ -20,6 +20,7 @@ from t2i_policy.wanted import Limits, Neighbourhood, Option, choose_wanted_level
 from t2ictl.losses import band_losses
 from t2ictl.sample_file import Measurement, PromptScores
 from t2ictl.training import train_predictor
+from t2ictl.twin_losses import bound_by_twins
 
 Rule = Callable[[PromptScores], Option]
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)  # fractions of exact quality; the first is what the gateway calls harmless
@@ -55,6 +56,7 @@ def profile_of(measurement: Measurement) -> LevelProfile:
     """The profile of measured prompts, with a predictor if there are enough of them."""
     facts, prompts = measurement.facts, measurement.prompts
     bands = band_losses([one.scored() for one in prompts], measurement.levels)
+    bands = bound_by_twins(bands, [one.scores.scored() for one in measurement.twins])
     return LevelProfile(
         facts.model_digest,
         facts.device,

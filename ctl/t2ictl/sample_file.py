@@ -1,8 +1,9 @@
 """The samples file beside a profile: one measured prompt a line, so that bands and predictor can be fitted anew.
 
 The first line says what was measured and how fast it ran; every other line is one asked prompt with its nearest kept
-prompt and its scores, one a seed, and how far apart its images of different seeds are. It holds prompts in clear, which
-the profile never does: keep it as you keep them.
+prompt and its scores, one a seed, and how far apart its images of different seeds are. Lines with `twin` are prompts
+that started from the latents of their twin. It holds prompts in clear, which the profile never does: keep it as you
+keep them.
 """
 
 import json
@@ -54,11 +55,20 @@ class PromptScores:
 
 
 @dataclass(frozen=True, slots=True)
+class TwinScores:
+    """A prompt from the latents of its twin (`scores.nearest`), at the levels that need a latent."""
+
+    kind: str
+    scores: PromptScores
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """A whole samples file. Every prompt has scores at the same levels."""
+    """A whole samples file. Every prompt has scores at the same levels, every twin at those of them with a latent."""
 
     facts: Facts
     prompts: tuple[PromptScores, ...]
+    twins: tuple[TwinScores, ...] = ()
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -80,7 +90,8 @@ def write_samples(measurement: Measurement, path: Path) -> None:
         "judge": facts.judge,
         "embedderDigest": facts.embedder_digest,
     }
-    lines = [head, *(_line(one) for one in measurement.prompts)]
+    twins = ({"twin": one.kind, **_line(one.scores)} for one in measurement.twins)
+    lines = [head, *(_line(one) for one in measurement.prompts), *twins]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -121,15 +132,26 @@ def read_samples(path: Path) -> Measurement:
     except (KeyError, TypeError, ValueError) as error:
         raise InputInvalid(f"--from-samples, line 1: {_say(error)}") from error
     prompts: list[PromptScores] = []
+    twins: list[TwinScores] = []
     for number, line in enumerate(lines[1:], 2):
         try:
-            one = _read_prompt(json.loads(line))
-            if prompts and one.by_level.keys() != prompts[0].by_level.keys():
+            found = json.loads(line)
+            one = _read_prompt(found)
+            kind = found.get("twin")
+            if (prompts or kind) and one.by_level.keys() != _levels_of(prompts, kind is not None):
                 raise ValueError("levels: not those of the lines before")
         except (KeyError, TypeError, ValueError) as error:
             raise InputInvalid(f"--from-samples, line {number}: {_say(error)}") from error
-        prompts.append(one)
-    return Measurement(facts, tuple(prompts))
+        if kind is None:
+            prompts.append(one)
+        else:
+            twins.append(TwinScores(str(kind), one))
+    return Measurement(facts, tuple(prompts), tuple(twins))
+
+
+def _levels_of(prompts: list[PromptScores], with_latent: bool) -> set[Level]:
+    found = prompts[0].by_level if prompts else ()
+    return {level for level in found if level.needs_latent or not with_latent}
 
 
 def _read_facts(head: Mapping[str, Any]) -> Facts:

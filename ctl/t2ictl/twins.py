@@ -21,15 +21,21 @@ from enum import StrEnum
 
 import numpy as np
 
-COLOURS = frozenset((
-    "red", "scarlet", "crimson", "orange", "amber", "yellow", "golden", "gold", "green", "emerald", "blue",
-    "azure", "navy", "teal", "turquoise", "cyan", "purple", "violet", "magenta", "pink", "rose", "brown",
-    "chocolate", "beige", "white", "snowy", "black", "gray", "grey", "silver",
-))  # fmt: skip
-SIZES = frozenset((
-    "small", "little", "tiny", "large", "big", "huge", "giant", "tall", "short", "long", "thin", "thick",
-    "wide", "narrow",
-))  # fmt: skip
+#: Words of one line are near enough to paraphrase each other; those of two lines are not.
+COLOURS: Mapping[str, int] = {
+    word: number
+    for number, line in enumerate((
+        "red scarlet crimson", "orange amber", "yellow golden gold", "green emerald", "blue azure navy",
+        "teal turquoise cyan", "purple violet magenta", "pink rose", "brown chocolate", "beige", "white snowy", "black",
+        "gray grey silver",
+    ))
+    for word in line.split()
+}  # fmt: skip
+SIZES: Mapping[str, int] = {
+    word: number
+    for number, line in enumerate(("small little tiny short thin narrow", "large big huge giant tall thick wide"))
+    for word in line.split()
+}
 OPPOSITES: Mapping[str, str] = {
     one: other
     for pair in (
@@ -105,13 +111,13 @@ def _resize(prompt: str, rng: np.random.Generator) -> Twin | None:
     return _swap_two(prompt, rng, SIZES, TwinKind.RESIZED)
 
 
-def _swap_two(prompt: str, rng: np.random.Generator, words: frozenset[str], kind: TwinKind) -> Twin | None:
-    places = [one for one in _words(prompt) if one.text.lower() in words]
+def _swap_two(prompt: str, rng: np.random.Generator, families: Mapping[str, int], kind: TwinKind) -> Twin | None:
+    places = [one for one in _words(prompt) if one.text.lower() in families]
     pairs = [
         (one, other)
         for at, one in enumerate(places)
         for other in places[at + 1 :]
-        if one.text.lower() != other.text.lower()
+        if families[one.text.lower()] != families[other.text.lower()]
     ]
     if not pairs:
         return None

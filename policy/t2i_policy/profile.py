@@ -12,7 +12,8 @@ A person who asks for a prompt again with another seed wants another picture. So
     spread         = mean distance between the images of one prompt drawn with different seeds
 
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
-Where the profile has a learned `predictor` for a level, its promise stands in for the band's.
+Where the profile has a learned `predictor` for a level, its promise stands in for the band's. No promise is below what
+the `twins` of that similarity lost.
 """
 
 import json
@@ -24,6 +25,7 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.levels import Level
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
+from t2i_policy.twin_loss import TwinLoss, parse_twin_loss, render_twin_loss
 
 SCHEMA = "t2iserving.dev/profile/v1"
 
@@ -49,10 +51,15 @@ class BandLoss:
     num_samples: int
     diversity_loss: float | None = None
     diversity_error: float = 0.0
+    twins: TwinLoss | None = None
 
     def loss_bound(self, z: float) -> float:
-        """Upper bound of the mean loss, `z` standard errors above it, never below 0."""
-        return max(0.0, self.mean_loss + z * self.standard_error)
+        """Upper bound of the mean loss, `z` standard errors above it, never below 0 nor below the twins' bound."""
+        return max(0.0, self.mean_loss + z * self.standard_error, self.twins_bound(z))
+
+    def twins_bound(self, z: float) -> float:
+        """What twins at this similarity lost, at most; 0 where none were measured."""
+        return 0.0 if self.twins is None else self.twins.bound(z)
 
     def diversity_bound(self, z: float) -> float:
         """Upper bound of the diversity lost. Where none was measured: all, if the level resumes a stored run."""
@@ -65,7 +72,8 @@ class BandLoss:
         loss = f"{100 * self.mean_loss:.1f}% ± {100 * self.standard_error:.1f}% in {self.num_samples} prompts"
         if not self.level.needs_latent:
             return loss
-        return f"{loss} of similarity {self.similarity_min:.2f} to {min(1.0, self.similarity_max):.2f}"
+        near = f"{loss} of similarity {self.similarity_min:.2f} to {min(1.0, self.similarity_max):.2f}"
+        return near if self.twins is None else f"{near}; {self.twins.sentence()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +98,12 @@ class LevelProfile:
         """
         if level == Level(0, self.base_steps):
             return 0.0
+        band = self._band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
         if learned is not None:
             told = learned.predict(similarity, prompt)
-            return None if told is None else told.bound(z)
-        band = self._band(level, similarity)
+            least = 0.0 if band is None else band.twins_bound(z)
+            return None if told is None else max(least, told.bound(z))
         return None if band is None else band.loss_bound(z)
 
     def repeated_loss(
@@ -118,11 +127,14 @@ class LevelProfile:
 
     def explain(self, level: Level, similarity: float | None, prompt: PromptFeatures | None = None) -> str:
         """Where `expected_loss` has its figure from, for people; "" for the exact level and where nothing is known."""
+        band = self._band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
         if learned is not None:
             told = learned.predict(similarity, prompt)
-            return "" if told is None else told.sentence()
-        band = self._band(level, similarity)
+            if told is None:
+                return ""
+            twins = None if band is None else band.twins
+            return told.sentence() if twins is None else f"{told.sentence()}; {twins.sentence()}"
         return "" if band is None else band.sentence()
 
     def _band(self, level: Level, similarity: float | None) -> BandLoss | None:
@@ -192,6 +204,7 @@ def render_profile(profile: LevelProfile) -> str:
                 "standardError": band.standard_error,
                 "samples": band.num_samples,
                 **_render_diversity(band),
+                **render_twin_loss(band.twins),
             }
             for band in profile.losses
         ],
@@ -222,6 +235,7 @@ def _parse_band(item: Mapping[str, Any]) -> BandLoss:
         num_samples=int(item["samples"]),
         diversity_loss=None if item.get("diversityLoss") is None else float(item["diversityLoss"]),
         diversity_error=float(item.get("diversityError", 0.0)),
+        twins=parse_twin_loss(item.get("twins")),
     )
 
 

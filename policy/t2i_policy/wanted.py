@@ -161,12 +161,16 @@ def _threshold(level: Level, profile: LevelProfile, tolerance: float) -> float |
     if level == Level(0, profile.base_steps):
         return -1.0
     learned = None if profile.predictor is None else profile.predictor.of(level)
-    if learned is not None:
-        return learned.harmless_from(tolerance, BOUND_Z)
-    threshold: float | None = None
     bands = sorted((b for b in profile.losses if b.level == level), key=lambda b: -b.similarity_min)
+    threshold: float | None = None
     for band in bands:
-        if band.loss_bound(BOUND_Z) > tolerance:
+        bound = band.loss_bound(BOUND_Z) if learned is None else band.twins_bound(BOUND_Z)
+        if bound > tolerance:
             break
         threshold = band.similarity_min
-    return threshold
+    if learned is None:
+        return threshold
+    promised = learned.harmless_from(tolerance, BOUND_Z)
+    if promised is None or not bands:
+        return promised
+    return None if threshold is None else max(promised, threshold)

@@ -15,6 +15,9 @@ from t2ictl.judging import Sample
 from t2ictl.measuring import measure
 from t2ictl.precision import profile_of
 from t2ictl.samples import Samples
+from t2ictl.twin_measuring import measure_twins
+from t2ictl.twin_samples import TwinPair
+from t2ictl.twins import Twin, TwinKind
 
 LADDER = build_ladder(12, [Level(0, 12), Level(3, 12), Level(9, 12), Level(0, 6)])
 KEPT = (Sample("a red circle on a blue wall", 10), Sample("three green rings on a plain white wall", 20))
@@ -105,3 +108,21 @@ async def test_diversity_needs_two_seeds(worker: tuple[str, BookKeeper]) -> None
         found = await measure([worker[0]], Samples(KEPT, ASKED), LADDER, tools, num_seeds=1)
     assert all(one.spreads == {} for one in found.prompts)
     assert all(band.diversity_loss is None for band in profile_of(found).losses)
+
+
+async def test_twins_are_scored_from_their_own_latents(worker: tuple[str, BookKeeper]) -> None:
+    """The twin is drawn exactly and kept; the prompt starts from it at every level that resumes, once a seed."""
+    address, books = worker
+    pair = TwinPair(ASKED[1], Twin("two green rings on a flat white wall", TwinKind.RECOUNTED, "three to two"), 70)
+    with Progress(console=Console(quiet=True)) as bar:
+        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        (found,) = await measure_twins([address], [pair], LADDER, tools, num_seeds=2)
+    assert (found.kind, found.scores.prompt, found.scores.nearest) == ("Recounted", ASKED[1].prompt, pair.twin.prompt)
+    assert 0.3 < found.scores.similarity < 0.999
+    assert set(found.scores.by_level) == {Level(3, 12), Level(9, 12)}
+    assert found.scores.by_level[Level(9, 12)] == (pytest.approx(55 / 110), pytest.approx(56 / 110))
+    (kept,) = [order for order in books.orders if order.sink.entry_id]
+    assert (kept.prompt, kept.seed) == (pair.twin.prompt, 70)
+    resumed = [order for order in books.orders if order.level.skipped_steps]
+    assert len(resumed) == 4
+    assert {order.source.entry_id for order in resumed} == {kept.sink.entry_id}
