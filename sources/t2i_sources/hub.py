@@ -18,6 +18,7 @@ from t2i_sources.errors import SourceMissing, SourceUnreachable
 
 log = logging.getLogger(__name__)
 ANSWER_LIMIT_S = 10.0
+AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # the first that is set counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Wish:
 def download(wish: Wish, models_dir: Path) -> Path:
     """The snapshot's folder; see the module.
 
-    The environment's HF_ENDPOINT names another hub, HF_TOKEN opens gated repositories.
+    The environment's HF_ENDPOINT names another hub, HF_TOKEN opens gated repositories, HTTPS_PROXY, HTTP_PROXY and
+    NO_PROXY say which way to go, SSL_CERT_FILE or REQUESTS_CA_BUNDLE hold the authorities that are trusted.
 
     Raises:
         SourceMissing: this cannot be a repository's name.
@@ -55,6 +57,7 @@ def download(wish: Wish, models_dir: Path) -> Path:
     here = _noted(wish, models_dir)
     if here is not None:
         return here
+    _trust_authorities(wish.field)
     log.info("downloading %s", wish.repository)
     try:
         commit, folder, files = _fetch(wish, models_dir)
@@ -66,6 +69,17 @@ def download(wish: Wish, models_dir: Path) -> Path:
     except (OSError, ValueError, InvalidURL) as error:  # no room, no right to write, an answer that is no hub's
         raise SourceUnreachable(f"{wish.field}: {wish.repository!r} cannot be kept: {error}") from error
     return folder
+
+
+def _trust_authorities(field: str) -> None:
+    """The hub's clients read SSL_CERT_FILE alone, what other programs call REQUESTS_CA_BUNDLE too means the same."""
+    for variable in AUTHORITIES:
+        file = os.environ.get(variable)
+        if file and not os.access(file, os.R_OK):
+            raise SourceUnreachable(f"{field}: {variable} names {file!r}, which cannot be read: mount it, or remove it")
+        if file:
+            os.environ["SSL_CERT_FILE"] = file
+            return
 
 
 def _fetch(wish: Wish, models_dir: Path) -> tuple[str, Path, list[str]]:

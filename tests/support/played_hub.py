@@ -1,35 +1,43 @@
 """A model hub on loopback, as its client speaks to it: listing and files of one repository. Not `up`: it answers 503.
+It is also a proxy to every hub that is asked for in clear, and speaks TLS if it is given a context.
 
 Played because no hub can be reached from tests; the client is the real one.
 """
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class PlayedHub(ThreadingHTTPServer):
-    """See the module. `asked` holds method and path of every request."""
+    """See the module. `asked` holds method and path of every request, `hosts` whom it was for, `tokens` who asked."""
 
     daemon_threads = True
 
-    def __init__(self, repository: str, files: Mapping[str, bytes]) -> None:
+    def __init__(self, repository: str, files: Mapping[str, bytes], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.repository = repository
         self.files = dict(files)
         self.up = True
         self.broken_off: set[str] = set()  # files whose transfer ends early
         self.asked: list[tuple[str, str]] = []
+        self.hosts: set[str] = set()
+        self.tokens: set[str] = set()
 
     @property
     def endpoint(self) -> str:
         """For HF_ENDPOINT."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://localhost:{self.server_address[1]}"
 
     @property
     def fetched(self) -> set[str]:
@@ -51,8 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Not to the test's output."""
 
     def _answer(self, with_body: bool) -> None:
-        hub, path = self.server, self.path.partition("?")[0]
+        hub, path = self.server, urlsplit(self.path).path
         hub.asked.append((self.command, path))
+        hub.hosts.add(self.headers.get("Host", ""))
+        hub.tokens.add(self.headers.get("Authorization", ""))
         if not hub.up:
             return self._send(503, b"", with_body)
         name = path.partition(f"/{hub.repository}/resolve/{COMMIT}/")[2]
@@ -88,9 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def played_hub(repository: str, files: Mapping[str, bytes]) -> Iterator[PlayedHub]:
+def played_hub(repository: str, files: Mapping[str, bytes], tls: ssl.SSLContext | None = None) -> Iterator[PlayedHub]:
     """Serve one repository."""
-    hub = PlayedHub(repository, files)
+    hub = PlayedHub(repository, files, tls)
     thread = threading.Thread(target=hub.serve_forever, name="hub", daemon=True)
     thread.start()
     try:
