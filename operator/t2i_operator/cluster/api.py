@@ -31,6 +31,7 @@ FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+MISFIT = "failed to create typed patch object"  # a manifest that has not the kind's schema, answered with 500
 Gate = Callable[[], None]
 
 
@@ -173,6 +174,8 @@ def to_error(status: int, message: str, retry_after: str | None) -> ApiError:
         return NotFound(status, message)
     if status == 409:
         return Conflict(status, message)
+    if status == 500 and MISFIT in message:
+        return Refused(status, message)
     if status in (401, 408, 429) or status >= 500:
         return TryLater(status, message, float(retry_after) if retry_after and retry_after.isdigit() else None)
     return Refused(status, message)

@@ -77,7 +77,7 @@ async def _write(api: KubeApi, memory: Memory, ref: PoolRef, action: Apply | Del
         case Apply(manifest, reason, uid):
             kind = manifest["kind"]
             log.debug("%s: apply %s %s (%s)", ref.key, kind, manifest["metadata"]["name"], reason)
-            memory.keep(ref.key, kind, await api.apply(CHILD_KIND[kind], manifest, uid))
+            memory.keep_applied(ref.key, kind, await api.apply(CHILD_KIND[kind], manifest, uid))
         case Delete(_, kind, name, uid, reason):
             log.debug("%s: delete %s %s: %s", ref.key, kind, name, reason)
             await api.delete(kind, ref.namespace, name, uid)

@@ -113,18 +113,19 @@ async def _mount_events(api: KubeApi, ref: PoolRef) -> list[Manifest]:
 def seen_children(known: PoolMemory) -> dict[ChildKey, ChildSeen]:
     """The children that are known now."""
     return {
-        (kind.kind, item["metadata"]["name"]): to_child(kind, item)
+        (kind.kind, item["metadata"]["name"]): to_child(kind, item, known.is_as_answered(item))
         for kind in CHILD_KINDS
         for item in known.listed(kind.kind)
     }
 
 
-def to_child(kind: Kind, item: Manifest) -> ChildSeen:
+def to_child(kind: Kind, item: Manifest, as_answered: bool = False) -> ChildSeen:
     """Lists leave out what kind their items are."""
     metadata = item["metadata"]
     owners = [owner["uid"] for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
     manifest = {"apiVersion": kind.api_version, "kind": kind.kind, **item}
-    return ChildSeen(manifest, metadata["uid"], owners[0] if owners else None, "deletionTimestamp" in metadata)
+    owner = owners[0] if owners else None
+    return ChildSeen(manifest, metadata["uid"], owner, "deletionTimestamp" in metadata, as_answered)
 
 
 def _component(pod: Manifest) -> str | None:

@@ -27,6 +27,7 @@ class Heard:
 class PoolMemory:
     """The pool's document, the objects that carry its label by kind and name, and what is to be read again: kinds in
     `stale` for certain, kinds in `news` unless an answer that came since has it already. `writes` counts ours.
+    `answered` holds by UID the generation in which the API server answered to what we applied last.
     """
 
     document: Manifest | None = None
@@ -35,6 +36,7 @@ class PoolMemory:
     stale: set[str] = field(default_factory=lambda: {KIND, PROFILE, POD.kind})
     news: dict[tuple[str, str], Heard] = field(default_factory=dict)
     writes: int = 0
+    answered: dict[str, int] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> Manifest | None:
         """An object, None if it is not known."""
@@ -46,6 +48,11 @@ class PoolMemory:
         if heard.gone:
             return known is None or known["metadata"]["uid"] != heard.uid
         return known is not None and known["metadata"]["uid"] == heard.uid and not is_newer(heard.version, known)
+
+    def is_as_answered(self, item: Manifest) -> bool:
+        """True if its spec is what the API server made of the one that we applied last."""
+        generation = item["metadata"].get("generation")
+        return generation is not None and self.answered.get(item["metadata"]["uid"]) == generation
 
     def to_read(self) -> set[str]:
         """Kinds that must be read before anything is decided."""

@@ -210,12 +210,21 @@ class Memory:
                 memory.stale.add(kind)  # somebody else changed it too, and nothing was decided by that
             memory.objects.setdefault(kind, {})[item["metadata"]["name"]] = after
 
+    def keep_applied(self, key: str, kind: str, item: Manifest) -> None:
+        """An answer to a child's manifest that we applied; kinds without a spec have no generation."""
+        self.keep(key, kind, item)
+        memory, metadata = self._pools.get(key), item["metadata"]
+        if memory is not None and "generation" in metadata:
+            memory.answered[metadata["uid"]] = metadata["generation"]
+
     def drop(self, key: str, kind: str, name: str) -> None:
         """We deleted it."""
         memory = self._pools.get(key)
         if memory is not None:
             memory.writes += 1
-            memory.objects.get(kind, {}).pop(name, None)
+            gone = memory.objects.get(kind, {}).pop(name, None)
+            if gone is not None:
+                memory.answered.pop(gone["metadata"]["uid"], None)
 
     def clear(self) -> None:
         """Know nothing."""

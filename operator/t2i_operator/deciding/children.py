@@ -3,6 +3,9 @@
 An object is ours if the pool's UID owns it, or if nobody controls it and our annotation names that UID (somebody
 stripped the owner reference). An object of the same name that is not ours is never touched: it may belong to a pool
 that was deleted a moment ago, or to a person.
+
+A spec that the API server answered to the same manifest is as it should be, even if it does not say what we said: the
+server leaves out empty values, and admission may rewrite images. Writing it once more would change nothing, for ever.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,4 +81,5 @@ def _reason(manifest: Manifest, there: ChildSeen | None) -> ApplyReason | None:
     live_metadata = there.manifest["metadata"]
     marked = all(says_all(live_metadata.get(part), metadata[part]) for part in ("labels", "annotations"))
     owned = any(says_all(one, metadata["ownerReferences"][0]) for one in live_metadata.get("ownerReferences", ()))
-    return None if marked and owned and says_all(there.manifest, body) else ApplyReason.DRIFTED
+    specified = there.as_answered or says_all(there.manifest, body)
+    return None if marked and owned and specified else ApplyReason.DRIFTED

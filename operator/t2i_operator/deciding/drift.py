@@ -21,6 +21,8 @@ def says_all(live: Any, wanted: Any) -> bool:
         if not isinstance(live, Sequence) or isinstance(live, str):
             return not wanted
         return len(live) == len(wanted) and all(says_all(one, other) for one, other in zip(live, wanted, strict=True))
+    if live is None and wanted == "":
+        return True
     return bool(live == wanted) or _same_quantity(live, wanted)
 
 

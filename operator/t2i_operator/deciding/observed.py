@@ -43,12 +43,14 @@ class PodSeen:
 
 @dataclass(frozen=True, slots=True)
 class ChildSeen:
-    """An object that has a child's name or our label. `owner_uid` None: nobody controls it."""
+    """An object that has a child's name or our label. `owner_uid` None: nobody controls it. `as_answered`: its spec is
+    what the API server made of the one that we applied last."""
 
     manifest: Manifest
     uid: str
     owner_uid: str | None
     deleting: bool = False
+    as_answered: bool = False
 
 
 #: Kind and name.

@@ -52,7 +52,7 @@ def find_trouble(pod: Mapping[str, Any]) -> Trouble | None:
             return Trouble(TroubleKind.CONFIG_FAILED, f"{name}: {waiting.get('message', waiting['reason'])}")
         ended = _ended(container)
         if ended is not None:
-            return _failure(name, ended)
+            return _failure(pod, ended)
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Trouble(TroubleKind.NO_CAPACITY, f"{name}: {scheduled.get('message', 'no node fits')}")
@@ -74,9 +74,11 @@ def _ended(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-def _failure(name: str, ended: Mapping[str, Any]) -> Trouble:
+def _failure(pod: Mapping[str, Any], ended: Mapping[str, Any]) -> Trouble:
+    name, group = pod["metadata"]["name"], pod["metadata"].get("labels", {}).get(GROUP_LABEL)
     if ended.get("reason") == "OOMKilled":
-        text = f"{name} was killed for its memory: raise resources.limits.memory in the group's template"
+        where = "spec.gateway.template" if group is None else "the group's template"
+        text = f"{name} was killed for its memory: raise resources.limits.memory in {where}"
         return Trouble(TroubleKind.OUT_OF_MEMORY, text)
     return Trouble(TroubleKind.LOAD_FAILED, f"{name}: {last_words(ended)}")
 
