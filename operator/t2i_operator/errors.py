@@ -7,7 +7,7 @@ OperatorError
 │   ├── Refused            400, 403, 422 ...: asking again will not help soon
 │   └── TryLater           429, 5xx, timeouts, lost connections; says when if the server did
 ├── LeaseLost              we may not write any more
-└── TemplateInvalid        a worker group's template cannot be merged; names the field
+└── TemplateInvalid        a pod template cannot be merged; names the field
 """
 
 

@@ -24,6 +24,7 @@ from t2i_policy.pool_rules import (
     refuse_repeated,
 )
 from t2i_policy.pool_security import SecurityPart
+from t2i_policy.pool_template import GatewayTemplatePart, WorkerTemplatePart
 
 API_VERSION = "t2iserving.dev/v1alpha1"
 KIND = "T2IServingPool"
@@ -104,8 +105,8 @@ class WorkerGroupPart(_Part):
     """What runs: the model, or a simulation of its timing for tests of scale. Immutable: add another group instead."""
     profile: Annotated[str, Field(max_length=512, pattern=r"^$|^(builtin|file)://.+")] = ""
     """Measurements of this device: empty for the model's own, builtin://NAME, or file://PATH beside the pool file."""
-    template: dict[str, Any] = Field(default_factory=dict, json_schema_extra={"default": {}})
-    """Overrides of the workers' pod template: resources, nodeSelector, tolerations, volumes. Local mode ignores it."""
+    template: WorkerTemplatePart = WorkerTemplatePart()
+    """Overrides of the workers' pod template: resources, nodeSelector, env, volumes and more. Local mode ignores it."""
 
 
 class ProfileRef(_Part):
@@ -159,6 +160,8 @@ class GatewayPart(_Part):
     """Requests that may wait in one gateway; the next is refused at once, with a time to come back."""
     tenants: Annotated[tuple[TenantPart, ...], Field(max_length=256)] = ()
     """Tenants with another weight than 1."""
+    template: GatewayTemplatePart = GatewayTemplatePart()
+    """Overrides of the gateways' pod template: env, volumes, imagePullSecrets and more. Local mode ignores it."""
 
     @property
     def tenant_weights(self) -> dict[str, float]:

@@ -19,6 +19,6 @@ def test_campaign_reaches_every_field_and_kind() -> None:
     every = list(cases())
     assert {state for state, _, _ in every} == set(STATES)
     fields = {"".join(part for part in mutation.path.split(".")[-1:]) for _, _, mutation in every}
-    assert {"skippedSteps", "workers", "mode", "template", "tenants", "storeUrl", "minQualityPercent"} <= fields
+    assert {"skippedSteps", "workers", "mode", "template", "env", "tenants", "storeUrl", "minQualityPercent"} <= fields
     kinds = {mutation.kind for _, _, mutation in every}
     assert {"delete", "empty", "min", "max", "below min", "above max", "enum", "unicode", "type text", "null"} <= kinds

@@ -25,7 +25,8 @@ MUTABLE: dict[str, dict[str, object]] = {
         "spec.workerGroups": [{"name": "sim", "workers": 4, "engine": "simulated"}]
     },
     "the mix": {"spec.mix": {"mode": "Fixed", "workers": [{"workers": 4}]}},
-    "the pod template": {"spec.workerGroups.0.template": {"spec": {"nodeSelector": {"zone": "b"}}}},
+    "the pod template": {"spec.workerGroups.0.template": {"nodeSelector": {"zone": "b"}}},
+    "the gateway's pod template": {"spec.gateway.template": {"env": [{"name": "A", "value": "b"}]}},
     "targets, cache and gateway": {
         "spec.slo": {"latencyMilliseconds": 1},
         "spec.cache": {"scope": "Off"},

@@ -137,6 +137,31 @@ async def test_rolling_upgrade_of_everything_under_load(cluster: Cluster, releas
     assert all(one.ok for one in outcomes), summary(outcomes, SLO_S)
 
 
+async def test_gateway_template_under_load(simulated: RunningPool) -> None:
+    """Gateways that are placed and configured by the pool's template: workers stay, no request is lost, and taking the
+    template back leaves nothing behind.
+    """
+    template = {"nodeSelector": {"kubernetes.io/os": "linux"}, "env": [{"name": "NO_PROXY", "value": ".svc"}]}
+    workers = {pod["metadata"]["uid"] for pod in simulated.pods("worker")}
+    took: list[float] = []
+    placed: list[bool] = []
+
+    async def change(_: Load) -> None:
+        for one in (template, dict.fromkeys(template)):
+            spec = {"gateway": {"template": one}}
+            took.append(await roll(simulated, "gateway", functools.partial(simulated.change, spec), 240))
+            pods = [pod["spec"] for pod in simulated.pods("gateway")]
+            named = [{entry["name"] for entry in pod["containers"][0]["env"]} for pod in pods]
+            placed.append(all(pod.get("nodeSelector") == template["nodeSelector"] for pod in pods))
+            placed.append(all("NO_PROXY" in names for names in named))
+
+    outcomes = await under_load(simulated, LASTS_S, change)
+    record("gateway template under load", "simulated", **summary(outcomes, SLO_S), rolled_s=took)
+    assert placed == [True, True, False, False]
+    assert {pod["metadata"]["uid"] for pod in simulated.pods("worker")} == workers
+    assert all(one.ok for one in outcomes), summary(outcomes, SLO_S)
+
+
 async def test_eviction_respects_the_budget(cluster: Cluster, simulated: RunningPool) -> None:
     """As a drain does: one worker may go; the second is refused until the first one's successor is Ready."""
     answers: list[bool] = []

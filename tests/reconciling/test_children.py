@@ -7,11 +7,12 @@ import pytest
 
 from operator_world import pool_document
 from t2i_operator.children import Images, Inputs, render_children
-from t2i_operator.children.templates import merge_template
+from t2i_operator.children.templates import Overrides, merge_template
 from t2i_operator.deciding.children import key_of
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Manifest, PoolRef
 from t2i_policy.pool import read_pool
+from t2i_policy.template_rules import GATEWAY_OWNED, OWNED_VARIABLES, OWNED_VOLUMES, WORKER_OWNED, OwnedFields
 
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 
@@ -98,24 +99,37 @@ POD: Manifest = {
         "containers": [{"name": "worker", "image": "w", "args": ["--a"], "env": [{"name": "A", "value": "1"}]}],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
         "securityContext": {"runAsUser": 1, "runAsNonRoot": True},
+        "topologySpreadConstraints": [
+            {"topologyKey": "host", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1, "labelSelector": {}}
+        ],
     },
 }
+
+
+def of_worker(**template: Any) -> Overrides:
+    """A worker group's template."""
+    return Overrides(template, "worker", "workerGroups: template of 'a'")
 
 
 def test_template_is_merged_by_its_rules() -> None:
     """Each rule of the module once."""
     merged = merge_template(
         POD,
-        {
-            "labels": {"team": "x", "t2iserving.dev/pool": "stolen"},
-            "resources": {"limits": {"nvidia.com/gpu": 1}},
-            "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}],
-            "extraArgs": ["--device=cuda"],
-            "volumes": [{"name": "data", "emptyDir": {}}],
-            "tolerations": [{"key": "gpu"}],
-            "securityContext": {"runAsUser": None, "fsGroup": 5},
-            "containers": [{"name": "sidecar", "image": "s"}],
-        },
+        of_worker(
+            labels={"team": "x", "t2iserving.dev/pool": "stolen"},
+            resources={"limits": {"nvidia.com/gpu": 1}},
+            env=[{"name": "A", "value": "2"}, {"name": "B", "value": "3"}],
+            extraArgs=["--device=cuda"],
+            volumes=[{"name": "data", "emptyDir": {}}],
+            tolerations=[{"key": "gpu"}],
+            securityContext={"runAsUser": None, "fsGroup": 5},
+            containers=[{"name": "sidecar", "image": "s"}],
+            envFrom=[{"secretRef": {"name": "proxy"}}],
+            topologySpreadConstraints=[
+                {"topologyKey": "host", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2},
+                {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1},
+            ],
+        ),
     )
     worker, sidecar = merged["spec"]["containers"]
     assert merged["metadata"]["labels"] == {"team": "x", "t2iserving.dev/pool": "p"}
@@ -126,20 +140,114 @@ def test_template_is_merged_by_its_rules() -> None:
     assert merged["spec"]["tolerations"] == [{"key": "gpu"}]
     assert merged["spec"]["securityContext"] == {"runAsNonRoot": True, "fsGroup": 5}
     assert sidecar["name"] == "sidecar"
+    assert worker["envFrom"] == [{"secretRef": {"name": "proxy"}}]
+    assert merged["spec"]["topologySpreadConstraints"] == [
+        {"topologyKey": "host", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2, "labelSelector": {}},
+        {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1},
+    ]
     assert POD["spec"]["containers"][0]["args"] == ["--a"], "the input must stay as it is"
 
 
 @pytest.mark.parametrize(
     ("template", "named"),
     [
-        ({"restartPolicy": "Never"}, "restartPolicy"),
-        ({"env": {"A": "1"}}, "env"),
-        ({"volumes": [{"emptyDir": {}}]}, "volumes"),
-        ({"labels": {"a": 1}}, "labels"),
-        ({"containers": [{"name": "worker", "image": "other"}]}, "containers"),
+        ({"env": {"A": "1"}}, "env must be a list"),
+        ({"volumes": [{"emptyDir": {}}]}, "volumes: every entry needs 'name'"),
+        ({"labels": {"a": 1}}, "labels must map names to texts"),
+        ({"topologySpreadConstraints": [{"topologyKey": "zone"}]}, "needs 'topologyKey' and 'whenUnsatisfiable'"),
     ],
 )
 def test_template_mistake_names_its_field(template: dict[str, Any], named: str) -> None:
     """The message ends up in the Ready condition."""
-    with pytest.raises(TemplateInvalid, match=named):
-        merge_template(POD, template)
+    with pytest.raises(TemplateInvalid, match=f"^workerGroups: template of 'a': .*{named}"):
+        merge_template(POD, of_worker(**template))
+
+
+STORE = {"storeUrl": "rediss://store:6380", "storeSecretRef": {"name": "store"}}
+SECURED = {
+    "clientAuthentication": "Token",
+    "gatewayTlsSecretName": "g",
+    "tokensSecretName": "t",
+    "gatewayClientTlsSecretName": "c",
+    "workerTlsSecretName": "w",
+}
+
+
+@pytest.mark.parametrize(("key", "owned"), [("Deployment/p-gateway", GATEWAY_OWNED), ("StatefulSet/p-a", WORKER_OWNED)])
+def test_what_a_template_may_not_change_is_what_we_render(key: str, owned: OwnedFields) -> None:
+    """The table of refused names follows the pods: flags, variables, and volumes that hold no latents and no models."""
+    hub = {**pool_document()["spec"]["model"], "embedder": "pvc://claim/minilm"}
+    pod = rendered(cache=STORE, security=SECURED, model=hub)[key]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["name"] == owned.container
+    assert {text.partition("=")[0] for text in container["args"]} == set(owned.flags)
+    assert {one["name"] for one in container["env"]} - {"HOME", "PYTHONUNBUFFERED"} == set(OWNED_VARIABLES)
+    assert {one["name"] for one in pod["volumes"]} - {"models", "tmp"} <= set(OWNED_VOLUMES)
+
+
+def test_gateway_template_is_merged_as_the_workers() -> None:
+    """Every kind of override reaches the gateway's pod, and nothing but its Deployment changes."""
+    template = {
+        "labels": {"team": "x"},
+        "nodeSelector": {"zone": "b"},
+        "tolerations": [{"key": "cpu"}],
+        "imagePullSecrets": [{"name": "mirror"}],
+        "priorityClassName": "high",
+        "resources": {"limits": {"memory": "1Gi"}},
+        "env": [{"name": "HF_TOKEN", "value": "x"}],
+        "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+        "extraArgs": ["--announce"],
+        "topologySpreadConstraints": [
+            {"maxSkew": 3, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+    }
+    before, after = rendered(), rendered(gateway={"replicas": 1, "template": template})
+    assert {key for key in after if before[key] != after[key]} == {"Deployment/p-gateway"}
+    was, pod = (one["Deployment/p-gateway"]["spec"]["template"] for one in (before, after))
+    assert pod["metadata"]["labels"] == {**was["metadata"]["labels"], "team": "x"}
+    assert pod["metadata"]["annotations"] == was["metadata"]["annotations"], "the config is the same one"
+    spec, (container,) = pod["spec"], pod["spec"]["containers"]
+    for field in ("nodeSelector", "tolerations", "imagePullSecrets", "priorityClassName"):
+        assert spec[field] == template[field]
+    assert container["resources"] == {"limits": {"memory": "1Gi"}}
+    assert container["env"][-1] == {"name": "HF_TOKEN", "value": "x"}
+    assert container["args"] == [*was["spec"]["containers"][0]["args"], "--announce"]
+    assert spec["volumes"][-1]["name"] == container["volumeMounts"][-1]["name"] == "ca"
+    (spread,) = spec["topologySpreadConstraints"]
+    assert spread == {**was["spec"]["topologySpreadConstraints"][0], "maxSkew": 3}
+
+
+PORTS = {
+    "a proxy": ([{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}], [3128]),
+    "a proxy without scheme": ([{"name": "https_proxy", "value": "proxy.corp:8080"}], [8080]),
+    "a proxy with a user": ([{"name": "HTTP_PROXY", "value": "http://u:p@proxy"}], [80]),
+    "a socks proxy": ([{"name": "ALL_PROXY", "value": "socks5://proxy"}], [1080]),
+    "a mirror and a proxy": (
+        [{"name": "HF_ENDPOINT", "value": "http://mirror:8081/hf"}, {"name": "HTTP_PROXY", "value": "http://[::1]:9"}],
+        [9, 8081],
+    ),
+    "no proxy": ([{"name": "HTTPS_PROXY", "value": ""}, {"name": "NO_PROXY", "value": "a:1"}], None),
+    "a proxy in a Secret": ([{"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "p", "key": "k"}}}], None),
+}
+
+
+@pytest.mark.parametrize(("env", "ports"), PORTS.values(), ids=PORTS.keys())
+def test_policy_opens_the_ports_of_proxy_and_mirror(env: list[Manifest], ports: list[int] | None) -> None:
+    """A template that names a proxy would be in vain if our own policy cut it off."""
+    template = {"env": env}
+    plain = rendered()
+    opened = rendered(
+        gateway={"replicas": 1, "template": template}, workerGroups=[{"name": "a", "workers": 2, "template": template}]
+    )
+    added = [] if ports is None else [{"ports": [{"port": port, "protocol": "TCP"} for port in ports]}]
+    for key in ("NetworkPolicy/p-gateway", "NetworkPolicy/p-workers"):
+        assert opened[key]["spec"]["egress"] == [*plain[key]["spec"]["egress"], *added]
+
+
+@pytest.mark.parametrize("value", ["http://proxy:port", "http://proxy:99999", "ftp://proxy", "http://[proxy"])
+def test_proxy_that_is_no_address_is_named(value: str) -> None:
+    """It could not be reached, and nobody would know why."""
+    template = {"env": [{"name": "HTTPS_PROXY", "value": value}]}
+    with pytest.raises(TemplateInvalid, match=r"gateway\.template: env HTTPS_PROXY must be an address"):
+        rendered(gateway={"replicas": 1, "template": template})

@@ -166,10 +166,10 @@ async def test_bad_template_stops_nothing_and_rolls_back(world: World, operator:
     await world.bring_up()
     await world.until_condition("Ready", "True")
     before = await world.children()
-    bad = [{"name": "a", "workers": 2, "template": {"restartPolicy": "Never"}}]
+    bad = [{"name": "a", "workers": 2, "template": {"labels": {"a": 1}}}]
     await world.change({"workerGroups": bad})
     ready = await world.until_condition("Ready", "False", "InvalidSpec")
-    assert "restartPolicy" in ready["message"]
+    assert "template of 'a': labels must map names to texts" in ready["message"]
     await world.until_condition("Available", "True")
     await world.change({"workerGroups": [{"name": "a", "workers": 2}]})
     await world.until_condition("Ready", "True")

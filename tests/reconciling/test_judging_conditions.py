@@ -125,9 +125,9 @@ def test_store_that_does_not_serve_costs_steps_and_not_readiness() -> None:
 
 PROBLEMS = {
     "a template that cannot be merged": (
-        problem(workerGroups=[{"name": "a", "workers": 2, "template": {"restartPolicy": "Never"}}]),
+        problem(workerGroups=[{"name": "a", "workers": 2, "template": {"labels": {"a": 1}}}]),
         "InvalidSpec",
-        "restartPolicy",
+        "labels must map names to texts",
     ),
     "a profile that is missing": (
         Problem("ProfileMissing", "profileRef: there is no ConfigMap"),

@@ -41,7 +41,12 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
                 "workerTlsSecretName": "w",
                 "metricsNamespaces": ["monitoring", "ops"],
             },
-            "spec.workerGroups.0.template": {"spec": {"nodeSelector": {"zone": "a"}}},
+            "spec.workerGroups.0.template": {"nodeSelector": {"zone": "a"}, "env": [{"name": "A", "value": "b"}]},
+            "spec.gateway.template": {
+                "extraArgs": ["--announce"],
+                "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+                "volumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+            },
             "spec.levels.1.numInferenceSteps": 20,
         },
     ),

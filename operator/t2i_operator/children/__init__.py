@@ -15,7 +15,7 @@ def render_children(inputs: Inputs) -> tuple[Manifest, ...]:
     """Everything the pool needs, in the order in which it is written: what is referred to comes first.
 
     Raises:
-        TemplateInvalid: a group's template cannot be merged.
+        TemplateInvalid: a pod template cannot be merged.
     """
     groups = [manifest for group in inputs.spec.worker_groups for manifest in render_group(inputs, group)]
     return (

@@ -20,8 +20,8 @@ def _document(inputs: Inputs) -> Manifest:
     spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
     if not spec["model"]["embedder"]:
         del spec["model"]["embedder"]  # as before there was the field: pods of an older version can still read it
-    for group in spec["workerGroups"]:
-        group.pop("template", None)
+    for part in (spec["gateway"], *spec["workerGroups"]):
+        part.pop("template", None)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": inputs.ref.name}, "spec": spec}
 
 

@@ -1,7 +1,8 @@
 """The gateway: a Deployment, its Service and a disruption budget.
 
 It restarts (rolling, a new one first) when something changes that it reads at its start: ladder, SLO, cache, tenants,
-profile, which Secrets. The mix, the worker groups and the contents of Secrets are not among them: these are followed.
+profile, which Secrets. So it does when the owner changes its template. The mix, the worker groups and the contents of
+Secrets are not among them: these are followed.
 """
 
 from t2i_operator.children.config import gateway_facts
@@ -28,6 +29,7 @@ from t2i_operator.children.storing import (
     store_arguments,
     store_environment,
 )
+from t2i_operator.children.templates import merge_template, of_gateway
 from t2i_operator.manifests import Manifest, child, digest
 from t2i_operator.naming import (
     GATEWAY,
@@ -48,7 +50,11 @@ REQUESTS = {"cpu": "100m", "memory": "192Mi"}
 
 
 def render_gateway(inputs: Inputs) -> list[Manifest]:
-    """The children that serve clients."""
+    """The children that serve clients.
+
+    Raises:
+        TemplateInvalid: see `templates`.
+    """
     return [_service(inputs), _deployment(inputs), _budget(inputs)]
 
 
@@ -74,7 +80,7 @@ def _deployment(inputs: Inputs) -> Manifest:
         "revisionHistoryLimit": 3,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": selector_labels(inputs.ref.name, GATEWAY)},
-        "template": _pod(inputs),
+        "template": merge_template(_pod(inputs), of_gateway(inputs.spec.gateway)),
     }
     body = {"name": gateway_name(inputs.ref.name), "spec": spec}
     return child(inputs.ref, GATEWAY, "apps/v1", "Deployment", body)

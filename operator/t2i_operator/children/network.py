@@ -1,13 +1,18 @@
 """Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
 
-Workers reach name servers and the latent store, and the model hub if the source is there. The control port answers in
+Workers reach name servers and the latent store, and the model hub if the source is there; pods also reach the port of a
+proxy or a mirror that their template names. The control port answers in
 clear (the kubelet's probes know no TLS), so only the operator's pods in the operator's own namespace reach it; probes
 come from the node, which no policy holds back. Metrics count all tenants together, and a counter that moves just after
 somebody else's request tells something: once callers are told apart, only namespaces that the pool names may scrape.
 """
 
+from collections.abc import Iterable
+
+from t2i_operator.children.egress import outside_ports
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.children.storing import store_port
+from t2i_operator.children.templates import Overrides, of_gateway, of_group
 from t2i_operator.manifests import Manifest, child
 from t2i_operator.naming import (
     COMPONENT_LABEL,
@@ -27,7 +32,11 @@ HTTPS_PORTS = (443, 6443)  # the API server's Service and the server itself
 
 
 def render_policies(inputs: Inputs) -> list[Manifest]:
-    """One policy for the gateways, one for all workers."""
+    """One policy for the gateways, one for all workers.
+
+    Raises:
+        TemplateInvalid: a template names a proxy or a mirror that is no address.
+    """
     return [_gateway(inputs), _workers(inputs)]
 
 
@@ -48,6 +57,7 @@ def _gateway(inputs: Inputs) -> Manifest:
             {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [_tcp(GRPC_PORT)]},
             {"ports": [_tcp(port) for port in HTTPS_PORTS]},
             *_store(inputs),
+            *_outside([of_gateway(inputs.spec.gateway)]),
         ],
     }
     return child(inputs.ref, GATEWAY, NETWORKING, "NetworkPolicy", {"name": gateway_name(pool), "spec": spec})
@@ -63,7 +73,7 @@ def _workers(inputs: Inputs) -> Manifest:
             {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [_tcp(GRPC_PORT)]},
             _scrapers(inputs),
         ],
-        "egress": [_dns(), *hub, *_store(inputs)],
+        "egress": [_dns(), *hub, *_store(inputs), *_outside(map(of_group, inputs.spec.worker_groups))],
     }
     return child(inputs.ref, WORKER, NETWORKING, "NetworkPolicy", {"name": workers_name(pool), "spec": spec})
 
@@ -92,3 +102,8 @@ def _dns() -> Manifest:
 def _store(inputs: Inputs) -> list[Manifest]:
     port = store_port(inputs.spec.cache)
     return [] if port is None else [{"ports": [_tcp(port)]}]
+
+
+def _outside(everything: Iterable[Overrides]) -> list[Manifest]:
+    ports = outside_ports(everything)
+    return [{"ports": [_tcp(port) for port in ports]}] if ports else []

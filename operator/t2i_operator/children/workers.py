@@ -28,7 +28,7 @@ from t2i_operator.children.storing import (
     store_environment,
     worker_store,
 )
-from t2i_operator.children.templates import merge_template
+from t2i_operator.children.templates import merge_template, of_group
 from t2i_operator.manifests import Manifest, child
 from t2i_operator.naming import (
     GROUP_LABEL,
@@ -78,7 +78,7 @@ def _stateful_set(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
         "updateStrategy": {"type": "RollingUpdate"},  # one at a time, the old one first
         "revisionHistoryLimit": 3,
         "selector": {"matchLabels": _selector(inputs, group)},
-        "template": merge_template(_pod(inputs, group), group.template),
+        "template": merge_template(_pod(inputs, group), of_group(group)),
     }
     return child(inputs.ref, WORKER, "apps/v1", "StatefulSet", {"name": name, "spec": spec})
 

@@ -1,6 +1,6 @@
 """What the schema of a pool cannot say by types: list keys, and rules across fields in CEL.
 
-Each rule here is also one of `t2i_policy.pool_rules` or `t2i_policy.levels.build_ladder`: the API server refuses
+Each rule here is also one of `t2i_policy.pool_rules`, `template_rules` or `levels.build_ladder`: the API server refuses
 exactly the documents that `parse_pool` refuses. Rules that compare with the former object exist only here. Paths:
 `spec.levels` is the field, `spec.workerGroups[]` the items of a list, "" the whole object.
 """
@@ -9,6 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from t2i_policy.pool_rules import MAX_NAMES, RESERVED_GROUPS
+from t2i_policy.template_rules import (
+    FLAGS_MESSAGE,
+    FOLDERS_MESSAGE,
+    GATEWAY_OWNED,
+    OWNED_FOLDERS,
+    OWNED_VARIABLES,
+    OWNED_VOLUMES,
+    VARIABLES_MESSAGE,
+    VOLUMES_MESSAGE,
+    WORKER_OWNED,
+    OwnedFields,
+    containers_message,
+)
 
 BASE = "self.model.numInferenceSteps"  # in rules of the spec
 STEPS = f"{{}}.?numInferenceSteps.orValue({BASE})"  # a level without a schedule runs the full one
@@ -109,6 +122,31 @@ SECURITY = (
     ),
 )
 
+
+def _each(field: str, condition: str) -> str:
+    return f"!has(self.{field}) || self.{field}.all(x, {condition})"
+
+
+def _template(owned: OwnedFields) -> tuple[Rule, ...]:
+    """What a pod template may not change, from the table that our own check reads."""
+    return (
+        *(Rule(f"!has(self.{field})", f"{field} {advice}", f".{field}") for field, advice in owned.fields.items()),
+        Rule(_each("containers", f"x.name != '{owned.container}'"), containers_message(owned.container), ".containers"),
+        Rule(_each("env", f"!(x.name in {list(OWNED_VARIABLES)})"), VARIABLES_MESSAGE, ".env"),
+        Rule(_each("volumes", f"!(x.name in {list(OWNED_VOLUMES)})"), VOLUMES_MESSAGE, ".volumes"),
+        Rule(
+            _each("volumeMounts", f"!x.mountPath.matches('{OWNED_FOLDERS}')"),
+            FOLDERS_MESSAGE,
+            ".volumeMounts",
+        ),
+        Rule(
+            _each("extraArgs", f"!({list(owned.flags)}.exists(f, x == f || x.startsWith(f + '=')))"),
+            FLAGS_MESSAGE,
+            ".extraArgs",
+        ),
+    )
+
+
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "": (
         Rule(
@@ -149,6 +187,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "spec.security": SECURITY,
+    "spec.gateway.template": _template(GATEWAY_OWNED),
+    "spec.workerGroups[].template": _template(WORKER_OWNED),
     "spec.workerGroups[].name": (
         Rule(
             f"!(self in [{RESERVED}])",

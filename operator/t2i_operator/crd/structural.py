@@ -6,6 +6,7 @@ patterns, enums, defaults, descriptions. Anything else is an error here rather t
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from pydantic import BaseModel
@@ -39,10 +40,10 @@ def _convert(node: Mapping[str, Any], parts: Mapping[str, Any], where: str) -> S
         unknown.add("additionalProperties")  # a map of one type: nothing here needs it yet
     if unknown:
         raise SchemaError(f"{where}: a structural schema cannot say {sorted(unknown)}")
-    out: Schema = {key: node[key] for key in node if key in KEPT}
+    out: Schema = {key: deepcopy(node[key]) for key in node if key in KEPT}  # shared parts would be YAML's anchors
     if "description" in out:
         out["description"] = " ".join(str(out["description"]).split())
-    if node.get("type") == "object" and "properties" not in node:
+    if node.get("type") == "object" and ("properties" not in node or node.get("additionalProperties") is True):
         out["x-kubernetes-preserve-unknown-fields"] = True
     if "properties" in node:
         out["properties"] = {
@@ -66,9 +67,17 @@ def _resolve(node: Mapping[str, Any], parts: Mapping[str, Any], where: str) -> M
         target = parts[node["$ref"].rpartition("/")[2]]
         rest = {key: value for key, value in node.items() if key != "$ref"}
         if isinstance(rest.get("default"), Mapping):  # null is "left out" inside it, too
-            rest["default"] = {key: value for key, value in rest["default"].items() if value is not None}
+            rest["default"] = _without_nulls(rest["default"])
         return _resolve({**target, **rest}, parts, where)
     if "const" in node:
         rest = {key: value for key, value in node.items() if key != "const"}
         return {**rest, "enum": [node["const"]]}
     return node
+
+
+def _without_nulls(default: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in default.items()
+        if value is not None
+    }

@@ -40,4 +40,4 @@ def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, imag
     try:
         return Wanted(spec, parsed, render_children(Inputs(ref, spec, profile, images)))
     except TemplateInvalid as error:
-        return Problem(INVALID_SPEC, f"workerGroups: {error}")
+        return Problem(INVALID_SPEC, str(error))
