@@ -83,7 +83,7 @@ class RedisStore:
         self.prefix = key_prefix(pool)
         self._client = client
         self._scripts = {name: client.register_script(read_script(name)) for name in NAMES}
-        self._resting = Resting()
+        self._resting, self._last_failure = Resting(), ""
 
     async def get(self, key: LatentKey) -> bytes | None:
         """See `LatentStore`."""
@@ -214,10 +214,7 @@ class RedisStore:
         """
         if self._resting.rests(time.monotonic()):
             _close(call)
-            trouble = self.health.trouble
-            raise StoreUnavailable(
-                f"latent store: left alone for a moment after failures: {trouble.message if trouble else ''}"
-            )
+            raise StoreUnavailable(f"latent store: left alone for a moment after failures: {self._last_failure}")
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         async with self._watched():
@@ -235,6 +232,7 @@ class RedisStore:
             return answer
 
     async def _unavailable(self, explained: Explained) -> StoreUnavailable:
+        self._last_failure = explained.sentence
         self.health.failed(explained.reason, explained.sentence)
         if explained.elsewhere:
             await self._let_connections_go()
@@ -253,7 +251,8 @@ class RedisStore:
             yield
         except (StoreUnavailable, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
-                self.health.failed(StoreReason.NO_ANSWER, "no answer before its callers gave up")
+                self._last_failure = "no answer before its callers gave up"
+                self.health.failed(StoreReason.NO_ANSWER, self._last_failure)
             self._resting = self._resting.after_failure(time.monotonic())
             raise
         except StoreFull as error:
