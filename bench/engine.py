@@ -38,7 +38,8 @@ from t2i_worker.jobs import Finished, Job, Sink, Source, Tally
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.starting.diffusion import find_model, to_facts
+from t2i_worker.starting.diffusion import to_facts
+from t2i_worker.starting.finding import find_model
 from t2i_worker.warming import Warmth, warm_up
 
 POOL_FILE = Path(__file__).parents[1] / "examples" / "pool-scenes.yaml"

@@ -12,8 +12,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_cache.stores import StoreLimits, open_store
 from t2i_gateway.control import ControlService
@@ -34,6 +33,9 @@ from t2i_policy.fixed_mix import serving_policy
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 from t2i_protos.v1 import control_pb2_grpc
+from t2i_security.grpc_options import server_options
+from t2i_security.listening import bind_server, serve_metrics
+from t2i_security.reflection import enable_reflection
 from t2i_security.transport import channel_opener
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,7 @@ HEALTH_EVERY_S = 0.25
 LIVENESS = "liveness"
 MAX_CONNECTION_AGE_S = 600  # a client whose certificate was withdrawn is gone by then; running streams may end
 SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.keepalive_permit_without_calls", 1),
+    *server_options(MAX_REQUEST_BYTES),
     ("grpc.max_connection_age_ms", 1000 * MAX_CONNECTION_AGE_S),
 )
 
@@ -64,10 +65,10 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     service = TextToImageService(director, pool.spec, metrics, security.identities)
     add_to_server(service, server)
-    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = _bind(server, settings.listen, security)
+    enable_reflection(server, (SERVICE, health.SERVICE_NAME))
+    port = bind_server(server, settings.listen, security.credentials)
     control = await _start_control(settings, healthy, parts)
-    metrics_port = _serve_metrics(settings.metrics_listen, registry)
+    metrics_port = serve_metrics(settings.metrics_listen, registry)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.similar.restore()
@@ -140,21 +141,14 @@ async def _start_control(
     if not settings.control_listen:
         return None
     await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=server_options())
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     control_pb2_grpc.add_ControlServicer_to_server(
         ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar), server
     )
-    server.add_insecure_port(settings.control_listen)
+    bind_server(server, settings.control_listen)
     await server.start()
     return server
-
-
-def _bind(server: grpc.aio.Server, listen: str, security: Security) -> int:
-    credentials = security.credentials
-    if credentials is None:
-        return server.add_insecure_port(listen)
-    return server.add_secure_port(listen, credentials)
 
 
 async def _report_health(
@@ -189,13 +183,6 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
-
-
-def _serve_metrics(listen: str, registry: CollectorRegistry) -> int:
-    host, _, port = listen.rpartition(":")
-    server, _ = start_http_server(int(port), host, registry)
-    bound: int = server.server_port
-    return bound
 
 
 def _at(listen: str, port: int) -> str:

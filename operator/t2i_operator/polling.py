@@ -11,6 +11,7 @@ from t2i_operator.manifests import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.naming import HEALTH_PORT
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
+from t2i_security.grpc_options import NO_PROXY
 
 POLL_LIMIT_S = 1.0
 CONTROL_PORT_NAME = "control"
@@ -32,7 +33,7 @@ class DemandPoller:
     async def _ask(self, name: str, address: str) -> DemandReport | None:
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address)
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=NO_PROXY)
         stub = control_pb2_grpc.ControlStub(channel)
         try:
             answer = await stub.GetDemand(control_pb2.GetDemandRequest(), timeout=POLL_LIMIT_S)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from t2i_security.listening import listening_socket
+
 
 class Probes:
     """`check` says why the process should be restarted, None if it is well. A standby operator is well and ready."""
@@ -40,13 +42,7 @@ class Probes:
             app.router.add_get(path, handler)  # type: ignore[arg-type]
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        host, _, port = listen.rpartition(":")
-        site = web.TCPSite(
-            runner,
-            host,
-            int(port),
-        )
-        await site.start()
+        await web.SockSite(runner, listening_socket(listen)).start()
         self.ports[name] = runner.addresses[0][1]
         return runner
 

@@ -3,6 +3,7 @@
 SecurityError
 ├── CertificatesUnusable   a folder holds no usable tls.crt, tls.key and ca.crt
 ├── TokensUnusable         the file of tokens is missing or has a bad line
+├── AddressUnusable        a server cannot listen where it should
 └── CallerUnknown          a caller did not prove who it is; carries the reason in a word
 """
 
@@ -19,6 +20,10 @@ class CertificatesUnusable(SecurityError):
 
 class TokensUnusable(SecurityError):
     """See the tree; the message names the line, never a token."""
+
+
+class AddressUnusable(SecurityError):
+    """See the tree; the message names the address."""
 
 
 class UnknownReason(StrEnum):

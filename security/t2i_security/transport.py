@@ -10,9 +10,8 @@ from typing import cast
 import grpc
 
 from t2i_security.certificates import Certificates
+from t2i_security.grpc_options import NO_PROXY, Option
 from t2i_security.reloading import Reloaded
-
-Options = Sequence[tuple[str, int | str]]
 
 
 def server_credentials(certificates: Reloaded[Certificates], ask_clients: bool) -> grpc.ServerCredentials:
@@ -43,19 +42,19 @@ class _Fetcher:
 
 
 def channel_opener(
-    certificates: Reloaded[Certificates] | None, server_name: str, options: Options
+    certificates: Reloaded[Certificates] | None, server_name: str, options: Sequence[Option]
 ) -> Callable[[str], grpc.aio.Channel]:
-    """Opens channels to addresses, with the certificates of that moment; None = in clear.
+    """Opens channels to addresses inside the system, with the certificates of that moment; None = in clear.
 
     `server_name` is the DNS name that every server's certificate must carry, whatever address it is reached at.
     """
 
     def open_channel(address: str) -> grpc.aio.Channel:
         if certificates is None:
-            return grpc.aio.insecure_channel(address, options=options)
+            return grpc.aio.insecure_channel(address, options=[*NO_PROXY, *options])
         current = certificates.current
         credentials = grpc.ssl_channel_credentials(current.authorities, current.key, current.chain)
         named = ("grpc.ssl_target_name_override", server_name)
-        return grpc.aio.secure_channel(address, credentials, options=[*options, named])
+        return grpc.aio.secure_channel(address, credentials, options=[*NO_PROXY, *options, named])
 
     return open_channel

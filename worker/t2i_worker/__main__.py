@@ -2,32 +2,44 @@
 
 import asyncio
 import logging
+import os
 import sys
+from importlib import import_module
 
 from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
 from t2i_policy.profile import ProfileError
 from t2i_security.errors import SecurityError
 from t2i_security.logs import set_up_logs
-from t2i_worker.errors import ModelError
+from t2i_worker.errors import ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
 from t2i_worker.settings import Settings, parse_arguments
+from t2i_worker.starting.finding import find_model
 
 log = logging.getLogger("t2i_worker")
 
 
 def main() -> int:
-    """Exit code 0 after a drain, 2 when it cannot start."""
+    """Exit code 0 after a drain or when stopped while it starts, 2 when it cannot start."""
     set_up_logs()
     settings = parse_arguments()
     try:
         pool = parse_pool(settings.pool.read_text())
         group = _group(pool, settings.group)
         asyncio.run(serve(settings, lambda: _make_engine(settings, pool, group)))
+    except StoppedEarly as stopped:
+        log.info("%s", stopped)
+        _leave()
     except (OSError, PoolError, ProfileError, ModelError, SecurityError) as error:
         log.critical("the worker cannot start: %s", error)
         return 2
     return 0
+
+
+def _leave() -> None:
+    """End at once: a thread that loads a model cannot be told to stop, and would be waited for."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def _group(pool: Pool, name: str) -> WorkerGroupPart:
@@ -42,9 +54,12 @@ async def _make_engine(settings: Settings, pool: Pool, group: WorkerGroupPart) -
         from t2i_worker.starting.simulated import start_simulated
 
         return start_simulated(settings, pool.spec)
+    model = pool.spec.model
+    folder = await asyncio.to_thread(find_model, model, settings.models_dir)  # before torch, which takes its time
+    await asyncio.to_thread(import_module, "t2i_worker.starting.diffusion")  # probes are answered meanwhile
     from t2i_worker.starting.diffusion import start_diffusion
 
-    return await start_diffusion(settings, pool)
+    return await start_diffusion(settings, pool, folder)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ WorkerError
 ├── GenerationFailed           this one request failed; the worker goes on
 │   ├── NotFinite              the model produced NaN or infinity for it
 │   └── OutOfMemory            it does not fit even alone
+├── StoppedEarly               told to stop before the engine was there
 └── ModelError                 the worker cannot start
     ├── ModelNotFound          the source names no folder we can read
     └── ModelUnsupported       a pipeline class without an adapter, or a broken folder
@@ -49,6 +50,10 @@ class NotFinite(GenerationFailed):
 
 
 class OutOfMemory(GenerationFailed):
+    """See the tree."""
+
+
+class StoppedEarly(WorkerError):
     """See the tree."""
 
 

@@ -10,6 +10,7 @@ import grpc
 from t2i_security.certificates import Certificates, read_certificates
 from t2i_security.following import Shown, follow_certificates
 from t2i_security.guarding import OnlyFrom
+from t2i_security.listening import bind_server
 from t2i_security.reloading import Reloaded
 from t2i_security.transport import server_credentials
 from t2i_worker.metrics import WorkerMetrics
@@ -27,9 +28,9 @@ class Security:
 
     def bind(self, server: grpc.aio.Server, listen: str) -> int:
         """Open the port of gateways; returns its number."""
-        if self.certificates is None:
-            return server.add_insecure_port(listen)
-        return server.add_secure_port(listen, server_credentials(self.certificates, ask_clients=True))
+        certificates = self.certificates
+        credentials = None if certificates is None else server_credentials(certificates, ask_clients=True)
+        return bind_server(server, listen, credentials)
 
     async def run(self) -> None:
         """Follow the Secret until cancelled."""

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
+from t2i_security.grpc_options import server_options
+from t2i_security.listening import bind_server, serve_metrics
+from t2i_security.reflection import enable_reflection
+from t2i_worker.errors import StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.securing import open_security
@@ -28,52 +31,71 @@ CLOSE_GRACE_S = 2.0
 
 
 async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
-    """Serve until told to stop. The health service says NOT_SERVING until the engine is warm."""
+    """Serve until told to stop. The health service says NOT_SERVING until the engine is warm.
+
+    Raises:
+        StoppedEarly: told to stop before that; nothing was drawn, and threads that load a model may still run.
+    """
     stop = _stop_on_signals()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = WorkerMetrics(registry)
     security = open_security(settings.tls_dir, settings.gateway_name, metrics)
-    options = [("grpc.max_receive_message_length", MAX_REQUEST_BYTES)]
-    server = grpc.aio.server(options=options, interceptors=security.interceptors)
+    server = grpc.aio.server(options=server_options(MAX_REQUEST_BYTES), interceptors=security.interceptors)
+    probed = grpc.aio.server(options=server_options())
     healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     service = WorkerService(settings.name, settings.group, metrics)
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
-    reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = security.bind(server, settings.listen)
-    await server.start()
-    probed = await _start_probed(settings.health_listen, healthy)
+    for one in (server, probed):
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, one)
+    enable_reflection(server, (SERVICE, health.SERVICE_NAME))
     following = asyncio.create_task(security.run())
-    metrics_port = _serve_metrics(settings.metrics_listen, registry)
-    engine = await make_engine()
-    service.attach(engine)
-    await _set_health(healthy, health_pb2.HealthCheckResponse.SERVING)
-    if settings.announce is not None:
-        announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
-    log.info("worker %s serves on port %d", settings.name, port)
-    await stop.wait()
-    await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
-    await _drain(engine, settings.drain_s)
-    await server.stop(CLOSE_GRACE_S)
-    if probed is not None:
+    try:
+        port = security.bind(server, settings.listen)
+        await server.start()
+        await _start_probed(probed, settings.health_listen)
+        metrics_port = serve_metrics(settings.metrics_listen, registry)
+        engine = await _unless_stopped(make_engine(), stop)
+        service.attach(engine)
+        await _set_health(healthy, health_pb2.HealthCheckResponse.SERVING)
+        if settings.announce is not None:
+            announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
+        log.info("worker %s serves on port %d", settings.name, port)
+        await stop.wait()
+        await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await _drain(engine, settings.drain_s)
+    finally:
+        await server.stop(CLOSE_GRACE_S)
         await probed.stop(CLOSE_GRACE_S)
-    following.cancel()
-    with suppress(asyncio.CancelledError):
-        await following
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
     await engine.close()
 
 
-async def _start_probed(listen: str, healthy: health.aio.HealthServicer) -> grpc.aio.Server | None:
+async def _start_probed(probed: grpc.aio.Server, listen: str) -> None:
     """Health alone, without TLS: the kubelet's gRPC probes know none."""
-    if not listen:
-        return None
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    server.add_insecure_port(listen)
-    await server.start()
-    return server
+    if listen:
+        bind_server(probed, listen)
+        await probed.start()
+
+
+async def _unless_stopped(making: Awaitable[Engine], stop: asyncio.Event) -> Engine:
+    """The engine.
+
+    Raises:
+        StoppedEarly: the stop came first.
+    """
+    made, stopped = asyncio.ensure_future(making), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((made, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            raise StoppedEarly("told to stop before the model was ready")
+        return made.result()
+    finally:
+        made.cancel()
+        stopped.cancel()
 
 
 def _at(listen: str, port: int) -> str:
@@ -99,13 +121,6 @@ async def _drain(engine: Engine, limit_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             await engine.drain()
-
-
-def _serve_metrics(listen: str, registry: CollectorRegistry) -> int:
-    host, _, port = listen.rpartition(":")
-    server, _ = start_http_server(int(port), host, registry)
-    bound: int = server.server_port
-    return bound
 
 
 def announce(path: Path, address: str, metrics_address: str) -> None:

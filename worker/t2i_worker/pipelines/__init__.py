@@ -15,6 +15,7 @@ from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffu
 from t2i_worker.pipelines.scenes import ScenesAdapter, ScenesPipeline
 from t2i_worker.pipelines.schedules import NoiseSchedule
 from t2i_worker.pipelines.stable_diffusion import StableDiffusionAdapter, StableDiffusionXLAdapter
+from t2i_worker.starting.finding import variant_of
 
 ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "ScenesPipeline": ScenesAdapter,
@@ -24,7 +25,6 @@ ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "FluxPipeline": FluxAdapter,
 }
 _OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
-VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,11 +54,6 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
     return kind(pipeline.to(device), width, height)
 
 
-def variant_of(precision: str) -> str:
-    """The kind of weights that a precision loads where there is a choice; empty: the plain ones."""
-    return precision if precision in VARIANTS else ""
-
-
 def _variant(folder: Path, precision: str) -> str | None:
     """The weights of this precision if a component has any; else None, the plain ones."""
     wanted = variant_of(precision)
@@ -83,5 +78,4 @@ __all__ = [
     "StackedConditions",
     "load_adapter",
     "stack_conditions",
-    "variant_of",
 ]

@@ -1,4 +1,4 @@
-"""Start a diffusion engine: resolve and load the model, measure it, open the latent store."""
+"""Start a diffusion engine: load the model, measure it, open the latent store."""
 
 import asyncio
 import logging
@@ -8,26 +8,26 @@ import torch
 
 from t2i_cache.errors import StoreError, StoreUrlError
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
-from t2i_policy.pool import ModelPart, Pool, PoolSpec
-from t2i_sources import MODEL, SourceMissing, find_folder
+from t2i_policy.pool import Pool, PoolSpec
 from t2i_worker.digests import model_digest
 from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import ModelError, ModelNotFound, ModelUnsupported
+from t2i_worker.errors import ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
-from t2i_worker.pipelines import PipelineAdapter, load_adapter, variant_of
+from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.settings import Settings
+from t2i_worker.starting.finding import variant_of
 from t2i_worker.warming import warm_up
 
 log = logging.getLogger(__name__)
 
 
-async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
-    """A warm engine.
+async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> DiffusionEngine:
+    """A warm engine of the model in this folder.
 
     Raises:
-        ModelError: no model, or not one we can serve; the store's URL is wrong.
+        ModelError: not a model that we can serve; the store's URL is wrong.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -39,7 +39,6 @@ async def start_diffusion(settings: Settings, pool: Pool) -> DiffusionEngine:
         raise ModelError(str(error)) from error
     await _check_store(store)
     model = spec.model
-    folder = await asyncio.to_thread(find_model, model, settings.models_dir)
     digest, adapter = await asyncio.gather(
         asyncio.to_thread(model_digest, folder, variant_of(model.precision)),
         in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
@@ -56,18 +55,6 @@ async def _check_store(store: LatentStore) -> None:
         await store.check()
     except StoreError as error:
         log.warning("images start from noise until the latent store serves: %s", error)
-
-
-def find_model(model: ModelPart, models_dir: Path) -> Path:
-    """The model's folder, downloaded first if it is a hub's: of weights at several precisions, those of the pool.
-
-    Raises:
-        ModelNotFound: there is none; says what to do.
-    """
-    try:
-        return find_folder(MODEL, model.source, models_dir, model.revision, variant_of(model.precision))
-    except SourceMissing as error:
-        raise ModelNotFound(str(error)) from error
 
 
 def _device(wanted: str) -> str:
