@@ -40,6 +40,7 @@ cache_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 console = Console()
 
+DAY_S = 86400.0
 DEFAULT_POOL = Path("examples/pool-scenes.yaml")
 Address = Annotated[str, typer.Option(envvar="T2I_ADDRESS", help="gateway address")]
 Tenant = Annotated[str, typer.Option(help="tenant name, for gateways in local mode")]
@@ -57,7 +58,11 @@ Tls = Annotated[bool, typer.Option("--tls", help="TLS with the system's authorit
 ServerName = Annotated[
     str, typer.Option(envvar="T2I_SERVER_NAME", help="name in the gateway's certificate, if the address has another")
 ]
-Limit = Annotated[float, typer.Option("--timeout-s", help="give up after this many seconds")]
+Limit = Annotated[float, typer.Option("--timeout-s", min=0.001, max=DAY_S, help="give up after this many seconds")]
+#: What the wire carries: uint64 and uint32.
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1)]
+MAX_STEPS = 2**32 - 1
+MAX_PROMPTS = 1_000_000
 
 
 @local_app.command("up")
@@ -68,7 +73,7 @@ def local_up(
     profile: Annotated[Path | None, typer.Option(help="profile JSON; default: the builtin model's")] = None,
     embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
     models_dir: Annotated[Path, typer.Option(help="where hf:// and pvc:// models are")] = Path("models"),
-    threads: Annotated[int, typer.Option(help="CPU threads a worker; 0 = share the cores")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads a worker; 0 = share the cores")] = 0,
 ) -> None:
     """Start gateway and workers from a pool file; Ctrl-C drains."""
     options = LocalOptions(pool, listen, folder, profile, embedder, models_dir, threads)
@@ -142,12 +147,14 @@ def generate(
     tls: Tls = False,
     server_name: ServerName = "",
     negative_prompt: str = "",
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1)] = None,
     exact: Annotated[bool, typer.Option(help="no approximation")] = False,
     min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
-    max_skipped_steps: Annotated[int | None, typer.Option(min=0)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="fix the schedule length, without approximation")] = None,
-    guidance_scale: float | None = None,
+    max_skipped_steps: Annotated[int | None, typer.Option(min=0, max=MAX_STEPS)] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="fix the schedule length, without approximation")
+    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0, max=100)] = None,
     request_id: Annotated[str, typer.Option(help="a repeat of it never draws twice")] = "",
     timeout_s: Limit = 120.0,
 ) -> None:
@@ -198,15 +205,18 @@ def profile(
         Path | None, typer.Option(help="one prompt a line; default: captions of the scenes model")
     ] = None,
     embedder: Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")] = None,
-    cached: Annotated[int, typer.Option(min=8, help="prompts whose latents are kept")] = 200,
-    asked: Annotated[int, typer.Option(min=8, help="prompts measured against them")] = 240,
+    cached: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="prompts whose latents are kept")] = 200,
+    asked: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="prompts measured against them")] = 240,
     seeds: Annotated[
-        int, typer.Option(min=1, help="images a prompt and level; 1 = how much seeds differ is not measured")
+        int, typer.Option(min=1, max=1000, help="images a prompt and level; 1 = how much seeds differ is not measured")
     ] = 2,
     twins: Annotated[
-        int, typer.Option(min=0, help="of the asked prompts, those measured from a swapped, negated or recounted twin")
+        int,
+        typer.Option(
+            min=0, max=MAX_PROMPTS, help="of the asked prompts, those measured from a swapped, negated or recounted twin"
+        ),
     ] = 64,
-    seed: int = 1,
+    seed: Seed = 1,
     predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
     from_samples: Annotated[
         Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
@@ -227,8 +237,8 @@ def profile(
 def demo(
     out: Annotated[Path, typer.Option(help="folder for contact-sheet.png and summary.json")] = Path("build/demo"),
     pool: PoolFile = DEFAULT_POOL,
-    captions: Annotated[int, typer.Option(min=8, help="captions to send")] = 60,
-    seed: int = 7,
+    captions: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="captions to send")] = 60,
+    seed: Seed = 7,
 ) -> None:
     """Send captions with repetition and similarity through a local pool; score and show the images."""
     _run(commands_demo.run_demo(console, pool, out, captions, seed))
@@ -243,7 +253,7 @@ def simulate(
     ] = None,
     policy: Annotated[str, typer.Option(help="NAME[,NAME...] or all")] = "prompt-aware",
     workers: Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")] = None,
-    speedup: Annotated[float, typer.Option(min=0.001, help="how many times faster requests arrive")] = 1.0,
+    speedup: Annotated[float, typer.Option(min=0.001, max=1e6, help="how many times faster requests arrive")] = 1.0,
     profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
     embedder: Annotated[
         Path | None, typer.Option(help="embedder folder; default: the model's or a sentence encoder")
@@ -254,7 +264,7 @@ def simulate(
     fault: Annotated[
         list[str] | None, typer.Option(help="WORKER@FROM-UNTIL dies, ...xN steps N times slower; seconds")
     ] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
     plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
 ) -> None:
@@ -269,7 +279,9 @@ def simulate(
 @app.command()
 def plan(
     pool: PoolFile = Path("examples/pool-sdxl-8.yaml"),
-    demand: Annotated[float | None, typer.Option(min=0, help="images/s; classes as in the lineage's histogram")] = None,
+    demand: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="images/s; classes as in the lineage's histogram")
+    ] = None,
     rates: Annotated[
         str, typer.Option(help="CLASS=RPS[,...] instead; a class is a lower edge of similarity, or none")
     ] = "",

@@ -14,6 +14,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
 from t2i_policy.pool import API_VERSION
+from t2i_security.proxies import asks_environment
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
 
@@ -86,6 +87,9 @@ async def open_cluster() -> AsyncIterator[Cluster]:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except ConfigException:
             raise ClusterFailed(f"no cluster: set KUBECONFIG ({outside})") from outside
+        configuration.client_session_kwargs = {"trust_env": False}  # a pod's own API server is behind no proxy
+    else:
+        configuration.client_session_kwargs = {"trust_env": asks_environment(configuration.host, os.environ)}
     async with ApiClient(configuration) as client:
         yield Cluster(client)
 

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_policy.pool import Pool, PoolError, parse_pool
+from t2i_security.grpc_options import NO_PROXY
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
@@ -22,6 +23,7 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 START_LIMIT_S = 600.0  # a large model may come from a slow disk
 SERVING_LIMIT_S = 60.0
 STOP_LIMIT_S = 40.0
+HALT_LIMIT_S = 3.0
 RESTART_PAUSE_S = 1.0
 Report = Callable[[str, str], None]
 
@@ -75,7 +77,7 @@ async def _wait_serving(gateway: ServerProcess) -> None:
     Raises:
         StartFailed: not within the limit; with the end of its log.
     """
-    async with grpc.aio.insecure_channel(gateway.address) as channel:
+    async with grpc.aio.insecure_channel(gateway.address, options=NO_PROXY) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             async for reply in stub.Watch(health_pb2.HealthCheckRequest(), timeout=SERVING_LIMIT_S):
@@ -105,7 +107,7 @@ class LocalPool:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.workers = self._make_workers()
         try:
-            await asyncio.gather(*(self._bring_up(worker) for worker in self.workers))
+            await self._bring_up_workers()
             if self.with_gateway:
                 self.gateway = self._make_gateway()
                 await self._bring_up(self.gateway)
@@ -142,6 +144,15 @@ class LocalPool:
             worker.arguments = [*worker.arguments, "--listen", worker.address]
             await self._bring_up(worker)
 
+    async def _bring_up_workers(self) -> None:
+        """All at once; the first that fails ends the wait for the others."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in self.workers:
+                    group.create_task(self._bring_up(worker))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+
     async def _bring_up(self, process: ServerProcess) -> None:
         self.report(process.name, "starting")
         await process.start()
@@ -151,13 +162,16 @@ class LocalPool:
     async def _stop(self) -> None:
         """The gateway first, so that nothing is sent to a worker that goes."""
         if self.gateway is not None:
-            self.report(self.gateway.name, "draining")
-            await self.gateway.stop(STOP_LIMIT_S)
-        for worker in self.workers:
-            self.report(worker.name, "draining")
-        await asyncio.gather(*(worker.stop(STOP_LIMIT_S) for worker in self.workers))
+            await self._stop_one(self.gateway)
+        await asyncio.gather(*(self._stop_one(worker) for worker in self.workers))
         if self.options.folder is None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _stop_one(self, process: ServerProcess) -> None:
+        """One that was never ready has nothing to drain."""
+        if process.running:
+            self.report(process.name, "draining" if process.address else "stopping")
+            await process.stop(STOP_LIMIT_S if process.address else HALT_LIMIT_S)
 
     @property
     def _store_url(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from t2ictl.errors import StartFailed
 
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
+#: What a server says with CRITICAL, its further lines too, up to the next line of the log or a traceback.
+_LAST_WORDS = re.compile(r"^\S+ \S+ CRITICAL \S+: (.*(?:\n(?!\d{4}-|Traceback|Exception ignored).+)*)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class ServerProcess:
     address: str = ""
     metrics_address: str = ""
     process: asyncio.subprocess.Process | None = None
+    log_begins: int = 0
 
     @property
     def log_path(self) -> Path:
@@ -36,11 +40,17 @@ class ServerProcess:
     def _announcement(self) -> Path:
         return self.folder / f"{self.name}.json"
 
+    @property
+    def running(self) -> bool:
+        """True from its start to its end."""
+        return self.process is not None and self.process.returncode is None
+
     async def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C reaches us alone and we decide the order of stopping."""
         self._announcement.unlink(missing_ok=True)
         command = [sys.executable, "-m", self.module, *self.arguments, "--announce", str(self._announcement)]
         with self.log_path.open("ab") as log:
+            self.log_begins = log.tell()
             self.process = await asyncio.create_subprocess_exec(
                 *command, stdout=log, stderr=log, start_new_session=True
             )
@@ -54,8 +64,8 @@ class ServerProcess:
         try:
             async with asyncio.timeout(limit_s):
                 while not self._announcement.exists():
-                    if self.process is None or self.process.returncode is not None:
-                        raise StartFailed(f"{self.name} ended before it was ready:\n{self.log_tail()}")
+                    if not self.running:
+                        raise StartFailed(self.complaint())
                     await asyncio.sleep(POLL_S)
         except TimeoutError as error:
             raise StartFailed(f"{self.name} was not ready after {limit_s:.0f} s:\n{self.log_tail()}") from error
@@ -64,7 +74,7 @@ class ServerProcess:
 
     async def stop(self, limit_s: float) -> None:
         """SIGTERM, wait for the drain, SIGKILL past the limit."""
-        if self.process is None or self.process.returncode is not None:
+        if self.process is None or not self.running:
             return
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
@@ -76,8 +86,21 @@ class ServerProcess:
                 self.process.kill()
             await self.process.wait()
 
+    def complaint(self) -> str:
+        """Why it ended before it was ready: its own sentence, or the end of its log if it had none."""
+        said = _LAST_WORDS.findall(self._written())
+        if said:
+            return f"{self.name}: {said[-1].strip()}"
+        return f"{self.name} ended before it was ready:\n{self.log_tail()}"
+
     def log_tail(self) -> str:
         """The last lines it wrote."""
+        return "\n".join(self._written().splitlines()[-LOG_TAIL_LINES:])
+
+    def _written(self) -> str:
+        """Its log since it was started; what an earlier process of this name wrote is before."""
         if not self.log_path.exists():
             return ""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        with self.log_path.open("rb") as log:
+            log.seek(self.log_begins)
+            return log.read().decode(errors="replace")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 
+from t2i_security.grpc_options import client_options
 from t2ictl.cluster import PoolName
 from t2ictl.errors import InputInvalid
 
@@ -37,12 +38,13 @@ class Proof:
         return replace(self, server_name=f"{name.name}-gateway.{name.namespace}.svc")
 
     def open_channel(self, address: str) -> grpc.aio.Channel:
-        """A channel to a gateway."""
+        """A channel to a gateway. A proxy of the environment is used for gateways on other machines only."""
+        options = client_options(address)
         if not self.tls:
-            return grpc.aio.insecure_channel(address)
+            return grpc.aio.insecure_channel(address, options=options)
         credentials = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
         named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        return grpc.aio.secure_channel(address, credentials, options=named)
+        return grpc.aio.secure_channel(address, credentials, options=[*options, *named])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from t2i_policy.levels import Level
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_security.grpc_options import NO_PROXY
 from t2ictl.errors import CallFailed
 
 CALL_LIMIT_S = 600.0
@@ -113,7 +114,7 @@ def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored, step: in
 @asynccontextmanager
 async def connect_workers(addresses: Sequence[str]) -> AsyncIterator[list[WorkerClient]]:
     """Clients of running workers for the time of the block."""
-    channels = [grpc.aio.insecure_channel(address) for address in addresses]
+    channels = [grpc.aio.insecure_channel(address, options=NO_PROXY) for address in addresses]
     clients = [WorkerClient(channel) for channel in channels]
     try:
         await asyncio.gather(*(client.look() for client in clients))

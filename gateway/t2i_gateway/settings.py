@@ -4,6 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_DRAIN_S = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class PoolPlace:
@@ -68,7 +70,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
     parser.add_argument("--local", action="store_true", help="no security: the x-t2i-tenant header names the tenant")
     parser.add_argument("--tenants", type=lambda text: frozenset(_names(text)), default=frozenset(), help="known ones")
-    parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument("--drain-s", type=_seconds, default=30.0, help="seconds running requests get after SIGTERM")
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.gatewayTlsSecretName, mounted")
     parser.add_argument("--tokens-dir", type=Path, default=None, help="security.tokensSecretName, mounted")
     parser.add_argument(
@@ -95,3 +97,13 @@ def _place(text: str) -> PoolPlace:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_DRAIN_S:
+        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_DRAIN_S:.0f}, not {text!r}")
+    return value

@@ -156,4 +156,6 @@ async def connection_of(client: ApiClient) -> kopf.ConnectionInfo:
         token=token or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
+        trust_env=bool((configuration.client_session_kwargs or {}).get("trust_env")),
     )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_NUMBER = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -99,8 +101,8 @@ def _positive(parser: argparse.ArgumentParser, given: Mapping[str, str], name: s
         value = float(given[name])
     except ValueError:
         value = 0.0
-    if value <= 0:
-        parser.error(f"--{name.replace('_', '-')}: a number above 0, not {given[name]!r}")
+    if not 0 < value <= MAX_NUMBER:
+        parser.error(f"--{name.replace('_', '-')}: a number above 0, at most {MAX_NUMBER:.0f}, not {given[name]!r}")
     return value
 
 

@@ -47,7 +47,7 @@ def listening_socket(listen: str) -> socket.socket:
             return _anywhere(int(port))
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return _bound(found[0][0], host, int(port))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise AddressUnusable(f"cannot listen on {listen}: it must be HOST:PORT, as in 127.0.0.1:9090") from error
     except OSError as error:
         raise AddressUnusable(f"cannot listen on {listen}: {error.strerror}") from error
@@ -70,7 +70,7 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError:
+    except BaseException:
         listener.close()
         raise
     return listener

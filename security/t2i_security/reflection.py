@@ -45,7 +45,8 @@ def _file_of_v1() -> descriptor_pb2.FileDescriptorProto:
     file.ClearField("options")  # names of generated code, and that v1alpha is deprecated
     for message in file.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(older, f".{package}.")
+            if field.type_name:
+                field.type_name = field.type_name.replace(older, f".{package}.")
     for method in file.service[0].method:
         method.input_type = method.input_type.replace(older, f".{package}.")
         method.output_type = method.output_type.replace(older, f".{package}.")

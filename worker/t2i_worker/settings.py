@@ -1,8 +1,11 @@
 """Command line of a worker process."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+MAX_DRAIN_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--profile", type=Path, default=None, help="profile JSON; only the simulated engine needs it")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the model; 0 = torch's choice")
-    parser.add_argument("--max-batch", type=int, default=8, help="largest batch tried at warm-up")
-    parser.add_argument("--drain-s", type=float, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument(
+        "--threads", type=_whole(0, 1024), default=0, help="CPU threads of the model; 0 = torch's choice"
+    )
+    parser.add_argument("--max-batch", type=_whole(1, 1024), default=8, help="largest batch tried at warm-up")
+    parser.add_argument("--drain-s", type=_seconds, default=30.0, help="seconds running requests get after SIGTERM")
     parser.add_argument("--health-listen", default="", help="plaintext address of health alone, for the kubelet")
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.workerTlsSecretName, mounted")
     parser.add_argument("--gateway-name", default="", help="DNS name in the certificates of gateways")
@@ -54,3 +59,22 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     if (settings.tls_dir is not None) != bool(settings.gateway_name):
         parser.error("--tls-dir and --gateway-name belong together: give both, or neither")
     return settings
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"a whole number from {low} to {high}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_DRAIN_S:
+        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_DRAIN_S:.0f}, not {text!r}")
+    return value

@@ -11,6 +11,7 @@ changes. Not being ready is therefore no reason to drop an address.
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.settings import PoolPlace
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.plan_document import PlanDocument, PlanError, parse_plan
+from t2i_security.proxies import asks_environment
 
 log = logging.getLogger(__name__)
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
@@ -127,12 +129,15 @@ class Follower:
 
 
 async def open_client() -> ApiClient:
-    """By the pod's service account, else the user's own kubeconfig."""
+    """By the pod's service account, else the user's own kubeconfig. Only the latter may go through a proxy."""
     configuration = Configuration()
+    by_environment = False
     try:
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except ConfigException:
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        by_environment = asks_environment(configuration.host, os.environ)
+    configuration.client_session_kwargs = {"trust_env": by_environment}
     return ApiClient(configuration)
 
 

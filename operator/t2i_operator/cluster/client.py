@@ -7,8 +7,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
+from t2i_security.proxies import asks_environment
+
 CONNECTIONS = 64
-PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
 async def open_client(kubeconfig: Path | None) -> ApiClient:
@@ -19,13 +20,18 @@ async def open_client(kubeconfig: Path | None) -> ApiClient:
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
-    if not any(name.lower() in PROXY_VARIABLES for name in os.environ):
-        configuration.client_session_kwargs = {"trust_env": False}  # or ~/.netrc is read at every call
-    if kubeconfig is not None:
-        await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        try:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except ConfigException:
-            await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    in_cluster = kubeconfig is None and _by_service_account(configuration)
+    if not in_cluster:
+        file = str(kubeconfig) if kubeconfig is not None else None
+        await load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    by_environment = not in_cluster and asks_environment(configuration.host, os.environ)
+    configuration.client_session_kwargs = {"trust_env": by_environment}
     return ApiClient(configuration)
+
+
+def _by_service_account(configuration: Configuration) -> bool:
+    try:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        return False
+    return True
