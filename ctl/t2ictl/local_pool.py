@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_policy.pool import Pool, PoolError, parse_pool
 from t2i_security.grpc_options import NO_PROXY
-from t2i_sources import builtin_folder
+from t2i_sources import MODEL, SourceMissing, builtin_folder, find_folder
 from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
 
@@ -55,6 +55,21 @@ def read_pool(path: Path) -> Pool:
         raise InputInvalid(f"the pool file cannot be read: {error.strerror}: {path}") from error
     except PoolError as error:
         raise InputInvalid(f"{path.name} is not a valid pool:\n{error}") from error
+
+
+def check_model(pool: Pool, models_dir: Path) -> None:
+    """Look for the model before anything is started. A hub's is left to the worker, which downloads it.
+
+    Raises:
+        InputInvalid: there is none where the pool says.
+    """
+    source = pool.spec.model.source
+    if source.startswith("hf://") or all(group.engine == "simulated" for group in pool.spec.worker_groups):
+        return
+    try:
+        find_folder(MODEL, source, models_dir)
+    except SourceMissing as error:
+        raise InputInvalid(str(error)) from error
 
 
 def with_builtin_profile(options: LocalOptions, pool: Pool) -> LocalOptions:
@@ -101,6 +116,7 @@ class LocalPool:
 
     async def __aenter__(self) -> Self:
         self.pool = read_pool(self.options.pool_file)
+        check_model(self.pool, self.options.models_dir)
         if self.with_gateway or any(group.engine == "simulated" for group in self.pool.spec.worker_groups):
             self.options = with_builtin_profile(self.options, self.pool)
         self._folder = self.options.folder or Path(tempfile.mkdtemp(prefix="t2i-local-"))

@@ -33,6 +33,7 @@ from t2i_policy.fixed_mix import serving_policy
 from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 from t2i_protos.v1 import control_pb2_grpc
+from t2i_security.errors import AddressUnusable
 from t2i_security.grpc_options import server_options
 from t2i_security.listening import bind_server, serve_metrics
 from t2i_security.reflection import enable_reflection
@@ -66,9 +67,14 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
     service = TextToImageService(director, pool.spec, metrics, security.identities)
     add_to_server(service, server)
     enable_reflection(server, (SERVICE, health.SERVICE_NAME))
-    port = bind_server(server, settings.listen, security.credentials)
-    control = await _start_control(settings, healthy, parts)
-    metrics_port = serve_metrics(settings.metrics_listen, registry)
+    control = grpc.aio.server(options=server_options())
+    try:
+        port = bind_server(server, settings.listen, security.credentials)
+        await _start_control(control, settings, healthy, parts)
+        metrics_port = serve_metrics(settings.metrics_listen, registry)
+    except AddressUnusable:
+        await asyncio.gather(server.stop(None), control.stop(None))
+        raise
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.similar.restore()
@@ -80,8 +86,7 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
         await stop.wait()
         await _drain(director, settings.drain_s)
         await server.stop(CLOSE_GRACE_S)
-        if control is not None:
-            await control.stop(CLOSE_GRACE_S)
+        await control.stop(CLOSE_GRACE_S)
         for task in tasks:
             task.cancel()
     await _close(parts)
@@ -135,20 +140,18 @@ def _plan(settings: Settings, parts: Parts) -> Coroutine[Any, Any, None]:
 
 
 async def _start_control(
-    settings: Settings, healthy: health.aio.HealthServicer, parts: Parts
-) -> grpc.aio.Server | None:
+    server: grpc.aio.Server, settings: Settings, healthy: health.aio.HealthServicer, parts: Parts
+) -> None:
     """Health without TLS for the kubelet, and Control for the operator; `liveness` = the process answers."""
     if not settings.control_listen:
-        return None
+        return
     await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-    server = grpc.aio.server(options=server_options())
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     control_pb2_grpc.add_ControlServicer_to_server(
         ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar), server
     )
     bind_server(server, settings.control_listen)
     await server.start()
-    return server
 
 
 async def _report_health(

@@ -35,6 +35,7 @@ def server_options(max_request_bytes: int = 4 << 20, keepalive: Keepalive = ORDI
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(keepalive.least_ping_interval_s)),
         ("grpc.keepalive_time_ms", _ms(keepalive.ping_after_s)),
         ("grpc.keepalive_timeout_ms", _ms(keepalive.answer_within_s)),
+        ("grpc.http2.ping_timeout_ms", _ms(keepalive.answer_within_s)),  # the one that ends it; 60 s by default
         ("grpc.http2.max_pings_without_data", 0),  # or a server stops asking a client that only listens
     )
 

@@ -108,5 +108,5 @@ def test_operator_understands_its_flags(helm: Helm) -> None:
         assert parsed.identity == "pod"
         assert parsed.lease_namespace == "t2i-system"
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        assert parsed.metrics_listen.endswith(f":{ports['metrics']}")
-        assert parsed.health_listen.endswith(f":{ports['health']}")
+        assert parsed.metrics_listen == f"[::]:{ports['metrics']}"  # both families: clusters may have IPv6 alone
+        assert parsed.health_listen == f"[::]:{ports['health']}"

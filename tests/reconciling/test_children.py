@@ -11,6 +11,7 @@ from t2i_operator.children.templates import Overrides, merge_template
 from t2i_operator.deciding.children import key_of
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Manifest, PoolRef
+from t2i_operator.polling import control_address
 from t2i_policy.pool import read_pool
 from t2i_policy.template_rules import GATEWAY_OWNED, OWNED_VARIABLES, OWNED_VOLUMES, WORKER_OWNED, OwnedFields
 
@@ -36,6 +37,26 @@ def test_another_group_changes_only_the_config_and_its_own() -> None:
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"ConfigMap/p-config"}
     assert after.keys() - before.keys() == {"Service/p-b", "StatefulSet/p-b", "PodDisruptionBudget/p-b"}
+
+
+def test_every_port_listens_on_both_families() -> None:
+    """A cluster may have IPv4, IPv6 or both."""
+    listens = [
+        argument
+        for child in rendered().values()
+        if child["kind"] in ("Deployment", "StatefulSet")
+        for argument in child["spec"]["template"]["spec"]["containers"][0]["args"]
+        if "listen=" in argument
+    ]
+    assert len(listens) == 6
+    assert [one for one in listens if "=[::]:" not in one] == []
+
+
+def test_gateways_are_polled_at_addresses_of_both_families() -> None:
+    """An IPv6 address has its brackets."""
+    spec = {"containers": [{"ports": [{"name": "control", "containerPort": 50052}]}]}
+    found = [control_address({"spec": spec, "status": {"podIP": one}}) for one in ("10.1.2.3", "fd00::1", "")]
+    assert found == ["10.1.2.3:50052", "[fd00::1]:50052", None]
 
 
 HUB = "hf://stabilityai/sdxl"

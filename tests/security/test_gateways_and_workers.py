@@ -56,9 +56,10 @@ async def test_guard_stands_before_streams_and_reflection_too(token_pool: Secure
             channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(
                 iter([b""]), timeout=10
             ),
+            channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(iter([b""]), timeout=10),
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10),
         ]
-        assert [(await call.code()).name for call in calls] == ["PERMISSION_DENIED"] * 4
+        assert [(await call.code()).name for call in calls] == ["PERMISSION_DENIED"] * 5
 
 
 async def test_gateway_sends_nothing_to_a_false_worker(token_pool: SecuredPool, acme: str) -> None:

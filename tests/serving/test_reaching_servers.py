@@ -154,17 +154,20 @@ async def test_reflection_speaks_both_versions(ports: Ports, name: str, service:
         await call.done_writing()
 
 
-async def test_port_in_use_is_told_in_a_sentence(write_pool: WritePool, ports: Ports) -> None:
-    """No traceback for what an operator of the machine can mend."""
+@pytest.mark.parametrize("flag", ["--listen", "--metrics-listen", "--health-listen", "--control-listen"])
+async def test_port_in_use_is_told_in_a_sentence(write_pool: WritePool, flag: str) -> None:
+    """No traceback for what the user of the machine can mend."""
     options = write_pool(workers=1)
     assert options.folder is not None
+    own = ["--workers", "127.0.0.1:9", "--local"] if flag == "--control-listen" else ["--group", "sim", "--name", "w"]
+    module = "t2i_gateway" if flag == "--control-listen" else "t2i_worker"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
-        arguments = ["--pool", str(options.pool_file), "--profile", str(options.profile), "--group", "sim"]
-        worker = ServerProcess("w", "t2i_worker", [*arguments, "--name", "w", "--listen", place], options.folder)
-        await worker.start()
-        assert worker.process is not None
+        own += ["--pool", str(options.pool_file), "--profile", str(options.profile), flag, place]
+        process = ServerProcess("p", module, own, options.folder)
+        await process.start()
+        assert process.process is not None
         async with asyncio.timeout(LIMIT_S):
-            assert await worker.process.wait() == 2
-    assert f"cannot listen on {place}" in worker.complaint()
-    assert "Traceback" not in worker.log_path.read_text()
+            assert await process.process.wait() == 2
+    assert f"cannot listen on {place}" in process.complaint()
+    assert "Traceback" not in process.log_path.read_text()

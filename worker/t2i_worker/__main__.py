@@ -26,20 +26,20 @@ def main() -> int:
     try:
         pool = parse_pool(settings.pool.read_text())
         group = _group(pool, settings.group)
-        asyncio.run(serve(settings, lambda: _make_engine(settings, pool, group)))
-    except StoppedEarly as stopped:
-        log.info("%s", stopped)
-        _leave()
+        asyncio.run(_serve(settings, pool, group))
     except (OSError, PoolError, ProfileError, ModelError, SecurityError) as error:
         log.critical("the worker cannot start: %s", error)
         return 2
     return 0
 
 
-def _leave() -> None:
-    """End at once: a thread that loads a model cannot be told to stop, and would be waited for."""
-    logging.shutdown()
-    os._exit(0)
+async def _serve(settings: Settings, pool: Pool, group: WorkerGroupPart) -> None:
+    try:
+        await serve(settings, lambda: _make_engine(settings, pool, group))
+    except StoppedEarly as stopped:
+        log.info("%s", stopped)
+        logging.shutdown()
+        os._exit(0)  # a thread that loads a model cannot be told to stop, and the event loop would wait for it
 
 
 def _group(pool: Pool, name: str) -> WorkerGroupPart:

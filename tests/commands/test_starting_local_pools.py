@@ -1,0 +1,137 @@
+"""A pool on this machine that cannot come up: said at once, in the sentence of the process that knows why."""
+
+import asyncio
+import re
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from t2ictl.__main__ import app
+from t2ictl.processes import ServerProcess
+
+pytestmark = pytest.mark.process
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pool-scenes.yaml"
+PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
+EMBEDDER = PROFILE.parent / "embedder"
+LIMIT_S = 60.0
+
+
+def pool_of(source: str, folder: Path) -> Path:
+    """The example with another model."""
+    path = folder / "pool.yaml"
+    path.write_text(EXAMPLE.read_text().replace("builtin://scenes", source))
+    return path
+
+
+def worker(source: str, folder: Path) -> ServerProcess:
+    """Not started."""
+    arguments = ["--pool", str(pool_of(source, folder)), "--group", "cpu", "--name", "cpu-0"]
+    return ServerProcess("cpu-0", "t2i_worker", [*arguments, "--models-dir", str(folder)], folder)
+
+
+async def ended(process: ServerProcess) -> int:
+    """Its exit code."""
+    assert process.process is not None
+    async with asyncio.timeout(LIMIT_S):
+        return await process.process.wait()
+
+
+def said_by(arguments: list[str]) -> str:
+    """What a command that fails prints, in one line."""
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert "draining" not in said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("command", ["local up", "demo", "profile"])
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("file:///nowhere/model", "no model_index.json found there; it must be a diffusers model folder"),
+        ("pvc://claim/model", "no model_index.json found there; it must be a diffusers model folder"),
+        ("builtin://scene", "builtin://scenes is one"),
+    ],
+)
+def test_wrong_model_path_is_told_before_anything_starts(
+    command: str, source: str, sentence: str, tmp_path: Path
+) -> None:
+    """Whichever command it is, and without a profile or with one."""
+    arguments = [*command.split(), "--pool", str(pool_of(source, tmp_path))]
+    if command == "profile":
+        (tmp_path / "prompts.txt").write_text("".join(f"a red circle {n}\n" for n in range(500)))
+        arguments += ["--embedder", str(EMBEDDER), "--prompts", str(tmp_path / "prompts.txt")]
+    said = said_by(arguments)
+    assert "error: model.source" in said
+    assert said.endswith(sentence)
+
+
+def test_worker_that_cannot_start_is_quoted(tmp_path: Path) -> None:
+    """Only it finds out that its profile is none."""
+    (tmp_path / "profile.json").write_text("{}")
+    pool = pool_of("builtin://scenes", tmp_path)
+    pool.write_text(pool.read_text().replace("workers: 2", "workers: 2, engine: simulated"))
+    profile = str(tmp_path / "profile.json")
+    said = said_by(["local", "up", "--listen", "127.0.0.1:0", "--pool", str(pool), "--profile", profile])
+    assert re.search(r"error: cpu-\d: the worker cannot start: .*profile", said)
+
+
+async def test_wrong_model_path_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    """Importing it takes as long as everything else together."""
+    probe = "import sys; sys.argv = sys.argv[1:]\n"
+    probe += "from t2i_worker.__main__ import main\ncode = main()\nprint('torch' in sys.modules, code)"
+    one = worker("file:///nowhere/model", tmp_path)
+    command = [sys.executable, "-c", probe, "t2i-worker", *one.arguments]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    async with asyncio.timeout(LIMIT_S):
+        out, err = await process.communicate()
+    assert out.decode().split() == ["False", "2"]
+    assert "Traceback" not in err.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_worker_told_to_stop_while_it_starts_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It has nothing to drain. Here a hub goes on sending its answer for ever."""
+    asked = asyncio.Event()
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(1)
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.sockets[0].getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        one = worker("hf://some/model", tmp_path)
+        await one.start()
+        async with asyncio.timeout(LIMIT_S):
+            await asked.wait()
+        assert one.process is not None
+        one.process.send_signal(number)
+        assert await ended(one) == 0
+    assert "told to stop before the model was ready" in one.log_path.read_text()
+
+
+def test_last_words_are_those_of_this_start(tmp_path: Path) -> None:
+    """A folder is kept between runs, and its logs grow."""
+    process = ServerProcess("p", "none", (), tmp_path)
+    process.log_path.write_text("2026-01-01 00:00:00,000 CRITICAL t2i_worker: of another day\n")
+    process.log_begins = process.log_path.stat().st_size
+    with process.log_path.open("a") as log:
+        log.write("2026-01-02 00:00:00,000 INFO t2i_worker: begins\n")
+        assert process.complaint() == "p ended before it was ready:\n"
+        log.write("2026-01-02 00:00:01,000 CRITICAL t2i_worker: two\nlines\nTraceback (most recent call last):\n")
+    assert process.complaint() == "p: two\nlines"
