@@ -83,6 +83,20 @@ def test_install_upgrade_rollback_uninstall(admin: Helm, cluster: KubeServer) ->
     admin.run("uninstall", "t2i", *WHERE)
 
 
+def test_another_release_takes_over_the_crd_that_stayed(admin: Helm, cluster: KubeServer) -> None:
+    """Helm refuses what another release made; the README's flag is the way."""
+    other = ("--namespace", "t2i-other", "--create-namespace")
+    admin.run("install", "t2i", str(CHART), *WHERE, "--create-namespace")
+    admin.run("uninstall", "t2i", *WHERE)
+    with pytest.raises(HelmError, match="invalid ownership metadata"):
+        admin.run("install", "other", str(CHART), *other)
+    notes = admin.run("install", "other", str(CHART), *other, "--take-ownership")
+    assert "--take-ownership" in notes
+    admin.run("uninstall", "other", *other[:2])
+    admin.run("install", "t2i", str(CHART), *WHERE, "--take-ownership")
+    admin.run("uninstall", "t2i", *WHERE)
+
+
 def test_refused_values_leave_the_release_alone(admin: Helm, cluster: KubeServer) -> None:
     """A wrong value ends an upgrade before the first write."""
     admin.run("install", "t2i", str(CHART), *WHERE)
