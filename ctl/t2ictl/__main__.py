@@ -213,7 +213,11 @@ def profile(
     twins: Annotated[
         int,
         typer.Option(
-            min=0, max=MAX_PROMPTS, help="of the asked prompts, those measured from a swapped, negated or recounted twin"
+            min=0,
+            max=MAX_PROMPTS,
+            help="of the asked prompts, those measured from a swapped, negated or recounted twin",
+            max=MAX_PROMPTS,
+            help="of the asked prompts, those measured from a swapped, negated or recounted twin",
         ),
     ] = 64,
     seed: Seed = 1,

@@ -20,7 +20,7 @@ from t2i_policy.twin_loss import TwinLoss
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.judging import FidelityJudge, Judge, SceneJudge
-from t2ictl.local_pool import MODELS_DIR, LocalOptions, LocalPool, read_pool
+from t2ictl.local_pool import MODELS_DIR, LocalOptions, LocalPool, check_model, read_pool
 from t2ictl.measuring import measure
 from t2ictl.precision import cross_validated, precision_table, profile_of
 from t2ictl.sample_file import Measurement, read_samples, write_samples
@@ -66,6 +66,8 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
         InputInvalid: an option is missing or cannot be used.
     """
     pool = read_pool(plan.pool_file)
+    if not plan.workers:
+        check_model(pool, MODELS_DIR)
     source = str(plan.embedder or pool.spec.model.embedder_source)
     if not source:
         raise InputInvalid("similarities come from an embedder: set model.embedder in the pool, or give --embedder")

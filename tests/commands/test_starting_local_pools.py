@@ -16,7 +16,6 @@ from t2ictl.processes import ServerProcess
 pytestmark = pytest.mark.process
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pool-scenes.yaml"
 PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
-EMBEDDER = PROFILE.parent / "embedder"
 LIMIT_S = 60.0
 
 
@@ -64,9 +63,6 @@ def test_wrong_model_path_is_told_before_anything_starts(
 ) -> None:
     """Whichever command it is, and without a profile or with one."""
     arguments = [*command.split(), "--pool", str(pool_of(source, tmp_path))]
-    if command == "profile":
-        (tmp_path / "prompts.txt").write_text("".join(f"a red circle {n}\n" for n in range(500)))
-        arguments += ["--embedder", str(EMBEDDER), "--prompts", str(tmp_path / "prompts.txt")]
     said = said_by(arguments)
     assert "error: model.source" in said
     assert said.endswith(sentence)
