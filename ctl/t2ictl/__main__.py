@@ -216,8 +216,6 @@ def profile(
             min=0,
             max=MAX_PROMPTS,
             help="of the asked prompts, those measured from a swapped, negated or recounted twin",
-            max=MAX_PROMPTS,
-            help="of the asked prompts, those measured from a swapped, negated or recounted twin",
         ),
     ] = 64,
     seed: Seed = 1,
