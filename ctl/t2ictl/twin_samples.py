@@ -1,13 +1,12 @@
 """Which asked prompts are measured from their twins, and from which. Pure."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from t2ictl.judging import Sample
-from t2ictl.twins import Twin, make_twins
+from t2ictl.twins import Twin, TwinKind, make_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +21,16 @@ class TwinPair:
 def pair_twins(asked: Sequence[Sample], count: int, seed: int, reads: Callable[[str], bool]) -> tuple[TwinPair, ...]:
     """Up to `count` pairs, the kinds as even as the prompts allow; the embedder reads every twin whole."""
     rng = np.random.default_rng(seed)
-    taken = Counter[str]()
-    pairs: list[TwinPair] = []
+    waiting: dict[str, list[tuple[Sample, Twin]]] = {kind: [] for kind in reversed(TwinKind)}
     for sample in asked:
-        if len(pairs) == count:
-            break
-        twins = [twin for twin in make_twins(sample.prompt, rng) if reads(twin.prompt)]
-        if twins:
-            twin = min(twins, key=lambda one: taken[one.kind])
-            taken[twin.kind] += 1
-            pairs.append(TwinPair(sample, twin, int(rng.integers(1 << 31))))
-    return tuple(pairs)
+        for twin in make_twins(sample.prompt, rng):
+            waiting[twin.kind].insert(0, (sample, twin))
+    pairs: dict[str, TwinPair] = {}
+    while any(waiting.values()) and len(pairs) < count:
+        for left in waiting.values():
+            while left and len(pairs) < count:
+                sample, twin = left.pop()
+                if sample.prompt not in pairs and reads(twin.prompt):
+                    pairs[sample.prompt] = TwinPair(sample, twin, int(rng.integers(1 << 31)))
+                    break
+    return tuple(pairs.values())

@@ -39,7 +39,7 @@ SIZES: Mapping[str, int] = {
 OPPOSITES: Mapping[str, str] = {
     one: other
     for pair in (
-        "left right", "above below", "over under", "top bottom", "upper lower", "inside outside", "indoors outdoors",
+        "left right", "above below", "top bottom", "upper lower", "inside outside", "indoors outdoors",
         "behind before", "day night", "sunrise sunset", "summer winter", "young old", "open closed", "happy sad",
     )
     for one, other in (pair.split(), reversed(pair.split()))
@@ -60,6 +60,7 @@ _NO_THINGS = frozenset((
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _NUMBER = re.compile(r"(?<![\w.:,])([1-9]\d?)(?=\s+[^\W\d_]{3,})")
 _WEIGHT = re.compile(r"(?<=:)\s*(\d+(?:\.\d+)?)\s*(?=\))")
+_OTHER = re.compile(r"\s+(?:the|each|one an)\s*other\b")
 _ARTICLE = re.compile(r"\b(an?)(?=\s+([^\W\d_]))")
 _LITTLE, _MUCH = "0.2", "1.4"
 
@@ -181,7 +182,12 @@ def _is_phrase(text: str) -> bool:
 
 
 def _reverse(prompt: str, rng: np.random.Generator) -> Twin | None:
-    places = [one for one in _words(prompt) if one.text.lower() in OPPOSITES]
+    said = {one.text.lower() for one in _words(prompt)}
+    places = [
+        one
+        for one in _words(prompt)
+        if OPPOSITES.get(one.text.lower(), "") not in (said | {""}) and not _OTHER.match(prompt, one.end)
+    ]  # "from left to right" and "one above the other" are the same picture when turned round
     if not places:
         return None
     chosen = places[int(rng.integers(len(places)))].text.lower()

@@ -53,11 +53,20 @@ def test_twins_are_made_of_the_prompts_own_words(prompt: str, kind: TwinKind, tw
     assert made[kind].reason
 
 
-@pytest.mark.parametrize(
-    "prompt", ["", "portrait of a king", "8 k, 3 d render, 35mm", "แมวดำ", "red, scarlet, huge, big"]
-)
+TWINLESS = {
+    "nothing": "",
+    "no such word": "portrait of a king",
+    "numbers that are part of names": "8 k, 3 d render, 35mm",
+    "another language": "แมวแดง",
+    "two words for one colour or size": "red, scarlet, huge, big",
+    "a side that is turned round": "boats from left to right",
+    "a side among equals": "boats one above the other",
+}
+
+
+@pytest.mark.parametrize("prompt", TWINLESS.values(), ids=TWINLESS.keys())
 def test_prompts_without_such_words_have_no_twin(prompt: str) -> None:
-    """A number that is part of a name is no count, and two words for one colour are a paraphrase."""
+    """What would be the same picture, or no picture at all, is no twin."""
     assert make_twins(prompt, np.random.default_rng(0)) == ()
 
 
