@@ -9,7 +9,6 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
@@ -20,6 +19,7 @@ from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_li
 from t2i_policy.levels import Level
 from t2i_policy.placement import Placement
 from t2i_policy.policies import ServingPolicy
+from t2i_policy.pool import GatewayPart
 from t2i_policy.views import PoolView
 
 NO_WORKERS_GRACE_S = 5.0
@@ -48,12 +48,11 @@ class Ticket:
 class Dispatcher:
     """See the module. One event loop."""
 
-    def __init__(
-        self, policy: ServingPolicy, workers: WorkerPool, weights: Mapping[str, float], metrics: GatewayMetrics
-    ) -> None:
+    def __init__(self, policy: ServingPolicy, workers: WorkerPool, part: GatewayPart, metrics: GatewayMetrics) -> None:
         self._policy = policy
         self._workers = workers
-        self._weights = weights
+        self._weights = part.tenant_weights
+        self._gateways = part.replicas
         self._metrics = metrics
         self._waiting: dict[str, list[Ticket]] = {}  # by tenant, each a heap
         self._queued: Counter[str] = Counter()
@@ -68,7 +67,7 @@ class Dispatcher:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
         queued_steps = self._queued_steps.total()
         ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
-        return PoolView(self._workers.views, self.num_queued, queued_steps, ahead)
+        return PoolView(self._workers.views, self.num_queued, queued_steps, ahead, self._gateways)
 
     @property
     def num_queued(self) -> int:

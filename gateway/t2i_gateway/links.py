@@ -10,6 +10,7 @@ import grpc
 
 from t2i_gateway.hearing import ListeningClock
 from t2i_gateway.leases import Lease
+from t2i_policy.foreign_load import HeldLoad, foreign_load
 from t2i_policy.health import (
     HealthState,
     WorkerHealth,
@@ -81,7 +82,7 @@ class WorkerLink:
         self._heard_s = 0.0  # when anything came from it, by the listening clock
         self._reported_s = 0.0  # until when its reports of steps are judged
         self._step_s: tuple[float, ...] = ()
-        self._foreign = 0
+        self._foreign = HeldLoad()
         self._view: WorkerView | None = None
         self.health = WorkerHealth()
         self.state = HealthState.GOOD
@@ -172,7 +173,7 @@ class WorkerLink:
     def view(self) -> WorkerView:
         """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:
-            in_flight = self.in_flight + self._foreign
+            in_flight = self.in_flight + self._foreign.requests
             cap = min(1, self._load.batch_cap) if self.state is HealthState.ON_TRIAL else self._load.batch_cap
             self._view = WorkerView(
                 name=self.name,
@@ -183,7 +184,7 @@ class WorkerLink:
                 queue_cap=self._load.queue_cap,
                 step_s=self._step_s,
                 fixed_s=self._load.fixed_ms / 1e3,
-                steps_left=max(0, self.steps_left),
+                steps_left=max(0, self.steps_left) + self._foreign.steps,
                 group=self.description.group if self.description else "",
                 level=self.level,
             )
@@ -275,7 +276,9 @@ class WorkerLink:
         if not self._told:
             for lease in self._leases:
                 lease.wait_anew()
-        foreign = 0 if self._wiring.alone else max(0, load.running + load.waiting - self.in_flight)
+        reported = HeldLoad(load.running + load.waiting, load.steps_left)
+        own = HeldLoad(self.in_flight, self.steps_left)
+        foreign = HeldLoad() if self._wiring.alone else foreign_load(reported, own)
         if not self._told or load != self._load or foreign != self._foreign:
             self._told, self._load, self._foreign = True, load, foreign
             self._step_s = tuple(value / 1e3 for value in load.step_ms)

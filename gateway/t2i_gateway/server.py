@@ -112,7 +112,7 @@ def _make_parts(
         )
     limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
     store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
-    dispatcher = Dispatcher(policy, workers, spec.gateway.tenant_weights, metrics)
+    dispatcher = Dispatcher(policy, workers, spec.gateway, metrics)
     return Parts(
         spec=spec,
         rules=rules,

@@ -1,6 +1,14 @@
 """What a decision sees of the pool: frozen snapshots of workers and of load. Shells build them; nothing mutates.
 
 A snapshot is built once a change and read by many decisions, so what they all ask for is worked out at birth.
+
+Several gateways may share the workers. Each divides by the rate of the whole pool, so it must count what all of them
+have waiting. It sees its own queue only. Clients spread evenly over gateways, so each is taken to hold as much:
+
+    waiting in all gateways = gateways * waiting in this one
+
+What workers owe to the others is in the workers' views already (`foreign_load`). Only the bound on the queue,
+`gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 """
 
 from collections.abc import Sequence
@@ -81,16 +89,17 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The pool at one instant: its workers, and the steps owed to requests that wait in the gateway.
+    """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
 
     `ahead_steps` are those of them that would be served before the request that asks (`fairness.steps_ahead`); None =
-    all of them.
+    all of them. `gateways` share the workers, this one included.
     """
 
     workers: tuple[WorkerView, ...]
     queued: int
     queued_steps: int
     ahead_steps: int | None = None
+    gateways: int = 1
     ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
     steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
     slots: int = field(init=False, compare=False)  # batch places of ready workers
@@ -111,17 +120,22 @@ class PoolView:
         object.__setattr__(self, "paces", tuple(rests.items()))
 
     @property
+    def queued_in_all(self) -> int:
+        """Requests that wait in all gateways."""
+        return self.gateways * self.queued
+
+    @property
     def occupancy(self) -> float:
         """Share of batch slots in use over ready workers; above 1 when requests wait. 1.0 without ready workers."""
         if self.slots == 0:
             return 1.0
-        return (self.in_flight + self.queued) / self.slots
+        return (self.in_flight + self.queued_in_all) / self.slots
 
     def backlog_s(self) -> float:
-        """Seconds the pool needs to work off every owed step, running, waiting and queued."""
+        """Seconds the pool needs to work off every owed step, running, waiting and queued in any gateway."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (self.owed_steps + self.queued_steps) / self.steps_per_s
+        return (self.owed_steps + self.gateways * self.queued_steps) / self.steps_per_s
 
     def best_finish_s(self, steps: int) -> float:
         """Expected seconds to an image of `steps` steps on the ready worker that would finish it first; inf without
@@ -135,7 +149,7 @@ class PoolView:
         if self.queued == 0 and self.in_flight < self.slots:
             return 0.0
         ahead = self.queued_steps if self.ahead_steps is None else self.ahead_steps
-        return ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
+        return self.gateways * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
 
 
 def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:

@@ -1,4 +1,4 @@
-"""The simulated dispatch: tickets wait for a slot, go to workers, come back from lost ones. Mirrors the gateway's.
+"""The simulated dispatch: tickets wait for a slot, go to workers, come back from lost ones. Mirrors the gateways'.
 
 queue -> place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
 """
@@ -52,32 +52,46 @@ class Dispatcher:
     """See the module. `ended` is called once for every ticket. `entries`: the cache entry by request number."""
 
     def __init__(
-        self, clock: Clock, pool: SimulatedPool, policy: ServingPolicy, neighbours: Neighbours, ended: Ended
+        self,
+        clock: Clock,
+        pool: SimulatedPool,
+        policy: ServingPolicy,
+        neighbours: Neighbours,
+        ended: Ended,
+        gateways: int = 1,
     ) -> None:
         self._clock = clock
         self._pool = pool
         self._policy = policy
         self._neighbours = neighbours
-        self._queue = Queue()
+        self._queues = [Queue() for _ in range(gateways)]
+        self._first = 0  # whose turn it is
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
         self._ended = ended
 
-    def view(self, now_s: float) -> PoolView:
-        """The pool as decisions see it now."""
-        return self._pool.view(now_s, self._queue.count, self._queue.steps)
+    def view(self, now_s: float, gateway: int = 0) -> PoolView:
+        """The pool as decisions of this gateway see it now."""
+        queue = self._queues[gateway]
+        return self._pool.view(now_s, queue.count, queue.steps)
 
     def submit(self, ticket: Ticket, now_s: float) -> None:
         """An admitted request waits for its slot."""
-        self._queue.push(ticket)
+        self._queues[ticket.gateway].push(ticket)
         self.pump(now_s)
         if ticket.waits:
             self._clock.at(ticket.deadline_s, self._expire, ticket)
 
     def pump(self, now_s: float) -> None:
-        """Hand out every slot that is free: called whenever one may have become so."""
-        queue, passed_over = self._queue, []
+        """Hand out every slot that is free: called whenever one may have become so. Gateways hear of it in turn."""
+        self._first = (self._first + 1) % len(self._queues)
+        for queue in (*self._queues[self._first :], *self._queues[: self._first]):
+            if queue.count:
+                self._pump_queue(queue, now_s)
+
+    def _pump_queue(self, queue: Queue, now_s: float) -> None:
+        passed_over: list[Ticket] = []
         blocked: set[Level | None] = set()
         while queue.count and (ticket := queue.next(blocked)) is not None:
             placement = self._place(ticket, now_s)
@@ -93,7 +107,7 @@ class Dispatcher:
 
     def _place(self, ticket: Ticket, now_s: float) -> Placement | None:
         level, left_s = ticket.sent_to or ticket.level, ticket.deadline_s - now_s
-        return self._policy.place(level, self.view(now_s), left_s, ticket.excluded)
+        return self._policy.place(level, self.view(now_s, ticket.gateway), left_s, ticket.excluded)
 
     def ready_changed(self, now_s: float) -> None:
         """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
@@ -154,7 +168,7 @@ class Dispatcher:
                 self._clock.at(now_s + worker.fixed_s, self._image_out, run)
             else:
                 self._image_out(now_s, run)
-        if self._queue.count:
+        if any(queue.count for queue in self._queues):
             self.pump(now_s)
 
     def _image_out(self, now_s: float, run: _Run) -> None:
@@ -175,11 +189,11 @@ class Dispatcher:
 
     def _expire(self, now_s: float, ticket: Ticket) -> None:
         if ticket.waits:
-            self._queue.leave(ticket)
+            self._queues[ticket.gateway].leave(ticket)
             self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:
             self._forlorn_since_s = None
-            for ticket in self._queue.drain():
+            for ticket in [ticket for queue in self._queues for ticket in queue.drain()]:
                 self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))

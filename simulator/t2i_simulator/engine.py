@@ -47,10 +47,13 @@ class Simulation:
         self._scenario = scenario
         self._policy = policy
         self._clock = Clock()
-        self._pool = SimulatedPool(scenario.groups)
+        self._pool = SimulatedPool(scenario.groups, scenario.gateways)
         self._neighbours = scenario.make_neighbours()
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
-        self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._ended)
+        gateways = scenario.gateways
+        self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
+        asked = np.random.default_rng([scenario.seed, 1]).integers(gateways, size=len(scenario.arrived_s))
+        self._asked: list[int] = asked.tolist()
         target = scenario.target
         self._rules = remembering_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
@@ -87,7 +90,8 @@ class Simulation:
         target = self._scenario.target
         level_draw, near_draw = self._draws[number]
         found = self._neighbours.nearest(number, now_s, near_draw)
-        pool = self._dispatcher.view(now_s)
+        gateway = self._asked[number]
+        pool = self._dispatcher.view(now_s, gateway)
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw)
         decided = self._policy.serve(self._rules, self._course, arrival, pool)
         self._demand = self._demand.counted(decided.prompt_class, now_s)
@@ -104,7 +108,8 @@ class Simulation:
         self._dispatcher.entries[number] = found.entry
         deadline_s, gives_up_s = now_s + target.slo_s, now_s + PATIENCE * target.slo_s
         level, extra, sent_to = decided.served.level, decided.extra_steps, decided.sent_to
-        self._dispatcher.submit(Ticket(deadline_s, number, gives_up_s, level, extra, sent_to), now_s)
+        ticket = Ticket(deadline_s, number, gives_up_s, level, extra, sent_to, gateway=gateway)
+        self._dispatcher.submit(ticket, now_s)
 
     def _ended(self, end: End) -> None:
         """Every request comes here exactly once."""

@@ -12,7 +12,7 @@ class Ticket:
     """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it.
 
     `extra_steps` run before the level's own; `sent_to` is the level whose workers take it (see `deciding.Decided`).
-    The client waits until `gives_up_s`, past the deadline: an image in between is late.
+    The client waits until `gives_up_s`, past the deadline: an image in between is late. It asked `gateway`.
     """
 
     deadline_s: float
@@ -24,6 +24,7 @@ class Ticket:
     excluded: frozenset[str] = field(compare=False, default=frozenset())
     tries: int = field(compare=False, default=0)
     waits: bool = field(compare=False, default=False)
+    gateway: int = field(compare=False, default=0)
 
     @property
     def steps(self) -> int:

@@ -34,6 +34,7 @@ class Target:
 class Scenario:
     """`arrived_s` ascend from 0; `make_neighbours` gives each policy a fresh, empty cache; `profile` is what decisions
     believe of losses (each group's own step times are the truth and are believed). Every request's deadline is the SLO.
+    Clients draw one of `gateways`; each has a queue of its own, and they share workers, demand and plan.
     """
 
     ladder: Ladder
@@ -45,3 +46,4 @@ class Scenario:
     seed: int = 0
     replan_every_s: float = REPLAN_EVERY_S
     faults: tuple[Fault, ...] = field(default=())
+    gateways: int = 1

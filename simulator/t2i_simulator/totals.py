@@ -51,8 +51,8 @@ class Totals:
         if view.rest_s < self._least.get(pace, inf):
             self._least[pace] = view.rest_s
 
-    def pool(self, queued: int, queued_steps: int) -> PoolView:
-        """`PoolView(views, queued, queued_steps)` without its sums: rate and slots are as at the last full count."""
+    def pool(self, queued: int, queued_steps: int, gateways: int = 1) -> PoolView:
+        """A `PoolView` of these without its sums: rate and slots are as at the last full count."""
         workers, counted = tuple(self._views), self._pool
         all_ready = len(counted.ready) == len(workers)
         pool = object.__new__(PoolView)
@@ -61,6 +61,7 @@ class Totals:
         set_field(pool, "queued", queued)
         set_field(pool, "queued_steps", queued_steps)
         set_field(pool, "ahead_steps", None)
+        set_field(pool, "gateways", gateways)
         set_field(pool, "ready", workers if all_ready else tuple(view for view in workers if view.ready))
         set_field(pool, "steps_per_s", counted.steps_per_s)
         set_field(pool, "slots", counted.slots)

@@ -78,14 +78,15 @@ class SimulatedWorker:
 class SimulatedPool:
     """See the module."""
 
-    def __init__(self, groups: Iterable[Group]) -> None:
+    def __init__(self, groups: Iterable[Group], gateways: int = 1) -> None:
+        self._gateways = gateways
         self.workers: list[SimulatedWorker] = []
         for group in groups:
             for number in range(group.num_workers):
                 self.workers.append(SimulatedWorker(len(self.workers), f"{group.name}-{number}", group))
         self._by_name = {worker.name: worker for worker in self.workers}
         self._totals = Totals([worker.view(0.0) for worker in self.workers])
-        self._base = self._totals.pool(0, 0)
+        self._base = self._totals.pool(0, 0, gateways)
         self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
         self._changed: set[int] = set()
 
@@ -98,7 +99,7 @@ class SimulatedPool:
         self._changed.add(worker.index)
 
     def view(self, now_s: float, queued: int, queued_steps: int) -> PoolView:
-        """The pool as decisions see it now; `queued` requests of `queued_steps` wait in the gateway."""
+        """The pool as a gateway's decisions see it now; `queued` requests of `queued_steps` wait there."""
         reported = self._reported
         while reported:
             index = next(iter(reported))
@@ -112,7 +113,7 @@ class SimulatedPool:
         for index in self._changed:
             self._rebuild(index, now_s)
         self._changed.clear()
-        self._base = self._totals.pool(queued, queued_steps)
+        self._base = self._totals.pool(queued, queued_steps, self._gateways)
         return self._base
 
     def _rebuild(self, index: int, now_s: float) -> None:

@@ -82,16 +82,17 @@ class PlayedWorker:
 
 @dataclass
 class World:
-    """Two workers, a gateway's links to them, and a clock that the test moves."""
+    """Two workers, a gateway's links to them, and a clock that the test moves. `alone`: no other gateway sends."""
 
     workers: dict[str, PlayedWorker]
+    alone: bool = True
     now_s: float = 0.0
     ejections: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = ListeningClock(lambda: self.now_s)
         self.opened = 0
-        wiring = Wiring(self._open, alone=True, clock=self.clock)  # type: ignore[arg-type]
+        wiring = Wiring(self._open, alone=self.alone, clock=self.clock)  # type: ignore[arg-type]
         self.pool = WorkerPool(list(self.workers), wiring, "", self.ejections.append)
 
     def _open(self, address: str) -> PlayedWorker:
@@ -168,9 +169,9 @@ async def turns() -> None:
 
 
 @asynccontextmanager
-async def world(step_s: float = 0.1, promised_ms: int = 250) -> AsyncIterator[World]:
+async def world(step_s: float = 0.1, promised_ms: int = 250, alone: bool = True) -> AsyncIterator[World]:
     """With steps of a full batch of `step_s`; both workers are ready."""
-    played = World({name: PlayedWorker(name, step_s, promised_ms) for name in ("first", "second")})
+    played = World({name: PlayedWorker(name, step_s, promised_ms) for name in ("first", "second")}, alone)
     watching = [asyncio.create_task(link.run()) for link in played.pool.links]
     await turns()
     assert all(link.ready for link in played.pool.links)

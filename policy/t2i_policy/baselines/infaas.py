@@ -35,7 +35,7 @@ def latency_s(pool: PoolView, level: Level) -> float:
     if pool.steps_per_s <= 0:
         return float("inf")
     exec_s = max(w.fixed_s + level.steps_run * step_time(w.step_s, w.batch_cap) for w in pool.ready)
-    return exec_s + QUEUE_SHARE * pool.queued * level.steps_run / pool.steps_per_s
+    return exec_s + QUEUE_SHARE * pool.queued_in_all * level.steps_run / pool.steps_per_s
 
 
 def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_worker: float) -> int:
@@ -59,7 +59,7 @@ class InfaasAccuracy:
         """At most one rung, or to the lightest."""
         levels = levels_of(rules.ladder, self.part)
         rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)
-        queued = seen.pool.queued / max(1, len(seen.pool.ready))
+        queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
         rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
         rates_rps = seen.demand.rates_rps(seen.now_s)
         means = mean_levels(rules, self.part, rates_rps)

@@ -1,0 +1,106 @@
+"""Several gateways on one pool: each counts what the others have waiting and what workers owe to them."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from played_workers import CAP, STEPS, World, turns, world
+from small_pools import worker
+from t2i_gateway.dispatch import Dispatcher, Place
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
+from t2i_policy.foreign_load import HeldLoad, foreign_load
+from t2i_policy.levels import Level
+from t2i_policy.policies import PromptAware
+from t2i_policy.pool import GatewayPart
+from t2i_policy.serving import Served, ServedReason, estimate_s
+from t2i_policy.views import PoolView
+
+EXACT = Level(0, STEPS)
+FULL = tuple(worker(f"w{n}", running=4) for n in range(2))
+
+FOREIGN = {
+    "nothing is reported": (HeldLoad(0, 0), HeldLoad(0, 0), HeldLoad(0, 0)),
+    "all that is reported is ours": (HeldLoad(2, 30), HeldLoad(2, 30), HeldLoad(0, 0)),
+    "the rest is the others'": (HeldLoad(4, 70), HeldLoad(1, 20), HeldLoad(3, 50)),
+    "the report does not know our last lease yet": (HeldLoad(0, 0), HeldLoad(1, 20), HeldLoad(0, 0)),
+    "ours is far ahead in steps": (HeldLoad(3, 20), HeldLoad(1, 30), HeldLoad(2, 0)),
+}
+
+
+@pytest.mark.parametrize(("reported", "own", "foreign"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_is_not_ours_is_the_others(reported: HeldLoad, own: HeldLoad, foreign: HeldLoad) -> None:
+    """Requests and steps alike, and never below nothing."""
+    assert foreign_load(reported, own) == foreign
+
+
+def test_queues_of_all_gateways_are_counted() -> None:
+    """Two gateways hold as much each: wait, backlog and occupancy are those of one gateway with both queues."""
+    shared = PoolView(FULL, 5, 200, 120, gateways=2)
+    single = PoolView(FULL, 10, 400, 240)
+    assert shared.queue_wait_s() == single.queue_wait_s()
+    assert shared.backlog_s() == single.backlog_s()
+    assert shared.occupancy == single.occupancy
+
+
+def _admission(pool: PoolView, left_s: float, max_queued: int) -> Admitted | Refused:
+    return decide_admission(
+        pool, Served(EXACT, 0.0, estimate_s(pool, EXACT), ServedReason.AS_WANTED), left_s, max_queued
+    )
+
+
+def test_request_behind_the_queues_of_others_is_refused_at_once() -> None:
+    """Its own gateway's queue alone would let it end in time."""
+    single, shared = (PoolView(FULL, 10, 400, gateways=count) for count in (1, 2))
+    left_s = (estimate_s(single, EXACT) + estimate_s(shared, EXACT)) / 2
+    assert isinstance(_admission(single, left_s, 256), Admitted)
+    refused = _admission(shared, left_s, 256)
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusedReason.OVERLOADED
+
+
+def test_bound_on_the_queue_is_about_one_gateway() -> None:
+    """`gateway.maxQueuedRequests` says how many may wait in one gateway, however many there are."""
+    shared = PoolView(FULL, 10, 400, gateways=2)
+    assert isinstance(_admission(shared, 1e6, 11), Admitted)
+    refused = _admission(shared, 1e6, 10)
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusedReason.QUEUE_FULL
+
+
+async def _report(played: World, running: int, waiting: int, steps_left: int) -> None:
+    load = played.first.load
+    load.running, load.waiting, load.steps_left = running, waiting, steps_left
+    played.first.say()
+    await turns()
+
+
+@pytest.mark.parametrize(("alone", "in_flight", "steps"), [(False, CAP + 2, 90), (True, 1, STEPS)])
+async def test_worker_owes_steps_to_other_gateways_too(alone: bool, in_flight: int, steps: int) -> None:
+    """As it reports them; where no other gateway sends, our own leases are the whole truth."""
+    async with world(alone=alone) as played:
+        lease = played.link.lease(STEPS)
+        await _report(played, running=CAP, waiting=2, steps_left=90)
+        assert (played.link.view.in_flight, played.link.view.steps_left) == (in_flight, steps)
+        lease.end()
+        assert played.link.steps_left == 0
+
+
+async def test_gateway_waits_as_if_the_others_had_its_queue() -> None:
+    """What the spec says of replicas reaches the decisions."""
+    async with world(alone=False) as played:
+        for link in played.pool.links:
+            for _ in range(CAP):
+                link.lease(STEPS)
+        metrics = GatewayMetrics(CollectorRegistry())
+        dispatchers = [Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=count), metrics) for count in (1, 3)]
+        place = Place("tenant", EXACT, asyncio.get_running_loop().time() + 60)
+        waiting = [asyncio.create_task(dispatcher.lease(place)) for dispatcher in dispatchers]
+        await turns()
+        single, shared = (dispatcher.view() for dispatcher in dispatchers)
+        assert (single.queued, shared.queued) == (1, 1)
+        assert shared.queue_wait_s() == pytest.approx(3 * single.queue_wait_s())
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,58 @@
+"""Several gateways on one pool in virtual time: together they refuse what they cannot serve, as one gateway does."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from t2i_policy.policies import PromptAware
+from t2i_simulated_pools import LADDER, poisson, simulated_pool, step_profile
+from t2i_simulator.engine import simulate
+from t2i_simulator.faults import Fault
+from t2i_simulator.outcomes import Fate, Outcomes
+from t2i_simulator.scenario import Target
+
+STEP_S = (0.3, 0.36, 0.42, 0.48)  # by batch size
+SLO_S, WORKERS, SECONDS = 6.0, 8, 60.0
+TARGET = Target(SLO_S, max_loss=0.6, max_queued=256)
+
+
+def simulated(load: float, gateways: int) -> Outcomes:
+    """Poisson at `load` of what the workers make in full batches at the cheapest level."""
+    cheapest = min(level.steps_run for level in LADDER.levels)
+    rate_rps = load * WORKERS * len(STEP_S) / STEP_S[-1] / cheapest
+    arrived_s = poisson(rate_rps, int(rate_rps * SECONDS))
+    scenario = simulated_pool(arrived_s, WORKERS, step_profile(STEP_S), target=TARGET)
+    return simulate(replace(scenario, gateways=gateways), PromptAware())
+
+
+def percent_in_time(outcomes: Outcomes) -> float:
+    """Images within the SLO, of all requests."""
+    times = zip(outcomes.fates, outcomes.arrived_s, outcomes.finished_s, strict=True)
+    good = sum(fate is Fate.SERVED and end - at <= SLO_S for fate, at, end in times)
+    return 100 * good / len(outcomes.fates)
+
+
+@pytest.mark.parametrize("gateways", [2, 4])
+def test_overload_is_refused_and_does_not_expire(gateways: int) -> None:
+    """At 1.25x of the cheapest level's capacity what cannot be served is refused on arrival, whoever is asked."""
+    single, shared = simulated(1.25, 1), simulated(1.25, gateways)
+    fates, num = Counter(shared.fates), len(shared.fates)
+    assert fates[Fate.SHED] >= 0.9 * Counter(single.fates)[Fate.SHED]
+    assert fates[Fate.EXPIRED] <= 0.02 * num
+    assert percent_in_time(shared) >= percent_in_time(single) - 10
+
+
+@pytest.mark.parametrize("gateways", [2, 4])
+def test_pool_below_capacity_refuses_nothing(gateways: int) -> None:
+    """Counting the others' queues must not refuse what fits."""
+    assert percent_in_time(simulated(0.88, gateways)) == 100
+
+
+def test_every_request_ends_at_its_own_gateway() -> None:
+    """With workers that die: offered = served + shed + failed, twice alike."""
+    faults = (Fault("gpu-0", 30.0, 60.0), Fault("gpu-1", 50.0, 90.0))
+    scenario = replace(simulated_pool(poisson(0.9, 200), faults=faults), gateways=3)
+    outcomes = simulate(scenario, PromptAware())
+    assert Counter(outcomes.fates)[Fate.OPEN] == 0
+    assert outcomes == simulate(scenario, PromptAware())
