@@ -9,6 +9,7 @@ from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.similar import SimilarPrompts
+from t2i_gateway.workers import WorkerPool
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
@@ -19,12 +20,18 @@ class ControlService(control_pb2_grpc.ControlServicer):
     """See the module."""
 
     def __init__(
-        self, planning: PlanningLoop, dispatcher: Dispatcher, embeddings: Embeddings, similar: SimilarPrompts
+        self,
+        planning: PlanningLoop,
+        dispatcher: Dispatcher,
+        embeddings: Embeddings,
+        similar: SimilarPrompts,
+        workers: WorkerPool,
     ) -> None:
         self._planning = planning
         self._dispatcher = dispatcher
         self._embeddings = embeddings
         self._similar = similar
+        self._workers = workers
         self._loop = asyncio.get_running_loop()
 
     async def GetDemand(  # noqa: N802 - gRPC names its methods
@@ -43,6 +50,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         )
         for name, rate in sorted(demand.rates_rps(now_s).items()):
             response.demand.add(prompt_class=name, rate_rps=rate)
+        for name, reason in sorted(self._workers.left_out.items()):
+            response.left_out.add(worker=name, reason=reason)
         groups = {worker.group: worker for worker in reversed(view.ready)}
         for group, worker in sorted(groups.items()):
             response.measurements.add(

@@ -18,6 +18,7 @@ from t2i_gateway.decisions import to_decision_message, to_level_message
 from t2i_gateway.dispatch import Dispatcher, Place
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
+from t2i_gateway.failures import RequestFailures
 from t2i_gateway.metrics import GatewayMetrics, band_of
 from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.relaying import Attempt, WorkerLost, relay
@@ -186,6 +187,7 @@ class Director:
         """Place, send, relay; again on another worker while no image byte has gone out."""
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
+        failures = RequestFailures(hash((case.asked.prompt, case.asked.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
             place = Place(case.tenant, case.decided.served.level, case.deadline_s, excluded)
             lease = await self._parts.dispatcher.lease(place)
@@ -197,10 +199,13 @@ class Director:
                 call = lease.link.generate(order_of(case, self._parts.spec, left_s), left_s)
                 async for event in relay(call, lease, attempt):
                     yield event
+                failures.drawn(lease.link.failures)
                 yield self._done(case, attempt, queued_s, retries)
                 return
             except WorkerLost as error:
                 log.warning("worker %s lost a request (%s), try %d", lease.link.name, error.code.name, retries + 1)
+                if not (error.gave_up or lease.outdated):  # else its silence or its connection is judged
+                    failures.lost(lease.link.failures, error.code)
                 if attempt.image_sent:
                     raise WorkersUnavailable("the worker was lost while it sent the image") from error
                 if not lease.outdated:  # else its connection was lost, not the worker

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from t2i_gateway.failures import WorkerFailures
 from t2i_gateway.hearing import ListeningClock
 from t2i_gateway.leases import Lease
 from t2i_policy.foreign_load import HeldLoad, foreign_load
@@ -88,6 +89,7 @@ class WorkerLink:
         self.state = HealthState.GOOD
         self.level: Level | None = None  # what the plan assigned it
         self._loop = asyncio.get_running_loop()
+        self.failures = WorkerFailures(lambda: self.health, self._judged, self._loop.time)
         self._channel = wiring.open_channel(address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
 
@@ -133,7 +135,8 @@ class WorkerLink:
             self._judged(after_report(self.health, now_s - since_s, steps * self.full_step_s, self._loop.time()))
 
     def listen(self) -> None:
-        """Judge its silence. To be called every LISTEN_EVERY_S."""
+        """Judge its silence, and failures that were not sure. To be called every LISTEN_EVERY_S."""
+        self.failures.look(self.ready)
         if self._watching is not None:
             self._judge_silence(self._watching, self.now_s() - self._heard_s)
 
@@ -269,6 +272,7 @@ class WorkerLink:
             return True
         finally:
             self._watching = None
+            self.failures.forget_unsure()
             call.cancel()
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:

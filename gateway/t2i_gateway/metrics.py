@@ -1,6 +1,11 @@
 """The gateway's metrics (docs/metrics.md lists them; a test compares). Labels are bounded; prompts never appear."""
 
+from collections import Counter as Counts
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from t2i_policy.health import EjectedReason
 
 PREFIX = "t2i_gateway"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
@@ -63,7 +68,13 @@ class GatewayMetrics:
             ("resource",),
             registry=registry,
         )
-        self.ejections = counter("worker_ejections", "Workers left out for slow steps or silence, by reason.", "reason")
+        self.ejections = counter("worker_ejections", "Times that a worker was left out, by reason.", "reason")
+        self.left_out = Gauge(
+            f"{PREFIX}_left_out_workers",
+            "Workers left out or on trial although they say that they are ready, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self.unauthenticated = counter("unauthenticated", "Calls refused for want of an identity, by reason.", "reason")
         self.reloads = counter("secret_reloads", "Readings of a mounted Secret, by what it is for.", "use", "outcome")
         self.certificate_end = Gauge(
@@ -87,6 +98,13 @@ class GatewayMetrics:
     def count_ejection(self, reason: str) -> None:
         """A worker is left out."""
         self.ejections.labels(reason).inc()
+
+    def show_left_out(self, reasons: Iterable[EjectedReason]) -> None:
+        """Those that are now."""
+        counts = Counts(reasons)
+        for reason in EjectedReason:
+            if reason is not EjectedReason.NONE:
+                self.left_out.labels(reason).set(counts[reason])
 
     def count_reload(self, use: str, in_force: bool) -> None:
         """A mounted Secret was read: at the start, and after every change."""

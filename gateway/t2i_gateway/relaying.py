@@ -27,11 +27,12 @@ AFTER_IMAGE_S = 10.0  # the worker stores latents, and moving would lose what th
 
 
 class WorkerLost(Exception):
-    """This worker could not finish the request; another may. `code` is what it said."""
+    """This worker could not finish the request; another may. `code` is what it said, unless we `gave_up` on it."""
 
-    def __init__(self, code: grpc.StatusCode) -> None:
+    def __init__(self, code: grpc.StatusCode, gave_up: bool = False) -> None:
         super().__init__(code.name)
         self.code = code
+        self.gave_up = gave_up
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ async def relay(call: WorkerCall, lease: Lease, attempt: Attempt) -> AsyncIterat
             if message is not None:
                 yield message
     except TimeoutError as error:
-        raise WorkerLost(grpc.StatusCode.UNAVAILABLE) from error
+        raise WorkerLost(grpc.StatusCode.UNAVAILABLE, gave_up=True) from error
     except grpc.aio.AioRpcError as error:
         raise _failure(error.code()) from error
     finally:

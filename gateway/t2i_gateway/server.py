@@ -148,7 +148,7 @@ async def _start_control(
     await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     control_pb2_grpc.add_ControlServicer_to_server(
-        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar), server
+        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar, parts.workers), server
     )
     bind_server(server, settings.control_listen)
     await server.start()
@@ -157,13 +157,17 @@ async def _start_control(
 async def _report_health(
     healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool, metrics: GatewayMetrics
 ) -> None:
-    """SERVING while it takes requests and a worker is ready; how many tasks there are."""
+    """SERVING while it takes requests and some worker may have one; how many tasks there are.
+
+    A worker on trial is one of these: without requests it could never prove itself.
+    """
     while True:
         serving = not director.draining and any(view.ready for view in workers.views)
         kinds = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             await healthy.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
         metrics.tasks.set(len(asyncio.all_tasks()))
+        metrics.show_left_out(workers.left_out.values())
         await asyncio.sleep(HEALTH_EVERY_S)
 
 

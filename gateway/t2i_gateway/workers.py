@@ -8,7 +8,7 @@ from typing import Any
 
 from t2i_gateway.hearing import LISTEN_EVERY_S
 from t2i_gateway.links import LinkEvents, Wiring, WorkerLink
-from t2i_policy.health import WorkerHealth, usable
+from t2i_policy.health import EjectedReason, WorkerHealth, usable
 from t2i_policy.levels import Level
 from t2i_policy.views import WorkerView
 from t2i_protos.v1 import worker_pb2
@@ -126,6 +126,12 @@ class WorkerPool:
     def views(self) -> tuple[WorkerView, ...]:
         """Snapshots of all links."""
         return tuple(link.view for link in self.links)
+
+    @property
+    def left_out(self) -> dict[str, EjectedReason]:
+        """Why workers that say they are ready are left out or on trial, by name."""
+        judged = {link.name: link.health.reason for link in self.links if link.ready}
+        return {name: reason for name, reason in judged.items() if reason is not EjectedReason.NONE}
 
     @property
     def description(self) -> worker_pb2.WorkerDescription | None:

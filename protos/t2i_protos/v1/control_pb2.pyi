@@ -90,6 +90,32 @@ class GroupMeasurement(_message.Message):
 Global___GroupMeasurement: _TypeAlias = GroupMeasurement  # noqa: Y015
 
 @_typing.final
+class LeftOutWorker(_message.Message):
+    """LeftOutWorker says that it is ready and yet gets no requests, or one at a time on trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """As it describes itself; in a cluster the name of its pod."""
+    reason: _builtins.str
+    """SlowSteps | Silent | Stuck | Failing"""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutWorker: _TypeAlias = LeftOutWorker  # noqa: Y015
+
+@_typing.final
 class GetDemandResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,6 +127,7 @@ class GetDemandResponse(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     EMBEDDER_TROUBLE_FIELD_NUMBER: _builtins.int
     STORE_TROUBLE_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     earlier_rps: _builtins.float
     """Requests a second of all classes as it was a few half-lives ago: the trend."""
     queued: _builtins.int
@@ -117,6 +144,8 @@ class GetDemandResponse(_message.Message):
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMeasurement]:
         """From the first ready worker of each group."""
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutWorker]: ...
     def __init__(
         self,
         *,
@@ -128,10 +157,11 @@ class GetDemandResponse(_message.Message):
         measurements: _abc.Iterable[Global___GroupMeasurement] | None = ...,
         embedder_trouble: _builtins.str = ...,
         store_trouble: _builtins.str = ...,
+        left_out: _abc.Iterable[Global___LeftOutWorker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "left_out", b"left_out", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
