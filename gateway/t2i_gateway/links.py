@@ -190,6 +190,7 @@ class WorkerLink:
                 steps_left=max(0, self.steps_left) + self._foreign.steps,
                 group=self.description.group if self.description else "",
                 level=self.level,
+                unproven=self.failures.failing,
             )
         return self._view
 

@@ -5,6 +5,8 @@ where its image is expected first. At high load batches are *filled*: the fulles
 meets the deadline takes the next request, so the other workers' slots stay whole for those behind (arXiv 2502.06798;
 filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so). Between
 workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
+An idle worker that failed what it was sent before is *tried* first, by a request with time left for another worker:
+else nobody would learn at low load that it is mended.
 It must never pick a worker that is not ready, was excluded after a failure, or has no room.
 """
 
@@ -16,6 +18,7 @@ from t2i_policy.levels import Level
 from t2i_policy.views import WorkerView
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
+TRIAL_TIMES = 2.0  # of the time to the image that a request must have left to be the trial of a worker
 MIN_BATCH_GAIN = 1.05  # per-image gain of the full batch under which filling buys nothing
 
 
@@ -24,6 +27,7 @@ class PlacementReason(StrEnum):
 
     EARLIEST_FINISH = "EarliestFinish"
     FILL_BATCH = "FillBatch"
+    TRIAL = "Trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ def choose_worker(
     if not free:
         return None
     steps = level.steps_run
+    for worker in free:
+        if worker.unproven and not worker.in_flight and TRIAL_TIMES * worker.finish_s(steps) <= left_s:
+            return Placement(worker.name, PlacementReason.TRIAL, worker.finish_s(steps))
     if occupancy >= FILL_FROM_OCCUPANCY:
         fullest = _fullest(free, level, left_s)
         if fullest is not None:

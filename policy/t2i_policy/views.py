@@ -31,6 +31,7 @@ class WorkerView:
     `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
     (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
     to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit (decision 2).
+    `unproven`: it failed requests in a row, and has drawn no image since.
     """
 
     name: str
@@ -44,6 +45,7 @@ class WorkerView:
     steps_left: int
     group: str = ""
     level: Level | None = None
+    unproven: bool = False
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one

@@ -69,3 +69,19 @@ def test_choice_always_has_free_slot(
     usable = {w.name for w in workers if w.ready and w.in_flight < w.batch_cap and w.name not in excluded}
     assert (chosen is None) == (not usable)
     assert chosen is None or chosen.worker in usable
+
+
+def test_worker_that_failed_is_tried_by_a_request_with_time_for_another() -> None:
+    """One at a time, whatever the load; a request in a hurry goes where images are known to come."""
+    proven, tried = worker("proven", 0), replace(worker("tried", 0), unproven=True)
+    for occupancy in (0.1, 0.9):
+        chosen = choose_worker([proven, tried], Level(0, 10), left_s=60, occupancy=occupancy)
+        assert chosen is not None
+        assert (chosen.worker, chosen.reason) == ("tried", PlacementReason.TRIAL)
+    hurried = choose_worker([proven, tried], Level(0, 10), left_s=1.5 * proven.finish_s(10), occupancy=0.1)
+    busy = choose_worker([proven, replace(tried, running=1)], Level(0, 10), left_s=60, occupancy=0.1)
+    again = choose_worker([proven, tried], Level(0, 10), 60, 0.1, frozenset({"tried"}))
+    assert hurried is not None
+    assert busy is not None
+    assert again is not None
+    assert {hurried.worker, busy.worker, again.worker} == {"proven"}

@@ -1,0 +1,81 @@
+"""Workers at the wire that do what a test says: they step on time and draw, or fail with a code. Real gRPC servers."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2ictl.local_pool import LocalOptions
+from t2ictl.processes import ServerProcess
+
+CAP, STEP_MS, LOAD_EVERY_S, START_LIMIT_S = 4, 1.0, 0.2, 90.0
+IMAGE = b"an image"
+#: The code that a worker of this name fails a prompt with; None: it draws it.
+Fails = Callable[[str, str], grpc.StatusCode | None]
+
+
+class FailingWorker(worker_pb2_grpc.WorkerServicer):
+    """One worker; `prompts` it was sent."""
+
+    def __init__(self, name: str, fails: Fails) -> None:
+        self.name = name
+        self.fails = fails
+        self.prompts: list[str] = []
+
+    async def Describe(self, request: worker_pb2.DescribeRequest, context: Any) -> worker_pb2.WorkerDescription:
+        """Any model's."""
+        return worker_pb2.WorkerDescription(name=self.name, group="sim", num_inference_steps=20)
+
+    async def WatchLoad(
+        self, request: worker_pb2.WatchLoadRequest, context: Any
+    ) -> AsyncIterator[worker_pb2.WorkerLoad]:
+        """Ready, whatever it fails."""
+        load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=CAP, step_ms=[STEP_MS] * CAP)
+        load.next_within_ms = round(2e3 * LOAD_EVERY_S)
+        while True:
+            yield load
+            await asyncio.sleep(LOAD_EVERY_S)
+
+    async def Generate(
+        self, request: worker_pb2.WorkerGenerateRequest, context: Any
+    ) -> AsyncIterator[worker_pb2.WorkerEvent]:
+        """All steps, then the image or the failure."""
+        self.prompts.append(request.prompt)
+        code, level = self.fails(self.name, request.prompt), request.level
+        yield worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level, reason="AsRequested"))
+        for step in range(level.skipped_steps + 1, level.num_inference_steps + 1):
+            progress = level_pb2.StepProgress(step=step, num_inference_steps=level.num_inference_steps)
+            yield worker_pb2.WorkerEvent(progress=progress)
+        if code is not None:
+            await context.abort(code, "as the test asked for")
+        digest = hashlib.sha256(IMAGE).digest()
+        yield worker_pb2.WorkerEvent(image=level_pb2.ImageInfo(size_bytes=len(IMAGE), sha256=digest))
+        yield worker_pb2.WorkerEvent(chunk=level_pb2.ImageChunk(data=IMAGE))
+        yield worker_pb2.WorkerEvent(finished=worker_pb2.Finished(served=level))
+
+
+@asynccontextmanager
+async def gateway_of(options: LocalOptions, workers: list[FailingWorker]) -> AsyncIterator[ServerProcess]:
+    """A gateway process that knows these workers."""
+    servers, addresses = [], []
+    for worker in workers:
+        server = grpc.aio.server()
+        worker_pb2_grpc.add_WorkerServicer_to_server(worker, server)
+        addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        await server.start()
+        servers.append(server)
+    assert options.folder is not None
+    arguments = ["--pool", str(options.pool_file), "--profile", str(options.profile), "--workers", ",".join(addresses)]
+    gateway = ServerProcess("gateway", "t2i_gateway", [*arguments, "--local"], options.folder)
+    try:
+        await gateway.start()
+        await gateway.wait_ready(START_LIMIT_S)
+        yield gateway
+    finally:
+        await gateway.stop(20.0)
+        for server in servers:
+            await server.stop(None)
