@@ -12,7 +12,7 @@ PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
   bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
-  bench-tenant-timing bench-cache
+  bench-tenant-timing bench-several-gateways bench-cache
 
 help:  ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/e
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
 	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+
+bench-several-gateways: $(STAMP)  ## Gateways that share an overloaded pool -> build/bench/several-gateways.json
+	$(BIN)/python bench/several_gateways.py --out build/bench/several-gateways.json
 
 bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another cached? -> build/bench/tenant-timing.json
 	PYTHONPATH=tests/support $(BIN)/python bench/tenant_timing.py --out build/bench/tenant-timing.json

@@ -67,7 +67,8 @@ async def offer(addresses: list[str], rate_rps: float, seconds: float) -> Counte
     arrivals, choice = random.Random(1), random.Random(2)
     channels = [grpc.aio.insecure_channel(address) for address in addresses]
     stubs = [gateway_pb2_grpc.TextToImageStub(channel) for channel in channels]
-    began, at_s, asked = time.perf_counter(), 0.0, []
+    asked: list[asyncio.Task[str]] = []
+    began, at_s = time.perf_counter(), 0.0
     while (at_s := at_s + arrivals.expovariate(rate_rps)) < seconds:
         await asyncio.sleep(max(0.0, began + at_s - time.perf_counter()))
         asked.append(asyncio.create_task(ask(choice.choice(stubs), len(asked))))

@@ -106,7 +106,7 @@ class Dispatcher:
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
         ready = sum(view.ready for view in self._workers.views)
-        self._metrics.ready_workers.set(ready)
+        self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in self._workers.views))
         self._watch_forlorn(ready)
         passed_over: list[Ticket] = []
         while (tenant := next_tenant(self._fair, self._waiting)) is not None:

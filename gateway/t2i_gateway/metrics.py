@@ -58,7 +58,7 @@ class GatewayMetrics:
         self.encode = seconds("encode", "Latent to encoded image, as the worker measured it.")
         self.queue_depth = gauge("queued_requests", "Requests waiting for a worker.")
         self.in_flight = gauge("in_flight_requests", "Requests at workers.")
-        self.ready_workers = gauge("ready_workers", "Workers that take requests.")
+        self.ready_workers = gauge("ready_workers", "Workers that take requests and do not fail them.")
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
         self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")

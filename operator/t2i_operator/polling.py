@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import grpc
 
-from t2i_operator.deciding.observed import DemandReport, Measured
+from t2i_operator.deciding.observed import DemandReport, Measured, PodSeen
 from t2i_operator.deciding.pods import read_pod
 from t2i_operator.manifests import Manifest
 from t2i_operator.metrics import OperatorMetrics
@@ -25,12 +26,12 @@ class DemandPoller:
         self._metrics = metrics
 
     async def poll(self, gateways: Sequence[Manifest]) -> tuple[DemandReport, ...]:
-        """Ask the ready gateways among these pods."""
-        asked = [(pod["metadata"]["name"], control_address(pod)) for pod in gateways if read_pod(pod).ready]
-        answers = await asyncio.gather(*(self._ask(name, address) for name, address in asked if address is not None))
+        """Ask the running gateways among these pods. One that is not ready may know why: no worker serves."""
+        asked = [(read_pod(pod), control_address(pod)) for pod in gateways if _runs(pod)]
+        answers = await asyncio.gather(*(self._ask(pod, address) for pod, address in asked if address is not None))
         return tuple(answer for answer in answers if answer is not None)
 
-    async def _ask(self, name: str, address: str) -> DemandReport | None:
+    async def _ask(self, pod: PodSeen, address: str) -> DemandReport | None:
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = grpc.aio.insecure_channel(address, options=NO_PROXY)
@@ -41,7 +42,7 @@ class DemandPoller:
             self._metrics.polls.labels(error.code().name).inc()
             return None
         self._metrics.polls.labels("OK").inc()
-        return to_report(name, answer)
+        return replace(to_report(pod.name, answer), ready=pod.ready)
 
     async def keep_only(self, addresses: set[str]) -> None:
         """Close channels to gateways that have gone."""
@@ -51,6 +52,12 @@ class DemandPoller:
     async def close(self) -> None:
         """Close every channel."""
         await self.keep_only(set())
+
+
+def _runs(pod: Manifest) -> bool:
+    """True unless it is on its way out."""
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return "deletionTimestamp" not in pod["metadata"] and not ended
 
 
 def control_address(pod: Manifest) -> str | None:
@@ -79,6 +86,7 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
         in_flight=answer.in_flight,
         embedder_trouble=answer.embedder_trouble,
         store_trouble=answer.store_trouble,
+        left_out={one.worker: one.reason for one in answer.left_out},
         measured={
             one.group: Measured(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
             for one in answer.measurements

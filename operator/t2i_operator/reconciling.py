@@ -221,10 +221,11 @@ class Reconciler:
         await self._poller.close()
 
 
-def _troubles(reports: Sequence[DemandReport]) -> set[str]:
+def _troubles(reports: Sequence[DemandReport]) -> frozenset[str]:
     """What gateways want people to know; it is in the conditions."""
     troubles = {trouble for report in reports for trouble in (report.embedder_trouble, report.store_trouble)}
-    return troubles - {""}
+    failing = {name for report in reports for name in report.failing}
+    return frozenset(troubles | failing) - {""}
 
 
 def told(actions: Sequence[Action]) -> str:

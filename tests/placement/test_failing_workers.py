@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from played_workers import World, world
+from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.failures import RequestFailures, WorkerFailures
+from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.failure_streak import FAILURES_IN_A_ROW, Blame, FailureStreak
 from t2i_policy.health import (
     FIRST_PAUSE_S,
@@ -20,6 +23,8 @@ from t2i_policy.health import (
     moves,
     usable,
 )
+from t2i_policy.policies import PromptAware
+from t2i_policy.pool import GatewayPart
 
 STEP_S = 0.1
 INTERNAL, UNAVAILABLE = grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE
@@ -209,6 +214,19 @@ async def test_failing_worker_gets_nothing_and_is_told_of() -> None:
         assert not played.link.view.ready
         assert played.ejections == [EjectedReason.FAILING]
         assert played.pool.left_out == {"first": EjectedReason.FAILING}
+
+
+async def test_worker_on_trial_is_not_counted_among_those_that_serve() -> None:
+    """It may take a request, so that it can prove itself; an alert on nobody that serves must not go away for that."""
+    async with world() as played:
+        metrics = GatewayMetrics(registry := CollectorRegistry())
+        dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=1), metrics)
+        _lose(played, INTERNAL)
+        played.link.settle(HealthState.ON_TRIAL)
+        first, second = dispatcher.view().workers
+        assert (first.ready, first.unproven, first.batch_cap) == (True, True, 1)
+        assert (second.ready, second.unproven) == (True, False)
+        assert registry.get_sample_value("t2i_gateway_ready_workers") == 1
 
 
 async def test_unavailable_counts_of_a_worker_that_stays_ready() -> None:

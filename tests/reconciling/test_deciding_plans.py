@@ -213,3 +213,23 @@ def test_level_gone_from_the_ladder_is_left() -> None:
     assert plan is not None
     assert Level(6, 12) not in {level for _, level in plan.numbers}
     assert placed(plan) == {"0": 2}
+
+
+def test_failing_worker_is_no_capacity() -> None:
+    """A plan counts on the workers that gateways send to."""
+    before = running((report(2.0),))
+    failing = replace(report(2.0), left_out={"p-a-1": "Failing"})
+    seen = look(status=before, reports=(failing,))
+    assert is_plan_due(wanted(), seen, NOW)
+    plan = decide_plan(wanted(), seen, NOW)
+    assert plan is not None
+    assert sum(plan.plan.workers.values()) == 1
+
+
+def test_gateway_that_is_not_ready_says_nothing_of_demand() -> None:
+    """It is asked for what it knows of workers. No client reaches it, so its rates would halve the others'."""
+    idle = replace(report(0.0, name="h"), ready=False)
+    seen = look(gateways=(gateway(), gateway(False)), reports=(report(2.0), idle))
+    plan = decide_plan(wanted(), seen, NOW)
+    assert plan is not None
+    assert sum(plan.rates_rps.values()) == pytest.approx(2.0)

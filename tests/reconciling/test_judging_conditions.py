@@ -123,6 +123,47 @@ def test_store_that_does_not_serve_costs_steps_and_not_readiness() -> None:
     assert (found["Available"]["status"], found["Progressing"]["reason"]) == ("True", "Settled")
 
 
+def told_of(*workers: str, reason: str = "Failing", **facts: Any) -> Observed:
+    """A pool whose gateway leaves out these workers."""
+    return look(reports=(replace(report(1.0), left_out=dict.fromkeys(workers, reason)),), **facts)
+
+
+def test_worker_that_fails_its_requests_is_told_of() -> None:
+    """Its pod is ready, by its own word. The pool serves with the others, and says which one to look at."""
+    status = status_of(decide(told_of("p-a-1"), wanted(), NOW))
+    found = {one["type"]: one for one in status["conditions"]}
+    for kind, holds in (("Ready", "False"), ("Degraded", "True")):
+        assert (found[kind]["status"], found[kind]["reason"]) == (holds, "WorkersFailing")
+        assert "1 of 2 workers fail their requests: p-a-1." in found[kind]["message"]
+    assert (found["Available"]["status"], found["Progressing"]["reason"]) == ("True", "Settled")
+    assert status["readyWorkers"] == 1
+
+
+def test_pool_whose_workers_all_fail_is_not_available() -> None:
+    """Its gateways are not ready for that very reason, and still say so."""
+    found = conditions(told_of("p-a-0", "p-a-1", gateways=(gateway(False),)))
+    assert (found["Available"]["status"], found["Available"]["reason"]) == ("False", "WorkersFailing")
+    assert (found["Degraded"]["status"], found["Degraded"]["reason"]) == ("True", "WorkersFailing")
+
+
+LEFT_ALONE = {
+    "slow for a few seconds": told_of("p-a-1", reason="SlowSteps"),
+    "of another pool": told_of("q-a-1"),
+}
+
+
+@pytest.mark.parametrize("seen", LEFT_ALONE.values(), ids=LEFT_ALONE.keys())
+def test_what_passes_by_itself_changes_no_condition(seen: Observed) -> None:
+    """Conditions that flicker are of no use."""
+    assert conditions(seen)["Degraded"]["status"] == "False"
+
+
+def test_pod_that_is_not_ready_has_its_own_reason() -> None:
+    """It failed its requests, and is being replaced now."""
+    found = conditions(told_of("p-a-1", workers=(worker(0), worker(1, False))))
+    assert found["Ready"]["reason"] == "WorkersNotReady"
+
+
 PROBLEMS = {
     "a template that cannot be merged": (
         problem(workerGroups=[{"name": "a", "workers": 2, "template": {"labels": {"a": 1}}}]),

@@ -21,6 +21,7 @@ class Counted:
     def __init__(self) -> None:
         self.demand = Demand()
         self.view = PoolView((), 0, 0)
+        self.left_out: dict[str, str] = {}
         self.course = SimpleNamespace(planning=SimpleNamespace(revision=0))
 
     def count(self, prompt_class: str, times: int, at_s: float) -> None:
@@ -42,7 +43,8 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     server = grpc.aio.server()
     embeddings = SimpleNamespace(trouble="the hub does not answer")
     similar = SimpleNamespace(store_trouble="the server runs in cluster mode")
-    service = ControlService(cast(Any, state), cast(Any, dispatcher), cast(Any, embeddings), cast(Any, similar))
+    parts = (state, dispatcher, embeddings, similar, state)
+    service = ControlService(*(cast(Any, part) for part in parts))
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -100,3 +102,10 @@ async def test_missing_embedder_is_reported(ask: Any) -> None:
 async def test_store_that_does_not_serve_is_reported(ask: Any) -> None:
     """In the words of the store: the operator puts them into the pool's conditions."""
     assert (await ask()).store_trouble == "the server runs in cluster mode"
+
+
+async def test_workers_that_are_left_out_are_reported(ask: Any, state: Counted) -> None:
+    """By name, and why: the operator tells people which pod it is."""
+    state.left_out = {"p-a-1": "Failing", "p-a-0": "SlowSteps"}
+    left_out = [(one.worker, one.reason) for one in (await ask()).left_out]
+    assert left_out == [("p-a-0", "SlowSteps"), ("p-a-1", "Failing")]

@@ -1,14 +1,15 @@
 """Conditions: what people and `kubectl wait` read. Each has a reason for programs and a sentence with the next step.
 
-    Ready        every worker and gateway is ready, and a plan is in force
-    Available    some worker and some gateway are ready: requests are served
+    Ready        every worker and gateway is ready, no worker fails, and a plan is in force
+    Available    some worker that does not fail and some gateway are ready: requests are served
     Planned      a plan is in force for this spec
     Progressing  something is on its way to what the spec asks for
     Degraded     something is wrong that will not mend by waiting, or has failed and is tried again
     Secured      callers, gateways and workers prove who they are, and tenants share nothing
 
 "Why not ready" is answered by the first that applies: the spec, names taken by others, failing loads, images,
-containers, no capacity, then what is merely not there yet. `lastTransitionTime` moves only when `status` does.
+containers, no capacity, workers that fail their requests, then what is merely not there yet. `lastTransitionTime` moves
+only when `status` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from t2i_policy.pool import PoolSpec
 from t2i_policy.pool_status import ConditionStatus
 
 SETTLED = "Settled"
+NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Standing:
         return sum(pod.ready for pod in self.seen.workers)
 
     @property
+    def serving_workers(self) -> int:
+        """Ready ones that gateways do not leave out for their failures."""
+        return self.ready_workers - len(self.seen.failing)
+
+    @property
     def ready_gateways(self) -> int:
         return sum(pod.ready for pod in self.seen.gateways)
 
@@ -59,12 +66,13 @@ class Verdict:
 def judge(standing: Standing) -> dict[str, Verdict]:
     """All six."""
     obstacle = _obstacle(standing)
+    failing = _failing(standing)
     missing = _missing(standing)
     planned = _planned(standing)
-    ready = obstacle or missing or (planned if not planned.holds else None)
+    ready = obstacle or failing or missing or (planned if not planned.holds else None)
     return {
         "Ready": ready or Verdict(True, "AllReady", f"{standing.total_workers} workers serve."),
-        "Available": _available(standing, obstacle),
+        "Available": _available(standing, obstacle or failing),
         "Planned": planned,
         "Progressing": _progressing(standing, obstacle, missing),
         "Degraded": _degraded(standing, obstacle),
@@ -76,6 +84,9 @@ def _degraded(standing: Standing, obstacle: Verdict | None) -> Verdict:
     """An obstacle, or what costs steps although requests are served."""
     if obstacle is not None:
         return Verdict(True, obstacle.reason, obstacle.message)
+    failing = _failing(standing)
+    if failing is not None:
+        return Verdict(True, failing.reason, failing.message)
     for report in standing.seen.reports:
         if report.embedder_trouble:
             text = f"{report.gateway} serves without cached latents: {report.embedder_trouble}"
@@ -119,6 +130,16 @@ def _told(troubled: Sequence[PodSeen], of: int) -> str:
     return first if len(troubled) == 1 else f"{len(troubled)} of {of} pods; {first}"
 
 
+def _failing(standing: Standing) -> Verdict | None:
+    """Pods that are ready by their own word, and fail what they are sent."""
+    names = sorted(standing.seen.failing)
+    if not names:
+        return None
+    told = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    text = f"{len(names)} of {standing.total_workers} workers fail their requests: {told}."
+    return Verdict(False, "WorkersFailing", f"{text} Read their logs, then delete these pods.")
+
+
 def _missing(standing: Standing) -> Verdict | None:
     if standing.ready_workers < standing.total_workers:
         text = f"{standing.ready_workers} of {standing.total_workers} workers are ready; the others start or load."
@@ -130,7 +151,7 @@ def _missing(standing: Standing) -> Verdict | None:
 
 
 def _available(standing: Standing, obstacle: Verdict | None) -> Verdict:
-    if standing.ready_workers and standing.ready_gateways:
+    if standing.serving_workers and standing.ready_gateways:
         return Verdict(True, "Serving", "Requests are served.")
     if obstacle is not None:
         return obstacle

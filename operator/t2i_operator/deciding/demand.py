@@ -1,7 +1,8 @@
 """Demand and capacity: what gateways report, as the numbers that plans are made from.
 
 Never plan for less because somebody was not heard: without a report the demand of the running plan stands, and where
-some gateways did not answer, those that did speak for them. Demand below QUIET of what the pool makes at full steps
+some gateways did not answer, those that did speak for them. One that is not ready gets no requests, so it says nothing
+of demand. Demand below QUIET of what the pool makes at full steps
 counts as none: nothing needs to bend there, and a pool with a request now and then must not be planned anew each time.
 """
 
@@ -22,18 +23,19 @@ QUIET_RPS = 0.02  # a request in 50 seconds
 
 def current_demand(seen: Observed, before: PlanDocument | None, quiet_rps: float, now: Now) -> Demand:
     """The reports summed, for gateways that did not answer too; see the module."""
-    if not seen.reports:
+    reports = [report for report in seen.reports if report.ready]
+    if not reports:
         rates = before.rates_rps if before is not None else {}
         return Demand.from_rates(rates, sum(rates.values()), now.unix_s)
-    scale = max(1.0, sum(gateway.ready for gateway in seen.gateways) / len(seen.reports))
+    scale = max(1.0, sum(gateway.ready for gateway in seen.gateways) / len(reports))
     rates = {}
-    for report in seen.reports:
+    for report in reports:
         for name, rate in report.rates_rps.items():
             rates[name] = rates.get(name, 0.0) + scale * rate
     if sum(rates.values()) < quiet_rps:
         return Demand.from_rates({}, 0.0, now.unix_s)
     whole = {name: round(rate, 3) for name, rate in rates.items() if rate >= 0.001}
-    return Demand.from_rates(whole, scale * sum(report.earlier_rps for report in seen.reports), now.unix_s)
+    return Demand.from_rates(whole, scale * sum(report.earlier_rps for report in reports), now.unix_s)
 
 
 def quiet_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:

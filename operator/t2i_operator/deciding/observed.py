@@ -8,6 +8,8 @@ from t2i_operator.manifests import Manifest, PoolRef
 from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
 
+FAILING = "Failing"  # why gateways leave out a worker, in their word
+
 
 class TroubleKind(StrEnum):
     """Why a pod is not ready, as reasons of conditions; the first ones matter most."""
@@ -67,8 +69,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class DemandReport:
-    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group; and
-    why it finds no similar prompts, if it should."""
+    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group; why it
+    finds no similar prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
 
     gateway: str
     rates_rps: Mapping[str, float]
@@ -79,6 +81,13 @@ class DemandReport:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     embedder_trouble: str = ""
     store_trouble: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    ready: bool = True
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Workers that fail what this gateway sends them; other reasons pass in seconds."""
+        return frozenset(name for name, reason in self.left_out.items() if reason == FAILING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,12 @@ class Observed:
     gateways: tuple[PodSeen, ...] = ()
     reports: tuple[DemandReport, ...] = ()
     starved: tuple[Trouble, ...] = ()
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Worker pods that are ready, and yet fail what some gateway sends them."""
+        told = frozenset().union(*(report.failing for report in self.reports))
+        return frozenset(pod.name for pod in self.workers if pod.ready and pod.name in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,12 +92,11 @@ def is_plan_due(wanted: Wanted, seen: Observed, now: Now) -> bool:
 
 
 def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """Ready workers of each group, those beyond its size left out."""
+    """Ready workers of each group; those beyond its size, and those that fail their requests, left out."""
+    serving = [pod for pod in seen.workers if pod.ready and pod.name not in seen.failing]
     return {
         group: frozenset(
-            pod.number
-            for pod in seen.workers
-            if pod.ready and pod.group == group and pod.number is not None and pod.number < size
+            pod.number for pod in serving if pod.group == group and pod.number is not None and pod.number < size
         )
         for group, size in sizes.items()
     }

@@ -22,7 +22,7 @@ def render_status(wanted: Wanted, standing: Standing, now: Now) -> PoolStatus:
         observed_generation=seen.generation,
         conditions=render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now),
         workers=standing.total_workers,
-        ready_workers=min(standing.ready_workers, standing.total_workers),
+        ready_workers=min(standing.serving_workers, standing.total_workers),
         mix=describe(document.plan if document else None, document.numbers if document else {}, spec.ladder.base_steps),
         levels=tuple(_level(level, document, ready_numbers(seen, sizes)) for level in spec.ladder.levels),
         plan=PlanStatus.model_validate(render_plan(document)) if document else None,
