@@ -227,9 +227,9 @@ def test_failing_worker_is_no_capacity() -> None:
 
 
 def test_gateway_that_is_not_ready_says_nothing_of_demand() -> None:
-    """It is asked for what it knows of workers. No client reaches it, so its rates would halve the others'."""
+    """It is asked for what it knows of workers. No client reaches it, so it does not speak for one that was silent."""
     idle = replace(report(0.0, name="h"), ready=False)
-    seen = look(gateways=(gateway(), gateway(False)), reports=(report(2.0), idle))
+    seen = look(gateways=(gateway(), gateway(), gateway(False)), reports=(report(2.0), idle))
     plan = decide_plan(wanted(), seen, NOW)
     assert plan is not None
-    assert sum(plan.rates_rps.values()) == pytest.approx(2.0)
+    assert sum(plan.rates_rps.values()) == pytest.approx(4.0)
