@@ -133,12 +133,10 @@ def write_profile(console: Console, measurement: Measurement, out: Path, with_pr
 
 def to_table(profile: LevelProfile, judge: str) -> Table:
     """Losses as people read them."""
-    columns = ("level", "steps run", "similarity", "loss", "± s.e.", "seeds differ less", "± s.e.", "samples")
     table = Table(
-        *columns,
-        "twins ± s.e.",
-        "pairs",
-        title=f"quality loss ({judge}), and diversity loss of prompts that are asked again",
+        *("level", "runs", "similarity", "loss", "n", "twins lose", "n", "seeds differ less"),
+        title=f"quality loss ({judge}) of prompts and of their twins, mean ± s.e.;\n"
+        "what images of two seeds lose of their difference, which counts for prompts that are asked again",
     )
     for band in profile.losses:
         high = min(band.similarity_max, 1.0)
@@ -147,12 +145,10 @@ def to_table(profile: LevelProfile, judge: str) -> Table:
             band.level.label(profile.base_steps),
             str(band.level.steps_run),
             near,
-            f"{100 * band.mean_loss:.1f}%",
-            f"{100 * band.standard_error:.1f}%",
-            "not measured" if band.diversity_loss is None else f"{100 * band.diversity_loss:.1f}%",
-            "" if band.diversity_loss is None else f"{100 * band.diversity_error:.1f}%",
+            _percent(band.mean_loss, band.standard_error),
             str(band.num_samples),
             *_twin_cells(band.twins),
+            "unknown" if band.diversity_loss is None else _percent(band.diversity_loss, band.diversity_error),
         )
     return table
 
@@ -160,7 +156,11 @@ def to_table(profile: LevelProfile, judge: str) -> Table:
 def _twin_cells(twins: TwinLoss | None) -> tuple[str, str]:
     if twins is None:
         return "", ""
-    return f"{100 * twins.mean_loss:.1f}% ± {100 * twins.standard_error:.1f}%", str(twins.num_pairs)
+    return _percent(twins.mean_loss, twins.standard_error), str(twins.num_pairs)
+
+
+def _percent(mean: float, error: float) -> str:
+    return f"{100 * mean:.1f} ± {100 * error:.1f}%"
 
 
 def predictor_table(predictor: Predictor, base_steps: int) -> Table:
