@@ -83,11 +83,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 @pytest.fixture(scope="session")
 def load(model_folder: Callable[..., Path]) -> Callable[..., PipelineAdapter]:
-    """`load(family, scheduler=None)`: a new adapter, fp32 on the CPU, of the family's size."""
+    """`load(family, scheduler=None, precision="fp32")`: a new adapter on the CPU, of the family's size."""
 
-    def adapter(family: str, scheduler: Any = None) -> PipelineAdapter:
+    def adapter(family: str, scheduler: Any = None, precision: str = "fp32") -> PipelineAdapter:
         width, height = (SCENES_SIDE, SCENES_SIDE) if family == "scenes" else (WIDTH, HEIGHT)
-        return load_adapter(model_folder(family, scheduler), "fp32", width, height, "cpu")
+        return load_adapter(model_folder(family, scheduler), precision, width, height, "cpu")
 
     return adapter
 

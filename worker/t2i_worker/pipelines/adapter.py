@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from t2i_worker.errors import RequestInvalid
 from t2i_worker.jobs import PromptCut
 from t2i_worker.pipelines.cutting import TextLimit, limit_of
-from t2i_worker.pipelines.schedules import NoiseSchedule, by_count, servable
+from t2i_worker.pipelines.schedules import NoiseSchedule, NoiseSource, by_count, servable
 
 PROBED_STEPS = 4  # of the schedule that shows whether a sampler draws noise
 
@@ -112,8 +113,17 @@ class PipelineAdapter(ABC):
         return by_count(num_inference_steps)
 
     def schedule(self, num_inference_steps: int, begin: int, seed: int) -> NoiseSchedule:
-        """A schedule of the request's own."""
-        return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, seed)
+        """A schedule of the request's own.
+
+        Raises:
+            RequestInvalid: the noise scheduler makes no schedule of so many steps.
+        """
+        noise = NoiseSource(seed, self.latent_shape, self.dtype)
+        try:
+            return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, noise)
+        except Exception as error:  # each scheduler says no in its own way
+            sentence = f"{type(self.scheduler).__name__} makes no schedule of {num_inference_steps} steps"
+            raise RequestInvalid([("level.num_inference_steps", sentence)]) from error
 
     @cached_property
     def draws_noise(self) -> bool:
@@ -136,11 +146,13 @@ class PipelineAdapter(ABC):
             torch.cat([latents, latents[guided]]), torch.cat([timesteps, timesteps[guided]]), conditions.inputs
         )
         prompted, unprompted = out[:count], out[count:]
-        scale = conditions.scale.to(out.dtype).view(-1, *[1] * (out.dim() - 1))
+        scale = conditions.scale.view(-1, *[1] * (out.dim() - 1))
+        # In fp32, rounded once, as the stock pipelines' product with a Python number is.
+        led = unprompted + (scale * (prompted[guided] - unprompted)).to(out.dtype)
         if len(guided) == count:
-            return unprompted + scale * (prompted - unprompted)
+            return led
         mixed = prompted.clone()
-        mixed[guided] = unprompted + scale * (prompted[guided] - unprompted)
+        mixed[guided] = led
         return mixed
 
     def decode(self, latent: Tensor) -> npt.NDArray[np.uint8]:

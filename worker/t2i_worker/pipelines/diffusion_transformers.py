@@ -63,7 +63,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `PipelineAdapter`."""
         predicted: Tensor = self.denoiser(
-            hidden_states=latents, timestep=timesteps.to(latents.dtype), return_dict=False, **inputs
+            hidden_states=latents, timestep=timesteps, return_dict=False, **inputs
         )[0]
         return predicted
 
@@ -92,6 +92,8 @@ class FluxAdapter(PipelineAdapter):
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
         """See `PipelineAdapter`."""
         shift = _dynamic_shift(self.scheduler, self.latent_shape[1])
+        if self.scheduler.config.get("use_flow_sigmas", False):
+            return {"num_inference_steps": num_inference_steps, **shift}  # it chooses its noise levels itself
         return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps), **shift}
 
     def initial_latent(self, seed: int) -> Tensor:
