@@ -7,6 +7,8 @@ default says, and neither goes on without IPv6. So sockets for HTTP are made her
 import errno
 import socket
 import threading
+from collections.abc import Callable
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
 import grpc
@@ -81,8 +83,10 @@ class _Silent(WSGIRequestHandler):
         """A scrape is no news."""
 
 
-def serve_metrics(listen: str, registry: CollectorRegistry) -> int:
+def serve_metrics(listen: str, registry: CollectorRegistry, wrap: Callable[[Any], Any] = lambda app: app) -> int:
     """Answer /metrics from a thread of its own, as long as the process lives; returns the port.
+
+    `wrap` makes a WSGI application of the one that answers it, to answer more.
 
     Raises:
         AddressUnusable: it cannot be listened on.
@@ -93,6 +97,6 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> int:
     server.socket.close()
     server.socket, server.server_name, server.server_port = listener, host, port
     server.setup_environ()
-    server.set_app(make_wsgi_app(registry))
+    server.set_app(wrap(make_wsgi_app(registry)))
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(port)

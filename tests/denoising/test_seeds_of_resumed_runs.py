@@ -27,6 +27,7 @@ from t2i_worker.engines.diffusion import DiffusionEngine
 from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
 from t2i_worker.latents import LatentShelf
 from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter
+from t2i_worker.pipelines.schedules import NoiseSource
 from t2i_worker.warming import Warmth
 
 STEPS, THEIRS = 6, 7
@@ -35,6 +36,7 @@ JOB = Job("id", "a red circle on a plain blue background", "", THEIRS, 2.0, Leve
 SINK = Sink("tenant", "entry", (2, 4), np.ones(3, np.float32))
 SOURCE = Source("tenant", "entry", (2, 4), seed=THEIRS)
 RESUMED = replace(JOB, level=Level(2, STEPS), source=SOURCE)
+NOISE = NoiseSource(0, (1, 4, 8, 8), torch.float32)
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -91,7 +93,7 @@ async def test_latent_without_a_seed_is_taken_as_it_is(engine: DiffusionEngine) 
 def test_own_noise_takes_the_place_of_theirs(scheduler: Any, step: int) -> None:
     """A clean picture under one seed's noise becomes the same picture under another's, at every noise level."""
     clean, theirs, own = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    schedule = NoiseSchedule(scheduler, {"num_inference_steps": STEPS}, step, 0)
+    schedule = NoiseSchedule(scheduler, {"num_inference_steps": STEPS}, step, NOISE)
 
     def noised(noise: torch.Tensor) -> torch.Tensor:
         plain = type(scheduler).from_config(scheduler.config)

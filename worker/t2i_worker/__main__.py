@@ -8,25 +8,32 @@ from importlib import import_module
 
 from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
 from t2i_policy.profile import ProfileError
+from t2i_policy.readiness import ReadyReason
 from t2i_security.errors import SecurityError
 from t2i_security.logs import set_up_logs
-from t2i_worker.errors import ModelError, StoppedEarly
+from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
 from t2i_worker.settings import Settings, parse_arguments
 from t2i_worker.starting.finding import find_model
 
 log = logging.getLogger("t2i_worker")
+EXIT_CODES = {ReadyReason.DEVICE_LOST: 3, ReadyReason.LOOP_ENDED: 4}
 
 
 def main() -> int:
-    """Exit code 0 after a drain or when stopped while it starts, 2 when it cannot start."""
+    """Exit code 0 after a drain or when stopped while it starts, 2 when it cannot start, 3 and 4 as in EXIT_CODES."""
     set_up_logs()
     settings = parse_arguments()
     try:
         pool = parse_pool(settings.pool.read_text())
         group = _group(pool, settings.group)
         asyncio.run(_serve(settings, pool, group))
+    except EngineLost as error:
+        log.critical("the worker ends, to be started anew: %s", error)
+        logging.shutdown()
+        # At once: a thread that waits for a lost device would keep the interpreter from ending.
+        os._exit(EXIT_CODES[error.reason])
     except (OSError, PoolError, ProfileError, ModelError, SecurityError) as error:
         log.critical("the worker cannot start: %s", error)
         return 2

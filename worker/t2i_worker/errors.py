@@ -4,6 +4,8 @@ WorkerError
 ├── RequestInvalid             a field of the request cannot be served; carries (field, description) pairs
 ├── WorkerBusy                 the queue of accepted requests is full; try another worker
 ├── WorkerDraining             no longer, or not yet, taking requests
+├── WorkerUnready              its requests fail one after another, so it tests itself first; try another worker
+│   └── EngineLost             the device or the denoise thread is gone: the process must end
 ├── DeadlineExceeded           the budget was spent before the image was done
 ├── GenerationFailed           this one request failed; the worker goes on
 │   ├── NotFinite              the model produced NaN or infinity for it
@@ -15,6 +17,8 @@ WorkerError
 """
 
 from collections.abc import Sequence
+
+from t2i_policy.readiness import ReadyReason
 
 
 class WorkerError(Exception):
@@ -35,6 +39,18 @@ class WorkerBusy(WorkerError):
 
 class WorkerDraining(WorkerError):
     """See the tree."""
+
+
+class WorkerUnready(WorkerError):
+    """See the tree."""
+
+
+class EngineLost(WorkerUnready):
+    """`reason`: what is gone."""
+
+    def __init__(self, message: str, reason: ReadyReason) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DeadlineExceeded(WorkerError):

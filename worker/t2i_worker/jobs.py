@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from t2i_cache.stores import StoreHealth
 from t2i_policy.levels import Level
+from t2i_policy.readiness import Readiness
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 EngineKind = Literal["diffusion", "simulated"]
@@ -168,6 +169,11 @@ class Tally:
     cancelled: int = 0
     latent_starts: dict[str, int] = field(default_factory=dict)
     store: StoreHealth = field(default_factory=StoreHealth)  # written by the latent store
+    failures: dict[str, int] = field(default_factory=dict)
+    failures_in_a_row: int = 0
+    self_tests: dict[str, int] = field(default_factory=dict)
+    decode_fallbacks: int = 0
+    previews_left_out: int = 0
 
 
 class Engine(Protocol):
@@ -179,14 +185,17 @@ class Engine(Protocol):
     def load(self) -> Load:
         """The state right now."""
 
+    def readiness(self) -> Readiness:
+        """Whether it takes requests right now, and why not."""
+
     async def changed(self) -> None:
-        """Return after the next change of `load()`."""
+        """Return after the next change of `load()` or `readiness()`."""
 
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Joined, (Progress | PreviewImage)*, Image, Finished. Closing it frees the job's slot within one step.
 
         Raises:
-            WorkerBusy, WorkerDraining, DeadlineExceeded, GenerationFailed: see `errors`.
+            WorkerBusy, WorkerDraining, WorkerUnready, RequestInvalid, DeadlineExceeded, GenerationFailed: see `errors`.
         """
 
     async def drain(self) -> None:

@@ -1,12 +1,13 @@
 """The worker's metrics (docs/metrics.md lists them; a test compares). Labels are bounded; prompts never appear."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from t2i_cache.stores import StoreHealth, StoreReason
+from t2i_policy.readiness import ReadyReason
 from t2i_worker.jobs import Engine, Finished
 
 PREFIX = "t2i_worker"
@@ -69,7 +70,13 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """One sample of everything."""
         load, tally = self._engine.load(), self._engine.tally
-        yield _gauge("ready", "1 when warm and not draining.", float(load.ready))
+        yield _gauge("ready", "1 when warm and taking requests.", float(load.ready))
+        yield _by_label("health", "1 for why the worker takes requests or none.", "reason", self._health())
+        yield _gauge("failures_in_a_row", "Different requests failed since one succeeded.", tally.failures_in_a_row)
+        yield _totals("failed_requests", "Requests failed by the worker's fault.", "kind", tally.failures)
+        yield _totals("self_tests", "Tests after too many failures in a row.", "outcome", tally.self_tests)
+        yield _counter("decode_fallbacks", "Decodes repeated in fp32.", tally.decode_fallbacks)
+        yield _counter("previews_left_out", "Previews that could not be decoded.", tally.previews_left_out)
         yield _gauge("running_requests", "Requests in the step loop.", load.running)
         yield _gauge("waiting_requests", "Requests accepted and not in the step loop.", load.waiting)
         yield _gauge("batch_cap", "Largest batch in use; falls after running out of memory.", load.batch_cap)
@@ -78,17 +85,13 @@ class _EngineCollector(Collector):
         yield _counter("steps_skipped", "Denoising steps skipped by cached latents.", tally.steps_skipped)
         yield _counter("out_of_memory", "Times a batch did not fit.", tally.out_of_memory)
         yield _counter("cancelled_requests", "Requests let go at a step boundary.", tally.cancelled)
-        batches = CounterMetricFamily(f"{PREFIX}_batches", "Steps run, by batch size.", labels=["size"])
-        for size, count in sorted(tally.batch_sizes.copy().items()):
-            batches.add_metric([str(size)], count)
-        yield batches
-        starts = CounterMetricFamily(
-            f"{PREFIX}_latent_starts", "Skips asked for, by how the fetch went.", labels=["reason"]
-        )
-        for reason, count in sorted(tally.latent_starts.copy().items()):
-            starts.add_metric([reason], count)
-        yield starts
+        yield _totals("batches", "Steps run, by batch size.", "size", tally.batch_sizes)
+        yield _totals("latent_starts", "Skips asked for, by how the fetch went.", "reason", tally.latent_starts)
         yield from _store_metrics(tally.store)
+
+    def _health(self) -> Mapping[str, float]:
+        now = self._engine.readiness().reason
+        return {reason.value: float(reason is now) for reason in ReadyReason}
 
 
 def _store_metrics(health: StoreHealth) -> Iterable[Metric]:
@@ -112,3 +115,17 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
     return CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _totals(name: str, text: str, label: str, counts: Mapping[str, float] | Mapping[int, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=[label])
+    for value, count in sorted(dict(counts).items()):
+        family.add_metric([str(value)], count)
+    return family
+
+
+def _by_label(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=[label])
+    for value, sample in values.items():
+        family.add_metric([value], sample)
+    return family

@@ -13,11 +13,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_security.grpc_options import server_options
 from t2i_security.listening import bind_server, serve_metrics
 from t2i_security.reflection import enable_reflection
-from t2i_worker.errors import StoppedEarly
+from t2i_worker.errors import EngineLost, StoppedEarly
+from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Engine
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.securing import open_security
@@ -28,13 +30,15 @@ log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
 MAX_REQUEST_BYTES = 1 << 20
 CLOSE_GRACE_S = 2.0
+_STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
 async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
-    """Serve until told to stop. The health service says NOT_SERVING until the engine is warm.
+    """Serve until told to stop. The health service says NOT_SERVING until the engine is warm, then what it is.
 
     Raises:
         StoppedEarly: told to stop before that; nothing was drawn, and threads that load a model may still run.
+        EngineLost: only a new process helps.
     """
     stop = _stop_on_signals()
     registry = CollectorRegistry()
@@ -55,16 +59,17 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
         port = security.bind(server, settings.listen)
         await server.start()
         await _start_probed(probed, settings.health_listen)
-        metrics_port = serve_metrics(settings.metrics_listen, registry)
+        metrics_port = serve_metrics(settings.metrics_listen, registry, lambda app: with_probes(app, service.readiness))
         engine = await _unless_stopped(make_engine(), stop)
         service.attach(engine)
-        await _set_health(healthy, health_pb2.HealthCheckResponse.SERVING)
+        watching = asyncio.create_task(follow_health(engine, lambda ready: _set_health(healthy, _STATUSES[ready])))
         if settings.announce is not None:
             announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
         log.info("worker %s serves on port %d", settings.name, port)
-        await stop.wait()
+        lost = await _until_told(stop, watching)
         await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await _drain(engine, settings.drain_s)
+        if lost is None:
+            await _drain(engine, settings.drain_s)
     finally:
         await server.stop(CLOSE_GRACE_S)
         await probed.stop(CLOSE_GRACE_S)
@@ -72,6 +77,20 @@ async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]
         with suppress(asyncio.CancelledError):
             await following
     await engine.close()
+    if lost is not None:
+        raise EngineLost(f"the engine is lost to this process ({lost.reason})", lost.reason)
+
+
+async def _until_told(stop: asyncio.Event, watching: asyncio.Task[Readiness]) -> Readiness | None:
+    """Wait for the signal to stop, or for the engine's loss, which is returned."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, watching], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if watching.done():
+        return watching.result()
+    watching.cancel()
+    await asyncio.wait([watching])
+    return None
 
 
 async def _start_probed(probed: grpc.aio.Server, listen: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import grpc
 
 from t2i_policy.levels import Level
+from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_worker.device_errors import where
 from t2i_worker.errors import WorkerDraining, WorkerError
 from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress, PromptCut
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.statuses import to_status
 from t2i_worker.validation import parse_request
 
+log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 LOAD_MIN_INTERVAL_S = 0.05
 LOAD_MAX_INTERVAL_S = 0.25  # gateways miss a worker that stands still after some of these
@@ -41,6 +45,10 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self._warm_engine = engine
         self._metrics.attach(engine)
 
+    def readiness(self) -> Readiness | None:
+        """The engine's; None without one."""
+        return None if self._warm_engine is None else self._warm_engine.readiness()
+
     @property
     def _engine(self) -> Engine:
         if self._warm_engine is None:
@@ -65,6 +73,10 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             status = to_status(error)
             outcome = status.code.name
             await context.abort_with_status(status)
+        except Exception as error:  # noqa: BLE001 - the client gets a status, the log the place; a text may hold a prompt
+            outcome = "INTERNAL"
+            log.error("a mistake of ours ended a request: %s", where(error))  # noqa: TRY400
+            await context.abort(grpc.StatusCode.INTERNAL, "the worker failed on this request")
         finally:
             self._metrics.count_request(outcome)
 

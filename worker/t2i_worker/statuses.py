@@ -11,12 +11,14 @@ from t2i_worker.errors import (
     WorkerBusy,
     WorkerDraining,
     WorkerError,
+    WorkerUnready,
 )
 
 _CODES: dict[type[WorkerError], int] = {
     RequestInvalid: code_pb2.INVALID_ARGUMENT,
     WorkerBusy: code_pb2.RESOURCE_EXHAUSTED,
     WorkerDraining: code_pb2.UNAVAILABLE,
+    WorkerUnready: code_pb2.UNAVAILABLE,
     DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
 }
 BUSY_RETRY_MS = 200

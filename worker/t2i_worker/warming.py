@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from t2i_worker.device_errors import is_device_lost
 from t2i_worker.engines.batching import BATCH_SIZES, MIN_GAIN, choose_batch_cap, fill_step_times
 from t2i_worker.images import encode_image
 from t2i_worker.pipelines import Conditions, PipelineAdapter, stack_conditions
@@ -37,7 +38,7 @@ def warm_up(adapter: PipelineAdapter, guidance_scale: float, max_batch: int, pro
             try:
                 step_s[size] = _time_step(adapter, conditions, size)
             except (RuntimeError, MemoryError) as error:
-                if not step_s:
+                if not step_s or is_device_lost(error, adapter.device):
                     raise
                 log.warning("batch size %d does not fit: %s", size, error)
                 break
@@ -57,7 +58,7 @@ def _time_step(adapter: PipelineAdapter, conditions: Conditions, size: int) -> f
         began_s = time.perf_counter()
         adapter.predict(latents, timesteps, stacked)
         if adapter.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(adapter.device)
         times.append(time.perf_counter() - began_s)
     return statistics.median(times[1:])
 

@@ -1,31 +1,37 @@
 """The diffusion engine: one warm model behind the step loop.
 
 A job's way: encode text and fetch its start (in parallel, off the denoise thread) -> join the batch -> step until
-done -> decode and encode the image -> keep latents. All but the steps themselves runs in a small thread pool, so the
-device never waits for text, pixels or files.
+done -> decode and encode the image -> keep latents. All but the steps themselves runs in threads of its own, so the
+device never waits for text, pixels or files. Whatever is raised there ends its request with an error of `errors`.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.levels import Level
-from t2i_security.logs import name_error
+from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
+from t2i_worker.device_errors import where
+from t2i_worker.engines.decoding import Decoder
 from t2i_worker.engines.running import Deliveries, Denoised, Running, StepDone, StepEntered, StepEvent, StepFailed
+from t2i_worker.engines.self_test import SelfTest
+from t2i_worker.engines.side_threads import SideThreads
 from t2i_worker.engines.slots import Slots
 from t2i_worker.engines.step_loop import StepLoop
-from t2i_worker.errors import DeadlineExceeded, GenerationFailed, NotFinite
-from t2i_worker.images import encode_image, encode_preview
+from t2i_worker.errors import (
+    DeadlineExceeded,
+    EngineLost,
+    GenerationFailed,
+    WorkerError,
+    WorkerUnready,
+)
 from t2i_worker.jobs import (
     Event,
     Finished,
@@ -46,7 +52,7 @@ from t2i_worker.warming import Warmth
 log = logging.getLogger(__name__)
 MIN_FETCH_LIMIT_S = 0.05  # a fetch may always take this long: on small models a step is shorter than a disk read
 STOP_LIMIT_S = 10.0
-T = TypeVar("T")
+TEST_STEPS = 2  # the last ones of the pool's schedule
 
 
 @dataclass(slots=True)
@@ -84,16 +90,29 @@ class DiffusionEngine:
         self._queue_cap = max(4, warmth.batch_cap)
         self._slots = Slots()
         self._event_loop = asyncio.get_running_loop()
-        # Intra-op threads are per calling thread: teams of the encoders would fight the denoise thread's for the cores.
-        self._threads = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
+        self._threads = SideThreads(adapter.device, self.tally, self._on_lost)
+        self._decoder = Decoder(adapter, self.tally)
         self._step_loop = StepLoop(adapter, warmth.batch_cap, warmth.step_s, self._deliver_soon, self.tally)
         self._step_loop.start()
+        self._self_test = SelfTest(self._draw_test, self._slots.notify, self.tally)
+
+    def readiness(self) -> Readiness:
+        """See `Engine`."""
+        lost, step_s = self._step_loop.lost, self._step_loop.state.step_s
+        signs = EngineSigns(
+            draining=self._slots.draining,
+            lost=None if lost is None else lost.reason,
+            failures=self._self_test.failures,
+            step_age_s=self._step_loop.step_age_s,
+            step_s=max(step_s, default=0.0),
+        )
+        return judge_readiness(signs)
 
     def load(self) -> Load:
         """See `Engine`."""
         state = self._step_loop.state
         return Load(
-            ready=not self._slots.draining,
+            ready=self.readiness().ready,
             draining=self._slots.draining,
             running=state.running,
             waiting=max(0, self._slots.accepted - state.running),
@@ -111,15 +130,52 @@ class DiffusionEngine:
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """See `Engine`."""
         with self._slots.taken(self._step_loop.state.batch_cap + self._queue_cap):
-            run = await self._prepare(job)
+            verdict = self.readiness()
+            if not verdict.ready:
+                raise self._step_loop.lost or WorkerUnready(f"the worker takes no requests now: {verdict.reason}")
             try:
-                self._step_loop.submit(run.running)
-                async for event in self._denoise(run):
-                    yield event
-                async for event in self._finish(run):
-                    yield event
-            finally:
-                self._step_loop.cancel(run.running)
+                async with aclosing(self._draw(job)) as events:
+                    async for event in events:
+                        yield event
+            except GenerationFailed as error:
+                self._self_test.count_failure(job.request_id or str(id(job)), error)
+                raise
+            except (WorkerError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                failed = GenerationFailed("the worker failed on this request")
+                log.error("a mistake of ours ended a request: %s", where(error))  # noqa: TRY400 - a text may hold a prompt
+                self._self_test.count_failure(job.request_id or str(id(job)), failed)
+                raise failed from error
+
+    async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
+        run = await self._prepare(job)
+        try:
+            self._step_loop.submit(run.running)
+            async for event in self._denoise(run):
+                yield event
+            async for event in self._finish(run):
+                yield event
+        finally:
+            self._step_loop.cancel(run.running)
+
+    async def _draw_test(self) -> None:
+        """The last steps of an ordinary schedule, from noise of about the size that latents have there."""
+        facts = self.facts
+        steps = facts.num_inference_steps
+        level = Level(max(0, steps - TEST_STEPS), steps)
+        job = Job("self-test", "a photo", "", 0, facts.guidance_scale, level, "png")
+        text = await self._threads.for_texts(partial(self._encode, job))
+        start = await self._threads.for_texts(partial(self._adapter.initial_latent, 0))
+        unstarted = _Run(job, level, "", time.monotonic(), 0.0)
+        run = await self._threads.for_texts(partial(self._to_run, unstarted, start, text.conditions))
+        try:
+            self._step_loop.submit(run.running)
+            async for _ in self._denoise(run):
+                pass
+            await self._threads.for_pixels(partial(self._decoder.to_image, run.running.latent, job.image_format))
+        finally:
+            self._step_loop.cancel(run.running)
 
     async def drain(self) -> None:
         """See `Engine`."""
@@ -128,8 +184,9 @@ class DiffusionEngine:
     async def close(self) -> None:
         """See `Engine`."""
         self._slots.draining = True
+        await self._self_test.close()
         await asyncio.to_thread(self._step_loop.stop, STOP_LIMIT_S)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         await self._shelf.close()
 
     async def _prepare(self, job: Job) -> _Run:
@@ -138,22 +195,22 @@ class DiffusionEngine:
         limit_s = None if job.deadline_s is None else max(0.0, job.deadline_s - accepted_s)
         try:
             async with asyncio.timeout(limit_s):
-                text, found = await asyncio.gather(self._in_thread(partial(self._encode, job)), self._fetch(job))
+                text, found = await asyncio.gather(
+                    self._threads.for_texts(partial(self._encode, job)), self._fetch(job)
+                )
         except TimeoutError as error:
             raise DeadlineExceeded("the budget ran out before the first step") from error
         start, step, reason, fetch_s = found
         served = replace(job.level, skipped_steps=step)
-        return self._to_run(_Run(job, served, reason, accepted_s, fetch_s, text.cuts), start, text.conditions)
+        unstarted = _Run(job, served, reason, accepted_s, fetch_s, text.cuts)
+        run = await self._threads.for_texts(partial(self._to_run, unstarted, start, text.conditions))
+        self._count_start(job, served, reason)
+        return run
 
     def _encode(self, job: Job) -> _Text:
-        """The job's texts for the denoiser. A tokenizer's error may quote them, so only its type is logged."""
-        try:
-            conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
-            read_negative = job.negative_prompt if conditions.unprompted is not None else ""
-            return _Text(conditions, self._adapter.cuts(job.prompt, read_negative))
-        except Exception as error:  # tokenizers raise nothing more special
-            log.warning("text could not be encoded: %s", name_error(error))
-            raise GenerationFailed("the prompt could not be encoded") from error
+        conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
+        read_negative = job.negative_prompt if conditions.unprompted is not None else ""
+        return _Text(conditions, self._adapter.cuts(job.prompt, read_negative))
 
     async def _fetch(self, job: Job) -> tuple[Tensor | None, int, str, float]:
         """(start latent or None for noise, its step, reason, seconds it took)."""
@@ -191,7 +248,6 @@ class DiffusionEngine:
             keep=self._steps_to_keep(job, served),
             preview_every_steps=job.preview_every_steps,
         )
-        self._count_start(job, served, run.reason)
         return run
 
     def _with_own_noise(self, start: Tensor, run: _Run, schedule: NoiseSchedule) -> Tensor:
@@ -224,17 +280,29 @@ class DiffusionEngine:
                 case StepDone(step, preview):
                     yield Progress(step, run.served.num_inference_steps)
                     if preview is not None:
-                        yield PreviewImage(step, await self._in_thread(partial(self._preview, preview)))
+                        async for shown in self._show(step, preview):
+                            yield shown
                 case Denoised(denoise_s):
                     run.denoise_s = denoise_s
                     return
                 case StepFailed(error):
                     raise error
 
+    async def _show(self, step: int, preview: Tensor) -> AsyncIterator[Event]:
+        """A preview is left out rather than black, or the end of its request: the image itself decides that."""
+        try:
+            data = await self._threads.for_pixels(partial(self._decoder.to_preview, preview))
+        except GenerationFailed as error:
+            self.tally.previews_left_out += 1
+            log.warning("a preview was left out: %s", error)
+        else:
+            yield PreviewImage(step, data)
+
     async def _finish(self, run: _Run) -> AsyncIterator[Event]:
         began_s = time.monotonic()
         image_format = run.job.image_format
-        data = await self._in_thread(partial(self._to_image, run))
+        data = await self._threads.for_pixels(partial(self._decoder.to_image, run.running.latent, image_format))
+        self._self_test.count_success()
         encode_s = time.monotonic() - began_s
         self._fixed_s += 0.1 * (encode_s - self._fixed_s)
         yield Image(data, image_format, self.facts.width, self.facts.height)
@@ -242,19 +310,9 @@ class DiffusionEngine:
         wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
         yield Finished(run.served, 1e3 * wait_s, 1e3 * run.denoise_s, 1e3 * encode_s, 1e3 * run.fetch_s, stored)
 
-    def _to_image(self, run: _Run) -> bytes:
-        latent = run.running.latent
-        with torch.inference_mode():
-            if not bool(torch.isfinite(latent).all()):
-                raise NotFinite("the model produced values that are not finite for this request")
-            return encode_image(self._adapter.decode(latent), run.job.image_format)
-
-    def _preview(self, latent: Tensor) -> bytes:
-        with torch.inference_mode():
-            return encode_preview(self._adapter.decode(latent))
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await self._event_loop.run_in_executor(self._threads, call)
+    def _on_lost(self, error: EngineLost) -> None:
+        self._step_loop.abandon(error)
+        self._slots.notify()
 
     def _deliver_soon(self, deliveries: Deliveries) -> None:
         """Called by the denoise thread. A closed event loop has nobody left to tell."""

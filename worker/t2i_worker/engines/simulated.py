@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from t2i_policy.profile import LevelProfile, step_time
+from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
 from t2i_worker.engines.slots import Slots
 from t2i_worker.errors import DeadlineExceeded
 from t2i_worker.images import FORMATS, encode_image
@@ -37,6 +38,10 @@ class SimulatedEngine:
         self._steps_left = 0
         pixels = np.full((facts.height, facts.width, 3), 128, np.uint8)
         self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
+
+    def readiness(self) -> Readiness:
+        """See `Engine`."""
+        return judge_readiness(EngineSigns(draining=self._slots.draining))
 
     def load(self) -> Load:
         """See `Engine`."""

@@ -6,7 +6,8 @@ Step-level joining is Orca's iteration-level scheduling (OSDI '22) for denoising
 image encoding and cache I/O never run here.
 
 Out of memory halves the cap: the surplus goes back to the head of the queue as it stands and loses nothing. Any other
-failure of a shared forward is tried again one by one, so that only the request that causes it fails.
+failure of a shared forward is tried again one by one, so that only the request that causes it fails. A device that is
+lost ends the loop, and so does a mistake in the loop itself: all are told, and `lost` says so to whoever asks.
 """
 
 import logging
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from t2i_policy.readiness import ReadyReason
+from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory, where
 from t2i_worker.engines.batching import cap_after_out_of_memory, steps_to_place
 from t2i_worker.engines.running import (
     Deliveries,
@@ -29,7 +32,7 @@ from t2i_worker.engines.running import (
     StepEvent,
     StepFailed,
 )
-from t2i_worker.errors import DeadlineExceeded, GenerationFailed, OutOfMemory, WorkerDraining
+from t2i_worker.errors import DeadlineExceeded, EngineLost, GenerationFailed, OutOfMemory, WorkerDraining
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
 
@@ -75,6 +78,8 @@ class StepLoop:
         self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
         self._dropped = False  # a cancelled request left without an event, but the load has changed
         self._stopping = False
+        self._step_began_s: float | None = None
+        self.lost: EngineLost | None = None
         self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
 
@@ -86,9 +91,11 @@ class StepLoop:
         """Let a prepared request join at the next boundary with room.
 
         Raises:
-            WorkerDraining: the loop has stopped.
+            WorkerDraining, EngineLost: the loop has stopped.
         """
         with self._condition:
+            if self.lost is not None:
+                raise self.lost
             if self._stopping:
                 raise WorkerDraining("the worker is shutting down")
             self._waiting.append(request)
@@ -98,6 +105,12 @@ class StepLoop:
         """Let a request go at the next boundary; no event follows. Ended or unknown ones are fine."""
         request.cancelled = True
         with self._condition:
+            self._condition.notify()
+
+    def abandon(self, error: EngineLost) -> None:
+        """The device was found lost elsewhere: end, and tell all."""
+        with self._condition:
+            self.lost = self.lost or error
             self._condition.notify()
 
     def stop(self, timeout_s: float) -> None:
@@ -116,6 +129,12 @@ class StepLoop:
             joins_in = steps_to_place([request.steps_left for request in requests], self._cap)
             return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s), joins_in)
 
+    @property
+    def step_age_s(self) -> float:
+        """For how long the present step has run; 0 between steps."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
     def _run(self) -> None:
         torch.set_num_threads(self._num_threads)  # of this thread; others set their own
         try:
@@ -126,14 +145,18 @@ class StepLoop:
                     if self._running:
                         self._run_step()
                     self._hand_out()
+        except EngineLost as error:
+            self.lost = error
+        except Exception:
+            log.exception("a mistake ends the denoise thread")
         finally:
             self._end_all()
 
     def _wait_for_work(self) -> bool:
         with self._condition:
-            while not (self._waiting or self._running or self._stopping):
+            while not (self._waiting or self._running or self._stopping or self.lost):
                 self._condition.wait()
-            return not self._stopping
+            return not self._stopping and self.lost is None
 
     def _pass_boundary(self) -> None:
         now_s = time.monotonic()
@@ -160,13 +183,15 @@ class StepLoop:
         return True
 
     def _run_step(self) -> None:
-        began_s = time.monotonic()
+        began_s = self._step_began_s = time.monotonic()
         batch = tuple(self._running)
         try:
             predictions = self._predict(batch)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - libraries raise what they like; it is told to the requests
             self._recover(batch, error)
             return
+        finally:
+            self._step_began_s = None
         self._apply(batch, predictions)
         self._learn_step_time(len(batch), time.monotonic() - began_s)
 
@@ -181,8 +206,8 @@ class StepLoop:
         for index, request in enumerate(batch):
             try:
                 preview = request.advance(predictions[index : index + 1])
-            except (RuntimeError, ValueError, IndexError) as error:
-                self._fail(request, GenerationFailed("the noise scheduler failed on this request"), error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(request, "the noise scheduler failed on this request", error)
                 continue
             self._events.append((request, StepDone(request.step, preview)))
             if request.steps_left == 0:
@@ -193,40 +218,49 @@ class StepLoop:
 
     def _recover(self, batch: tuple[Running, ...], error: Exception) -> None:
         self._stacked = None
-        if _is_out_of_memory(error):
+        if len(batch) == 1:
+            self._fail(batch[0], "the model failed on this request", error)
+        elif is_out_of_memory(error):
             self._shrink(batch)
-        elif len(batch) == 1:
-            self._fail(batch[0], GenerationFailed("the model failed on this request"), error)
         else:
-            log.warning("a shared step failed (%s); trying its %d requests one by one", error, len(batch))
+            self._raise_if_lost(error, batch[0])
+            log.warning("a shared step failed (%s); trying its %d requests one by one", where(error), len(batch))
             for request in batch:
                 self._run_alone(request)
 
     def _run_alone(self, request: Running) -> None:
         try:
             prediction = self._predict((request,))
-        except (RuntimeError, ValueError, MemoryError) as error:
-            self._fail(request, GenerationFailed("the model failed on this request"), error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._recover((request,), error)
         else:
             self._apply((request,), prediction)
 
     def _shrink(self, batch: tuple[Running, ...]) -> None:
         self._tally.out_of_memory += 1
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            self._fail(batch[0], OutOfMemory("the request does not fit into memory even alone"), None)
-            return
+        free_memory()
         with self._condition:
             self._cap = cap_after_out_of_memory(len(batch))
             surplus, self._running = self._running[self._cap :], self._running[: self._cap]
             self._waiting.extendleft(reversed(surplus))
         log.warning("out of memory at batch size %d: the cap is %d from now on", len(batch), self._cap)
 
-    def _fail(self, request: Running, error: GenerationFailed, cause: Exception | None) -> None:
-        log.warning("one request failed: %s", cause or error)
+    def _fail(self, request: Running, message: str, cause: Exception) -> None:
+        self._raise_if_lost(cause, request)
+        error = GenerationFailed(message)
+        if is_out_of_memory(cause):
+            self._tally.out_of_memory += 1
+            free_memory()
+            error = OutOfMemory("the request does not fit into memory even alone")
+        log.warning("one request failed: %s", where(cause))
         self._running = [other for other in self._running if other is not request]
         self._events.append((request, StepFailed(error)))
+
+    @staticmethod
+    def _raise_if_lost(error: Exception, request: Running) -> None:
+        if is_device_lost(error, request.latent.device):
+            log.critical("the device is lost to this process: %s", error)
+            raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST) from error
 
     def _learn_step_time(self, size: int, took_s: float) -> None:
         if size <= len(self._step_s):
@@ -240,14 +274,12 @@ class StepLoop:
 
     def _end_all(self) -> None:
         with self._condition:
+            if not self._stopping and self.lost is None:
+                self.lost = EngineLost("the worker's denoise thread ended", ReadyReason.LOOP_ENDED)
             self._stopping = True
             left = [*self._running, *self._waiting]
             self._running, self._waiting = [], deque()
-        self._events += [(request, StepFailed(WorkerDraining("the worker is shutting down"))) for request in left]
+        error = self.lost or WorkerDraining("the worker is shutting down")
+        self._events += [(request, StepFailed(error)) for request in left]
+        self._dropped = True  # whoever watches the load hears that the loop ended, also with nobody in it
         self._hand_out()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)

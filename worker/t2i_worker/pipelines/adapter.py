@@ -5,6 +5,9 @@ noise, runs one guided forward over requests at any mix of timesteps, and decode
 the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on who shares the batch.
 """
 
+import copy
+import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +19,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from t2i_worker.errors import RequestInvalid
+from t2i_worker.errors import NotFinite, RequestInvalid
 from t2i_worker.jobs import PromptCut
 from t2i_worker.pipelines.cutting import TextLimit, limit_of
 from t2i_worker.pipelines.schedules import NoiseSchedule, NoiseSource, by_count, servable
 
+log = logging.getLogger(__name__)
 PROBED_STEPS = 4  # of the schedule that shows whether a sampler draws noise
 
 
@@ -72,6 +76,9 @@ class PipelineAdapter(ABC):
         self.device: torch.device = pipeline.device
         self.dtype: torch.dtype = self.denoiser.dtype
         self._text_limits = tuple(self._make_limits())
+        self.decode_fallbacks = 0  # decodes that were not finite and were made once more in fp32
+        self._tokenizing = threading.Lock()
+        self._upcasting = threading.Lock()
 
     @property
     @abstractmethod
@@ -83,9 +90,17 @@ class PipelineAdapter(ABC):
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one request's latent, batch dimension of 1 included."""
 
-    @abstractmethod
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """Text to conditions; runs outside the denoise thread."""
+        """Text to conditions; runs outside the denoise thread, one call at a time.
+
+        A fast tokenizer keeps truncation and padding as its own state: two calls at once get each other's.
+        """
+        with self._tokenizing:
+            return self.encode_texts(prompt, negative_prompt, guidance_scale)
+
+    @abstractmethod
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+        """What `encode` gives; not to be called twice at once."""
 
     def cuts(self, prompt: str, negative_prompt: str) -> tuple[PromptCut, ...]:
         """Where encoders stop reading, if they do not read all; any thread."""
@@ -156,7 +171,40 @@ class PipelineAdapter(ABC):
         return mixed
 
     def decode(self, latent: Tensor) -> npt.NDArray[np.uint8]:
-        """Latent [1, ...] to uint8 [H, W, 3]."""
-        pixels = (self.decode_latent(latent).float() + 1) * 127.5
+        """Latent [1, ...] to uint8 [H, W, 3].
+
+        Raises:
+            NotFinite: the pixels are not finite, in fp32 either; as uint8 they would be a black image.
+        """
+        vae = getattr(self.pipeline, "vae", None)
+        decoded = self.decode_latent(latent).float()
+        if not _is_finite(decoded):
+            decoded = self._decode_in_fp32(latent, vae)
+        pixels = (decoded + 1) * 127.5
         image: npt.NDArray[np.uint8] = pixels.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
         return np.ascontiguousarray(image)
+
+    def _decode_in_fp32(self, latent: Tensor, used: Any) -> Tensor:
+        """Once more at full precision; a VAE that this helped stays so. `used` is the VAE that overflowed.
+
+        The fp32 one is a copy that replaces the other in one assignment: decodes in other threads end with theirs.
+        """
+        sentence = "the decoder produced pixels that are not finite for this request"
+        with self._upcasting:
+            mine = used is not None and self.pipeline.vae is used
+            if used is None or (mine and used.dtype == torch.float32):
+                raise NotFinite(sentence)
+            self.decode_fallbacks += 1
+            if mine:
+                self.pipeline.vae = copy.deepcopy(used).to(torch.float32)
+            decoded = self.decode_latent(latent).float()
+            if _is_finite(decoded):
+                log.warning("the VAE overflows in %s; it runs in fp32 from now on", used.dtype)
+                return decoded
+            if mine:
+                self.pipeline.vae = used
+        raise NotFinite(sentence)
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())

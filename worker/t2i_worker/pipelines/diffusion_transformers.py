@@ -45,7 +45,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
         tokens = (height // patch) * (width // patch)
         return {"num_inference_steps": num_inference_steps, **_dynamic_shift(self.scheduler, tokens)}
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():
@@ -62,9 +62,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `PipelineAdapter`."""
-        predicted: Tensor = self.denoiser(
-            hidden_states=latents, timestep=timesteps, return_dict=False, **inputs
-        )[0]
+        predicted: Tensor = self.denoiser(hidden_states=latents, timestep=timesteps, return_dict=False, **inputs)[0]
         return predicted
 
     def decode_latent(self, latent: Tensor) -> Tensor:
@@ -106,7 +104,7 @@ class FluxAdapter(PipelineAdapter):
         packed: Tensor = FluxPipeline._pack_latents(noise, 1, channels, height, width)
         return packed.to(self.device)
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """See `PipelineAdapter`."""
         del negative_prompt
         with torch.inference_mode():

@@ -64,7 +64,7 @@ class ScenesAdapter(PipelineAdapter):
         """Uniform noise levels from 1 down, as it was trained and measured."""
         return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()}
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """See `PipelineAdapter`."""
         prompted = self._encode_text(prompt)
         guided = guidance_scale != 1.0

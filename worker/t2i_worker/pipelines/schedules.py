@@ -4,8 +4,8 @@ Schedulers must make one forward a step and keep at most a multistep history, wh
 without (their first step is of lower order). Others (PNDM, Heun: several forwards a step) are replaced by Euler on the
 same noise levels, as diffusers' documentation does when it swaps schedulers.
 
-Samplers that add noise draw it as a stock pipeline does: one generator of the request's seed gives the start noise, then
-the noise of each step. A resumed request goes on in that stream where a full run would be.
+Samplers that add noise draw it as a stock pipeline does: one generator of the request's seed gives the start noise,
+then the noise of each step. A resumed request goes on in that stream where a full run would be.
 """
 
 import inspect
@@ -34,7 +34,7 @@ def by_count(num_inference_steps: int) -> Mapping[str, Any]:
 def servable(scheduler: Any) -> Any:
     """The scheduler itself if it steps once a forward, else an Euler one of the same noise levels.
 
-    Its class tells, not its keys: `skip_prk_steps` of PNDM stays behind in the configuration of whatever was made of it.
+    Its class tells, not its keys: `skip_prk_steps` of PNDM stays behind in the configuration of what is made of it.
     """
     if getattr(scheduler, "order", 1) == 1 and not isinstance(scheduler, PNDMScheduler):
         return scheduler

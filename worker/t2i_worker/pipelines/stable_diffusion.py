@@ -25,7 +25,7 @@ class StableDiffusionAdapter(PipelineAdapter):
         factor = self.pipeline.vae_scale_factor
         return 1, self.denoiser.config.in_channels, self.height // factor, self.width // factor
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():
@@ -55,7 +55,7 @@ class StableDiffusionXLAdapter(StableDiffusionAdapter):
         if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
             pipeline.vae.to(torch.float32)
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
+    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
         """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():

@@ -9,9 +9,11 @@ import torch
 from t2i_cache.errors import StoreError, StoreUrlError
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
 from t2i_policy.pool import Pool, PoolSpec
+from t2i_policy.readiness import ReadyReason
+from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest
 from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import ModelError, ModelUnsupported
+from t2i_worker.errors import EngineLost, ModelError, ModelUnsupported, RequestInvalid
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
 from t2i_worker.own_thread import in_own_thread
@@ -28,6 +30,7 @@ async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> Diffu
 
     Raises:
         ModelError: not a model that we can serve; the store's URL is wrong.
+        EngineLost: the device fails.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -44,7 +47,13 @@ async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> Diffu
         in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
     )
     facts = to_facts(adapter, spec, digest)
-    warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+    check_step_counts(adapter, spec)
+    try:
+        warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+    except RuntimeError as error:
+        if not is_device_lost(error, adapter.device):
+            raise
+        raise EngineLost("the worker's device failed while it warmed up", ReadyReason.DEVICE_LOST) from error
     log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
 
@@ -55,6 +64,20 @@ async def _check_store(store: LatentStore) -> None:
         await store.check()
     except StoreError as error:
         log.warning("images start from noise until the latent store serves: %s", error)
+
+
+def check_step_counts(adapter: PipelineAdapter, spec: PoolSpec) -> None:
+    """Make every schedule that the pool asks for.
+
+    Raises:
+        ModelUnsupported: the model's noise scheduler refuses one; otherwise each request of that level would fail.
+    """
+    counts = {spec.model.num_inference_steps, *(level.num_inference_steps for level in spec.levels)}
+    try:
+        for steps in sorted(filter(None, counts)):
+            adapter.schedule(steps, 0, 0)
+    except RequestInvalid as error:
+        raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0][1]}") from error
 
 
 def _device(wanted: str) -> str:

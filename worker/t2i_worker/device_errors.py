@@ -1,0 +1,59 @@
+"""What an exception of the device means: too little memory, a device that is lost to this process, or neither.
+
+A CUDA context that saw a fault (an illegal address, an assert in a kernel, memory that cannot be corrected) answers
+every later call with an error; only a new process gets a new one. Where the text leaves it open, the device is asked.
+"""
+
+import re
+import traceback
+from pathlib import Path
+
+import torch
+
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|STATUS_ALLOC_FAILED|ErrorMemoryAllocation")
+_OF_THE_DEVICE = re.compile(
+    r"\b(CUDA|HIP|XPU|NCCL|cuDNN|MPS|device|driver)[ -](\w+ )?(error|assert)|CU\w+_STATUS_", re.I
+)
+_LOST = re.compile(
+    "device-side assert|illegal memory access|illegal address|unspecified launch failure|misaligned address"
+    "|illegal instruction|hardware stack error|invalid program counter|not supported on global/shared address space"
+    "|uncorrectable|launch timed out|GPU is lost|fallen off the bus|busy or unavailable|no CUDA-capable device"
+    "|context is destroyed|driver shutting down|device kernel image is invalid|_STATUS_EXECUTION_FAILED"
+    "|_STATUS_MAPPING_ERROR|_STATUS_INTERNAL_ERROR",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if less at once may fit."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def is_device_lost(error: BaseException, device: torch.device) -> bool:
+    """True if no call of this process on the device can succeed any more."""
+    if is_out_of_memory(error):
+        return False
+    text = str(error)
+    if not isinstance(error, torch.AcceleratorError) and not _OF_THE_DEVICE.search(text):
+        return False
+    return bool(_LOST.search(text)) or not _answers(device)
+
+
+def _answers(device: torch.device) -> bool:
+    try:
+        return bool(torch.ones(1, device=device).add(1).item() == 2)
+    except RuntimeError as error:
+        return is_out_of_memory(error)
+
+
+def free_memory() -> None:
+    """Give back what the allocator keeps for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def where(error: BaseException) -> str:
+    """Class and place of an exception, for logs. Its own text may hold a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
