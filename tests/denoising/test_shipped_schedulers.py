@@ -1,4 +1,4 @@
-"""Noise schedulers as repositories ship them: the folder's own one runs, its noise is the stock pipeline's, also resumed."""
+"""Noise schedulers as repositories ship them: the folder's own one runs, with the noise of the stock pipeline."""
 
 import copy
 from collections.abc import Callable
