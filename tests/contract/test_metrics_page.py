@@ -60,5 +60,7 @@ async def test_worker_metrics_are_documented() -> None:
     engine = SimulatedEngine(facts, LevelProfile("test", "test", 4, (0.001,), 0.0, ()), 1, 1)
     engine.tally.batch_sizes[Level(0, 1).steps_run] = 1
     engine.tally.latent_starts["AsRequested"] = 1
+    engine.tally.failures["NotFinite"] = 1
+    engine.tally.self_tests["passed"] = 1
     metrics.attach(engine)
     assert exposed(registry) == documented("t2i_worker")
