@@ -17,7 +17,7 @@ from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing import WritePool, load_until
 from t2ictl.local_pool import LocalOptions
 
-pytestmark = [pytest.mark.process]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 #: A worker whose forwards fail as the text of a file says, while that file is there.
@@ -60,7 +60,7 @@ class Worker:
             self.process = subprocess.Popen([sys.executable, "-c", BREAKABLE, *arguments], stdout=out, stderr=out)
 
     async def start(self) -> None:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):
             while not self._announced.exists():
                 assert self.process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.05)
