@@ -4,7 +4,8 @@ CacheError
 ├── StoreError                 the store cannot serve; callers go on without the latent
 │   ├── StoreUrlError          the URL names no store we have
 │   ├── StoreFull              no space left
-│   └── StoreUnavailable       I/O failed
+│   ├── StoreUnavailable       I/O failed
+│   └── FollowerTooSlow        whoever follows its changes does not keep up; begin anew
 └── RecordError                bytes that are not the latent they should be
     ├── RecordTruncated        shorter than its header says
     ├── RecordCorrupt          checksum, magic or header wrong, or values not finite
@@ -29,6 +30,10 @@ class StoreFull(StoreError):
 
 
 class StoreUnavailable(StoreError):
+    """See the tree."""
+
+
+class FollowerTooSlow(StoreError):
     """See the tree."""
 
 

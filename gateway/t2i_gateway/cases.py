@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from t2i_cache.books import Holdings
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
 from t2i_gateway.decisions import to_level_message
@@ -15,7 +16,9 @@ from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is known of a request and what was decided. Seconds of the event loop's clock."""
+    """What is known of a request and what was decided. Seconds of the event loop's clock. `holdings`: which workers had
+    the neighbour's latents then, where each keeps its own.
+    """
 
     asked: Asked
     tenant: str
@@ -26,6 +29,7 @@ class Case:
     neighbour: Neighbour | None
     decided: Decided
     base_steps: int
+    holdings: Holdings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class Waited:
     retries: int
 
 
-def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGenerateRequest:
-    """What the worker is told."""
+def order_of(case: Case, spec: PoolSpec, left_s: float, steps: frozenset[int]) -> worker_pb2.WorkerGenerateRequest:
+    """What the worker is told; `steps`: those of the neighbour whose latents it can reach."""
     asked, level = case.asked, case.decided.served.level
     order = worker_pb2.WorkerGenerateRequest(
         request_id=asked.request_id,
@@ -59,8 +63,8 @@ def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGene
         seed = seed_of(case.neighbour.entry_id)
         if seed is not None:
             order.source.seed = seed
-        order.source.steps.extend(sorted(case.neighbour.steps))
-    if is_worth_keeping(case, spec.ladder) and case.shelf is not None and case.embedding is not None:
+        order.source.steps.extend(sorted(steps))
+    if is_worth_keeping(case, spec.ladder, steps) and case.shelf is not None and case.embedding is not None:
         order.sink.scope, order.sink.embedder = case.shelf.scope, case.shelf.embedder
         order.sink.entry_id = case.shelf.entry_id
         order.sink.steps.extend(spec.ladder.steps_to_keep)
@@ -68,13 +72,13 @@ def order_of(case: Case, spec: PoolSpec, left_s: float) -> worker_pb2.WorkerGene
     return order
 
 
-def is_worth_keeping(case: Case, ladder: Ladder) -> bool:
-    """Only exact runs are kept, and only of prompts that are not there already."""
+def is_worth_keeping(case: Case, ladder: Ladder, steps: frozenset[int]) -> bool:
+    """Only exact runs are kept, and only of prompts whose latents the worker cannot reach already."""
     if case.decided.served.level != ladder.exact or not ladder.steps_to_keep:
         return False
     near, shelf = case.neighbour, case.shelf
     there = near is not None and shelf is not None and shelf.holds_prompt(near.entry_id)
-    return not (there and near is not None and near.steps.issuperset(ladder.steps_to_keep))
+    return not (there and steps.issuperset(ladder.steps_to_keep))
 
 
 def reproduction_of(case: Case, served: level_pb2.Level) -> gateway_pb2.Reproduction | None:

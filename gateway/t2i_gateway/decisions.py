@@ -44,6 +44,8 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
         says += f"; served with {_phrase(served.level)} because the backlog takes {decided.pressed:.0%} of the slack"
     elif served.reason is ServedReason.DEADLINE:
         says += f"; served with {_phrase(served.level)} to meet the deadline"
+    elif served.reason is ServedReason.LATENT_ELSEWHERE:
+        says += f"; served with {_phrase(served.level)} because workers that hold the latent are busier than others"
     return f"{says}; at most {100 * served.expected_loss:.1f}% of quality is expected to be lost"
 
 

@@ -11,7 +11,9 @@ import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 
+from t2i_cache.books import Holdings
 from t2i_gateway.asking import Asked
 from t2i_gateway.cases import Case, Waited, done_of, order_of
 from t2i_gateway.decisions import to_decision_message, to_level_message
@@ -27,6 +29,7 @@ from t2i_gateway.workers import WorkerPool
 from t2i_policy.admission import Admitted, Refused, decide_admission
 from t2i_policy.deciding import Arrival, Decided, Rules
 from t2i_policy.features import read_prompt
+from t2i_policy.holders import choose_with_holders, reachable_steps
 from t2i_policy.levels import Level
 from t2i_policy.outlook import LevelOutlook, outlook
 from t2i_policy.pool import PoolSpec
@@ -88,7 +91,6 @@ class Director:
         """What `generate` would do now, without doing or counting it."""
         case = await self._look(asked, tenant, left_s, counted=False)
         parts, decided, tells = self._parts, case.decided, self._tells_nearest
-        left = case.deadline_s - self._loop.time()
         admission = self._admission(case)
         response = gateway_pb2.ExplainResponse(
             decision=to_decision_message(decided, tells),
@@ -100,7 +102,7 @@ class Director:
         rules = parts.rules
         for entry in outlook(rules.ladder, rules.profile, decided.near, asked.limits) if tells else ():
             response.levels.append(self._outlook_message(entry))
-        placement = parts.dispatcher.placement(decided.served.level, left)
+        placement = parts.dispatcher.placement(self._place(case))
         if placement is not None:
             response.worker, response.placement_reason = placement.worker, placement.reason
         return response
@@ -134,6 +136,9 @@ class Director:
         embedding = await parts.embeddings.embed(asked.prompt, tenant)
         shelf = parts.similar.shelf(asked, tenant, parts.workers.description, embedding)
         neighbour = parts.similar.nearest(shelf, embedding)
+        holdings = parts.similar.holdings(shelf, neighbour)
+        if neighbour is not None and holdings is not None:  # what no ready worker has cannot be promised
+            neighbour = replace(neighbour, steps=reachable_steps(holdings, parts.workers.views))
         waited_s = self._loop.time() - arrived_s
         found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
         near = replace(
@@ -143,15 +148,32 @@ class Director:
             repeated=parts.similar.repeats(shelf, tenant, neighbour),
         )
         arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
-        decided = parts.planning.policy.serve(
-            parts.rules, parts.planning.course, arrival, parts.dispatcher.view(tenant)
-        )
+        decided = self._decide(arrival, tenant, holdings)
         if counted:
             parts.metrics.decide.observe(time.perf_counter() - began)
             self._count(decided)
             parts.similar.note_asked(shelf, tenant)
         deadline_s, base_steps = arrived_s + left_s, parts.rules.ladder.base_steps
-        return Case(asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps)
+        return Case(asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps, holdings)
+
+    def _decide(self, arrival: Arrival, tenant: str, holdings: Holdings | None) -> Decided:
+        """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
+        parts, view = self._parts, self._parts.dispatcher.view(tenant)
+        decided = parts.planning.policy.serve(parts.rules, parts.planning.course, arrival, view)
+        level = decided.served.level
+        if holdings is None or not level.needs_latent:
+            return decided
+        alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
+        without = parts.planning.policy.serve(parts.rules, parts.planning.course, alone, view)
+        holders = holdings.get(level.skipped_steps, frozenset())
+        line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
+        return choose_with_holders(decided, without, view, line, arrival.left_s)
+
+    def _place(self, case: Case, excluded: frozenset[str] = frozenset()) -> Place:
+        level, holders = case.decided.served.level, None
+        if case.holdings is not None and level.needs_latent:
+            holders = partial(self._parts.similar.holders, case.shelf, case.neighbour, level.skipped_steps)
+        return Place(case.tenant, level, case.deadline_s, excluded, holders)
 
     def _count(self, decided: Decided) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules
@@ -171,8 +193,10 @@ class Director:
     def _admission(self, case: Case) -> Admitted | Refused:
         dispatcher, served = self._parts.dispatcher, case.decided.served
         left_s = case.deadline_s - self._loop.time()
-        max_queued = dispatcher.queue_room(case.tenant, self._parts.spec.gateway.max_queued_requests)
-        return decide_admission(dispatcher.view(case.tenant), served, left_s, max_queued)
+        return decide_admission(dispatcher.view(case.tenant), served, left_s, self._queue_room(case.tenant))
+
+    def _queue_room(self, tenant: str) -> int:
+        return self._parts.dispatcher.queue_room(tenant, self._parts.spec.gateway.max_queued_requests)
 
     def _accepted(self, case: Case, admitted: Admitted) -> gateway_pb2.GenerateEvent:
         accepted = gateway_pb2.Accepted(
@@ -189,18 +213,19 @@ class Director:
         excluded: frozenset[str] = frozenset()
         failures = RequestFailures(hash((case.asked.prompt, case.asked.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
-            place = Place(case.tenant, case.decided.served.level, case.deadline_s, excluded)
-            lease = await self._parts.dispatcher.lease(place)
+            lease = await self._parts.dispatcher.lease(self._place(case, excluded))
+            worker = lease.link.name
             queued_s = self._loop.time() - case.arrived_s
             attempt = Attempt(previews=case.asked.preview_every_steps > 0)
             metrics.in_flight.inc()
             try:
                 left_s = self._left_s(case)
-                call = lease.link.generate(order_of(case, self._parts.spec, left_s), left_s)
+                steps = self._parts.similar.steps_at(worker, case.shelf, case.neighbour)
+                call = lease.link.generate(order_of(case, self._parts.spec, left_s, steps), left_s)
                 async for event in relay(call, lease, attempt):
                     yield event
                 failures.drawn(lease.link.failures)
-                yield self._done(case, attempt, queued_s, retries)
+                yield self._done(case, attempt, Waited(queued_s, self._loop.time() - case.arrived_s, retries), worker)
                 return
             except WorkerLost as error:
                 log.warning("worker %s lost a request (%s), try %d", lease.link.name, error.code.name, retries + 1)
@@ -214,43 +239,43 @@ class Director:
             finally:
                 metrics.in_flight.dec()
                 lease.end()
-                self._learn_start(case, attempt)
+                self._learn_start(case, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
     def _left_s(self, case: Case) -> float:
         return max(0.001, case.deadline_s - self._loop.time())
 
-    def _learn_start(self, case: Case, attempt: Attempt) -> None:
+    def _learn_start(self, case: Case, attempt: Attempt, worker: str) -> None:
         level, near, shelf = case.decided.served.level, case.neighbour, case.shelf
         if attempt.started is None or not level.needs_latent or near is None or shelf is None:
             return
         skipped = attempt.started.served.skipped_steps
         if skipped < level.skipped_steps:
             self._parts.metrics.latent_misses.labels(attempt.started.reason).inc()
-        self._parts.similar.started(shelf.key(near.entry_id, level.skipped_steps), skipped, attempt.started.reason)
+        key = shelf.key(near.entry_id, level.skipped_steps)
+        self._parts.similar.started(key, skipped, attempt.started.reason, worker)
 
-    def _done(self, case: Case, attempt: Attempt, queued_s: float, retries: int) -> gateway_pb2.GenerateEvent:
+    def _done(self, case: Case, attempt: Attempt, waited: Waited, worker: str) -> gateway_pb2.GenerateEvent:
         """The last event; counts what was served and takes in what was stored."""
         finished, started = attempt.finished, attempt.started
         if finished is None or started is None:
             raise GenerationFailed("the worker ended without a result")
         if finished.stored and case.shelf is not None and case.embedding is not None:
             stored = [(latent.step, latent.size_bytes) for latent in finished.stored]
-            self._parts.similar.stored(case.shelf, case.embedding, stored)
-        total_s = self._loop.time() - case.arrived_s
-        self._count_served(case, finished, queued_s, total_s)
-        return gateway_pb2.GenerateEvent(done=done_of(case, started, finished, Waited(queued_s, total_s, retries)))
+            self._parts.similar.stored(case.shelf, case.embedding, stored, worker)
+        self._count_served(case, finished, waited)
+        return gateway_pb2.GenerateEvent(done=done_of(case, started, finished, waited))
 
-    def _count_served(self, case: Case, finished: worker_pb2.Finished, queued_s: float, total_s: float) -> None:
+    def _count_served(self, case: Case, finished: worker_pb2.Finished, waited: Waited) -> None:
         metrics = self._parts.metrics
         level = Level(finished.served.skipped_steps, finished.served.num_inference_steps)
         metrics.served.labels(self._parts.rules.label(level)).inc()
         metrics.steps_run.inc(level.steps_run)
         metrics.steps_skipped.inc(level.skipped_steps)
-        metrics.queue.observe(queued_s)
+        metrics.queue.observe(waited.queued_s)
         metrics.denoise.observe(finished.denoise_ms / 1e3)
         metrics.encode.observe(finished.encode_ms / 1e3)
-        metrics.duration.observe(total_s)
+        metrics.duration.observe(waited.total_s)
         if level.needs_latent:
             metrics.hits.labels(band_of(case.decided.near.similarity)).inc()
 

@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
@@ -16,6 +17,7 @@ from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
+from t2i_policy.holders import HolderLine
 from t2i_policy.levels import Level
 from t2i_policy.placement import Placement
 from t2i_policy.policies import ServingPolicy
@@ -27,12 +29,17 @@ NO_WORKERS_GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`."""
+    """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`.
+
+    `holders` names the workers that have its latent at the moment, None: all can reach it. It goes to one of these as
+    long as there are any.
+    """
 
     tenant: str
     level: Level
     deadline_s: float
     excluded: frozenset[str] = frozenset()
+    holders: Callable[[], frozenset[str]] | None = None
 
 
 @dataclass(order=True, slots=True)
@@ -57,6 +64,7 @@ class Dispatcher:
         self._waiting: dict[str, list[Ticket]] = {}  # by tenant, each a heap
         self._queued: Counter[str] = Counter()
         self._queued_steps: Counter[str] = Counter()
+        self._bound: dict[int, Ticket] = {}  # those that wait for a holder of their latent, by number
         self._fair = FairClock()
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
@@ -65,9 +73,21 @@ class Dispatcher:
 
     def view(self, tenant: str | None = None) -> PoolView:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
-        queued_steps = self._queued_steps.total()
-        ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
-        return PoolView(self._workers.views, self.num_queued, queued_steps, ahead, self._gateways)
+        queued_steps, views = self._queued_steps.total(), self._workers.views
+        if self._bound and any(view.free_slots for view in views):
+            ahead: int | None = 0  # who still waits, waits for others than the free ones
+        else:
+            ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
+        return PoolView(views, self.num_queued, queued_steps, ahead, self._gateways)
+
+    def holder_line(self, holders: frozenset[str], max_queued: int) -> HolderLine:
+        """Who waits for one of these workers because it holds their latent. Nobody may where the queue is full."""
+        free = any(view.free_slots for view in self._workers.views if view.name in holders)
+        if not free and self.num_queued >= max_queued:
+            return HolderLine(frozenset())
+        waiting = (ticket.place for ticket in self._bound.values())
+        steps = sum(place.level.steps_run for place in waiting if place.holders and place.holders() & holders)
+        return HolderLine(holders, steps)
 
     @property
     def num_queued(self) -> int:
@@ -90,6 +110,8 @@ class Dispatcher:
         ticket = Ticket(place.deadline_s, next(self._numbers), place, self._loop.create_future())
         heapq.heappush(self._waiting.setdefault(place.tenant, []), ticket)
         self._count(place, +1)
+        if place.holders is not None:
+            self._bound[ticket.number] = ticket
         lease: Lease | None = None
         try:
             self.pump()
@@ -100,6 +122,7 @@ class Dispatcher:
             raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
             self._count(place, -1)
+            self._bound.pop(ticket.number, None)
             if lease is None:
                 self._give_back(ticket)
 
@@ -116,15 +139,24 @@ class Dispatcher:
             if ticket.ready.done():
                 continue
             left_s = ticket.deadline_s - self._loop.time()
-            placement = self._policy.place(ticket.place.level, self.view(), left_s, ticket.place.excluded)
+            excluded = self._excluded(ticket.place)
+            placement = self._policy.place(ticket.place.level, self.view(), left_s, excluded)
             if placement is None:
                 passed_over.append(ticket)
-                if not ticket.place.excluded:
+                if not excluded or not any(view.free_slots for view in self._workers.views):
                     break
                 continue
             self._hand_out(ticket, placement)
         for ticket in passed_over:
             heapq.heappush(self._waiting.setdefault(ticket.place.tenant, []), ticket)
+
+    def _excluded(self, place: Place) -> frozenset[str]:
+        """Who may not take it: those excluded, and those without its latent while any other has it."""
+        if place.holders is None:
+            return place.excluded
+        ready = frozenset(view.name for view in self._workers.views if view.ready)
+        able = (ready & place.holders()) - place.excluded
+        return place.excluded | (ready - able) if able else place.excluded
 
     def _hand_out(self, ticket: Ticket, placement: Placement) -> None:
         self._metrics.placements.labels(placement.reason).inc()
@@ -132,10 +164,12 @@ class Dispatcher:
         weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
         self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
         ticket.ready.set_result(self._workers.by_name(placement.worker).lease(place.level.steps_run))
+        self._bound.pop(ticket.number, None)
 
-    def placement(self, level: Level, left_s: float) -> Placement | None:
+    def placement(self, place: Place) -> Placement | None:
         """Where a request would go now; for Explain."""
-        return self._policy.place(level, self.view(), left_s, frozenset())
+        left_s = place.deadline_s - self._loop.time()
+        return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
     def _give_back(self, ticket: Ticket) -> None:
         """Its waiter is gone: leave the queue, or end a lease that was handed out in the same instant."""

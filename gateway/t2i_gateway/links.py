@@ -216,6 +216,10 @@ class WorkerLink:
         """Send a request; iterate the call for its events."""
         return self._stub.Generate(request, timeout=limit_s)
 
+    def watch_latents(self) -> WorkerCall:
+        """What lies in the worker's own store; read the call for its messages, each within what the last promised."""
+        return self._stub.WatchLatents(worker_pb2.WatchLatentsRequest())
+
     def renew(self) -> grpc.aio.Channel:
         """Reach the worker over a new channel from now on. Returns the old one, to be closed when it is idle."""
         self.connection += 1

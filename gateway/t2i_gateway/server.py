@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from t2i_cache.stores import StoreLimits, open_store
+from t2i_cache.stores import LatentStore, StoreLimits, open_store
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
@@ -25,8 +25,9 @@ from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.securing import Security, open_security, warn_of_gaps
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
-from t2i_gateway.settings import Settings
+from t2i_gateway.settings import WITH_WORKERS, Settings
 from t2i_gateway.similar import SimilarPrompts
+from t2i_gateway.worker_latents import follow_workers
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.deciding import build_rules
 from t2i_policy.fixed_mix import serving_policy
@@ -110,14 +111,12 @@ def _make_parts(
             "the profile does not say how much images of different seeds differ, so a prompt that is asked again does "
             "not start from a cached latent: measure it with two seeds (t2ictl profile)"
         )
-    limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
-    store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     dispatcher = Dispatcher(policy, workers, spec.gateway, metrics)
     return Parts(
         spec=spec,
         rules=rules,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
-        similar=SimilarPrompts(pool, store, metrics),
+        similar=SimilarPrompts(pool, _open_store(settings, pool), metrics),
         workers=workers,
         dispatcher=dispatcher,
         planning=PlanningLoop(policy, rules, dispatcher, metrics),
@@ -125,9 +124,19 @@ def _make_parts(
     )
 
 
+def _open_store(settings: Settings, pool: Pool) -> LatentStore | None:
+    """None: latents lie with the workers."""
+    if settings.store == WITH_WORKERS:
+        return None
+    cache = pool.spec.cache
+    limits = StoreLimits(cache.capacity_bytes, cache.ttl_seconds, cache.max_reuses)
+    return open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
+
+
 def _work(settings: Settings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """What goes on beside the requests."""
-    return parts.workers.run(), parts.similar.run(), parts.embeddings.run(), _plan(settings, parts)
+    usual = (parts.workers.run(), parts.similar.run(), parts.embeddings.run(), _plan(settings, parts))
+    return (*usual, follow_workers(parts.workers, parts.similar)) if parts.similar.spread else usual
 
 
 def _plan(settings: Settings, parts: Parts) -> Coroutine[Any, Any, None]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_DRAIN_S = 86400.0
+WITH_WORKERS = "workers://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument(
         "--kubernetes", type=_place, default=None, help="NAMESPACE/POOL: plan and workers come from the cluster"
     )
-    parser.add_argument("--store", default="memory://", help="latent store URL; the workers must use the same one")
+    parser.add_argument(
+        "--store",
+        default="memory://",
+        help=f"latent store URL, the same as the workers'; {WITH_WORKERS} = each worker has a store of its own",
+    )
     parser.add_argument(
         "--store-pool", default="", help="whose latents these are in a redis:// store; default: the pool's name"
     )

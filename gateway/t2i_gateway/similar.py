@@ -10,15 +10,18 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from t2i_cache.books import open_books
+import numpy as np
+
+from t2i_cache.books import Books, Holdings, SpreadBooks, open_books
 from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.scope import scope_id
-from t2i_cache.stores import LatentStore, StoreReason
+from t2i_cache.stores import LatentStore, StoreHealth, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.asking import Asked
 from t2i_gateway.embedding import Embedding
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_policy.eviction import CachedItem, EvictionReason
 from t2i_policy.pool import Pool
 from t2i_protos.v1 import worker_pb2
 
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 SHOW_EVERY_S = 1.0
 _SEED_MARK = "-"  # between an entry's prompt and its seed
 _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
+_REASONS = frozenset(EvictionReason)
 
 
 def seed_of(entry_id: str) -> int | None:
@@ -67,17 +71,22 @@ class Shelf:
 
 
 class SimilarPrompts:
-    """See the module. One event loop, one writer."""
+    """See the module. `store` None: each worker keeps its own, and tells. One event loop, one writer."""
 
-    def __init__(self, pool: Pool, store: LatentStore, metrics: GatewayMetrics) -> None:
+    def __init__(self, pool: Pool, store: LatentStore | None, metrics: GatewayMetrics) -> None:
         part = pool.spec.cache
         self._pool = pool
         self._metrics = metrics
-        self._health = store.health
+        self._health = StoreHealth() if store is None else store.health
         self._shown = dict.fromkeys(StoreReason, 0)  # failures that the metric has
         limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
         self._asked = AskedPrompts()
-        self._books = open_books(store, limits, lambda reason: metrics.evictions.labels(reason).inc())
+        self._spread: SpreadBooks | None = None
+        self._books: Books
+        if store is None:
+            self._books = self._spread = SpreadBooks(limits, self._count_eviction)
+        else:
+            self._books = open_books(store, limits, self._count_eviction)
 
     def shelf(
         self, asked: Asked, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
@@ -127,19 +136,73 @@ class SimilarPrompts:
         if shelf is not None:
             self._asked.note(tenant, shelf.prompt_id, shelf.seed)
 
-    def started(self, key: LatentKey, skipped_steps: int, reason: str) -> None:
+    def started(self, key: LatentKey, skipped_steps: int, reason: str, worker: str) -> None:
         """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""
         if skipped_steps:
             self._books.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
         if reason in _DAMAGE and skipped_steps < key.step:
-            self._books.damaged(key)
+            if self._spread is None:
+                self._books.damaged(key)
+            else:
+                self._spread.taken_back(worker, key, EvictionReason.DAMAGED)
 
-    def stored(self, shelf: Shelf, embedding: Embedding, stored: list[tuple[int, int]]) -> None:
+    def stored(self, shelf: Shelf, embedding: Embedding, stored: list[tuple[int, int]], worker: str) -> None:
         """A worker stored (step, bytes) latents of this shelf's own entry."""
         try:
-            self._books.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
+            if self._spread is None:
+                self._books.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
+            else:  # it tells too, but the client may ask again before that is read
+                now_s, keys = time.time(), [(shelf.key(shelf.entry_id, step), size) for step, size in stored]
+                items = [CachedItem(key, key.step, size, 1, now_s, now_s) for key, size in keys]
+                self._spread.told(worker, [(item, embedding.vector) for item in items])
         except ValueError as error:
             log.warning("an entry was left out of the index: %s", error)
+
+    @property
+    def spread(self) -> bool:
+        """Whether each worker keeps latents of its own."""
+        return self._spread is not None
+
+    def holdings(self, shelf: Shelf | None, neighbour: Neighbour | None) -> Holdings | None:
+        """Which workers have the neighbour's latents, by step; None where all workers have what any has."""
+        if self._spread is None or shelf is None or neighbour is None:
+            return None
+        return self._spread.holdings(shelf.key(neighbour.entry_id, 0), neighbour.steps)
+
+    def holders(self, shelf: Shelf | None, neighbour: Neighbour | None, step: int) -> frozenset[str]:
+        """Who has the neighbour's latent at this step by now, where each worker keeps its own."""
+        return (self.holdings(shelf, neighbour) or {}).get(step, frozenset())
+
+    def steps_at(self, worker: str, shelf: Shelf | None, neighbour: Neighbour | None) -> frozenset[int]:
+        """Steps of the neighbour whose latents this worker can reach by now."""
+        holdings = self.holdings(shelf, neighbour)
+        if holdings is None:
+            return frozenset() if neighbour is None else neighbour.steps
+        return frozenset(step for step, names in holdings.items() if worker in names)
+
+    def told(self, worker: str, changes: worker_pb2.LatentChanges) -> None:
+        """A worker tells what its own store holds.
+
+        Raises:
+            ValueError: a key or an embedding is none.
+        """
+        if self._spread is None:
+            return
+        now_s = time.time()
+        items = [
+            (_item(entry, latent, now_s), np.frombuffer(entry.embedding, "<f4").astype(np.float32))
+            for entry in changes.held
+            for latent in entry.latents
+        ]
+        if items:
+            self._spread.told(worker, items)
+        for gone in changes.gone:
+            self._spread.taken_back(worker, LatentKey(gone.scope, gone.model, gone.entry_id, gone.step), gone.reason)
+
+    def lost(self, worker: str) -> None:
+        """What this worker holds is not known any more."""
+        if self._spread is not None:
+            self._spread.lost(worker)
 
     async def restore(self) -> None:
         """Take in what the store holds from an earlier life."""
@@ -167,6 +230,9 @@ class SimilarPrompts:
             await asyncio.sleep(SHOW_EVERY_S)
             self._show()
 
+    def _count_eviction(self, reason: str) -> None:
+        self._metrics.evictions.labels(reason if reason in _REASONS else "Other").inc()
+
     def _show(self) -> None:
         catalogue = self._books.catalogue
         self._metrics.cache_bytes.set(catalogue.used_bytes)
@@ -176,3 +242,8 @@ class SimilarPrompts:
             self._metrics.store_trouble.labels(reason).set(trouble is not None and trouble.reason is reason)
             self._metrics.store_failures.labels(reason).inc(failures.get(reason, 0) - shown)
             self._shown[reason] = failures.get(reason, 0)
+
+
+def _item(entry: worker_pb2.HeldEntry, latent: worker_pb2.HeldLatent, now_s: float) -> CachedItem[LatentKey]:
+    key, born_s = LatentKey(entry.scope, entry.model, entry.entry_id, latent.step), now_s - latent.age_s
+    return CachedItem(key, latent.step, latent.size_bytes, max(1, latent.uses), born_s, born_s)

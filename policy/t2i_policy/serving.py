@@ -40,6 +40,7 @@ class ServedReason(StrEnum):
     PLANNED = "Planned"  # the shift map moved it
     LOAD = "Load"  # the backlog presses: cheaper than planned
     DEADLINE = "Deadline"  # the wanted level could not finish in time
+    LATENT_ELSEWHERE = "LatentElsewhere"  # workers that hold the latent would take longer than another without it
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ WORKER_OWNED = OwnedFields(
         "--metrics-listen",
         "--store",
         "--store-pool",
+        "--own-store",
         "--models-dir",
         "--drain-s",
         "--tls-dir",

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from t2i_cache.stores import BoundedStore, MemoryStore, StoreLimits
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_operator.metrics import OperatorMetrics
+from t2i_policy.eviction import EvictionReason
 from t2i_policy.levels import Level
 from t2i_policy.profile import LevelProfile
 from t2i_worker.engines.simulated import SimulatedEngine
@@ -62,5 +64,8 @@ async def test_worker_metrics_are_documented() -> None:
     engine.tally.latent_starts["AsRequested"] = 1
     engine.tally.failures["NotFinite"] = 1
     engine.tally.self_tests["passed"] = 1
+    engine.tally.latents_not_kept["Full"] = 1
+    engine.own_latents = BoundedStore(MemoryStore(), StoreLimits(1, 1.0))
+    engine.own_latents.tally.gone[EvictionReason.CAPACITY] = 1
     metrics.attach(engine)
     assert exposed(registry) == documented("t2i_worker")

@@ -272,3 +272,38 @@ def test_proxy_that_is_no_address_is_named(value: str) -> None:
     template = {"env": [{"name": "HTTPS_PROXY", "value": value}]}
     with pytest.raises(TemplateInvalid, match=r"gateway\.template: env HTTPS_PROXY must be an address"):
         rendered(gateway={"replicas": 1, "template": template})
+
+
+STORES = {
+    "none named: a volume of each worker": ("", "file:///cache/$(POD_NAME)", True, "workers://"),
+    "a folder that may be shared: each has its own in it": (
+        "file:///data",
+        "file:///data/$(POD_NAME)",
+        True,
+        "workers://",
+    ),
+    "memory": ("memory://", "memory://", True, "workers://"),
+    "a server that all share": ("redis://valkey:6379", "redis://valkey:6379", False, "redis://valkey:6379"),
+}
+
+
+@pytest.mark.parametrize(("url", "store", "own", "gateways"), STORES.values(), ids=STORES.keys())
+def test_workers_keep_the_limits_of_their_own_stores(url: str, store: str, own: bool, gateways: str) -> None:
+    """Where nobody else could: and gateways learn from the workers then."""
+    made = rendered(cache={"storeUrl": url} if url else {})
+    worker = next(one for key, one in made.items() if key.startswith("StatefulSet/"))
+    arguments = worker["spec"]["template"]["spec"]["containers"][0]["args"]
+    gateway = made["Deployment/p-gateway"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--store={store}" in arguments
+    assert ("--own-store" in arguments) is own
+    assert f"--store={gateways}" in gateway
+
+
+@pytest.mark.parametrize("capacity", [1, 64, 4096])
+def test_volume_of_latents_has_room_beyond_what_the_worker_keeps(capacity: int) -> None:
+    """The kubelet ends pods past a volume's limit, so the worker's own bound is well below it."""
+    made = rendered(cache={"capacityMebibytes": capacity})
+    worker = next(one for key, one in made.items() if key.startswith("StatefulSet/"))
+    volumes = worker["spec"]["template"]["spec"]["volumes"]
+    (limit,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "cache"]
+    assert int(limit.removesuffix("Mi")) >= 1.25 * capacity + 16 - 1

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from t2i_cache.stores import StoreHealth
+from t2i_cache.stores import BoundedStore, StoreHealth
 from t2i_policy.levels import Level
 from t2i_policy.readiness import Readiness
 
@@ -174,6 +174,7 @@ class Tally:
     self_tests: dict[str, int] = field(default_factory=dict)
     decode_fallbacks: int = 0
     previews_left_out: int = 0
+    latents_not_kept: dict[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -181,6 +182,7 @@ class Engine(Protocol):
 
     facts: ModelFacts
     tally: Tally
+    own_latents: BoundedStore | None  # None: latents lie in a store that others write to as well, or nowhere
 
     def load(self) -> Load:
         """The state right now."""

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_cache.errors import CacheError
+from t2i_cache.errors import CacheError, StoreFull
 from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.records import Record, encode_record
-from t2i_cache.stores import LatentStore
+from t2i_cache.stores import BoundedStore, LatentStore
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class LatentShelf:
     """See the module."""
 
     def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
+        self.own = store if isinstance(store, BoundedStore) else None
+        self.not_kept: dict[str, int] = {}  # latents that were to be kept, by why they were not
         self._store = store
         self.health = store.health
         self._facts = facts
@@ -66,12 +68,25 @@ class LatentShelf:
                     await self._store.put(key, data)
                     stored.append((step, len(data)))
         except (CacheError, TimeoutError) as error:
-            log.warning("latents not kept: %s", error or "the store took too long")
-        return tuple(stored)
+            log.warning("latents not kept: %s", str(error) or "the store took too long")
+            reason = _not_kept_reason(error)
+            self.not_kept[reason] = self.not_kept.get(reason, 0) + len(kept) - len(stored)
+        if self.own is None:
+            return tuple(stored)
+        there = self.own  # a later one of them may have sent an earlier one away
+        return tuple(
+            (step, size) for step, size in stored if LatentKey(sink.scope, model, sink.entry_id, step) in there
+        )
 
     async def close(self) -> None:
         """Close the store."""
         await self._store.close()
+
+
+def _not_kept_reason(error: CacheError | TimeoutError) -> str:
+    if isinstance(error, TimeoutError):
+        return "Late"
+    return "Full" if isinstance(error, StoreFull) else "Unavailable"
 
 
 def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> Record:

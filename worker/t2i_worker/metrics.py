@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from t2i_cache.stores import StoreHealth, StoreReason
+from t2i_cache.stores import BoundedStore, StoreHealth, StoreReason
+from t2i_cache.stores.bounded import StoreTally
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.jobs import Engine, Finished
 
@@ -88,6 +89,10 @@ class _EngineCollector(Collector):
         yield _totals("batches", "Steps run, by batch size.", "size", tally.batch_sizes)
         yield _totals("latent_starts", "Skips asked for, by how the fetch went.", "reason", tally.latent_starts)
         yield from _store_metrics(tally.store)
+        yield _totals(
+            "latents_not_kept", "Latents that the store did not take, by reason.", "reason", tally.latents_not_kept
+        )
+        yield from _own_store_metrics(self._engine.own_latents)
 
     def _health(self) -> Mapping[str, float]:
         now = self._engine.readiness().reason
@@ -107,6 +112,15 @@ def _store_metrics(health: StoreHealth) -> Iterable[Metric]:
         troubles.add_metric([reason], trouble is not None and trouble.reason is reason)
     yield failures
     yield troubles
+
+
+def _own_store_metrics(store: BoundedStore | None) -> Iterable[Metric]:
+    """Of the worker's own store; zeros without one."""
+    tally = StoreTally() if store is None else store.tally
+    yield _gauge("latent_store_bytes", "What the worker's own latents take.", store.used_bytes if store else 0)
+    yield _gauge("latent_store_entries", "Prompts with own latents.", store.num_entries if store else 0)
+    yield _counter("latent_store_full", "Times the own store met a full disk and made room.", tally.times_full)
+    yield _totals("latents_gone", "Own latents that went, by reason.", "reason", tally.gone)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -3,12 +3,15 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 
+from t2i_cache.errors import FollowerTooSlow
+from t2i_cache.stores.bounded import HeldLatents, LatentNews
 from t2i_policy.levels import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
@@ -22,6 +25,7 @@ from t2i_worker.validation import parse_request
 log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 LOAD_MIN_INTERVAL_S = 0.05
+LATENTS_MAX_INTERVAL_S = 5.0
 LOAD_MAX_INTERVAL_S = 0.25  # gateways miss a worker that stands still after some of these
 _FORMATS: dict[ImageFormat, level_pb2.OutputFormat.ValueType] = {
     "png": level_pb2.OUTPUT_FORMAT_PNG,
@@ -118,6 +122,24 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             group=self._group,
         )
 
+    async def WatchLatents(
+        self, request: worker_pb2.WatchLatentsRequest, context: Context
+    ) -> AsyncIterator[worker_pb2.LatentChanges]:
+        """See worker.proto."""
+        del request
+        if self._warm_engine is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        store = self._engine.own_latents
+        if store is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this worker has no latent store of its own")
+            return
+        try:
+            async with aclosing(store.follow(LATENTS_MAX_INTERVAL_S)) as news:
+                async for one in news:
+                    yield to_latent_changes(one)
+        except FollowerTooSlow as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
 
 def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
     """`Load` on the wire; seconds become milliseconds."""
@@ -170,6 +192,42 @@ def _image_messages(image: Image) -> Iterator[worker_pb2.WorkerEvent]:
     for offset in range(0, len(image.data), CHUNK_BYTES):
         chunk = level_pb2.ImageChunk(offset=offset, data=image.data[offset : offset + CHUNK_BYTES])
         yield worker_pb2.WorkerEvent(chunk=chunk)
+
+
+def to_latent_changes(news: LatentNews) -> worker_pb2.LatentChanges:
+    """What came and went in the worker's own store; ages count from now."""
+    now_s = time.time()
+    return worker_pb2.LatentChanges(
+        held=[_held_entry(held, now_s) for held in news.held],
+        gone=[
+            worker_pb2.GoneLatent(
+                scope=gone.key.scope,
+                model=gone.key.model,
+                entry_id=gone.key.entry_id,
+                step=gone.key.step,
+                reason=gone.reason,
+            )
+            for gone in news.gone
+        ],
+        complete=news.complete,
+        next_within_ms=round(1e3 * LATENTS_MAX_INTERVAL_S),
+    )
+
+
+def _held_entry(held: HeldLatents, now_s: float) -> worker_pb2.HeldEntry:
+    record = held.record
+    return worker_pb2.HeldEntry(
+        scope=record.key.scope,
+        model=record.key.model,
+        entry_id=record.key.entry_id,
+        embedding=record.embedding.astype("<f4").tobytes(),
+        latents=[
+            worker_pb2.HeldLatent(
+                step=item.key.step, size_bytes=item.size_bytes, uses=item.hits, age_s=max(0.0, now_s - item.stored_s)
+            )
+            for item in held.items
+        ],
+    )
 
 
 def _finished(event: Finished) -> worker_pb2.Finished:

@@ -19,6 +19,7 @@ class Settings:
     metrics_listen: str
     store: str
     store_pool: str
+    own_store: bool
     models_dir: Path
     profile: Path | None
     announce: Path | None
@@ -42,6 +43,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--store", default="memory://", help="latent store URL; the gateway must use the same one")
     parser.add_argument(
         "--store-pool", default="", help="whose latents these are in a redis:// store; default: the pool's name"
+    )
+    parser.add_argument(
+        "--own-store",
+        action="store_true",
+        help="--store is this worker's alone (a folder or memory): it keeps the cache's limits there, and removes "
+        "whatever else lies there",
     )
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where hf:// and pvc:// models are")
     parser.add_argument("--profile", type=Path, default=None, help="profile JSON; only the simulated engine needs it")

@@ -1,6 +1,7 @@
-"""Who keeps the catalogue true: `own` where this gateway is the store's only writer, `shared` where many write.
+"""Who keeps the catalogue true: `own` where this gateway is the store's only writer, `shared` where many write,
+`spread` where each worker keeps its own.
 
-Both are the shell around one `Catalogue`: clock, store, queues, background work.
+All are the shell around one `Catalogue`: clock, store, queues, background work.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from t2i_cache.books.own import OwnBooks
 from t2i_cache.books.shared import SharedBooks
+from t2i_cache.books.spread import Holdings, SpreadBooks
 from t2i_cache.catalogue import Catalogue, CatalogueLimits
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
@@ -53,4 +55,4 @@ def open_books(store: LatentStore, limits: CatalogueLimits, given_up: Given) -> 
     return OwnBooks(store, limits, given_up)
 
 
-__all__ = ["Books", "OwnBooks", "SharedBooks", "open_books"]
+__all__ = ["Books", "Holdings", "OwnBooks", "SharedBooks", "SpreadBooks", "open_books"]

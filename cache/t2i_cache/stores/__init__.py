@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from t2i_cache.errors import StoreUrlError
+from t2i_cache.stores.bounded import BoundedStore
 from t2i_cache.stores.directory import DirectoryStore
 from t2i_cache.stores.health import StoreHealth, StoreReason, StoreTrouble
 from t2i_cache.stores.memory import MemoryStore
@@ -36,7 +37,22 @@ def open_store(url: str, pool: str = "default", limits: StoreLimits = DEFAULT_LI
     )
 
 
+def open_own_store(url: str, limits: StoreLimits) -> BoundedStore:
+    """The store of a URL that this process has to itself: it keeps the limits there. `BoundedStore.open` comes next.
+
+    Raises:
+        StoreUrlError: no process can have this one to itself.
+    """
+    store = open_store(url)
+    if not isinstance(store, DirectoryStore | MemoryStore):
+        raise StoreUrlError(
+            f"a worker's own store must be file:///absolute/path or memory://, got {url.split('@')[-1]!r}"
+        )
+    return BoundedStore(store, limits)
+
+
 __all__ = [
+    "BoundedStore",
     "DirectoryStore",
     "LatentStore",
     "MemoryStore",
@@ -45,5 +61,6 @@ __all__ = [
     "StoreLimits",
     "StoreReason",
     "StoreTrouble",
+    "open_own_store",
     "open_store",
 ]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from t2i_cache.errors import StoreFull
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores.health import StoreHealth, StoreReason
+from t2i_cache.stores.protocol import FoundLatent
 
 
 class MemoryStore:
@@ -41,6 +42,17 @@ class MemoryStore:
 
     async def check(self) -> None:
         """See `LatentStore`: memory is always there."""
+
+    async def block_bytes(self) -> int:
+        """See `OwnedStore`: memory has no blocks."""
+        return 0
+
+    async def tidy(self) -> list[FoundLatent]:
+        """See `OwnedStore`: nothing outlives the process."""
+        return []
+
+    async def note_uses(self, key: LatentKey, uses: int, used_s: float) -> None:
+        """See `OwnedStore`: nothing outlives the process."""
 
     async def close(self) -> None:
         """See `LatentStore`."""

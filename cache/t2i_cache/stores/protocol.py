@@ -17,6 +17,16 @@ class StoreLimits:
     max_reuses: int = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class FoundLatent:
+    """A latent that lay there at the start: its bytes, how often it was used, and when last."""
+
+    key: LatentKey
+    size_bytes: int
+    uses: int
+    used_s: float
+
+
 class LatentStore(Protocol):
     """Bytes by key. Every call may raise `StoreError`; none is needed for a correct image."""
 
@@ -39,3 +49,16 @@ class LatentStore(Protocol):
 
     async def close(self) -> None:
         """Release threads and connections."""
+
+
+class OwnedStore(LatentStore, Protocol):
+    """A store that one process can have to itself; `bounded` is what then keeps it in bounds."""
+
+    async def block_bytes(self) -> int:
+        """What the disk gives away at once; 0 without a disk."""
+
+    async def tidy(self) -> list[FoundLatent]:
+        """All latents. Removes whatever else lies there."""
+
+    async def note_uses(self, key: LatentKey, uses: int, used_s: float) -> None:
+        """Remember across a restart how often a latent was used, and when last."""

@@ -2,9 +2,13 @@
 
 redis://...   both use it; its secrets come from the Secret of `storeSecretRef`: password and user as variables, the
               certificates as files; never as arguments
-file://...    a folder that the owner mounts into the workers (template.volumes); the gateway learns from workers
-memory://     each process alone
-empty         a folder of each worker, bounded by the cache's capacity; gone with its pod
+file://...    a folder that the owner mounts into the workers (template.volumes): each has one of its own in there
+memory://     the memory of each worker
+empty         a volume of each worker; gone with its pod
+
+All but the first are a worker's own: it keeps the cache's limits there, and gateways learn from the workers what lies
+where. The volume's limit is above the capacity that the worker keeps: the kubelet ends pods that pass it, and it counts
+at another moment and in its own way.
 """
 
 from urllib.parse import urlsplit
@@ -14,6 +18,9 @@ from t2i_operator.manifests import Manifest
 from t2i_policy.pool_cache import CachePart
 
 CACHE_FOLDER = "/cache"
+WITH_WORKERS = "workers://"
+#: Of an emptyDir, beyond the capacity: a quarter, and something for small ones.
+HEADROOM_DIVISOR, HEADROOM_MEBIBYTES = 4, 16
 SECRET_FOLDER = "/etc/t2i-store"  # noqa: S105 - a mount point
 #: As the latent store reads them (t2i_cache.stores.redis.connecting; a test compares).
 VARIABLES = {"T2I_STORE_USER": "username", "T2I_STORE_PASSWORD": "password"}
@@ -21,16 +28,24 @@ TLS_FOLDER_VARIABLE = "T2I_STORE_TLS_DIR"
 _PORTS = {"redis": 6379, "rediss": 6379}
 
 
-def worker_store(cache: CachePart) -> str:
-    """The worker's `--store`."""
+def worker_store(cache: CachePart) -> list[str]:
+    """The worker's `--store`, and that it is its own. A folder may be another worker's volume too, so each has its own
+    folder in there, named after its pod."""
+    if store_port(cache) is not None:
+        return [f"--store={cache.store_url}"]
+    url = cache.store_url or f"file://{CACHE_FOLDER}"
     if cache.scope == "Off":
-        return "memory://"
-    return cache.store_url or f"file://{CACHE_FOLDER}"
+        return ["--store=memory://"]
+    if url.startswith("memory:"):
+        return [f"--store={url}", "--own-store"]
+    return [f"--store={url.rstrip('/')}/$(POD_NAME)", "--own-store"]
 
 
 def gateway_store(cache: CachePart) -> str:
-    """The gateway's `--store`: only what it can reach."""
-    return cache.store_url if store_port(cache) is not None else "memory://"
+    """The gateway's `--store`: what it can reach, else it learns from the workers."""
+    if cache.scope == "Off":
+        return "memory://"
+    return cache.store_url if store_port(cache) is not None else WITH_WORKERS
 
 
 def store_port(cache: CachePart) -> int | None:
@@ -65,7 +80,9 @@ def cache_volumes(cache: CachePart) -> list[Manifest]:
         return [{"name": "store-tls", "secret": {"secretName": secret, "defaultMode": 0o440}}]
     if cache.scope == "Off" or cache.store_url:
         return []
-    return [{"name": "cache", "emptyDir": {"sizeLimit": f"{cache.capacity_mebibytes}Mi"}}]
+    capacity = cache.capacity_mebibytes
+    limit = capacity + capacity // HEADROOM_DIVISOR + HEADROOM_MEBIBYTES
+    return [{"name": "cache", "emptyDir": {"sizeLimit": f"{limit}Mi"}}]
 
 
 def cache_mounts(cache: CachePart) -> list[Manifest]:

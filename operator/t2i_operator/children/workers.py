@@ -151,9 +151,9 @@ def _arguments(inputs: Inputs, group: WorkerGroupPart) -> list[str]:
         "--listen": f"[::]:{GRPC_PORT}",
         "--health-listen": f"[::]:{HEALTH_PORT}",
         "--metrics-listen": f"[::]:{METRICS_PORT}",
-        "--store": worker_store(inputs.spec.cache),
         **store_arguments(inputs),
         "--models-dir": MODELS_FOLDER,
         "--drain-s": str(inputs.drain_s),
     }
-    return [*(f"{flag}={value}" for flag, value in pairs.items()), *worker_arguments(inputs)]
+    arguments = [f"{flag}={value}" for flag, value in pairs.items()]
+    return [*arguments, *worker_store(inputs.spec.cache), *worker_arguments(inputs)]

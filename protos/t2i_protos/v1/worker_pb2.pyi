@@ -446,3 +446,151 @@ class WorkerDescription(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerDescription: _TypeAlias = WorkerDescription  # noqa: Y015
+
+@_typing.final
+class WatchLatentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchLatentsRequest: _TypeAlias = WatchLatentsRequest  # noqa: Y015
+
+@_typing.final
+class LatentChanges(_message.Message):
+    """LatentChanges: `held` came or is there, then `gone` went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    NEXT_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """Everything that was there when the call began has now been told."""
+    next_within_ms: _builtins.int
+    """The next message is sent within this time, at the latest."""
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldEntry]: ...
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoneLatent]: ...
+    def __init__(
+        self,
+        *,
+        held: _abc.Iterable[Global___HeldEntry] | None = ...,
+        gone: _abc.Iterable[Global___GoneLatent] | None = ...,
+        complete: _builtins.bool = ...,
+        next_within_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "gone", b"gone", "held", b"held", "next_within_ms", b"next_within_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatentChanges: _TypeAlias = LatentChanges  # noqa: Y015
+
+@_typing.final
+class HeldEntry(_message.Message):
+    """HeldEntry: the stored latents of one earlier prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    model: _builtins.str
+    """fingerprint of everything but the prompt that a latent depends on"""
+    entry_id: _builtins.str
+    embedding: _builtins.bytes
+    """as in LatentSink"""
+    @_builtins.property
+    def latents(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldLatent]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        model: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        embedding: _builtins.bytes = ...,
+        latents: _abc.Iterable[Global___HeldLatent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "entry_id", b"entry_id", "latents", b"latents", "model", b"model", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldEntry: _TypeAlias = HeldEntry  # noqa: Y015
+
+@_typing.final
+class HeldLatent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    size_bytes: _builtins.int
+    """that it takes of the store"""
+    uses: _builtins.int
+    """1 = none since it was stored"""
+    age_s: _builtins.float
+    """since it was drawn"""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        uses: _builtins.int = ...,
+        age_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "size_bytes", b"size_bytes", "step", b"step", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldLatent: _TypeAlias = HeldLatent  # noqa: Y015
+
+@_typing.final
+class GoneLatent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    model: _builtins.str
+    entry_id: _builtins.str
+    step: _builtins.int
+    reason: _builtins.str
+    """Capacity | Expired | WornOut | Damaged"""
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        model: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        step: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "model", b"model", "reason", b"reason", "scope", b"scope", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoneLatent: _TypeAlias = GoneLatent  # noqa: Y015

@@ -50,6 +50,11 @@ class WorkerStub:
                 request_serializer=t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.FromString,
                 _registered_method=True)
+        self.WatchLatents = channel.unary_stream(
+                '/t2iserving.v1.Worker/WatchLatents',
+                request_serializer=t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.SerializeToString,
+                response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -80,6 +85,15 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchLatents(self, request, context):
+        """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
+        something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
+        store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +111,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.FromString,
                     response_serializer=t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.SerializeToString,
+            ),
+            'WatchLatents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLatents,
+                    request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.FromString,
+                    response_serializer=t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +200,33 @@ class Worker:
             '/t2iserving.v1.Worker/Describe',
             t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
             t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchLatents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/t2iserving.v1.Worker/WatchLatents',
+            t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.SerializeToString,
+            t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.FromString,
             options,
             channel_credentials,
             insecure,

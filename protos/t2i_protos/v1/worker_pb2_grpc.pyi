@@ -44,6 +44,11 @@ class WorkerStub:
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]
     """Describe says what this worker serves; answers only when warm."""
+    WatchLatents: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLatentsRequest, _worker_pb2.LatentChanges]
+    """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
+    something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
+    store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+    """
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -61,6 +66,11 @@ class WorkerAsyncStub(WorkerStub):
     """
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]  # type: ignore[assignment]
     """Describe says what this worker serves; answers only when warm."""
+    WatchLatents: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchLatentsRequest, _worker_pb2.LatentChanges]  # type: ignore[assignment]
+    """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
+    something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
+    store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+    """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
     """Worker is one device with one warm model. Only gateways and t2ictl call it."""
@@ -93,5 +103,16 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.WorkerDescription, _abc.Awaitable[_worker_pb2.WorkerDescription]]:
         """Describe says what this worker serves; answers only when warm."""
+
+    @_abc_1.abstractmethod
+    def WatchLatents(
+        self,
+        request: _worker_pb2.WatchLatentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.LatentChanges], _abc.AsyncIterator[_worker_pb2.LatentChanges]]:
+        """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
+        something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
+        store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+        """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -83,7 +83,8 @@ class DiffusionEngine:
 
     def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
         self.facts = facts
-        self.tally = Tally(store=shelf.health)
+        self.tally = Tally(store=shelf.health, latents_not_kept=shelf.not_kept)
+        self.own_latents = shelf.own
         self._adapter = adapter
         self._shelf = shelf
         self._fixed_s = warmth.fixed_s

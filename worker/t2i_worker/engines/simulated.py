@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
+from t2i_cache.stores import BoundedStore
 from t2i_policy.profile import LevelProfile, step_time
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
 from t2i_worker.engines.slots import Slots
@@ -29,6 +30,7 @@ class SimulatedEngine:
     def __init__(self, facts: ModelFacts, profile: LevelProfile, batch_cap: int, queue_cap: int) -> None:
         self.facts = facts
         self.tally = Tally()
+        self.own_latents: BoundedStore | None = None
         self._profile = profile
         self._batch_cap = batch_cap
         self._queue_cap = queue_cap

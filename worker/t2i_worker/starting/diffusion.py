@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from t2i_cache.errors import StoreError, StoreUrlError
-from t2i_cache.stores import LatentStore, StoreLimits, open_store
+from t2i_cache.stores import BoundedStore, LatentStore, StoreLimits, open_own_store, open_store
 from t2i_policy.pool import Pool, PoolSpec
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
@@ -35,15 +35,11 @@ async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> Diffu
     if settings.threads:
         torch.set_num_threads(settings.threads)
     spec = pool.spec
-    limits = StoreLimits(spec.cache.capacity_bytes, spec.cache.ttl_seconds, spec.cache.max_reuses)
-    try:
-        store = open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
-    except StoreUrlError as error:
-        raise ModelError(str(error)) from error
-    await _check_store(store)
+    store = _choose_store(settings, pool)
     model = spec.model
-    digest, adapter = await asyncio.gather(
+    digest, _, adapter = await asyncio.gather(
         asyncio.to_thread(model_digest, folder, variant_of(model.precision)),
+        _open(store),
         in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
     )
     facts = to_facts(adapter, spec, digest)
@@ -58,8 +54,24 @@ async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> Diffu
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
 
 
-async def _check_store(store: LatentStore) -> None:
-    """One line in the log if it cannot be used; images are made without it until it can."""
+def _choose_store(settings: Settings, pool: Pool) -> LatentStore:
+    cache = pool.spec.cache
+    limits = StoreLimits(cache.capacity_bytes, cache.ttl_seconds, cache.max_reuses)
+    try:
+        if settings.own_store:
+            return open_own_store(settings.store, limits)
+        return open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
+    except StoreUrlError as error:
+        raise ModelError(str(error)) from error
+
+
+async def _open(store: LatentStore) -> None:
+    """Take over what an earlier life of this worker left in its own store. Of any other, one line in the log if it
+    cannot be used; images are made without it until it can.
+    """
+    if isinstance(store, BoundedStore):
+        await store.open()
+        return
     try:
         await store.check()
     except StoreError as error:
