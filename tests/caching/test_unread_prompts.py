@@ -63,7 +63,7 @@ class Books:
         shelf, embedding = self.look(prompt)
         key = shelf.key(shelf.entry_id, 10)
         await self.store.put(key, encode_record(Record(key, "float32", (1,), bytes(4), embedding.vector, time.time())))
-        self.similar.stored(shelf, embedding, [(10, 100)])
+        self.similar.stored(shelf, embedding, [(10, 100)], "w")
         return shelf.entry_id
 
 

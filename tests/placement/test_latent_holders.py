@@ -1,21 +1,27 @@
 """Latents that lie with some workers only: who waits for a holder, who is served without, and where each goes."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, World, world
 from small_pools import EXACT, K20, RULES, SLO_S, STEP_S, STORED, N, asks
 from t2i_gateway.dispatch import Dispatcher, Place
+from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.deciding import Decided
 from t2i_policy.holders import HolderLine, choose_with_holders, reachable_steps
 from t2i_policy.levels import Level
 from t2i_policy.policies import PromptAware
+from t2i_policy.pool import GatewayPart
 from t2i_policy.serving import ServedReason
 from t2i_policy.views import PoolView, WorkerView
 from t2i_policy.wanted import Neighbourhood
 
 FIRST = frozenset({"w0"})
+FIRST_HOLDER, MANY = frozenset({"first"}), 1000
 
 
 def worker(name: str, running: int = 0, ready: bool = True) -> WorkerView:
@@ -69,6 +75,22 @@ def test_estimate_is_that_of_the_holders() -> None:
     assert decided.served.estimated_s > pool.best_finish_s(decided.served.level.steps_run)
 
 
+def test_wait_before_a_holder_counts_every_gateway() -> None:
+    """Each of them sends requests to the holder, so the line before it is as long in all."""
+    workers = tuple(worker(f"w{number}", 4) for number in range(3))
+    alone, shared = (chosen(PoolView(workers, 0, 0, None, gateways), HolderLine(FIRST, 25)) for gateways in (1, 2))
+    line_s = 25 / workers[0].steps_per_s
+    assert shared.served.estimated_s - alone.served.estimated_s == pytest.approx(line_s)
+
+
+def test_waiting_for_a_holder_is_no_sooner_than_waiting_for_anybody() -> None:
+    """The queue before the pool is before the holder too: admission must not take what will expire."""
+    workers = tuple(worker(f"w{number}", 4) for number in range(3))
+    pool = PoolView(workers, 30, 600)
+    served = chosen(pool, HolderLine(FIRST), left_s=1e9).served
+    assert served.estimated_s >= pool.queue_wait_s() + pool.best_finish_s(served.level.steps_run)
+
+
 def test_only_steps_of_ready_workers_are_offered() -> None:
     """A latent on a worker that is away is no choice."""
     holdings = {20: FIRST, 10: frozenset({"w0", "w1"}), 5: frozenset({"w1"})}
@@ -85,24 +107,45 @@ def place(holders: set[str] | None, level: Level = K20) -> Place:
     return Place("t", level, 1e9, holders=None if holders is None else lambda: frozenset(holders))
 
 
-def dispatcher_of(played: World, metrics: GatewayMetrics) -> Dispatcher:
-    return Dispatcher(PromptAware(), played.pool, {}, metrics)
+def dispatcher_of(played: World, metrics: GatewayMetrics, gateways: int = 1) -> Dispatcher:
+    return Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=gateways), metrics)
+
+
+async def asking(dispatcher: Dispatcher, *places: Place) -> list["asyncio.Task[Lease]"]:
+    """Requests that have come to wait or to a lease, in this order."""
+    tasks = [asyncio.create_task(dispatcher.lease(one)) for one in places]
+    await settle()
+    return tasks
+
+
+async def settle() -> None:
+    """Every callback that is due has run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def leave(tasks: list["asyncio.Task[Lease]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_request_waits_for_a_holder_of_its_latent(metrics: GatewayMetrics) -> None:
     """While another worker is free; who needs no latent passes it, and its slot is the holder's next one."""
     async with world() as played:
         dispatcher = dispatcher_of(played, metrics)
-        filling = [dispatcher.enter(place({"first"})) for _ in range(CAP)]
-        waiting = dispatcher.enter(place({"first"}))
-        passing = dispatcher.enter(place(None, EXACT))
-        leases = [await dispatcher.lease(ticket) for ticket in (*filling, passing)]
+        *filling, waiting, passing = await asking(
+            dispatcher, *[place({"first"})] * CAP, place({"first"}), place(None, EXACT)
+        )
+        leases = [task.result() for task in (*filling, passing)]
         assert [lease.link.name for lease in leases] == ["first"] * CAP + ["second"]
-        assert not waiting.ready.done()
-        assert dispatcher.steps_waiting_for(frozenset({"first"})) == K20.steps_run
+        assert not waiting.done()
+        assert dispatcher.holder_line(FIRST_HOLDER, MANY) == HolderLine(FIRST_HOLDER, K20.steps_run)
         leases[0].end()
-        assert (await dispatcher.lease(waiting)).link.name == "first"
+        await settle()
+        assert waiting.result().link.name == "first"
         assert dispatcher.num_queued == 0
+        assert dispatcher.holder_line(FIRST_HOLDER, MANY) == HolderLine(FIRST_HOLDER, 0)
 
 
 async def test_request_goes_to_who_holds_its_latent_by_then(metrics: GatewayMetrics) -> None:
@@ -110,35 +153,70 @@ async def test_request_goes_to_who_holds_its_latent_by_then(metrics: GatewayMetr
     async with world() as played:
         dispatcher = dispatcher_of(played, metrics)
         holders = {"first"}
-        for _ in range(CAP):
-            await dispatcher.lease(dispatcher.enter(place(holders)))
-        waiting = [dispatcher.enter(place(holders)) for _ in range(2)]
+        *_, one, two = await asking(dispatcher, *[place(holders)] * (CAP + 2))
+        assert not one.done()
         holders.add("second")
         dispatcher.pump()
-        assert [(await dispatcher.lease(ticket)).link.name for ticket in waiting] == ["second"] * 2
-        gone = dispatcher.enter(place(set()))
-        assert (await dispatcher.lease(gone)).link.name == "second"
+        await settle()
+        assert [task.result().link.name for task in (one, two)] == ["second"] * 2
+        (gone,) = await asking(dispatcher, place(set()))
+        assert gone.result().link.name == "second"
 
 
 async def test_waiting_for_a_holder_makes_no_queue_for_others(metrics: GatewayMetrics) -> None:
-    """A request that any worker can serve finds the free one free."""
+    """A request that any worker can serve finds the free one free; the operator hears of all that wait."""
     async with world() as played:
         dispatcher = dispatcher_of(played, metrics)
-        for _ in range(CAP + 3):
-            dispatcher.enter(place({"first"}))
-        assert dispatcher.num_queued == 3
-        assert dispatcher.view("other").queue_wait_s() == 0.0
-        assert dispatcher.view().backlog_s() > 0
+        tasks = await asking(dispatcher, *[place({"first"})] * (CAP + 3))
+        view = dispatcher.view("other")
+        assert dispatcher.num_queued == view.queued == 3
+        assert view.queue_wait_s() == dispatcher.view().queue_wait_s() == 0.0
+        assert view.backlog_s() > 0
+        await leave(tasks)
 
 
-async def test_request_that_leaves_gives_its_place_back(metrics: GatewayMetrics) -> None:
+async def test_who_waits_for_a_holder_waits_in_every_gateway(metrics: GatewayMetrics) -> None:
+    """Two gateways share the pool: the other is taken to hold as much, in the backlog and before a holder."""
+    async with world() as played:
+        one, two = dispatcher_of(played, metrics), dispatcher_of(played, metrics, gateways=2)
+        tasks = await asking(one, *[place({"first"})] * (CAP + 3))
+        alone = one.view()
+        waiting = await asking(two, *[place({"first"})] * 3)
+        shared = two.view()
+        assert (shared.queued, shared.queued_in_all, alone.queued_in_all) == (3, 6, 3)
+        owed = shared.owed_steps / shared.steps_per_s
+        assert shared.backlog_s() - owed == pytest.approx(2 * (alone.backlog_s() - owed))
+        await leave([*tasks, *waiting])
+        assert one.num_queued == two.num_queued == 0
+
+
+async def test_full_queue_takes_nobody_who_waits_for_a_holder(metrics: GatewayMetrics) -> None:
+    """A free worker keeps admission open, so this is what bounds the line before a busy holder."""
+    async with world() as played:
+        dispatcher = dispatcher_of(played, metrics)
+        tasks = await asking(dispatcher, *[place({"first"})] * (CAP + 3))
+        assert dispatcher.holder_line(FIRST_HOLDER, 4).holders == FIRST_HOLDER
+        assert dispatcher.holder_line(FIRST_HOLDER, 3).holders == frozenset()
+        assert dispatcher.holder_line(frozenset({"second"}), 3).holders == {"second"}  # has a free slot: no wait
+        await leave(tasks)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+async def test_request_that_leaves_gives_its_place_back(metrics: GatewayMetrics, how: str) -> None:
     """From the queue, and from a slot that it was given and never took."""
     async with world() as played:
         dispatcher = dispatcher_of(played, metrics)
-        tickets = [dispatcher.enter(place({"first"})) for _ in range(CAP + 1)]
-        for ticket in tickets:
-            dispatcher.leave(ticket)
-            dispatcher.leave(ticket)
+        held = await asking(dispatcher, *[place({"first"})] * CAP)
+        late = 0.0 if how == "deadline" else 1e9
+        await leave(await asking(dispatcher, replace(place({"first"}), deadline_s=late)))
+        waiting = await asking(dispatcher, place({"first"}))
+        held[0].result().end()  # it has the slot now, and was not told yet
+        assert played.link.in_flight == CAP
+        await leave(waiting)
+        for task in held[1:]:
+            task.result().end()
         assert dispatcher.num_queued == 0
+        assert dispatcher.holder_line(FIRST_HOLDER, MANY).waiting_steps == 0
+        assert dispatcher.view("t") == replace(dispatcher.view("t"), queued=0, queued_steps=0, ahead_steps=0)
         assert played.link.in_flight == 0
         assert K20.num_inference_steps == N
