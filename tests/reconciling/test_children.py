@@ -200,8 +200,9 @@ def test_what_a_template_may_not_change_is_what_we_render(key: str, owned: Owned
     hub = {**pool_document()["spec"]["model"], "embedder": "pvc://claim/minilm"}
     pod = rendered(cache=STORE, security=SECURED, model=hub)[key]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
+    (storing,) = rendered()[key]["spec"]["template"]["spec"]["containers"]  # with stores of the workers' own
     assert container["name"] == owned.container
-    assert {text.partition("=")[0] for text in container["args"]} == set(owned.flags)
+    assert {text.partition("=")[0] for text in (*container["args"], *storing["args"])} == set(owned.flags)
     assert {one["name"] for one in container["env"]} - {"HOME", "PYTHONUNBUFFERED"} == set(OWNED_VARIABLES)
     assert {one["name"] for one in pod["volumes"]} - {"models", "tmp"} <= set(OWNED_VOLUMES)
 
