@@ -73,7 +73,7 @@ async def test_what_is_promised_is_served(pool: OwnStores, client: Client) -> No
 
 
 async def test_latents_of_another_worker_are_reached_there(pool: OwnStores, client: Client) -> None:
-    """One after the other: each goes where its latent lies, unless an idle worker is faster in full; each says which."""
+    """One after the other: each goes where its latent lies, unless another worker is faster in full, and says which."""
     prompts = captions(6, seed=5)
     for prompt in prompts:
         await client.done(Request(prompt=prompt, seed=SEED, exact=True), LIMIT_S, tenant="idle")

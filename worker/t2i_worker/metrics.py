@@ -120,7 +120,12 @@ def _own_store_metrics(store: BoundedStore | None) -> Iterable[Metric]:
     yield _gauge("latent_store_bytes", "What the worker's own latents take.", store.used_bytes if store else 0)
     yield _gauge("latent_store_entries", "Prompts with own latents.", store.num_entries if store else 0)
     yield _counter("latent_store_full", "Times the own store met a full disk and made room.", tally.times_full)
-    yield _totals("latents_gone", "Own latents that went, by reason.", "reason", tally.gone)
+    yield _totals(
+        "latents_gone",
+        "Own latents that went, by reason.",
+        "reason",
+        {str(reason): count for reason, count in tally.gone.copy().items()},
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
