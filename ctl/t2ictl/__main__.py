@@ -186,12 +186,15 @@ def explain(
     token_file: TokenFile = None,
     tls: Tls = False,
     server_name: ServerName = "",
+    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1)] = None,
     exact: bool = False,
     min_quality_percent: Annotated[int | None, typer.Option(min=0, max=100)] = None,
     timeout_s: Limit = 10.0,
 ) -> None:
     """Say what would happen to a prompt now, and why, without drawing it."""
-    request = gateway_pb2.GenerateRequest(prompt=prompt, exact=exact, min_quality_percent=min_quality_percent)
+    request = gateway_pb2.GenerateRequest(
+        prompt=prompt, seed=seed, exact=exact, min_quality_percent=min_quality_percent
+    )
     proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
     _run(commands_request.explain(console, Target(address, pool, proof), request, timeout_s))
 

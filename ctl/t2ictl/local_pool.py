@@ -212,6 +212,7 @@ class LocalPool:
         options = self.options
         addresses = ",".join(worker.address for worker in self.workers)
         arguments = ["--pool", str(options.pool_file), "--workers", addresses, "--listen", options.listen, "--local"]
+        arguments += ["--gateways", "1"]  # whatever the document says of a cluster: here this one is alone
         arguments += ["--store", self._store_url, "--profile", str(options.profile)]
         embedder = str(options.embedder or self.pool.spec.model.embedder_source)
         arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]

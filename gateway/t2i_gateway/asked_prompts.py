@@ -20,6 +20,10 @@ class AskedPrompts:
         """Whether this tenant's last request for the prompt had another seed."""
         return self._seeds.get((tenant, prompt_id), seed) != seed
 
+    def with_same_seed(self, tenant: str, prompt_id: str, seed: int) -> bool:
+        """Whether this tenant's last request for the prompt had this seed."""
+        return self._seeds.get((tenant, prompt_id)) == seed
+
     def note(self, tenant: str, prompt_id: str, seed: int) -> None:
         """It asks now."""
         self._seeds[tenant, prompt_id] = seed

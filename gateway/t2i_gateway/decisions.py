@@ -37,6 +37,8 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
         near = f"the nearest cached prompt has similarity {decided.near.similarity:.2f}"
         if decided.near.repeated:
             near += ", and this prompt was asked before with another seed"
+        elif decided.near.another_take:
+            near += " (all but these words) and another seed"
     says = f"{near}; {_phrase(wanted.level)} is the cheapest harmless level"
     if served.reason is ServedReason.PLANNED:
         says += f"; the plan for the present demand serves it with {_phrase(served.level)}"

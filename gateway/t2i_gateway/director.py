@@ -81,6 +81,7 @@ class Director:
         try:
             case = await self._look(asked, tenant, left_s)
             admitted = self._admit(case)
+            self._parts.similar.note_asked(case.shelf, tenant)  # what is refused was not drawn
             yield self._accepted(case, admitted)
             async for event in self._run(case):
                 yield event
@@ -144,7 +145,7 @@ class Director:
         near = replace(
             found,
             prompt=read_prompt(asked.prompt),
-            same_image=neighbour is not None and shelf is not None and neighbour.entry_id == shelf.entry_id,
+            same_image=parts.similar.holds_same_image(shelf, tenant, neighbour),
             repeated=parts.similar.repeats(shelf, tenant, neighbour),
         )
         arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
@@ -152,7 +153,6 @@ class Director:
         if counted:
             parts.metrics.decide.observe(time.perf_counter() - began)
             self._count(decided)
-            parts.similar.note_asked(shelf, tenant)
         deadline_s, base_steps = arrived_s + left_s, parts.rules.ladder.base_steps
         return Case(asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps, holdings)
 

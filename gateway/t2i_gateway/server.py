@@ -102,7 +102,8 @@ def _make_parts(
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
     clock = ListeningClock(asyncio.get_running_loop().time)
-    wiring = Wiring(open_channel, alone=spec.gateway.replicas == 1, clock=clock)
+    part = spec.gateway.model_copy(update={"replicas": settings.gateways or spec.gateway.replicas})
+    wiring = Wiring(open_channel, alone=part.replicas == 1, clock=clock)
     workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())
@@ -111,7 +112,7 @@ def _make_parts(
             "the profile does not say how much images of different seeds differ, so a prompt that is asked again does "
             "not start from a cached latent: measure it with two seeds (t2ictl profile)"
         )
-    dispatcher = Dispatcher(policy, workers, spec.gateway, metrics)
+    dispatcher = Dispatcher(policy, workers, part, metrics)
     return Parts(
         spec=spec,
         rules=rules,

@@ -35,6 +35,7 @@ class Settings:
     local: bool
     tenants: frozenset[str]
     drain_s: float
+    gateways: int
     tls_dir: Path | None
     tokens_dir: Path | None
     worker_tls_dir: Path | None
@@ -76,6 +77,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--local", action="store_true", help="no security: the x-t2i-tenant header names the tenant")
     parser.add_argument("--tenants", type=lambda text: frozenset(_names(text)), default=frozenset(), help="known ones")
     parser.add_argument("--drain-s", type=_seconds, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument(
+        "--gateways", type=int, default=0, help="gateways that share the workers; default: the pool's gateway.replicas"
+    )
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.gatewayTlsSecretName, mounted")
     parser.add_argument("--tokens-dir", type=Path, default=None, help="security.tokensSecretName, mounted")
     parser.add_argument(
@@ -86,6 +90,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)
     if settings.local and any(mounted):
         parser.error("--local switches security off: leave out --tls-dir, --tokens-dir and --worker-tls-dir")
+    if settings.gateways < 0:
+        parser.error("--gateways must be at least 1, or 0 for the pool's gateway.replicas")
     if settings.worker_tls_dir is not None and not settings.worker_name:
         parser.error("--worker-tls-dir needs --worker-name: whom the gateway expects behind a worker's address")
     if bool(settings.workers) == (settings.kubernetes is not None):

@@ -123,16 +123,31 @@ class SimilarPrompts:
             log.warning("a lookup failed: %s", error)
             return None
 
+    def holds_same_image(self, shelf: Shelf | None, tenant: str, neighbour: Neighbour | None) -> bool:
+        """Whether what is cached is of this very prompt and seed, and this tenant may know it."""
+        if shelf is None or neighbour is None or neighbour.entry_id != shelf.entry_id:
+            return False
+        return not self._is_shared or self._asked.with_same_seed(tenant, shelf.prompt_id, shelf.seed)
+
     def repeats(self, shelf: Shelf | None, tenant: str, neighbour: Neighbour | None) -> bool:
-        """Whether this prompt was asked before with another seed: by this tenant, or by the run that is cached."""
+        """Whether this tenant asked for this prompt before with another seed.
+
+        Of what all tenants share, only the own requests count: the words of another's must not be told from what they
+        do to a decision.
+        """
         if shelf is None:
             return False
         cached = neighbour is not None and shelf.holds_prompt(neighbour.entry_id)
         own = neighbour is not None and neighbour.entry_id == shelf.entry_id
-        return (cached and not own) or self._asked.with_other_seed(tenant, shelf.prompt_id, shelf.seed)
+        told = cached and not own and not self._is_shared
+        return told or self._asked.with_other_seed(tenant, shelf.prompt_id, shelf.seed)
+
+    @property
+    def _is_shared(self) -> bool:
+        return self._pool.spec.cache.scope == "Pool"
 
     def note_asked(self, shelf: Shelf | None, tenant: str) -> None:
-        """A request for this prompt and seed is being served."""
+        """A request for this prompt and seed was admitted."""
         if shelf is not None:
             self._asked.note(tenant, shelf.prompt_id, shelf.seed)
 

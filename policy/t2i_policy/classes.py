@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.plan import PromptClass
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import HARMLESS_LOSS, NOWHERE, Limits, Neighbourhood, loss_for
+from t2i_policy.wanted import HARMLESS_LOSS, NOWHERE, SAME_WORDS_FROM, Limits, Neighbourhood, loss_for
 
 NO_NEIGHBOUR = "none"
 MUST_BE_EXACT = "exact"
@@ -24,6 +24,7 @@ SAME_IMAGE = "same-image"
 OTHER_SEED = "other-seed"
 
 
+JUST_BELOW_SAME_WORDS = SAME_WORDS_FROM - 1e-6
 ITSELF = Neighbourhood(1.0, frozenset())  # the nearest cached prompt of one that was asked before
 
 
@@ -42,7 +43,7 @@ class ClassTable:
             return NO_NEIGHBOUR
         if near.same_image:
             return SAME_IMAGE
-        if near.repeated:
+        if near.another_take:
             return OTHER_SEED
         return band_name(self.edges[max(0, bisect.bisect_right(self.edges, near.similarity) - 1)])
 
@@ -77,12 +78,13 @@ def build_classes(
 
 
 def class_similarities(profile: LevelProfile, edges: Sequence[float]) -> dict[str, float]:
-    """The similarity that stands for each band: the middle of the part of it that a predictor was trained on."""
+    """The similarity that stands for each band: the middle of the part of it that a predictor was trained on.
+
+    It lies below what counts as the same words: those prompts are a class of their own.
+    """
     trained_from = -1.0 if profile.predictor is None else profile.predictor.lowest_similarity
-    return {
-        band_name(low): (max(low, min(trained_from, high)) + high) / 2
-        for low, high in itertools.pairwise((*edges, 1.0))
-    }
+    middles = {low: (max(low, min(trained_from, high)) + high) / 2 for low, high in itertools.pairwise((*edges, 1.0))}
+    return {band_name(low): max(low, min(middle, JUST_BELOW_SAME_WORDS)) for low, middle in middles.items()}
 
 
 def _losses(

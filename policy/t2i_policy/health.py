@@ -134,14 +134,16 @@ def _after_wait(
 def after_failure(health: WorkerHealth, prompt: int, blame: Blame, now_s: float) -> WorkerHealth:
     """A request failed on it, or more became known of one that did. `prompt`: its hash.
 
-    One more on trial is enough. If what put it out turns out to be the requests' fault, it is back at once.
+    One more on trial is enough, but for a prompt that is known to fail elsewhere too: it says nothing, and the next
+    request is the trial. If what put it out turns out to be the requests' fault, it is back at once.
     """
     after = replace(health, failures=health.failures.failed(prompt, blame))
     if health.reason is EjectedReason.FAILING:
         if not after.failures.is_failing:
             return replace(after, reason=EjectedReason.NONE, ejections=max(0, health.ejections - 1), until_s=0.0)
         on_trial = health.state(now_s) is HealthState.ON_TRIAL
-        return _ejected(after, EjectedReason.FAILING, now_s) if on_trial and blame is Blame.OPEN else after
+        tells = blame is Blame.OPEN and prompt not in health.failures.shared
+        return _ejected(after, EjectedReason.FAILING, now_s) if on_trial and tells else after
     return _ejected(after, EjectedReason.FAILING, now_s) if after.failures.is_failing else after
 
 

@@ -63,7 +63,7 @@ def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> s
     if near.same_image and level.needs_latent:
         return "this prompt ran with this seed: its latents draw the same image"
     told = profile.explain(level, near.similarity, near.prompt)
-    lost = profile.diversity_lost(level, near.similarity) if near.repeated else None
+    lost = profile.diversity_lost(level, near.similarity) if near.another_take else None
     if lost is None:
         return told
     return f"{told}; asked before with another seed, and images of two seeds are {100 * lost:.0f}% less different"

@@ -10,7 +10,8 @@ a level that the profile did not measure, whose latent is not stored, or that th
 
 The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for, so
 resuming it loses nothing at any step. Other latents get the fresh noise of this request's seed. A prompt that was
-asked before with another seed must become another picture: what a level takes from diversity counts as loss then.
+asked before with another seed, or is all but equal to a cached one, must become another picture: what a level takes
+from diversity counts as loss then.
 
 The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
 harmless. `similarity_thresholds` prints the same rule as a table like NIRVANA's (arXiv 2312.04429), for people.
@@ -24,6 +25,7 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.profile import LevelProfile
 
+SAME_WORDS_FROM = 0.99  # similarity from which a prompt is the cached one but for a space, a stop or a word like it
 HARMLESS_LOSS = 0.01  # one percent of exact quality: below what two seeds of the same prompt differ by
 BOUND_Z = 1.0
 
@@ -63,6 +65,11 @@ class Neighbourhood:
     prompt: PromptFeatures | None = None
     same_image: bool = False
     repeated: bool = False
+
+    @property
+    def another_take(self) -> bool:
+        """True if a picture that was drawn is asked for again with another seed: it must become another one."""
+        return not self.same_image and (self.repeated or (self.similarity or 0.0) >= SAME_WORDS_FROM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,7 @@ def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float 
     """Bound on what `level` loses for this prompt and seed, fraction of exact; None if it was never measured."""
     if near.same_image and level.needs_latent:
         return 0.0
-    judge = profile.repeated_loss if near.repeated else profile.expected_loss
+    judge = profile.repeated_loss if near.another_take else profile.expected_loss
     return judge(level, near.similarity, BOUND_Z, near.prompt)
 
 

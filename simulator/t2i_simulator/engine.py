@@ -99,7 +99,7 @@ class Simulation:
         outcomes.reasons[decided.reason] += 1
         if found.near.similarity is not None:
             outcomes.similarity[number] = found.near.similarity
-        outcomes.repeated[number] = found.near.repeated
+        outcomes.repeated[number] = found.near.another_take
         admission = decide_admission(pool, decided.served, target.slo_s, target.max_queued)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1

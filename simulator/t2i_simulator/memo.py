@@ -30,7 +30,7 @@ class RememberingRules(Rules):
         if self.profile.predictor is not None:
             return Rules.judge(self, near, limits)
         band = None if near.similarity is None else bisect.bisect_right(self.edges, near.similarity)
-        key = band, near.stored_steps, near.repeated, limits
+        key = band, near.stored_steps, near.another_take, limits
         found = self.known.get(key)
         if found is None:
             if len(self.known) >= MAX_REMEMBERED:

@@ -31,7 +31,7 @@ class Settled:
 @dataclass(slots=True)
 class Outcomes:
     """Columns by request number, in order of arrival. Times in virtual seconds; `levels` and `steps` run of
-    the served, `similarity` of all (-2 = no neighbour), `repeated` of all: an earlier request asked the same prompt.
+    the served, `similarity` of all (-2 = no neighbour), `repeated` of all: their picture was asked for before.
     """
 
     arrived_s: list[float]

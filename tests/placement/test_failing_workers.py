@@ -93,6 +93,19 @@ def test_pause_grows_with_each_failed_trial() -> None:
     assert pauses_s == [min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**n) for n in range(8)]
 
 
+def test_prompt_that_fails_everywhere_decides_no_trial() -> None:
+    """One tenant's poison kept a worker out for ever: each trial that met it was lost."""
+    health = WorkerHealth()
+    for prompt in range(6):
+        health = after_failure(health, prompt, Blame.SHARED, 0.0)
+    assert health.reason is EjectedReason.FAILING
+    at_s = health.until_s
+    again = after_failure(health, 3, Blame.OPEN, at_s)
+    assert again.state(at_s) is HealthState.ON_TRIAL
+    assert after_failure(health, 77, Blame.OPEN, at_s).state(at_s) is HealthState.EJECTED
+    assert after_image(again).reason is EjectedReason.NONE
+
+
 def test_failures_kept_are_bounded() -> None:
     """However long it fails, no more is remembered than is needed."""
     health = WorkerHealth()

@@ -32,7 +32,7 @@ PREDICTOR = Predictor(
         LevelPredictor(SHORT, (CurvePoint(-1.0, 0.03, 0.005),), (LONG,), 400),
     )
 )
-BANDS = tuple(BandLoss(level, -1.0, 1.01, 0.3, 0.0, 50) for level in (SKIP, SHORT))
+BANDS = tuple(BandLoss(level, -1.0, 1.01, 0.3, 0.0, 50, 0.0) for level in (SKIP, SHORT))
 PROFILE = LevelProfile("digest", "test", BASE, (0.01,), 0.0, BANDS, PREDICTOR)
 STORED = frozenset({10})
 

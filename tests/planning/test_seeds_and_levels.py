@@ -44,6 +44,7 @@ CASES = {
         SHORT,
         "ShortSchedule",
     ),
+    "all but the words of a cached prompt": (Neighbourhood(0.995, STORED), FREE, SHORT, "ShortSchedule"),
     "the same prompt and seed": (SAME, FREE, LATE, "SameImageCached"),
     "the same prompt and seed, no loss allowed": (SAME, Limits(0.0), LATE, "SameImageCached"),
     "the same prompt and seed, few skips allowed": (SAME, Limits(0.0, max_skipped_steps=5), EARLY, "SameImageCached"),

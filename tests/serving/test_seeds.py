@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -20,7 +21,8 @@ pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 Request = gateway_pb2.GenerateRequest
 DIVERSITY_LOST = 0.6
 SAID = "a large red circle above a small blue square on a striped yellow background"
-SAID_OTHERWISE = "a big red disc above a tiny blue square on a striped yellow background"
+PARAPHRASE = "a big red disc above a tiny blue square on a striped yellow background"
+SAID_OTHERWISE = "a large red circle above a small blue square on a dotted yellow background"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -102,4 +104,23 @@ async def test_similar_prompt_asked_again_becomes_another_image(client: Client) 
     asked = [Request(prompt=SAID_OTHERWISE, seed=seed) for seed in (1, 2, 3)]
     drawn = [await client.events(one, 60, "erin") for one in asked]
     assert [events[-1].done.served.skipped_steps for events in drawn] == [10, 0, 0]
+    assert differ([image_of(events) for events in drawn]) > 5
+
+
+async def test_refused_request_is_not_remembered(client: Client) -> None:
+    """Nothing was drawn, so asking again costs no more than asking did."""
+    await client.events(Request(prompt=SAID, seed=1, exact=True), 60, "fred")
+    refused = Request(prompt=SAID_OTHERWISE)
+    for _ in range(3):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.events(refused, 0.001, "fred")
+    assert (await client.events(refused, 60, "fred"))[-1].done.served.skipped_steps == 10
+
+
+async def test_same_words_written_otherwise_are_another_image(client: Client) -> None:
+    """A space, a capital or a stop more does not bring the first image back."""
+    drawn = [await client.events(Request(prompt=SAID, seed=1, exact=True), 60, "gina")]
+    for seed, prompt in enumerate((f"{SAID} ", SAID.upper(), f"{SAID}.", PARAPHRASE), 2):
+        drawn.append(await client.events(Request(prompt=prompt, seed=seed), 60, "gina"))
+    assert {events[-1].done.served.skipped_steps for events in drawn} == {0}
     assert differ([image_of(events) for events in drawn]) > 5

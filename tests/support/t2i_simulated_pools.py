@@ -24,9 +24,9 @@ DRAWN = ((0.3, 0.7, 1.0), (0.7, 0.9, 1.0), (0.9, 1.0, 1.0))
 
 
 def step_profile(step_s: Sequence[float] = (1.0, 1.2), fixed_s: float = 0.0) -> LevelProfile:
-    """Losses by band at K = 4, double at K = 8."""
+    """Losses by band at K = 4, double at K = 8; none of diversity."""
     losses = tuple(
-        BandLoss(Level(skip, STEPS), lower, upper, percent / 100 * skip / 4, 0.0, 0)
+        BandLoss(Level(skip, STEPS), lower, upper, percent / 100 * skip / 4, 0.0, 0, 0.0)
         for skip in (4, 8)
         for lower, upper, percent in BANDS
     )

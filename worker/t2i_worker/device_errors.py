@@ -5,8 +5,6 @@ every later call with an error; only a new process gets a new one. Where the tex
 """
 
 import re
-import traceback
-from pathlib import Path
 
 import torch
 
@@ -50,10 +48,3 @@ def free_memory() -> None:
     """Give back what the allocator keeps for later."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def where(error: BaseException) -> str:
-    """Class and place of an exception, for logs. Its own text may hold a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"

@@ -18,13 +18,13 @@ from torch import Tensor
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.levels import Level
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
-from t2i_worker.device_errors import where
 from t2i_worker.engines.decoding import Decoder
 from t2i_worker.engines.running import Deliveries, Denoised, Running, StepDone, StepEntered, StepEvent, StepFailed
 from t2i_worker.engines.self_test import SelfTest
 from t2i_worker.engines.side_threads import SideThreads
 from t2i_worker.engines.slots import Slots
 from t2i_worker.engines.step_loop import StepLoop
+from t2i_worker.error_places import where
 from t2i_worker.errors import (
     DeadlineExceeded,
     EngineLost,

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from t2i_policy.readiness import FailuresInARow, pause_before_test_s
-from t2i_worker.device_errors import where
+from t2i_worker.error_places import where
 from t2i_worker.errors import WorkerError
 from t2i_worker.jobs import Tally
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 
 from t2i_policy.readiness import ReadyReason
-from t2i_worker.device_errors import is_device_lost, is_out_of_memory, where
+from t2i_worker.device_errors import is_device_lost, is_out_of_memory
+from t2i_worker.error_places import where
 from t2i_worker.errors import EngineLost, GenerationFailed, OutOfMemory, WorkerError
 from t2i_worker.jobs import Tally
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from t2i_policy.readiness import ReadyReason
-from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory, where
+from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory
 from t2i_worker.engines.batching import cap_after_out_of_memory, steps_to_place
 from t2i_worker.engines.running import (
     Deliveries,
@@ -32,6 +32,7 @@ from t2i_worker.engines.running import (
     StepEvent,
     StepFailed,
 )
+from t2i_worker.error_places import where
 from t2i_worker.errors import DeadlineExceeded, EngineLost, GenerationFailed, OutOfMemory, WorkerDraining
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
