@@ -110,7 +110,7 @@ async def test_prompt_that_cannot_be_encoded_is_in_no_log(folder: Path, tmp_path
         assert failure.value.code() is grpc.StatusCode.INTERNAL
         assert told_words(failure.value.details() or "") == set()
     log = worker.log_path.read_text()
-    assert "text could not be encoded" in log
+    assert "the prompt could not be encoded" in log
     assert told_words(log) == set()
 
 
