@@ -14,6 +14,8 @@ PROMPTS, WORKERS = 240, 2
 CAPACITY_MEBIBYTES = 1
 MIB = 1 << 20
 RATE_RPS = 2.0
+#: du reads while the worker works: it may count a latent with its folder that goes, and the one that takes its place.
+SEEN_TWICE_BYTES = 40_960
 EVICTION_LOOKS_S = 60.0  # the kubelet looks at volumes every ten seconds, and at their sizes once a minute
 
 
@@ -89,7 +91,7 @@ async def test_small_cache_evicts_latents_and_no_worker(cluster: Cluster, releas
             skipped_again=[one.served[0] for one in again],
         )
         assert [one.code for one in outcomes] == ["OK"] * PROMPTS, summary(outcomes, 20.0)
-        assert 0 < most <= CAPACITY_MEBIBYTES * MIB
+        assert 0 < most <= CAPACITY_MEBIBYTES * MIB + SEEN_TWICE_BYTES
         assert gone > PROMPTS
         assert evictions(pool) == []
         assert {pod["metadata"]["uid"] for pod in pool.pods("worker")} == names

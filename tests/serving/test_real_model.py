@@ -1,19 +1,17 @@
 """The embedded model behind real processes: a similar prompt starts from a cached latent, and never from a bad one."""
 
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from PIL import Image
 
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import sample_scene, score_image
 from t2i_scenes.captions import caption
-from t2i_testing import Client, WritePool, latent_files, make_profile
+from t2i_testing import Client, WritePool, image_of, latent_files, make_profile
 from t2ictl.commands_request import tell_cut
 from t2ictl.local_pool import LocalOptions, LocalPool
 
@@ -40,11 +38,6 @@ async def client(pool: LocalPool) -> AsyncIterator[Client]:
     one = Client(pool.address)
     yield one
     await one.channel.close()
-
-
-def image_of(events: list[gateway_pb2.GenerateEvent]) -> np.ndarray:
-    data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
-    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def folder_of(options: LocalOptions) -> Path:

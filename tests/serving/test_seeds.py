@@ -1,7 +1,6 @@
 """Seeds through real processes: another seed is another image, the same seed is the same one, and `done` says which."""
 
 import asyncio
-import io
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,11 +9,10 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
-from PIL import Image
 
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, make_profile
+from t2i_testing import Client, WritePool, image_of, make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -44,14 +42,10 @@ async def client(pool: LocalPool) -> AsyncIterator[Client]:
     await one.channel.close()
 
 
-def image_of(events: list[gateway_pb2.GenerateEvent]) -> np.ndarray:
-    data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
-    return np.asarray(Image.open(io.BytesIO(data))).astype(float)
-
-
 def differ(images: list[np.ndarray]) -> float:
     """Mean difference of the two most alike, in levels of 255."""
-    return min(float(np.abs(one - other).mean()) for one, other in itertools.combinations(images, 2))
+    pairs = itertools.combinations([image.astype(float) for image in images], 2)
+    return min(float(np.abs(one - other).mean()) for one, other in pairs)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
@@ -81,7 +75,7 @@ async def test_same_prompt_and_seed_resume_late(client: Client) -> None:
     first, again = [await client.events(request, 60, "carol") for _ in range(2)]
     assert [events[-1].done.served.skipped_steps for events in (first, again)] == [0, 10]
     assert again[-1].done.reason == "SameImageCached"
-    assert np.abs(image_of(again) - image_of(first)).max() <= 1
+    assert np.abs(image_of(again).astype(float) - image_of(first)).max() <= 1
     assert [events[-1].done.reproduction.exact for events in (first, again)] == [True, True]
 
 

@@ -1,18 +1,21 @@
 """What tests of running servers share: a client, error details, waiting on a worker's load, a profile."""
 
 import asyncio
+import io
 import re
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from PIL import Image
 
 from t2i_policy.levels import Level
 from t2i_policy.profile import BandLoss, LevelProfile
@@ -66,6 +69,12 @@ class Client:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.events(request, limit_s, tenant)
         return caught.value
+
+
+def image_of(events: Iterable[gateway_pb2.GenerateEvent]) -> np.ndarray:
+    """The pixels of one request's image, uint8 [H,W,3]."""
+    data = b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def violated_fields(error: grpc.aio.AioRpcError) -> list[str]:
