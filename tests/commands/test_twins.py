@@ -140,7 +140,7 @@ def test_a_level_that_ruins_twins_is_not_harmless(learned: bool) -> None:
     curve = LevelPredictor(SKIP, (CurvePoint(0.5, 0.2, 0.0), CurvePoint(0.9, 0.0, 0.0)), (), 100)
     predictor = Predictor((curve,)) if learned else None
     ladder = build_ladder(16, [EXACT, SKIP, SHORT])
-    near, limits = Neighbourhood(0.99, frozenset({8})), Limits(max_loss=0.9)
+    near, limits = Neighbourhood(0.985, frozenset({8})), Limits(max_loss=0.9)
     for measured, wanted in ((bands(), SKIP), (bound_by_twins(bands(), twins(0.99, 0.4, 20)), EXACT)):
         one = profile(measured, predictor)
         assert choose_wanted_level(ladder, eligible_options(ladder, one, near, limits), near, limits).level == wanted

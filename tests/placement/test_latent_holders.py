@@ -30,8 +30,8 @@ def worker(name: str, running: int = 0, ready: bool = True) -> WorkerView:
 
 def chosen(pool: PoolView, line: HolderLine, left_s: float = SLO_S) -> Decided:
     """Of a near-repeat, whose wanted level skips 25 of 50 steps."""
-    arrival = asks(0.99)
-    alone = Neighbourhood(0.99, frozenset())
+    arrival = asks(0.98)
+    alone = Neighbourhood(0.98, frozenset())
     latent = RULES.decide(arrival, pool, {})
     without = RULES.decide(type(arrival)(arrival.limits, alone, arrival.left_s, arrival.draw), pool, {})
     assert latent.served.level.needs_latent
