@@ -24,8 +24,12 @@ async def test_created_pool_gets_ready(world: World, operator: Operator) -> None
     assert sum(level["workers"] for level in pool["status"]["levels"]) == 2
     assert condition(pool, "Degraded")["status"] == "False"
     assert all(one["observedGeneration"] == 1 for one in pool["status"]["conditions"])
-    labels = [pod["metadata"]["labels"].get("t2iserving.dev/level") for pod in (await world.pods("a")).values()]
-    assert labels == ["0-of-12", "0-of-12"]
+
+    async def levels() -> list[str | None]:
+        return [pod["metadata"]["labels"].get("t2iserving.dev/level") for pod in (await world.pods("a")).values()]
+
+    # labels follow the plan that Ready tells of, pod by pod
+    await world.wait("both workers have their level", levels, lambda found: found == ["0-of-12", "0-of-12"])
 
 
 async def test_runs_as_a_user_without_a_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
