@@ -84,13 +84,17 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         finally:
             self._metrics.count_request(outcome)
 
+    async def _require_warm(self, context: Context) -> None:
+        """Abort the call where there is no engine yet."""
+        if self._warm_engine is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+
     async def WatchLoad(
         self, request: worker_pb2.WatchLoadRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WorkerLoad]:
         """See worker.proto."""
         del request
-        if self._warm_engine is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        await self._require_warm(context)
         while True:
             changed = asyncio.ensure_future(self._engine.changed())
             try:
@@ -104,8 +108,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
         """See worker.proto."""
         del request
-        if self._warm_engine is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        await self._require_warm(context)
         facts = self._engine.facts
         return worker_pb2.WorkerDescription(
             name=self._name,
@@ -127,8 +130,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     ) -> AsyncIterator[worker_pb2.LatentChanges]:
         """See worker.proto."""
         del request
-        if self._warm_engine is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
+        await self._require_warm(context)
         store = self._engine.own_latents
         if store is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this worker has no latent store of its own")
