@@ -77,7 +77,7 @@ protos: $(STAMP)  ## Regenerate the gRPC code from protos/
 
 crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
 	@mkdir -p crds
-	$(BIN)/python -m t2i_operator.crd > crds/t2iservingpools.yaml
+	$(BIN)/python -m t2i_api.crd > crds/t2iservingpools.yaml
 
 chart: crds kube-assets  ## Copy crds/ into the chart, regenerate the golden files of its templates
 	cp crds/*.yaml charts/t2i-serving/files/crds/

@@ -27,17 +27,17 @@ import numpy as np
 
 from machine import write_result
 from policy import EXAMPLES
-from t2i_policy.baselines.running import decide_for
+from t2i_api.pool import parse_pool
 from t2i_policy.deciding import Arrival, Decided, Rules
 from t2i_policy.levels import Level
 from t2i_policy.placement import FILL_FROM_OCCUPANCY
 from t2i_policy.policies import Course, PromptAware
-from t2i_policy.pool import parse_pool
 from t2i_policy.views import PoolView
 from t2i_simulator.engine import simulate
 from t2i_simulator.lineage import BASE_STEPS, STEP_ALONE_S, profiles
 from t2i_simulator.outcomes import Fate
 from t2i_simulator.profiles import build_groups
+from t2i_simulator.rivals.running import decide_for
 from t2i_simulator.workload import build_workload
 
 WORKERS = 8

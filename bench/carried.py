@@ -16,9 +16,9 @@ import numpy as np
 
 from machine import machine_facts, write_result
 from policy import EXACT_S, EXAMPLES, Bench, Trace, embedded, k25_rate_rps, rescaled, trace_name
-from t2i_policy.baselines.catalogue import policy_named
-from t2i_policy.pool import PoolSpec, parse_pool
+from t2i_api.pool import PoolSpec, parse_pool
 from t2i_simulator.likeness import Likeness
+from t2i_simulator.rivals.catalogue import policy_named
 from t2i_simulator.workload import Prompts
 
 mpl.use("Agg")

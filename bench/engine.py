@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from machine import write_result
+from t2i_api.pool import PoolSpec, parse_pool
 from t2i_cache.stores.memory import MemoryStore
 from t2i_policy.levels import Level
-from t2i_policy.pool import PoolSpec, parse_pool
 from t2i_scenes import caption, sample_scene
 from t2i_scenes.sampling import ScenesModel
 from t2i_worker.engines.diffusion import DiffusionEngine

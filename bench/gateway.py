@@ -27,11 +27,11 @@ from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.records import Record, encode_record
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import open_store
-from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import caption, embedder_path, sample_scene
+from t2i_sources.embedder import Embedder
 from t2ictl.processes import ServerProcess
 
 STEPS, CACHED, TENANT = 20, 2000, "local"

@@ -18,11 +18,8 @@ import numpy as np
 
 from policy_oracle import knowledge_from
 from policy_report import write_report
-from t2i_policy.baselines.ablations import ablations
-from t2i_policy.baselines.catalogue import all_policies, policy_named
-from t2i_policy.baselines.oracle import Oracle
+from t2i_api.pool import PoolSpec, parse_pool
 from t2i_policy.policies import PromptAware, ServingPolicy
-from t2i_policy.pool import PoolSpec, parse_pool
 from t2i_policy.profile import LevelProfile
 from t2i_simulator.embedding import SentenceEncoder, embed
 from t2i_simulator.engine import simulate
@@ -30,6 +27,9 @@ from t2i_simulator.likeness import Likeness, Vectors
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
+from t2i_simulator.rivals.ablations import ablations
+from t2i_simulator.rivals.catalogue import all_policies, policy_named
+from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.traces import bursty_arrivals, number_prompts, read_arrivals, read_prompts
 from t2i_simulator.truth import Truth
 from t2i_simulator.workers import Group

@@ -1,9 +1,9 @@
 """What the oracle is told: the clearing prices of a run's whole future. For `bench/policy.py`."""
 
-from t2i_policy.baselines.clearing import Asked, OracleKnowledge, clear
 from t2i_policy.levels import Level
 from t2i_policy.wanted import Limits, Neighbourhood, eligible_options
 from t2i_simulator.outcomes import Outcomes
+from t2i_simulator.rivals.clearing import Asked, OracleKnowledge, clear
 from t2i_simulator.scenario import Scenario
 
 WINDOW_S = 10.0

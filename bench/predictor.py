@@ -21,9 +21,9 @@ from predictor_samples import load_or_draw
 from t2i_policy.features import FEATURES
 from t2i_policy.levels import Level
 from t2i_policy.profile import LevelProfile
-from t2ictl.precision import Precision, judge_profile, profile_of
-from t2ictl.sample_file import Measurement, PromptScores
-from t2ictl.training import Table, predict_unseen, to_table
+from t2i_profiler.fit import Table, predict_unseen, to_table
+from t2i_profiler.precision import Precision, judge_profile, profile_of
+from t2i_profiler.sample_file import Measurement, PromptScores
 
 RESULTS = Path(__file__).parent / "results"
 TRAIN, TEST = ((600, 2, 101), (400, 2, 202)), ((400, 3, 303),)  # captions, seeds each, seed of the draw

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Ladder, Level
 from t2i_policy.profile import parse_profile
+from t2i_profiler.judge import Pixels, Sample, SceneJudge, pixel_distance, spread
+from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
+from t2i_profiler.samples import scene_samples
 from t2i_scenes import embedder_path, model_path
 from t2i_scenes.measuring import Asked, Measured, Settings, measure
 from t2i_scenes.sampling import ScenesModel
-from t2ictl.judging import Pixels, Sample, SceneJudge, pixel_distance, spread
+from t2i_sources.embedder import Embedder
 from t2ictl.local_pool import read_pool
-from t2ictl.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
-from t2ictl.samples import scene_samples
 
 POOL = Path(__file__).parent.parent / "examples" / "pool-scenes.yaml"
 SEED_STRIDE = 7919

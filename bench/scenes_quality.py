@@ -20,11 +20,11 @@ import torch
 from matplotlib import pyplot as plt
 
 from machine import machine_facts
-from t2i_gateway.embedding import Embedder
+from t2i_profiler.judge import pixel_distance
 from t2i_scenes import Scene, caption, edit_scene, embedder_path, sample_scene, score_image
 from t2i_scenes.measuring import Asked, Measured, Settings, measure
 from t2i_scenes.sampling import ScenesModel
-from t2ictl.judging import pixel_distance
+from t2i_sources.embedder import Embedder
 
 RESULTS = Path(__file__).parent / "results"
 BANDS = ((0.98, 1.01), (0.95, 0.98), (0.9, 0.95), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (-1.0, 0.5))

@@ -10,21 +10,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from t2i_profiler.errors import ProfilerError
 from t2i_protos.v1 import gateway_pb2
-from t2i_security.logs import keep_prompts_out
-from t2ictl import (
-    commands_cache,
-    commands_cluster,
-    commands_demo,
-    commands_local,
-    commands_plan,
-    commands_profile,
-    commands_request,
-    commands_simulate,
-    commands_token,
-)
+from t2i_runtime.logs import keep_prompts_out
 from t2ictl.cluster import PoolName
-from t2ictl.commands_request import Target
+from t2ictl.commands import cache as cache_commands
+from t2ictl.commands import cluster as cluster_commands
+from t2ictl.commands import demo as demo_command
+from t2ictl.commands import local as local_command
+from t2ictl.commands import plan as plan_command
+from t2ictl.commands import profile as profile_command
+from t2ictl.commands import request as request_commands
+from t2ictl.commands import simulate as simulate_command
+from t2ictl.commands import token as token_command
+from t2ictl.commands.request import Target
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
 from t2ictl.proving import ProofOptions
@@ -77,7 +76,7 @@ def local_up(
 ) -> None:
     """Start gateway and workers from a pool file; Ctrl-C drains."""
     options = LocalOptions(pool, listen, folder, profile, embedder, models_dir, threads)
-    _run(commands_local.run_local(console, options))
+    _run(local_command.run_local(console, options))
 
 
 @cluster_app.command("pools")
@@ -85,7 +84,7 @@ def cluster_pools(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="only this one; default: all")] = "",
 ) -> None:
     """List pools, and in words what is wrong with them."""
-    _run(commands_cluster.show_pools(console, namespace))
+    _run(cluster_commands.show_pools(console, namespace))
 
 
 @cluster_app.command("plan")
@@ -93,7 +92,7 @@ def cluster_plan(
     pool: str, namespace: Annotated[str, typer.Option("--namespace", "-n", help="of the pool")] = "default"
 ) -> None:
     """Why this mix: the traffic a pool's plan was made for, workers by level, prompts by level."""
-    _run(commands_cluster.show_plan(console, PoolName(namespace, pool)))
+    _run(cluster_commands.show_plan(console, PoolName(namespace, pool)))
 
 
 Store = Annotated[str, typer.Option(envvar="T2I_STORE", help="redis://HOST:PORT, rediss:// or file:///PATH")]
@@ -104,7 +103,7 @@ StoreTenant = Annotated[str, typer.Option(help="only what belongs to this tenant
 @cache_app.command("stats")
 def cache_stats(store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
     """How many latents are stored, of how many prompts, by model."""
-    _run(commands_cache.show_stats(console, commands_cache.StorePlace(store, pool), tenant))
+    _run(cache_commands.show_stats(console, cache_commands.StorePlace(store, pool), tenant))
 
 
 @cache_app.command("purge")
@@ -116,21 +115,21 @@ def cache_purge(
     everything: Annotated[bool, typer.Option("--all", help="all latents of the pool")] = False,
 ) -> None:
     """Throw away latents, for good; gateways that follow the store forget them within moments."""
-    place = commands_cache.StorePlace(store, pool)
-    _run(commands_cache.purge(console, place, tenant, model_digest, everything))
+    place = cache_commands.StorePlace(store, pool)
+    _run(cache_commands.purge(console, place, tenant, model_digest, everything))
 
 
 @cache_app.command("export")
 def cache_export(out: Path, store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
     """Write latents into a tar file. It lets images be drawn that resemble your users' prompts: keep it as you keep
     those."""
-    _run(commands_cache.export_latents(console, commands_cache.StorePlace(store, pool), tenant, out))
+    _run(cache_commands.export_latents(console, cache_commands.StorePlace(store, pool), tenant, out))
 
 
 @cache_app.command("import")
 def cache_import(file: Path, store: Store, pool: StorePool) -> None:
     """Store the latents of an export, for a pool of the same name, model and settings."""
-    _run(commands_cache.import_latents(console, commands_cache.StorePlace(store, pool), file))
+    _run(cache_commands.import_latents(console, cache_commands.StorePlace(store, pool), file))
 
 
 @app.command()
@@ -171,7 +170,7 @@ def generate(
         request_id=request_id,
     )
     proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
-    _run(commands_request.generate(console, Target(address, pool, proof), request, output, timeout_s))
+    _run(request_commands.generate(console, Target(address, pool, proof), request, output, timeout_s))
 
 
 @app.command()
@@ -196,7 +195,7 @@ def explain(
         prompt=prompt, seed=seed, exact=exact, min_quality_percent=min_quality_percent
     )
     proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
-    _run(commands_request.explain(console, Target(address, pool, proof), request, timeout_s))
+    _run(request_commands.explain(console, Target(address, pool, proof), request, timeout_s))
 
 
 @app.command()
@@ -232,10 +231,10 @@ def profile(
     Beside the profile lies OUT.samples.jsonl with every measured prompt in clear: keep it as you keep your prompts.
     """
     if from_samples is not None:
-        _run(commands_profile.refit_profile(console, from_samples, out, predictor))
+        _run(profile_command.refit_profile(console, from_samples, out, predictor))
         return
-    plan = commands_profile.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed, twins)
-    _run(commands_profile.run_profile(console, plan, out, predictor))
+    plan = profile_command.ProfilePlan(pool, workers, prompts, embedder, cached, asked, seeds, seed, twins)
+    _run(profile_command.run_profile(console, plan, out, predictor))
 
 
 @app.command()
@@ -246,7 +245,7 @@ def demo(
     seed: Seed = 7,
 ) -> None:
     """Send captions with repetition and similarity through a local pool; score and show the images."""
-    _run(commands_demo.run_demo(console, pool, out, captions, seed))
+    _run(demo_command.run_demo(console, pool, out, captions, seed))
 
 
 @app.command()
@@ -274,11 +273,11 @@ def simulate(
     plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
 ) -> None:
     """Say what quality, p99 and violations a pool would have under a trace, by running the real decisions over it."""
-    options = commands_simulate.SimulateOptions(
+    options = simulate_command.SimulateOptions(
         pool, arrivals, prompts, policy, workers, speedup, profile, embedder, fresh_cycles, fault or [], seed,
         json_out, plot_out,
     )  # fmt: skip
-    _try(lambda: commands_simulate.run_simulate(console, options))
+    _try(lambda: simulate_command.run_simulate(console, options))
 
 
 @app.command()
@@ -294,8 +293,8 @@ def plan(
     profile: Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")] = None,
 ) -> None:
     """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
-    options = commands_plan.PlanOptions(pool, demand, rates, workers, profile)
-    _try(lambda: commands_plan.run_plan(console, options))
+    options = plan_command.PlanOptions(pool, demand, rates, workers, profile)
+    _try(lambda: plan_command.run_plan(console, options))
 
 
 @app.command()
@@ -305,14 +304,14 @@ def token(
     tokens: Annotated[Path | None, typer.Option(help="file of digests to add the line to; default: print it")] = None,
 ) -> None:
     """Make a bearer token for a tenant, and the line for the Secret that spec.security.tokensSecretName names."""
-    _try(lambda: commands_token.make_token(console, tenant, out, tokens))
+    _try(lambda: token_command.make_token(console, tenant, out, tokens))
 
 
 def _try(work: Callable[[], None]) -> None:
     """Run a command that needs no event loop."""
     try:
         work()
-    except CtlError as error:
+    except (CtlError, ProfilerError) as error:
         console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -324,7 +323,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(work)
-    except CtlError as error:
+    except (CtlError, ProfilerError) as error:
         console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

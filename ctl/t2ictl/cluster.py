@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from t2i_policy.pool_status import PoolStatus
+from t2i_api.status import PoolStatus
 from t2ictl.errors import InputInvalid
 
 

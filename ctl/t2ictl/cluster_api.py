@@ -13,8 +13,8 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration, CoreV1
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from t2i_policy.pool import API_VERSION
-from t2i_security.proxies import asks_environment
+from t2i_api.pool import API_VERSION
+from t2i_runtime.proxies import asks_environment
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from t2i_security.grpc_options import client_options
+from t2i_runtime.grpc_options import client_options
 from t2ictl.cluster import PoolName
 from t2ictl.errors import InputInvalid
 

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import sys
 
+from t2i_api.pool import PoolError, parse_pool
 from t2i_cache.errors import StoreUrlError
-from t2i_gateway.embedding import EmbedderError
 from t2i_gateway.server import serve
 from t2i_gateway.settings import parse_arguments
-from t2i_policy.pool import PoolError, parse_pool
 from t2i_policy.profile import ProfileError, parse_profile
-from t2i_security.errors import SecurityError
-from t2i_security.logs import set_up_logs
+from t2i_runtime.errors import SecurityError
+from t2i_runtime.logs import set_up_logs
+from t2i_sources.embedder import EmbedderError
 
 log = logging.getLogger("t2i_gateway")
 

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
-from t2i_policy.pool import PoolSpec
 from t2i_policy.wanted import Limits
 from t2i_protos.v1 import gateway_pb2, level_pb2
 

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
+from t2i_api.pool import PoolSpec
 from t2i_cache.books import Holdings
 from t2i_cache.catalogue import Neighbour
 from t2i_gateway.asking import Asked
 from t2i_gateway.decisions import to_level_message
-from t2i_gateway.embedding import Embedding
 from t2i_gateway.similar import Shelf, seed_of
 from t2i_policy.deciding import Decided
 from t2i_policy.levels import Ladder
-from t2i_policy.pool import PoolSpec
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
+from t2i_sources.embedder import Embedding
 
 
 @dataclass(frozen=True, slots=True)

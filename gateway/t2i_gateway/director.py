@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from t2i_api.pool import PoolSpec
 from t2i_cache.books import Holdings
 from t2i_gateway.asking import Asked
 from t2i_gateway.cases import Case, Waited, done_of, order_of
@@ -32,7 +33,6 @@ from t2i_policy.features import read_prompt
 from t2i_policy.holders import choose_with_holders, reachable_steps
 from t2i_policy.levels import Level
 from t2i_policy.outlook import LevelOutlook, outlook
-from t2i_policy.pool import PoolSpec
 from t2i_policy.serving import estimate_s
 from t2i_policy.wanted import NOWHERE, Neighbourhood
 from t2i_protos.v1 import gateway_pb2, worker_pb2

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from t2i_api.pool import GatewayPart
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
 from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
@@ -21,7 +22,6 @@ from t2i_policy.holders import HolderLine
 from t2i_policy.levels import Level
 from t2i_policy.placement import Placement
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool import GatewayPart
 from t2i_policy.views import PoolView
 
 NO_WORKERS_GRACE_S = 5.0

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from t2i_gateway.embedding import ONNX_ERRORS, Embedder, Embedding, load_embedder
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_sources.embedder import ONNX_ERRORS, Embedder, Embedding, load_embedder
 
 log = logging.getLogger(__name__)
 CACHED_PROMPTS = 4096

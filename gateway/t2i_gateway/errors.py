@@ -9,7 +9,7 @@ GatewayError
 ├── RequestIdReused            the same request id came with another request
 └── GatewayDraining            shutting down
 
-Beside it `t2i_security.errors.CallerUnknown`: no identity, or one the pool does not know.
+Beside it `t2i_runtime.errors.CallerUnknown`: no identity, or one the pool does not know.
 """
 
 from collections.abc import Sequence

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from t2i_security.errors import CallerUnknown, UnknownReason
-from t2i_security.names import ANONYMOUS, AuthContext, is_tenant_name, tenant_of_certificate
-from t2i_security.tokens import TokenBook
+from t2i_runtime.errors import CallerUnknown, UnknownReason
+from t2i_runtime.tls.names import ANONYMOUS, AuthContext, is_tenant_name, tenant_of_certificate
+from t2i_runtime.tokens import TokenBook
 
 TENANT_HEADER = "x-t2i-tenant"
 LOCAL_TENANT = "local"

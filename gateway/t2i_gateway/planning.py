@@ -7,6 +7,7 @@ waits for a plan.
 import asyncio
 import logging
 
+from t2i_api.plan import PlanDocument
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers import WorkerPool
@@ -16,7 +17,6 @@ from t2i_policy.deciding import Rules, shift_rows
 from t2i_policy.demand import Demand
 from t2i_policy.levels import Level
 from t2i_policy.plan import Plan
-from t2i_policy.plan_document import PlanDocument
 from t2i_policy.planning import Planning
 from t2i_policy.policies import Course, Seen, ServingPolicy
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import grpc
 
+from t2i_api.security import SecurityPart
 from t2i_gateway.identity import Identities, no_tokens
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.settings import Settings
-from t2i_policy.pool_security import SecurityPart
-from t2i_security.certificates import Certificates, read_certificates
-from t2i_security.errors import CertificatesUnusable, TokensUnusable
-from t2i_security.following import Shown, follow_certificates
-from t2i_security.reloading import Reloaded
-from t2i_security.tokens import TokenBook, read_tokens
-from t2i_security.transport import server_credentials
+from t2i_runtime.errors import CertificatesUnusable, TokensUnusable
+from t2i_runtime.tls.certificates import Certificates, read_certificates
+from t2i_runtime.tls.following import Shown, follow_certificates
+from t2i_runtime.tls.reloading import Reloaded
+from t2i_runtime.tls.transport import server_credentials
+from t2i_runtime.tokens import TokenBook, read_tokens
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from t2i_api.pool import Pool
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
@@ -31,14 +32,13 @@ from t2i_gateway.worker_latents import follow_workers
 from t2i_gateway.workers import WorkerPool
 from t2i_policy.deciding import build_rules
 from t2i_policy.fixed_mix import serving_policy
-from t2i_policy.pool import Pool
 from t2i_policy.profile import LevelProfile
 from t2i_protos.v1 import control_pb2_grpc
-from t2i_security.errors import AddressUnusable
-from t2i_security.grpc_options import server_options
-from t2i_security.listening import bind_server, serve_metrics
-from t2i_security.reflection import enable_reflection
-from t2i_security.transport import channel_opener
+from t2i_runtime.errors import AddressUnusable
+from t2i_runtime.grpc_options import server_options
+from t2i_runtime.listening import bind_server, serve_metrics
+from t2i_runtime.reflection import enable_reflection
+from t2i_runtime.tls.transport import channel_opener
 
 log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 256 << 10
@@ -97,7 +97,8 @@ def _make_parts(
     settings: Settings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, Security]
 ) -> Parts:
     metrics, security = shared
-    spec, policy = pool.spec, serving_policy(pool.spec)
+    spec = pool.spec
+    policy = serving_policy(spec.fixed_workers, spec.group_sizes)
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from t2i_api.pool import PoolSpec
 from t2i_gateway.asking import parse_asked
 from t2i_gateway.director import Director
 from t2i_gateway.errors import GatewayError, RequestInvalid
@@ -14,9 +15,8 @@ from t2i_gateway.identity import Identities
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.replay import ReplayBook
 from t2i_gateway.statuses import to_status
-from t2i_policy.pool import PoolSpec
 from t2i_protos.v1 import gateway_pb2
-from t2i_security.errors import CallerUnknown
+from t2i_runtime.errors import CallerUnknown
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["TextToImage"].full_name

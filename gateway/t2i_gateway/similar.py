@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from t2i_api.pool import Pool
 from t2i_cache.books import Books, Holdings, SpreadBooks, open_books
 from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey, ModelKey
@@ -19,11 +20,10 @@ from t2i_cache.scope import scope_id
 from t2i_cache.stores import LatentStore, StoreHealth, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.asking import Asked
-from t2i_gateway.embedding import Embedding
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.eviction import CachedItem, EvictionReason
-from t2i_policy.pool import Pool
 from t2i_protos.v1 import worker_pb2
+from t2i_sources.embedder import Embedding
 
 log = logging.getLogger(__name__)
 SHOW_EVERY_S = 1.0

@@ -17,7 +17,7 @@ from t2i_gateway.errors import (
     WorkersUnavailable,
 )
 from t2i_policy.admission import RefusedReason
-from t2i_security.errors import CallerUnknown
+from t2i_runtime.errors import CallerUnknown
 
 DOMAIN = "t2iserving.dev"
 _CODES: dict[type[GatewayError], int] = {

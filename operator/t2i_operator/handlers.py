@@ -12,12 +12,12 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import ApiClient
 
+from t2i_api.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from t2i_operator.cluster.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, Kind
 from t2i_operator.cluster.known import OURS, Heard, owner_key
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.hearing import Hearing
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.naming import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from t2i_operator.queueing import PoolQueue
 from t2i_operator.watching import awaited_in, from_thread
 

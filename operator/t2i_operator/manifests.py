@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from t2i_operator.naming import (
+from t2i_api.names import (
     API_VERSION,
     HASH_ANNOTATION,
     KIND,

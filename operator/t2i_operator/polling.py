@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import grpc
 
+from t2i_api.names import HEALTH_PORT
 from t2i_operator.deciding.observed import DemandReport, Measured, PodSeen
 from t2i_operator.deciding.pods import read_pod
 from t2i_operator.manifests import Manifest
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.naming import HEALTH_PORT
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
-from t2i_security.grpc_options import NO_PROXY
+from t2i_runtime.grpc_options import NO_PROXY
 
 POLL_LIMIT_S = 1.0
 CONTROL_PORT_NAME = "control"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from t2i_security.listening import listening_socket
+from t2i_runtime.listening import listening_socket
 
 
 class Probes:

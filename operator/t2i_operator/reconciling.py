@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from t2i_api.names import KIND
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.applying import apply, apply_children
@@ -30,7 +31,6 @@ from t2i_operator.errors import ApiError, Conflict, LeaseLost, NotFound, Refused
 from t2i_operator.hearing import Hearing
 from t2i_operator.instants import Now
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.naming import KIND
 from t2i_operator.polling import DemandPoller, control_address
 from t2i_operator.queueing import MAX_PAUSE_S, PoolQueue
 

@@ -15,7 +15,6 @@ from t2i_policy.levels import Level
 from t2i_policy.plan import TIE_COST, GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
 from t2i_policy.planning import expected_rates, when_due
 from t2i_policy.policies import Course, PromptAware, Seen, ServingPolicy
-from t2i_policy.pool import PoolSpec
 from t2i_policy.replan import PlannedFor
 
 
@@ -92,9 +91,6 @@ class FixedMix(PromptAware):
         return Course(planning, shift, course.memory, binding=True)
 
 
-def serving_policy(spec: PoolSpec) -> ServingPolicy:
-    """The policy that a pool asks for."""
-    if spec.mix.mode == "Fixed":
-        sizes = {group.name: group.workers for group in spec.worker_groups}
-        return FixedMix(by_level=spec.fixed_workers, sizes=sizes)
-    return PromptAware()
+def serving_policy(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> ServingPolicy:
+    """The policy of a pool: `by_level` has the workers of a Fixed mix, and is empty for a mix that is planned."""
+    return FixedMix(by_level=by_level, sizes=sizes) if by_level else PromptAware()

@@ -1,10 +1,10 @@
 """Which policies there are, by the names that `--policy` takes."""
 
-from t2i_policy.baselines.catalogue import UnknownPolicy, all_policies, policy_named
+from t2i_api.pool import PoolSpec
 from t2i_policy.fixed_mix import serving_policy
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool import PoolSpec
 from t2i_simulator.errors import SimulatorError
+from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named
 
 OURS = "prompt-aware"
 
@@ -16,12 +16,13 @@ def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
     Raises:
         SimulatorError: no policy has a name; lists those there are.
     """
+    ours = serving_policy(spec.fixed_workers, spec.group_sizes)
     if names.strip() == "all":
-        return tuple(serving_policy(spec) if policy.name == OURS else policy for policy in all_policies())
+        return tuple(ours if policy.name == OURS else policy for policy in all_policies())
     chosen: dict[str, ServingPolicy] = {}
     for name in (part.strip() for part in names.split(",")):
         try:
-            chosen[name] = serving_policy(spec) if name == OURS else policy_named(name)
+            chosen[name] = ours if name == OURS else policy_named(name)
         except UnknownPolicy as error:
             raise SimulatorError(f"--policy: {error}") from error
     return tuple(chosen.values())

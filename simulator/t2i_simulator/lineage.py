@@ -42,9 +42,9 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_policy.baselines import nirvana
 from t2i_policy.levels import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+from t2i_simulator.rivals import nirvana
 
 BASE_STEPS = 50
 RUNG = 5

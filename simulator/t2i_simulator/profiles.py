@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from t2i_policy.pool import PoolSpec, WorkerGroupPart
+from t2i_api.pool import PoolSpec, WorkerGroupPart
 from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
 from t2i_simulator.errors import ProfileMissing
 from t2i_simulator.workers import Group
@@ -54,7 +54,7 @@ def build_groups(
     Raises:
         ProfileMissing: see `find_profile`; or the profile is of another schedule than the pool's.
     """
-    counts = {part.name: part.workers for part in spec.worker_groups}
+    counts = spec.group_sizes
     if workers is not None:
         counts = spread(workers, counts)
     groups = []

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from t2i_api.pool import PoolSpec
 from t2i_policy.levels import Ladder
-from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
 from t2i_policy.wanted import HARMLESS_LOSS
 from t2i_simulator.faults import Fault

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+from t2i_api.pool import ModelPart, PoolSpec
 from t2i_cache.catalogue import CatalogueLimits
 from t2i_policy.levels import Ladder
-from t2i_policy.pool import ModelPart, PoolSpec
 from t2i_simulator import lineage
 from t2i_simulator.faults import Fault
 from t2i_simulator.likeness import Likeness

@@ -7,13 +7,13 @@ from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, World, turns, world
 from small_pools import worker
+from t2i_api.pool import GatewayPart
 from t2i_gateway.dispatch import Dispatcher, Place
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.foreign_load import HeldLoad, foreign_load
 from t2i_policy.levels import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.pool import GatewayPart
 from t2i_policy.serving import Served, ServedReason, estimate_s
 from t2i_policy.views import PoolView
 

@@ -7,15 +7,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from example_pools import EXAMPLES
+from t2i_api.pool import parse_pool
 from t2i_cache.stores import MemoryStore
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.asking import Asked
-from t2i_gateway.embedding import Embedding
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.similar import SimilarPrompts
-from t2i_policy.pool import parse_pool
 from t2i_policy.wanted import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
+from t2i_sources.embedder import Embedding
 
 MODEL = worker_pb2.WorkerDescription(model_digest="m", noise_scheduler="euler", num_inference_steps=12, dtype="fp32")
 WORDS = Embedding(np.ones(4, np.float32) / 2, "embedder")

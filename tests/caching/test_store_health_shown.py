@@ -6,13 +6,13 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
+from t2i_api.pool import parse_pool
 from t2i_cache.errors import StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import MemoryStore, StoreHealth, StoreReason, health, open_store
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.similar import SimilarPrompts
 from t2i_policy.levels import Level
-from t2i_policy.pool import parse_pool
 from t2i_policy.profile import LevelProfile
 from t2i_worker.engines.simulated import SimulatedEngine
 from t2i_worker.jobs import ModelFacts

@@ -9,16 +9,16 @@ from prometheus_client import CollectorRegistry
 
 from example_pools import EXAMPLES
 from real_tokenizers import minilm_tokenizer
+from t2i_api.pool import parse_pool
 from t2i_cache.records import Record, encode_record
 from t2i_cache.stores import open_store
 from t2i_gateway.asking import Asked
-from t2i_gateway.embedding import Embedder, Embedding
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.similar import Shelf, SimilarPrompts
-from t2i_policy.pool import parse_pool
 from t2i_policy.wanted import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_simulator.likeness import Likeness
+from t2i_sources.embedder import Embedder, Embedding
 from tiny_embedders import write_table
 
 MODEL = worker_pb2.WorkerDescription(model_digest="m", noise_scheduler="euler", num_inference_steps=20, dtype="fp32")

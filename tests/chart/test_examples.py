@@ -5,7 +5,7 @@ import yaml
 
 from example_pools import EXAMPLES, children_of, documents
 from kube_server import KubeServer
-from t2i_policy.pool import parse_pool
+from t2i_api.pool import parse_pool
 from t2i_policy.profile import parse_profile
 
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))

@@ -14,8 +14,8 @@ from rich.console import Console
 from kube_server import KubeServer
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2ictl.cluster import PoolName
-from t2ictl.commands_cluster import show_plan, show_pools
-from t2ictl.commands_request import Target, explain
+from t2ictl.commands.cluster import show_plan, show_pools
+from t2ictl.commands.request import Target, explain
 from t2ictl.errors import ClusterFailed, InputInvalid
 from t2ictl.forwarding import gateway_of
 

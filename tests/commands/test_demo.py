@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_profiler.judge import Sample
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_scenes import render
 from t2ictl.client import Generated
-from t2ictl.commands_demo import Outcome, demo_samples, summarise
-from t2ictl.judging import Sample
+from t2ictl.commands.demo import Outcome, demo_samples, summarise
 
 SAMPLES = demo_samples(60, 1)
 

@@ -7,17 +7,17 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Level, build_ladder
+from t2i_profiler.judge import Sample
+from t2i_profiler.measure import measure
+from t2i_profiler.precision import profile_of
+from t2i_profiler.samples import Samples
+from t2i_profiler.twin_measuring import measure_twins
+from t2i_profiler.twin_samples import TwinPair
+from t2i_profiler.twins import Twin, TwinKind
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import embedder_path
-from t2ictl.judging import Sample
-from t2ictl.measuring import measure
-from t2ictl.precision import profile_of
-from t2ictl.samples import Samples
-from t2ictl.twin_measuring import measure_twins
-from t2ictl.twin_samples import TwinPair
-from t2ictl.twins import Twin, TwinKind
+from t2i_sources.embedder import Embedder
 
 LADDER = build_ladder(12, [Level(0, 12), Level(3, 12), Level(9, 12), Level(0, 6)])
 KEPT = (Sample("a red circle on a blue wall", 10), Sample("three green rings on a plain white wall", 20))

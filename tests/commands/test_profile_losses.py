@@ -7,10 +7,10 @@ import pytest
 
 from t2i_policy.levels import Level
 from t2i_policy.profile import LevelProfile, parse_profile, render_profile
-from t2ictl.errors import InputInvalid
-from t2ictl.judging import Sample
-from t2ictl.losses import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
-from t2ictl.samples import Samples, file_samples, only_read, scene_samples
+from t2i_profiler.bands import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
+from t2i_profiler.errors import SamplesInvalid
+from t2i_profiler.judge import Sample
+from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples
 
 SKIP, SHORT = Level(8, 16), Level(0, 8)
 
@@ -80,9 +80,9 @@ def test_too_few_prompts_are_refused(tmp_path: Path, text: str) -> None:
     """Said before anything is started."""
     path = tmp_path / "prompts.txt"
     path.write_text(text)
-    with pytest.raises(InputInvalid, match="prompts"):
+    with pytest.raises(SamplesInvalid, match="prompts"):
         file_samples(path, 10, 20, 1)
-    with pytest.raises(InputInvalid, match="cannot be read"):
+    with pytest.raises(SamplesInvalid, match="cannot be read"):
         file_samples(tmp_path / "missing.txt", 10, 20, 1)
 
 
@@ -92,5 +92,5 @@ def test_prompts_that_the_embedder_does_not_read_are_not_measured() -> None:
     samples = Samples(tuple(prompts[:10]), tuple(prompts[10:]))
     left = only_read(samples, lambda prompt: prompt not in ("prompt 3", "prompt 12"))
     assert [sample.seed for sample in (*left.kept, *left.asked)] == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, *range(13, 20)]
-    with pytest.raises(InputInvalid, match="7 of 10 asked"):
+    with pytest.raises(SamplesInvalid, match="7 of 10 asked"):
         only_read(samples, lambda prompt: prompt < "prompt 17")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from t2ictl.commands_plan import PlanOptions, run_plan
-from t2ictl.commands_simulate import SimulateOptions, run_simulate
+from t2ictl.commands.plan import PlanOptions, run_plan
+from t2ictl.commands.simulate import SimulateOptions, run_simulate
 from t2ictl.errors import InputInvalid
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

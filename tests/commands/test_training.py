@@ -9,11 +9,11 @@ from rich.console import Console
 
 from t2i_policy.levels import Level
 from t2i_policy.profile import parse_profile
-from t2ictl.commands_profile import refit_profile
-from t2ictl.errors import InputInvalid
-from t2ictl.precision import cross_validated, held_out, precision_table, profile_of
-from t2ictl.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
-from t2ictl.training import MIN_PROMPTS, train_predictor
+from t2i_profiler.errors import SamplesInvalid
+from t2i_profiler.fit import MIN_PROMPTS, train_predictor
+from t2i_profiler.precision import cross_validated, held_out, precision_table, profile_of
+from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
+from t2ictl.commands.profile import refit_profile
 
 SKIP, SHORT = Level(9, 12), Level(0, 4)
 FACTS = Facts("digest", "cpu", 12, (0.01, 0.015), 0.001, "synthetic")
@@ -239,7 +239,7 @@ def test_bad_samples_name_line_and_field(tmp_path: Path, fault: str) -> None:
     text, message = FAULTS[fault]
     path = tmp_path / "s.jsonl"
     path.write_text(text)
-    with pytest.raises(InputInvalid, match=message):
+    with pytest.raises(SamplesInvalid, match=message):
         read_samples(path)
-    with pytest.raises(InputInvalid, match="cannot be read"):
+    with pytest.raises(SamplesInvalid, match="cannot be read"):
         read_samples(tmp_path / "missing.jsonl")

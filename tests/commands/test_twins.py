@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i_gateway.embedding import Embedder
 from t2i_policy.levels import Level, build_ladder
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
 from t2i_policy.twin_loss import TwinLoss
 from t2i_policy.wanted import Limits, Neighbourhood, choose_wanted_level, eligible_options, similarity_thresholds
+from t2i_profiler.bands import Scored, band_losses
+from t2i_profiler.errors import SamplesInvalid
+from t2i_profiler.judge import Sample
+from t2i_profiler.precision import profile_of
+from t2i_profiler.sample_file import Facts, Measurement, PromptScores, TwinScores, read_samples, write_samples
+from t2i_profiler.samples import scene_samples
+from t2i_profiler.twin_losses import MIN_PAIRS, bound_by_twins
+from t2i_profiler.twin_samples import pair_twins
+from t2i_profiler.twins import TwinKind, make_twins
 from t2i_scenes import embedder_path
-from t2ictl.errors import InputInvalid
-from t2ictl.judging import Sample
-from t2ictl.losses import Scored, band_losses
-from t2ictl.precision import profile_of
-from t2ictl.sample_file import Facts, Measurement, PromptScores, TwinScores, read_samples, write_samples
-from t2ictl.samples import scene_samples
-from t2ictl.twin_losses import MIN_PAIRS, bound_by_twins
-from t2ictl.twin_samples import pair_twins
-from t2ictl.twins import TwinKind, make_twins
+from t2i_sources.embedder import Embedder
 
 MADE = {
     "colours change places": ("a red cube on a blue sphere", TwinKind.RECOLOURED, "a blue cube on a red sphere"),
@@ -174,7 +174,7 @@ def test_twins_survive_the_samples_file(tmp_path: Path) -> None:
     lines = (tmp_path / "file.jsonl").read_text().splitlines()
     lines.append(json.dumps({**json.loads(lines[1]), "twin": "Recoloured"}))
     (tmp_path / "file.jsonl").write_text("\n".join(lines))
-    with pytest.raises(InputInvalid, match=f"line {len(lines)}: levels"):
+    with pytest.raises(SamplesInvalid, match=f"line {len(lines)}: levels"):
         read_samples(tmp_path / "file.jsonl")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from t2i_operator.crd.document import render_crd
-from t2i_operator.crd.structural import SchemaError, structural_schema
+from t2i_api.crd import render_crd
+from t2i_api.structural import SchemaError, structural_schema
 
 CRD = Path(__file__).parents[2] / "crds" / "t2iservingpools.yaml"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from t2i_api.pool import PoolError, parse_pool
 from t2i_policy.levels import Level
-from t2i_policy.pool import PoolError, parse_pool
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = """

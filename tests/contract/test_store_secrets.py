@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from t2i_api.pool import PoolError, parse_pool
 from t2i_cache.stores.redis import PASSWORD_VARIABLE, TLS_VARIABLE, USER_VARIABLE
 from t2i_operator.children.gateway import render_gateway
 from t2i_operator.children.inputs import Images, Inputs
 from t2i_operator.children.storing import TLS_FOLDER_VARIABLE, VARIABLES
 from t2i_operator.children.workers import render_group
 from t2i_operator.manifests import Manifest, PoolRef
-from t2i_policy.pool import PoolError, parse_pool
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pool-shared-cache.yaml"
 

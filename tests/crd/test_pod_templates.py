@@ -4,7 +4,7 @@ import pytest
 
 from kube_server import KubeServer
 from pool_documents import Pools, changed, pool_document, refusal_by_us
-from t2i_policy.template_rules import (
+from t2i_api.template_rules import (
     FLAGS_MESSAGE,
     FOLDERS_MESSAGE,
     GATEWAY_OWNED,

@@ -7,9 +7,9 @@ import pytest
 
 from kube_server import KubeServer
 from pool_documents import Pools, changed, pool_document
-from t2i_operator.crd.document import pool_schema
-from t2i_policy.pool import read_pool
-from t2i_policy.pool_status import ConditionStatus, LevelStatus, PlacementStatus, PlanStatus, PoolStatus, ShiftStatus
+from t2i_api.crd import pool_schema
+from t2i_api.pool import read_pool
+from t2i_api.status import ConditionStatus, LevelStatus, PlacementStatus, PlanStatus, PoolStatus, ShiftStatus
 
 WHEN = "2026-01-02T03:04:05Z"
 STATUS = PoolStatus(

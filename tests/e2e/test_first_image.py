@@ -9,8 +9,8 @@ from e2e_load import Load, levels_of, prompts, steady, summary
 from e2e_pools import SYSTEM, namespace_of, running_pool
 from e2e_report import record
 from example_pools import EXAMPLES, documents
+from t2i_profiler.judge import to_pixels
 from t2i_scenes import score_image
-from t2ictl.judging import to_pixels
 
 pytestmark = pytest.mark.timeout(900)
 FLOOR = 0.6  # the embedded model's own score on unseen captions is about 0.8; noise of 24 images

@@ -6,7 +6,7 @@ import grpc
 
 from t2i_gateway.links import CHANNEL_OPTIONS
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
-from t2i_security.transport import channel_opener
+from t2i_runtime.tls.transport import channel_opener
 
 
 class Described(worker_pb2_grpc.WorkerServicer):

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from played_workers import World, turns, world
+from t2i_api.pool import GatewayPart
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.failures import RequestFailures, WorkerFailures
 from t2i_gateway.metrics import GatewayMetrics
@@ -24,7 +25,6 @@ from t2i_policy.health import (
     usable,
 )
 from t2i_policy.policies import PromptAware
-from t2i_policy.pool import GatewayPart
 
 STEP_S = 0.1
 INTERNAL, UNAVAILABLE = grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE

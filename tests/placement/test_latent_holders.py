@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, World, world
 from small_pools import EXACT, K20, RULES, SLO_S, STEP_S, STORED, N, asks
+from t2i_api.pool import GatewayPart
 from t2i_gateway.dispatch import Dispatcher, Place
 from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
@@ -15,7 +16,6 @@ from t2i_policy.deciding import Decided
 from t2i_policy.holders import HolderLine, choose_with_holders, reachable_steps
 from t2i_policy.levels import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.pool import GatewayPart
 from t2i_policy.serving import ServedReason
 from t2i_policy.views import PoolView, WorkerView
 from t2i_policy.wanted import Neighbourhood

@@ -7,11 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, pool_of, seen, worker
-from t2i_policy.baselines.ablations import Ablation, ablations, without_trend
-from t2i_policy.baselines.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
-from t2i_policy.baselines.clearing import Asked, clear
-from t2i_policy.baselines.oracle import Oracle
-from t2i_policy.baselines.variants import ALL_PROMPTS
 from t2i_policy.deciding import Arrival
 from t2i_policy.demand import Demand
 from t2i_policy.levels import Level
@@ -21,6 +16,11 @@ from t2i_policy.replan import ReplanReason
 from t2i_policy.serving import ServedReason
 from t2i_policy.views import PoolView
 from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_simulator.rivals.ablations import Ablation, ablations, without_trend
+from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
+from t2i_simulator.rivals.clearing import Asked, clear
+from t2i_simulator.rivals.oracle import Oracle
+from t2i_simulator.rivals.variants import ALL_PROMPTS
 
 MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
 BUSY = {name: 1.6 * rate for name, rate in MIX.items()}

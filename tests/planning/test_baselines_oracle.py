@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_pools import EXACT, K10, K25, RULES, SHORT40, asks, pool_of, seen
-from t2i_policy.baselines.clearing import SHED_PRICE, Asked, Choices, OracleKnowledge, clear, saving_segments
-from t2i_policy.baselines.oracle import Oracle, option_at_price
 from t2i_policy.policies import Course
 from t2i_policy.wanted import Option
+from t2i_simulator.rivals.clearing import SHED_PRICE, Asked, Choices, OracleKnowledge, clear, saving_segments
+from t2i_simulator.rivals.oracle import Oracle, option_at_price
 
 NEAR: Choices = ((50, 0.0), (25, 0.01))  # 0.0004 a step
 FAR: Choices = ((50, 0.0), (25, 0.10))  # 0.004 a step

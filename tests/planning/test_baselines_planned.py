@@ -24,18 +24,18 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.baselines.cascade import Cascade
-from t2i_policy.baselines.infaas import InfaasAccuracy
-from t2i_policy.baselines.pac import PromptAgnostic
-from t2i_policy.baselines.paper import ThePaper, class_name
-from t2i_policy.baselines.proteus import MIN_BETA, Proteus, feasible_beta
-from t2i_policy.baselines.sommelier import Sommelier
-from t2i_policy.baselines.variants import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 from t2i_policy.placement import PlacementReason
 from t2i_policy.plan import PlanReason
 from t2i_policy.policies import Course, Seen, ServingPolicy
 from t2i_policy.replan import ReplanReason
 from t2i_policy.views import PoolView, WorkerView
+from t2i_simulator.rivals.cascade import Cascade
+from t2i_simulator.rivals.infaas import InfaasAccuracy
+from t2i_simulator.rivals.pac import PromptAgnostic
+from t2i_simulator.rivals.paper import ThePaper, class_name
+from t2i_simulator.rivals.proteus import MIN_BETA, Proteus, feasible_beta
+from t2i_simulator.rivals.sommelier import Sommelier
+from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 
 # --- what prompt-agnostic systems know ---
 

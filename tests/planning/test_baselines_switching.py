@@ -22,13 +22,13 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.baselines.cascade import Cascade, escalated_share, escalations
-from t2i_policy.baselines.infaas import InfaasAccuracy, next_rung
-from t2i_policy.baselines.sommelier import Sommelier
-from t2i_policy.baselines.variants import ALL_PROMPTS
 from t2i_policy.levels import Level
 from t2i_policy.plan import GroupCapacity
 from t2i_policy.views import PoolView
+from t2i_simulator.rivals.cascade import Cascade, escalated_share, escalations
+from t2i_simulator.rivals.infaas import InfaasAccuracy, next_rung
+from t2i_simulator.rivals.sommelier import Sommelier
+from t2i_simulator.rivals.variants import ALL_PROMPTS
 
 # --- Sommelier ---
 

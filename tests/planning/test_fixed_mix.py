@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from t2i_api.pool import PoolSpec
 from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
 from t2i_policy.deciding import Arrival, Rules
 from t2i_policy.demand import Demand
@@ -12,7 +13,6 @@ from t2i_policy.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
 from t2i_policy.levels import Ladder, Level, build_ladder
 from t2i_policy.plan import GroupCapacity, PlanReason, PlanRules
 from t2i_policy.policies import Course, PromptAware, Seen
-from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.views import PoolView, WorkerView
 from t2i_policy.wanted import Limits, Neighbourhood
@@ -151,7 +151,8 @@ def test_pool_gets_the_policy_that_it_asks_for(mode: str, kind: type[PromptAware
         "mix": {"mode": mode, "workers": workers},
         "workerGroups": [{"name": "gpu", "workers": 3}],
     }
-    policy = serving_policy(PoolSpec.model_validate(document))
+    spec = PoolSpec.model_validate(document)
+    policy = serving_policy(spec.fixed_workers, spec.group_sizes)
     assert type(policy) is kind
     assert policy.name == "prompt-aware"
     if isinstance(policy, FixedMix):

@@ -4,11 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.demand import Demand
-from t2i_policy.fixed_mix import lay_out
-from t2i_policy.levels import Level
-from t2i_policy.plan import Method, Plan, PlanReason
-from t2i_policy.plan_document import (
+from t2i_api.plan import (
     PlanDocument,
     PlanError,
     parse_plan,
@@ -16,6 +12,10 @@ from t2i_policy.plan_document import (
     render_plan,
     to_per_mille,
 )
+from t2i_policy.demand import Demand
+from t2i_policy.fixed_mix import lay_out
+from t2i_policy.levels import Level
+from t2i_policy.plan import Method, Plan, PlanReason
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pool_scenes import NOW, gateway, look, report, wanted, worker
+from t2i_api.plan import PlanDocument
 from t2i_operator.deciding.actions import LabelPod, WriteStatus
 from t2i_operator.deciding.demand import current_demand
 from t2i_operator.deciding.observed import Observed, Wanted
@@ -13,7 +14,6 @@ from t2i_operator.deciding.planning import decide_plan, is_plan_due
 from t2i_operator.deciding.reconcile import decide
 from t2i_operator.instants import Now
 from t2i_policy.levels import Level
-from t2i_policy.plan_document import PlanDocument
 
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
 OTHER = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 2}]}

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from t2i_gateway.embedding import Embedder
 from t2i_scenes import caption, edit_scene, embedder_path, facts, model_path, render, sample_scene, score_image
 from t2i_scenes.captions import vocabulary
 from t2i_scenes.sampling import ScenesModel
 from t2i_scenes.scene import COLOURS
+from t2i_sources.embedder import Embedder
 
 COUNT = 40
 

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from secured_pools import MUTUAL, TOKEN, SecuredPool
-from t2i_security.tokens import line_of, new_token
+from t2i_runtime.tokens import line_of, new_token
 
 ACME = new_token()
 STEP_S = 0.15  # 20 steps take 3 s: long enough for a Secret to change under a running stream

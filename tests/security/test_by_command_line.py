@@ -11,8 +11,8 @@ import pytest
 
 from secured_pools import GATEWAY, SecuredPool
 from t2i_protos.v1 import gateway_pb2
-from t2i_security.tokens import read_tokens
-from t2ictl.commands_request import Target
+from t2i_runtime.tokens import read_tokens
+from t2ictl.commands.request import Target
 from t2ictl.errors import CtlError
 from t2ictl.proving import ProofOptions
 

@@ -7,7 +7,7 @@ import pytest
 
 from secured_pools import SecuredPool
 from t2i_protos.v1 import gateway_pb2
-from t2i_security.tokens import line_of, new_token
+from t2i_runtime.tokens import line_of, new_token
 from tls_files import TestAuthority, mount
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]

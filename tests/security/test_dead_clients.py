@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from http2_relay import Http2Relay
-from t2i_security.grpc_options import NO_PROXY, ORDINARY, Keepalive, server_options
+from t2i_runtime.grpc_options import NO_PROXY, ORDINARY, Keepalive, server_options
 
 WAIT = "/test.Waiting/Wait"
 

@@ -21,11 +21,11 @@ from t2i_operator.cluster.client import open_client as open_operators
 from t2i_operator.handlers import connection_of
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.polling import DemandPoller
-from t2i_security.errors import AddressUnusable
-from t2i_security.grpc_options import client_options
-from t2i_security.listening import listening_socket
-from t2i_security.proxies import asks_environment, is_this_machine
-from t2i_security.transport import channel_opener
+from t2i_runtime.errors import AddressUnusable
+from t2i_runtime.grpc_options import client_options
+from t2i_runtime.listening import listening_socket
+from t2i_runtime.proxies import asks_environment, is_this_machine
+from t2i_runtime.tls.transport import channel_opener
 
 Open = Callable[[str], grpc.aio.Channel]
 
@@ -62,7 +62,7 @@ def test_kernel_without_ipv6_gets_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real(family, *arguments)
 
-    monkeypatch.setattr("t2i_security.listening.socket.socket", refusing)
+    monkeypatch.setattr("t2i_runtime.listening.socket.socket", refusing)
     with listening_socket("[::]:0") as listener:
         monkeypatch.undo()
         assert greeted("127.0.0.1", listener) == "127.0.0.1"

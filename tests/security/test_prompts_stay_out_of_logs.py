@@ -11,7 +11,7 @@ import pytest
 SECRET = "a violet heron"
 BEGIN = f"""
 import asyncio, logging, sys, threading, warnings
-from t2i_security.logs import keep_prompts_out, set_up_logs
+from t2i_runtime.logs import keep_prompts_out, set_up_logs
 set_up_logs()
 PROMPT = {SECRET!r}
 """
@@ -105,7 +105,7 @@ def test_what_never_sees_a_prompt_keeps_its_text() -> None:
 def test_our_own_errors_keep_their_text() -> None:
     """They are written with care, and name the field to change."""
     log = written(
-        "from t2i_security.errors import SecurityError\n"
+        "from t2i_runtime.errors import SecurityError\n"
         "try:\n    raise SecurityError('tls.crt is missing')\n"
         "except SecurityError:\n    logging.getLogger('t2i_worker').exception('it failed')"
     )

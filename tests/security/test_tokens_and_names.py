@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2i_gateway.identity import Identities
-from t2i_security.errors import CallerUnknown, TokensUnusable, UnknownReason
-from t2i_security.names import has_name, tenant_of_certificate
-from t2i_security.tokens import TokenBook, digest_of, line_of, new_token, parse_tokens
+from t2i_runtime.errors import CallerUnknown, TokensUnusable, UnknownReason
+from t2i_runtime.tls.names import has_name, tenant_of_certificate
+from t2i_runtime.tokens import TokenBook, digest_of, line_of, new_token, parse_tokens
 
 TOKEN = new_token()
 SUBJECT = {"x509_subject": [b"CN=not-a-tenant"], "x509_common_name": [b"not-a-tenant"]}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from real_tokenizers import unigram
-from t2i_gateway.embedding import Embedder, EmbedderError, load_embedder
 from t2i_scenes import embedder_path
+from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2i_sources.prompt_reading import Unread
 from tiny_embedders import word_vectors, write_embedder, write_prefix, write_table
 

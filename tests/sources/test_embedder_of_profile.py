@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from t2i_gateway.embedding import load_embedder
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.profile import parse_profile, render_profile
 from t2i_sources import builtin_folder
+from t2i_sources.embedder import load_embedder
 
 SCENES = "builtin://scenes"
 MISSING = "t2i_gateway_embedder_missing"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_policy.pool import ModelPart
+from t2i_api.pool import ModelPart
 from t2i_sources import EMBEDDER, MODEL, SourceMissing, find_folder
 from t2i_worker.digests import model_digest
 from t2i_worker.errors import ModelNotFound

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from t2i_api.pool import parse_pool
 from t2i_operator.children import Images, Inputs, render_children
 from t2i_operator.manifests import Manifest, PoolRef
-from t2i_policy.pool import parse_pool
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UID = "00000000-0000-0000-0000-000000000001"

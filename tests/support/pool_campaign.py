@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from kube_server import Answer
 from pool_documents import Document, Pools, changed, pool_document
 from pool_mutations import Mutation, mutations
-from t2i_operator.crd.document import pool_schema
-from t2i_policy.pool import Pool, PoolError, read_pool
+from t2i_api.crd import pool_schema
+from t2i_api.pool import Pool, PoolError, read_pool
 
 MIX = {"mode": "Fixed", "workers": [{"workers": 3}, {"skippedSteps": 10, "workers": 1}]}
 

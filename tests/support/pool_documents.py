@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kube_server import Answer, KubeServer
-from t2i_policy.pool import PoolError, read_pool
+from t2i_api.pool import PoolError, read_pool
 
 Document = dict[str, Any]
 API = "/apis/t2iserving.dev/v1alpha1"

@@ -11,8 +11,8 @@ from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.records import Record, encode_record
 from t2i_cache.scope import ScopeMode, scope_id
 from t2i_cache.stores import open_store
-from t2i_gateway.embedding import Embedder
 from t2i_scenes import caption, embedder_path, sample_scene
+from t2i_sources.embedder import Embedder
 from t2i_testing import STEPS
 
 SKIP = 10

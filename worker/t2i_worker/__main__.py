@@ -6,11 +6,11 @@ import os
 import sys
 from importlib import import_module
 
-from t2i_policy.pool import Pool, PoolError, WorkerGroupPart, parse_pool
+from t2i_api.pool import Pool, PoolError, WorkerGroupPart, parse_pool
 from t2i_policy.profile import ProfileError
 from t2i_policy.readiness import ReadyReason
-from t2i_security.errors import SecurityError
-from t2i_security.logs import set_up_logs
+from t2i_runtime.errors import SecurityError
+from t2i_runtime.logs import set_up_logs
 from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve

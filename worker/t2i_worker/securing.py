@@ -7,12 +7,12 @@ from pathlib import Path
 
 import grpc
 
-from t2i_security.certificates import Certificates, read_certificates
-from t2i_security.following import Shown, follow_certificates
-from t2i_security.guarding import OnlyFrom
-from t2i_security.listening import bind_server
-from t2i_security.reloading import Reloaded
-from t2i_security.transport import server_credentials
+from t2i_runtime.listening import bind_server
+from t2i_runtime.tls.certificates import Certificates, read_certificates
+from t2i_runtime.tls.following import Shown, follow_certificates
+from t2i_runtime.tls.guarding import OnlyFrom
+from t2i_runtime.tls.reloading import Reloaded
+from t2i_runtime.tls.transport import server_credentials
 from t2i_worker.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)

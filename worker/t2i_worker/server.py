@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
-from t2i_security.grpc_options import server_options
-from t2i_security.listening import bind_server, serve_metrics
-from t2i_security.reflection import enable_reflection
+from t2i_runtime.grpc_options import server_options
+from t2i_runtime.listening import bind_server, serve_metrics
+from t2i_runtime.reflection import enable_reflection
 from t2i_worker.errors import EngineLost, StoppedEarly
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Engine

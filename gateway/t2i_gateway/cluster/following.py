@@ -19,13 +19,13 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
+from t2i_api.plan import PlanDocument, PlanError, parse_plan
 from t2i_gateway.cluster.watching import Collection, Item, Watch
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning import PlanningLoop
 from t2i_gateway.settings import PoolPlace
 from t2i_gateway.workers import WorkerPool
-from t2i_policy.plan_document import PlanDocument, PlanError, parse_plan
-from t2i_security.proxies import asks_environment
+from t2i_runtime.proxies import asks_environment
 
 log = logging.getLogger(__name__)
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"

@@ -1,8 +1,8 @@
 """What a gateway may ask of the API server: read its own pool, and the endpoints of its namespace. Workers: nothing."""
 
+from t2i_api.names import GATEWAY, GROUP, PLURAL, gateway_name
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest, child
-from t2i_operator.naming import GATEWAY, GROUP, PLURAL, gateway_name
 
 RBAC = "rbac.authorization.k8s.io"
 

@@ -5,9 +5,9 @@ The document leaves out what neither reads: pod templates, and the mix, which ar
 
 import yaml
 
+from t2i_api.names import API_VERSION, GATEWAY, KIND, config_name
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest, child
-from t2i_operator.naming import API_VERSION, GATEWAY, KIND, config_name
 
 
 def render_config(inputs: Inputs) -> Manifest:

@@ -5,6 +5,16 @@ profile, which Secrets. So it does when the owner changes its template. The mix,
 Secrets are not among them: these are followed.
 """
 
+from t2i_api.names import (
+    GATEWAY,
+    GROUP,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    common_labels,
+    gateway_name,
+    selector_labels,
+)
 from t2i_operator.children.config import gateway_facts
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.children.models import embedder_arguments, embedder_mounts, embedder_volumes
@@ -31,16 +41,6 @@ from t2i_operator.children.storing import (
 )
 from t2i_operator.children.templates import merge_template, of_gateway
 from t2i_operator.manifests import Manifest, child, digest
-from t2i_operator.naming import (
-    GATEWAY,
-    GROUP,
-    GRPC_PORT,
-    HEALTH_PORT,
-    METRICS_PORT,
-    common_labels,
-    gateway_name,
-    selector_labels,
-)
 
 LEAVE_S = 5  # until the last client has heard that this endpoint is going
 CONFIG_HASH = f"{GROUP}/config-hash"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from t2i_api.pool import PoolSpec
 from t2i_operator.manifests import PoolRef
-from t2i_policy.pool import PoolSpec
 
 
 @dataclass(frozen=True, slots=True)

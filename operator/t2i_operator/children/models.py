@@ -1,7 +1,7 @@
 """Where workers find the model and gateways the embedder: a claim for pvc:// sources, else a folder to download to."""
 
+from t2i_api.pool import PoolSpec
 from t2i_operator.manifests import Manifest
-from t2i_policy.pool import PoolSpec
 
 MODELS_FOLDER = "/models"
 VOLUME = "models"

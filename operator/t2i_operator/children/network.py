@@ -9,12 +9,7 @@ somebody else's request tells something: once callers are told apart, only names
 
 from collections.abc import Iterable
 
-from t2i_operator.children.egress import outside_ports
-from t2i_operator.children.inputs import Inputs
-from t2i_operator.children.storing import store_port
-from t2i_operator.children.templates import Overrides, of_gateway, of_group
-from t2i_operator.manifests import Manifest, child
-from t2i_operator.naming import (
+from t2i_api.names import (
     COMPONENT_LABEL,
     GATEWAY,
     GRPC_PORT,
@@ -25,6 +20,11 @@ from t2i_operator.naming import (
     selector_labels,
     workers_name,
 )
+from t2i_operator.children.egress import outside_ports
+from t2i_operator.children.inputs import Inputs
+from t2i_operator.children.storing import store_port
+from t2i_operator.children.templates import Overrides, of_gateway, of_group
+from t2i_operator.manifests import Manifest, child
 
 NETWORKING = "networking.k8s.io/v1"
 OPERATOR_LABELS = {"app.kubernetes.io/name": "t2i-serving", COMPONENT_LABEL: "operator"}

@@ -3,9 +3,9 @@
 Nothing runs as root, gains privileges or writes to its image: `/tmp` and mounted volumes are the only places to write.
 """
 
+from t2i_api.names import config_name
 from t2i_operator.children.inputs import Images
 from t2i_operator.manifests import Manifest
-from t2i_operator.naming import config_name
 
 USER = 65532
 CONFIG_FOLDER = "/etc/t2i"

@@ -7,9 +7,9 @@ change reach the files within about a minute and are taken up there; another nam
 
 from dataclasses import dataclass
 
+from t2i_api.names import gateway_name, workers_name
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest
-from t2i_operator.naming import gateway_name, workers_name
 
 FOLDER = "/etc/t2i-security"
 READABLE = 0o440  # by the pod's group: the process is neither root nor the owner

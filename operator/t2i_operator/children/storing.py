@@ -13,9 +13,9 @@ at another moment and in its own way.
 
 from urllib.parse import urlsplit
 
+from t2i_api.cache import CachePart
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.manifests import Manifest
-from t2i_policy.pool_cache import CachePart
 
 CACHE_FOLDER = "/cache"
 WITH_WORKERS = "workers://"

@@ -13,7 +13,7 @@ field of the pod's spec:
     maps such as nodeSelector, securityContext, affinity    merged key by key, null removes
     anything else                     replaced
 
-What the operator needs as it is was refused before (`t2i_policy.template_rules`). Nothing here restarts a pod unless
+What the operator needs as it is was refused before (`t2i_api.template_rules`). Nothing here restarts a pod unless
 the owner changes the template.
 """
 
@@ -22,10 +22,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from t2i_api.names import GATEWAY, GROUP, WORKER
+from t2i_api.pool import GatewayPart, WorkerGroupPart
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Manifest
-from t2i_operator.naming import GATEWAY, GROUP, WORKER
-from t2i_policy.pool import GatewayPart, WorkerGroupPart
 
 _CONTAINER = ("image", "imagePullPolicy", "resources", "workingDir", "env", "envFrom", "volumeMounts")
 #: What tells the entries of a list apart: for the API server as well, which refuses two with the same.

@@ -5,6 +5,17 @@ parallel, roll one at a time and never surge (decision 6). Levels are not in her
 plan's business, and changing it must never touch this template (decision 2).
 """
 
+from t2i_api.names import (
+    GROUP_LABEL,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    WORKER,
+    common_labels,
+    group_name,
+    selector_labels,
+)
+from t2i_api.pool import WorkerGroupPart
 from t2i_operator.children.inputs import Inputs
 from t2i_operator.children.models import MODELS_FOLDER, models_mount, models_volume
 from t2i_operator.children.pods import (
@@ -30,17 +41,6 @@ from t2i_operator.children.storing import (
 )
 from t2i_operator.children.templates import merge_template, of_group
 from t2i_operator.manifests import Manifest, child
-from t2i_operator.naming import (
-    GROUP_LABEL,
-    GRPC_PORT,
-    HEALTH_PORT,
-    METRICS_PORT,
-    WORKER,
-    common_labels,
-    group_name,
-    selector_labels,
-)
-from t2i_policy.pool import WorkerGroupPart
 
 LOAD_LIMIT_S = 3600  # weights may come over a slow line
 

@@ -16,11 +16,11 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
+from t2i_api.names import API_VERSION, FIELD_MANAGER, KIND
 from t2i_operator.cluster.kinds import CHILD_KIND, EVENT, LEASE, POD, POOL, Kind
 from t2i_operator.errors import ApiError, Conflict, NotFound, Refused, TryLater
 from t2i_operator.manifests import Manifest, PoolRef
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND
 
 READ_LIMIT_S = 10.0
 WRITE_LIMIT_S = 4.0

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from t2i_api.names import KIND, LEVEL_LABEL
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.events import render_event
 from t2i_operator.cluster.kinds import CHILD_KIND, POD
@@ -18,7 +19,6 @@ from t2i_operator.deciding.actions import Action, Announce, Apply, Delete, Label
 from t2i_operator.errors import Refused
 from t2i_operator.instants import Now
 from t2i_operator.manifests import PoolRef
-from t2i_operator.naming import KIND, LEVEL_LABEL
 
 log = logging.getLogger(__name__)
 WORKLOADS = ("StatefulSet", "Deployment")

@@ -7,7 +7,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from t2i_security.proxies import asks_environment
+from t2i_runtime.proxies import asks_environment
 
 CONNECTIONS = 64
 

@@ -1,9 +1,9 @@
 """Events on a pool, for `kubectl describe`. The name follows from the content, so saying it twice is saying it once."""
 
+from t2i_api.names import API_VERSION, FIELD_MANAGER, KIND
 from t2i_operator.deciding.actions import Announce
 from t2i_operator.instants import Now
 from t2i_operator.manifests import Manifest, PoolRef, digest
-from t2i_operator.naming import API_VERSION, FIELD_MANAGER, KIND
 
 MAX_MESSAGE = 1024  # the API server's limit
 

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from t2i_api.names import COMPONENT_LABEL, GATEWAY, WORKER
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, EVENT, POD, Kind
@@ -21,7 +22,6 @@ from t2i_operator.deciding.starving import FAILED_CREATE, find_starved, is_short
 from t2i_operator.deciding.wanting import PROFILE_MISSING, want
 from t2i_operator.errors import NotFound
 from t2i_operator.manifests import Manifest, PoolRef
-from t2i_operator.naming import COMPONENT_LABEL, GATEWAY, WORKER
 from t2i_sources import builtin_folder
 
 PROFILE_KEY = "profile.json"

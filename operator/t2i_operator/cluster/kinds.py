@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from t2i_operator.naming import GROUP, KIND, PLURAL, VERSION
+from t2i_api.names import GROUP, KIND, PLURAL, VERSION
 
 
 @dataclass(frozen=True, slots=True)

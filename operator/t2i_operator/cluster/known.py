@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from t2i_api.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL, POOL_LABEL
 from t2i_operator.cluster.kinds import CHILD_KINDS, POD
 from t2i_operator.manifests import Manifest, owning_pool
-from t2i_operator.naming import FIELD_MANAGER, KIND, MANAGED_BY_LABEL, POOL_LABEL
 
 PROFILE = "profile"  # beside the kinds: the ConfigMap that `profileRef` names
 OWNED_KINDS = (*CHILD_KINDS, POD)

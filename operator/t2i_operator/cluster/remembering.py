@@ -14,6 +14,7 @@ of: `compare` finds it, again with some lists.
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
+from t2i_api.names import KIND, POOL_LABEL
 from t2i_operator.cluster.api import KubeApi
 from t2i_operator.cluster.kinds import CONFIG_MAP, POD, POOL, Kind
 from t2i_operator.cluster.known import (
@@ -32,7 +33,6 @@ from t2i_operator.cluster.known import (
 )
 from t2i_operator.errors import NotFound, TryLater
 from t2i_operator.manifests import Manifest
-from t2i_operator.naming import KIND, POOL_LABEL
 
 
 class Memory:

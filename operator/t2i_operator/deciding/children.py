@@ -11,11 +11,11 @@ server leaves out empty values, and admission may rewrite images. Writing it onc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from t2i_api.names import HASH_ANNOTATION, POOL_UID_ANNOTATION
 from t2i_operator.deciding.actions import Apply, ApplyReason, Delete
 from t2i_operator.deciding.drift import says_all
 from t2i_operator.deciding.observed import ChildKey, ChildSeen
 from t2i_operator.manifests import Manifest
-from t2i_operator.naming import HASH_ANNOTATION, POOL_UID_ANNOTATION
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from t2i_api.plan import PlanDocument
+from t2i_api.pool import PoolSpec
+from t2i_api.status import ConditionStatus
 from t2i_operator.deciding.observed import ChildSeen, Observed, PodSeen, Problem, TroubleKind
 from t2i_operator.deciding.securing import find_gap
 from t2i_operator.instants import Now
-from t2i_policy.plan_document import PlanDocument
-from t2i_policy.pool import PoolSpec
-from t2i_policy.pool_status import ConditionStatus
 
 SETTLED = "Settled"
 NAMED = 3

@@ -8,13 +8,13 @@ counts as none: nothing needs to bend there, and a pool with a request now and t
 
 from collections.abc import Mapping, Sequence
 
+from t2i_api.plan import PlanDocument
+from t2i_api.pool import PoolSpec
 from t2i_operator.deciding.observed import DemandReport, Measured, Observed, Wanted
 from t2i_operator.instants import Now
 from t2i_policy.capacity import worker_rate_rps
 from t2i_policy.demand import Demand
 from t2i_policy.plan import GroupCapacity
-from t2i_policy.plan_document import PlanDocument
-from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
 
 QUIET_FRACTION = 0.1

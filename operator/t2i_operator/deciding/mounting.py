@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from t2i_api.pool import PoolSpec
 from t2i_operator.deciding.observed import Observed, PodSeen, Problem, Trouble, TroubleKind, Wanted
-from t2i_policy.pool import PoolSpec
 
 FAILED_MOUNT = "FailedMount"
 _CREATING = {"ContainerCreating", "PodInitializing"}

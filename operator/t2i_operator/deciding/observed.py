@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from t2i_api.pool import PoolSpec
 from t2i_operator.manifests import Manifest, PoolRef
-from t2i_policy.pool import PoolSpec
 from t2i_policy.profile import LevelProfile
 
 FAILING = "Failing"  # why gateways leave out a worker, in their word

@@ -9,6 +9,8 @@ needs to go on is in `status.plan`, so a restarted operator decides as the one b
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from t2i_api.plan import Numbers, PlanDocument, PlanError, parse_plan, place_workers
+from t2i_api.pool import PoolSpec
 from t2i_operator.deciding.demand import (
     current_demand,
     group_rates,
@@ -21,9 +23,7 @@ from t2i_policy.classes import build_classes
 from t2i_policy.fixed_mix import lay_out, rows_at_rest, with_shifts
 from t2i_policy.levels import Level
 from t2i_policy.plan import GroupCapacity, Plan
-from t2i_policy.plan_document import Numbers, PlanDocument, PlanError, parse_plan, place_workers
 from t2i_policy.planning import Planning, PlanningRules, expected_rates, plan_step
-from t2i_policy.pool import PoolSpec
 from t2i_policy.replan import PlannedFor, choose_replan
 
 FIXED_MIX = "FixedMix"
@@ -63,7 +63,7 @@ def running_plan(status: Mapping[str, object]) -> PlanDocument | None:
 
 
 def _scene(wanted: Wanted, seen: Observed) -> _Scene:
-    sizes = {group.name: group.workers for group in wanted.spec.worker_groups}
+    sizes = wanted.spec.group_sizes
     return _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
 
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from t2i_api.names import GROUP_LABEL, LEVEL_LABEL
 from t2i_operator.deciding.observed import PodSeen, Trouble, TroubleKind
-from t2i_operator.naming import GROUP_LABEL, LEVEL_LABEL
 
 _PULLING = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _MAKING = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}

@@ -8,6 +8,9 @@ missing, and nothing is decided from memory.
 
 from collections.abc import Iterator
 
+from t2i_api.names import level_value
+from t2i_api.plan import PlanDocument
+from t2i_api.status import PoolStatus
 from t2i_operator.deciding.actions import Action, Announce, Decision, LabelPod, WriteStatus
 from t2i_operator.deciding.children import decide_children
 from t2i_operator.deciding.conditions import SETTLED, Standing
@@ -15,9 +18,6 @@ from t2i_operator.deciding.observed import Observed, Problem, Wanted
 from t2i_operator.deciding.planning import decide_plan, running_plan
 from t2i_operator.deciding.status import is_same, render_problem, render_status, to_document
 from t2i_operator.instants import Now
-from t2i_operator.naming import level_value
-from t2i_policy.plan_document import PlanDocument
-from t2i_policy.pool_status import PoolStatus
 
 
 def decide(seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:

@@ -1,6 +1,6 @@
 """The condition `Secured`: what the pool's spec leaves open, in words. What is open is allowed, but never silent."""
 
-from t2i_policy.pool import PoolSpec
+from t2i_api.pool import PoolSpec
 
 #: Reason and message; None = nothing is open.
 Gap = tuple[str, str]

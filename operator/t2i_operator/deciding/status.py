@@ -5,19 +5,19 @@ Nothing in it changes while nothing changes, so an idle pool is never written: r
 
 from typing import Any
 
+from t2i_api.plan import PlanDocument, render_plan
+from t2i_api.status import LevelStatus, PlanStatus, PoolStatus
 from t2i_operator.deciding.conditions import Standing, judge, render_conditions
 from t2i_operator.deciding.observed import Observed, Problem, Wanted
 from t2i_operator.deciding.planning import describe, ready_numbers
 from t2i_operator.instants import Now
 from t2i_policy.levels import Level
-from t2i_policy.plan_document import PlanDocument, render_plan
-from t2i_policy.pool_status import LevelStatus, PlanStatus, PoolStatus
 
 
 def render_status(wanted: Wanted, standing: Standing, now: Now) -> PoolStatus:
     """The status of a pool whose spec can be carried out."""
     seen, spec, document = standing.seen, wanted.spec, standing.plan
-    sizes = {group.name: group.workers for group in spec.worker_groups}
+    sizes = spec.group_sizes
     return PoolStatus(
         observed_generation=seen.generation,
         conditions=render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now),

@@ -7,11 +7,11 @@ until the spec can be carried out again.
 from collections.abc import Mapping
 from typing import Any
 
+from t2i_api.pool import PoolError, read_pool
 from t2i_operator.children import Images, Inputs, render_children
 from t2i_operator.deciding.observed import Problem, Wanted
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import PoolRef
-from t2i_policy.pool import PoolError, read_pool
 from t2i_policy.profile import ProfileError, parse_profile
 
 INVALID_SPEC = "InvalidSpec"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from t2i_api.pool import Pool, PoolSpec
 from t2i_cache.errors import StoreError, StoreUrlError
 from t2i_cache.stores import BoundedStore, LatentStore, StoreLimits, open_own_store, open_store
-from t2i_policy.pool import Pool, PoolSpec
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest

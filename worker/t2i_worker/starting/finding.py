@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from t2i_policy.pool import ModelPart
+from t2i_api.pool import ModelPart
 from t2i_sources import MODEL, SourceMissing, find_folder
 from t2i_worker.errors import ModelNotFound
 

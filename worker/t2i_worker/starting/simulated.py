@@ -1,6 +1,6 @@
 """Start a simulated engine from a profile."""
 
-from t2i_policy.pool import PoolSpec
+from t2i_api.pool import PoolSpec
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_worker.engines.simulated import SimulatedEngine
 from t2i_worker.jobs import ModelFacts

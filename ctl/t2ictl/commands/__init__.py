@@ -1,0 +1,1 @@
+"""The commands of `t2ictl`, a file each."""

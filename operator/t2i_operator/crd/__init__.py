@@ -1,1 +1,0 @@
-"""The custom resource definition, generated from the pool's classes: `python -m t2i_operator.crd` prints it."""

@@ -1,0 +1,157 @@
+"""Drawing for a profile: what every level costs and how its images score, on running workers.
+
+Kept prompts are drawn exactly and their latents stored; asked prompts are drawn exactly and at every level, from the
+nearest kept prompt, once a seed: all seeds from the same latents, as requests of one prompt are served. So how much the
+images of different seeds differ is measured too. Step times come from runs at every batch size.
+"""
+
+import asyncio
+import itertools
+import secrets
+import statistics
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import Progress
+
+from t2i_policy.levels import Ladder, Level
+from t2i_profiler.errors import SamplesInvalid
+from t2i_profiler.judge import Judge, Sample, spread
+from t2i_profiler.sample_file import Facts, Measurement, PromptScores
+from t2i_profiler.samples import Samples
+from t2i_profiler.worker_client import Drawn, Stored, WorkerClient, connect_workers, keep_at, start_from
+from t2i_protos.v1 import worker_pb2
+from t2i_sources.embedder import Embedder
+
+T = TypeVar("T")
+Matrix = npt.NDArray[np.float32]
+TIMING_ROUNDS = 3
+FETCH_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What measuring works with. `scope` is fresh, so that no tenant ever meets these latents."""
+
+    workers: Sequence[WorkerClient]
+    ladder: Ladder
+    embedder: Embedder
+    judge: Judge
+    scope: str
+    num_seeds: int
+    bar: Progress
+
+
+async def measure(
+    addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: tuple[Embedder, Judge, Progress], num_seeds: int
+) -> Measurement:
+    """Time and score every level of the ladder on these workers."""
+    embedder, judge, bar = tools
+    async with connect_workers(addresses) as workers:
+        bench = Bench(workers, ladder, embedder, judge, f"profile-{secrets.token_hex(8)}", num_seeds, bar)
+        step_s, fixed_s = await _time_steps(bench)
+        prompts = await _score_levels(bench, samples)
+        about = workers[0].description
+        base_steps = ladder.base_steps
+        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge.name, embedder.digest)
+        return Measurement(facts, tuple(prompts))
+
+
+async def _time_steps(bench: Bench) -> tuple[tuple[float, ...], float]:
+    """Seconds of a step at every batch size of the first worker, all other workers idle; and the fixed rest."""
+    worker, exact = bench.workers[0], bench.ladder.exact
+    cap = max(1, worker.load.batch_cap)
+    task = bench.bar.add_task("timing batch sizes", total=cap)
+    step_s, fixed_ms = [], []
+    for size in range(1, cap + 1):
+        times = []
+        for _ in range(TIMING_ROUNDS):
+            drawn = await asyncio.gather(*(worker.draw(worker.order("timing", n, exact)) for n in range(size)))
+            times.append(max(one.finished.denoise_ms for one in drawn) / 1e3 / exact.steps_run)
+            fixed_ms += [one.finished.encode_ms for one in drawn]
+        step_s.append(statistics.median(times))
+        bench.bar.advance(task)
+    return tuple(step_s), statistics.median(fixed_ms) / 1e3
+
+
+async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
+    embedded = [bench.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
+    turns = itertools.cycle(bench.workers)
+    steps = bench.ladder.steps_to_keep
+    keeping = []
+    for index, (sample, vector) in enumerate(zip(samples.kept, embedded, strict=True)):
+        worker = next(turns)
+        order = worker.order(sample.prompt, sample.seed, bench.ladder.exact)
+        keeping.append(worker.draw(keep_at(order, bench.scope, _entry(index), steps, vector)))
+    await draw_all(bench, "drawing kept prompts", keeping)
+    matrix = np.stack(embedded)
+    return await draw_all(
+        bench,
+        "drawing asked prompts",
+        [_score_one(bench, next(turns), sample, samples.kept, matrix) for sample in samples.asked],
+    )
+
+
+def _entry(index: int) -> str:
+    return f"kept-{index}"
+
+
+async def _score_one(
+    bench: Bench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
+) -> PromptScores:
+    """The sample at every level, once a seed, from the latents of its nearest prompt."""
+    similarities = embedded @ bench.embedder.embed_now(sample.prompt).vector
+    nearest = int(similarities.argmax())
+    source = Stored(bench.scope, _entry(nearest), kept[nearest].seed)
+    exact: list[bytes] = []
+    images: dict[Level, list[bytes]] = {level: [] for level in bench.ladder.levels if level != bench.ladder.exact}
+    for turn in range(bench.num_seeds):
+        seed = sample.seed + turn
+        exact.append((await worker.draw(worker.order(sample.prompt, seed, bench.ladder.exact))).data)
+        for level, drawn in images.items():
+            order = worker.order(sample.prompt, seed, level)
+            if level.needs_latent:
+                start_from(order, source, level.skipped_steps)
+            drawn.append((await draw_at(worker, order, level)).data)
+    several = bench.num_seeds > 1
+    return PromptScores(
+        prompt=sample.prompt,
+        nearest=kept[nearest].prompt,
+        similarity=float(similarities[nearest]),
+        exact=tuple(bench.judge.score(image, image, sample) for image in exact),
+        by_level={
+            level: tuple(bench.judge.score(one, whole, sample) for one, whole in zip(drawn, exact, strict=True))
+            for level, drawn in images.items()
+        },
+        exact_spread=spread(exact, bench.judge.distance),
+        spreads={level: spread(drawn, bench.judge.distance) for level, drawn in images.items()} if several else {},
+    )
+
+
+async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:
+    """Draw at this level or not at all: a latent that came late (the worker starts lower then) is asked for again."""
+    for _ in range(FETCH_TRIES):
+        drawn = await worker.draw(order)
+        if drawn.finished.served.skipped_steps == level.skipped_steps:
+            return drawn
+    raise SamplesInvalid(
+        f"a worker could not read a latent that was just stored, {FETCH_TRIES} times; do all share one store, and is "
+        "the machine idle?"
+    )
+
+
+async def draw_all(bench: Bench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order, counted on the bar."""
+    task = bench.bar.add_task(title, total=len(work))
+
+    async def counted(one: Coroutine[Any, Any, T]) -> T:
+        result = await one
+        bench.bar.advance(task)
+        return result
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(counted(one)) for one in work]
+    return [one.result() for one in tasks]

@@ -1,0 +1,1 @@
+"""Certificates: read from a mounted Secret, followed when it changes, shown to callers and checked of them."""

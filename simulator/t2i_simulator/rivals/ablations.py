@@ -1,0 +1,106 @@
+"""Ablations: our policy with one part taken out, to see what that part is worth.
+
+Source: ours (`policies.PromptAware`). Each variant runs the same functions; the switch only withholds one input:
+
+    shift = False    the plan's draw: what is left is the price of a step (feedback only)
+    price = False    the pressure above `LOW_PRESSURE`: what is left is the plan (feedforward only)
+    classes = False  prompt classes in the plan: one row of mean losses; the price still sees each prompt
+    fill = False     batch filling: requests always go where they finish first
+    part             levels: skips only, or short schedules only (no cache at all)
+    trend = False    the extrapolation of rising demand
+    planning         the planner's margins, for a plan at every step without hysteresis or cost of moving
+
+The deadline's escape (a faster level when the chosen one would be late) stays in all of them.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.demand import SLOWER, Demand
+from t2i_policy.levels import Ladder, Level
+from t2i_policy.placement import Placement, choose_worker
+from t2i_policy.plan import PlanRules
+from t2i_policy.planning import PlanningRules, plan_step
+from t2i_policy.policies import Course, Seen
+from t2i_policy.replan import ReplanRules
+from t2i_policy.serving import LOW_PRESSURE, Situation, choose_served_level
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import agnostic_step
+from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of, only
+
+NO_HYSTERESIS = PlanningRules(PlanRules(move_cost=0.0), ReplanRules(rise=0.0, fall=0.0, mix_shift=0.0, dwell_s=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """Ours with what the switches leave; see the module."""
+
+    name: str
+    source: str
+    part: LadderPart = LadderPart.ALL
+    shift: bool = True
+    price: bool = True
+    classes: bool = True
+    fill: bool = True
+    trend: bool = True
+    planning: PlanningRules = field(default_factory=PlanningRules)
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """Our planning step, with classes or without."""
+        seen = seen if self.trend else replace(seen, demand=without_trend(seen.demand, seen.now_s))
+        rules = only(rules, self.part)
+        if self.classes:
+            demand, before = seen.demand, course.planning
+            planning = plan_step(before, rules.classes, seen.groups, demand, seen.now_s, self.planning)
+        else:
+            planning = agnostic_step(rules, self.part, course.planning, seen, self.planning)
+        shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
+        return Course(planning, shift, course.memory)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """Our decision, on what is left of its inputs."""
+        ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, self.part))
+        rules = replace(rules, ladder=ladder)
+        name = rules.classes.classify(arrival.near, arrival.limits)
+        row = course.shift.get(name if self.classes else ALL_PROMPTS, ())
+        decided = rules.decide(arrival, pool, {name: row} if self.shift else {})
+        return decided if self.price else _without_price(decided, arrival, pool, draw_level(row, arrival.draw))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Ours, or always where it finishes first."""
+        if not self.fill:
+            return place_anywhere(level, pool, left_s, excluded)
+        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
+
+
+def without_trend(demand: Demand, now_s: float) -> Demand:
+    """The same demand with a slow memory that shows no rise."""
+    demand = demand.as_of(now_s)
+    return replace(demand, slow={name: SLOWER * count for name, count in demand.counts.items()})
+
+
+def _without_price(decided: Decided, arrival: Arrival, pool: PoolView, planned: Level | None) -> Decided:
+    """The same decision as if the backlog never pressed; the plan counts as soon as the pool is not idle."""
+    situation = Situation(arrival.left_s, min(decided.pressed, LOW_PRESSURE), planned)
+    served = choose_served_level(decided.wanted, decided.options, pool, arrival.limits, situation)
+    return replace(decided, served=served)
+
+
+FEWER_STEPS_ONLY = Ablation(
+    "fewer-steps-only", "ours on short schedules only, no cache at all (left out by the papers)", part=LadderPart.SHORT
+)
+
+
+def ablations() -> tuple[Ablation, ...]:
+    """Each part of ours removed in turn."""
+    return (
+        Ablation("ours-feedback-only", "ours without the plan's shift map", shift=False),
+        Ablation("ours-feedforward-only", "ours without the price of a step", price=False),
+        Ablation("ours-no-classes", "ours with one prompt class in the plan", classes=False),
+        Ablation("ours-no-filling", "ours without filling batches", fill=False),
+        Ablation("ours-skips-only", "ours on the papers' ladder: skips, no short schedules", part=LadderPart.SKIPS),
+        FEWER_STEPS_ONLY,
+        Ablation("ours-no-trend", "ours without extrapolating a rise", trend=False),
+        Ablation("ours-no-hysteresis", "ours with a plan at every step, moves for nothing", planning=NO_HYSTERESIS),
+    )

@@ -1,0 +1,94 @@
+"""A cascade: everything runs light first, and a share that looks worst runs again exactly.
+
+Source: DiffServe (MLSys'25): light model, a discriminator that scores its image, a threshold t under which the query
+is escalated to the heavy model; every second the threshold is set as high as the pool carries:
+
+    x1 p_light >= D,  x2 p_heavy >= D e,  x1 + x2 <= workers      D = 1.2 x demand, e = escalated share
+    =>  e = clamp((1 - D / C_light) C_exact / D, 0, 1)            C_j = images/s of the whole pool at level j
+
+Here light is the cheapest level, heavy the exact one. The discriminator sees the loss of the light level for this
+prompt (kind: a real one sees an image and errs), so classes are escalated from the largest loss down until the share
+e is used up; the class at the edge by a draw. Prompts that cannot have the light level run exact at once.
+
+A second run is `Decided.extra_steps`: the shell must charge them to the request before the served level's own steps
+(steps owed, time, deadline), in one piece at one worker, and count the served level's loss and skip. The load on the
+pool is that of two runs; what is simplified is that both share a worker, so no integer split of light and heavy
+workers is lost (kind). Also simplified: batch sizes are the engine's, no queueing term in the plan (admission is the
+shell's). When the light level alone is too much, nothing is escalated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.fallback import runnable_option
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason
+from t2i_policy.policies import Course, Seen
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import next_planning
+from t2i_simulator.rivals.running import decide_for
+from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.variants import LadderPart, cheapest_of, typical_prompts
+
+OVER_PROVISION = 1.2
+
+
+def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level, rate_rps: float) -> float:
+    """e of the module, 0 to 1."""
+    light_rps = sum(group.num_workers * group.rates_rps.get(light, 0.0) for group in groups)
+    exact_rps = sum(group.num_workers * group.rates_rps.get(exact, 0.0) for group in groups)
+    demand_rps = OVER_PROVISION * rate_rps
+    if demand_rps <= 0:
+        return 1.0
+    if light_rps <= demand_rps:
+        return 0.0
+    return min(1.0, (1 - demand_rps / light_rps) * exact_rps / demand_rps)
+
+
+def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], escalated: float) -> dict[str, float]:
+    """P(escalated | class): from the largest loss down until `escalated` of all requests is used up."""
+    left, chances = escalated, {}
+    for name in sorted(light_losses, key=lambda name: (-light_losses[name], name)):
+        share = shares.get(name, 0.0)
+        chances[name] = min(1.0, left / share) if share > 0 else float(left > 0)
+        left = max(0.0, left - share)
+    return chances
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """See the module. Its shift map says P(escalated to exact | class)."""
+
+    part: LadderPart = LadderPart.SKIPS
+    name: str = "cascade"
+    source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """The share that the pool carries, and the classes that it goes to; at every planning step."""
+        light, exact = cheapest_of(rules.ladder, self.part), rules.ladder.exact
+        rates_rps = seen.demand.rates_rps(seen.now_s)
+        escalated = escalated_share(seen.groups, light, exact, sum(rates_rps.values()))
+        runs = {name: runnable_option(rules, light, *prompt) for name, prompt in typical_prompts(rules).items()}
+        losses = {name: run.expected_loss for name, run in runs.items() if run.level != exact}
+        chances = escalations(losses, seen.demand.wanted_fractions(seen.now_s), escalated)
+        rows = {(name, level): share for name, p in chances.items() for level, share in ((exact, p), (light, 1 - p))}
+        plan = Plan({}, rows, sum(rates_rps.values()), 0.0, 0.0, PlanReason.ALL_SERVED, Method.GREEDY)
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """Light, or light and then exact."""
+        once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, self.part))
+        light, exact = once.served.level, rules.ladder.exact
+        drawn = draw_level(course.shift.get(once.prompt_class, ()), arrival.draw)
+        if light == exact or drawn != exact:
+            return once
+        twice = decide_for(rules, arrival, pool, exact)
+        steps = light.steps_run + exact.steps_run
+        served = replace(twice.served, estimated_s=pool.queue_wait_s() + pool.best_finish_s(steps))
+        return replace(twice, served=served, extra_steps=light.steps_run)
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Whichever worker finishes first."""
+        return place_anywhere(level, pool, left_s, excluded)

@@ -1,0 +1,80 @@
+"""INFaaS-Accuracy: one level for the whole pool, a rung down when late, a rung up when early.
+
+Source: INFaaS (ATC'21) as HADIS (arXiv 2509.00642) models it for one model family:
+
+    latency = exec + 0.225 x queue / throughput
+    a rung down (cheaper) if latency > 1.0 SLO;  a rung up if latency < 0.89 SLO;  to the lightest at once if queue > 60
+
+HADIS ran that on 16 workers, so the jump is taken at 60/16 queued requests for each ready worker. exec is one image at
+the full measured batch, queue what waits before workers, throughput that of the pool at the present level.
+
+Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; one rung a planning step.
+"""
+
+from dataclasses import dataclass
+
+from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.policies import Course, Seen
+from t2i_policy.profile import step_time
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
+from t2i_simulator.rivals.running import decide_standing
+from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.variants import LadderPart, levels_of, mean_capacities, mean_levels
+
+QUEUE_SHARE = 0.225
+DOWN_ABOVE_SLO = 1.0
+UP_BELOW_SLO = 0.89
+JUMP_QUEUED_PER_WORKER = 60 / 16
+
+
+def latency_s(pool: PoolView, level: Level) -> float:
+    """HADIS's estimate for an image at `level`: the slowest worker's service time and a share of the queue's."""
+    if pool.steps_per_s <= 0:
+        return float("inf")
+    exec_s = max(w.fixed_s + level.steps_run * step_time(w.step_s, w.batch_cap) for w in pool.ready)
+    return exec_s + QUEUE_SHARE * pool.queued_in_all * level.steps_run / pool.steps_per_s
+
+
+def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_worker: float) -> int:
+    """The rung after this step; 0 is exact, `last` the lightest."""
+    if queued_per_worker > JUMP_QUEUED_PER_WORKER:
+        return last
+    if latency > DOWN_ABOVE_SLO * slo_s:
+        return min(last, rung + 1)
+    return max(0, rung - 1) if latency < UP_BELOW_SLO * slo_s else rung
+
+
+@dataclass(frozen=True, slots=True)
+class InfaasAccuracy:
+    """See the module. `course.memory["rung"]` is where the pool stands on the ladder."""
+
+    part: LadderPart = LadderPart.SKIPS
+    name: str = "infaas-acc"
+    source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """At most one rung, or to the lightest."""
+        levels = levels_of(rules.ladder, self.part)
+        rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)
+        queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
+        rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
+        rates_rps = seen.demand.rates_rps(seen.now_s)
+        means = mean_levels(rules, self.part, rates_rps)
+        groups = mean_capacities(seen.groups, means)
+        plan = equal_share_plan({group.name: levels[rung] for group in groups}, groups, means, sum(rates_rps.values()))
+        before = course.planning.plan
+        if before is not None and before.workers == plan.workers:
+            return course
+        planning = next_planning(course.planning, plan, rates_rps, seen)
+        return Course(planning, shift_rows(plan), {"rung": float(rung)})
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """The pool's level, whatever the prompt."""
+        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """A worker that stands at this level."""
+        return place_standing(level, pool, left_s, excluded)

@@ -1,0 +1,86 @@
+"""NIRVANA: K by the similarity of the nearest cached prompt, and nothing else.
+
+Source: NIRVANA (NSDI'24, arXiv 2312.04429). Its table for K of N = 50 steps, kept as shares of the schedule:
+
+    similarity >  0.95  0.90  0.85  0.75  0.65
+    K / N         0.5   0.4   0.3   0.2   0.1      else 0
+
+It has no load control: what it serves depends on the prompt alone. The same table is the "optimal K" heuristic of the
+paper's artifact (see `paper`). `nirvana-calibrated` is the same policy with the thresholds measured on this model:
+the largest skip whose loss bound is harmless (`wanted.similarity_thresholds` prints them).
+
+Simplified: the one-class SVM that predicts "no match" and saves the vector look-up is left out (it saves time of the
+look-up, not of the device); eviction is the shell's, the same for all policies.
+"""
+
+from dataclasses import dataclass
+
+from t2i_policy.deciding import Arrival, Decided, Rules
+from t2i_policy.levels import Ladder, Level
+from t2i_policy.placement import Placement
+from t2i_policy.policies import Course, Seen
+from t2i_policy.views import PoolView
+from t2i_policy.wanted import choose_wanted_level, eligible_options
+from t2i_simulator.rivals.running import decide_for
+from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.variants import LadderPart, levels_of
+
+#: (similarity above, share of the schedule skipped), most similar first.
+THRESHOLDS = ((0.95, 0.5), (0.90, 0.4), (0.85, 0.3), (0.75, 0.2), (0.65, 0.1))
+ROUNDING = 1e-9  # 6 of 12 steps is a share of 0.5
+
+
+def level_by_similarity(ladder: Ladder, similarity: float | None) -> Level:
+    """The ladder's largest skip that the table allows at this similarity; exact below it or without a neighbour."""
+    share = 0.0
+    if similarity is not None:
+        share = next((share for above, share in THRESHOLDS if similarity > above), 0.0)
+    allowed = share * ladder.base_steps + ROUNDING
+    return max(
+        (level for level in levels_of(ladder, LadderPart.SKIPS) if level.skipped_steps <= allowed),
+        key=lambda level: level.skipped_steps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Nirvana:
+    """The published table."""
+
+    name: str = "nirvana"
+    source: str = "NIRVANA (NSDI'24): K by published similarity thresholds; match predictor left out"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+        """Nothing to plan."""
+        return course
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+        """By similarity."""
+        level = level_by_similarity(rules.ladder, arrival.near.similarity)
+        return decide_for(rules, arrival, pool, level, wanted=level)
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Whichever worker finishes first."""
+        return place_anywhere(level, pool, left_s, excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class NirvanaCalibrated:
+    """The cheapest harmless skip by the measured profile: cache only, no load control."""
+
+    name: str = "nirvana-calibrated"
+    source: str = "NIRVANA's rule with thresholds measured on this model (cache only, no load control)"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+        """Nothing to plan."""
+        return course
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+        """By similarity, with our thresholds."""
+        ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, LadderPart.SKIPS))
+        options = eligible_options(ladder, rules.profile, arrival.near, arrival.limits)
+        level = choose_wanted_level(ladder, options, arrival.near, arrival.limits).level
+        return decide_for(rules, arrival, pool, level, wanted=level)
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Whichever worker finishes first."""
+        return place_anywhere(level, pool, left_s, excluded)

@@ -1,0 +1,70 @@
+"""The oracle: knows every arrival to come and every request's true loss; how near the best it can be got.
+
+Source: ours. It is told `OracleKnowledge`: the price of a denoising step by window, worked out beforehand from the
+whole future (`clearing`), and the true profile, where the others read the measured one. It serves
+
+    argmin true loss + price x steps     among the levels that this request may have
+
+and of levels that tie at the price it takes the cheaper one for the share that clears the window. Its own pool is real:
+queue, batches and admission are the simulator's, so it can fall short of `OracleKnowledge.mean_loss`, which is the
+bound. Simplified: what is stored for a prompt depends on what was served before; the prices are made from the
+neighbourhoods that another run saw (say, that of `prompt-aware`), the choice from those of this run. Windows should
+be no shorter than the planning loop's period: the price changes when `replan` is called.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from t2i_policy.deciding import Arrival, Decided, Rules
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement, choose_worker
+from t2i_policy.policies import Course, Seen
+from t2i_policy.profile import LevelProfile
+from t2i_policy.serving import Served, ServedReason
+from t2i_policy.views import PoolView
+from t2i_policy.wanted import Option, choose_wanted_level, eligible_options
+from t2i_simulator.rivals.clearing import OracleKnowledge
+
+TIE = 1e-9  # costs this close are equal
+NO_MEMORY: Mapping[str, float] = MappingProxyType({"price": 0.0, "cheaper_share": 0.0})
+
+
+def option_at_price(options: tuple[Option, ...], price: float, cheaper_share: float, draw: float) -> Option:
+    """The best of loss + price x steps; of equals the fewest steps at `draw` < `cheaper_share`, else the most."""
+    costs = [option.expected_loss + price * option.level.steps_run for option in options]
+    least = min(costs)
+    equal = [option for option, cost in zip(options, costs, strict=True) if cost <= least + TIE]
+    pick = min if draw < cheaper_share else max
+    return pick(equal, key=lambda option: (option.level.steps_run, option.level.skipped_steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """See the module. `profile` is the truth; `course.memory` holds the present window's price and share."""
+
+    knowledge: OracleKnowledge
+    profile: LevelProfile
+    name: str = "oracle"
+    source: str = "knows all arrivals and true losses: clearing prices of one linear program over the whole future"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+        """The price of the present window."""
+        price, share = self.knowledge.at(seen.now_s)
+        return replace(course, memory={"price": price, "cheaper_share": share})
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """By true loss and price."""
+        limits, near = arrival.limits, arrival.near
+        memory = course.memory or NO_MEMORY
+        options = eligible_options(rules.ladder, self.profile, near, limits)
+        best = option_at_price(options, memory["price"], memory["cheaper_share"], arrival.draw)
+        wanted = choose_wanted_level(rules.ladder, options, near, limits)
+        reason = ServedReason.AS_WANTED if best.level == wanted.level else ServedReason.PLANNED
+        estimated_s = pool.queue_wait_s() + pool.best_finish_s(best.level.steps_run)
+        served = Served(best.level, best.expected_loss, estimated_s, reason)
+        return Decided(near, options, rules.classes.classify(near, limits), wanted, served, pressed=0.0)
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """As ours: spread at low load, fill batches at high load."""
+        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -1,0 +1,105 @@
+"""The paper itself: an assigner that does not see prompts, then a one-hop redirect map, then route-and-batch.
+
+Source: arXiv 2502.06798 (poster) with the artifact of its lineage (AccuScale/Argus), in its three parts:
+
+1. *Model Cache Assigner*, every PERIOD_S: workers by level and the load fraction f of each, for the best mean quality
+   at the demand seen (no over-provisioning in the artifact);
+2. *K-to-K' Route Planner*: h = histogram of wanted levels, the artifact's Distribution Aligner turns (h, f) into
+   probabilities of redirects (`distribution.one_hop_map`, which may miss f);
+3. *Query Dispatcher*: wanted level by NIRVANA's similarity table, a draw from its row, a worker at that level: spread
+   at low load, the fullest batch at high load.
+
+`chained` uses the chained aligner instead, which hits f: what a careful reader of the paper would build.
+
+Simplified: the period is Proteus' (the paper's is not stated); the assigner is solved exactly, where the artifact
+rounds a continuous optimum; when demand exceeds what the pool makes, f is of what can be served (not stated either).
+Demand is counted by "band>wanted level", so that h and the mean losses come from the same counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.plan import Plan, PlanRules
+from t2i_policy.policies import Course, Seen
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import agnostic_plan, is_time, next_planning
+from t2i_simulator.rivals.distribution import chained_map, one_hop_map
+from t2i_simulator.rivals.nirvana import level_by_similarity
+from t2i_simulator.rivals.running import decide_standing
+from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of
+
+PERIOD_S = 10.0
+AS_SEEN = PlanRules(over_provision=1.0)
+
+
+def class_name(band: str, wanted: Level) -> str:
+    """How demand is counted: the similarity band and the wanted level."""
+    return f"{band}>{wanted.skipped_steps}"
+
+
+def split_counts(rules: Rules, rates_rps: Mapping[str, float]) -> tuple[dict[str, float], dict[Level, float]]:
+    """Demand by band and demand by wanted level, from counts by `class_name`; what others counted is left out."""
+    levels = levels_of(rules.ladder, LadderPart.SKIPS)
+    by_band: dict[str, float] = {}
+    by_wanted: dict[Level, float] = dict.fromkeys(levels, 0.0)
+    for band in rules.classes.losses:
+        for level in levels:
+            rate_rps = rates_rps.get(class_name(band, level), 0.0)
+            if rate_rps > 0:
+                by_band[band] = by_band.get(band, 0.0) + rate_rps
+                by_wanted[level] += rate_rps
+    return by_band, by_wanted
+
+
+def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Plan:
+    """The plan with its one row of fractions f replaced by a row for each wanted level."""
+    levels = sorted(by_wanted, key=lambda level: level.skipped_steps)
+    total = sum(by_wanted.values())
+    f = [plan.shift_map.get((ALL_PROMPTS, level), 0.0) for level in levels]
+    if total <= 0 or sum(f) <= 0:
+        return replace(plan, shift_map={})
+    h = [by_wanted[level] / total for level in levels]
+    rows = (chained_map if chained else one_hop_map)(h, [share / sum(f) for share in f])
+    return replace(
+        plan,
+        shift_map={
+            (str(wanted.skipped_steps), served): share
+            for wanted, row in zip(levels, rows, strict=True)
+            for served, share in zip(levels, row, strict=True)
+            if share > 0
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ThePaper:
+    """See the module."""
+
+    chained: bool = False
+    name: str = "paper"
+    source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """Assign, then align, once a period."""
+        if not is_time(course.planning, seen, PERIOD_S):
+            return course
+        rates_rps = seen.demand.rates_rps(seen.now_s)
+        by_band, by_wanted = split_counts(rules, rates_rps)
+        assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, (AS_SEEN, None))
+        plan = redirects(assigned, by_wanted, self.chained)
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """Drawn from the row of the wanted level; the wanted level without one."""
+        wanted = level_by_similarity(rules.ladder, arrival.near.similarity)
+        row = course.shift.get(str(wanted.skipped_steps), ())
+        decided = decide_standing(rules, arrival, pool, draw_level(row, arrival.draw) or wanted, wanted)
+        return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """Route-and-batch among the workers that stand at this level."""
+        return place_standing(level, pool, left_s, excluded, pool.occupancy)

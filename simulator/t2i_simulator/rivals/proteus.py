@@ -1,0 +1,75 @@
+"""Proteus: accuracy scaling for a load, blind to prompts.
+
+Source: Proteus (ASPLOS'24). Every PERIOD_S a mixed-integer program picks one variant (here: level) for each worker and
+each worker's share z of the load, for the best mean accuracy subject to
+
+    sum of throughputs >= beta x demand       beta = 1.05; infeasible: beta -= 0.05, to no less than MIN_BETA
+
+with a level's throughput taken at the largest batch whose latency is under SLO / 2. Demand is an EWMA (the shell's,
+as for all policies). Requests are routed at random in proportion to z, and wait for a worker of that level.
+
+Simplified: equal workers are counted rather than named (same optimum); z is drawn for a level and the worker among
+those at it is the one that finishes first (kinder than a random one); demand beyond beta is spread in proportion,
+where their objective would heap it on the most accurate workers (kinder as well); the program is solved to the
+optimum, not to a gap of 0.5; its non-work-conserving batching is left out, batches are formed at step boundaries as
+for every policy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from t2i_policy.capacity import WAIT_SHARE, group_capacities
+from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.plan import GroupCapacity, PlanRules
+from t2i_policy.policies import Course, Seen
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import agnostic_plan, drawn_level, is_time, next_planning
+from t2i_simulator.rivals.running import decide_standing
+from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.variants import LadderPart, cheapest_of, levels_of, mean_capacities, mean_levels
+
+PERIOD_S = 10.0
+BETA = 1.05
+BETA_STEP = 0.05
+MIN_BETA = 0.2
+
+
+def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
+    """The largest of 1.05, 1.00, ... at which the pool, all at its fastest, makes beta x demand; MIN_BETA at least."""
+    most_rps = sum(group.num_workers * max(group.rates_rps.values(), default=0.0) for group in groups)
+    beta = BETA
+    while beta * demand_rps > most_rps and beta > MIN_BETA:
+        beta = round(beta - BETA_STEP, 2)
+    return beta
+
+
+@dataclass(frozen=True, slots=True)
+class Proteus:
+    """See the module. `course.memory["beta"]` is the last plan's."""
+
+    part: LadderPart = LadderPart.SKIPS
+    name: str = "proteus"
+    source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """Solve anew every PERIOD_S, and when workers came or went."""
+        if not is_time(course.planning, seen, PERIOD_S):
+            return course
+        rates_rps = seen.demand.rates_rps(seen.now_s)
+        half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # service < SLO / 2, in the words of `worker_rate_rps`
+        groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, self.part), half_slo_s)
+        real = mean_capacities(groups, mean_levels(rules, self.part, rates_rps))
+        beta = feasible_beta(real, sum(rates_rps.values()))
+        plan = agnostic_plan(rules, self.part, rates_rps, groups, (PlanRules(over_provision=beta), None))
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), {"beta": beta})
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """Drawn by z; with no throughput to plan with, the cheapest level."""
+        otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, self.part)
+        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """A worker that stands at this level."""
+        return place_standing(level, pool, left_s, excluded)

@@ -1,0 +1,65 @@
+"""Sommelier: every worker switches by itself to the best model that carries its share of the load.
+
+Source: Sommelier (SIGMOD'22): a repository of functionally equal models, from which a server automatically takes a
+cheaper one when resources run short, and the better one when they are back. No repository of its code was found. In
+Proteus' code "sommelier" is the same MILP with the model family of each device fixed; with one family for the whole
+pool that would be Proteus itself. What sets it apart in the papers' description is kept: no joint assignment of
+queries. Each group of equal workers gets its equal share of the demand seen and stands at
+
+    argmin loss_j  subject to  mu_gj >= demand / workers      else at the level of most images/s
+
+Simplified: the semantic index is replaced by the measured mean losses; switching is immediate, and decided at every
+planning step from the EWMA demand without a margin.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
+from t2i_policy.levels import Level
+from t2i_policy.placement import Placement
+from t2i_policy.plan import GroupCapacity
+from t2i_policy.policies import Course, Seen
+from t2i_policy.views import PoolView
+from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
+from t2i_simulator.rivals.running import decide_standing
+from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.variants import LadderPart, MeanLevel, mean_capacities, mean_levels
+
+
+def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], share_rps: float) -> Level:
+    """The level of least mean loss at which one worker makes `share_rps`; the fastest if none does."""
+    able = [level for level in means if group.rates_rps.get(level, 0.0) >= share_rps and group.rates_rps[level] > 0]
+    if able:
+        return min(able, key=lambda level: (means[level].loss, level.steps_run))
+    return max(means, key=lambda level: (group.rates_rps.get(level, 0.0), -level.steps_run))
+
+
+@dataclass(frozen=True, slots=True)
+class Sommelier:
+    """See the module."""
+
+    part: LadderPart = LadderPart.SKIPS
+    name: str = "sommelier"
+    source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
+
+    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+        """Each group's level anew."""
+        rates_rps = seen.demand.rates_rps(seen.now_s)
+        means = mean_levels(rules, self.part, rates_rps)
+        groups, total_rps = mean_capacities(seen.groups, means), sum(rates_rps.values())
+        share_rps = total_rps / max(1, sum(group.num_workers for group in groups))
+        levels = {group.name: level_for_share(group, means, share_rps) for group in groups}
+        plan = equal_share_plan(levels, groups, means, total_rps)
+        before = course.planning.plan
+        if before is not None and before.workers == plan.workers:
+            return course
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """The level of the group that the draw falls on: every worker gets the same share."""
+        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """A worker that stands at this level."""
+        return place_standing(level, pool, left_s, excluded)
