@@ -28,16 +28,16 @@ import numpy as np
 from machine import write_result
 from policy import EXAMPLES
 from t2i_api.pool import parse_pool
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Level
-from t2i_policy.placement import FILL_FROM_OCCUPANCY
+from t2i_policy.level import Level
 from t2i_policy.policies import Course, PromptAware
-from t2i_policy.views import PoolView
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.placement import FILL_FROM_OCCUPANCY
 from t2i_simulator.engine import simulate
 from t2i_simulator.lineage import BASE_STEPS, STEP_ALONE_S, profiles
 from t2i_simulator.outcomes import Fate
 from t2i_simulator.profiles import build_groups
-from t2i_simulator.rivals.running import decide_for
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.workload import build_workload
 
 WORKERS = 8

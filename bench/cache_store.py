@@ -11,10 +11,10 @@ import numpy as np
 
 from cache_index import Figures
 from cache_prompts import DIMENSION, Prompts, Vectors
-from t2i_cache.books import SharedBooks
 from t2i_cache.catalogue import CatalogueLimits
+from t2i_cache.follow import SharedBooks
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, decode_record, encode_record
+from t2i_cache.records import LatentRecord, decode_record, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from valkey_server import ValkeyServer
@@ -48,7 +48,7 @@ async def _fetch(store: RedisStore, kib: int) -> Figures:
     keys = [LatentKey("s", "m", f"{kib}-{number}", 10) for number in range(len(prompts))]
     tensor = np.random.default_rng(kib).standard_normal(kib * 512).astype("<f2").tobytes()
     for key, embedding in zip(keys, prompts, strict=True):
-        record = Record(key, "float16", (kib * 512,), tensor, embedding, time.time(), "bench")
+        record = LatentRecord(key, "float16", (kib * 512,), tensor, embedding, time.time(), "bench")
         await store.put(key, encode_record(record))
     total_ms, get_ms = np.empty(FETCHES), np.empty(FETCHES)
     for number in range(FETCHES):
@@ -104,7 +104,9 @@ async def _fill(store: RedisStore, size: int, say: Say) -> None:
 
 
 def _record(key: LatentKey, embedding: Vectors) -> bytes:
-    return encode_record(Record(key, "float16", (4,), bytes(8), embedding.reshape(DIMENSION), time.time(), "bench"))
+    return encode_record(
+        LatentRecord(key, "float16", (4,), bytes(8), embedding.reshape(DIMENSION), time.time(), "bench")
+    )
 
 
 def _resident_bytes() -> int:

@@ -17,9 +17,9 @@ import numpy as np
 from machine import machine_facts, write_result
 from policy import EXACT_S, EXAMPLES, Bench, Trace, embedded, k25_rate_rps, rescaled, trace_name
 from t2i_api.pool import PoolSpec, parse_pool
-from t2i_simulator.likeness import Likeness
 from t2i_simulator.rivals.catalogue import policy_named
-from t2i_simulator.workload import Prompts
+from t2i_simulator.similarity import Likeness
+from t2i_simulator.workload import TracePrompts
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     vectors, of_line = embedded(options.prompts)
-    bench = Bench(Prompts(Likeness(vectors), of_line, own_repeats=False), options.seed)
+    bench = Bench(TracePrompts(Likeness(vectors), of_line, own_repeats=False), options.seed)
     spec = parse_pool((EXAMPLES / "pool-sdxl-8.yaml").read_text()).spec
     capacity_rps = k25_rate_rps(spec)
     rows = judge(bench, spec, "poisson", lambda load: poisson(load * capacity_rps, options.seed))

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from machine import write_result
-from t2i_policy.capacity import group_capacities
-from t2i_policy.deciding import Arrival, Rules, build_rules, shift_rows
-from t2i_policy.levels import Level, build_ladder
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanRules, PromptClass, make_plan
-from t2i_policy.planning import Planning
+from t2i_policy.level import Level, build_ladder
+from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.loop import Planning
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanRules, PromptClass, make_plan
 from t2i_policy.policies import Course, PromptAware
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_policy.request.decide import Arrival, Rules, build_rules, shift_rows
+from t2i_policy.request.options import Limits, Neighbourhood
 
 N, SLO_S, MAX_LOSS, WORKERS = 50, 20.0, 0.1, 64
 LEVELS = [Level(k, N) for k in (0, 5, 10, 15, 20, 25, 30)] + [Level(0, n) for n in (40, 30, 20)]

@@ -27,16 +27,16 @@ import torch
 from machine import write_result
 from t2i_api.pool import PoolSpec, parse_pool
 from t2i_cache.stores.memory import MemoryStore
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_scenes import caption, sample_scene
 from t2i_scenes.sampling import ScenesModel
-from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.engines.running import Denoised, Running, StepEvent
-from t2i_worker.engines.step_loop import StepLoop
+from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.request import Denoised, Running, StepEvent
+from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Finished, Job, Sink, Source, Tally
 from t2i_worker.latents import LatentShelf
-from t2i_worker.own_thread import in_own_thread
+from t2i_worker.one_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.starting.diffusion import to_facts
 from t2i_worker.starting.finding import find_model

@@ -26,7 +26,7 @@ from sessions import make_sessions
 from t2i_policy.eviction import FIFO, LCBFU, LRU, CachedItem, EvictionPolicy
 from t2i_policy.steps_at_stake import FRESH_WORTH, SILENCE_POWER, StepsAtStake
 from t2i_simulator.embedding import SentenceEncoder, embed
-from t2i_simulator.likeness import Vectors
+from t2i_simulator.similarity import Vectors
 from t2i_simulator.traces import number_prompts, read_prompts
 
 RESULTS = Path(__file__).parent / "results"

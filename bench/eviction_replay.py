@@ -19,8 +19,8 @@ import numpy.typing as npt
 from t2i_cache.catalogue import Catalogue, CatalogueLimits, Neighbour
 from t2i_cache.keys import LatentKey
 from t2i_policy.eviction import EvictionPolicy
-from t2i_simulator.likeness import Vectors
 from t2i_simulator.lineage import BASE_STEPS, SKIPS, THRESHOLDS
+from t2i_simulator.similarity import Vectors
 
 LADDER = SKIPS[1:]
 EDGES = np.array([THRESHOLDS[step] for step in LADDER])  # similarity above which each may be skipped

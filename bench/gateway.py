@@ -24,10 +24,10 @@ import numpy as np
 from bare_relay import measure_relay
 from machine import write_result
 from t2i_cache.keys import LatentKey, ModelKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import open_store
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import caption, embedder_path, sample_scene
@@ -72,7 +72,7 @@ async def fill_store(folder: Path) -> None:
     for index in range(CACHED):
         vector = embedder.embed_now(caption(sample_scene(rng), rng)).vector
         place = LatentKey(scope, key.fingerprint, f"entry-{index}", 10)
-        await store.put(place, encode_record(Record(place, "float32", (1,), bytes(4), vector, time.time())))
+        await store.put(place, encode_record(LatentRecord(place, "float32", (1,), bytes(4), vector, time.time())))
     await store.close()
 
 

@@ -23,17 +23,17 @@ from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_policy.profile import LevelProfile
 from t2i_simulator.embedding import SentenceEncoder, embed
 from t2i_simulator.engine import simulate
-from t2i_simulator.likeness import Likeness, Vectors
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
 from t2i_simulator.rivals.ablations import ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named
 from t2i_simulator.rivals.oracle import Oracle
+from t2i_simulator.similarity import Likeness, Vectors
 from t2i_simulator.traces import bursty_arrivals, number_prompts, read_arrivals, read_prompts
-from t2i_simulator.truth import Truth
+from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
-from t2i_simulator.workload import Prompts, Workload, build_workload
+from t2i_simulator.workload import TracePrompts, Workload, build_workload
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 BURST_MINUTES = 120.0
@@ -61,7 +61,7 @@ class Trace:
 class Bench:
     """What all traces share."""
 
-    prompts: Prompts
+    prompts: TracePrompts
     seed: int
 
     def workload(self, trace: Trace) -> Workload:
@@ -165,7 +165,7 @@ def ablation_traces(hybrid: PoolSpec, scenes: PoolSpec, seed: int) -> Iterator[T
 def run(files: Sequence[Path], prompts_file: Path, seed: int, quick: bool) -> dict[str, list[dict[str, object]]]:
     """Everything; writes the report's plots on the way."""
     vectors, of_line = embedded(prompts_file)
-    bench = Bench(Prompts(Likeness(vectors), of_line, own_repeats=False), seed)
+    bench = Bench(TracePrompts(Likeness(vectors), of_line, own_repeats=False), seed)
     spec, hybrid, scenes = (
         parse_pool((EXAMPLES / name).read_text()).spec
         for name in ("pool-sdxl-8.yaml", "pool-sdxl-8-hybrid.yaml", "pool-scenes.yaml")

@@ -1,9 +1,9 @@
 """What the oracle is told: the clearing prices of a run's whole future. For `bench/policy.py`."""
 
-from t2i_policy.levels import Level
-from t2i_policy.wanted import Limits, Neighbourhood, eligible_options
+from t2i_policy.level import Level
+from t2i_policy.request.options import Limits, Neighbourhood, eligible_options
 from t2i_simulator.outcomes import Outcomes
-from t2i_simulator.rivals.clearing import Asked, OracleKnowledge, clear
+from t2i_simulator.rivals.clearing import OracleKnowledge, TracedRequest, clear
 from t2i_simulator.scenario import Scenario
 
 WINDOW_S = 10.0
@@ -23,5 +23,5 @@ def knowledge_from(met: Outcomes, scenario: Scenario) -> OracleKnowledge:
         known = similarity > NO_NEIGHBOUR
         near = Neighbourhood(similarity if known else None, stored if known else frozenset(), repeated=repeated)
         options = eligible_options(ladder, scenario.profile, near, limits)
-        asked.append(Asked(at_s, tuple((option.level.steps_run, option.expected_loss) for option in options)))
+        asked.append(TracedRequest(at_s, tuple((option.level.steps_run, option.expected_loss) for option in options)))
     return clear(asked, steps_per_s, max(0.0, target.slo_s - alone_s), WINDOW_S)

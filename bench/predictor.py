@@ -19,9 +19,9 @@ from machine import write_result
 from predictor_page import render
 from predictor_samples import load_or_draw
 from t2i_policy.features import FEATURES
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
-from t2i_profiler.fit import Table, predict_unseen, to_table
+from t2i_profiler.fit import SampleTable, predict_unseen, to_table
 from t2i_profiler.precision import Precision, judge_profile, profile_of
 from t2i_profiler.sample_file import Measurement, PromptScores
 
@@ -65,7 +65,7 @@ def shared_words(prompts: Sequence[PromptScores]) -> Array:
     return np.array(rows)
 
 
-def explained(table: Table, level: Level, chosen: Sequence[int]) -> float:
+def explained(table: SampleTable, level: Level, chosen: Sequence[int]) -> float:
     """Share of the losses' variance explained on unseen prompts (R²)."""
     losses = table.losses[level]
     unseen = predict_unseen(table, level, chosen)
@@ -77,7 +77,7 @@ def ablate(train: Measurement) -> dict[str, dict[str, float]]:
     table, base = to_table(train.prompts), train.facts.base_steps
     flat = replace(table, similarity=np.zeros_like(table.similarity))
     wide = replace(table, features=shared_words(train.prompts))
-    rows: dict[str, tuple[Table, tuple[int, ...]]] = {"nothing": (flat, ()), "similarity": (table, ())}
+    rows: dict[str, tuple[SampleTable, tuple[int, ...]]] = {"nothing": (flat, ()), "similarity": (table, ())}
     rows |= {f"+ {name}": (table, (at,)) for at, name in enumerate(FEATURES)}
     rows |= {"+ all prompt features": (table, tuple(range(len(FEATURES)))), "+ words shared with it": (wide, (0, 1, 2))}
     return {

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_policy.levels import Ladder, Level
+from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import parse_profile
 from t2i_profiler.judge import Pixels, Sample, SceneJudge, pixel_distance, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2i_profiler.samples import scene_samples
 from t2i_scenes import embedder_path, model_path
-from t2i_scenes.measuring import Asked, Measured, Settings, measure
+from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
 from t2i_scenes.sampling import ScenesModel
 from t2i_sources.embedder import Embedder
 from t2ictl.local_pool import read_pool
@@ -48,7 +48,7 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
     )
     nearest = cosines.argmax(1)
     kept = _with_seed(samples.kept, 0)
-    keep = Settings(ladder.base_steps, model.constants.default_guidance_scale, keep_before=ladder.steps_to_keep)
+    keep = MeasureSettings(ladder.base_steps, model.constants.default_guidance_scale, keep_before=ladder.steps_to_keep)
     sources = measure(model, kept, keep, "kept", progress)
     starts = {step: latents[torch.from_numpy(nearest)] for step, latents in sources.latents.items()}
     theirs = [kept[near].seed for near in nearest]
@@ -73,7 +73,7 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
 Shot = tuple[float, Pixels]
 
 
-def _shots(turn: dict[Level, Measured], at: int) -> dict[Level, Shot]:
+def _shots(turn: dict[Level, MeasuredScores], at: int) -> dict[Level, Shot]:
     """One caption's score and image at every level of one turn."""
     return {level: (drawn.scores[at].quality, drawn.images[at]) for level, drawn in turn.items()}
 
@@ -100,18 +100,20 @@ def _draw_turn(
     starts: dict[int, Tensor],
     theirs: list[int],
     turn: int,
-) -> dict[Level, Measured]:
+) -> dict[Level, MeasuredScores]:
     """Every level once, all turns from the same latents; `theirs` are the seeds that those were drawn with."""
     asked, drawn = _with_seed(samples, turn), {}
     for level in ladder.levels:
         resume, skip = None, level.skipped_steps
         if level.needs_latent:
             resume = (skip, model.with_own_noise(starts[skip], skip, [one.seed for one in asked], theirs))
-        settings = Settings(level.num_inference_steps, model.constants.default_guidance_scale, resume)
+        settings = MeasureSettings(level.num_inference_steps, model.constants.default_guidance_scale, resume)
         title = f"turn {turn}, level {level.label(ladder.base_steps)}"
         drawn[level] = measure(model, asked, settings, title, progress)
     return drawn
 
 
-def _with_seed(samples: tuple[Sample, ...], turn: int) -> list[Asked]:
-    return [Asked(one.scene, one.prompt, one.seed + turn * SEED_STRIDE) for one in samples if one.scene is not None]
+def _with_seed(samples: tuple[Sample, ...], turn: int) -> list[AskedCaption]:
+    return [
+        AskedCaption(one.scene, one.prompt, one.seed + turn * SEED_STRIDE) for one in samples if one.scene is not None
+    ]

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from machine import machine_facts
 from t2i_profiler.judge import pixel_distance
 from t2i_scenes import Scene, caption, edit_scene, embedder_path, sample_scene, score_image
-from t2i_scenes.measuring import Asked, Measured, Settings, measure
+from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
 from t2i_scenes.sampling import ScenesModel
 from t2i_sources.embedder import Embedder
 
@@ -41,9 +41,9 @@ class Table:
     steps: int
     similarities: np.ndarray[Any, Any]
     kinds: list[str]
-    full: Measured
-    resumed: dict[int, Measured]
-    plain: dict[int, Measured]
+    full: MeasuredScores
+    resumed: dict[int, MeasuredScores]
+    plain: dict[int, MeasuredScores]
     as_is: list[float]
     spreads: dict[str, np.ndarray[Any, Any]]
 
@@ -53,10 +53,10 @@ def progress(title: str, done: int, total: int) -> None:
     print(f"\r{title:32} {done}/{total}   ", end="\n" if done == total else "", flush=True)
 
 
-def ask(kept: Sequence[Asked], count: int, rng: np.random.Generator) -> tuple[list[Asked], list[str]]:
+def ask(kept: Sequence[AskedCaption], count: int, rng: np.random.Generator) -> tuple[list[AskedCaption], list[str]]:
     """Captions that are not among the kept ones, and what they are to them."""
     known = {one.text for one in kept}
-    asked: list[Asked] = []
+    asked: list[AskedCaption] = []
     kinds: list[str] = []
     while len(asked) < count:
         kind = str(rng.choice(list(KINDS), p=SHARES))
@@ -66,7 +66,7 @@ def ask(kept: Sequence[Asked], count: int, rng: np.random.Generator) -> tuple[li
         text = caption(scene, rng)
         if text not in known:
             known.add(text)
-            asked.append(Asked(scene, text, int(rng.integers(1 << 31))))
+            asked.append(AskedCaption(scene, text, int(rng.integers(1 << 31))))
             kinds.append(kind)
     return asked, kinds
 
@@ -78,28 +78,30 @@ def measure_all(num_kept: int, num_asked: int, seed: int) -> Table:
     skips = sorted({round(fraction * steps) for fraction in FRACTIONS} - {0, steps})
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng) for _ in range(num_kept)]
-    kept = [Asked(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
+    kept = [AskedCaption(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
     asked, kinds = ask(kept, num_asked, rng)
     cosines = embed(embedder, asked) @ embed(embedder, kept).T
     nearest = cosines.argmax(1)
-    source = measure(model, kept, Settings(steps, guidance, keep_before=skips), "kept captions", progress)
+    source = measure(model, kept, MeasureSettings(steps, guidance, keep_before=skips), "kept captions", progress)
     again = [replace(one, seed=one.seed + 1) for one in asked]
     spreads: dict[str, np.ndarray[Any, Any]] = {}
 
-    def twice(name: str, settings: Callable[[list[Asked]], Settings]) -> Measured:
+    def twice(name: str, settings: Callable[[list[AskedCaption]], MeasureSettings]) -> MeasuredScores:
         """Drawn with both seeds; the second only tells how far the images are apart."""
         first, second = (measure(model, ones, settings(ones), name, progress) for ones in (asked, again))
         pairs = zip(first.images, second.images, strict=True)
         spreads[name] = np.array([pixel_distance(one, other) for one, other in pairs])
         return first
 
-    def resume(skip: int, ones: list[Asked]) -> Settings:
+    def resume(skip: int, ones: list[AskedCaption]) -> MeasureSettings:
         start = source.latents[skip][torch.from_numpy(nearest)]
         theirs = [kept[near].seed for near in nearest]
-        return Settings(steps, guidance, (skip, model.with_own_noise(start, skip, [one.seed for one in ones], theirs)))
+        return MeasureSettings(
+            steps, guidance, (skip, model.with_own_noise(start, skip, [one.seed for one in ones], theirs))
+        )
 
-    def anew(count: int, _: list[Asked]) -> Settings:
-        return Settings(count, guidance)
+    def anew(count: int, _: list[AskedCaption]) -> MeasureSettings:
+        return MeasureSettings(count, guidance)
 
     full = twice(EXACT, partial(anew, steps))
     resumed, plain = {}, {}
@@ -110,13 +112,13 @@ def measure_all(num_kept: int, num_asked: int, seed: int) -> Table:
     return Table(steps, cosines.max(1), kinds, full, resumed, plain, as_is, spreads)
 
 
-def embed(embedder: Embedder, asked: Sequence[Asked]) -> np.ndarray[Any, Any]:
+def embed(embedder: Embedder, asked: Sequence[AskedCaption]) -> np.ndarray[Any, Any]:
     """Unit vectors [B,D]."""
     stacked: np.ndarray[Any, Any] = np.stack([embedder.embed_now(one.text).vector for one in asked])
     return stacked
 
 
-def values(measured: Measured, name: str, inside: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def values(measured: MeasuredScores, name: str, inside: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A field of the scores of the captions of one band."""
     chosen: np.ndarray[Any, Any] = np.array([getattr(score, name) for score in measured.scores])[inside]
     return chosen
@@ -184,7 +186,7 @@ def cell(table: Table, skip: int, inside: np.ndarray[Any, Any]) -> str:
     return f"*{text}*" if difference.mean() < -error else text
 
 
-def parts_table(table: Table, names: list[str], by_skip: dict[int, Measured], title: str) -> list[str]:
+def parts_table(table: Table, names: list[str], by_skip: dict[int, MeasuredScores], title: str) -> list[str]:
     """Facts, fine and quality for each number of steps run."""
     everything = np.ones(len(table.kinds), bool)
     columns = [table.full, *by_skip.values()]

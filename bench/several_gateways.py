@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 
 from machine import write_result
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2ictl.processes import ServerProcess

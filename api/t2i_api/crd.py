@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from t2i_api.crd_rules import LIST_KEYS, RULES, Rule
+from t2i_api.crd_rules import LIST_KEYS, RULES, CelRule
 from t2i_api.pool import API_VERSION, KIND, PoolSpec
 from t2i_api.status import PoolStatus
 from t2i_api.structural import Schema, structural_schema
@@ -96,7 +96,7 @@ def _refuse_fractions(node: Schema) -> None:
     """By type alone the server stores 5.0 as it came, and rules about that field fail at the next change of another:
     better refused when it is written."""
     if node["type"] == "integer":
-        rule = Rule(f"self >= {node['minimum']}", "must be written without a fraction: 5, not 5.0")
+        rule = CelRule(f"self >= {node['minimum']}", "must be written without a fraction: 5, not 5.0")
         node["x-kubernetes-validations"] = [_validation(rule)]
     for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else ())):
         _refuse_fractions(child)
@@ -111,7 +111,7 @@ def _at(root: Schema, path: str) -> Schema:
     return node
 
 
-def _validation(rule: Rule) -> Schema:
+def _validation(rule: CelRule) -> Schema:
     said = {
         "rule": rule.rule,
         "message": rule.message,

@@ -31,7 +31,7 @@ RESERVED = ", ".join(f"'{name}'" for name in RESERVED_GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CelRule:
     """One CEL rule. `message` says what to do next; `message_expression` says it with numbers; `field` is blamed."""
 
     rule: str
@@ -49,28 +49,28 @@ def _same(one: str, other: str) -> str:
 
 
 LEVELS = (
-    Rule(
+    CelRule(
         f"size(self.levels) == 0 || self.levels.exists(l, l.skippedSteps == 0 && {_steps('l')} == {BASE})",
         "levels must contain the exact one: add {skippedSteps: 0}",
         ".levels",
     ),
-    Rule(
+    CelRule(
         f"self.levels.all(a, self.levels.exists_one(b, {_same('a', 'b')}))",
         "levels must be unique: remove the one that is there more than once",
         ".levels",
     ),
-    Rule(
+    CelRule(
         f"self.levels.all(l, l.skippedSteps < {_steps('l')})",
         "skippedSteps of every level must be less than the numInferenceSteps it runs: skip fewer",
         ".levels",
     ),
-    Rule(
+    CelRule(
         f"self.levels.all(l, {_steps('l')} <= {BASE})",
         "no level may run longer than spec.model.numInferenceSteps: lower its numInferenceSteps",
         ".levels",
         f"'no level may run longer than spec.model.numInferenceSteps = %d: lower that level'.format([{BASE}])",
     ),
-    Rule(
+    CelRule(
         f"self.levels.all(l, l.skippedSteps == 0 || {_steps('l')} >= {BASE})",
         "a level that skips steps runs the full schedule, which cached latents belong to: leave out its skippedSteps "
         "or its numInferenceSteps",
@@ -79,25 +79,25 @@ LEVELS = (
 )
 
 MIX = (
-    Rule(
+    CelRule(
         "self.mix.mode == 'Fixed' || size(self.mix.workers) == 0",
         "mix.workers is for mode Fixed: remove it, or set mix.mode to Fixed",
         ".mix",
     ),
-    Rule(
+    CelRule(
         f"self.mix.mode != 'Fixed' || {MIXED} == {TOTAL}",
         "with mode Fixed mix.workers must sum to the workers of all workerGroups: make them equal",
         ".mix",
         f"'mix.workers sums to %d, but workerGroups have %d: make them equal'.format([{MIXED}, {TOTAL}])",
     ),
-    Rule(
+    CelRule(
         # without levels the ladder is the default one: skips of 0, 10 ... 50 percent of the full schedule
         f"self.mix.workers.all(w, size(self.levels) > 0 ? self.levels.exists(l, {_same('l', 'w')}) : "
         f"{_steps('w')} == {BASE} && [0, 1, 2, 3, 4, 5].exists(t, {BASE} * t / 10 == w.skippedSteps))",
         "every entry of mix.workers must name one of the levels: add it to levels, or remove it here",
         ".mix",
     ),
-    Rule(
+    CelRule(
         f"self.mix.workers.all(a, self.mix.workers.exists_one(b, {_same('a', 'b')}))",
         "the levels in mix.workers must be unique: put the workers of a level into one entry",
         ".mix",
@@ -105,17 +105,17 @@ MIX = (
 )
 
 SECURITY = (
-    Rule(
+    CelRule(
         "self.clientAuthentication == 'None' || self.gatewayTlsSecretName != ''",
         "clientAuthentication Token and MutualTLS need TLS: set gatewayTlsSecretName, or clientAuthentication to None",
         ".gatewayTlsSecretName",
     ),
-    Rule(
+    CelRule(
         "(self.clientAuthentication == 'Token') == (self.tokensSecretName != '')",
         "tokensSecretName and clientAuthentication Token belong together: set both, or remove tokensSecretName",
         ".tokensSecretName",
     ),
-    Rule(
+    CelRule(
         "(self.gatewayClientTlsSecretName == '') == (self.workerTlsSecretName == '')",
         "gatewayClientTlsSecretName and workerTlsSecretName belong together: set both, or neither",
         ".workerTlsSecretName",
@@ -127,19 +127,21 @@ def _each(field: str, condition: str) -> str:
     return f"!has(self.{field}) || self.{field}.all(x, {condition})"
 
 
-def _template(owned: OwnedFields) -> tuple[Rule, ...]:
+def _template(owned: OwnedFields) -> tuple[CelRule, ...]:
     """What a pod template may not change, from the table that our own check reads."""
     return (
-        *(Rule(f"!has(self.{field})", f"{field} {advice}", f".{field}") for field, advice in owned.fields.items()),
-        Rule(_each("containers", f"x.name != '{owned.container}'"), containers_message(owned.container), ".containers"),
-        Rule(_each("env", f"!(x.name in {list(OWNED_VARIABLES)})"), VARIABLES_MESSAGE, ".env"),
-        Rule(_each("volumes", f"!(x.name in {list(OWNED_VOLUMES)})"), VOLUMES_MESSAGE, ".volumes"),
-        Rule(
+        *(CelRule(f"!has(self.{field})", f"{field} {advice}", f".{field}") for field, advice in owned.fields.items()),
+        CelRule(
+            _each("containers", f"x.name != '{owned.container}'"), containers_message(owned.container), ".containers"
+        ),
+        CelRule(_each("env", f"!(x.name in {list(OWNED_VARIABLES)})"), VARIABLES_MESSAGE, ".env"),
+        CelRule(_each("volumes", f"!(x.name in {list(OWNED_VOLUMES)})"), VOLUMES_MESSAGE, ".volumes"),
+        CelRule(
             _each("volumeMounts", f"!x.mountPath.matches('{OWNED_FOLDERS}')"),
             FOLDERS_MESSAGE,
             ".volumeMounts",
         ),
-        Rule(
+        CelRule(
             _each("extraArgs", f"!({list(owned.flags)}.exists(f, x == f || x.startsWith(f + '=')))"),
             FLAGS_MESSAGE,
             ".extraArgs",
@@ -147,14 +149,14 @@ def _template(owned: OwnedFields) -> tuple[Rule, ...]:
     )
 
 
-RULES: Mapping[str, tuple[Rule, ...]] = {
+RULES: Mapping[str, tuple[CelRule, ...]] = {
     "": (
-        Rule(
+        CelRule(
             f"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) < {MAX_NAMES}",
             f"metadata.name must be up to {MAX_NAMES - 1} characters of a-z, 0-9 and -, begin with a letter and end "
             "with a letter or digit: Services carry it; choose another name",
         ),
-        Rule(
+        CelRule(
             f"self.spec.workerGroups.all(g, size(self.metadata.name) + size(g.name) <= {MAX_NAMES})",
             f"metadata.name and the name of a worker group may have {MAX_NAMES} characters together: shorten one",
             ".spec.workerGroups",
@@ -162,25 +164,25 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "spec": (*LEVELS, *MIX),
     "spec.model": (
-        Rule(
+        CelRule(
             "self == oldSelf",
             "model is immutable: every worker keeps it warm, and profile and cached latents belong to it; create "
             "another pool for another model",
         ),
     ),
     "spec.cache": (
-        Rule(
+        CelRule(
             "self.scope != 'Pool' || self.sharedBetweenTenants",
             "scope Pool lets tenants learn about each other's prompts: use Tenant, or also set sharedBetweenTenants to "
             "true",
             ".scope",
         ),
-        Rule(
+        CelRule(
             "!self.storeUrl.matches('^rediss?://.*@')",
             "storeUrl must not hold a user or a password: put them into the Secret of storeSecretRef",
             ".storeUrl",
         ),
-        Rule(
+        CelRule(
             "!has(self.storeSecretRef) || self.storeUrl.matches('^rediss?://')",
             "storeSecretRef is for a redis:// or rediss:// storeUrl: remove it, or set storeUrl",
             ".storeSecretRef",
@@ -190,13 +192,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "spec.gateway.template": _template(GATEWAY_OWNED),
     "spec.workerGroups[].template": _template(WORKER_OWNED),
     "spec.workerGroups[].name": (
-        Rule(
+        CelRule(
             f"!(self in [{RESERVED}])",
             f"{', '.join(RESERVED_GROUPS)} name other parts of every pool: choose another name",
         ),
     ),
     "spec.workerGroups[].engine": (
-        Rule(
+        CelRule(
             "self == oldSelf",
             "engine is immutable: the group's profile belongs to it; add another group and remove this one",
         ),

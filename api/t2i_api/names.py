@@ -3,7 +3,7 @@
 A child is ours by the UID of its owner, never by its name or labels: names are for people and for DNS.
 """
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 GROUP = "t2iserving.dev"
 VERSION = "v1alpha1"

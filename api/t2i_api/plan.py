@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from t2i_api.status import ClassStatus, PlacementStatus, PlanStatus, ShiftStatus
-from t2i_policy.assignment import assign_levels
-from t2i_policy.levels import Level
-from t2i_policy.plan import Method, Plan, PlanReason
+from t2i_policy.level import Level
+from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.plan import Method, Plan, PlanReason
 
 FIXED = "Fixed"
 Numbers = Mapping[tuple[str, Level], tuple[int, ...]]

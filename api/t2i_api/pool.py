@@ -24,7 +24,7 @@ from t2i_api.rules import (
 )
 from t2i_api.security import SecurityPart
 from t2i_api.template import GatewayTemplatePart, WorkerTemplatePart
-from t2i_policy.levels import Ladder, Level, build_ladder
+from t2i_policy.level import Ladder, Level, build_ladder
 
 API_VERSION = "t2iserving.dev/v1alpha1"
 KIND = "T2IServingPool"

@@ -8,7 +8,7 @@ Every message names the field and says what to do next.
 
 from collections.abc import Sequence
 
-from t2i_policy.levels import Ladder, Level
+from t2i_policy.level import Ladder, Level
 
 MAX_NAMES = 51  # POOL-GROUP names a StatefulSet, and its pods carry that name and a hash in a label of 63 characters
 NETWORK_STORES = ("redis://", "rediss://")

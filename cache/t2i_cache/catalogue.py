@@ -17,7 +17,7 @@ import numpy as np
 from t2i_cache.errors import RecordError, StoreError
 from t2i_cache.index import PromptIndex, Vector
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, read_any
+from t2i_cache.records import LatentRecord, read_any
 from t2i_cache.stores import LatentStore
 from t2i_policy.eviction import CachedItem, EvictionPolicy, EvictionReason, choose_evictions
 from t2i_policy.steps_at_stake import StepsAtStake
@@ -181,7 +181,7 @@ class Catalogue:
         keys = [i.key for i in self._all() if scope in (None, i.key.scope) and model in (None, i.key.model)]
         return self._drop(keys, EvictionReason.PURGED)
 
-    def restore(self, records: Iterable[tuple[Record, int]], now_s: float) -> list[Deletion]:
+    def restore(self, records: Iterable[tuple[LatentRecord, int]], now_s: float) -> list[Deletion]:
         """Take in records found in the store (with their sizes), oldest rules applied: TTL and byte cap."""
         gone: list[Deletion] = []
         for record, size in records:
@@ -190,7 +190,7 @@ class Catalogue:
         gone += self.expire(now_s)
         return gone + self._make_room(now_s)
 
-    def _add_restored(self, record: Record, size: int, created_s: float) -> None:
+    def _add_restored(self, record: LatentRecord, size: int, created_s: float) -> None:
         shelf = self._shelf(record.key.scope, record.key.model, record.embedding)
         try:
             shelf.index.add(record.key.entry_id, record.embedding)
@@ -270,9 +270,9 @@ def _extend(index: PromptIndex, named: dict[str, Vector]) -> set[str]:
     return refused
 
 
-async def read_store(store: LatentStore, progress: Callable[[int], None]) -> list[tuple[Record, int]]:
+async def read_store(store: LatentStore, progress: Callable[[int], None]) -> list[tuple[LatentRecord, int]]:
     """Every sound record of a store with its size, tensors left out; damaged ones are deleted, trouble is logged."""
-    found: list[tuple[Record, int]] = []
+    found: list[tuple[LatentRecord, int]] = []
     async for key, size in store.scan():
         try:
             data = await store.get(key)

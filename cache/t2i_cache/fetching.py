@@ -14,7 +14,7 @@ from typing import Protocol
 
 from t2i_cache.errors import RecordError, RecordMismatch, StoreError
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, decode_record
+from t2i_cache.records import LatentRecord, decode_record
 
 log = logging.getLogger(__name__)
 DELETE_LIMIT_S = 0.2
@@ -34,7 +34,7 @@ class FetchReason(StrEnum):
 class Fetched:
     """`record` None = start from noise. `reason` tells of the first trouble on the way, else AS_REQUESTED."""
 
-    record: Record | None
+    record: LatentRecord | None
     reason: FetchReason
 
     @property
@@ -61,7 +61,7 @@ async def fetch_latent(store: Reader, start: LatentKey, stored_steps: Iterable[i
             for step in sorted({k for k in stored_steps if 0 < k <= start.step}, reverse=True):
                 key = LatentKey(start.scope, start.model, start.entry_id, step)
                 found = await _try_step(store, key)
-                if isinstance(found, Record):
+                if isinstance(found, LatentRecord):
                     exact = trouble is None and step == start.step
                     return Fetched(found, FetchReason.AS_REQUESTED if exact else trouble or FetchReason.MISSING)
                 trouble = trouble or found
@@ -70,7 +70,7 @@ async def fetch_latent(store: Reader, start: LatentKey, stored_steps: Iterable[i
     return Fetched(None, trouble or FetchReason.MISSING)
 
 
-async def _try_step(store: Reader, key: LatentKey) -> Record | FetchReason:
+async def _try_step(store: Reader, key: LatentKey) -> LatentRecord | FetchReason:
     try:
         data = await store.get(key)
     except StoreError as error:

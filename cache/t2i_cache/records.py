@@ -30,7 +30,7 @@ _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LatentRecord:
     """One latent. `tensor` is raw little-endian bytes of `dtype` (float32, float16 or bfloat16) and `shape`.
 
     `model_digest` is of the weights; it is in the key's fingerprint too, and here in clear, so that people can purge
@@ -46,7 +46,7 @@ class Record:
     model_digest: str = ""
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: LatentRecord) -> bytes:
     """The bytes to store; `decode_record` gives the record back."""
     embedding = np.ascontiguousarray(record.embedding, dtype="<f4")
     header = {
@@ -65,7 +65,7 @@ def encode_record(record: Record) -> bytes:
     return body + _checksum(body)
 
 
-def decode_record(data: bytes, expected: LatentKey) -> Record:
+def decode_record(data: bytes, expected: LatentKey) -> LatentRecord:
     """Check and read a record.
 
     Raises:
@@ -78,7 +78,7 @@ def decode_record(data: bytes, expected: LatentKey) -> Record:
     return record
 
 
-def read_any(data: bytes) -> Record:
+def read_any(data: bytes) -> LatentRecord:
     """As `decode_record`, for whoever scans a store and takes the key from the record."""
     header, start = _read_header(data)
     return _read_body(data, header, start)
@@ -116,7 +116,7 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
     return header, start
 
 
-def _read_body(data: bytes, header: dict[str, Any], start: int) -> Record:
+def _read_body(data: bytes, header: dict[str, Any], start: int) -> LatentRecord:
     try:
         key = LatentKey(header["scope"], header["model"], header["entry"], int(header["step"]))
         shape = tuple(int(size) for size in header["shape"])
@@ -137,7 +137,7 @@ def _read_body(data: bytes, header: dict[str, Any], start: int) -> Record:
     tensor = data[middle:end]
     if not (_is_finite(tensor, header["dtype"]) and np.isfinite(embedding).all()):
         raise RecordCorrupt("values are not finite")
-    return Record(key, header["dtype"], shape, tensor, embedding, created_s, str(header.get("digest", "")))
+    return LatentRecord(key, header["dtype"], shape, tensor, embedding, created_s, str(header.get("digest", "")))
 
 
 def _is_finite(tensor: bytes, dtype: str) -> bool:

@@ -23,10 +23,10 @@ from t2ictl.commands import profile as profile_command
 from t2ictl.commands import request as request_commands
 from t2ictl.commands import simulate as simulate_command
 from t2ictl.commands import token as token_command
-from t2ictl.commands.request import Target
+from t2ictl.commands.request import CallTarget
+from t2ictl.credentials import ProofOptions
 from t2ictl.errors import CtlError
 from t2ictl.local_pool import DEFAULT_LISTEN, LocalOptions
-from t2ictl.proving import ProofOptions
 
 app = typer.Typer(no_args_is_help=True, help="Run and ask a t2i-serving pool.", pretty_exceptions_enable=False)
 local_app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
@@ -170,7 +170,7 @@ def generate(
         request_id=request_id,
     )
     proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
-    _run(request_commands.generate(console, Target(address, pool, proof), request, output, timeout_s))
+    _run(request_commands.generate(console, CallTarget(address, pool, proof), request, output, timeout_s))
 
 
 @app.command()
@@ -195,7 +195,7 @@ def explain(
         prompt=prompt, seed=seed, exact=exact, min_quality_percent=min_quality_percent
     )
     proof = ProofOptions(tenant, tls, ca, cert, key, token_file, server_name)
-    _run(request_commands.explain(console, Target(address, pool, proof), request, timeout_s))
+    _run(request_commands.explain(console, CallTarget(address, pool, proof), request, timeout_s))
 
 
 @app.command()

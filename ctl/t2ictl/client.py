@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
-from t2ictl.proving import Proof
 
 NOBODY = Proof()
 Progress = Callable[[gateway_pb2.GenerateEvent], None]

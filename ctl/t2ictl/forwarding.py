@@ -26,7 +26,7 @@ async def gateway_of(pool: str, address: str) -> AsyncIterator[str]:
     if not pool:
         yield address
         return
-    from t2ictl.cluster_api import open_cluster
+    from t2ictl.kube import open_cluster
 
     name = PoolName.parse(pool)
     async with open_cluster() as cluster:

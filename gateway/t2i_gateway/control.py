@@ -7,9 +7,9 @@ import grpc
 
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embeddings import Embeddings
-from t2i_gateway.planning import PlanningLoop
-from t2i_gateway.similar import SimilarPrompts
-from t2i_gateway.workers import WorkerPool
+from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.planning_loop import PlanningLoop
+from t2i_gateway.workers.pool import WorkerPool
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
@@ -24,7 +24,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         planning: PlanningLoop,
         dispatcher: Dispatcher,
         embeddings: Embeddings,
-        similar: SimilarPrompts,
+        similar: NeighbourIndex,
         workers: WorkerPool,
     ) -> None:
         self._planning = planning

@@ -14,27 +14,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from t2i_api.pool import PoolSpec
-from t2i_cache.books import Holdings
-from t2i_gateway.asking import Asked
-from t2i_gateway.cases import Case, Waited, done_of, order_of
-from t2i_gateway.decisions import to_decision_message, to_level_message
-from t2i_gateway.dispatch import Dispatcher, Place
+from t2i_cache.follow import Holdings
+from t2i_gateway.attempt import Attempt, WorkerLost, relay
+from t2i_gateway.context import RequestContext, Waited, done_of, order_of
+from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
-from t2i_gateway.failures import RequestFailures
+from t2i_gateway.messages import to_decision_message, to_level_message
 from t2i_gateway.metrics import GatewayMetrics, band_of
-from t2i_gateway.planning import PlanningLoop
-from t2i_gateway.relaying import Attempt, WorkerLost, relay
-from t2i_gateway.similar import SimilarPrompts
-from t2i_gateway.workers import WorkerPool
-from t2i_policy.admission import Admitted, Refused, decide_admission
-from t2i_policy.deciding import Arrival, Decided, Rules
+from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.planning_loop import PlanningLoop
+from t2i_gateway.request import ImageRequest
+from t2i_gateway.workers.failures import RequestFailures
+from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.features import read_prompt
-from t2i_policy.holders import choose_with_holders, reachable_steps
-from t2i_policy.levels import Level
-from t2i_policy.outlook import LevelOutlook, outlook
-from t2i_policy.serving import estimate_s
-from t2i_policy.wanted import NOWHERE, Neighbourhood
+from t2i_policy.level import Level
+from t2i_policy.request.admission import Admitted, Refused, decide_admission
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.explain import LevelOutlook, outlook
+from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
+from t2i_policy.request.options import NOWHERE, Neighbourhood
+from t2i_policy.request.served import estimate_s
 from t2i_protos.v1 import gateway_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Parts:
     spec: PoolSpec
     rules: Rules
     embeddings: Embeddings
-    similar: SimilarPrompts
+    similar: NeighbourIndex
     workers: WorkerPool
     dispatcher: Dispatcher
     planning: PlanningLoop
@@ -68,7 +68,7 @@ class Director:
         self.draining = False
 
     async def generate(
-        self, asked: Asked, tenant: str, left_s: float | None
+        self, asked: ImageRequest, tenant: str, left_s: float | None
     ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
         """Accepted, (progress | preview)*, image, chunk+, done. `left_s` None = the client set no deadline.
 
@@ -88,7 +88,7 @@ class Director:
         finally:
             self._leave()
 
-    async def explain(self, asked: Asked, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
+    async def explain(self, asked: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
         case = await self._look(asked, tenant, left_s, counted=False)
         parts, decided, tells = self._parts, case.decided, self._tells_nearest
@@ -127,7 +127,9 @@ class Director:
         if not self._active:
             self._idle.set()
 
-    async def _look(self, asked: Asked, tenant: str, left_s: float | None, counted: bool = True) -> Case:
+    async def _look(
+        self, asked: ImageRequest, tenant: str, left_s: float | None, counted: bool = True
+    ) -> RequestContext:
         """Embed, find the nearest, decide."""
         parts = self._parts
         arrived_s = self._loop.time()
@@ -154,7 +156,9 @@ class Director:
             parts.metrics.decide.observe(time.perf_counter() - began)
             self._count(decided)
         deadline_s, base_steps = arrived_s + left_s, parts.rules.ladder.base_steps
-        return Case(asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps, holdings)
+        return RequestContext(
+            asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps, holdings
+        )
 
     def _decide(self, arrival: Arrival, tenant: str, holdings: Holdings | None) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
@@ -169,11 +173,11 @@ class Director:
         line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
         return choose_with_holders(decided, without, view, line, arrival.left_s)
 
-    def _place(self, case: Case, excluded: frozenset[str] = frozenset()) -> Place:
+    def _place(self, case: RequestContext, excluded: frozenset[str] = frozenset()) -> QueuePlace:
         level, holders = case.decided.served.level, None
         if case.holdings is not None and level.needs_latent:
             holders = partial(self._parts.similar.holders, case.shelf, case.neighbour, level.skipped_steps)
-        return Place(case.tenant, level, case.deadline_s, excluded, holders)
+        return QueuePlace(case.tenant, level, case.deadline_s, excluded, holders)
 
     def _count(self, decided: Decided) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules
@@ -183,14 +187,14 @@ class Director:
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
         metrics.pressure.set(decided.pressed)
 
-    def _admit(self, case: Case) -> Admitted:
+    def _admit(self, case: RequestContext) -> Admitted:
         admission = self._admission(case)
         if isinstance(admission, Refused):
             self._parts.metrics.refusals.labels(admission.reason).inc()
             raise RequestRefused(admission)
         return admission
 
-    def _admission(self, case: Case) -> Admitted | Refused:
+    def _admission(self, case: RequestContext) -> Admitted | Refused:
         dispatcher, served = self._parts.dispatcher, case.decided.served
         left_s = case.deadline_s - self._loop.time()
         return decide_admission(dispatcher.view(case.tenant), served, left_s, self._queue_room(case.tenant))
@@ -198,7 +202,7 @@ class Director:
     def _queue_room(self, tenant: str) -> int:
         return self._parts.dispatcher.queue_room(tenant, self._parts.spec.gateway.max_queued_requests)
 
-    def _accepted(self, case: Case, admitted: Admitted) -> gateway_pb2.GenerateEvent:
+    def _accepted(self, case: RequestContext, admitted: Admitted) -> gateway_pb2.GenerateEvent:
         accepted = gateway_pb2.Accepted(
             request_id=case.asked.request_id,
             decision=to_decision_message(case.decided, self._tells_nearest),
@@ -207,7 +211,7 @@ class Director:
         )
         return gateway_pb2.GenerateEvent(accepted=accepted)
 
-    async def _run(self, case: Case) -> AsyncIterator[gateway_pb2.GenerateEvent]:
+    async def _run(self, case: RequestContext) -> AsyncIterator[gateway_pb2.GenerateEvent]:
         """Place, send, relay; again on another worker while no image byte has gone out."""
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
@@ -242,10 +246,10 @@ class Director:
                 self._learn_start(case, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
-    def _left_s(self, case: Case) -> float:
+    def _left_s(self, case: RequestContext) -> float:
         return max(0.001, case.deadline_s - self._loop.time())
 
-    def _learn_start(self, case: Case, attempt: Attempt, worker: str) -> None:
+    def _learn_start(self, case: RequestContext, attempt: Attempt, worker: str) -> None:
         level, near, shelf = case.decided.served.level, case.neighbour, case.shelf
         if attempt.started is None or not level.needs_latent or near is None or shelf is None:
             return
@@ -255,7 +259,7 @@ class Director:
         key = shelf.key(near.entry_id, level.skipped_steps)
         self._parts.similar.started(key, skipped, attempt.started.reason, worker)
 
-    def _done(self, case: Case, attempt: Attempt, waited: Waited, worker: str) -> gateway_pb2.GenerateEvent:
+    def _done(self, case: RequestContext, attempt: Attempt, waited: Waited, worker: str) -> gateway_pb2.GenerateEvent:
         """The last event; counts what was served and takes in what was stored."""
         finished, started = attempt.finished, attempt.started
         if finished is None or started is None:
@@ -266,7 +270,7 @@ class Director:
         self._count_served(case, finished, waited)
         return gateway_pb2.GenerateEvent(done=done_of(case, started, finished, waited))
 
-    def _count_served(self, case: Case, finished: worker_pb2.Finished, waited: Waited) -> None:
+    def _count_served(self, case: RequestContext, finished: worker_pb2.Finished, waited: Waited) -> None:
         metrics = self._parts.metrics
         level = Level(finished.served.skipped_steps, finished.served.num_inference_steps)
         metrics.served.labels(self._parts.rules.label(level)).inc()

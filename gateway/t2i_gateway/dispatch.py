@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 
 from t2i_api.pool import GatewayPart
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
-from t2i_gateway.leases import Lease
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.workers import WorkerPool
-from t2i_policy.fairness import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
-from t2i_policy.holders import HolderLine
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
+from t2i_gateway.workers.pool import WorkerPool
+from t2i_gateway.workers.slot import Slot
+from t2i_policy.fair_queue import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
+from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.views import PoolView
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.latent_holders import HolderLine
+from t2i_policy.request.placement import Placement
 
 NO_WORKERS_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueuePlace:
     """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`.
 
     `holders` names the workers that have its latent at the moment, None: all can reach it. It goes to one of these as
@@ -43,13 +43,13 @@ class Place:
 
 
 @dataclass(order=True, slots=True)
-class Ticket:
+class QueuedRequest:
     """One waiting request; ordered by deadline, then by arrival."""
 
     deadline_s: float
     number: int
-    place: Place = field(compare=False)
-    ready: "asyncio.Future[Lease]" = field(compare=False)
+    place: QueuePlace = field(compare=False)
+    ready: "asyncio.Future[Slot]" = field(compare=False)
 
 
 class Dispatcher:
@@ -61,10 +61,10 @@ class Dispatcher:
         self._weights = part.tenant_weights
         self._gateways = part.replicas
         self._metrics = metrics
-        self._waiting: dict[str, list[Ticket]] = {}  # by tenant, each a heap
+        self._waiting: dict[str, list[QueuedRequest]] = {}  # by tenant, each a heap
         self._queued: Counter[str] = Counter()
         self._queued_steps: Counter[str] = Counter()
-        self._bound: dict[int, Ticket] = {}  # those that wait for a holder of their latent, by number
+        self._bound: dict[int, QueuedRequest] = {}  # those that wait for a holder of their latent, by number
         self._fair = FairClock()
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class Dispatcher:
         limit = queue_limit(self._queued, tenant, self._weights, max_queued)
         return min(max_queued, limit + self.num_queued - self._queued[tenant])
 
-    async def lease(self, place: Place) -> Lease:
+    async def lease(self, place: QueuePlace) -> Slot:
         """Wait for a slot.
 
         Raises:
@@ -107,12 +107,12 @@ class Dispatcher:
             WorkersUnavailable: no worker is left that could take it.
         """
         self._check_any_left(place.excluded)
-        ticket = Ticket(place.deadline_s, next(self._numbers), place, self._loop.create_future())
+        ticket = QueuedRequest(place.deadline_s, next(self._numbers), place, self._loop.create_future())
         heapq.heappush(self._waiting.setdefault(place.tenant, []), ticket)
         self._count(place, +1)
         if place.holders is not None:
             self._bound[ticket.number] = ticket
-        lease: Lease | None = None
+        lease: Slot | None = None
         try:
             self.pump()
             async with asyncio.timeout_at(place.deadline_s):
@@ -131,7 +131,7 @@ class Dispatcher:
         ready = sum(view.ready for view in self._workers.views)
         self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in self._workers.views))
         self._watch_forlorn(ready)
-        passed_over: list[Ticket] = []
+        passed_over: list[QueuedRequest] = []
         while (tenant := next_tenant(self._fair, self._waiting)) is not None:
             ticket = heapq.heappop(self._waiting[tenant])
             if not self._waiting[tenant]:
@@ -150,7 +150,7 @@ class Dispatcher:
         for ticket in passed_over:
             heapq.heappush(self._waiting.setdefault(ticket.place.tenant, []), ticket)
 
-    def _excluded(self, place: Place) -> frozenset[str]:
+    def _excluded(self, place: QueuePlace) -> frozenset[str]:
         """Who may not take it: those excluded, and those without its latent while any other has it."""
         if place.holders is None:
             return place.excluded
@@ -158,7 +158,7 @@ class Dispatcher:
         able = (ready & place.holders()) - place.excluded
         return place.excluded | (ready - able) if able else place.excluded
 
-    def _hand_out(self, ticket: Ticket, placement: Placement) -> None:
+    def _hand_out(self, ticket: QueuedRequest, placement: Placement) -> None:
         self._metrics.placements.labels(placement.reason).inc()
         place = ticket.place
         weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
@@ -166,12 +166,12 @@ class Dispatcher:
         ticket.ready.set_result(self._workers.by_name(placement.worker).lease(place.level.steps_run))
         self._bound.pop(ticket.number, None)
 
-    def placement(self, place: Place) -> Placement | None:
+    def placement(self, place: QueuePlace) -> Placement | None:
         """Where a request would go now; for Explain."""
         left_s = place.deadline_s - self._loop.time()
         return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
-    def _give_back(self, ticket: Ticket) -> None:
+    def _give_back(self, ticket: QueuedRequest) -> None:
         """Its waiter is gone: leave the queue, or end a lease that was handed out in the same instant."""
         granted = ticket.ready.done() and not ticket.ready.cancelled() and ticket.ready.exception() is None
         if granted:
@@ -185,7 +185,7 @@ class Dispatcher:
             if not line:
                 del self._waiting[tenant]
 
-    def _count(self, place: Place, change: int) -> None:
+    def _count(self, place: QueuePlace, change: int) -> None:
         """Tenants that wait for nothing are forgotten: their number is not bounded."""
         for counts, amount in ((self._queued, change), (self._queued_steps, change * place.level.steps_run)):
             counts[place.tenant] += amount

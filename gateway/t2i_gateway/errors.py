@@ -14,7 +14,7 @@ Beside it `t2i_runtime.errors.CallerUnknown`: no identity, or one the pool does 
 
 from collections.abc import Sequence
 
-from t2i_policy.admission import Refused
+from t2i_policy.request.admission import Refused
 
 
 class GatewayError(Exception):

@@ -16,23 +16,23 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_api.pool import Pool
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
+from t2i_gateway.auth import GatewaySecurity, open_security, warn_of_gaps
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.embeddings import Embeddings
-from t2i_gateway.hearing import ListeningClock
-from t2i_gateway.links import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.planning import PlanningLoop
-from t2i_gateway.securing import Security, open_security, warn_of_gaps
+from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
-from t2i_gateway.settings import WITH_WORKERS, Settings
-from t2i_gateway.similar import SimilarPrompts
-from t2i_gateway.worker_latents import follow_workers
-from t2i_gateway.workers import WorkerPool
-from t2i_policy.deciding import build_rules
-from t2i_policy.fixed_mix import serving_policy
+from t2i_gateway.settings import WITH_WORKERS, GatewaySettings
+from t2i_gateway.workers.clock import StallFreeClock
+from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
+from t2i_gateway.workers.latents import follow_workers
+from t2i_gateway.workers.pool import WorkerPool
+from t2i_policy.planning.fixed_mix import serving_policy
 from t2i_policy.profile import LevelProfile
+from t2i_policy.request.decide import build_rules
 from t2i_protos.v1 import control_pb2_grpc
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import server_options
@@ -52,7 +52,7 @@ SERVER_OPTIONS = (
 )
 
 
-async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
+async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) -> None:
     """Serve until told to stop."""
     stop = _stop_on_signals()
     registry = CollectorRegistry()
@@ -94,7 +94,7 @@ async def serve(settings: Settings, pool: Pool, profile: LevelProfile) -> None:
 
 
 def _make_parts(
-    settings: Settings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, Security]
+    settings: GatewaySettings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, GatewaySecurity]
 ) -> Parts:
     metrics, security = shared
     spec = pool.spec
@@ -102,7 +102,7 @@ def _make_parts(
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
-    clock = ListeningClock(asyncio.get_running_loop().time)
+    clock = StallFreeClock(asyncio.get_running_loop().time)
     part = spec.gateway.model_copy(update={"replicas": settings.gateways or spec.gateway.replicas})
     wiring = Wiring(open_channel, alone=part.replicas == 1, clock=clock)
     workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
@@ -118,7 +118,7 @@ def _make_parts(
         spec=spec,
         rules=rules,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
-        similar=SimilarPrompts(pool, _open_store(settings, pool), metrics),
+        similar=NeighbourIndex(pool, _open_store(settings, pool), metrics),
         workers=workers,
         dispatcher=dispatcher,
         planning=PlanningLoop(policy, rules, dispatcher, metrics),
@@ -126,7 +126,7 @@ def _make_parts(
     )
 
 
-def _open_store(settings: Settings, pool: Pool) -> LatentStore | None:
+def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
     """None: latents lie with the workers."""
     if settings.store == WITH_WORKERS:
         return None
@@ -135,23 +135,23 @@ def _open_store(settings: Settings, pool: Pool) -> LatentStore | None:
     return open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
 
 
-def _work(settings: Settings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
+def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """What goes on beside the requests."""
     usual = (parts.workers.run(), parts.similar.run(), parts.embeddings.run(), _plan(settings, parts))
     return (*usual, follow_workers(parts.workers, parts.similar)) if parts.similar.spread else usual
 
 
-def _plan(settings: Settings, parts: Parts) -> Coroutine[Any, Any, None]:
+def _plan(settings: GatewaySettings, parts: Parts) -> Coroutine[Any, Any, None]:
     """Plan here, or follow the operator's plans; only the latter needs the Kubernetes client."""
     if settings.kubernetes is None:
         return parts.planning.run(parts.workers)
-    from t2i_gateway.cluster.following import follow
+    from t2i_gateway.plan_feed import follow
 
     return follow(settings.kubernetes, parts.planning, parts.workers, parts.metrics)
 
 
 async def _start_control(
-    server: grpc.aio.Server, settings: Settings, healthy: health.aio.HealthServicer, parts: Parts
+    server: grpc.aio.Server, settings: GatewaySettings, healthy: health.aio.HealthServicer, parts: Parts
 ) -> None:
     """Health without TLS for the kubelet, and Control for the operator; `liveness` = the process answers."""
     if not settings.control_listen:

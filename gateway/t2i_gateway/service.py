@@ -8,13 +8,13 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from t2i_api.pool import PoolSpec
-from t2i_gateway.asking import parse_asked
 from t2i_gateway.director import Director
 from t2i_gateway.errors import GatewayError, RequestInvalid
+from t2i_gateway.idempotency import IdempotentRuns
 from t2i_gateway.identity import Identities
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.replay import ReplayBook
-from t2i_gateway.statuses import to_status
+from t2i_gateway.request import parse_asked
+from t2i_gateway.status import to_status
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.errors import CallerUnknown
 
@@ -32,7 +32,7 @@ class TextToImageService:
         self._spec = spec
         self._metrics = metrics
         self._identities = identities
-        self._replays = ReplayBook()
+        self._replays = IdempotentRuns()
 
     async def Generate(
         self, request: gateway_pb2.GenerateRequest | None, context: Context

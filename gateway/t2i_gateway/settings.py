@@ -17,7 +17,7 @@ class PoolPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GatewaySettings:
     """See `parse_arguments` for each."""
 
     pool: Path
@@ -42,7 +42,7 @@ class Settings:
     worker_name: str
 
 
-def parse_arguments(arguments: list[str] | None = None) -> Settings:
+def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     """Parse argv; exits with a message on a mistake."""
     parser = argparse.ArgumentParser(prog="t2i-gateway", description="Prompts in, image streams out.")
     parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
         "--worker-tls-dir", type=Path, default=None, help="security.gatewayClientTlsSecretName, mounted"
     )
     parser.add_argument("--worker-name", default="", help="DNS name in the certificates of workers")
-    settings = Settings(**vars(parser.parse_args(arguments)))
+    settings = GatewaySettings(**vars(parser.parse_args(arguments)))
     mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)
     if settings.local and any(mounted):
         parser.error("--local switches security off: leave out --tls-dir, --tokens-dir and --worker-tls-dir")

@@ -31,7 +31,7 @@ class Conflict(ApiError):
     """See the tree."""
 
 
-class Refused(ApiError):
+class WriteRefused(ApiError):
     """See the tree."""
 
 

@@ -13,7 +13,7 @@ import kopf
 from kubernetes.aio.client import ApiClient
 
 from t2i_api.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
-from t2i_operator.cluster.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, Kind
+from t2i_operator.cluster.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, ResourceKind
 from t2i_operator.cluster.known import OURS, Heard, owner_key
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.hearing import Hearing
@@ -137,7 +137,7 @@ def heard_of(kind: str, event: str | None, metadata: Any) -> Heard:
     return Heard(kind, metadata["name"], str(metadata.get("uid", "")), version, event == "DELETED", event is None)
 
 
-def _watch(registry: Any, kind: Kind, handler: Any, labels: Any, name: str = "") -> None:
+def _watch(registry: Any, kind: ResourceKind, handler: Any, labels: Any, name: str = "") -> None:
     name = name or f"ask-{kind.plural}"
     kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=name, labels=labels or None)(handler)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import grpc
 
 from t2i_api.names import HEALTH_PORT
-from t2i_operator.deciding.observed import DemandReport, Measured, PodSeen
+from t2i_operator.deciding.observed import DemandReport, MeasuredProfile, PodSeen
 from t2i_operator.deciding.pods import read_pod
 from t2i_operator.manifests import Manifest
 from t2i_operator.metrics import OperatorMetrics
@@ -88,7 +88,7 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
         store_trouble=answer.store_trouble,
         left_out={one.worker: one.reason for one in answer.left_out},
         measured={
-            one.group: Measured(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
+            one.group: MeasuredProfile(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
             for one in answer.measurements
             if one.step_ms
         },

@@ -22,12 +22,12 @@ from t2i_operator.cluster.gathering import Gathered, gather, seen_children, seen
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.actions import Action, Apply, Decision, Delete, LabelPod, WriteStatus
 from t2i_operator.deciding.children import key_of
-from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, Observed, Problem, Wanted
+from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, DesiredPool, Observed, Problem
 from t2i_operator.deciding.planning import is_plan_due, running_plan
 from t2i_operator.deciding.reconcile import decide
 from t2i_operator.deciding.refusals import explain_refusal
 from t2i_operator.deciding.starving import is_short
-from t2i_operator.errors import ApiError, Conflict, LeaseLost, NotFound, Refused
+from t2i_operator.errors import ApiError, Conflict, LeaseLost, NotFound, WriteRefused
 from t2i_operator.hearing import Hearing
 from t2i_operator.instants import Now
 from t2i_operator.metrics import OperatorMetrics
@@ -90,7 +90,7 @@ class Reconciler:
         except Conflict as error:
             log.info("%s: %s", key, error)
             outcome, delay_s = "conflict", self._pause(key, done)
-        except Refused as error:
+        except WriteRefused as error:
             log.warning("%s: %s", key, error)
             outcome, delay_s = "refused", self._pause(key, done)
             await self._tell_refusal(key, error)
@@ -145,7 +145,7 @@ class Reconciler:
             return CREATING_S  # likewise
         return self._resync_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
 
-    async def _decide(self, seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:
+    async def _decide(self, seen: Observed, wanted: DesiredPool | Problem, now: Now) -> Decision:
         """A plan may take tens of ms. One thread for all: more would only take the interpreter from the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, decide, seen, wanted, now)
 
@@ -155,7 +155,7 @@ class Reconciler:
         kept = {child: there for child, there in seen.children.items() if child not in deleted}
         return kept | seen_children(self.memory.peek(key))
 
-    async def _tell_refusal(self, key: str, error: Refused) -> None:
+    async def _tell_refusal(self, key: str, error: WriteRefused) -> None:
         """Put what was refused into the pool's conditions; best effort, as this may be refused too."""
         seen = seen_without_reading(self.memory.peek(key))
         if seen is None:
@@ -183,7 +183,9 @@ class Reconciler:
 
     async def poll_all(self) -> None:
         """Ask the gateways of every pool once, and look at pools whose demand makes a new plan due."""
-        pools = [(key, last) for key, last in self._last.items() if isinstance(last.wanted, Wanted) and last.gateways]
+        pools = [
+            (key, last) for key, last in self._last.items() if isinstance(last.wanted, DesiredPool) and last.gateways
+        ]
         slots = asyncio.Semaphore(POLLS_AT_ONCE)
 
         async def poll(key: str, last: Gathered) -> None:

@@ -28,7 +28,7 @@ from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.probes import Probes
 from t2i_operator.queueing import PoolQueue
 from t2i_operator.reconciling import Reconciler
-from t2i_operator.settings import Settings
+from t2i_operator.settings import OperatorSettings
 from t2i_operator.watching import keep_watching
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ COMPARE_AFTER_S = 10.0
 class Operator:
     """The graph of objects of one operator process."""
 
-    settings: Settings
+    settings: OperatorSettings
     metrics: OperatorMetrics
     registry: CollectorRegistry
     leadership: Leadership
@@ -176,7 +176,7 @@ async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(pause_s)
 
 
-def build_operator(settings: Settings) -> Operator:
+def build_operator(settings: OperatorSettings) -> Operator:
     """Nothing is started yet."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -190,7 +190,7 @@ def _own_namespace() -> str:
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.is_file() else "default"
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: OperatorSettings) -> None:
     """Run until SIGTERM or SIGINT."""
     operator = build_operator(settings)
     loop = asyncio.get_running_loop()

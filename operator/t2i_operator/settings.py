@@ -11,7 +11,7 @@ MAX_NUMBER = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OperatorSettings:
     """See `parse_arguments` for each."""
 
     namespaces: tuple[str, ...]
@@ -37,7 +37,9 @@ class Settings:
         return not self.namespaces
 
 
-def parse_arguments(arguments: list[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+def parse_arguments(
+    arguments: list[str] | None = None, environment: Mapping[str, str] | None = None
+) -> OperatorSettings:
     """Parse argv, then the environment, then defaults; exits with a message on a mistake.
 
     Service accounts: the operator runs under its own (its pod's); each pool's gateway gets one of its own, which the
@@ -69,14 +71,14 @@ def parse_arguments(arguments: list[str] | None = None, environment: Mapping[str
     return _checked(parser, vars(parser.parse_args(arguments)))
 
 
-def _checked(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Settings:
+def _checked(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> OperatorSettings:
     if given["image_pull_policy"] not in ("Always", "IfNotPresent", "Never"):
         parser.error(f"--image-pull-policy: Always, IfNotPresent or Never, not {given['image_pull_policy']!r}")
     if given["log_level"] not in ("debug", "info", "warning", "error"):
         parser.error(f"--log-level: debug, info, warning or error, not {given['log_level']!r}")
     if given["log_format"] not in ("text", "json"):
         parser.error(f"--log-format: text or json, not {given['log_format']!r}")
-    return Settings(
+    return OperatorSettings(
         namespaces=_names(given["namespaces"]),
         gateway_image=given["gateway_image"],
         worker_image=given["worker_image"],

@@ -8,9 +8,9 @@ It must never answer with a latent that is not stored, a skip above the request'
 measured at this similarity. It does not look at quality floors: those are a policy's business.
 """
 
-from t2i_policy.deciding import Rules
-from t2i_policy.levels import Level
-from t2i_policy.wanted import BOUND_Z, Limits, Neighbourhood, Option
+from t2i_policy.level import Level
+from t2i_policy.request.decide import Rules
+from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option
 
 
 def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Limits) -> Option:

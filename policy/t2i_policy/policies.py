@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from t2i_policy.deciding import Arrival, Decided, Rules, ShiftRows, shift_rows
-from t2i_policy.demand import Demand
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement, choose_worker
-from t2i_policy.plan import GroupCapacity
-from t2i_policy.planning import Planning, PlanningRules, plan_step
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.loop import Planning, PlanningRules, plan_step
+from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, ShiftRows, shift_rows
+from t2i_policy.request.placement import Placement, choose_worker
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PoolState:
     """What the slow loop sees: the time (seconds), demand by prompt class, what the ready workers can do, the pool."""
 
     now_s: float
@@ -51,7 +51,7 @@ class ServingPolicy(Protocol):
     def source(self) -> str:
         """Paper or system, and what is simplified here."""
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """The slow loop's step; called every few seconds."""
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
@@ -69,7 +69,7 @@ class PromptAware:
     name: str = "prompt-aware"
     source: str = "this project"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """See `planning.plan_step`."""
         planning = plan_step(course.planning, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)

@@ -20,7 +20,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from t2i_policy.features import PromptFeatures
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 SIMILARITY, SCHEDULE = "similarity", "schedule"  # names of the base: what a level loses for the average prompt
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i_policy.features import FEATURES
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor, Term
 
 

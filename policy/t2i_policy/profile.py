@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2i_policy.features import PromptFeatures
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 from t2i_policy.twin_loss import TwinLoss, parse_twin_loss, render_twin_loss

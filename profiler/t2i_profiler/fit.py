@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.optimize import lsq_linear
 
 from t2i_policy.features import FEATURES, PromptFeatures, read_prompt
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor, Term
 from t2i_profiler.sample_file import PromptScores
 
@@ -35,7 +35,7 @@ CLIP_QUANTILES = (0.01, 0.99)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SampleTable:
     """Measured prompts as columns: similarity [n], features [n, len(FEATURES)], fold [n] and losses by level [n]."""
 
     similarity: Array
@@ -74,12 +74,12 @@ def train_predictor(prompts: Sequence[PromptScores]) -> Predictor | None:
     return Predictor(tuple(_train_level(table, level) for level in table.losses))
 
 
-def to_table(prompts: Sequence[PromptScores]) -> Table:
+def to_table(prompts: Sequence[PromptScores]) -> SampleTable:
     """Columns of the measured prompts; folds are dealt in order, by nearest prompt."""
     scored = [one.scored() for one in prompts]
     exact = np.array([one.exact for one in scored])
     groups = {nearest: at for at, nearest in enumerate(dict.fromkeys(one.nearest for one in prompts))}
-    return Table(
+    return SampleTable(
         similarity=np.array([one.similarity for one in prompts]),
         features=np.array([_values(read_prompt(one.prompt)) for one in prompts]),
         fold=np.array([groups[one.nearest] % FOLDS for one in prompts]),
@@ -94,13 +94,13 @@ def _values(features: PromptFeatures) -> list[float]:
     return [features.value(name) for name in FEATURES]
 
 
-def predict_unseen(table: Table, level: Level, chosen: Sequence[int] = ()) -> Array:
+def predict_unseen(table: SampleTable, level: Level, chosen: Sequence[int] = ()) -> Array:
     """Expected losses [n] by the fits without each prompt's own fold, with these columns of `features`."""
     points = _points(table.similarity) if level.needs_latent else np.array([-1.0])
     return _fit(table, points, chosen, table.losses[level]).unseen
 
 
-def _train_level(table: Table, level: Level) -> LevelPredictor:
+def _train_level(table: SampleTable, level: Level) -> LevelPredictor:
     points = _points(table.similarity) if level.needs_latent else np.array([-1.0])
     losses = table.losses[level]
     chosen = _choose_features(table, points, losses)
@@ -127,7 +127,7 @@ def _rows(points: Array, similarity: Array, scaled: Array) -> Array:
     return np.concatenate([np.ones((len(similarity), 1)), _ramps(points, similarity), scaled], axis=1)
 
 
-def _fit(table: Table, points: Array, chosen: Sequence[int], losses: Array) -> Fit:
+def _fit(table: SampleTable, points: Array, chosen: Sequence[int], losses: Array) -> Fit:
     rows = _rows(points, table.similarity, table.scaled(chosen))
     num_ramps = len(points) - 1
     without = np.stack([_solve(rows[table.fold != one], losses[table.fold != one], num_ramps) for one in range(FOLDS)])
@@ -147,7 +147,7 @@ def _solve(rows: Array, losses: Array, num_ramps: int) -> Array:
     return weights
 
 
-def _choose_features(table: Table, points: Array, losses: Array) -> tuple[int, ...]:
+def _choose_features(table: SampleTable, points: Array, losses: Array) -> tuple[int, ...]:
     """Indexes into FEATURES of those that predict better on unseen prompts."""
     base = (_fit(table, points, (), losses).unseen - losses) ** 2
     taken = []
@@ -161,7 +161,7 @@ def _choose_features(table: Table, points: Array, losses: Array) -> tuple[int, .
     return tuple(taken)
 
 
-def _widening(table: Table, points: Array, chosen: Sequence[int], fit: Fit, losses: Array) -> float:
+def _widening(table: SampleTable, points: Array, chosen: Sequence[int], fit: Fit, losses: Array) -> float:
     """>= 1: how much larger the misses of groups of unseen prompts are than their standard errors allow for."""
     rows = _rows(points, table.similarity, table.scaled(chosen))
     misses = []
@@ -185,7 +185,7 @@ def _curve(fit: Fit, points: Array, widening: float) -> tuple[CurvePoint, ...]:
     return tuple(CurvePoint(*map(float, point)) for point in zip(points, losses, margins, strict=True))
 
 
-def _terms(table: Table, fit: Fit, chosen: Sequence[int], widening: float) -> tuple[Term, ...]:
+def _terms(table: SampleTable, fit: Fit, chosen: Sequence[int], widening: float) -> tuple[Term, ...]:
     low, high = np.quantile(table.features, CLIP_QUANTILES, axis=0)
     clipped = np.clip(table.features, low, high)
     first = fit.weights.size - len(chosen)

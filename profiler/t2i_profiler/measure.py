@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import Progress
 
-from t2i_policy.levels import Ladder, Level
+from t2i_policy.level import Ladder, Level
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.judge import Judge, Sample, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores
 from t2i_profiler.samples import Samples
-from t2i_profiler.worker_client import Drawn, Stored, WorkerClient, connect_workers, keep_at, start_from
+from t2i_profiler.worker_client import DrawnImage, Stored, WorkerClient, connect_workers, keep_at, start_from
 from t2i_protos.v1 import worker_pb2
 from t2i_sources.embedder import Embedder
 
@@ -33,7 +33,7 @@ FETCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ProfileBench:
     """What measuring works with. `scope` is fresh, so that no tenant ever meets these latents."""
 
     workers: Sequence[WorkerClient]
@@ -51,7 +51,7 @@ async def measure(
     """Time and score every level of the ladder on these workers."""
     embedder, judge, bar = tools
     async with connect_workers(addresses) as workers:
-        bench = Bench(workers, ladder, embedder, judge, f"profile-{secrets.token_hex(8)}", num_seeds, bar)
+        bench = ProfileBench(workers, ladder, embedder, judge, f"profile-{secrets.token_hex(8)}", num_seeds, bar)
         step_s, fixed_s = await _time_steps(bench)
         prompts = await _score_levels(bench, samples)
         about = workers[0].description
@@ -60,7 +60,7 @@ async def measure(
         return Measurement(facts, tuple(prompts))
 
 
-async def _time_steps(bench: Bench) -> tuple[tuple[float, ...], float]:
+async def _time_steps(bench: ProfileBench) -> tuple[tuple[float, ...], float]:
     """Seconds of a step at every batch size of the first worker, all other workers idle; and the fixed rest."""
     worker, exact = bench.workers[0], bench.ladder.exact
     cap = max(1, worker.load.batch_cap)
@@ -77,7 +77,7 @@ async def _time_steps(bench: Bench) -> tuple[tuple[float, ...], float]:
     return tuple(step_s), statistics.median(fixed_ms) / 1e3
 
 
-async def _score_levels(bench: Bench, samples: Samples) -> list[PromptScores]:
+async def _score_levels(bench: ProfileBench, samples: Samples) -> list[PromptScores]:
     embedded = [bench.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
     turns = itertools.cycle(bench.workers)
     steps = bench.ladder.steps_to_keep
@@ -100,7 +100,7 @@ def _entry(index: int) -> str:
 
 
 async def _score_one(
-    bench: Bench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
+    bench: ProfileBench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
 ) -> PromptScores:
     """The sample at every level, once a seed, from the latents of its nearest prompt."""
     similarities = embedded @ bench.embedder.embed_now(sample.prompt).vector
@@ -131,7 +131,7 @@ async def _score_one(
     )
 
 
-async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> Drawn:
+async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> DrawnImage:
     """Draw at this level or not at all: a latent that came late (the worker starts lower then) is asked for again."""
     for _ in range(FETCH_TRIES):
         drawn = await worker.draw(order)
@@ -143,7 +143,7 @@ async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest,
     )
 
 
-async def draw_all(bench: Bench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def draw_all(bench: ProfileBench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order, counted on the bar."""
     task = bench.bar.add_task(title, total=len(work))
 

@@ -13,9 +13,9 @@ import numpy as np
 from rich.table import Table
 
 from t2i_policy.features import read_prompt
-from t2i_policy.levels import Ladder, Level, build_ladder
+from t2i_policy.level import Ladder, Level, build_ladder
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options
+from t2i_policy.request.options import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options
 from t2i_profiler.bands import band_losses
 from t2i_profiler.fit import train_predictor
 from t2i_profiler.sample_file import Measurement, PromptScores

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_profiler.bands import Scored
 from t2i_profiler.errors import SamplesInvalid
 

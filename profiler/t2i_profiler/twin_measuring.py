@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from rich.progress import Progress
 
-from t2i_policy.levels import Ladder, Level
+from t2i_policy.level import Ladder, Level
 from t2i_profiler.judge import Judge
-from t2i_profiler.measure import Bench, draw_all, draw_at
+from t2i_profiler.measure import ProfileBench, draw_all, draw_at
 from t2i_profiler.sample_file import PromptScores, TwinScores
 from t2i_profiler.twin_samples import TwinPair
 from t2i_profiler.worker_client import Stored, WorkerClient, connect_workers, keep_at, start_from
@@ -32,7 +32,7 @@ async def measure_twins(
         return ()
     embedder, judge, bar = tools
     async with connect_workers(addresses) as workers:
-        bench = Bench(workers, ladder, embedder, judge, f"twins-{secrets.token_hex(8)}", num_seeds, bar)
+        bench = ProfileBench(workers, ladder, embedder, judge, f"twins-{secrets.token_hex(8)}", num_seeds, bar)
         turns = itertools.cycle(workers)
         keeping = [_keep_twin(bench, next(turns), pair, _entry(at)) for at, pair in enumerate(pairs)]
         await draw_all(bench, "drawing twins", keeping)
@@ -44,13 +44,13 @@ def _entry(index: int) -> str:
     return f"twin-{index}"
 
 
-async def _keep_twin(bench: Bench, worker: WorkerClient, pair: TwinPair, entry: str) -> None:
+async def _keep_twin(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> None:
     order = worker.order(pair.twin.prompt, pair.twin_seed, bench.ladder.exact)
     vector = bench.embedder.embed_now(pair.twin.prompt).vector
     await worker.draw(keep_at(order, bench.scope, entry, bench.ladder.steps_to_keep, vector))
 
 
-async def _score_pair(bench: Bench, worker: WorkerClient, pair: TwinPair, entry: str) -> TwinScores:
+async def _score_pair(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> TwinScores:
     sample, stored = pair.asked, Stored(bench.scope, entry, pair.twin_seed)
     exact: list[float] = []
     by_level: dict[Level, list[float]] = {level: [] for level in bench.ladder.levels if level.needs_latent}

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_profiler.errors import MeasurementFailed
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import NO_PROXY
@@ -18,7 +18,7 @@ CALL_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnImage:
     """An image and the worker's last word on it."""
 
     data: bytes
@@ -71,7 +71,7 @@ class WorkerClient:
             level=level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps),
         )
 
-    async def draw(self, order: worker_pb2.WorkerGenerateRequest) -> Drawn:
+    async def draw(self, order: worker_pb2.WorkerGenerateRequest) -> DrawnImage:
         """Run a request.
 
         Raises:
@@ -87,7 +87,7 @@ class WorkerClient:
                         finished = event.finished
         except grpc.aio.AioRpcError as error:
             raise MeasurementFailed(error.code().name, f"worker: {error.details()}") from error
-        return Drawn(bytes(data), finished)
+        return DrawnImage(bytes(data), finished)
 
 
 def keep_at(

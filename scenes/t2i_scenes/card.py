@@ -14,7 +14,7 @@ from PIL import Image
 from t2i_scenes.captions import caption
 from t2i_scenes.generating import sample_scene
 from t2i_scenes.hyperparameters import Hyperparameters
-from t2i_scenes.measuring import Asked, Measured, Settings, measure
+from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
 from t2i_scenes.model_folder import model_path
 from t2i_scenes.rendering import render
 from t2i_scenes.sampling import ScenesModel
@@ -30,14 +30,14 @@ def progress(title: str, done: int, total: int) -> None:
     print(f"\r{title:28} {done}/{total}   ", end="\n" if done == total else "", flush=True)  # noqa: T201
 
 
-def ask(count: int, seed: int) -> list[Asked]:
+def ask(count: int, seed: int) -> list[AskedCaption]:
     """Captions from a random stream of their own."""
     rng = np.random.default_rng((seed, 99))
     scenes = [sample_scene(rng) for _ in range(count)]
-    return [Asked(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
+    return [AskedCaption(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
 
 
-def row(name: str, measured: Measured) -> str:
+def row(name: str, measured: MeasuredScores) -> str:
     """One line of a table."""
     cells = [measured.mean(field) for field in ("quality", "facts_fraction", "strict", "fine_fraction", "sharpness")]
     return f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in (*cells, measured.mean("palette_distance"))) + " |"
@@ -46,7 +46,7 @@ def row(name: str, measured: Measured) -> str:
 HEAD = ["| {} | quality | facts | all facts | fine | sharpness | palette distance |", "|---|---|---|---|---|---|---|"]
 
 
-def facts_table(measured: Measured) -> list[str]:
+def facts_table(measured: MeasuredScores) -> list[str]:
     """Share of facts that hold, by kind, and of shapes by shape and size."""
     kinds: dict[str, list[bool]] = defaultdict(list)
     for score in measured.scores:
@@ -58,7 +58,7 @@ def facts_table(measured: Measured) -> list[str]:
     return [*lines, *(f"| {kind} | {np.mean(kinds[kind]):.2f} | {len(kinds[kind])} |" for kind in sorted(kinds))]
 
 
-def calibration(asked: list[Asked]) -> str:
+def calibration(asked: list[AskedCaption]) -> str:
     """What the scorer says of rendered pictures, right and wrong."""
     rng = np.random.default_rng(5)
     pictures = [render(one.scene, rng) for one in asked]
@@ -68,7 +68,7 @@ def calibration(asked: list[Asked]) -> str:
     return f"Rendered pictures score {right:.3f} against their own caption and {wrong:.3f} against another one."
 
 
-def write_sheet(measured: Measured, to: Path) -> None:
+def write_sheet(measured: MeasuredScores, to: Path) -> None:
     """The first images, enlarged, without text (captions are in the card)."""
     images = measured.images[: SHEET_COLUMNS * 5]
     side = images.shape[1] * SHEET_SCALE
@@ -85,9 +85,11 @@ def write_card(count: int, seed: int, card: Path, sheet: Path) -> None:
     began = time.monotonic()
     model, asked, params = ScenesModel.load(), ask(count, seed), Hyperparameters()
     steps, guidance = model.constants.default_num_inference_steps, model.constants.default_guidance_scale
-    by_steps = {n: measure(model, asked, Settings(n, guidance), f"{n} steps", progress) for n in STEP_COUNTS}
-    by_guidance = {w: measure(model, asked, Settings(steps, w), f"guidance {w}", progress) for w in GUIDANCE_SCALES}
-    base = by_guidance.get(guidance) or measure(model, asked, Settings(steps, guidance), "base", progress)
+    by_steps = {n: measure(model, asked, MeasureSettings(n, guidance), f"{n} steps", progress) for n in STEP_COUNTS}
+    by_guidance = {
+        w: measure(model, asked, MeasureSettings(steps, w), f"guidance {w}", progress) for w in GUIDANCE_SCALES
+    }
+    base = by_guidance.get(guidance) or measure(model, asked, MeasureSettings(steps, guidance), "base", progress)
     write_sheet(base, sheet)
     size = sum(path.stat().st_size for path in model_path().rglob("*.safetensors")) / 1e6
     minutes = (time.monotonic() - began) / 60

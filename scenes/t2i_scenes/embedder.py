@@ -19,7 +19,7 @@ from t2i_scenes.generating import sample_scene
 _MEAN_CAPTIONS = 4000
 
 
-class Embedder(nn.Module):
+class SceneEmbedder(nn.Module):
     """input_ids, attention_mask int64 [B,L] -> sentence_embedding float32 [B,D] of unit length."""
 
     mean: Tensor
@@ -34,14 +34,14 @@ class Embedder(nn.Module):
         return nn.functional.normalize(hidden[:, 0] - self.mean, dim=-1)
 
 
-def build_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> Embedder:
+def build_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> SceneEmbedder:
     """The embedder with the mean over random captions as its constant."""
     rng = np.random.default_rng(seed)
     captions = [caption(sample_scene(rng), rng) for _ in range(_MEAN_CAPTIONS)]
     with torch.no_grad():
         total = torch.stack([text_model.encode(encoder, tokenizer, captions[at : at + 250])[1].sum(0)
                              for at in range(0, len(captions), 250)])  # fmt: skip
-    return Embedder(encoder, total.sum(0) / len(captions)).eval()
+    return SceneEmbedder(encoder, total.sum(0) / len(captions)).eval()
 
 
 def export_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, to: Path, seed: int) -> None:

@@ -16,7 +16,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedCaption:
     """A caption of a known scene, and the seed of its image."""
 
     scene: Scene
@@ -25,7 +25,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredScores:
     """Scores in the order asked, images uint8 [B,48,48,3], and latents [B,C,h,w] by step where they were kept."""
 
     scores: list[Score]
@@ -38,7 +38,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MeasureSettings:
     """How to draw: schedule, guidance, where to resume ((K, latents [B,C,h,w]) or None), what to keep."""
 
     num_inference_steps: int
@@ -47,7 +47,9 @@ class Settings:
     keep_before: Sequence[int] = ()
 
 
-def measure(model: ScenesModel, asked: Sequence[Asked], settings: Settings, title: str, progress: Progress) -> Measured:
+def measure(
+    model: ScenesModel, asked: Sequence[AskedCaption], settings: MeasureSettings, title: str, progress: Progress
+) -> MeasuredScores:
     """Draw and score all captions in batches; `progress` gets (title, done, all)."""
     import torch
 
@@ -70,4 +72,4 @@ def measure(model: ScenesModel, asked: Sequence[Asked], settings: Settings, titl
         progress(title, at + len(part), len(asked))
     pictures = np.concatenate(images)
     scores = [score_image(image, one.scene) for image, one in zip(pictures, asked, strict=True)]
-    return Measured(scores, pictures, {step: torch.cat(parts) for step, parts in kept.items()})
+    return MeasuredScores(scores, pictures, {step: torch.cat(parts) for step, parts in kept.items()})

@@ -16,7 +16,7 @@ from t2i_scenes.model_folder import ModelConstants, model_path
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledImages:
     """Images uint8 [B,48,48,3], and the latents [B,C,h,w] there were before each step asked for."""
 
     images: npt.NDArray[np.uint8]
@@ -54,7 +54,7 @@ class ScenesModel:
         guidance_scale: float | None = None,
         resume: tuple[int, Tensor] | None = None,
         keep_before: Collection[int] = (),
-    ) -> Drawn:
+    ) -> SampledImages:
         """Draw one image a caption.
 
         `resume` = (skipped steps K, latents [B,C,h,w] before step K): start there; seeds are then unused.
@@ -74,7 +74,7 @@ class ScenesModel:
                 latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity
         if steps in keep_before:
             kept[steps] = latents
-        return Drawn(self.to_images(latents), kept)
+        return SampledImages(self.to_images(latents), kept)
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
         """Noise levels from 1 down to 0, [N+1]."""

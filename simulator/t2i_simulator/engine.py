@@ -14,20 +14,20 @@ from math import inf
 
 import numpy as np
 
-from t2i_policy.admission import Refused, decide_admission
-from t2i_policy.assignment import assign_levels
-from t2i_policy.capacity import group_capacities
-from t2i_policy.deciding import Arrival
-from t2i_policy.demand import Demand
-from t2i_policy.levels import Level
-from t2i_policy.policies import Course, Seen, ServingPolicy
-from t2i_policy.wanted import Limits
+from t2i_policy.level import Level
+from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.demand import Demand
+from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.request.admission import Refused, decide_admission
+from t2i_policy.request.decide import Arrival
+from t2i_policy.request.options import Limits
+from t2i_simulator.cached_rules import remembering_rules
 from t2i_simulator.clock import Clock
-from t2i_simulator.dispatching import Dispatcher, End
+from t2i_simulator.dispatching import End, SimulatedDispatcher
 from t2i_simulator.faults import Faults
-from t2i_simulator.memo import remembering_rules
 from t2i_simulator.outcomes import Fate, Outcomes, Settled
-from t2i_simulator.queueing import Ticket
+from t2i_simulator.queueing import SimulatedRequest
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
 
@@ -51,7 +51,7 @@ class Simulation:
         self._neighbours = scenario.make_neighbours()
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
         gateways = scenario.gateways
-        self._dispatcher = Dispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
+        self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
         asked = np.random.default_rng([scenario.seed, 1]).integers(gateways, size=len(scenario.arrived_s))
         self._asked: list[int] = asked.tolist()
         target = scenario.target
@@ -108,7 +108,7 @@ class Simulation:
         self._dispatcher.entries[number] = found.entry
         deadline_s, gives_up_s = now_s + target.slo_s, now_s + PATIENCE * target.slo_s
         level, extra, sent_to = decided.served.level, decided.extra_steps, decided.sent_to
-        ticket = Ticket(deadline_s, number, gives_up_s, level, extra, sent_to, gateway=gateway)
+        ticket = SimulatedRequest(deadline_s, number, gives_up_s, level, extra, sent_to, gateway=gateway)
         self._dispatcher.submit(ticket, now_s)
 
     def _ended(self, end: End) -> None:
@@ -131,7 +131,7 @@ class Simulation:
         scenario, before = self._scenario, self._course.planning.plan
         pool = self._dispatcher.view(now_s)
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
-        self._course = self._policy.replan(self._rules, self._course, Seen(now_s, self._demand, groups, pool))
+        self._course = self._policy.replan(self._rules, self._course, PoolState(now_s, self._demand, groups, pool))
         if self._course.planning.plan is not before:
             self._assign(now_s)
         self._clock.at(now_s + scenario.replan_every_s, self._replan)

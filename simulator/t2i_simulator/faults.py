@@ -1,16 +1,16 @@
 """Faults: workers that die and come back, or step slower for a while, and what health makes of the slow ones.
 
 Only workers with a fault, or whose health has not forgotten one, are watched, every `WATCH_EVERY_S`: the steps that
-ended since are told to `t2i_policy.health` one by one, so an ejection comes at most that much later than it would live.
+ended since are told to `t2i_policy.outliers` one by one, so an ejection is at most that much later than it would be.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from t2i_policy.health import HealthState, after_report, after_wait, lateness_limit_s
+from t2i_policy.outliers import HealthState, after_report, after_wait, lateness_limit_s
 from t2i_simulator.clock import Clock
-from t2i_simulator.dispatching import Dispatcher
+from t2i_simulator.dispatching import SimulatedDispatcher
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.workers import SOUND, SimulatedPool, SimulatedWorker
 
@@ -30,7 +30,7 @@ class Fault:
 class Faults:
     """See the module."""
 
-    def __init__(self, clock: Clock, pool: SimulatedPool, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
+    def __init__(self, clock: Clock, pool: SimulatedPool, dispatcher: SimulatedDispatcher, outcomes: Outcomes) -> None:
         self._clock = clock
         self._pool = pool
         self._dispatcher = dispatcher

@@ -42,7 +42,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_simulator.rivals import nirvana
 

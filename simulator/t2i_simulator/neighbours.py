@@ -15,9 +15,9 @@ import numpy as np
 
 from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL, CatalogueLimits
 from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_evictions
+from t2i_policy.request.options import NOWHERE, Neighbourhood
 from t2i_policy.steps_at_stake import StepsAtStake
-from t2i_policy.wanted import NOWHERE, Neighbourhood
-from t2i_simulator.likeness import Likeness
+from t2i_simulator.similarity import Likeness
 
 Place = tuple[int, int]  # (prompt, skipped steps)
 NOBODY = -1

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 
 class Fate(IntEnum):

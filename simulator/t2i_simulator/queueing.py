@@ -4,11 +4,11 @@ import heapq
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 
 @dataclass(order=True, slots=True)
-class Ticket:
+class SimulatedRequest:
     """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it.
 
     `extra_steps` run before the level's own; `sent_to` is the level whose workers take it (see `deciding.Decided`).
@@ -38,25 +38,25 @@ class Queue:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[Level | None, list[Ticket]] = {}
+        self._lines: dict[Level | None, list[SimulatedRequest]] = {}
         self.count = 0
         self.steps = 0
 
-    def push(self, ticket: Ticket) -> None:
+    def push(self, ticket: SimulatedRequest) -> None:
         """Let it wait."""
         ticket.waits = True
         self.count += 1
         self.steps += ticket.steps
         heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
-    def put_back(self, tickets: list[Ticket]) -> None:
+    def put_back(self, tickets: list[SimulatedRequest]) -> None:
         """Tickets that `next` gave and that nobody took: they never stopped waiting."""
         for ticket in tickets:
             heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
-    def next(self, blocked: Collection[Level | None] = ()) -> Ticket | None:
+    def next(self, blocked: Collection[Level | None] = ()) -> SimulatedRequest | None:
         """The waiting ticket of the nearest deadline, off its line; it still counts until `leave`. Not of `blocked`."""
-        best: list[Ticket] | None = None
+        best: list[SimulatedRequest] | None = None
         for key, line in list(self._lines.items()):
             while line and not line[0].waits:
                 heapq.heappop(line)
@@ -66,13 +66,13 @@ class Queue:
                 best = line
         return None if best is None else heapq.heappop(best)
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: SimulatedRequest) -> None:
         """It was placed, or its time is up."""
         ticket.waits = False
         self.count -= 1
         self.steps -= ticket.steps
 
-    def drain(self) -> list[Ticket]:
+    def drain(self) -> list[SimulatedRequest]:
         """Everybody leaves, in order."""
         tickets = []
         while (ticket := self.next()) is not None:

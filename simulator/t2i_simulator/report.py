@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from t2i_policy.levels import Ladder, Level
+from t2i_policy.level import Ladder, Level
 from t2i_simulator.outcomes import Fate, Outcomes
-from t2i_simulator.truth import Truth
+from t2i_simulator.true_loss import Truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRun:
     """Columns over all requests: true loss (NaN if not served), seconds to the end, whether the SLO was broken."""
 
     loss: Floats
@@ -74,7 +74,7 @@ class Setting:
     prompts: Sequence[int]
 
 
-def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> Measured:
+def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> MeasuredRun:
     """Judge every request."""
     num = len(outcomes.fates)
     served = np.fromiter((fate is Fate.SERVED for fate in outcomes.fates), np.bool_, num)
@@ -88,10 +88,10 @@ def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> Measured:
             places.setdefault(level, []).append(number)
     for level, numbers in places.items():
         loss[numbers] = truth.losses(level, similarity[numbers], prompts[numbers], repeated[numbers])
-    return Measured(loss, latency_s, ~served | (latency_s > setting.slo_s + 1e-9))
+    return MeasuredRun(loss, latency_s, ~served | (latency_s > setting.slo_s + 1e-9))
 
 
-def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: Measured) -> Row:
+def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: MeasuredRun) -> Row:
     """The row of one run."""
     fates = Counter(outcomes.fates)
     offered, served, shed = len(outcomes.fates), fates[Fate.SERVED], fates[Fate.SHED]
@@ -140,7 +140,7 @@ class Timeline:
     mix: dict[Level, Floats]
 
 
-def timeline(outcomes: Outcomes, measured: Measured, intervals: int = 200) -> Timeline:
+def timeline(outcomes: Outcomes, measured: MeasuredRun, intervals: int = 200) -> Timeline:
     """The course over time, by the interval in which a request arrived."""
     arrived_s = np.asarray(outcomes.arrived_s)
     interval_s = max(1.0, float(arrived_s[-1]) / intervals)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.levels import Ladder
+from t2i_policy.level import Ladder
 from t2i_policy.profile import LevelProfile
-from t2i_policy.wanted import HARMLESS_LOSS
+from t2i_policy.request.options import HARMLESS_LOSS
 from t2i_simulator.faults import Fault
 from t2i_simulator.neighbours import Neighbours
 from t2i_simulator.workers import Group
@@ -15,7 +15,7 @@ REPLAN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServiceTarget:
     """What the pool promises and admits: SLO of one image, floor on expected quality, requests that may wait."""
 
     slo_s: float
@@ -24,7 +24,7 @@ class Target:
     harmless_loss: float = HARMLESS_LOSS
 
     @classmethod
-    def of(cls, spec: PoolSpec) -> "Target":
+    def of(cls, spec: PoolSpec) -> "ServiceTarget":
         """A pool document's."""
         slo, queued = spec.slo, spec.gateway.max_queued_requests
         return cls(slo.latency_s, slo.max_loss, queued, slo.harmless_loss)
@@ -40,7 +40,7 @@ class Scenario:
     ladder: Ladder
     profile: LevelProfile
     groups: tuple[Group, ...]
-    target: Target
+    target: ServiceTarget
     arrived_s: Sequence[float]
     make_neighbours: Callable[[], Neighbours]
     seed: int = 0

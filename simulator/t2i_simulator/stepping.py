@@ -19,7 +19,7 @@ ROUNDING = 1e-9  # of a step: an instant this close to a boundary is on it
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class SimulatedJob:
     """One request at the worker: `steps` to run, and the step count of the loop at which they are done."""
 
     request: int
@@ -27,7 +27,7 @@ class Job:
     ends_at_step: int = 0
 
 
-class StepLoop:
+class SimulatedStepLoop:
     """See the module. Times are virtual seconds and never go back."""
 
     __slots__ = ("_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps", "due_s", "running",
@@ -41,8 +41,8 @@ class StepLoop:
         self.version = 0
 
     def _clear(self) -> None:
-        self.running: list[Job] = []
-        self.waiting: list[Job] = []
+        self.running: list[SimulatedJob] = []
+        self.waiting: list[SimulatedJob] = []
         self.due_s = inf
         self._boundary_s = 0.0  # a step boundary; in the future while a joined request waits for it
         self._steps = 0  # steps done at `_boundary_s`
@@ -70,7 +70,7 @@ class StepLoop:
         owed = self._ends - len(self.running) * self.steps_done(now_s)
         return owed + sum(job.steps for job in self.waiting) if self.waiting else owed
 
-    def join(self, job: Job, now_s: float) -> None:
+    def join(self, job: SimulatedJob, now_s: float) -> None:
         """Take a request: into the batch at the next boundary, or behind it when it is full."""
         if len(self.running) >= self._batch_cap:
             self.waiting.append(job)
@@ -79,7 +79,7 @@ class StepLoop:
         self._admit(job)
         self._rate()
 
-    def finish_due(self) -> list[Job]:
+    def finish_due(self) -> list[SimulatedJob]:
         """The requests that end at `due_s`, which is now; waiting ones take their slots."""
         self._steps += self._steps_to_due()
         self._boundary_s = self.due_s
@@ -104,7 +104,7 @@ class StepLoop:
         self._slowdown = factor
         self._rate()
 
-    def die(self) -> list[Job]:
+    def die(self) -> list[SimulatedJob]:
         """Everything it held is lost."""
         lost = self.running + self.waiting
         self._clear()
@@ -116,7 +116,7 @@ class StepLoop:
             self._admit(self.waiting.pop(0))
         self._rate()
 
-    def _admit(self, job: Job) -> None:
+    def _admit(self, job: SimulatedJob) -> None:
         job.ends_at_step = self._steps + job.steps
         self._ends += job.ends_at_step
         self.running.append(job)

@@ -6,7 +6,7 @@ At two views a request those sums were the simulator's largest cost. A test hold
 from collections.abc import Sequence
 from math import inf
 
-from t2i_policy.views import PoolView, WorkerView
+from t2i_policy.pool_view import PoolView, WorkerView
 
 
 class Totals:

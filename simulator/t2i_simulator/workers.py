@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from t2i_policy.health import HealthState, WorkerHealth, usable
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
+from t2i_policy.outliers import HealthState, WorkerHealth, usable
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import LevelProfile
-from t2i_policy.views import PoolView, WorkerView
-from t2i_simulator.stepping import StepLoop
+from t2i_simulator.stepping import SimulatedStepLoop
 from t2i_simulator.totals import Totals
 
 REPORT_EVERY_S = 2.0  # of a worker that nothing happens to: its owed steps are this much out of date at most
@@ -43,7 +43,7 @@ class SimulatedWorker:
         self.fixed_s = profile.fixed_s
         self.batch_cap = len(profile.step_s)
         self.queue_cap = max(4, self.batch_cap)  # as the real engines
-        self.loop = StepLoop(profile.step_s, self.batch_cap)
+        self.loop = SimulatedStepLoop(profile.step_s, self.batch_cap)
         self.level: Level | None = None
         self.alive = True
         self.slow = False

@@ -10,12 +10,12 @@ from itertools import cycle, islice
 
 from t2i_api.pool import ModelPart, PoolSpec
 from t2i_cache.catalogue import CatalogueLimits
-from t2i_policy.levels import Ladder
+from t2i_policy.level import Ladder
 from t2i_simulator import lineage
 from t2i_simulator.faults import Fault
-from t2i_simulator.likeness import Likeness
 from t2i_simulator.neighbours import CacheRules, DrawnNeighbours, Neighbours, PromptCache
-from t2i_simulator.scenario import Scenario, Target
+from t2i_simulator.scenario import Scenario, ServiceTarget
+from t2i_simulator.similarity import Likeness
 from t2i_simulator.workers import Group
 
 ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -23,7 +23,7 @@ LOWEST_DRAWN = 0.3  # drawn similarities below the first threshold lie from here
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class TracePrompts:
     """Unique prompts' likeness, and which of them each line of the file is (cycled over the arrivals)."""
 
     likeness: Likeness
@@ -52,7 +52,7 @@ def build_workload(
     spec: PoolSpec,
     groups: tuple[Group, ...],
     arrived_s: Sequence[float],
-    prompts: Prompts | None,
+    prompts: TracePrompts | None,
     seed: int = 0,
     faults: tuple[Fault, ...] = (),
 ) -> Workload:
@@ -68,7 +68,7 @@ def build_workload(
         rules = CacheRules(limits, latent_bytes(spec.model), keep, prompts.own_repeats)
         return PromptCache(prompts.likeness, prompts.of_line, rules)
 
-    target = Target.of(spec)
+    target = ServiceTarget.of(spec)
     profile = groups[0].profile
     scenario = Scenario(ladder, profile, groups, target, arrived_s, make_neighbours, seed=seed, faults=faults)
     return Workload(scenario, prompt_of)

@@ -8,13 +8,13 @@ hf://owner/name[@revision]  a model hub repository, kept under <models dir>
 
 from t2i_sources.choosing import INDEX, choose_model_files
 from t2i_sources.errors import SourceMissing, SourceUnreachable
-from t2i_sources.finding import EMBEDDER, MODEL, Kind, builtin_folder, components_of, find_folder
+from t2i_sources.finding import EMBEDDER, MODEL, SourceKind, builtin_folder, components_of, find_folder
 
 __all__ = [
     "EMBEDDER",
     "INDEX",
     "MODEL",
-    "Kind",
+    "SourceKind",
     "SourceMissing",
     "SourceUnreachable",
     "builtin_folder",

@@ -14,7 +14,7 @@ SCHEMES = "builtin://, file://, pvc:// or hf://"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SourceKind:
     """What is looked for.
 
     Attributes:
@@ -32,8 +32,8 @@ class Kind:
     builtin: str = ""
 
 
-MODEL = Kind("model.source", (INDEX,), "a diffusers model folder", choose_model_files)
-EMBEDDER = Kind(
+MODEL = SourceKind("model.source", (INDEX,), "a diffusers model folder", choose_model_files)
+EMBEDDER = SourceKind(
     "model.embedder",
     ("model.onnx", "onnx/model.onnx"),
     "a folder with tokenizer.json and model.onnx",
@@ -42,7 +42,7 @@ EMBEDDER = Kind(
 )
 
 
-def find_folder(kind: Kind, source: str, models_dir: Path, revision: str = "", variant: str = "") -> Path:
+def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str = "", variant: str = "") -> Path:
     """The folder of a source, downloaded first if it is a hub's; may take minutes then.
 
     `variant` (fp16, bf16) is the kind of weights that is downloaded if there is a choice.
@@ -87,14 +87,14 @@ def components_of(folder: Path) -> tuple[str, ...]:
     return tuple(index) if isinstance(index, dict) else ()
 
 
-def _builtin(kind: Kind, source: str) -> Path:
+def _builtin(kind: SourceKind, source: str) -> Path:
     folder = builtin_folder(source)
     if folder is None:
         raise SourceMissing(f"{kind.field}: there is no builtin model {source!r}; builtin://scenes is one")
     return folder / kind.builtin
 
 
-def _inside(kind: Kind, models_dir: Path, relative: str) -> Path:
+def _inside(kind: SourceKind, models_dir: Path, relative: str) -> Path:
     root = models_dir.resolve()
     folder = (root / unquote(relative)).resolve()
     if not folder.is_relative_to(root):

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
-from t2i_policy.levels import Level
-from t2i_policy.serving import Served, ServedReason, Situation, choose_served_level, pressure, step_price
-from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import Limits, Option, Wanted, WantedReason
+from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
+from t2i_policy.request.options import Limits, Option, WantedLevel, WantedReason
+from t2i_policy.request.served import Served, ServedReason, Situation, choose_served_level, pressure, step_price
 
 EXACT, HALF, QUARTER = Level(0, 20), Level(10, 20), Level(0, 5)
 OPTIONS = (Option(QUARTER, 0.08), Option(HALF, 0.03), Option(EXACT, 0.0))
-WANTED = Wanted(EXACT, 0.0, WantedReason.NOTHING_HARMLESS)
+WANTED = WantedLevel(EXACT, 0.0, WantedReason.NOTHING_HARMLESS)
 LIMITS = Limits(max_loss=0.10)
 
 
@@ -120,7 +120,7 @@ def test_pressure_grows_with_backlog() -> None:
 def admission(view: PoolView, left_s: float, steps: int = 20, max_queued: int = 4) -> Admitted | Refused:
     level = Level(0, steps)
     estimated = choose_served_level(
-        Wanted(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Situation(left_s, 0.0)
+        WantedLevel(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Situation(left_s, 0.0)
     )
     return decide_admission(view, estimated, left_s, max_queued)
 

@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry
 from played_workers import CAP, STEPS, World, turns, world
 from small_pools import worker
 from t2i_api.pool import GatewayPart
-from t2i_gateway.dispatch import Dispatcher, Place
+from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_policy.admission import Admitted, Refused, RefusedReason, decide_admission
-from t2i_policy.foreign_load import HeldLoad, foreign_load
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.serving import Served, ServedReason, estimate_s
-from t2i_policy.views import PoolView
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
+from t2i_policy.request.other_gateways import HeldLoad, foreign_load
+from t2i_policy.request.served import Served, ServedReason, estimate_s
 
 EXACT = Level(0, STEPS)
 FULL = tuple(worker(f"w{n}", running=4) for n in range(2))
@@ -95,7 +95,7 @@ async def test_gateway_waits_as_if_the_others_had_its_queue() -> None:
                 link.lease(STEPS)
         metrics = GatewayMetrics(CollectorRegistry())
         dispatchers = [Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=count), metrics) for count in (1, 3)]
-        place = Place("tenant", EXACT, asyncio.get_running_loop().time() + 60)
+        place = QueuePlace("tenant", EXACT, asyncio.get_running_loop().time() + 60)
         waiting = [asyncio.create_task(dispatcher.lease(place)) for dispatcher in dispatchers]
         await turns()
         single, shared = (dispatcher.view() for dispatcher in dispatchers)

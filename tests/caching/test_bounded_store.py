@@ -14,7 +14,7 @@ import pytest
 
 from t2i_cache.errors import FollowerTooSlow, StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, DirectoryStore, MemoryStore, StoreLimits
 from t2i_cache.stores import directory as on_disk
 from t2i_cache.stores.bounded.following import MAX_WAITING, LatentNews
@@ -54,7 +54,7 @@ def key_of(number: int, step: int = 6) -> LatentKey:
 
 def record_of(key: LatentKey, clock: Clock, floats: int = 1000) -> bytes:
     tensor = np.full(floats, key.step, np.float32).tobytes()
-    return encode_record(Record(key, "float32", (floats,), tensor, np.ones(8, np.float32), clock.now_s))
+    return encode_record(LatentRecord(key, "float32", (floats,), tensor, np.ones(8, np.float32), clock.now_s))
 
 
 def disk_bytes(root: Path) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from t2i_cache.catalogue import Catalogue, CatalogueLimits, Deletion, delete_latents, read_store
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import DirectoryStore, MemoryStore
 from t2i_policy.eviction import LCBFU, LOW_WATER, EvictionPolicy, EvictionReason
 
@@ -194,8 +194,8 @@ def test_books_balance_and_never_exceed_the_cap(operations: list[tuple[str, str,
             assert books.used_bytes <= 100 * LOW_WATER
 
 
-def record(entry: LatentKey, degrees: float, created_s: float) -> Record:
-    return Record(entry, "float16", (2,), np.ones(2, "<f2").tobytes(), unit(degrees), created_s)
+def record(entry: LatentKey, degrees: float, created_s: float) -> LatentRecord:
+    return LatentRecord(entry, "float16", (2,), np.ones(2, "<f2").tobytes(), unit(degrees), created_s)
 
 
 async def test_restart_finds_what_is_stored(tmp_path: Path) -> None:

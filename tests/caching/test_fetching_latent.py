@@ -11,7 +11,7 @@ import pytest
 from t2i_cache.errors import StoreError, StoreUnavailable
 from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import DirectoryStore, LatentStore, MemoryStore
 
 LONG_S = 60.0  # never reached: a test that waits for it fails by pytest's own limit
@@ -24,7 +24,7 @@ def key(step: int, entry: str = "e") -> LatentKey:
 
 def latent(step: int, entry: str = "e") -> bytes:
     tensor = np.full(4, step, "<f2").tobytes()
-    return encode_record(Record(key(step, entry), "float16", (4,), tensor, np.ones(3, np.float32), 0.0))
+    return encode_record(LatentRecord(key(step, entry), "float16", (4,), tensor, np.ones(3, np.float32), 0.0))
 
 
 def truncated(step: int) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from t2i_cache.errors import RecordCorrupt, RecordError, RecordMismatch, RecordTruncated
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import MAX_HEADER_BYTES, Record, decode_record, encode_record, read_any
+from t2i_cache.records import MAX_HEADER_BYTES, LatentRecord, decode_record, encode_record, read_any
 
 KEY = LatentKey("scope", "model", "entry", 5)
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -32,8 +32,8 @@ HEADER = {
 BODY = struct.pack("<fee", 0.5, 1.0, 2.0)
 
 
-def record(dtype: str = "float16", tensor: bytes = bytes(8), shape: tuple[int, ...] = (2, 2)) -> Record:
-    return Record(KEY, dtype, shape, tensor, np.array([0.5, -1.0, 2.0], np.float32), 1_700_000_000.25)
+def record(dtype: str = "float16", tensor: bytes = bytes(8), shape: tuple[int, ...] = (2, 2)) -> LatentRecord:
+    return LatentRecord(KEY, dtype, shape, tensor, np.array([0.5, -1.0, 2.0], np.float32), 1_700_000_000.25)
 
 
 def framed(header: Any, body: bytes = BODY, length: int | None = None) -> bytes:
@@ -44,7 +44,7 @@ def framed(header: Any, body: bytes = BODY, length: int | None = None) -> bytes:
 
 
 @st.composite
-def finite_records(draw: st.DrawFn) -> Record:
+def finite_records(draw: st.DrawFn) -> LatentRecord:
     """Random finite bit patterns: an exponent of all ones loses a bit."""
     dtype = draw(st.sampled_from(sorted(ITEM_BYTES)))
     shape = tuple(draw(st.lists(st.integers(1, 4), max_size=4)))
@@ -56,12 +56,12 @@ def finite_records(draw: st.DrawFn) -> Record:
     part = st.text("abcXYZ019_-", min_size=1, max_size=128)
     key = LatentKey(draw(part), draw(part), draw(part), draw(st.integers(0, 1_000_000)))
     created_s = draw(st.floats(0, 1e12))
-    return Record(key, dtype, shape, bits.tobytes(), np.array(words, np.float32), created_s)
+    return LatentRecord(key, dtype, shape, bits.tobytes(), np.array(words, np.float32), created_s)
 
 
 @settings(max_examples=60, deadline=None)
 @given(stored=finite_records())
-def test_round_trip_keeps_every_bit(stored: Record) -> None:
+def test_round_trip_keeps_every_bit(stored: LatentRecord) -> None:
     """Key, shape, tensor bits, embedding bits and time survive, for each dtype."""
     for back in (decode_record(encode_record(stored), stored.key), read_any(encode_record(stored))):
         assert (back.key, back.dtype, back.shape) == (stored.key, stored.dtype, stored.shape)
@@ -123,7 +123,7 @@ def test_tensor_that_is_not_finite_is_refused(dtype: str, values: dict[str, byte
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 def test_embedding_that_is_not_finite_is_refused(value: float) -> None:
     """It would poison the index that is rebuilt from it."""
-    bad = Record(KEY, "float16", (1,), bytes(2), np.array([1.0, value], np.float32), 0.0)
+    bad = LatentRecord(KEY, "float16", (1,), bytes(2), np.array([1.0, value], np.float32), 0.0)
     with pytest.raises(RecordCorrupt, match="not finite"):
         read_any(encode_record(bad))
 

@@ -11,7 +11,7 @@ from t2i_cache.errors import StoreUnavailable, StoreUrlError
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import TLS_VARIABLE, open_redis
-from t2i_cache.stores.redis.resting import PATIENCE, Resting
+from t2i_cache.stores.redis.circuit_breaker import PATIENCE, CircuitBreaker
 from tls_files import TestAuthority, mount
 from valkey_server import PASSWORD, ValkeyServer, valkey_server
 
@@ -109,8 +109,8 @@ async def refused_with(store: RedisStore, words: str) -> None:
     """Call until the error begins so: a server that closes at once may cut off its own reason, now and then."""
     async with asyncio.timeout(TOLD_WITHIN_S):
         while not (await refusal(store)).startswith(words):
-            store._resting = Resting()
-    store._resting = Resting()
+            store._resting = CircuitBreaker()
+    store._resting = CircuitBreaker()
 
 
 async def mended(server: ValkeyServer, store: RedisStore, folder: Path) -> None:
@@ -119,7 +119,7 @@ async def mended(server: ValkeyServer, store: RedisStore, folder: Path) -> None:
     mount(folder / "server", OURS.issue("localhost"))
     mount(folder / "client", OURS.issue("pool"))
     server.start()
-    store._resting = Resting()
+    store._resting = CircuitBreaker()
     await store.put(KEY, b"x")
     assert await store.get(KEY) == b"x"
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from kube_programs import eventually
 from t2i_cache.errors import StoreFull, StoreUnavailable, StoreUrlError
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
-from t2i_cache.stores.redis.resting import MAX_REST_S, PATIENCE, Resting
+from t2i_cache.stores.redis.circuit_breaker import MAX_REST_S, PATIENCE, CircuitBreaker
 from valkey_server import PASSWORD, ValkeyServer, valkey_server
 
 KEY = LatentKey("alice", "model", "cat", 5)
@@ -44,7 +44,7 @@ def key(entry: str, step: int = 5, scope: str = "alice", model: str = "model") -
 
 def record(of: LatentKey, digest: str = "d1") -> bytes:
     tensor = np.ones(4, "<f2").tobytes()
-    return encode_record(Record(of, "float16", (4,), tensor, np.array([0.6, 0.8], np.float32), 1.0, digest))
+    return encode_record(LatentRecord(of, "float16", (4,), tensor, np.array([0.6, 0.8], np.float32), 1.0, digest))
 
 
 async def held(store: RedisStore) -> set[tuple[str, int]]:
@@ -257,7 +257,7 @@ async def test_answers_after_given_up_calls_are_their_own(valkey: ValkeyServer) 
             call.cancel()
         for number, found in enumerate(await asyncio.gather(*calls, return_exceptions=True)):
             assert isinstance(found, BaseException) or found == bytes([number]) * 5000
-        store._resting = Resting()
+        store._resting = CircuitBreaker()
     await store.close()
 
 
@@ -295,7 +295,7 @@ def test_unusable_url_is_refused_and_never_repeated(url: str, named: str) -> Non
 
 def test_rest_grows_and_one_answer_ends_it() -> None:
     """Patience first, then rests that double up to a bound."""
-    resting, lengths = Resting(), []
+    resting, lengths = CircuitBreaker(), []
     for now_s in range(10):
         resting = resting.after_failure(float(now_s))
         lengths.append(max(0.0, resting.until_s - now_s))

@@ -10,10 +10,10 @@ from example_pools import EXAMPLES
 from t2i_api.pool import parse_pool
 from t2i_cache.stores import MemoryStore
 from t2i_gateway.asked_prompts import AskedPrompts
-from t2i_gateway.asking import Asked
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.similar import SimilarPrompts
-from t2i_policy.wanted import Limits
+from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.request import ImageRequest
+from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_sources.embedder import Embedding
 
@@ -28,11 +28,11 @@ class Gateway:
         shared = ", sharedBetweenTenants: true" if scope == "Pool" else ""
         document = (EXAMPLES / "pool-scenes.yaml").read_text().replace("scope: Tenant", f"scope: {scope}{shared}")
         store, metrics = MemoryStore(), GatewayMetrics(CollectorRegistry())
-        self.similar = SimilarPrompts(parse_pool(document), store, metrics)
+        self.similar = NeighbourIndex(parse_pool(document), store, metrics)
         self.draw("victim", 42)
 
     def shelf(self, tenant: str, seed: int) -> Any:
-        asked = Asked("id", False, "a red circle", "", seed, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
+        asked = ImageRequest("id", False, "a red circle", "", seed, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
         return self.similar.shelf(asked, tenant, MODEL, WORDS)
 
     def draw(self, tenant: str, seed: int) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_cache.books import SharedBooks
-from t2i_cache.books import shared as shared_books
 from t2i_cache.catalogue import CatalogueLimits
+from t2i_cache.follow import SharedBooks
+from t2i_cache.follow import shared as shared_books
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from valkey_server import ValkeyServer, valkey_server
@@ -30,7 +30,9 @@ def unit(degrees: float) -> Vector:
 
 
 def record(key: LatentKey, degrees: float = 0.0, size: int = 4) -> bytes:
-    return encode_record(Record(key, "float16", (size,), np.ones(size, "<f2").tobytes(), unit(degrees), 1.0, "digest"))
+    return encode_record(
+        LatentRecord(key, "float16", (size,), np.ones(size, "<f2").tobytes(), unit(degrees), 1.0, "digest")
+    )
 
 
 class Gateway:

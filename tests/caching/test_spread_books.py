@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from t2i_cache.books import SpreadBooks
 from t2i_cache.catalogue import CatalogueLimits
+from t2i_cache.follow import SpreadBooks
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
 from t2i_policy.eviction import CachedItem

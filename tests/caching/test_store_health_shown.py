@@ -11,10 +11,10 @@ from t2i_cache.errors import StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import MemoryStore, StoreHealth, StoreReason, health, open_store
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.similar import SimilarPrompts
-from t2i_policy.levels import Level
+from t2i_gateway.neighbours import NeighbourIndex
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
-from t2i_worker.engines.simulated import SimulatedEngine
+from t2i_worker.engine.simulated import SimulatedEngine
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.metrics import WorkerMetrics
 
@@ -39,7 +39,7 @@ async def test_gateway_shows_a_store_that_does_not_serve() -> None:
     """Nobody listens there: counted by reason, and current while the last call failed."""
     registry = CollectorRegistry()
     store = open_store("redis://127.0.0.1:1", "shop")
-    similar = SimilarPrompts(parse_pool(POOL), store, GatewayMetrics(registry))
+    similar = NeighbourIndex(parse_pool(POOL), store, GatewayMetrics(registry))
     for calls in (1, 2):
         with pytest.raises(StoreUnavailable):
             await store.get(KEY)

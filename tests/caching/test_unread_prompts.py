@@ -10,14 +10,14 @@ from prometheus_client import CollectorRegistry
 from example_pools import EXAMPLES
 from real_tokenizers import minilm_tokenizer
 from t2i_api.pool import parse_pool
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import open_store
-from t2i_gateway.asking import Asked
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.similar import Shelf, SimilarPrompts
-from t2i_policy.wanted import Limits
+from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
+from t2i_gateway.request import ImageRequest
+from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
-from t2i_simulator.likeness import Likeness
+from t2i_simulator.similarity import Likeness
 from t2i_sources.embedder import Embedder, Embedding
 from tiny_embedders import write_table
 
@@ -42,12 +42,12 @@ class Books:
         pool = parse_pool((EXAMPLES / "pool-scenes.yaml").read_text())
         metrics = GatewayMetrics(CollectorRegistry())
         self.store = open_store((folder / "latents").as_uri())
-        self.similar = SimilarPrompts(pool, self.store, metrics)
+        self.similar = NeighbourIndex(pool, self.store, metrics)
         self.embedder = Embedder(write_table(folder / "embedder", minilm_tokenizer()))
 
-    def look(self, prompt: str) -> tuple[Shelf, Embedding]:
+    def look(self, prompt: str) -> tuple[LatentPrefix, Embedding]:
         """Where the prompt's latents belong."""
-        asked = Asked("id", False, prompt, "", 1, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(max_loss=0.1), 0)
+        asked = ImageRequest("id", False, prompt, "", 1, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(max_loss=0.1), 0)
         embedding = self.embedder.embed_now(prompt)
         shelf = self.similar.shelf(asked, "tenant", MODEL, embedding)
         assert shelf is not None
@@ -62,7 +62,9 @@ class Books:
         """As if a worker had drawn the prompt: its entry."""
         shelf, embedding = self.look(prompt)
         key = shelf.key(shelf.entry_id, 10)
-        await self.store.put(key, encode_record(Record(key, "float32", (1,), bytes(4), embedding.vector, time.time())))
+        await self.store.put(
+            key, encode_record(LatentRecord(key, "float32", (1,), bytes(4), embedding.vector, time.time()))
+        )
         self.similar.stored(shelf, embedding, [(10, 100)], "w")
         return shelf.entry_id
 

@@ -17,10 +17,10 @@ from played_valkey import PlayedValkey
 from slow_proxy import SlowProxy
 from t2i_cache.errors import StoreUnavailable
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits, StoreReason
 from t2i_cache.stores.redis import PASSWORD_VARIABLE, USER_VARIABLE, open_redis
-from t2i_cache.stores.redis.resting import Resting
+from t2i_cache.stores.redis.circuit_breaker import CircuitBreaker
 from valkey_server import ValkeyServer, valkey_server
 
 KEY = LatentKey("alice", "model", "cat", 5)
@@ -41,10 +41,10 @@ async def opened(url: str, environment: dict[str, str] | None = None) -> AsyncIt
 
 async def refusal(store: RedisStore) -> str:
     """What the error says that a call must end in, without a rest after it."""
-    store._resting = Resting()
+    store._resting = CircuitBreaker()
     with pytest.raises(StoreUnavailable) as error:
         await store.get(KEY)
-    store._resting = Resting()
+    store._resting = CircuitBreaker()
     return str(error.value).removeprefix("latent store: ")
 
 
@@ -129,7 +129,7 @@ async def test_error_of_a_wrong_server_drops_every_connection(error: str) -> Non
         with pytest.raises(StoreUnavailable):
             await store.get(KEY)
         assert store.health.failures[ELSEWHERE[error]] == 1
-        store._resting = Resting()
+        store._resting = CircuitBreaker()
         assert await asyncio.gather(*(store.get(KEY) for _ in range(4))) == [None] * 4
         assert (old.connections, new.connections) == (before, 4)
 
@@ -162,7 +162,7 @@ async def test_connection_in_use_is_dropped_when_its_call_has_ended() -> None:
         held.set()
         assert await late is None
         old.answer = b"-ERR nobody may ask here any more\r\n"
-        store._resting = Resting()
+        store._resting = CircuitBreaker()
         assert await asyncio.gather(*(store.get(KEY) for _ in range(4))) == [None] * 4
 
 
@@ -207,7 +207,7 @@ async def test_user_of_the_docs_can_do_everything(valkey: ValkeyServer) -> None:
     """Each call of the store, by a user who has exactly the documented rights and keys."""
     assert valkey.command(*documented()).startswith(b"+OK")
     valkey.command("SCRIPT", "FLUSH")
-    data = encode_record(Record(KEY, "float16", (1,), b"\0\0", np.array([0.6, 0.8], np.float32), 1.0, "digest"))
+    data = encode_record(LatentRecord(KEY, "float16", (1,), b"\0\0", np.array([0.6, 0.8], np.float32), 1.0, "digest"))
     async with opened(valkey.url, SIGNED_IN) as store:
         await store.check()
         await store.put(KEY, data)

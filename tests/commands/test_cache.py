@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import StoreLimits, open_store
 from t2ictl.__main__ import app
@@ -20,7 +20,7 @@ POOL = "models/demo"
 
 
 def record(key: LatentKey, digest: str) -> bytes:
-    return encode_record(Record(key, "float16", (2,), bytes(4), np.ones(3, np.float32), time.time(), digest))
+    return encode_record(LatentRecord(key, "float16", (2,), bytes(4), np.ones(3, np.float32), time.time(), digest))
 
 
 async def fill(url: str) -> None:

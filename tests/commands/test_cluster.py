@@ -15,7 +15,7 @@ from kube_server import KubeServer
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2ictl.cluster import PoolName
 from t2ictl.commands.cluster import show_plan, show_pools
-from t2ictl.commands.request import Target, explain
+from t2ictl.commands.request import CallTarget, explain
 from t2ictl.errors import ClusterFailed, InputInvalid
 from t2ictl.forwarding import gateway_of
 
@@ -174,7 +174,7 @@ async def test_explain_reaches_a_pool_by_its_name(
     console, text = screen()
     try:
         request = gateway_pb2.GenerateRequest(prompt="a red ring")
-        await explain(console, Target("nowhere:1", f"{namespace}/scenes"), request, 10.0)
+        await explain(console, CallTarget("nowhere:1", f"{namespace}/scenes"), request, 10.0)
     finally:
         await server.stop(None)
     assert "asked about a red ring" in text.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from t2i_policy.levels import Level, build_ladder
+from t2i_policy.level import Level, build_ladder
 from t2i_profiler.judge import Sample
 from t2i_profiler.measure import measure
 from t2i_profiler.precision import profile_of

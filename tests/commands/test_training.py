@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.fit import MIN_PROMPTS, train_predictor

@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i_policy.levels import Level, build_ladder
+from t2i_policy.level import Level, build_ladder
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.request.options import (
+    Limits,
+    Neighbourhood,
+    choose_wanted_level,
+    eligible_options,
+    similarity_thresholds,
+)
 from t2i_policy.twin_loss import TwinLoss
-from t2i_policy.wanted import Limits, Neighbourhood, choose_wanted_level, eligible_options, similarity_thresholds
 from t2i_profiler.bands import Scored, band_losses
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.judge import Sample

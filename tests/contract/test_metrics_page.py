@@ -9,9 +9,9 @@ from t2i_cache.stores import BoundedStore, MemoryStore, StoreLimits
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_operator.metrics import OperatorMetrics
 from t2i_policy.eviction import EvictionReason
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
-from t2i_worker.engines.simulated import SimulatedEngine
+from t2i_worker.engine.simulated import SimulatedEngine
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.metrics import WorkerMetrics
 

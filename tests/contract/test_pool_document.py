@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from t2i_api.pool import PoolError, parse_pool
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = """

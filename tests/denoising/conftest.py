@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engines.running import Deliveries, Denoised, Running, StepEvent, StepFailed
-from t2i_worker.engines.step_loop import StepLoop
+from t2i_worker.engine.request import Deliveries, Denoised, Running, StepEvent, StepFailed
+from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter, load_adapter, stack_conditions
 

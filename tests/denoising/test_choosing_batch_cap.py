@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from t2i_worker.engines.batching import (
+from t2i_worker.engine.batching import (
     MIN_GAIN,
     cap_after_out_of_memory,
     choose_batch_cap,

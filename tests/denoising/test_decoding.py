@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engines.decoding import Decoder
+from t2i_worker.engine.decoding import Decoder
 from t2i_worker.errors import NotFinite
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter

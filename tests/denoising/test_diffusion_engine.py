@@ -12,10 +12,10 @@ from PIL import Image as Pillow
 
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import MemoryStore
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_scenes import model_path
-from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import DeadlineExceeded, NotFinite, WorkerBusy, WorkerDraining
+from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
 from t2i_worker.latents import LatentShelf, model_fingerprint
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
@@ -189,6 +189,6 @@ async def test_drain_ends_what_is_accepted_and_takes_no_more(engine: DiffusionEn
 
 async def test_budget_already_spent_never_starts(engine: DiffusionEngine) -> None:
     """No step is spent on a request whose deadline has passed."""
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(BudgetSpent):
         await run(engine, replace(JOB, deadline_s=0.0))
     assert engine.tally.steps_run == 0

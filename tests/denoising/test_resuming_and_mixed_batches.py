@@ -14,7 +14,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from t2i_worker.engines.running import Denoised, Running
+from t2i_worker.engine.request import Denoised, Running
 from t2i_worker.pipelines import PipelineAdapter
 
 TOLERANCE = 1e-4

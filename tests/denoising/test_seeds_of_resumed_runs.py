@@ -21,9 +21,9 @@ from diffusers import (
 from PIL import Image as Pillow
 
 from t2i_cache.stores import MemoryStore
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_scenes import model_path
-from t2i_worker.engines.diffusion import DiffusionEngine
+from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
 from t2i_worker.latents import LatentShelf
 from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter

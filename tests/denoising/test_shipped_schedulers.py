@@ -29,7 +29,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from t2i_worker.errors import RequestInvalid
+from t2i_worker.errors import JobInvalid
 from t2i_worker.pipelines import PipelineAdapter
 from t2i_worker.pipelines.schedules import servable
 
@@ -211,7 +211,7 @@ def test_half_precision_equals_stock(family: str, adapter: Adapter, stock: Stock
 def test_refused_number_of_steps_names_its_field(adapter: Adapter) -> None:
     """LCM takes as many steps as it was distilled for at most: the request is wrong, not the worker."""
     made = adapter("sd", LCMScheduler(**BETAS))
-    with pytest.raises(RequestInvalid) as refused:
+    with pytest.raises(JobInvalid) as refused:
         made.schedule(60, 0, 5)
     ((field, sentence),) = refused.value.violations
     assert field == "level.num_inference_steps"

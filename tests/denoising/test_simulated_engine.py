@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
-from t2i_worker.engines.simulated import SimulatedEngine
-from t2i_worker.errors import DeadlineExceeded, WorkerBusy, WorkerDraining
+from t2i_worker.engine.simulated import SimulatedEngine
+from t2i_worker.errors import BudgetSpent, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, Progress
 
 FACTS = ModelFacts("simulated", "simulated", "bf16", "none", 10, 1.0, 16, 8, 0, "simulated")
@@ -64,7 +64,7 @@ async def test_places_are_limited_and_shown() -> None:
 async def test_budget_too_small_ends_in_deadline_exceeded() -> None:
     """An hour's work with no time left: it fails now, and its place is free."""
     one = engine(step_s=HOUR_S)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(BudgetSpent):
         await run(one, replace(JOB, deadline_s=time.monotonic()))
     assert one.load().running == 0
 

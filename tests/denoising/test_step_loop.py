@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engines.running import Denoised, Running, StepDone, StepEntered, StepFailed
-from t2i_worker.errors import DeadlineExceeded, GenerationFailed, OutOfMemory, WorkerDraining
+from t2i_worker.engine.request import Denoised, Running, StepDone, StepEntered, StepFailed
+from t2i_worker.errors import BudgetSpent, JobFailed, OutOfMemory, WorkerDraining
 from t2i_worker.pipelines import Conditions, StackedConditions
 
 WAIT_S = 30.0
@@ -182,8 +182,8 @@ def test_deadline_passed_fails_with_deadline_exceeded(listen: Listen) -> None:
     model.allow()
     listening.wait_for_end(never, late, in_time)
     assert model.batches == [[2, 3], [2, 3], [3]]
-    assert isinstance(failure(listening, never), DeadlineExceeded)
-    assert isinstance(failure(listening, late), DeadlineExceeded)
+    assert isinstance(failure(listening, never), BudgetSpent)
+    assert isinstance(failure(listening, late), BudgetSpent)
     assert "after 2 of 3 steps" in str(failure(listening, late))
     assert float(in_time.latent) == result(3)
 
@@ -243,7 +243,7 @@ def test_failure_of_shared_step_hits_only_its_cause(error: Exception, listen: Li
     listening = listen(ScriptedModel(breaks=lambda weights: error if 2 in weights else None), 4)
     good, bad, other = request(1), request(2), request(3, steps=5)
     run(listening, good, bad, other)
-    assert type(failure(listening, bad)) is GenerationFailed
+    assert type(failure(listening, bad)) is JobFailed
     assert "bad" not in str(failure(listening, bad)), "clients see no internals"
     assert (float(good.latent), float(other.latent)) == (result(1), result(3, steps=5))
     assert listening.loop.state.batch_cap == 4
@@ -254,6 +254,6 @@ def test_failing_noise_scheduler_hits_only_its_request(listen: Listen) -> None:
     listening = listen(ScriptedModel(), 2)
     good, bad, after = request(1), request(2, fails_at=1), request(3)
     run(listening, good, bad, after)
-    assert type(failure(listening, bad)) is GenerationFailed
+    assert type(failure(listening, bad)) is JobFailed
     assert (float(good.latent), float(after.latent)) == (result(1), result(3))
     assert listening.loop.state.running == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from t2i_cache.stores import MemoryStore
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.readiness import (
     EngineSigns,
     FailuresInARow,
@@ -19,9 +19,9 @@ from t2i_policy.readiness import (
 )
 from t2i_scenes import model_path
 from t2i_worker.device_errors import is_device_lost
-from t2i_worker.engines import step_loop
-from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import EngineLost, GenerationFailed, NotFinite, OutOfMemory, WorkerUnready
+from t2i_worker.engine import step_loop
+from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.errors import EngineLost, JobFailed, NotFinite, OutOfMemory, WorkerUnready
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Event, Image, Job, ModelFacts, PreviewImage
 from t2i_worker.latents import LatentShelf
@@ -86,7 +86,7 @@ async def test_any_exception_of_a_step_fails_its_request_alone(
 ) -> None:
     """Whatever a library raises, the thread goes on and the next request is served."""
     faults["predict"].error = error
-    with pytest.raises(GenerationFailed):
+    with pytest.raises(JobFailed):
         await draw(engine)
     faults["predict"].error = None
     assert any(isinstance(event, Image) for event in await draw(engine))
@@ -145,7 +145,7 @@ async def test_worker_that_fails_every_request_is_out_until_its_test_succeeds(
     faults[place].error = RuntimeError("no kernel")
     for number in (1, 1, 2, 3):
         assert engine.load().ready
-        with pytest.raises(GenerationFailed):
+        with pytest.raises(JobFailed):
             await draw(engine, number)
     assert engine.readiness().reason is ReadyReason.REQUESTS_FAIL
     with pytest.raises(WorkerUnready):
@@ -176,17 +176,17 @@ async def test_success_between_failures_forgets_them(engine: DiffusionEngine, fa
     for number, fails in enumerate((True, True, False, True, True)):
         faults["predict"].error = RuntimeError("no kernel") if fails else None
         if fails:
-            with pytest.raises(GenerationFailed):
+            with pytest.raises(JobFailed):
                 await draw(engine, number)
         else:
             await draw(engine, number)
     assert engine.load().ready
-    assert engine.tally.failures == {"GenerationFailed": 4}
+    assert engine.tally.failures == {"JobFailed": 4}
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory), (IndexError("odd"), GenerationFailed)],
+    [(torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory), (IndexError("odd"), JobFailed)],
     ids=["memory", "other"],
 )
 async def test_failure_in_decoding_is_an_error_of_ours_and_counted(

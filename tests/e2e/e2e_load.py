@@ -21,8 +21,8 @@ import numpy as np
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import Scene, caption, sample_scene
 from t2ictl.client import GatewayClient
+from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
-from t2ictl.proving import Proof
 
 CHANNELS = 8  # a Service spreads connections, not requests
 RETRY_PAUSE_S = 0.1

@@ -18,8 +18,8 @@ from e2e_pools import GATEWAY_PORT, RunningPool
 from e2e_report import record
 from t2i_protos.v1 import gateway_pb2
 from t2ictl.client import GatewayClient
+from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
-from t2ictl.proving import Proof
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("enterable")]
 RATE_RPS = 4.0

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from t2i_policy.levels import Level
-from t2i_policy.placement import FILL_FROM_OCCUPANCY, MIN_BATCH_GAIN, choose_worker
+from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView, WorkerView, best_finish_s
 from t2i_policy.profile import step_time
-from t2i_policy.views import PoolView, WorkerView, best_finish_s
+from t2i_policy.request.placement import FILL_FROM_OCCUPANCY, MIN_BATCH_GAIN, choose_worker
 
 LEVELS = tuple(Level(skip, 50) for skip in (0, 10, 25))
 PACES = ((0.1, 0.15, 0.2), (0.1, 0.2, 0.3), (0.08, 0.09, 0.1), (0.1,))

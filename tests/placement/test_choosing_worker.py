@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.levels import Level
-from t2i_policy.placement import PlacementReason, choose_worker
-from t2i_policy.views import WorkerView
+from t2i_policy.level import Level
+from t2i_policy.pool_view import WorkerView
+from t2i_policy.request.placement import PlacementReason, choose_worker
 
 GAINING = (0.10, 0.11, 0.12, 0.13)  # a batch of 4 costs little more than one
 LINEAR = (0.10, 0.20, 0.30, 0.40)  # batching gains nothing

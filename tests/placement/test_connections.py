@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.links import CHANNEL_OPTIONS
+from t2i_gateway.workers.connection import CHANNEL_OPTIONS
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.tls.transport import channel_opener
 

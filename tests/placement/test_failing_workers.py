@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry
 from played_workers import World, turns, world
 from t2i_api.pool import GatewayPart
 from t2i_gateway.dispatch import Dispatcher
-from t2i_gateway.failures import RequestFailures, WorkerFailures
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.workers.failures import RequestFailures, WorkerFailures
 from t2i_policy.failure_streak import FAILURES_IN_A_ROW, Blame, FailureStreak
-from t2i_policy.health import (
+from t2i_policy.outliers import (
     FIRST_PAUSE_S,
     MAX_PAUSE_S,
     EjectedReason,

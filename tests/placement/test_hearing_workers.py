@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from played_workers import CAP, STEPS, PlayedWorker, Request, turns, world
-from t2i_gateway.hearing import LISTEN_EVERY_S, MAX_LOOK_S
-from t2i_gateway.links import LOST_LIMIT_S
-from t2i_policy.health import MIN_LATE_S, EjectedReason, HealthState
+from t2i_gateway.workers.clock import LISTEN_EVERY_S, MAX_LOOK_S
+from t2i_gateway.workers.connection import LOST_LIMIT_S
+from t2i_policy.outliers import MIN_LATE_S, EjectedReason, HealthState
 
 
 @pytest.mark.parametrize("step_s", [0.02, 0.1, 1.0, 10.0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i_policy.health import (
+from t2i_policy.outliers import (
     HOLD_S,
     MIN_LATE_S,
     EjectedReason,

@@ -9,16 +9,16 @@ from prometheus_client import CollectorRegistry
 from played_workers import CAP, World, world
 from small_pools import EXACT, K20, RULES, SLO_S, STEP_S, STORED, N, asks
 from t2i_api.pool import GatewayPart
-from t2i_gateway.dispatch import Dispatcher, Place
-from t2i_gateway.leases import Lease
+from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_policy.deciding import Decided
-from t2i_policy.holders import HolderLine, choose_with_holders, reachable_steps
-from t2i_policy.levels import Level
+from t2i_gateway.workers.slot import Slot
+from t2i_policy.level import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.serving import ServedReason
-from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import Neighbourhood
+from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.request.decide import Decided
+from t2i_policy.request.latent_holders import HolderLine, choose_with_holders, reachable_steps
+from t2i_policy.request.options import Neighbourhood
+from t2i_policy.request.served import ServedReason
 
 FIRST = frozenset({"w0"})
 FIRST_HOLDER, MANY = frozenset({"first"}), 1000
@@ -103,15 +103,15 @@ def metrics() -> GatewayMetrics:
     return GatewayMetrics(CollectorRegistry())
 
 
-def place(holders: set[str] | None, level: Level = K20) -> Place:
-    return Place("t", level, 1e9, holders=None if holders is None else lambda: frozenset(holders))
+def place(holders: set[str] | None, level: Level = K20) -> QueuePlace:
+    return QueuePlace("t", level, 1e9, holders=None if holders is None else lambda: frozenset(holders))
 
 
 def dispatcher_of(played: World, metrics: GatewayMetrics, gateways: int = 1) -> Dispatcher:
     return Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=gateways), metrics)
 
 
-async def asking(dispatcher: Dispatcher, *places: Place) -> list["asyncio.Task[Lease]"]:
+async def asking(dispatcher: Dispatcher, *places: QueuePlace) -> list["asyncio.Task[Slot]"]:
     """Requests that have come to wait or to a lease, in this order."""
     tasks = [asyncio.create_task(dispatcher.lease(one)) for one in places]
     await settle()
@@ -124,7 +124,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def leave(tasks: list["asyncio.Task[Lease]"]) -> None:
+async def leave(tasks: list["asyncio.Task[Slot]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

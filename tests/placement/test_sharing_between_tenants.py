@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.fairness import FairClock, next_tenant, queue_limit, steps_ahead
+from t2i_policy.fair_queue import FairClock, next_tenant, queue_limit, steps_ahead
 
 TENANTS = ("a", "b", "c")
 

@@ -7,24 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, pool_of, seen, worker
-from t2i_policy.deciding import Arrival
-from t2i_policy.demand import Demand
-from t2i_policy.levels import Level
-from t2i_policy.placement import PlacementReason
+from t2i_policy.level import Level
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.replan import ReplanReason
 from t2i_policy.policies import Course, PromptAware, ServingPolicy
-from t2i_policy.replan import ReplanReason
-from t2i_policy.serving import ServedReason
-from t2i_policy.views import PoolView
-from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival
+from t2i_policy.request.options import Limits, Neighbourhood
+from t2i_policy.request.placement import PlacementReason
+from t2i_policy.request.served import ServedReason
 from t2i_simulator.rivals.ablations import Ablation, ablations, without_trend
 from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
-from t2i_simulator.rivals.clearing import Asked, clear
+from t2i_simulator.rivals.clearing import TracedRequest, clear
 from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.rivals.variants import ALL_PROMPTS
 
 MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
 BUSY = {name: 1.6 * rate for name, rate in MIX.items()}
-ORACLE = Oracle(clear([Asked(0.0, ((50, 0.0),))], 1.0, 0.0, 1.0), RULES.profile)
+ORACLE = Oracle(clear([TracedRequest(0.0, ((50, 0.0),))], 1.0, 0.0, 1.0), RULES.profile)
 EVERY: tuple[ServingPolicy, ...] = (*all_policies(), *ablations(), ORACLE)
 
 arrivals = st.builds(

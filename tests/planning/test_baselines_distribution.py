@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity, PlanRules, PromptClass, make_plan
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import GroupCapacity, PlanRules, PromptClass, make_plan
 from t2i_simulator.rivals.distribution import Map, chained_map, monotone_map, one_hop_map, reached
 
 SIZE, CASES, MISS = 6, 2000, 0.02  # levels of the paper, cases, what counts as a miss

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from small_pools import EXACT, K10, K25, RULES, SHORT40, asks, pool_of, seen
 from t2i_policy.policies import Course
-from t2i_policy.wanted import Option
-from t2i_simulator.rivals.clearing import SHED_PRICE, Asked, Choices, OracleKnowledge, clear, saving_segments
+from t2i_policy.request.options import Option
+from t2i_simulator.rivals.clearing import SHED_PRICE, Choices, OracleKnowledge, TracedRequest, clear, saving_segments
 from t2i_simulator.rivals.oracle import Oracle, option_at_price
 
 NEAR: Choices = ((50, 0.0), (25, 0.01))  # 0.0004 a step
@@ -17,9 +17,9 @@ FAR: Choices = ((50, 0.0), (25, 0.10))  # 0.004 a step
 ONLY_EXACT: Choices = ((50, 0.0),)
 
 
-def burst(near: int, far: int, at_s: float = 0.0) -> list[Asked]:
+def burst(near: int, far: int, at_s: float = 0.0) -> list[TracedRequest]:
     """So many of each kind at once."""
-    return [Asked(at_s, NEAR)] * near + [Asked(at_s, FAR)] * far
+    return [TracedRequest(at_s, NEAR)] * near + [TracedRequest(at_s, FAR)] * far
 
 
 def test_segments_are_the_lower_hull() -> None:
@@ -61,10 +61,10 @@ def test_slack_carries_work_over_a_burst() -> None:
 
 def test_price_rises_before_a_burst_that_the_slack_leads_into() -> None:
     """A backlog that would meet a burst is worked off beforehand where that costs less: only foresight does that."""
-    calm = clear([*burst(85, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 80], 40.0, 10.0, 100.0)
+    calm = clear([*burst(85, 0, 0.0), *[TracedRequest(100.0, ONLY_EXACT)] * 80], 40.0, 10.0, 100.0)
     assert (calm.prices[0], calm.shed_fraction) == (0.0, 0.0)
     # 250 steps stay over from the first window, 200 from the second: 50 more than the slack's 400
-    ahead = clear([*burst(85, 0, 0.0), *[Asked(100.0, ONLY_EXACT)] * 84], 40.0, 10.0, 100.0)
+    ahead = clear([*burst(85, 0, 0.0), *[TracedRequest(100.0, ONLY_EXACT)] * 84], 40.0, 10.0, 100.0)
     assert ahead.prices[0] == pytest.approx(0.0004)
     assert ahead.mean_loss == pytest.approx(50 * 0.0004 / 169)
 
@@ -85,13 +85,13 @@ def test_nonsense_is_refused(steps_per_s: float, slack_s: float, window_s: float
 
 losses = st.floats(0.0, 0.3)
 requests = st.lists(st.tuples(st.integers(0, 2), losses, losses), min_size=1, max_size=5).map(
-    lambda items: [Asked(float(at), ((50, 0.0), (30, one), (10, two))) for at, one, two in items]
+    lambda items: [TracedRequest(float(at), ((50, 0.0), (30, one), (10, two))) for at, one, two in items]
 )
 
 
 @settings(max_examples=100, deadline=None)
 @given(future=requests, steps_per_s=st.floats(20.0, 150.0), slack_s=st.floats(0.0, 1.0))
-def test_no_way_of_serving_all_loses_less(future: list[Asked], steps_per_s: float, slack_s: float) -> None:
+def test_no_way_of_serving_all_loses_less(future: list[TracedRequest], steps_per_s: float, slack_s: float) -> None:
     """Every choice of levels that keeps the backlog within the slack loses at least the bound."""
     known = clear(future, steps_per_s, slack_s, 1.0)
     start = min(one.at_s for one in future)

@@ -24,11 +24,11 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.placement import PlacementReason
-from t2i_policy.plan import PlanReason
-from t2i_policy.policies import Course, Seen, ServingPolicy
-from t2i_policy.replan import ReplanReason
-from t2i_policy.views import PoolView, WorkerView
+from t2i_policy.planning.plan import PlanReason
+from t2i_policy.planning.replan import ReplanReason
+from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.request.placement import PlacementReason
 from t2i_simulator.rivals.cascade import Cascade
 from t2i_simulator.rivals.infaas import InfaasAccuracy
 from t2i_simulator.rivals.pac import PromptAgnostic
@@ -232,7 +232,7 @@ def test_overload_puts_everybody_at_the_cheapest_level(policy: ServingPolicy) ->
 def test_no_workers_is_survived(policy: ServingPolicy) -> None:
     """All gone: a plan that says so, requests still get a level, nobody to place at."""
     gone = PoolView(tuple[WorkerView, ...](), 0, 0)
-    course = policy.replan(RULES, Course(), Seen(1000.0, seen(mix(1.0)).demand, (), gone))
+    course = policy.replan(RULES, Course(), PoolState(1000.0, seen(mix(1.0)).demand, (), gone))
     assert course.planning.plan is not None
     assert policy.serve(RULES, course, asks(0.9), gone).served.estimated_s == float("inf")
     assert policy.place(EXACT, gone, 20.0, frozenset()) is None

@@ -22,9 +22,9 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.pool_view import PoolView
 from t2i_simulator.rivals.cascade import Cascade, escalated_share, escalations
 from t2i_simulator.rivals.infaas import InfaasAccuracy, next_rung
 from t2i_simulator.rivals.sommelier import Sommelier

@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i_policy.demand import Demand
+from t2i_policy.planning.demand import Demand
 
 EXACT, SKIP = "none", "0.90"
 

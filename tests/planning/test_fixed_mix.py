@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
-from t2i_policy.deciding import Arrival, Rules
-from t2i_policy.demand import Demand
-from t2i_policy.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
-from t2i_policy.levels import Ladder, Level, build_ladder
-from t2i_policy.plan import GroupCapacity, PlanReason, PlanRules
-from t2i_policy.policies import Course, PromptAware, Seen
+from t2i_policy.level import Ladder, Level, build_ladder
+from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
+from t2i_policy.planning.plan import GroupCapacity, PlanReason, PlanRules
+from t2i_policy.policies import Course, PoolState, PromptAware
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_policy.request.decide import Arrival, Rules
+from t2i_policy.request.options import Limits, Neighbourhood
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
 LADDER: Ladder = build_ladder(20, [EXACT, SKIP, SHORT])
@@ -32,12 +32,12 @@ IDLE = PoolView((WorkerView("gpu-0", True, 0, 0, 1, 4, (0.1,), 0.0, 0),), 0, 0)
 STEADY_S = 400
 
 
-def seen(rate_rps: float, now_s: float = STEADY_S) -> Seen:
+def seen(rate_rps: float, now_s: float = STEADY_S) -> PoolState:
     """A long steady stretch of prompts without a neighbour."""
     demand = Demand()
     for second in range(STEADY_S if rate_rps else 0):
         demand = demand.counted(NO_NEIGHBOUR, float(second), rate_rps)
-    return Seen(now_s, demand, GROUPS, IDLE)
+    return PoolState(now_s, demand, GROUPS, IDLE)
 
 
 def served(mix: dict[Level, int], rate_rps: float, draw: float, **limits: Any) -> Level:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_policy.capacity import worker_rate_rps
-from t2i_policy.levels import Level
-from t2i_policy.plan import (
+from t2i_policy.level import Level
+from t2i_policy.planning.capacity import worker_rate_rps
+from t2i_policy.planning.plan import (
     SHED_LOSS,
     GroupCapacity,
     Method,

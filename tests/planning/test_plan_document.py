@@ -12,10 +12,10 @@ from t2i_api.plan import (
     render_plan,
     to_per_mille,
 )
-from t2i_policy.demand import Demand
-from t2i_policy.fixed_mix import lay_out
-from t2i_policy.levels import Level
-from t2i_policy.plan import Method, Plan, PlanReason
+from t2i_policy.level import Level
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.fixed_mix import lay_out
+from t2i_policy.planning.plan import Method, Plan, PlanReason
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
 

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from small_pools import EXACT, RULES, SLO_S, STEP_S
-from t2i_policy import program
-from t2i_policy.capacity import worker_rate_rps
-from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, PromptClass, make_plan
+from t2i_policy.level import Level
+from t2i_policy.planning import program
+from t2i_policy.planning.capacity import worker_rate_rps
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, PromptClass, make_plan
 
 AS_IS = PlanRules(over_provision=1.0)
 RATES = {level: worker_rate_rps(STEP_S, 0.0, level, SLO_S) for level in RULES.ladder.levels}

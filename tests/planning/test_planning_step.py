@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from t2i_policy.assignment import assign_levels
-from t2i_policy.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
-from t2i_policy.deciding import draw_level, shift_rows
-from t2i_policy.demand import Demand
-from t2i_policy.levels import Ladder, Level, build_ladder
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason
-from t2i_policy.planning import Planning, expected_rates, plan_step
+from t2i_policy.level import Ladder, Level, build_ladder
+from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.loop import Planning, expected_rates, plan_step
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
+from t2i_policy.planning.replan import ReplanReason
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.replan import ReplanReason
-from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_policy.request.decide import draw_level, shift_rows
+from t2i_policy.request.options import Limits, Neighbourhood
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
 LADDER: Ladder = build_ladder(20, [EXACT, SKIP, SHORT])

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.classes import build_classes
 from t2i_policy.features import PromptFeatures, read_prompt
-from t2i_policy.levels import Level, build_ladder
-from t2i_policy.outlook import outlook
+from t2i_policy.level import Level, build_ladder
+from t2i_policy.planning.classes import build_classes
 from t2i_policy.predictor import SIMILARITY, CurvePoint, LevelPredictor, Predictor, Term
 from t2i_policy.profile import BandLoss, LevelProfile, ProfileError, parse_profile, render_profile
-from t2i_policy.wanted import (
+from t2i_policy.request.explain import outlook
+from t2i_policy.request.options import (
     Limits,
     Neighbourhood,
     choose_wanted_level,

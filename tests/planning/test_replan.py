@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i_policy.replan import PlannedFor, ReplanReason, choose_replan, with_trend
+from t2i_policy.planning.replan import PlannedFor, ReplanReason, choose_replan, with_trend
 
 WORKERS = {"gpu": 8}
 PLANNED = PlannedFor({"near": 6.0, "far": 4.0}, WORKERS, at_s=100.0)

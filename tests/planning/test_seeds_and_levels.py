@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from t2i_policy.classes import OTHER_SEED, SAME_IMAGE, build_classes
-from t2i_policy.levels import Level, build_ladder
-from t2i_policy.outlook import outlook
+from t2i_policy.level import Level, build_ladder
+from t2i_policy.planning.classes import OTHER_SEED, SAME_IMAGE, build_classes
 from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
-from t2i_policy.wanted import Limits, Neighbourhood, choose_wanted_level, eligible_options
+from t2i_policy.request.explain import outlook
+from t2i_policy.request.options import Limits, Neighbourhood, choose_wanted_level, eligible_options
 
 EXACT, EARLY, LATE, SHORT = Level(0, 20), Level(5, 20), Level(15, 20), Level(0, 12)
 LADDER = build_ladder(20, [EXACT, EARLY, LATE, SHORT])

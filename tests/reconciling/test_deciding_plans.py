@@ -9,18 +9,18 @@ from pool_scenes import NOW, gateway, look, report, wanted, worker
 from t2i_api.plan import PlanDocument
 from t2i_operator.deciding.actions import LabelPod, WriteStatus
 from t2i_operator.deciding.demand import current_demand
-from t2i_operator.deciding.observed import Observed, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Observed
 from t2i_operator.deciding.planning import decide_plan, is_plan_due
 from t2i_operator.deciding.reconcile import decide
 from t2i_operator.instants import Now
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
 OTHER = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 2}]}
 LATER = Now(NOW.unix_s + 120)  # past the dwell time
 
 
-def status_of(seen: Observed, wants: Wanted, now: Now = NOW) -> dict[str, Any]:
+def status_of(seen: Observed, wants: DesiredPool, now: Now = NOW) -> dict[str, Any]:
     """The status after this look."""
     found = [one.status for one in decide(seen, wants, now).actions if isinstance(one, WriteStatus)]
     return found[0] if found else dict(seen.status)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from t2i_api.plan import PlanDocument, PlanError, render_plan
-from t2i_gateway.cluster.following import Followed, newer_plan
-from t2i_policy.levels import Level
-from t2i_policy.plan import Method, Plan, PlanReason
+from t2i_gateway.plan_feed import Followed, newer_plan
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import Method, Plan, PlanReason
 
 EARLY, LATE = "2026-11-26T10:00:00Z", "2026-11-26T10:00:05Z"
 RUNNING = Followed("uid-1", 5, EARLY)

@@ -8,7 +8,7 @@ import pytest
 
 from pool_scenes import NOW, gateway, look, problem, report, there, wanted, worker
 from t2i_operator.deciding.actions import Announce, Decision, WriteStatus
-from t2i_operator.deciding.observed import ChildSeen, Observed, Problem, Trouble, TroubleKind, Wanted
+from t2i_operator.deciding.observed import ChildSeen, DesiredPool, Observed, Problem, Trouble, TroubleKind
 from t2i_operator.deciding.reconcile import decide
 from t2i_operator.deciding.refusals import explain_refusal
 from t2i_operator.instants import Now
@@ -27,7 +27,7 @@ def status_of(decision: Decision) -> dict[str, Any]:
     return next(one.status for one in decision.actions if isinstance(one, WriteStatus))
 
 
-def conditions(seen: Observed, wants: Wanted | Problem | None = None) -> dict[str, Mapping[str, str]]:
+def conditions(seen: Observed, wants: DesiredPool | Problem | None = None) -> dict[str, Mapping[str, str]]:
     """By type."""
     status = status_of(decide(seen, wants or wanted(), NOW))
     return {one["type"]: one for one in status["conditions"]}
@@ -264,7 +264,7 @@ def test_progressing(seen: Observed, reason: str) -> None:
         pytest.param(look(wanted(mix=FIXED)), wanted(mix=FIXED), "True", "FixedMix", id="the mix of the spec"),
     ],
 )
-def test_planned(seen: Observed, wants: Wanted, status: str, reason: str) -> None:
+def test_planned(seen: Observed, wants: DesiredPool, status: str, reason: str) -> None:
     """Its reason is what kind of plan it is."""
     found = conditions(seen, wants)["Planned"]
     assert (found["status"], found["reason"]) == (status, reason)

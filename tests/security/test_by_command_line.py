@@ -12,9 +12,9 @@ import pytest
 from secured_pools import GATEWAY, SecuredPool
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.tokens import read_tokens
-from t2ictl.commands.request import Target
+from t2ictl.commands.request import CallTarget
+from t2ictl.credentials import ProofOptions
 from t2ictl.errors import CtlError
-from t2ictl.proving import ProofOptions
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 LIMIT_S = 60.0
@@ -65,7 +65,7 @@ async def test_wrong_proof_is_told_with_the_next_step(token_pool: SecuredPool, a
         (ProofOptions(token_file=ca), "--token-file must hold one token and nothing else"),
     ):
         with pytest.raises(CtlError) as caught:
-            async with Target(token_pool.gateway.address, options=options).connected() as client:
+            async with CallTarget(token_pool.gateway.address, options=options).connected() as client:
                 await client.explain(gateway_pb2.ExplainRequest().request, 20)
         assert words in str(caught.value)
         assert acme not in str(caught.value)

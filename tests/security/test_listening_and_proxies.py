@@ -16,7 +16,7 @@ from kubernetes.aio.config import incluster_config
 from prometheus_client import CollectorRegistry
 
 from recording_proxy import RecordingProxy
-from t2i_gateway.cluster.following import open_client as open_gateways
+from t2i_gateway.plan_feed import open_client as open_gateways
 from t2i_operator.cluster.client import open_client as open_operators
 from t2i_operator.handlers import connection_of
 from t2i_operator.metrics import OperatorMetrics

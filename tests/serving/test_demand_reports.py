@@ -10,8 +10,8 @@ import pytest
 
 from small_pools import worker
 from t2i_gateway.control import ControlService
-from t2i_policy.demand import Demand
-from t2i_policy.views import PoolView, WorkerView
+from t2i_policy.planning.demand import Demand
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 

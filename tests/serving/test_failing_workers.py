@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from failing_workers import FailingWorker, gateway_of
 from t2i_gateway.service import SERVICE
 from t2i_policy.failure_streak import FAILURES_IN_A_ROW
-from t2i_policy.health import FIRST_PAUSE_S
+from t2i_policy.outliers import FIRST_PAUSE_S
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing import Client, WritePool, metric, until
 from t2ictl.processes import ServerProcess

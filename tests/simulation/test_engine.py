@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_policy.admission import RefusedReason
 from t2i_policy.policies import PromptAware
+from t2i_policy.request.admission import RefusedReason
 from t2i_simulated_pools import STEPS, ExactOnly, poisson, simulated_pool, step_profile
 from t2i_simulator.engine import simulate
 from t2i_simulator.faults import Fault
 from t2i_simulator.outcomes import Fate, Outcomes
 from t2i_simulator.report import Row, Setting, measure, summarise
-from t2i_simulator.scenario import Scenario, Target
-from t2i_simulator.truth import Truth
+from t2i_simulator.scenario import Scenario, ServiceTarget
+from t2i_simulator.true_loss import Truth
 
-PATIENT = Target(slo_s=1e6, max_loss=0.2, max_queued=10**6)
+PATIENT = ServiceTarget(slo_s=1e6, max_loss=0.2, max_queued=10**6)
 
 
 def row_of(scenario: Scenario, outcomes: Outcomes) -> Row:
@@ -35,7 +35,7 @@ def test_every_request_ends_exactly_once(
 ) -> None:
     """Offered = served + shed + failed under any load, queue bound, deaths and slow workers."""
     made = tuple(Fault(f"gpu-{w % workers}", at, at + lasts, slow) for w, at, lasts, slow in faults)
-    target = Target(30.0, 0.2, max_queued)
+    target = ServiceTarget(30.0, 0.2, max_queued)
     scenario = simulated_pool(poisson(rate, 60), workers, step_profile(fixed_s=0.5), made, target)
     outcomes = simulate(scenario, PromptAware())
     fates = Counter(outcomes.fates)

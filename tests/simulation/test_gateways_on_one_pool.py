@@ -10,11 +10,11 @@ from t2i_simulated_pools import LADDER, poisson, simulated_pool, step_profile
 from t2i_simulator.engine import simulate
 from t2i_simulator.faults import Fault
 from t2i_simulator.outcomes import Fate, Outcomes
-from t2i_simulator.scenario import Target
+from t2i_simulator.scenario import ServiceTarget
 
 STEP_S = (0.3, 0.36, 0.42, 0.48)  # by batch size
 SLO_S, WORKERS, SECONDS = 6.0, 8, 60.0
-TARGET = Target(SLO_S, max_loss=0.6, max_queued=256)
+TARGET = ServiceTarget(SLO_S, max_loss=0.6, max_queued=256)
 
 
 def simulated(load: float, gateways: int) -> Outcomes:

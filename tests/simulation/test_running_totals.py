@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.views import PoolView, WorkerView
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_simulator.totals import Totals
 
 FIELDS = ("workers", "queued", "queued_steps", "ready", "steps_per_s", "slots", "in_flight", "owed_steps")

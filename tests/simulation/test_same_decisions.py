@@ -8,19 +8,19 @@ import pytest
 
 from t2i_cache.catalogue import Catalogue, CatalogueLimits
 from t2i_cache.keys import LatentKey
-from t2i_policy.deciding import Rules, build_rules
 from t2i_policy.eviction import LCBFU
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import LevelProfile
-from t2i_policy.views import PoolView
-from t2i_policy.wanted import NOWHERE, Limits, Neighbourhood
+from t2i_policy.request.decide import Rules, build_rules
+from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulated_pools import LADDER, step_profile
-from t2i_simulator.likeness import CANDIDATES, Likeness
-from t2i_simulator.memo import RememberingRules, remembering_rules
+from t2i_simulator.cached_rules import RememberingRules, remembering_rules
 from t2i_simulator.neighbours import CacheRules, PromptCache
-from t2i_simulator.scenario import Target
-from t2i_simulator.stepping import Job
+from t2i_simulator.scenario import ServiceTarget
+from t2i_simulator.similarity import CANDIDATES, Likeness
+from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import Group, SimulatedPool
 
 DERIVED = ("ready", "steps_per_s", "slots", "in_flight")
@@ -50,7 +50,7 @@ def test_remembered_judgement_is_the_judgement(profile: LevelProfile) -> None:
     draw = random.Random(3)
     plain, remembering = (
         build_rules(LADDER, profile, 30.0, 0.2),
-        remembering_rules(LADDER, profile, Target(30.0, 0.2, 256)),
+        remembering_rules(LADDER, profile, ServiceTarget(30.0, 0.2, 256)),
     )
     for _ in range(2000):
         similarity = draw.choice([draw.uniform(-1, 1), 0.7, 0.9, 1.0, -1.0])
@@ -77,7 +77,7 @@ def test_snapshot_of_the_pool_is_what_it_would_be_from_scratch() -> None:
             worker.alive = not worker.alive
             worker.loop.die()
         elif worker.alive and worker.loop.in_flight < worker.batch_cap + 1:
-            worker.loop.join(Job(number, draw.randint(1, 6)), now_s)
+            worker.loop.join(SimulatedJob(number, draw.randint(1, 6)), now_s)
         worker.level = draw.choice(LADDER.levels)
         pool.changed(worker)
         queued = draw.randint(0, 3)

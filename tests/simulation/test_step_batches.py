@@ -5,17 +5,17 @@ from math import inf
 
 import pytest
 
-from t2i_simulator.stepping import Job, StepLoop
+from t2i_simulator.stepping import SimulatedJob, SimulatedStepLoop
 
 
-def ends(loop: StepLoop, joins: list[tuple[float, int]]) -> dict[int, float]:
+def ends(loop: SimulatedStepLoop, joins: list[tuple[float, int]]) -> dict[int, float]:
     """Run (at_s, steps) joins to the end; request number -> when its steps are done."""
     done: dict[int, float] = {}
     for number, (at_s, steps) in enumerate(joins):
         while loop.due_s <= at_s:
             now_s = loop.due_s
             done |= {job.request: now_s for job in loop.finish_due()}
-        loop.join(Job(number, steps), at_s)
+        loop.join(SimulatedJob(number, steps), at_s)
     while loop.due_s < inf:
         now_s = loop.due_s
         done |= {job.request: now_s for job in loop.finish_due()}
@@ -41,22 +41,22 @@ CASES = {
 def test_hand_computed(case: str) -> None:
     """Steps take 1, 1.5 and 2 s at batch 1, 2 and 3."""
     joins, expected = CASES[case]
-    assert ends(StepLoop((1.0, 1.5, 2.0), 3), joins) == pytest.approx(expected)
+    assert ends(SimulatedStepLoop((1.0, 1.5, 2.0), 3), joins) == pytest.approx(expected)
 
 
 def test_slowdown_begins_with_the_next_step() -> None:
     """Half of the first step is done at 0.5; two steps at three seconds follow it."""
-    loop = StepLoop((1.0,), 1)
-    loop.join(Job(0, 3), 0.0)
+    loop = SimulatedStepLoop((1.0,), 1)
+    loop.join(SimulatedJob(0, 3), 0.0)
     loop.slow_down(3.0, 0.5)
     assert loop.due_s == pytest.approx(1.0 + 2 * 3.0)
 
 
 def test_steps_left_falls_at_boundaries() -> None:
     """Owed steps of running and waiting requests, looked at between boundaries."""
-    loop = StepLoop((1.0, 1.5), 2)
+    loop = SimulatedStepLoop((1.0, 1.5), 2)
     for number, steps in enumerate((3, 5, 4)):
-        loop.join(Job(number, steps), 0.0)
+        loop.join(SimulatedJob(number, steps), 0.0)
     assert [loop.steps_left(at_s) for at_s in (0.0, 1.4, 1.5, 3.1)] == [12, 12, 10, 8]
 
 
@@ -69,7 +69,7 @@ def test_same_as_stepping_one_by_one() -> None:
         for _ in range(12):
             at_s += draw.expovariate(0.4)
             joins.append((at_s, draw.randint(1, 6)))
-        assert ends(StepLoop(step_s, 3), joins) == pytest.approx(_step_by_step(step_s, joins))
+        assert ends(SimulatedStepLoop(step_s, 3), joins) == pytest.approx(_step_by_step(step_s, joins))
 
 
 def _step_by_step(step_s: tuple[float, ...], joins: list[tuple[float, int]]) -> dict[int, float]:

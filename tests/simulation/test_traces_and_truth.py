@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, render_profile
 from t2i_simulated_pools import step_profile
 from t2i_simulator import lineage
 from t2i_simulator.embedding import embed
 from t2i_simulator.errors import SimulatorError, TraceInvalid
-from t2i_simulator.likeness import Vectors
 from t2i_simulator.profiles import spread
+from t2i_simulator.similarity import Vectors
 from t2i_simulator.traces import bursty_arrivals, number_prompts, read_arrivals, read_prompts
-from t2i_simulator.truth import Truth
+from t2i_simulator.true_loss import Truth
 
 BAD_ARRIVALS = {
     "not a number": ("0\n5\nsoon\n", "trace.txt, line 3: expected a time in ms, got 'soon'"),

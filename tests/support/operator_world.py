@@ -12,7 +12,7 @@ from typing import Any
 
 from kube_server import KubeServer
 from t2i_operator.server import Operator, build_operator
-from t2i_operator.settings import Settings, parse_arguments
+from t2i_operator.settings import OperatorSettings, parse_arguments
 
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
 MERGE = "application/merge-patch+json"
@@ -232,7 +232,7 @@ def condition(pool: Document, kind: str) -> Document:
     return next(one for one in pool["status"]["conditions"] if one["type"] == kind)
 
 
-def operator_settings(server: KubeServer, namespace: str, identity: str = "one", url: str = "") -> Settings:
+def operator_settings(server: KubeServer, namespace: str, identity: str = "one", url: str = "") -> OperatorSettings:
     """Settings of an operator of one namespace; `url` = a proxy in front of the server."""
     kubeconfig: Path = server.user("admin", ("system:masters",), url) if url else server.kubeconfig
     return parse_arguments(
@@ -250,7 +250,7 @@ def operator_settings(server: KubeServer, namespace: str, identity: str = "one",
 
 
 @asynccontextmanager
-async def running_operator(settings: Settings) -> AsyncIterator[Operator]:
+async def running_operator(settings: OperatorSettings) -> AsyncIterator[Operator]:
     """An operator in this event loop; stopped as by SIGTERM at the end. A crash of it fails the test."""
     operator = build_operator(settings)
     task = asyncio.create_task(operator.run())

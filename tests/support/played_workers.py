@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.hearing import LISTEN_EVERY_S, ListeningClock
-from t2i_gateway.leases import Lease
-from t2i_gateway.links import Wiring, WorkerLink
-from t2i_gateway.relaying import Attempt, WorkerLost, relay
-from t2i_gateway.workers import WorkerPool
-from t2i_policy.health import HealthState
+from t2i_gateway.attempt import Attempt, WorkerLost, relay
+from t2i_gateway.workers.clock import LISTEN_EVERY_S, StallFreeClock
+from t2i_gateway.workers.connection import Wiring, WorkerConnection
+from t2i_gateway.workers.pool import WorkerPool
+from t2i_gateway.workers.slot import Slot
+from t2i_policy.outliers import HealthState
 from t2i_protos.v1 import level_pb2, worker_pb2
 
 STEPS, CAP = 20, 4
@@ -90,7 +90,7 @@ class World:
     ejections: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.clock = ListeningClock(lambda: self.now_s)
+        self.clock = StallFreeClock(lambda: self.now_s)
         self.opened = 0
         wiring = Wiring(self._open, alone=self.alone, clock=self.clock)  # type: ignore[arg-type]
         self.pool = WorkerPool(list(self.workers), wiring, "", self.ejections.append)
@@ -100,7 +100,7 @@ class World:
         return self.workers[address]
 
     @property
-    def link(self) -> WorkerLink:
+    def link(self) -> WorkerConnection:
         return self.pool.links[0]
 
     @property
@@ -139,7 +139,7 @@ class World:
 class Request:
     """One request on a worker, relayed."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Slot) -> None:
         self.lease = lease
         self.call = PlayedCall()
         self.moved = False

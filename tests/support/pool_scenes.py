@@ -13,12 +13,12 @@ from t2i_operator.deciding.observed import (
     ChildKey,
     ChildSeen,
     DemandReport,
-    Measured,
+    DesiredPool,
+    MeasuredProfile,
     Observed,
     PodSeen,
     Problem,
     Trouble,
-    Wanted,
 )
 from t2i_operator.deciding.wanting import want
 from t2i_operator.instants import Now
@@ -27,17 +27,17 @@ from t2i_operator.manifests import PoolRef
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 REF = PoolRef("ns", "p", "uid-p", "100")
 NOW = Now(1_800_000_000.0)
-MEASURED = {"a": Measured((0.04,), 0.01)}  # 12 steps: about 2 images/s at full steps
+MEASURED = {"a": MeasuredProfile((0.04,), 0.01)}  # 12 steps: about 2 images/s at full steps
 
 
 @cache
-def _wanted(key: str) -> Wanted:
+def _wanted(key: str) -> DesiredPool:
     found = want(REF, pool_document(**json.loads(key)), PROFILE, Images("gateway:1", "worker:1"))
-    assert isinstance(found, Wanted), found
+    assert isinstance(found, DesiredPool), found
     return found
 
 
-def wanted(**spec: Any) -> Wanted:
+def wanted(**spec: Any) -> DesiredPool:
     """What a valid spec wants."""
     return _wanted(json.dumps(spec, sort_keys=True))
 
@@ -59,7 +59,7 @@ def gateway(ready: bool = True, trouble: Trouble | None = None) -> PodSeen:
     return PodSeen("p-gateway-x", "uid-g", ready, trouble)
 
 
-def there(wants: Wanted, **changes: Mapping[str, Any]) -> dict[ChildKey, ChildSeen]:
+def there(wants: DesiredPool, **changes: Mapping[str, Any]) -> dict[ChildKey, ChildSeen]:
     """All children as they are wanted, rolled out; `changes` replaces parts by kind, e.g. StatefulSet={...}."""
     found = {}
     for number, manifest in enumerate(wants.children):
@@ -78,7 +78,7 @@ def report(exact_rps: float, earlier_rps: float | None = None, name: str = "g") 
     return DemandReport(name, rates, exact_rps if earlier_rps is None else earlier_rps, measured=MEASURED)
 
 
-def look(wants: Wanted | None = None, **facts: Any) -> Observed:
+def look(wants: DesiredPool | None = None, **facts: Any) -> Observed:
     """A ready pool of two workers and a gateway; `facts` replaces parts of it."""
     wants = wants or wanted()
     usual: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_cache.keys import LatentKey, ModelKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import ScopeMode, scope_id
 from t2i_cache.stores import open_store
 from t2i_scenes import caption, embedder_path, sample_scene
@@ -37,6 +37,6 @@ async def seed_store(folder: Path, pool: str, asked: Mapping[str, Sequence[str]]
         for prompt in prompts:
             entry = hashlib.sha256(f"{owner}\x1f{model}\x1f{prompt}".encode()).hexdigest()[:32]
             key = LatentKey(owner, model, entry, SKIP)
-            record = Record(key, "float32", (1,), bytes(4), embedder.embed_now(prompt).vector, time.time())
+            record = LatentRecord(key, "float32", (1,), bytes(4), embedder.embed_now(prompt).vector, time.time())
             await store.put(key, encode_record(record))
     await store.close()

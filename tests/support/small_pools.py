@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from math import log
 
-from t2i_policy.capacity import group_capacities
-from t2i_policy.deciding import Arrival, Rules, build_rules
-from t2i_policy.demand import SLOWER, Demand
-from t2i_policy.levels import Level, build_ladder
-from t2i_policy.policies import Course, Seen, ServingPolicy
+from t2i_policy.level import Level, build_ladder
+from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.demand import SLOWER, Demand
+from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.views import PoolView, WorkerView
-from t2i_policy.wanted import Limits, Neighbourhood
+from t2i_policy.request.decide import Arrival, Rules, build_rules
+from t2i_policy.request.options import Limits, Neighbourhood
 
 N, SLO_S = 50, 20.0
 EXACT, K5, K10, K15, K20, K25 = SKIPS = tuple(Level(k, N) for k in (0, 5, 10, 15, 20, 25))
@@ -67,11 +67,11 @@ def steady(rates_rps: Mapping[str, float], now_s: float = 1000.0) -> Demand:
     return Demand(half_life_s, now_s, fast, {name: SLOWER * count for name, count in fast.items()})
 
 
-def seen(rates_rps: Mapping[str, float], pool: PoolView | None = None, now_s: float = 1000.0) -> Seen:
+def seen(rates_rps: Mapping[str, float], pool: PoolView | None = None, now_s: float = 1000.0) -> PoolState:
     """What the slow loop sees of a pool (8 idle workers) at a steady demand by prompt class."""
     pool = pool or pool_of()
     groups = group_capacities(pool.workers, RULES.ladder.levels, SLO_S)
-    return Seen(now_s, steady(rates_rps, now_s), groups, pool)
+    return PoolState(now_s, steady(rates_rps, now_s), groups, pool)
 
 
 def mix(total_rps: float) -> dict[str, float]:

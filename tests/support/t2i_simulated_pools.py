@@ -3,23 +3,23 @@
 import random
 from collections.abc import Sequence
 
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Level, build_ladder
-from t2i_policy.placement import Placement, choose_worker
-from t2i_policy.policies import Course, Seen
+from t2i_policy.level import Level, build_ladder
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.serving import Served, ServedReason, estimate_s
-from t2i_policy.views import PoolView
-from t2i_policy.wanted import Limits, Wanted, WantedReason
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.options import Limits, WantedLevel, WantedReason
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.served import Served, ServedReason, estimate_s
 from t2i_simulator.faults import Fault
 from t2i_simulator.neighbours import DrawnNeighbours
-from t2i_simulator.scenario import Scenario, Target
+from t2i_simulator.scenario import Scenario, ServiceTarget
 from t2i_simulator.workers import Group
 
 STEPS = 10
 LADDER = build_ladder(STEPS, [Level(skip, STEPS) for skip in (0, 4, 8)])
 BANDS = ((-1.0, 0.7, 3.0), (0.7, 0.9, 1.0), (0.9, 1.01, 0.1))  # lower, upper, loss in percent at K = 4
-USUAL = Target(slo_s=30.0, max_loss=0.2, max_queued=20)
+USUAL = ServiceTarget(slo_s=30.0, max_loss=0.2, max_queued=20)
 DRAWN = ((0.3, 0.7, 1.0), (0.7, 0.9, 1.0), (0.9, 1.0, 1.0))
 
 
@@ -38,7 +38,7 @@ def simulated_pool(
     workers: int = 2,
     profile: LevelProfile | None = None,
     faults: tuple[Fault, ...] = (),
-    target: Target = USUAL,
+    target: ServiceTarget = USUAL,
 ) -> Scenario:
     """One group; similarities drawn evenly over the bands; SLO 30 s, floor 80 %, 20 may wait."""
     own = profile or step_profile()
@@ -69,7 +69,7 @@ class ExactOnly:
     name = "exact-only"
     source = "tests"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """No plan."""
         return course
 
@@ -77,7 +77,7 @@ class ExactOnly:
         """Exact."""
         exact = rules.ladder.exact
         options, _, prompt_class = rules.judge(arrival.near, Limits(0.0, exact=True))
-        wanted = Wanted(exact, 0.0, WantedReason.EXACT_REQUESTED)
+        wanted = WantedLevel(exact, 0.0, WantedReason.EXACT_REQUESTED)
         served = Served(exact, 0.0, estimate_s(pool, exact), ServedReason.AS_WANTED)
         return Decided(arrival.near, options, prompt_class, wanted, served, 0.0)
 

@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 from t2ictl.local_pool import LocalOptions

@@ -14,7 +14,7 @@ from t2i_runtime.logs import set_up_logs
 from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
-from t2i_worker.settings import Settings, parse_arguments
+from t2i_worker.settings import WorkerSettings, parse_arguments
 from t2i_worker.starting.finding import find_model
 
 log = logging.getLogger("t2i_worker")
@@ -40,7 +40,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(settings: Settings, pool: Pool, group: WorkerGroupPart) -> None:
+async def _serve(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> None:
     try:
         await serve(settings, lambda: _make_engine(settings, pool, group))
     except StoppedEarly as stopped:
@@ -56,7 +56,7 @@ def _group(pool: Pool, name: str) -> WorkerGroupPart:
     raise PoolError(f"workerGroups: there is no group {name!r}")
 
 
-async def _make_engine(settings: Settings, pool: Pool, group: WorkerGroupPart) -> Engine:
+async def _make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> Engine:
     if group.engine == "simulated":
         from t2i_worker.starting.simulated import start_simulated
 

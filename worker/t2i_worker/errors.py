@@ -25,7 +25,7 @@ class WorkerError(Exception):
     """Root of the tree; messages are safe to show to clients."""
 
 
-class RequestInvalid(WorkerError):
+class JobInvalid(WorkerError):
     """`violations`: (field, what it should be) pairs."""
 
     def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
@@ -53,19 +53,19 @@ class EngineLost(WorkerUnready):
         self.reason = reason
 
 
-class DeadlineExceeded(WorkerError):
+class BudgetSpent(WorkerError):
     """See the tree."""
 
 
-class GenerationFailed(WorkerError):
+class JobFailed(WorkerError):
     """See the tree."""
 
 
-class NotFinite(GenerationFailed):
+class NotFinite(JobFailed):
     """See the tree."""
 
 
-class OutOfMemory(GenerationFailed):
+class OutOfMemory(JobFailed):
     """See the tree."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_cache.stores import BoundedStore, StoreHealth
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 
 ImageFormat = Literal["png", "jpeg", "webp"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from t2i_cache.errors import CacheError, StoreFull
 from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
 from t2i_cache.keys import LatentKey, ModelKey
-from t2i_cache.records import Record, encode_record
+from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, LatentStore
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source
 
@@ -89,12 +89,12 @@ def _not_kept_reason(error: CacheError | TimeoutError) -> str:
     return "Full" if isinstance(error, StoreFull) else "Unavailable"
 
 
-def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> Record:
+def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> LatentRecord:
     """A latent [1, ...] as raw little-endian bytes."""
     host = latent.detach().cpu().contiguous()
     raw = host.view(torch.uint8).numpy().tobytes()
     embedding = np.asarray(sink.embedding)
-    return Record(key, _NAMES[host.dtype], tuple(host.shape), raw, embedding, time.time(), model_digest)
+    return LatentRecord(key, _NAMES[host.dtype], tuple(host.shape), raw, embedding, time.time(), model_digest)
 
 
 def to_latent(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor | None, str]:

@@ -18,13 +18,13 @@ from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import server_options
 from t2i_runtime.listening import bind_server, serve_metrics
 from t2i_runtime.reflection import enable_reflection
+from t2i_worker.auth import open_security
 from t2i_worker.errors import EngineLost, StoppedEarly
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Engine
 from t2i_worker.metrics import WorkerMetrics
-from t2i_worker.securing import open_security
 from t2i_worker.service import WorkerService
-from t2i_worker.settings import Settings
+from t2i_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
@@ -33,7 +33,7 @@ CLOSE_GRACE_S = 2.0
 _STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
-async def serve(settings: Settings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
+async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
     """Serve until told to stop. The health service says NOT_SERVING until the engine is warm, then what it is.
 
     Raises:

@@ -12,14 +12,14 @@ import grpc
 
 from t2i_cache.errors import FollowerTooSlow
 from t2i_cache.stores.bounded import HeldLatents, LatentNews
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_worker.error_places import where
 from t2i_worker.errors import WorkerDraining, WorkerError
 from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress, PromptCut
 from t2i_worker.metrics import WorkerMetrics
-from t2i_worker.statuses import to_status
+from t2i_worker.status import to_status
 from t2i_worker.validation import parse_request
 
 log = logging.getLogger(__name__)

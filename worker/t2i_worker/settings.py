@@ -9,7 +9,7 @@ MAX_DRAIN_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class WorkerSettings:
     """See `parse_arguments` for each."""
 
     pool: Path
@@ -32,7 +32,7 @@ class Settings:
     gateway_name: str
 
 
-def parse_arguments(arguments: list[str] | None = None) -> Settings:
+def parse_arguments(arguments: list[str] | None = None) -> WorkerSettings:
     """Parse argv; exits with a message on a mistake."""
     parser = argparse.ArgumentParser(prog="t2i-worker", description="One device, one warm model.")
     parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
@@ -62,7 +62,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Settings:
     parser.add_argument("--health-listen", default="", help="plaintext address of health alone, for the kubelet")
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.workerTlsSecretName, mounted")
     parser.add_argument("--gateway-name", default="", help="DNS name in the certificates of gateways")
-    settings = Settings(**vars(parser.parse_args(arguments)))
+    settings = WorkerSettings(**vars(parser.parse_args(arguments)))
     if (settings.tls_dir is not None) != bool(settings.gateway_name):
         parser.error("--tls-dir and --gateway-name belong together: give both, or neither")
     return settings

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from t2i_cache.keys import LatentKey
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_protos.v1 import level_pb2, worker_pb2
-from t2i_worker.errors import RequestInvalid
+from t2i_worker.errors import JobInvalid
 from t2i_worker.jobs import ImageFormat, Job, ModelFacts, Sink, Source
 
 MAX_PROMPT_CHARACTERS = 8192
@@ -36,7 +36,7 @@ def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) 
     """
     violations = [*_violations(request, facts)]
     if violations:
-        raise RequestInvalid(violations)
+        raise JobInvalid(violations)
     return Job(
         request_id=request.request_id,
         prompt=request.prompt,

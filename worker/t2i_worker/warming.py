@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from t2i_worker.device_errors import is_device_lost
-from t2i_worker.engines.batching import BATCH_SIZES, MIN_GAIN, choose_batch_cap, fill_step_times
+from t2i_worker.engine.batching import BATCH_SIZES, MIN_GAIN, choose_batch_cap, fill_step_times
 from t2i_worker.images import encode_image
 from t2i_worker.pipelines import Conditions, PipelineAdapter, stack_conditions
 

@@ -13,7 +13,7 @@ BAD_IF_TRUE = ("Degraded", "Progressing")
 
 async def show_pools(console: Console, namespace: str) -> None:
     """Every pool on a line; below, in words, what is not as it should be."""
-    from t2ictl.cluster_api import open_cluster
+    from t2ictl.kube import open_cluster
 
     async with open_cluster() as cluster:
         pools = await cluster.pools(namespace)
@@ -62,7 +62,7 @@ async def show_plan(console: Console, name: PoolName) -> None:
     Raises:
         ClusterFailed: no such pool, or no plan yet; says why.
     """
-    from t2ictl.cluster_api import open_cluster
+    from t2ictl.kube import open_cluster
 
     async with open_cluster() as cluster:
         pool = await cluster.pool(name)

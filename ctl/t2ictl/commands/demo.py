@@ -16,16 +16,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 from t2i_profiler.judge import Sample, SceneJudge
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import Scene, caption, edit_scene, sample_scene
 from t2ictl.client import GatewayClient, Generated, connect
 from t2ictl.commands.local import StartBar
+from t2ictl.contact_sheet import SheetCell, write_sheet
+from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
 from t2ictl.local_pool import LocalOptions, LocalPool
-from t2ictl.proving import Proof
-from t2ictl.sheets import Cell, write_sheet
 
 LIMIT_S = 60.0
 #: Requests in flight in each third of the demo: people trying things, a busy hour, a burst.
@@ -179,7 +179,7 @@ def _write_sheet(served: Sequence[Outcome], base_steps: int, summary: dict[str, 
             level = served_level(outcome.generated)
             kind = f"K={level.skipped_steps}" if level.needs_latent else f"{level.num_inference_steps} steps"
             verdict = f"{kind} score {score(outcome):.2f}"
-            cells.append(Cell(outcome.generated.data, outcome.sample.prompt, verdict))
+            cells.append(SheetCell(outcome.generated.data, outcome.sample.prompt, verdict))
     title = (
         f"{summary['served']} of {summary['requests']} served · quality {summary['quality_percent']}% of exact · "
         f"{summary['steps_saved_percent']}% of steps saved · exact = {base_steps} steps"

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from t2i_policy.capacity import group_capacities
-from t2i_policy.classes import NO_NEIGHBOUR, ClassTable, build_classes
-from t2i_policy.levels import Ladder, Level
-from t2i_policy.plan import GroupCapacity, Plan, make_plan
+from t2i_policy.level import Ladder, Level
+from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.planning.plan import GroupCapacity, Plan, make_plan
 from t2i_simulator import lineage
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
-from t2i_simulator.scenario import Target
+from t2i_simulator.scenario import ServiceTarget
 from t2i_simulator.workers import Group, SimulatedPool
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
@@ -69,7 +69,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
         groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)
     except SimulatorError as error:
         raise InputInvalid(str(error)) from error
-    target = Target.of(pool.spec)
+    target = ServiceTarget.of(pool.spec)
     subject = _subject(pool.spec.ladder, groups, target)
     shares = lineage_shares(subject.classes)
     rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None
@@ -85,7 +85,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     console.print(_capacity_table(subject, mix))
 
 
-def _subject(ladder: Ladder, groups: tuple[Group, ...], target: Target) -> Subject:
+def _subject(ladder: Ladder, groups: tuple[Group, ...], target: ServiceTarget) -> Subject:
     views = SimulatedPool(groups).view(0.0, 0, 0).workers
     capacities = group_capacities(views, ladder.levels, target.slo_s)
     return Subject(ladder, capacities, build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss))

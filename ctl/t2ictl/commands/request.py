@@ -11,15 +11,15 @@ from rich.table import Table
 
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2ictl.client import FORMATS, GatewayClient, Generated, connect
+from t2ictl.credentials import ProofOptions, load_proof
 from t2ictl.errors import InputInvalid
 from t2ictl.forwarding import gateway_of
-from t2ictl.proving import ProofOptions, load_proof
 
 NOBODY = ProofOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CallTarget:
     """A gateway's address, or a pool (`NAMESPACE/NAME`; empty = use the address), and how we prove who we are."""
 
     address: str
@@ -58,7 +58,7 @@ def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
 
 
 async def generate(
-    console: Console, target: Target, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
+    console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
 ) -> None:
     """Draw one image into a file, with a progress bar, and say what was done and why."""
     request.output_format = output_format(out)
@@ -116,7 +116,7 @@ def _how_again(done: gateway_pb2.Done) -> str:
     return f"draws it again with {'--exact' if done.reproduction.exact else f'--steps {steps}'}"
 
 
-async def explain(console: Console, target: Target, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:
+async def explain(console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:
     """Say what would happen to a prompt, level by level."""
     async with target.connected() as client:
         answer = await client.explain(request, limit_s)

@@ -15,20 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from t2i_api.pool import Pool
-from t2i_policy.fixed_mix import FixedMix
+from t2i_policy.planning.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
 from t2i_simulator.choosing import OURS, choose_policies
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
 from t2i_simulator.embedding import Progress as Counting
 from t2i_simulator.engine import simulate
 from t2i_simulator.errors import SimulatorError
-from t2i_simulator.likeness import Likeness, Vectors
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
+from t2i_simulator.similarity import Likeness, Vectors
 from t2i_simulator.traces import number_prompts, read_arrivals, read_prompts
-from t2i_simulator.truth import Truth
+from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
-from t2i_simulator.workload import Prompts, Workload, build_workload
+from t2i_simulator.workload import TracePrompts, Workload, build_workload
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -120,12 +120,12 @@ def _run_one(
     return summarise(policy.name, outcomes, setting, measured), timeline(outcomes, measured)
 
 
-def _read_prompts(options: SimulateOptions, path: Path, pool: Pool, bar: Progress) -> Prompts:
+def _read_prompts(options: SimulateOptions, path: Path, pool: Pool, bar: Progress) -> TracePrompts:
     unique, of_line = number_prompts(read_prompts(path))
     task = bar.add_task("embedding prompts", total=len(unique))
     encoder = _find_encoder(options.embedder, pool)
     vectors = embed(encoder, unique, progress=lambda done: bar.update(task, completed=done))
-    return Prompts(Likeness(vectors), of_line, own_repeats=not options.fresh_cycles)
+    return TracePrompts(Likeness(vectors), of_line, own_repeats=not options.fresh_cycles)
 
 
 def _find_encoder(folder: Path | None, pool: Pool) -> Encoder:

@@ -17,8 +17,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from t2i_api.names import API_VERSION, FIELD_MANAGER, KIND
-from t2i_operator.cluster.kinds import CHILD_KIND, EVENT, LEASE, POD, POOL, Kind
-from t2i_operator.errors import ApiError, Conflict, NotFound, Refused, TryLater
+from t2i_operator.cluster.kinds import CHILD_KIND, EVENT, LEASE, POD, POOL, ResourceKind
+from t2i_operator.errors import ApiError, Conflict, NotFound, TryLater, WriteRefused
 from t2i_operator.manifests import Manifest, PoolRef
 from t2i_operator.metrics import OperatorMetrics
 
@@ -69,7 +69,7 @@ class KubeApi:
                 return
             query = {**query, "continue": rest}
 
-    async def apply(self, kind: Kind, manifest: Manifest, uid: str | None) -> Manifest:
+    async def apply(self, kind: ResourceKind, manifest: Manifest, uid: str | None) -> Manifest:
         """Server-side apply; with `uid` only to that very object."""
         metadata = manifest["metadata"]
         body = manifest if uid is None else {**manifest, "metadata": {**metadata, "uid": uid}}
@@ -175,10 +175,10 @@ def to_error(status: int, message: str, retry_after: str | None) -> ApiError:
     if status == 409:
         return Conflict(status, message)
     if status == 500 and MISFIT in message:
-        return Refused(status, message)
+        return WriteRefused(status, message)
     if status in (401, 408, 429) or status >= 500:
         return TryLater(status, message, float(retry_after) if retry_after and retry_after.isdigit() else None)
-    return Refused(status, message)
+    return WriteRefused(status, message)
 
 
 def _message(text: bytes) -> str:

@@ -16,7 +16,7 @@ from t2i_operator.cluster.events import render_event
 from t2i_operator.cluster.kinds import CHILD_KIND, POD
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.actions import Action, Announce, Apply, Delete, LabelPod, WriteStatus
-from t2i_operator.errors import Refused
+from t2i_operator.errors import WriteRefused
 from t2i_operator.instants import Now
 from t2i_operator.manifests import PoolRef
 
@@ -68,7 +68,7 @@ async def _announce(api: KubeApi, ref: PoolRef, announce: Announce, when: tuple[
     """An event that may not be written (no permission, a namespace that ends) must not stop anything."""
     try:
         await api.post_event(ref.namespace, render_event(ref, announce, *when))
-    except Refused as error:
+    except WriteRefused as error:
         log.warning("%s: event %s: %s", ref.key, announce.reason, error)
 
 

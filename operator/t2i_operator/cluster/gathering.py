@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from t2i_api.names import COMPONENT_LABEL, GATEWAY, WORKER
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, EVENT, POD, Kind
+from t2i_operator.cluster.kinds import CHILD_KIND, CHILD_KINDS, EVENT, POD, ResourceKind
 from t2i_operator.cluster.known import PoolMemory, profile_name
 from t2i_operator.cluster.remembering import Memory
 from t2i_operator.deciding.children import key_of
 from t2i_operator.deciding.mounting import FAILED_MOUNT, find_unmounted, is_creating, name_fields, tell_unmounted
-from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, Observed, Problem, Wanted
+from t2i_operator.deciding.observed import ChildKey, ChildSeen, DemandReport, DesiredPool, Observed, Problem
 from t2i_operator.deciding.pods import read_pod
 from t2i_operator.deciding.starving import FAILED_CREATE, find_starved, is_short
 from t2i_operator.deciding.wanting import PROFILE_MISSING, want
@@ -32,7 +32,7 @@ class Gathered:
     """What was seen, and what the spec wants."""
 
     seen: Observed
-    wanted: Wanted | Problem
+    wanted: DesiredPool | Problem
     gateways: tuple[Manifest, ...]
     creating: bool = False  # some pod waits for its containers to be made
 
@@ -51,7 +51,7 @@ async def gather(api: KubeApi, memory: Memory, key: str, images: Images, reports
     ref = ref_of(document)
     wanted = want(ref, document, find_profile(ref, known), images)
     children = seen_children(known)
-    if isinstance(wanted, Wanted):
+    if isinstance(wanted, DesiredPool):
         children |= await _unlabelled(api, memory, key, wanted, children)
     pods = known.listed(POD.kind)
     gateways = tuple(pod for pod in pods if _component(pod) == GATEWAY)
@@ -119,7 +119,7 @@ def seen_children(known: PoolMemory) -> dict[ChildKey, ChildSeen]:
     }
 
 
-def to_child(kind: Kind, item: Manifest, as_answered: bool = False) -> ChildSeen:
+def to_child(kind: ResourceKind, item: Manifest, as_answered: bool = False) -> ChildSeen:
     """Lists leave out what kind their items are."""
     metadata = item["metadata"]
     owners = [owner["uid"] for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
@@ -134,7 +134,7 @@ def _component(pod: Manifest) -> str | None:
 
 
 async def _unlabelled(
-    api: KubeApi, memory: Memory, key: str, wanted: Wanted, known: dict[ChildKey, ChildSeen]
+    api: KubeApi, memory: Memory, key: str, wanted: DesiredPool, known: dict[ChildKey, ChildSeen]
 ) -> dict[ChildKey, ChildSeen]:
     """Children that are not known: new pools have none, other ones were stripped by hand, or are somebody else's."""
     missing = [manifest for manifest in wanted.children if key_of(manifest) not in known]

@@ -7,7 +7,7 @@ from t2i_api.names import GROUP, KIND, PLURAL, VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """A resource: `prefix` is its API's path."""
 
     kind: str
@@ -42,22 +42,22 @@ class Kind:
         return self.api_version.rpartition("/")[2]
 
 
-POOL = Kind(KIND, f"/apis/{GROUP}/{VERSION}", PLURAL)
-POD = Kind("Pod", "/api/v1", "pods")
-EVENT = Kind("Event", "/api/v1", "events")
-CONFIG_MAP = Kind("ConfigMap", "/api/v1", "configmaps")
-LEASE = Kind("Lease", "/apis/coordination.k8s.io/v1", "leases")
+POOL = ResourceKind(KIND, f"/apis/{GROUP}/{VERSION}", PLURAL)
+POD = ResourceKind("Pod", "/api/v1", "pods")
+EVENT = ResourceKind("Event", "/api/v1", "events")
+CONFIG_MAP = ResourceKind("ConfigMap", "/api/v1", "configmaps")
+LEASE = ResourceKind("Lease", "/apis/coordination.k8s.io/v1", "leases")
 
 #: What a pool can have as children.
 CHILD_KINDS = (
     CONFIG_MAP,
-    Kind("ServiceAccount", "/api/v1", "serviceaccounts"),
-    Kind("Role", "/apis/rbac.authorization.k8s.io/v1", "roles"),
-    Kind("RoleBinding", "/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    Kind("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies"),
-    Kind("Service", "/api/v1", "services"),
-    Kind("StatefulSet", "/apis/apps/v1", "statefulsets"),
-    Kind("Deployment", "/apis/apps/v1", "deployments"),
-    Kind("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets"),
+    ResourceKind("ServiceAccount", "/api/v1", "serviceaccounts"),
+    ResourceKind("Role", "/apis/rbac.authorization.k8s.io/v1", "roles"),
+    ResourceKind("RoleBinding", "/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    ResourceKind("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies"),
+    ResourceKind("Service", "/api/v1", "services"),
+    ResourceKind("StatefulSet", "/apis/apps/v1", "statefulsets"),
+    ResourceKind("Deployment", "/apis/apps/v1", "deployments"),
+    ResourceKind("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets"),
 )
 CHILD_KIND = {kind.kind: kind for kind in CHILD_KINDS}

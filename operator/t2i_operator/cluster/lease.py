@@ -23,7 +23,7 @@ RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LeaseRecord:
     """What a lease says: who holds it, and the version of that statement."""
 
     holder: str
@@ -31,7 +31,7 @@ class Record:
     duration_s: float = DURATION_S
 
 
-def may_take(record: Record | None, identity: str, unchanged_s: float) -> bool:
+def may_take(record: LeaseRecord | None, identity: str, unchanged_s: float) -> bool:
     """True if there is none, it is free, ours, or its holder has been silent for the whole duration."""
     if record is None or record.holder in ("", identity):
         return True
@@ -47,7 +47,7 @@ class Leadership:
         self._identity = identity
         self._clock = clock
         self._confirmed_s: float | None = None
-        self._seen: Record | None = None
+        self._seen: LeaseRecord | None = None
         self._seen_s = clock()
         self.changed = asyncio.Event()
 
@@ -133,7 +133,7 @@ class Leadership:
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
-def _record(lease: Manifest) -> Record:
+def _record(lease: Manifest) -> LeaseRecord:
     spec = lease.get("spec", {})
     duration_s = float(spec.get("leaseDurationSeconds") or DURATION_S)
-    return Record(spec.get("holderIdentity") or "", lease["metadata"].get("resourceVersion", ""), duration_s)
+    return LeaseRecord(spec.get("holderIdentity") or "", lease["metadata"].get("resourceVersion", ""), duration_s)

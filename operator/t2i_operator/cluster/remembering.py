@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 from t2i_api.names import KIND, POOL_LABEL
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.kinds import CONFIG_MAP, POD, POOL, Kind
+from t2i_operator.cluster.kinds import CONFIG_MAP, POD, POOL, ResourceKind
 from t2i_operator.cluster.known import (
     OURS,
     OWNED_KINDS,
@@ -66,7 +66,7 @@ class Memory:
             self.forget(key)  # what a deleted pool has left behind is the garbage collector's
         return found
 
-    async def _everything(self, kind: Kind, namespaces: Sequence[str], labels: str) -> AsyncIterator[Manifest]:
+    async def _everything(self, kind: ResourceKind, namespaces: Sequence[str], labels: str) -> AsyncIterator[Manifest]:
         for path in [kind.path(name) for name in namespaces] or [kind.everywhere]:
             async for item in self._api.list_pages(path, labels):
                 yield item
@@ -188,7 +188,7 @@ class Memory:
         except NotFound:
             return None
 
-    async def _list(self, key: str, memory: PoolMemory, kind: Kind) -> None:
+    async def _list(self, key: str, memory: PoolMemory, kind: ResourceKind) -> None:
         namespace, _, name = key.partition("/")
         answer = await self._api.list(kind.path(namespace), f"{POOL_LABEL}={name},{OURS}")
         known = [str(item["metadata"].get("resourceVersion", "")) for item in memory.listed(kind.kind)]

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from t2i_api.plan import PlanDocument
 from t2i_api.pool import PoolSpec
-from t2i_operator.deciding.observed import DemandReport, Measured, Observed, Wanted
+from t2i_operator.deciding.observed import DemandReport, DesiredPool, MeasuredProfile, Observed
 from t2i_operator.instants import Now
-from t2i_policy.capacity import worker_rate_rps
-from t2i_policy.demand import Demand
-from t2i_policy.plan import GroupCapacity
+from t2i_policy.planning.capacity import worker_rate_rps
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.profile import LevelProfile
 
 QUIET_FRACTION = 0.1
@@ -47,16 +47,16 @@ def _exact_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:
     return sum(group.num_workers * group.rates_rps.get(spec.ladder.exact, 0.0) for group in groups)
 
 
-def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, Measured]:
+def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, MeasuredProfile]:
     """What workers measured, as the first gateway that knows the group reports it."""
-    found: dict[str, Measured] = {}
+    found: dict[str, MeasuredProfile] = {}
     for report in reports:
         found = {**report.measured, **found}
     return found
 
 
 def group_rates(
-    wanted: Wanted, ready: Mapping[str, frozenset[int]], measured: Mapping[str, Measured], slo_s: float
+    wanted: DesiredPool, ready: Mapping[str, frozenset[int]], measured: Mapping[str, MeasuredProfile], slo_s: float
 ) -> tuple[GroupCapacity, ...]:
     """What the ready workers of each group make: by their measurements, before any by the profile."""
     by_profile = measured_by_profile(wanted.profile)
@@ -72,6 +72,6 @@ def group_rates(
     )
 
 
-def measured_by_profile(profile: LevelProfile) -> Measured:
+def measured_by_profile(profile: LevelProfile) -> MeasuredProfile:
     """What holds until the workers themselves have measured."""
-    return Measured(profile.step_s, profile.fixed_s)
+    return MeasuredProfile(profile.step_s, profile.fixed_s)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from t2i_api.pool import PoolSpec
-from t2i_operator.deciding.observed import Observed, PodSeen, Problem, Trouble, TroubleKind, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Observed, PodSeen, Problem, Trouble, TroubleKind
 
 FAILED_MOUNT = "FailedMount"
 _CREATING = {"ContainerCreating", "PodInitializing"}
@@ -46,7 +46,7 @@ def tell_unmounted(seen: Observed, unmounted: Mapping[str, Trouble]) -> Observed
     return _each(seen, lambda pod: pod.trouble if pod.ready else pod.trouble or unmounted.get(pod.uid))
 
 
-def name_fields(seen: Observed, wanted: Wanted | Problem) -> Observed:
+def name_fields(seen: Observed, wanted: DesiredPool | Problem) -> Observed:
     """With the field that names a missing Secret, and the next step, in the troubles of pods."""
     if isinstance(wanted, Problem):
         return seen

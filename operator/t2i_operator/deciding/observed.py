@@ -60,7 +60,7 @@ ChildKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredProfile:
     """What the workers of a group measured: seconds of a step by batch size, and of the rest of a request."""
 
     step_s: tuple[float, ...]
@@ -78,7 +78,7 @@ class DemandReport:
     revision: int = 0
     queued: int = 0
     in_flight: int = 0
-    measured: Mapping[str, Measured] = field(default_factory=dict)
+    measured: Mapping[str, MeasuredProfile] = field(default_factory=dict)
     embedder_trouble: str = ""
     store_trouble: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredPool:
     """What the spec asks for, parsed and rendered."""
 
     spec: PoolSpec

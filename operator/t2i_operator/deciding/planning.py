@@ -1,8 +1,8 @@
 """The plan of a pool: keep the running one, or replace it.
 
 Fixed: the mix that the spec asks for, laid out over all workers; it only changes with the spec, never with readiness.
-Its shift map follows the reported demand (`t2i_policy.fixed_mix`).
-Auto: `t2i_policy.planning.plan_step` on the demand that gateways report and the workers that are ready. Everything it
+Its shift map follows the reported demand (`t2i_policy.planning.fixed_mix`).
+Auto: `t2i_policy.planning.loop.plan_step` on the demand that gateways report and the workers that are ready. What it
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
 """
 
@@ -17,14 +17,14 @@ from t2i_operator.deciding.demand import (
     measured_by_group,
     quiet_rps,
 )
-from t2i_operator.deciding.observed import Observed, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Observed
 from t2i_operator.instants import Now, parse_instant
-from t2i_policy.classes import build_classes
-from t2i_policy.fixed_mix import lay_out, rows_at_rest, with_shifts
-from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity, Plan
-from t2i_policy.planning import Planning, PlanningRules, expected_rates, plan_step
-from t2i_policy.replan import PlannedFor, choose_replan
+from t2i_policy.level import Level
+from t2i_policy.planning.classes import build_classes
+from t2i_policy.planning.fixed_mix import lay_out, rows_at_rest, with_shifts
+from t2i_policy.planning.loop import Planning, PlanningRules, expected_rates, plan_step
+from t2i_policy.planning.plan import GroupCapacity, Plan
+from t2i_policy.planning.replan import PlannedFor, choose_replan
 
 FIXED_MIX = "FixedMix"
 
@@ -62,12 +62,12 @@ def running_plan(status: Mapping[str, object]) -> PlanDocument | None:
         return None  # it is replaced by one that can be read
 
 
-def _scene(wanted: Wanted, seen: Observed) -> _Scene:
+def _scene(wanted: DesiredPool, seen: Observed) -> _Scene:
     sizes = wanted.spec.group_sizes
     return _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
 
 
-def decide_plan(wanted: Wanted, seen: Observed, now: Now) -> PlanDocument | None:
+def decide_plan(wanted: DesiredPool, seen: Observed, now: Now) -> PlanDocument | None:
     """The plan from now on; the same object if the running one stays, None while there is nothing to plan with."""
     scene = _scene(wanted, seen)
     if wanted.spec.mix.mode == "Fixed":
@@ -75,7 +75,7 @@ def decide_plan(wanted: Wanted, seen: Observed, now: Now) -> PlanDocument | None
     return _planned(wanted, seen, scene, now)
 
 
-def is_plan_due(wanted: Wanted, seen: Observed, now: Now) -> bool:
+def is_plan_due(wanted: DesiredPool, seen: Observed, now: Now) -> bool:
     """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
     scene = _scene(wanted, seen)
     before = scene.before
@@ -102,7 +102,7 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
     }
 
 
-def _fixed(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument:
+def _fixed(wanted: DesiredPool, seen: Observed, scene: _Scene, now: Now) -> PlanDocument:
     spec = wanted.spec
     mix = lay_out(spec.fixed_workers, scene.sizes)
     numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
@@ -131,14 +131,14 @@ def _is_changed_mix(
 
 
 def _rates(
-    wanted: Wanted, seen: Observed, scene: _Scene, groups: Sequence[GroupCapacity], now: Now
+    wanted: DesiredPool, seen: Observed, scene: _Scene, groups: Sequence[GroupCapacity], now: Now
 ) -> dict[str, float]:
     """Expected demand by class; for so little of it that nothing needs to bend in these groups, none."""
     quiet = quiet_rps(wanted.spec, groups)
     return expected_rates(current_demand(seen, scene.before, quiet, now), now.unix_s)
 
 
-def _everybody(wanted: Wanted, seen: Observed, scene: _Scene) -> tuple[GroupCapacity, ...]:
+def _everybody(wanted: DesiredPool, seen: Observed, scene: _Scene) -> tuple[GroupCapacity, ...]:
     """What all workers that the spec has make, ready or not."""
     return group_rates(wanted, scene.everybody, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
 
@@ -147,7 +147,7 @@ def _made_for(before: PlanDocument) -> PlannedFor:
     return PlannedFor(before.rates_rps, before.group_workers(), parse_instant(before.made_at))
 
 
-def _planned(wanted: Wanted, seen: Observed, scene: _Scene, now: Now) -> PlanDocument | None:
+def _planned(wanted: DesiredPool, seen: Observed, scene: _Scene, now: Now) -> PlanDocument | None:
     spec, before = wanted.spec, scene.before
     slo_s = spec.slo.latency_s
     groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), slo_s)

@@ -14,13 +14,13 @@ from t2i_api.status import PoolStatus
 from t2i_operator.deciding.actions import Action, Announce, Decision, LabelPod, WriteStatus
 from t2i_operator.deciding.children import decide_children
 from t2i_operator.deciding.conditions import SETTLED, Standing
-from t2i_operator.deciding.observed import Observed, Problem, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Observed, Problem
 from t2i_operator.deciding.planning import decide_plan, running_plan
 from t2i_operator.deciding.status import is_same, render_problem, render_status, to_document
 from t2i_operator.instants import Now
 
 
-def decide(seen: Observed, wanted: Wanted | Problem, now: Now) -> Decision:
+def decide(seen: Observed, wanted: DesiredPool | Problem, now: Now) -> Decision:
     """See the module."""
     if seen.deleting:
         return Decision((), settled=True)

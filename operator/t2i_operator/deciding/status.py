@@ -8,13 +8,13 @@ from typing import Any
 from t2i_api.plan import PlanDocument, render_plan
 from t2i_api.status import LevelStatus, PlanStatus, PoolStatus
 from t2i_operator.deciding.conditions import Standing, judge, render_conditions
-from t2i_operator.deciding.observed import Observed, Problem, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Observed, Problem
 from t2i_operator.deciding.planning import describe, ready_numbers
 from t2i_operator.instants import Now
-from t2i_policy.levels import Level
+from t2i_policy.level import Level
 
 
-def render_status(wanted: Wanted, standing: Standing, now: Now) -> PoolStatus:
+def render_status(wanted: DesiredPool, standing: Standing, now: Now) -> PoolStatus:
     """The status of a pool whose spec can be carried out."""
     seen, spec, document = standing.seen, wanted.spec, standing.plan
     sizes = spec.group_sizes

@@ -9,7 +9,7 @@ from typing import Any
 
 from t2i_api.pool import PoolError, read_pool
 from t2i_operator.children import Images, Inputs, render_children
-from t2i_operator.deciding.observed import Problem, Wanted
+from t2i_operator.deciding.observed import DesiredPool, Problem
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import PoolRef
 from t2i_policy.profile import ProfileError, parse_profile
@@ -19,7 +19,7 @@ PROFILE_MISSING = "ProfileMissing"
 PROFILE_INVALID = "ProfileInvalid"
 
 
-def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, images: Images) -> Wanted | Problem:
+def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, images: Images) -> DesiredPool | Problem:
     """`profile` is the JSON text, or why there is none."""
     try:
         spec = read_pool(document).spec
@@ -38,6 +38,6 @@ def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, imag
             f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
         )
     try:
-        return Wanted(spec, parsed, render_children(Inputs(ref, spec, profile, images)))
+        return DesiredPool(spec, parsed, render_children(Inputs(ref, spec, profile, images)))
     except TemplateInvalid as error:
         return Problem(INVALID_SPEC, str(error))

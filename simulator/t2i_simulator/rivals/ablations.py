@@ -15,18 +15,18 @@ The deadline's escape (a faster level when the chosen one would be late) stays i
 
 from dataclasses import dataclass, field, replace
 
-from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
-from t2i_policy.demand import SLOWER, Demand
-from t2i_policy.levels import Ladder, Level
-from t2i_policy.placement import Placement, choose_worker
-from t2i_policy.plan import PlanRules
-from t2i_policy.planning import PlanningRules, plan_step
-from t2i_policy.policies import Course, Seen
-from t2i_policy.replan import ReplanRules
-from t2i_policy.serving import LOW_PRESSURE, Situation, choose_served_level
-from t2i_policy.views import PoolView
+from t2i_policy.level import Ladder, Level
+from t2i_policy.planning.demand import SLOWER, Demand
+from t2i_policy.planning.loop import PlanningRules, plan_step
+from t2i_policy.planning.plan import PlanRules
+from t2i_policy.planning.replan import ReplanRules
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.served import LOW_PRESSURE, Situation, choose_served_level
 from t2i_simulator.rivals.agnostic import agnostic_step
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.by_level import place_anywhere
 from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of, only
 
 NO_HYSTERESIS = PlanningRules(PlanRules(move_cost=0.0), ReplanRules(rise=0.0, fall=0.0, mix_shift=0.0, dwell_s=0.0))
@@ -46,7 +46,7 @@ class Ablation:
     trend: bool = True
     planning: PlanningRules = field(default_factory=PlanningRules)
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Our planning step, with classes or without."""
         seen = seen if self.trend else replace(seen, demand=without_trend(seen.demand, seen.now_s))
         rules = only(rules, self.part)

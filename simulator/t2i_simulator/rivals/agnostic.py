@@ -6,12 +6,12 @@ Shared by PAC, Proteus, the paper's assigner and the ablation without prompt cla
 
 from collections.abc import Mapping, Sequence
 
-from t2i_policy.deciding import Rules, draw_level
-from t2i_policy.levels import Level
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
-from t2i_policy.planning import Planning, PlanningRules, expected_rates, when_due
-from t2i_policy.policies import Course, Seen
-from t2i_policy.replan import PlannedFor, ReplanReason
+from t2i_policy.level import Level
+from t2i_policy.planning.loop import Planning, PlanningRules, expected_rates, when_due
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
+from t2i_policy.planning.replan import PlannedFor, ReplanReason
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.request.decide import Rules, draw_level
 from t2i_simulator.rivals.variants import (
     ALL_PROMPTS,
     LadderPart,
@@ -35,7 +35,9 @@ def agnostic_plan(
     return make_plan(mean_capacities(groups, means), [one], *settings)
 
 
-def agnostic_step(rules: Rules, part: LadderPart, planning: Planning, seen: Seen, settings: PlanningRules) -> Planning:
+def agnostic_step(
+    rules: Rules, part: LadderPart, planning: Planning, seen: PoolState, settings: PlanningRules
+) -> Planning:
     """`planning.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
@@ -47,14 +49,14 @@ def agnostic_step(rules: Rules, part: LadderPart, planning: Planning, seen: Seen
     return when_due(planning, planned_for, settings.replan, make)
 
 
-def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: Seen) -> Planning:
+def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: PoolState) -> Planning:
     """`planning` after a plan that was made because its time had come."""
     workers = {group.name: group.num_workers for group in seen.groups}
     reason = ReplanReason.NO_PLAN if planning.plan is None else ReplanReason.STEADY
     return Planning(plan, PlannedFor(rates_rps, workers, seen.now_s), planning.revision + 1, reason)
 
 
-def is_time(planning: Planning, seen: Seen, period_s: float) -> bool:
+def is_time(planning: Planning, seen: PoolState, period_s: float) -> bool:
     """True once a period, at the start, and when workers came or went."""
     planned = planning.planned_for
     workers = {group.name: group.num_workers for group in seen.groups}

@@ -20,16 +20,16 @@ shell's). When the light level alone is too much, nothing is escalated.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
 from t2i_policy.fallback import runnable_option
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.plan import GroupCapacity, Method, Plan, PlanReason
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import next_planning
-from t2i_simulator.rivals.running import decide_for
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.by_level import place_anywhere
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.rivals.variants import LadderPart, cheapest_of, typical_prompts
 
 OVER_PROVISION = 1.2
@@ -65,7 +65,7 @@ class Cascade:
     name: str = "cascade"
     source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """The share that the pool carries, and the classes that it goes to; at every planning step."""
         light, exact = cheapest_of(rules.ladder, self.part), rules.ladder.exact
         rates_rps = seen.demand.rates_rps(seen.now_s)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 
-from t2i_policy.solver import make_solver, set_matrix
+from t2i_policy.planning.solver import make_solver, set_matrix
 
 #: (denoising steps, true loss) of every level that a request may have; never empty.
 Choices = tuple[tuple[int, float], ...]
@@ -30,7 +30,7 @@ NEAR = 1e-6  # a dual this close to a slope is that slope
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TracedRequest:
     """One request of the future."""
 
     at_s: float
@@ -57,7 +57,7 @@ class OracleKnowledge:
         return (self.prices[window], self.cheaper_shares[window]) if 0 <= window < len(self.prices) else (0.0, 0.0)
 
 
-def clear(asked: Sequence[Asked], steps_per_s: float, slack_s: float, window_s: float) -> OracleKnowledge:
+def clear(asked: Sequence[TracedRequest], steps_per_s: float, slack_s: float, window_s: float) -> OracleKnowledge:
     """See the module. `asked` in any order.
 
     Raises:
@@ -93,7 +93,7 @@ class _Solved:
     shed: float
 
 
-def _by_window(asked: Sequence[Asked], start_s: float, window_s: float) -> list[Counter[Choices]]:
+def _by_window(asked: Sequence[TracedRequest], start_s: float, window_s: float) -> list[Counter[Choices]]:
     last_s = max(one.at_s for one in asked)
     counts: list[Counter[Choices]] = [Counter() for _ in range(1 + int((last_s - start_s) // window_s))]
     for one in asked:

@@ -11,13 +11,13 @@ Simplified: Clipper's AIMD batching is left out; batches are formed at step boun
 
 from dataclasses import dataclass
 
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
-from t2i_simulator.rivals.running import decide_for
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_policy.level import Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.placement import Placement
+from t2i_simulator.rivals.by_level import place_anywhere
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.rivals.variants import LadderPart, cheapest_of
 
 
@@ -28,7 +28,7 @@ class ClipperHighAccuracy:
     name: str = "clipper-ha"
     source: str = "Clipper (NSDI'17), high accuracy, as run by Proteus; AIMD batching left out"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 
@@ -49,7 +49,7 @@ class ClipperHighThroughput:
     name: str = "clipper-ht"
     source: str = "Clipper (NSDI'17), high throughput, as run by Proteus; AIMD batching left out"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 

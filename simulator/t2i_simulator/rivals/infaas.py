@@ -13,15 +13,15 @@ Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; one rung a p
 
 from dataclasses import dataclass
 
-from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.policies import Course, Seen
+from t2i_policy.level import Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
-from t2i_policy.views import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
-from t2i_simulator.rivals.running import decide_standing
-from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.by_level import place_standing
+from t2i_simulator.rivals.decisions import decide_standing
 from t2i_simulator.rivals.variants import LadderPart, levels_of, mean_capacities, mean_levels
 
 QUEUE_SHARE = 0.225
@@ -55,7 +55,7 @@ class InfaasAccuracy:
     name: str = "infaas-acc"
     source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """At most one rung, or to the lightest."""
         levels = levels_of(rules.ladder, self.part)
         rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)

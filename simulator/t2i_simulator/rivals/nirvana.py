@@ -15,14 +15,14 @@ look-up, not of the device); eviction is the shell's, the same for all policies.
 
 from dataclasses import dataclass
 
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Ladder, Level
-from t2i_policy.placement import Placement
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
-from t2i_policy.wanted import choose_wanted_level, eligible_options
-from t2i_simulator.rivals.running import decide_for
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_policy.level import Ladder, Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.options import choose_wanted_level, eligible_options
+from t2i_policy.request.placement import Placement
+from t2i_simulator.rivals.by_level import place_anywhere
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.rivals.variants import LadderPart, levels_of
 
 #: (similarity above, share of the schedule skipped), most similar first.
@@ -49,7 +49,7 @@ class Nirvana:
     name: str = "nirvana"
     source: str = "NIRVANA (NSDI'24): K by published similarity thresholds; match predictor left out"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 
@@ -70,7 +70,7 @@ class NirvanaCalibrated:
     name: str = "nirvana-calibrated"
     source: str = "NIRVANA's rule with thresholds measured on this model (cache only, no load control)"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 

@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement, choose_worker
-from t2i_policy.policies import Course, Seen
+from t2i_policy.level import Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
-from t2i_policy.serving import Served, ServedReason
-from t2i_policy.views import PoolView
-from t2i_policy.wanted import Option, choose_wanted_level, eligible_options
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.options import Option, choose_wanted_level, eligible_options
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.served import Served, ServedReason
 from t2i_simulator.rivals.clearing import OracleKnowledge
 
 TIE = 1e-9  # costs this close are equal
@@ -48,7 +48,7 @@ class Oracle:
     name: str = "oracle"
     source: str = "knows all arrivals and true losses: clearing prices of one linear program over the whole future"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """The price of the present window."""
         price, share = self.knowledge.at(seen.now_s)
         return replace(course, memory={"price": price, "cheaper_share": share})

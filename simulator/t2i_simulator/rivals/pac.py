@@ -10,15 +10,15 @@ worker.
 
 from dataclasses import dataclass, field
 
-from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.planning import PlanningRules
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.loop import PlanningRules
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import agnostic_step, drawn_level
-from t2i_simulator.rivals.running import decide_for
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_simulator.rivals.by_level import place_anywhere
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.rivals.variants import LadderPart
 
 
@@ -31,7 +31,7 @@ class PromptAgnostic:
     name: str = "pac"
     source: str = "PAC, the prompt-agnostic ablation of AccuScale/Argus, rebuilt on our program with mean losses"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """A plan over one class."""
         planning = agnostic_step(rules, self.part, course.planning, seen, self.settings)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)

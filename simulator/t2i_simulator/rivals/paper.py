@@ -19,17 +19,17 @@ Demand is counted by "band>wanted level", so that h and the mean losses come fro
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from t2i_policy.deciding import Arrival, Decided, Rules, draw_level, shift_rows
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.plan import Plan, PlanRules
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import Plan, PlanRules
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import agnostic_plan, is_time, next_planning
+from t2i_simulator.rivals.by_level import place_standing
+from t2i_simulator.rivals.decisions import decide_standing
 from t2i_simulator.rivals.distribution import chained_map, one_hop_map
 from t2i_simulator.rivals.nirvana import level_by_similarity
-from t2i_simulator.rivals.running import decide_standing
-from t2i_simulator.rivals.standing import place_standing
 from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of
 
 PERIOD_S = 10.0
@@ -83,7 +83,7 @@ class ThePaper:
     name: str = "paper"
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Assign, then align, once a period."""
         if not is_time(course.planning, seen, PERIOD_S):
             return course

@@ -7,13 +7,13 @@ owes the fewest steps for its speed: what a plain load balancer in front of a fi
 
 from dataclasses import dataclass
 
-from t2i_policy.deciding import Arrival, Decided, Rules
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement, PlacementReason
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
-from t2i_simulator.rivals.running import decide_for
-from t2i_simulator.rivals.standing import place_anywhere
+from t2i_policy.level import Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.placement import Placement, PlacementReason
+from t2i_simulator.rivals.by_level import place_anywhere
+from t2i_simulator.rivals.decisions import decide_for
 from t2i_simulator.rivals.variants import LadderPart, levels_of
 
 
@@ -25,7 +25,7 @@ class RandomLevel:
     name: str = "random-k"
     source: str = "uniformly random K, nearest latent"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 
@@ -46,7 +46,7 @@ class LeastLoaded:
     name: str = "least-loaded"
     source: str = "a plain load balancer: exact, the worker that owes the least work"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:  # noqa: ARG002
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         """Nothing to plan."""
         return course
 

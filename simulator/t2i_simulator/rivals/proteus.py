@@ -18,16 +18,16 @@ for every policy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from t2i_policy.capacity import WAIT_SHARE, group_capacities
-from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.plan import GroupCapacity, PlanRules
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.capacity import WAIT_SHARE, group_capacities
+from t2i_policy.planning.plan import GroupCapacity, PlanRules
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import agnostic_plan, drawn_level, is_time, next_planning
-from t2i_simulator.rivals.running import decide_standing
-from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.by_level import place_standing
+from t2i_simulator.rivals.decisions import decide_standing
 from t2i_simulator.rivals.variants import LadderPart, cheapest_of, levels_of, mean_capacities, mean_levels
 
 PERIOD_S = 10.0
@@ -53,7 +53,7 @@ class Proteus:
     name: str = "proteus"
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Solve anew every PERIOD_S, and when workers came or went."""
         if not is_time(course.planning, seen, PERIOD_S):
             return course

@@ -15,15 +15,15 @@ planning step from the EWMA demand without a margin.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from t2i_policy.deciding import Arrival, Decided, Rules, shift_rows
-from t2i_policy.levels import Level
-from t2i_policy.placement import Placement
-from t2i_policy.plan import GroupCapacity
-from t2i_policy.policies import Course, Seen
-from t2i_policy.views import PoolView
+from t2i_policy.level import Level
+from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
-from t2i_simulator.rivals.running import decide_standing
-from t2i_simulator.rivals.standing import place_standing
+from t2i_simulator.rivals.by_level import place_standing
+from t2i_simulator.rivals.decisions import decide_standing
 from t2i_simulator.rivals.variants import LadderPart, MeanLevel, mean_capacities, mean_levels
 
 
@@ -43,7 +43,7 @@ class Sommelier:
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
 
-    def replan(self, rules: Rules, course: Course, seen: Seen) -> Course:
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Each group's level anew."""
         rates_rps = seen.demand.rates_rps(seen.now_s)
         means = mean_levels(rules, self.part, rates_rps)

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2i_policy.classes import (
+from t2i_policy.fallback import runnable_option
+from t2i_policy.level import Ladder, Level
+from t2i_policy.planning.classes import (
     ITSELF,
     MUST_BE_EXACT,
     NO_NEIGHBOUR,
@@ -23,11 +25,9 @@ from t2i_policy.classes import (
     band_name,
     class_similarities,
 )
-from t2i_policy.deciding import Rules
-from t2i_policy.fallback import runnable_option
-from t2i_policy.levels import Ladder, Level
-from t2i_policy.plan import GroupCapacity, PromptClass
-from t2i_policy.wanted import NOWHERE, Limits, Neighbourhood
+from t2i_policy.planning.plan import GroupCapacity, PromptClass
+from t2i_policy.request.decide import Rules
+from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 
 ALL_PROMPTS = "all"  # the one class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from t2i_worker.errors import NotFinite, RequestInvalid
+from t2i_worker.errors import JobInvalid, NotFinite
 from t2i_worker.jobs import PromptCut
-from t2i_worker.pipelines.cutting import TextLimit, limit_of
+from t2i_worker.pipelines.prompt_cuts import TextLimit, limit_of
 from t2i_worker.pipelines.schedules import NoiseSchedule, NoiseSource, by_count, servable
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class PipelineAdapter(ABC):
             return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, noise)
         except Exception as error:  # each scheduler says no in its own way
             sentence = f"{type(self.scheduler).__name__} makes no schedule of {num_inference_steps} steps"
-            raise RequestInvalid([("level.num_inference_steps", sentence)]) from error
+            raise JobInvalid([("level.num_inference_steps", sentence)]) from error
 
     @cached_property
     def draws_noise(self) -> bool:

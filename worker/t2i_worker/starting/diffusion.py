@@ -12,20 +12,20 @@ from t2i_cache.stores import BoundedStore, LatentStore, StoreLimits, open_own_st
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest
-from t2i_worker.engines.diffusion import DiffusionEngine
-from t2i_worker.errors import EngineLost, ModelError, ModelUnsupported, RequestInvalid
+from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.errors import EngineLost, JobInvalid, ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
-from t2i_worker.own_thread import in_own_thread
+from t2i_worker.one_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.settings import Settings
+from t2i_worker.settings import WorkerSettings
 from t2i_worker.starting.finding import variant_of
 from t2i_worker.warming import warm_up
 
 log = logging.getLogger(__name__)
 
 
-async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> DiffusionEngine:
+async def start_diffusion(settings: WorkerSettings, pool: Pool, folder: Path) -> DiffusionEngine:
     """A warm engine of the model in this folder.
 
     Raises:
@@ -54,7 +54,7 @@ async def start_diffusion(settings: Settings, pool: Pool, folder: Path) -> Diffu
     return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
 
 
-def _choose_store(settings: Settings, pool: Pool) -> LatentStore:
+def _choose_store(settings: WorkerSettings, pool: Pool) -> LatentStore:
     cache = pool.spec.cache
     limits = StoreLimits(cache.capacity_bytes, cache.ttl_seconds, cache.max_reuses)
     try:
@@ -88,7 +88,7 @@ def check_step_counts(adapter: PipelineAdapter, spec: PoolSpec) -> None:
     try:
         for steps in sorted(filter(None, counts)):
             adapter.schedule(steps, 0, 0)
-    except RequestInvalid as error:
+    except JobInvalid as error:
         raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0][1]}") from error
 
 

@@ -2,12 +2,12 @@
 
 from t2i_api.pool import PoolSpec
 from t2i_policy.profile import ProfileError, parse_profile
-from t2i_worker.engines.simulated import SimulatedEngine
+from t2i_worker.engine.simulated import SimulatedEngine
 from t2i_worker.jobs import ModelFacts
-from t2i_worker.settings import Settings
+from t2i_worker.settings import WorkerSettings
 
 
-def start_simulated(settings: Settings, spec: PoolSpec) -> SimulatedEngine:
+def start_simulated(settings: WorkerSettings, spec: PoolSpec) -> SimulatedEngine:
     """Batch cap: the largest batch the profile measured, within `--max-batch`.
 
     Raises:

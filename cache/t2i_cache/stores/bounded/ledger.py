@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import Record
+from t2i_cache.records import LatentRecord
 from t2i_cache.stores.protocol import StoreLimits
 from t2i_policy.eviction import LOW_WATER, CachedItem, EvictionPolicy, EvictionReason
 from t2i_policy.steps_at_stake import StepsAtStake
@@ -28,13 +28,13 @@ _ROOT: _Folder = ()
 class HeldLatents:
     """All stored latents of one earlier prompt. `record` is any of theirs, without its tensor."""
 
-    record: Record
+    record: LatentRecord
     items: tuple[CachedItem[LatentKey], ...]
 
 
 @dataclass(slots=True)
 class _Entry:
-    record: Record
+    record: LatentRecord
     items: dict[int, CachedItem[LatentKey]] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class Ledger:
         empty = Ledger(self.limits, self._block_bytes)
         return empty.used_bytes + empty.added_bytes(key, size_bytes) <= self.limits.capacity_bytes
 
-    def add(self, record: Record, size_bytes: int, uses: int, used_s: float) -> None:
+    def add(self, record: LatentRecord, size_bytes: int, uses: int, used_s: float) -> None:
         """A latent is stored, in place of an older one of its key."""
         key = record.key
         self.remove(key)

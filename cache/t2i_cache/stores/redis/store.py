@@ -18,8 +18,8 @@ from t2i_cache.keys import LatentKey, parse_key
 from t2i_cache.records import peek
 from t2i_cache.stores.health import StoreHealth, StoreReason
 from t2i_cache.stores.protocol import StoreLimits
+from t2i_cache.stores.redis.circuit_breaker import CircuitBreaker
 from t2i_cache.stores.redis.explaining import Explained, explain
-from t2i_cache.stores.redis.resting import Resting
 from t2i_cache.stores.redis.scripts import NAMES, read_script
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class RedisStore:
         self.prefix = key_prefix(pool)
         self._client = client
         self._scripts = {name: client.register_script(read_script(name)) for name in NAMES}
-        self._resting, self._last_failure = Resting(), ""
+        self._resting, self._last_failure = CircuitBreaker(), ""
 
     async def get(self, key: LatentKey) -> bytes | None:
         """See `LatentStore`."""

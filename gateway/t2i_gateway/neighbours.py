@@ -1,0 +1,264 @@
+"""Similar prompts: the books of the latent store, in a request's words. The gateway's only way to the cache.
+
+Nothing here is needed for a correct answer: without it every prompt has no neighbour.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2i_api.pool import Pool
+from t2i_cache.catalogue import CatalogueLimits, Neighbour
+from t2i_cache.follow import Books, Holdings, SpreadBooks, open_books
+from t2i_cache.keys import LatentKey, ModelKey
+from t2i_cache.scope import scope_id
+from t2i_cache.stores import LatentStore, StoreHealth, StoreReason
+from t2i_gateway.asked_prompts import AskedPrompts
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.request import ImageRequest
+from t2i_policy.eviction import CachedItem, EvictionReason
+from t2i_protos.v1 import worker_pb2
+from t2i_sources.embedder import Embedding
+
+log = logging.getLogger(__name__)
+SHOW_EVERY_S = 1.0
+_SEED_MARK = "-"  # between an entry's prompt and its seed
+_DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
+_REASONS = frozenset(EvictionReason)
+
+
+def seed_of(entry_id: str) -> int | None:
+    """The seed of an entry's run; None of an entry whose id does not say it."""
+    _, mark, seed = entry_id.partition(_SEED_MARK)
+    try:
+        return int(seed, 16) if mark else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LatentPrefix:
+    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its prompt and seed,
+    and the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found.
+
+    An entry is one run of one prompt with one seed, and its id says both: another seed is another picture.
+    """
+
+    scope: str
+    model: str
+    prompt_id: str
+    seed: int
+    embedder: str
+    identical_only: bool = False
+
+    @property
+    def entry_id(self) -> str:
+        """Of this request's own run."""
+        return f"{self.prompt_id}{_SEED_MARK}{self.seed:016x}"
+
+    def holds_prompt(self, entry_id: str) -> bool:
+        """Whether an entry is a run of this request's prompt, with whatever seed."""
+        return entry_id.partition(_SEED_MARK)[0] == self.prompt_id
+
+    def key(self, entry_id: str, step: int) -> LatentKey:
+        """The key of one latent on this shelf."""
+        return LatentKey(self.scope, self.model, entry_id, step)
+
+
+class NeighbourIndex:
+    """See the module. `store` None: each worker keeps its own, and tells. One event loop, one writer."""
+
+    def __init__(self, pool: Pool, store: LatentStore | None, metrics: GatewayMetrics) -> None:
+        part = pool.spec.cache
+        self._pool = pool
+        self._metrics = metrics
+        self._health = StoreHealth() if store is None else store.health
+        self._shown = dict.fromkeys(StoreReason, 0)  # failures that the metric has
+        limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
+        self._asked = AskedPrompts()
+        self._spread: SpreadBooks | None = None
+        self._books: Books
+        if store is None:
+            self._books = self._spread = SpreadBooks(limits, self._count_eviction)
+        else:
+            self._books = open_books(store, limits, self._count_eviction)
+
+    def shelf(
+        self, asked: ImageRequest, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
+    ) -> LatentPrefix | None:
+        """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet."""
+        scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
+        if scope is None or model is None or embedding is None:
+            return None
+        fingerprint = ModelKey(
+            model_digest=model.model_digest,
+            noise_scheduler=model.noise_scheduler,
+            num_inference_steps=model.num_inference_steps,
+            width=model.width,
+            height=model.height,
+            guidance_milli=round(asked.guidance_scale * 1000),
+            dtype=model.dtype,
+            negative_prompt=asked.negative_prompt,
+            embedder=embedding.kind,
+        ).fingerprint
+        prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
+        return LatentPrefix(scope, fingerprint, prompt_id, asked.seed, embedding.kind, embedding.unread is not None)
+
+    def nearest(self, shelf: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
+        """The run of this very prompt and seed if it is cached, else one of the most similar prompts of this shelf."""
+        if shelf is None or embedding is None:
+            return None
+        own = self._books.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
+        if own is not None or shelf.identical_only:
+            return own
+        draw = secrets.randbelow(1 << 20) / (1 << 20)
+        try:
+            return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
+        except ValueError as error:
+            log.warning("a lookup failed: %s", error)
+            return None
+
+    def holds_same_image(self, shelf: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
+        """Whether what is cached is of this very prompt and seed, and this tenant may know it."""
+        if shelf is None or neighbour is None or neighbour.entry_id != shelf.entry_id:
+            return False
+        return not self._is_shared or self._asked.with_same_seed(tenant, shelf.prompt_id, shelf.seed)
+
+    def repeats(self, shelf: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
+        """Whether this tenant asked for this prompt before with another seed.
+
+        Of what all tenants share, only the own requests count: the words of another's must not be told from what they
+        do to a decision.
+        """
+        if shelf is None:
+            return False
+        cached = neighbour is not None and shelf.holds_prompt(neighbour.entry_id)
+        own = neighbour is not None and neighbour.entry_id == shelf.entry_id
+        told = cached and not own and not self._is_shared
+        return told or self._asked.with_other_seed(tenant, shelf.prompt_id, shelf.seed)
+
+    @property
+    def _is_shared(self) -> bool:
+        return self._pool.spec.cache.scope == "Pool"
+
+    def note_asked(self, shelf: LatentPrefix | None, tenant: str) -> None:
+        """A request for this prompt and seed was admitted."""
+        if shelf is not None:
+            self._asked.note(tenant, shelf.prompt_id, shelf.seed)
+
+    def started(self, key: LatentKey, skipped_steps: int, reason: str, worker: str) -> None:
+        """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""
+        if skipped_steps:
+            self._books.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
+        if reason in _DAMAGE and skipped_steps < key.step:
+            if self._spread is None:
+                self._books.damaged(key)
+            else:
+                self._spread.taken_back(worker, key, EvictionReason.DAMAGED)
+
+    def stored(self, shelf: LatentPrefix, embedding: Embedding, stored: list[tuple[int, int]], worker: str) -> None:
+        """A worker stored (step, bytes) latents of this shelf's own entry."""
+        try:
+            if self._spread is None:
+                self._books.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
+            else:  # it tells too, but the client may ask again before that is read
+                now_s, keys = time.time(), [(shelf.key(shelf.entry_id, step), size) for step, size in stored]
+                items = [CachedItem(key, key.step, size, 1, now_s, now_s) for key, size in keys]
+                self._spread.told(worker, [(item, embedding.vector) for item in items])
+        except ValueError as error:
+            log.warning("an entry was left out of the index: %s", error)
+
+    @property
+    def spread(self) -> bool:
+        """Whether each worker keeps latents of its own."""
+        return self._spread is not None
+
+    def holdings(self, shelf: LatentPrefix | None, neighbour: Neighbour | None) -> Holdings | None:
+        """Which workers have the neighbour's latents, by step; None where all workers have what any has."""
+        if self._spread is None or shelf is None or neighbour is None:
+            return None
+        return self._spread.holdings(shelf.key(neighbour.entry_id, 0), neighbour.steps)
+
+    def holders(self, shelf: LatentPrefix | None, neighbour: Neighbour | None, step: int) -> frozenset[str]:
+        """Who has the neighbour's latent at this step by now, where each worker keeps its own."""
+        return (self.holdings(shelf, neighbour) or {}).get(step, frozenset())
+
+    def steps_at(self, worker: str, shelf: LatentPrefix | None, neighbour: Neighbour | None) -> frozenset[int]:
+        """Steps of the neighbour whose latents this worker can reach by now."""
+        holdings = self.holdings(shelf, neighbour)
+        if holdings is None:
+            return frozenset() if neighbour is None else neighbour.steps
+        return frozenset(step for step, names in holdings.items() if worker in names)
+
+    def told(self, worker: str, changes: worker_pb2.LatentChanges) -> None:
+        """A worker tells what its own store holds.
+
+        Raises:
+            ValueError: a key or an embedding is none.
+        """
+        if self._spread is None:
+            return
+        now_s = time.time()
+        items = [
+            (_item(entry, latent, now_s), np.frombuffer(entry.embedding, "<f4").astype(np.float32))
+            for entry in changes.held
+            for latent in entry.latents
+        ]
+        if items:
+            self._spread.told(worker, items)
+        for gone in changes.gone:
+            self._spread.taken_back(worker, LatentKey(gone.scope, gone.model, gone.entry_id, gone.step), gone.reason)
+
+    def lost(self, worker: str) -> None:
+        """What this worker holds is not known any more."""
+        if self._spread is not None:
+            self._spread.lost(worker)
+
+    async def restore(self) -> None:
+        """Take in what the store holds from an earlier life."""
+        await self._books.restore()
+        self._show()
+
+    async def run(self) -> None:
+        """What goes on beside the requests, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._books.run())
+            group.create_task(self._show_forever())
+
+    @property
+    def store_trouble(self) -> str:
+        """Why the store has not served for a while; empty: it serves."""
+        trouble = self._health.lasting()
+        return trouble.message if trouble is not None else ""
+
+    async def close(self) -> None:
+        """Close the store."""
+        await self._books.close()
+
+    async def _show_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            self._show()
+
+    def _count_eviction(self, reason: str) -> None:
+        self._metrics.evictions.labels(reason if reason in _REASONS else "Other").inc()
+
+    def _show(self) -> None:
+        catalogue = self._books.catalogue
+        self._metrics.cache_bytes.set(catalogue.used_bytes)
+        self._metrics.cache_entries.set(catalogue.num_entries)
+        trouble, failures = self._health.trouble, self._health.failures
+        for reason, shown in self._shown.items():
+            self._metrics.store_trouble.labels(reason).set(trouble is not None and trouble.reason is reason)
+            self._metrics.store_failures.labels(reason).inc(failures.get(reason, 0) - shown)
+            self._shown[reason] = failures.get(reason, 0)
+
+
+def _item(entry: worker_pb2.HeldEntry, latent: worker_pb2.HeldLatent, now_s: float) -> CachedItem[LatentKey]:
+    key, born_s = LatentKey(entry.scope, entry.model, entry.entry_id, latent.step), now_s - latent.age_s
+    return CachedItem(key, latent.step, latent.size_bytes, max(1, latent.uses), born_s, born_s)

@@ -1,0 +1,153 @@
+"""Following: the plan in the pool's status, and the workers in its EndpointSlices.
+
+Of the plan: a higher revision replaces the running one at once and as a whole; a lower one is stale and ignored, unless
+the pool was created anew (one created earlier is a stale answer too). One that cannot be read is ignored: the last good
+plan stands.
+
+Of the workers: an address that appears gets a link, one that is gone from all slices loses it; what runs there may end.
+Whether a worker takes requests it tells us itself (its load), so a drain notice counts at once, long before a slice
+changes. Not being ready is therefore no reason to drop an address.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config.config_exception import ConfigException
+
+from t2i_api.plan import PlanDocument, PlanError, parse_plan
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.planning_loop import PlanningLoop
+from t2i_gateway.settings import PoolPlace
+from t2i_gateway.workers.pool import WorkerPool
+from t2i_runtime.kube.watch import Collection, Item, Watch
+from t2i_runtime.proxies import asks_environment
+
+log = logging.getLogger(__name__)
+POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
+PORT_NAME = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Which plan is in force: of which pool object, created when (RFC 3339, UTC), and its revision."""
+
+    uid: str
+    revision: int
+    created: str = ""
+
+
+def newer_plan(pool: Item, followed: Followed | None) -> PlanDocument | None:
+    """The plan to change to; None if the running one stays.
+
+    Raises:
+        PlanError: there is one that cannot be read.
+    """
+    plan = (pool.get("status") or {}).get("plan")
+    if plan is None:
+        return None
+    document = parse_plan(plan)
+    if followed is None:
+        return document
+    if followed.uid != pool["metadata"]["uid"]:  # created anew, or an answer from before it was
+        return document if pool["metadata"].get("creationTimestamp", "") >= followed.created else None
+    return document if document.revision > followed.revision else None
+
+
+def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
+    """HOST:PORT of every worker in the slices, ready or not."""
+    found = set()
+    for item in slices.values():
+        ports = [port["port"] for port in item.get("ports") or () if port.get("name") == PORT_NAME]
+        for endpoint in item.get("endpoints") or ():
+            for address in endpoint["addresses"]:
+                host = f"[{address}]" if item.get("addressType") == "IPv6" else address
+                found |= {f"{host}:{port}" for port in ports}
+    return frozenset(found)
+
+
+class Follower:
+    """See the module. `run` it beside the requests."""
+
+    def __init__(self, place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:
+        self._place = place
+        self._planning = planning
+        self._workers = workers
+        self._metrics = metrics
+        self._followed: Followed | None = None
+
+    async def follow_plan(self, client: ApiClient, silent_limit_s: float | None = None) -> None:
+        """Until cancelled."""
+        selector = ("fieldSelector", f"metadata.name={self._place.name}")
+        await self._watch(client, POOLS, selector, (self._take_pool, "pool", silent_limit_s))
+
+    async def follow_workers(self, client: ApiClient, silent_limit_s: float | None = None) -> None:
+        """Until cancelled."""
+        selector = ("labelSelector", f"t2iserving.dev/pool={self._place.name},app.kubernetes.io/component=worker")
+        await self._watch(client, SLICES, selector, (self._take_slices, "endpointslices", silent_limit_s))
+
+    async def _watch(
+        self, client: ApiClient, path: str, selector: tuple[str, str], what: tuple[object, str, float | None]
+    ) -> None:
+        show, resource, silent_limit_s = what
+        collection = Collection(path.format(self._place.namespace), selector)
+        if silent_limit_s is not None:
+            collection = Collection(collection.path, selector, silent_limit_s)
+        restarts = self._metrics.watch_restarts.labels(resource)
+        heard = self._metrics.watch_heard.labels(resource)
+        heard.set_to_current_time()  # counted from the beginning where nothing comes
+        await Watch(client, collection, show, heard.set_to_current_time, restarts.inc).run()  # type: ignore[arg-type]
+
+    def _take_pool(self, pools: Mapping[str, Item]) -> None:
+        pool = pools.get(self._place.name)
+        if pool is None:
+            return  # deleted: the last good plan stands as long as we do
+        try:
+            document = newer_plan(pool, self._followed)
+        except PlanError as error:
+            log.warning("%s; the plan before stays in force", error)
+            return
+        if document is not None:
+            self._planning.follow(document, self._place.name, self._workers)
+            metadata = pool["metadata"]
+            self._followed = Followed(metadata["uid"], document.revision, metadata.get("creationTimestamp", ""))
+
+    def _take_slices(self, slices: Mapping[str, Item]) -> None:
+        wanted = worker_addresses(slices)
+        there = {link.address for link in self._workers.links}
+        for address in sorted(wanted - there):
+            log.info("worker at %s joins", address)
+            self._workers.add(address)
+        for address in sorted(there - wanted):
+            log.info("worker at %s leaves", address)
+            self._workers.remove(address)
+
+
+async def open_client() -> ApiClient:
+    """By the pod's service account, else the user's own kubeconfig. Only the latter may go through a proxy."""
+    configuration = Configuration()
+    by_environment = False
+    try:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        by_environment = asks_environment(configuration.host, os.environ)
+    configuration.client_session_kwargs = {"trust_env": by_environment}
+    return ApiClient(configuration)
+
+
+async def follow(place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:
+    """Follow plan and workers until cancelled."""
+    follower = Follower(place, planning, workers, metrics)
+    client = await open_client()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follower.follow_plan(client))
+            group.create_task(follower.follow_workers(client))
+    finally:
+        await client.close()  # type: ignore[no-untyped-call]

@@ -1,0 +1,95 @@
+"""The plan that requests are decided by: planned here without an operator, or followed as the operator publishes it.
+
+One writer of the course: requests read it, this loop replaces it. The program is solved in a thread, so that no request
+waits for a plan.
+"""
+
+import asyncio
+import logging
+
+from t2i_api.plan import PlanDocument
+from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.workers.pool import WorkerPool
+from t2i_policy.level import Level
+from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.loop import Planning
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.request.decide import Rules, shift_rows
+
+log = logging.getLogger(__name__)
+PLAN_EVERY_S = 2.0
+
+
+class PlanningLoop:
+    """See the module. `course` is what requests are decided by; `demand` counts them by prompt class."""
+
+    def __init__(self, policy: ServingPolicy, rules: Rules, dispatcher: Dispatcher, metrics: GatewayMetrics) -> None:
+        self.policy = policy
+        self.rules = rules
+        self.course = Course()
+        self.demand = Demand()
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+
+    def count(self, prompt_class: str) -> None:
+        """One more request of this class."""
+        self.demand = self.demand.counted(prompt_class, self._loop.time())
+
+    async def run(self, workers: WorkerPool) -> None:
+        """Plan until cancelled."""
+        while True:
+            await asyncio.sleep(PLAN_EVERY_S)
+            await self.step(workers)
+
+    def follow(self, document: PlanDocument, pool: str, workers: WorkerPool) -> None:
+        """Serve by this plan from now on: one assignment, so every request sees the old or the new one as a whole."""
+        plan = document.plan
+        planning = Planning(plan, None, document.revision)
+        self.course = Course(planning, shift_rows(plan), self.course.memory, binding=document.fixed)
+        self._metrics.plan_revision.set(document.revision)
+        self._metrics.replans.labels(document.reason).inc()
+        log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))
+        workers.assign(_standing(document, pool))
+
+    async def step(self, workers: WorkerPool) -> None:
+        """One look at demand and pool; a new course if one is due."""
+        view = self._dispatcher.view()
+        groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
+        if not groups:
+            return  # keep the last good course; there is nothing to plan for
+        seen = PoolState(self._loop.time(), self.demand, groups, view)
+        before = self.course.planning
+        self.course = await asyncio.to_thread(self.policy.replan, self.rules, self.course, seen)
+        planning = self.course.planning
+        if planning.plan is not None and planning.revision != before.revision:
+            self._metrics.plan_revision.set(planning.revision)
+            self._metrics.replans.labels(planning.reason).inc()
+            log.info("plan %d (%s): %s", planning.revision, planning.reason, describe(planning.plan, self.rules))
+            _assign(planning.plan, workers)
+
+
+def _standing(document: PlanDocument, pool: str) -> dict[str, Level]:
+    """Level by name of worker, as its StatefulSet names it."""
+    return {
+        f"{pool}-{group}-{number}": level for (group, level), numbers in document.numbers.items() for number in numbers
+    }
+
+
+def _assign(plan: Plan, workers: WorkerPool) -> None:
+    ready = [view for view in workers.views if view.ready]
+    groups: dict[str, list[str]] = {}
+    for view in ready:
+        groups.setdefault(view.group, []).append(view.name)
+    standing = {view.name: view.level for view in ready if view.level is not None}
+    workers.assign(assign_levels(plan, groups, standing))
+
+
+def describe(plan: Plan, rules: Rules) -> str:
+    """The plan in one line, for logs."""
+    at = ", ".join(f"{group} {count} x {rules.label(level)}" for (group, level), count in sorted(plan.workers.items()))
+    return f"{plan.demand_rps:.2f}/s on {at}; {100 * plan.mean_loss:.1f}% loss, {plan.shed_rps:.2f}/s shed"

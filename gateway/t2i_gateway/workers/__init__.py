@@ -1,0 +1,1 @@
+"""The workers that a gateway sends to: a connection to each, the slots of requests on it, what failed there."""

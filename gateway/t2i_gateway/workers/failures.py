@@ -1,0 +1,82 @@
+"""Failures: what a request that failed on workers says about each of them.
+
+Only what a worker itself said counts, and only codes that mean the server's fault. UNAVAILABLE is also what a broken
+connection looks like, and what a worker says that drains: it counts at the next look, if the worker is ready then.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from t2i_policy.failure_streak import Blame
+from t2i_policy.outliers import EjectedReason, WorkerHealth, after_failure, after_image
+
+_SURE = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+
+
+class WorkerFailures:
+    """Of one worker: judges its health, which `read` gives and `judged` takes, by failures and images."""
+
+    def __init__(
+        self, read: Callable[[], WorkerHealth], judged: Callable[[WorkerHealth], None], clock: Callable[[], float]
+    ) -> None:
+        self._read = read
+        self._judged = judged
+        self._clock = clock
+        self._unsure: dict[int, Blame] = {}  # by prompt, until the next look
+
+    @property
+    def failing(self) -> bool:
+        """True while it is left out, or on trial, for its failures."""
+        return self._read().reason is EjectedReason.FAILING
+
+    def failed(self, prompt: int, blame: Blame, sure: bool = True) -> None:
+        """A request failed there, or more became known of one that did."""
+        if not sure or prompt in self._unsure:
+            self._unsure[prompt] = blame
+        else:
+            self._judged(after_failure(self._read(), prompt, blame, self._clock()))
+
+    def drew(self) -> None:
+        """It drew an image."""
+        self._judged(after_image(self._read()))
+
+    def look(self, ready: bool) -> None:
+        """What was not sure is now: the worker says that it is ready, or does not."""
+        unsure, self._unsure = self._unsure, {}
+        if ready:
+            for prompt, blame in unsure.items():
+                self.failed(prompt, blame)
+
+    def forget_unsure(self) -> None:
+        """The connection broke: that was it."""
+        self._unsure = {}
+
+
+@dataclass(slots=True)
+class RequestFailures:
+    """Where one request failed so far, and whether that worker was sound until then. `prompt`: its hash."""
+
+    prompt: int
+    _failed: list[tuple[WorkerFailures, bool]] = field(default_factory=list)
+
+    def lost(self, worker: WorkerFailures, code: grpc.StatusCode) -> None:
+        """This worker answered with `code`."""
+        if code not in _SURE and code is not grpc.StatusCode.UNAVAILABLE:
+            return
+        sound = not worker.failing
+        shared = any(was_sound for _, was_sound in self._failed)
+        worker.failed(self.prompt, Blame.SHARED if shared else Blame.OPEN, code in _SURE)
+        if sound:
+            self._tell(Blame.SHARED)
+        self._failed.append((worker, sound))
+
+    def drawn(self, worker: WorkerFailures) -> None:
+        """This worker drew it."""
+        worker.drew()
+        self._tell(Blame.WORKERS)
+
+    def _tell(self, blame: Blame) -> None:
+        for worker, _ in self._failed:
+            worker.failed(self.prompt, blame)

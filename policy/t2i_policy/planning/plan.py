@@ -1,0 +1,235 @@
+"""The plan: workers per (group, level) and the shift map, from one exact joint program.
+
+The paper (arXiv 2502.06798) assigns workers to levels first and then routes prompts between neighbouring levels. Here
+both are one mixed-integer program, solved by HiGHS:
+
+    minimise   sum_ij x_ij D(i,j)  +  SHED_LOSS sum_i shed_i  +  move_cost sum_gj max(0, n_gj - n_gj before)
+    subject to sum_j x_ij + shed_i = rate_i x over_provision             every prompt class i is served or shed
+               sum_i x_ij         <= sum_g n_gj mu_gj                    at every level j
+               sum_j n_gj          = N_g, n_gj whole                     the pool is fixed
+
+i are prompt classes (bands of similarity, or the paper's wanted levels), j levels of the hybrid ladder, D the measured
+loss, mu what one worker of a group makes within the SLO. A pair without D is not allowed: the latent is not there, or
+the loss is above the floor. Shedding costs more than any loss, so the most is served first and best second; what is
+shed is told. x row-normalised is the shift map. A plan always comes back: past the time limit the best found, and if
+there is none, the greedy one. `program` solves it, and says how exactly in large pools.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2i_policy.level import Level
+from t2i_policy.planning.program import Pair, Program, ProgramColumn, Solution, solve
+
+SHED_LOSS = 10.0  # above any loss, which is at most 1
+TIE_COST = 1e-5  # a step: between levels that lose alike, fewer steps
+SPARE_COST = 1e-6  # breaks ties: a worker that is not needed stands at the level of most steps
+TIME_LIMIT_S = 1.0
+TINY_RPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCapacity:
+    """`num_workers` equal workers; `rates_rps` images/s of one of them at each level (absent or 0: cannot)."""
+
+    name: str
+    num_workers: int
+    rates_rps: Mapping[Level, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptClass:
+    """Prompts that lose alike: their arrival rate, and the loss (fraction of exact) at each level they may have."""
+
+    name: str
+    rate_rps: float
+    losses: Mapping[Level, float]
+
+
+class PlanReason(StrEnum):
+    """What kind of plan it is."""
+
+    ALL_SERVED = "AllServed"
+    SOME_SHED = "SomeShed"  # no assignment serves everything within the floor
+    NO_DEMAND = "NoDemand"  # all workers at the level that loses least
+    NO_WORKERS = "NoWorkers"
+
+
+class Method(StrEnum):
+    """How it was found."""
+
+    EXACT = "Exact"
+    NEAR = "Near"  # a large pool's: within a hundredth of a percent of quality, see `program`
+    TIME_LIMIT = "TimeLimit"  # the best found in time
+    GREEDY = "Greedy"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`workers` by (group, level), zeros left out; `shift_map` by (class, level): P(served there | class).
+
+    Rows of the shift map sum to 1 for classes that are served at all. `shed_rps` of `demand_rps` are refused;
+    `mean_loss` is of those served.
+    """
+
+    workers: Mapping[tuple[str, Level], int]
+    shift_map: Mapping[tuple[str, Level], float]
+    demand_rps: float
+    shed_rps: float
+    mean_loss: float
+    reason: PlanReason
+    method: Method
+
+    def level_workers(self, level: Level) -> int:
+        """Workers of all groups at a level."""
+        return sum(count for (_, at), count in self.workers.items() if at == level)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRules:
+    """`over_provision` >= 1 scales demand; `move_cost` is the loss (x images/s) that moving one worker must save."""
+
+    over_provision: float = 1.05
+    move_cost: float = 0.0
+    time_limit_s: float = TIME_LIMIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Raw amounts: whole workers, and images/s by (class, level)."""
+
+    workers: dict[tuple[str, Level], int]
+    flow_rps: dict[tuple[str, Level], float]
+    method: Method
+
+
+def make_plan(
+    groups: Sequence[GroupCapacity],
+    classes: Sequence[PromptClass],
+    rules: PlanRules = PlanRules(),
+    before: Plan | None = None,
+) -> Plan:
+    """The best plan for this demand; see the module.
+
+    Raises:
+        ValueError: a negative rate or worker count, or a name twice.
+    """
+    _check(groups, classes)
+    demand_rps = sum(one.rate_rps for one in classes)
+    if not any(group.num_workers for group in groups):
+        return Plan({}, {}, demand_rps, demand_rps, 0.0, PlanReason.NO_WORKERS, Method.EXACT)
+    found = _solve(groups, classes, rules, before) or _greedy(groups, classes, rules)
+    return _to_plan(found, classes, rules)
+
+
+def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> None:
+    for names in ([group.name for group in groups], [one.name for one in classes]):
+        if len(set(names)) != len(names):
+            raise ValueError(f"names must be unique, got {sorted(names)}")
+    for group in groups:
+        if group.num_workers < 0 or any(rate < 0 for rate in group.rates_rps.values()):
+            raise ValueError(f"group {group.name!r}: workers and rates must not be negative")
+    for one in classes:
+        if one.rate_rps < 0:
+            raise ValueError(f"class {one.name!r}: the rate must not be negative")
+
+
+def _solve(
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan | None
+) -> _Found | None:
+    """The program in arrays, solved, and named again; None if the solver found nothing in time."""
+    spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
+    lanes = [(one, level) for one in classes for level in sorted(one.losses)]
+    level_at = {level: position for position, level in enumerate(sorted({at for _, at in (*spots, *lanes)}))}
+    group_at = {group.name: position for position, group in enumerate(groups)}
+    class_at = {one.name: position for position, one in enumerate(classes)}
+    stood: Mapping[tuple[str, Level], int] = before.workers if before is not None else {}
+    program = Program(
+        num_workers=[group.num_workers if group.rates_rps else 0 for group in groups],
+        demands_rps=[one.rate_rps * rules.over_provision for one in classes],
+        places=[
+            ProgramColumn(
+                group_at[group.name],
+                level_at[level],
+                group.rates_rps[level],
+                SPARE_COST * sum(other.steps_run > level.steps_run for other in group.rates_rps),
+                stood.get((group.name, level), 0),
+            )
+            for group, level in spots
+        ],
+        pairs=[
+            Pair(class_at[one.name], level_at[level], one.losses[level] + TIE_COST * level.steps_run)
+            for one, level in lanes
+        ],
+        shed_cost=SHED_LOSS,
+        move_cost=rules.move_cost if before is not None else 0.0,
+    )
+    solution = solve(program, rules.time_limit_s)
+    if solution is None:
+        return None
+    return _Found(
+        {(group.name, level): count for (group, level), count in zip(spots, solution.counts, strict=True)},
+        {(one.name, level): flow for (one, level), flow in zip(lanes, solution.flows_rps, strict=True)},
+        _method(solution),
+    )
+
+
+def _method(solution: Solution) -> Method:
+    if not solution.in_time:
+        return Method.TIME_LIMIT
+    return Method.NEAR if solution.near else Method.EXACT
+
+
+def _greedy(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules) -> _Found:
+    """Each worker in turn goes where it serves most of what is left, at least loss; valid, not always the best."""
+    left = {one.name: one.rate_rps * rules.over_provision for one in classes}
+    workers: dict[tuple[str, Level], int] = {}
+    flows: dict[tuple[str, Level], float] = {}
+    for group in groups:
+        for _ in range(group.num_workers if group.rates_rps else 0):
+            level = min(sorted(group.rates_rps), key=lambda at: _cost_left(classes, left, at, group.rates_rps[at]))
+            workers[group.name, level] = workers.get((group.name, level), 0) + 1
+            for name, served_rps in _served(classes, left, level, group.rates_rps[level]).items():
+                left[name] -= served_rps
+                flows[name, level] = flows.get((name, level), 0.0) + served_rps
+    return _Found(workers, flows, Method.GREEDY)
+
+
+def _served(
+    classes: Sequence[PromptClass], left: Mapping[str, float], level: Level, rate_rps: float
+) -> dict[str, float]:
+    """What one worker at `level` takes of the classes that are left, least loss first."""
+    taken: dict[str, float] = {}
+    for one in sorted((one for one in classes if level in one.losses), key=lambda one: one.losses[level]):
+        taken[one.name] = min(left[one.name], rate_rps)
+        rate_rps -= taken[one.name]
+    return taken
+
+
+def _cost_left(classes: Sequence[PromptClass], left: Mapping[str, float], level: Level, rate_rps: float) -> float:
+    """The objective's change if one more worker served at `level`."""
+    served = _served(classes, left, level, rate_rps)
+    return sum(served[one.name] * (one.losses[level] - SHED_LOSS) for one in classes if one.name in served)
+
+
+def _to_plan(found: _Found, classes: Sequence[PromptClass], rules: PlanRules) -> Plan:
+    served = {one.name: sum(f for (name, _), f in found.flow_rps.items() if name == one.name) for one in classes}
+    total_rps = sum(served.values())
+    demand_rps = sum(one.rate_rps for one in classes)
+    loss = sum(found.flow_rps.get((one.name, at), 0.0) * lost for one in classes for at, lost in one.losses.items())
+    shed_rps = max(0.0, demand_rps - total_rps / rules.over_provision)
+    reason = PlanReason.ALL_SERVED if shed_rps <= TINY_RPS else PlanReason.SOME_SHED
+    return Plan(
+        workers={place: count for place, count in found.workers.items() if count},
+        shift_map={
+            (name, level): flow / served[name]
+            for (name, level), flow in found.flow_rps.items()
+            if served[name] > TINY_RPS and flow > TINY_RPS * served[name]
+        },
+        demand_rps=demand_rps,
+        shed_rps=shed_rps if shed_rps > TINY_RPS else 0.0,
+        mean_loss=loss / total_rps if total_rps > TINY_RPS else 0.0,
+        reason=PlanReason.NO_DEMAND if demand_rps <= TINY_RPS else reason,
+        method=found.method,
+    )

@@ -1,0 +1,170 @@
+"""What a decision sees of the pool: frozen snapshots of workers and of load. Shells build them; nothing mutates.
+
+A snapshot is built once a change and read by many decisions, so what they all ask for is worked out at birth.
+
+Several gateways may share the workers. Each divides by the rate of the whole pool, so it must count what all of them
+have waiting. It sees its own queue only. Clients spread evenly over gateways, so each is taken to hold as much:
+
+    waiting in all gateways = gateways * waiting in this one
+
+What workers owe to the others is in the workers' views already (`foreign_load`). Only the bound on the queue,
+`gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
+
+from t2i_policy.level import Level
+from t2i_policy.profile import step_time
+
+#: For each time of a step (seconds) that a joining request may meet, the least a ready worker of that pace takes beside
+#: the steps (seconds). Whatever finishes first, at any number of steps, is among them.
+Paces = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as last reported, plus what the gateway has sent it since.
+
+    `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
+    (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
+    to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit (decision 2).
+    `unproven`: it failed requests in a row, and has drawn no image since.
+    """
+
+    name: str
+    ready: bool
+    running: int
+    waiting: int
+    batch_cap: int
+    queue_cap: int
+    step_s: tuple[float, ...]
+    fixed_s: float
+    steps_left: int
+    group: str = ""
+    level: Level | None = None
+    unproven: bool = False
+    free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
+    join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
+    slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
+    rest_s: float = field(init=False, compare=False)  # what an image takes besides its steps; inf if not ready
+    steps_per_s: float = field(init=False, compare=False)  # denoising steps a second at its full batch
+    batch_gain: float = field(init=False, compare=False)  # images/s at its full batch over those at batch 1
+
+    def __post_init__(self) -> None:
+        in_flight, cap = self.running + self.waiting, self.batch_cap
+        free = cap - in_flight if self.ready and in_flight < cap else 0
+        wait_s = 0.0
+        if not free:
+            # A slot frees when the shortest of the batch ends: on average after the owed steps of one slot, times
+            # those waiting before us.
+            ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, cap)
+            wait_s = ahead * step_time(self.step_s, cap)
+        steps_per_s, batch_gain = _full_batch(self.step_s, cap)
+        set_field = object.__setattr__
+        set_field(self, "free_slots", free)
+        set_field(self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap))
+        set_field(self, "slot_wait_s", wait_s)
+        set_field(self, "rest_s", self.fixed_s + wait_s if self.ready else inf)
+        set_field(self, "steps_per_s", steps_per_s)
+        set_field(self, "batch_gain", batch_gain)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests this worker holds."""
+        return self.running + self.waiting
+
+    @property
+    def room(self) -> int:
+        """Requests it would still accept, its own queue included."""
+        return max(0, self.batch_cap + self.queue_cap - self.in_flight) if self.ready else 0
+
+    def finish_s(self, steps: int) -> float:
+        """Expected seconds until a request of `steps` steps, sent now, has its image.
+
+        In a free slot it runs at the batch size it joins; else it first waits for its share of the owed steps.
+        """
+        return steps * self.join_step_s + self.fixed_s + self.slot_wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
+
+    `ahead_steps` are those of them that would be served before the request that asks (`fairness.steps_ahead`); None =
+    all of them. `gateways` share the workers, this one included.
+    """
+
+    workers: tuple[WorkerView, ...]
+    queued: int
+    queued_steps: int
+    ahead_steps: int | None = None
+    gateways: int = 1
+    ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
+    steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
+    slots: int = field(init=False, compare=False)  # batch places of ready workers
+    in_flight: int = field(init=False, compare=False)  # requests at ready workers
+    owed_steps: int = field(init=False, compare=False)  # steps that ready workers owe
+    paces: Paces = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ready = tuple(worker for worker in self.workers if worker.ready)
+        rests: dict[float, float] = {}
+        for worker in ready:
+            rests[worker.join_step_s] = min(worker.rest_s, rests.get(worker.join_step_s, inf))
+        object.__setattr__(self, "ready", ready)
+        object.__setattr__(self, "steps_per_s", sum(worker.steps_per_s for worker in ready))
+        object.__setattr__(self, "slots", sum(worker.batch_cap for worker in ready))
+        object.__setattr__(self, "in_flight", sum(worker.running + worker.waiting for worker in ready))
+        object.__setattr__(self, "owed_steps", sum(worker.steps_left for worker in ready))
+        object.__setattr__(self, "paces", tuple(rests.items()))
+
+    @property
+    def queued_in_all(self) -> int:
+        """Requests that wait in all gateways."""
+        return self.gateways * self.queued
+
+    @property
+    def occupancy(self) -> float:
+        """Share of batch slots in use over ready workers; above 1 when requests wait. 1.0 without ready workers."""
+        if self.slots == 0:
+            return 1.0
+        return (self.in_flight + self.queued_in_all) / self.slots
+
+    def backlog_s(self) -> float:
+        """Seconds the pool needs to work off every owed step, running, waiting and queued in any gateway."""
+        if self.steps_per_s <= 0:
+            return float("inf")
+        return (self.owed_steps + self.gateways * self.queued_steps) / self.steps_per_s
+
+    def best_finish_s(self, steps: int) -> float:
+        """Expected seconds to an image of `steps` steps on the ready worker that would finish it first; inf without
+        one. As `best_finish_s(self.ready, steps)`, over the few paces there are instead of all workers.
+        """
+        run = float(steps)
+        return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
+
+    def queue_wait_s(self) -> float:
+        """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""
+        if self.queued == 0 and self.in_flight < self.slots:
+            return 0.0
+        ahead = self.queued_steps if self.ahead_steps is None else self.ahead_steps
+        return self.gateways * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
+
+
+def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
+    """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one.
+
+    `WorkerView.finish_s` written out: every decision runs this over the whole pool.
+    """
+    run = float(steps)  # a float times a float is the fast case
+    return min([run * worker.join_step_s + worker.rest_s for worker in workers], default=inf)
+
+
+@lru_cache(maxsize=256)
+def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float]:
+    """Steps a second at the full batch, and images/s there over those at batch 1; equal for all views of a worker."""
+    full_s = max(step_time(step_s, batch_cap), 1e-9)
+    return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s

@@ -1,0 +1,64 @@
+"""Admission: accept a request, or refuse it at once with the reason and when to come back.
+
+Decided from the time left, the level it would be served at and the pool. A request that cannot finish in time is
+refused before it costs a step; a full queue is refused rather than grown. It must never queue what it cannot serve.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.served import Served
+
+MIN_RETRY_S = 0.1
+MAX_RETRY_S = 30.0
+
+
+class RefusedReason(StrEnum):
+    """Why a request was refused; each maps to one gRPC code in the gateway."""
+
+    DEADLINE_PASSED = "DeadlinePassed"  # nothing left of it on arrival
+    DEADLINE_UNREACHABLE = "DeadlineUnreachable"  # no allowed level finishes in time, even on an idle pool
+    OVERLOADED = "Overloaded"  # it would finish in time on an idle pool, not behind this backlog
+    QUEUE_FULL = "QueueFull"
+    NO_WORKERS = "NoWorkers"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Goes into the queue; `estimated_s` from now to the image."""
+
+    estimated_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Never queued. `retry_after_s` is when the backlog should have made room; None where retrying is no use."""
+
+    reason: RefusedReason
+    message: str
+    retry_after_s: float | None
+
+
+def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: int) -> Admitted | Refused:
+    """See the module."""
+    if left_s <= 0:
+        return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
+    if not pool.ready:
+        return Refused(RefusedReason.NO_WORKERS, "no worker is ready", 1.0)
+    if pool.queued >= max_queued and not any(worker.free_slots for worker in pool.ready):
+        return Refused(
+            RefusedReason.QUEUE_FULL, f"{pool.queued} requests wait already", _retry_after(pool.queue_wait_s())
+        )
+    if served.estimated_s <= left_s:
+        return Admitted(served.estimated_s)
+    idle_s = min(worker.fixed_s + served.level.steps_run * worker.step_s[0] for worker in pool.ready if worker.step_s)
+    if idle_s > left_s:
+        message = f"the fastest allowed level takes about {idle_s:.1f} s, {left_s:.1f} s are left"
+        return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
+    message = f"expected to take {served.estimated_s:.1f} s behind the backlog, {left_s:.1f} s are left"
+    return Refused(RefusedReason.OVERLOADED, message, _retry_after(served.estimated_s - left_s))
+
+
+def _retry_after(seconds: float) -> float:
+    return min(MAX_RETRY_S, max(MIN_RETRY_S, seconds))

@@ -1,0 +1,131 @@
+"""One request's decision: the policy's functions in their order, over one snapshot of cache and pool.
+
+options -> wanted level -> prompt class -> the plan's draw -> pressure -> served level
+
+Gateway and simulator both call `Rules.decide` and nothing else, so what is simulated is what is served.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from t2i_policy.level import Ladder, Level
+from t2i_policy.planning.classes import ClassTable, build_classes
+from t2i_policy.planning.plan import Plan
+from t2i_policy.pool_view import PoolView
+from t2i_policy.profile import LevelProfile
+from t2i_policy.request.options import (
+    HARMLESS_LOSS,
+    Limits,
+    Neighbourhood,
+    Option,
+    WantedLevel,
+    choose_wanted_level,
+    eligible_options,
+)
+from t2i_policy.request.served import Served, ServedReason, Situation, choose_served_level, pressure
+
+#: Shift map by class: (level, cumulative share), most steps first. Shares end at 1.
+ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided for one request, and from what.
+
+    `extra_steps` run before the served level's own and leave no image (a cascade's light run). `sent_to` is for
+    policies whose workers run one level each: the level whose workers take it, where a hole in the cache makes the
+    served level another.
+    """
+
+    near: Neighbourhood
+    options: tuple[Option, ...]
+    prompt_class: str
+    wanted: WantedLevel
+    served: Served
+    pressed: float
+    extra_steps: int = 0
+    sent_to: Level | None = None
+
+    @property
+    def place_level(self) -> Level:
+        """What `ServingPolicy.place` is asked for."""
+        return self.sent_to or self.served.level
+
+    @property
+    def reason(self) -> str:
+        """Why the served level is what it is: the plan's, the load's or the deadline's reason, else the prompt's."""
+        return self.wanted.reason if self.served.reason is ServedReason.AS_WANTED else self.served.reason
+
+    @property
+    def quality_percent(self) -> float:
+        """Expected quality of the served level, percent of exact."""
+        return 100 * (1 - self.served.expected_loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request as it arrives: what it allows, its neighbour, seconds to its deadline, a draw from [0, 1)."""
+
+    limits: Limits
+    near: Neighbourhood
+    left_s: float
+    draw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes.
+
+    `tolerance` is the loss that counts as none.
+    """
+
+    ladder: Ladder
+    profile: LevelProfile
+    slo_s: float
+    classes: ClassTable
+    tolerance: float = HARMLESS_LOSS
+
+    def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows, binding: bool = False) -> Decided:
+        """See the module. `shift` empty = no plan; `binding`: it holds for an idle pool too."""
+        limits, near = arrival.limits, arrival.near
+        options, wanted, prompt_class = self.judge(near, limits)
+        planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
+        exact_s = pool.best_finish_s(self.ladder.base_steps)
+        pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
+        situation = Situation(arrival.left_s, pressed, planned, binding)
+        served = choose_served_level(wanted, options, pool, limits, situation)
+        return Decided(near, options, prompt_class, wanted, served, pressed)
+
+    def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], WantedLevel, str]:
+        """What depends on the prompt alone, not on the pool: its options, its wanted level, its class."""
+        options = eligible_options(self.ladder, self.profile, near, limits)
+        wanted = choose_wanted_level(self.ladder, options, near, limits, self.tolerance)
+        return options, wanted, self.classes.classify(near, limits)
+
+    def label(self, level: Level) -> str:
+        """The level's short name."""
+        return level.label(self.ladder.base_steps)
+
+
+def build_rules(
+    ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float, tolerance: float = HARMLESS_LOSS
+) -> Rules:
+    """The rules of a pool; `max_loss` is its floor and `tolerance` the loss that counts as none, as fractions."""
+    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss, tolerance), tolerance)
+
+
+def shift_rows(plan: Plan | None) -> ShiftRows:
+    """A plan's shift map, made ready for drawing."""
+    rows: dict[str, list[tuple[Level, float]]] = {}
+    for (name, level), share in sorted(plan.shift_map.items() if plan else (), key=lambda item: -item[0][1].steps_run):
+        row = rows.setdefault(name, [])
+        row.append((level, share + (row[-1][1] if row else 0.0)))
+    return {name: tuple(row) for name, row in rows.items()}
+
+
+def draw_level(row: tuple[tuple[Level, float], ...], draw: float) -> Level | None:
+    """The level at `draw` of [0, 1) in a row of `shift_rows`; None from an empty row."""
+    for level, until in row:
+        if draw < until:
+            return level
+    return row[-1][0] if row else None

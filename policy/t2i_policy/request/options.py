@@ -1,0 +1,183 @@
+"""The wanted level: the cheapest level judged harmless for one prompt (the paper's Optimal-K Predictor).
+
+Decided from the similarity to the nearest cached prompt, the steps stored for it and the prompt's own features, read
+against the measured profile (its learned `predictor` if it has one, else its similarity bands): a level is *harmless*
+when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within a tolerance. It must never name
+a level that the profile did not measure, whose latent is not stored, or that the request forbids.
+
+    wanted(s) = argmin steps_run(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
+    s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
+
+The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for, so
+resuming it loses nothing at any step. Other latents get the fresh noise of this request's seed. A prompt that was
+asked before with another seed, or is all but equal to a cached one, must become another picture: what a level takes
+from diversity counts as loss then.
+
+The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
+harmless. `similarity_thresholds` prints the same rule as a table like NIRVANA's (arXiv 2312.04429), for people.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2i_policy.features import PromptFeatures
+from t2i_policy.level import Ladder, Level
+from t2i_policy.profile import LevelProfile
+
+SAME_WORDS_FROM = 0.99  # similarity from which a prompt is the cached one but for a space, a stop or a word like it
+HARMLESS_LOSS = 0.01  # one percent of exact quality: below what two seeds of the same prompt differ by
+BOUND_Z = 1.0
+
+
+class WantedReason(StrEnum):
+    """Why this level is wanted."""
+
+    EXACT_REQUESTED = "ExactRequested"  # the caller asked for exact
+    SCHEDULE_REQUESTED = "ScheduleRequested"  # the caller fixed the schedule length
+    NO_NEIGHBOUR = "NoNeighbour"  # nothing similar cached, no short schedule is harmless
+    SHORT_SCHEDULE = "ShortSchedule"  # a shorter schedule is the cheapest harmless level
+    SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
+    SAME_IMAGE_CACHED = "SameImageCached"  # this prompt ran with this seed: resuming draws the same image
+    NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n)."""
+
+    max_loss: float
+    max_skipped_steps: int | None = None
+    exact: bool = False
+    fixed_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour.
+
+    `prompt` holds the features of the new prompt; None = unknown, taken for an average one. `same_image`: what is
+    stored is of this very prompt and seed. `repeated`: this prompt was asked before, with another seed.
+    """
+
+    similarity: float | None
+    stored_steps: frozenset[int]
+    prompt: PromptFeatures | None = None
+    same_image: bool = False
+    repeated: bool = False
+
+    @property
+    def another_take(self) -> bool:
+        """True if a picture that was drawn is asked for again with another seed: it must become another one."""
+        return not self.same_image and (self.repeated or (self.similarity or 0.0) >= SAME_WORDS_FROM)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One level with the bound on what it would lose for this prompt (fraction of exact)."""
+
+    level: Level
+    expected_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLevel:
+    """The wanted level, its loss bound, and why."""
+
+    level: Level
+    expected_loss: float
+    reason: WantedReason
+
+
+NOWHERE = Neighbourhood(None, frozenset())
+
+
+def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> tuple[Option, ...]:
+    """Levels this request may be served at, cheapest first; never empty (exact is always one).
+
+    Left out: skips whose latent is not stored or that exceed the request's cap, levels that were never measured, and
+    levels whose loss bound exceeds `limits.max_loss`.
+    """
+    if limits.fixed_steps is not None:
+        return (Option(Level(0, limits.fixed_steps), 0.0),)
+    exact = Option(ladder.exact, 0.0)
+    if limits.exact:
+        return (exact,)
+    options = [exact]
+    for level in ladder.levels:
+        loss = None if level == ladder.exact else _loss_if_allowed(level, profile, near, limits)
+        if loss is not None and loss <= limits.max_loss:
+            options.append(Option(level, loss))
+    return tuple(sorted(options, key=lambda option: (option.level.steps_run, option.expected_loss)))
+
+
+def _loss_if_allowed(level: Level, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> float | None:
+    if level.needs_latent:
+        if level.skipped_steps not in near.stored_steps:
+            return None
+        if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
+            return None
+    return loss_for(level, profile, near)
+
+
+def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float | None:
+    """Bound on what `level` loses for this prompt and seed, fraction of exact; None if it was never measured."""
+    if near.same_image and level.needs_latent:
+        return 0.0
+    judge = profile.repeated_loss if near.another_take else profile.expected_loss
+    return judge(level, near.similarity, BOUND_Z, near.prompt)
+
+
+def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
+    """The option with the fewest steps whose loss bound is within `max_loss`; ties go to the smaller loss."""
+    within = [option for option in options if option.expected_loss <= max_loss]
+    return min(within, key=lambda option: (option.level.steps_run, option.expected_loss), default=None)
+
+
+def choose_wanted_level(
+    ladder: Ladder, options: tuple[Option, ...], near: Neighbourhood, limits: Limits, tolerance: float = HARMLESS_LOSS
+) -> WantedLevel:
+    """The cheapest harmless option. `options` come from `eligible_options` and so contain one of zero loss."""
+    harmless = cheapest_within(options, tolerance) or min(options, key=lambda option: option.expected_loss)
+    return WantedLevel(harmless.level, harmless.expected_loss, _explain(ladder, harmless.level, near, limits))
+
+
+def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) -> WantedReason:
+    if limits.fixed_steps is not None:
+        return WantedReason.SCHEDULE_REQUESTED
+    if limits.exact:
+        return WantedReason.EXACT_REQUESTED
+    if level.needs_latent:
+        return WantedReason.SAME_IMAGE_CACHED if near.same_image else WantedReason.SIMILAR_CACHED
+    if level != ladder.exact:
+        return WantedReason.SHORT_SCHEDULE
+    return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS
+
+
+def similarity_thresholds(
+    ladder: Ladder, profile: LevelProfile, tolerance: float = HARMLESS_LOSS
+) -> dict[Level, float | None]:
+    """For each level, the smallest similarity from which it is harmless all the way up; None if it never is.
+
+    The table form of the rule (NIRVANA prints 0.95 -> K=25 ... 0.65 -> K=5), from measured losses.
+    """
+    return {level: _threshold(level, profile, tolerance) for level in ladder.levels}
+
+
+def _threshold(level: Level, profile: LevelProfile, tolerance: float) -> float | None:
+    if level == Level(0, profile.base_steps):
+        return -1.0
+    learned = None if profile.predictor is None else profile.predictor.of(level)
+    bands = sorted((b for b in profile.losses if b.level == level), key=lambda b: -b.similarity_min)
+    threshold: float | None = None
+    for band in bands:
+        bound = band.loss_bound(BOUND_Z) if learned is None else band.twins_bound(BOUND_Z)
+        if bound > tolerance:
+            break
+        threshold = band.similarity_min
+    if learned is None:
+        return threshold
+    promised = learned.harmless_from(tolerance, BOUND_Z)
+    if promised is None or not bands:
+        return promised
+    return None if threshold is None else max(promised, threshold)

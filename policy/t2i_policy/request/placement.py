@@ -1,0 +1,102 @@
+"""Placement: which worker runs a request (the paper's route-and-batch).
+
+Decided from the workers' batches and their own measured step times. At low load requests are *spread*: each goes
+where its image is expected first. At high load batches are *filled*: the fullest batch that still has a free slot and
+meets the deadline takes the next request, so the other workers' slots stay whole for those behind (arXiv 2502.06798;
+filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so). Between
+workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
+An idle worker that failed what it was sent before is *tried* first, by a request with time left for another worker:
+else nobody would learn at low load that it is mended.
+It must never pick a worker that is not ready, was excluded after a failure, or has no room.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2i_policy.level import Level
+from t2i_policy.pool_view import WorkerView
+
+FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
+TRIAL_TIMES = 2.0  # of the time to the image that a request must have left to be the trial of a worker
+MIN_BATCH_GAIN = 1.05  # per-image gain of the full batch under which filling buys nothing
+
+
+class PlacementReason(StrEnum):
+    """Why this worker."""
+
+    EARLIEST_FINISH = "EarliestFinish"
+    FILL_BATCH = "FillBatch"
+    TRIAL = "Trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The worker's name, why it, and the seconds until the image is expected."""
+
+    worker: str
+    reason: PlacementReason
+    estimated_s: float
+
+
+def choose_worker(
+    workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
+) -> Placement | None:
+    """See the module; None = no worker has a free slot now: stay queued."""
+    free = [worker for worker in workers if worker.free_slots]
+    if excluded:
+        free = [worker for worker in free if worker.name not in excluded]
+    if not free:
+        return None
+    steps = level.steps_run
+    for worker in free:
+        if worker.unproven and not worker.in_flight and TRIAL_TIMES * worker.finish_s(steps) <= left_s:
+            return Placement(worker.name, PlacementReason.TRIAL, worker.finish_s(steps))
+    if occupancy >= FILL_FROM_OCCUPANCY:
+        fullest = _fullest(free, level, left_s)
+        if fullest is not None:
+            return Placement(fullest.name, PlacementReason.FILL_BATCH, fullest.finish_s(steps))
+    first = _soonest(free, level)
+    return Placement(first.name, PlacementReason.EARLIEST_FINISH, first.finish_s(steps))
+
+
+def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerView | None:
+    """The fullest batch that gains by filling and meets the deadline; then its level, the earlier image, the name.
+
+    One pass that builds keys only for those in question: this runs over the whole pool for every request.
+    """
+    steps = float(level.steps_run)
+    best: WorkerView | None = None
+    least: tuple[int, bool, float, str] | None = None
+    seen, elsewhere = None, True  # the last level compared: neighbours in the pool mostly share one
+    for worker in free:
+        if least is not None and worker.free_slots > least[0]:
+            continue
+        finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
+        if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
+            if worker.level is not seen:
+                seen, elsewhere = worker.level, worker.level != level
+            key = (worker.free_slots, elsewhere, finish_s, worker.name)
+            if least is None or key < least:
+                best, least = worker, key
+    return best
+
+
+def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
+    """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
+    steps = float(level.steps_run)
+    finishes_s = [steps * worker.join_step_s + worker.fixed_s for worker in free]
+    soonest_s = min(finishes_s)
+    equal = [worker for worker, finish_s in zip(free, finishes_s, strict=True) if finish_s == soonest_s]
+    best, best_elsewhere, fewest = equal[0], True, -1
+    seen, elsewhere = None, True
+    for worker in equal:
+        if worker.level is not seen:
+            seen, elsewhere = worker.level, worker.level != level
+        if elsewhere and not best_elsewhere:
+            continue
+        in_flight = worker.running + worker.waiting
+        nearer = best_elsewhere and not elsewhere
+        if nearer or fewest < 0 or in_flight < fewest or (in_flight == fewest and worker.name < best.name):
+            best, best_elsewhere, fewest = worker, elsewhere, in_flight
+    return best

@@ -1,0 +1,63 @@
+"""The threads beside the denoise thread: one for texts, some for pixels. What a call raises becomes a WorkerError."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from t2i_policy.readiness import ReadyReason
+from t2i_worker.device_errors import is_device_lost, is_out_of_memory
+from t2i_worker.error_places import where
+from t2i_worker.errors import EngineLost, JobFailed, OutOfMemory, WorkerError
+from t2i_worker.jobs import Tally
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class SideThreads:
+    """See the module. `on_lost` hears, on the event loop, that the device is lost."""
+
+    def __init__(self, device: torch.device, tally: Tally, on_lost: Callable[[EngineLost], None]) -> None:
+        self._device = device
+        self._tally = tally
+        self._on_lost = on_lost
+        # Intra-op threads are per calling thread: teams of these would fight the denoise thread's for the cores.
+        self._pixels = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
+        self._texts = ThreadPoolExecutor(1, "text", torch.set_num_threads, (1,))  # no text waits for an image
+
+    async def for_pixels(self, call: Callable[[], T]) -> T:
+        """Run a decode or an image encoder."""
+        return await self._run(self._pixels, call, "the image could not be decoded")
+
+    async def for_texts(self, call: Callable[[], T]) -> T:
+        """Run what comes before the first step; one at a time."""
+        return await self._run(self._texts, call, "the prompt could not be encoded")
+
+    def close(self) -> None:
+        """Start no more; those running end by themselves."""
+        for threads in (self._pixels, self._texts):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, threads: Executor, call: Callable[[], T], failed: str) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, call)
+        except WorkerError:
+            raise
+        except Exception as error:
+            raise self._to_worker_error(error, failed) from error
+
+    def _to_worker_error(self, error: Exception, failed: str) -> WorkerError:
+        if is_device_lost(error, self._device):
+            log.critical("the device is lost to this process: %s", error)
+            lost = EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
+            self._on_lost(lost)
+            return lost
+        log.warning("%s: %s", failed, where(error))
+        if is_out_of_memory(error):
+            self._tally.out_of_memory += 1
+            return OutOfMemory("the request does not fit into memory")
+        return JobFailed(failed)

@@ -1,0 +1,122 @@
+"""The simulated engine: a worker's timing without a model, for scale tests, gateway benchmarks and what-if.
+
+Jobs take `fixed_s + steps_run * step_s[batch]` with the batch size at the time they join, and all answer with one small
+png. Progress is reported as steps go, about every `REPORT_EVERY_S`: a process that stands still or starves loses the
+steps of that time, as a real one does. It keeps the rules of a real engine: caps, deadlines, cancellation, drain.
+Latents are neither fetched nor kept; a skip is taken at its word. Needs no torch.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from t2i_cache.stores import BoundedStore
+from t2i_policy.profile import LevelProfile, step_time
+from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
+from t2i_worker.engine.slots import Slots
+from t2i_worker.errors import BudgetSpent
+from t2i_worker.images import FORMATS, encode_image
+from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, Progress, Tally
+
+REPORT_EVERY_S = 0.1
+
+
+class SimulatedEngine:
+    """See the module. `batch_cap` jobs run at once."""
+
+    def __init__(self, facts: ModelFacts, profile: LevelProfile, batch_cap: int, queue_cap: int) -> None:
+        self.facts = facts
+        self.tally = Tally()
+        self.own_latents: BoundedStore | None = None
+        self._profile = profile
+        self._batch_cap = batch_cap
+        self._queue_cap = queue_cap
+        self._slots = Slots()
+        self._batch = asyncio.Semaphore(batch_cap)
+        self._running = 0
+        self._steps_left = 0
+        pixels = np.full((facts.height, facts.width, 3), 128, np.uint8)
+        self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
+
+    def readiness(self) -> Readiness:
+        """See `Engine`."""
+        return judge_readiness(EngineSigns(draining=self._slots.draining))
+
+    def load(self) -> Load:
+        """See `Engine`."""
+        return Load(
+            ready=not self._slots.draining,
+            draining=self._slots.draining,
+            running=self._running,
+            waiting=self._slots.accepted - self._running,
+            batch_cap=self._batch_cap,
+            queue_cap=self._queue_cap,
+            step_s=tuple(step_time(self._profile.step_s, size) for size in range(1, self._batch_cap + 1)),
+            fixed_s=self._profile.fixed_s,
+            steps_left=self._steps_left,
+        )
+
+    async def changed(self) -> None:
+        """See `Engine`."""
+        await self._slots.changed()
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """See `Engine`."""
+        accepted_s = time.monotonic()
+        steps = job.level.steps_run
+        with self._slots.taken(self._batch_cap + self._queue_cap):
+            self._steps_left += steps
+            try:
+                async with self._joined():
+                    joined_s, size = time.monotonic(), self._running
+                    await self._spend(job, self._profile.fixed_s)
+                    step_s = step_time(self._profile.step_s, size)
+                    every = _report_every(steps, step_s)
+                    yield Joined(job.level, "AsRequested", size, every)
+                    for done in (*range(every, steps, every), steps):
+                        await self._spend(job, step_s * ((done - 1) % every + 1))
+                        yield Progress(job.level.skipped_steps + done, job.level.num_inference_steps)
+                    self._count(job)
+                    yield Image(self._images[job.image_format], job.image_format, self.facts.width, self.facts.height)
+                    took_s = time.monotonic() - joined_s
+                    yield Finished(job.level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
+            finally:
+                self._steps_left -= steps
+
+    @asynccontextmanager
+    async def _joined(self) -> AsyncGenerator[None, None]:
+        """One of the batch's places, waited for."""
+        async with self._batch:
+            self._running += 1
+            self._slots.notify()
+            try:
+                yield
+            finally:
+                self._running -= 1
+
+    async def _spend(self, job: Job, seconds: float) -> None:
+        left_s = float("inf") if job.deadline_s is None else job.deadline_s - time.monotonic()
+        if seconds > 0:
+            await asyncio.sleep(min(seconds, max(0.0, left_s)))
+        if left_s < seconds:
+            raise BudgetSpent("the budget ran out")
+
+    def _count(self, job: Job) -> None:
+        self.tally.steps_run += job.level.steps_run
+        self.tally.steps_skipped += job.level.skipped_steps
+
+    async def drain(self) -> None:
+        """See `Engine`."""
+        await self._slots.drain()
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        self._slots.draining = True
+
+
+def _report_every(steps: int, step_s: float) -> int:
+    """Steps between two reports."""
+    return max(1, min(steps, int(REPORT_EVERY_S / step_s) if step_s else steps))

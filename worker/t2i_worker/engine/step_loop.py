@@ -1,0 +1,286 @@
+"""The step loop: one thread that owns the device and runs one forward a step for all running requests.
+
+At every step boundary: drop requests that were cancelled or are out of time, admit waiting ones up to the batch cap,
+run one forward for the whole batch at mixed timesteps, apply each request's own noise scheduler, hand out what ended.
+Step-level joining is Orca's iteration-level scheduling (OSDI '22) for denoising. Text encoding, decoding,
+image encoding and cache I/O never run here.
+
+Out of memory halves the cap: the surplus goes back to the head of the queue as it stands and loses nothing. Any other
+failure of a shared forward is tried again one by one, so that only the request that causes it fails. A device that is
+lost ends the loop, and so does a mistake in the loop itself: all are told, and `lost` says so to whoever asks.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from t2i_policy.readiness import ReadyReason
+from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory
+from t2i_worker.engine.batching import cap_after_out_of_memory, steps_to_place
+from t2i_worker.engine.request import (
+    Deliveries,
+    Denoised,
+    Running,
+    StepDone,
+    StepEntered,
+    StepEvent,
+    StepFailed,
+)
+from t2i_worker.error_places import where
+from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining
+from t2i_worker.jobs import Tally
+from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
+
+log = logging.getLogger(__name__)
+STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
+#: A step counts as this many averages at most. Gateways judge a worker by its own average: one that is throttled or was
+#: stopped must not teach them within a few steps that this is usual; one that stays slow is believed after some dozens.
+MAX_STEP_GROWTH = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """The loop after its last boundary."""
+
+    running: int
+    waiting: int
+    steps_left: int
+    batch_cap: int
+    step_s: tuple[float, ...]
+    steps_to_place: int = 0  # until a request that comes now would join
+
+
+class StepLoop:
+    """See the module. `deliver_all` gets a step's events, or none when a request just left, from the loop's thread."""
+
+    def __init__(
+        self,
+        adapter: PipelineAdapter,
+        batch_cap: int,
+        step_s: tuple[float, ...],
+        deliver_all: Callable[[Deliveries], None],
+        tally: Tally,
+    ) -> None:
+        self._adapter = adapter
+        self._cap = batch_cap
+        self._step_s = list(step_s)
+        self._deliver_all = deliver_all
+        self._tally = tally
+        self._condition = threading.Condition()
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._events: list[tuple[Running, StepEvent]] = []
+        self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
+        self._dropped = False  # a cancelled request left without an event, but the load has changed
+        self._stopping = False
+        self._step_began_s: float | None = None
+        self.lost: EngineLost | None = None
+        self._num_threads = torch.get_num_threads()
+        self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, request: Running) -> None:
+        """Let a prepared request join at the next boundary with room.
+
+        Raises:
+            WorkerDraining, EngineLost: the loop has stopped.
+        """
+        with self._condition:
+            if self.lost is not None:
+                raise self.lost
+            if self._stopping:
+                raise WorkerDraining("the worker is shutting down")
+            self._waiting.append(request)
+            self._condition.notify()
+
+    def cancel(self, request: Running) -> None:
+        """Let a request go at the next boundary; no event follows. Ended or unknown ones are fine."""
+        request.cancelled = True
+        with self._condition:
+            self._condition.notify()
+
+    def abandon(self, error: EngineLost) -> None:
+        """The device was found lost elsewhere: end, and tell all."""
+        with self._condition:
+            self.lost = self.lost or error
+            self._condition.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """Fail what is left with WorkerDraining and end the thread."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout_s)
+
+    @property
+    def state(self) -> LoopState:
+        """A snapshot for load reports."""
+        with self._condition:
+            requests = [*self._running, *self._waiting]
+            left = sum(request.steps_left for request in requests)
+            joins_in = steps_to_place([request.steps_left for request in requests], self._cap)
+            return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s), joins_in)
+
+    @property
+    def step_age_s(self) -> float:
+        """For how long the present step has run; 0 between steps."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._num_threads)  # of this thread; others set their own
+        try:
+            with torch.inference_mode():
+                while self._wait_for_work():
+                    self._pass_boundary()
+                    self._hand_out()  # who joined hears of it before the step, not with its end
+                    if self._running:
+                        self._run_step()
+                    self._hand_out()
+        except EngineLost as error:
+            self.lost = error
+        except Exception:
+            log.exception("a mistake ends the denoise thread")
+        finally:
+            self._end_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._condition:
+            while not (self._waiting or self._running or self._stopping or self.lost):
+                self._condition.wait()
+            return not self._stopping and self.lost is None
+
+    def _pass_boundary(self) -> None:
+        now_s = time.monotonic()
+        with self._condition:
+            self._running = [request for request in self._running if self._goes_on(request, now_s)]
+            self._waiting = deque(request for request in self._waiting if self._goes_on(request, now_s))
+            while self._waiting and len(self._running) < self._cap:
+                self._running.append(self._waiting.popleft())
+        for request in self._running:
+            if request.joined_s is None:
+                request.joined_s = now_s
+                self._events.append((request, StepEntered(len(self._running))))
+
+    def _goes_on(self, request: Running, now_s: float) -> bool:
+        if request.cancelled:
+            self._tally.cancelled += 1
+            self._dropped = True
+            return False
+        if request.deadline_s is not None and now_s >= request.deadline_s:
+            done = request.step if request.joined_s is not None else 0
+            message = f"the budget ran out after {done} of {request.num_steps} steps"
+            self._events.append((request, StepFailed(BudgetSpent(message))))
+            return False
+        return True
+
+    def _run_step(self) -> None:
+        began_s = self._step_began_s = time.monotonic()
+        batch = tuple(self._running)
+        try:
+            predictions = self._predict(batch)
+        except Exception as error:  # noqa: BLE001 - libraries raise what they like; it is told to the requests
+            self._recover(batch, error)
+            return
+        finally:
+            self._step_began_s = None
+        self._apply(batch, predictions)
+        self._learn_step_time(len(batch), time.monotonic() - began_s)
+
+    def _predict(self, batch: tuple[Running, ...]) -> Tensor:
+        if self._stacked is None or self._stacked[0] != batch:
+            self._stacked = (batch, stack_conditions([request.conditions for request in batch]))
+        latents = torch.cat([request.model_input() for request in batch])
+        timesteps = torch.stack([request.timestep() for request in batch]).to(latents.device)
+        return self._adapter.predict(latents, timesteps, self._stacked[1])
+
+    def _apply(self, batch: tuple[Running, ...], predictions: Tensor) -> None:
+        for index, request in enumerate(batch):
+            try:
+                preview = request.advance(predictions[index : index + 1])
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(request, "the noise scheduler failed on this request", error)
+                continue
+            self._events.append((request, StepDone(request.step, preview)))
+            if request.steps_left == 0:
+                self._events.append((request, Denoised(time.monotonic() - (request.joined_s or 0.0))))
+        self._running = [request for request in self._running if request.steps_left]
+        self._tally.steps_run += len(batch)
+        self._tally.batch_sizes[len(batch)] = self._tally.batch_sizes.get(len(batch), 0) + 1
+
+    def _recover(self, batch: tuple[Running, ...], error: Exception) -> None:
+        self._stacked = None
+        if len(batch) == 1:
+            self._fail(batch[0], "the model failed on this request", error)
+        elif is_out_of_memory(error):
+            self._shrink(batch)
+        else:
+            self._raise_if_lost(error, batch[0])
+            log.warning("a shared step failed (%s); trying its %d requests one by one", where(error), len(batch))
+            for request in batch:
+                self._run_alone(request)
+
+    def _run_alone(self, request: Running) -> None:
+        try:
+            prediction = self._predict((request,))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._recover((request,), error)
+        else:
+            self._apply((request,), prediction)
+
+    def _shrink(self, batch: tuple[Running, ...]) -> None:
+        self._tally.out_of_memory += 1
+        free_memory()
+        with self._condition:
+            self._cap = cap_after_out_of_memory(len(batch))
+            surplus, self._running = self._running[self._cap :], self._running[: self._cap]
+            self._waiting.extendleft(reversed(surplus))
+        log.warning("out of memory at batch size %d: the cap is %d from now on", len(batch), self._cap)
+
+    def _fail(self, request: Running, message: str, cause: Exception) -> None:
+        self._raise_if_lost(cause, request)
+        error = JobFailed(message)
+        if is_out_of_memory(cause):
+            self._tally.out_of_memory += 1
+            free_memory()
+            error = OutOfMemory("the request does not fit into memory even alone")
+        log.warning("one request failed: %s", where(cause))
+        self._running = [other for other in self._running if other is not request]
+        self._events.append((request, StepFailed(error)))
+
+    @staticmethod
+    def _raise_if_lost(error: Exception, request: Running) -> None:
+        if is_device_lost(error, request.latent.device):
+            log.critical("the device is lost to this process: %s", error)
+            raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST) from error
+
+    def _learn_step_time(self, size: int, took_s: float) -> None:
+        if size <= len(self._step_s):
+            average_s = self._step_s[size - 1]
+            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(took_s, MAX_STEP_GROWTH * average_s) - average_s)
+
+    def _hand_out(self) -> None:
+        if self._events or self._dropped:
+            events, self._events, self._dropped = self._events, [], False
+            self._deliver_all(events)
+
+    def _end_all(self) -> None:
+        with self._condition:
+            if not self._stopping and self.lost is None:
+                self.lost = EngineLost("the worker's denoise thread ended", ReadyReason.LOOP_ENDED)
+            self._stopping = True
+            left = [*self._running, *self._waiting]
+            self._running, self._waiting = [], deque()
+        error = self.lost or WorkerDraining("the worker is shutting down")
+        self._events += [(request, StepFailed(error)) for request in left]
+        self._dropped = True  # whoever watches the load hears that the loop ended, also with nobody in it
+        self._hand_out()
