@@ -61,7 +61,7 @@ def busy_pool(rng: random.Random, load: float) -> PoolView:
         waiting = 1 if load > 1 and rng.random() < load - 1 else 0
         left = sum(rng.randint(1, N) for _ in range(running + waiting))
         workers.append(
-            WorkerView(f"w{index:03}", True, running, waiting, 4, 2, STEP_S, 0.3, left, "gpu", rng.choice(LEVELS))
+            WorkerView(f"w{index:03}", True, running, waiting, 4, STEP_S, 0.3, left, "gpu", rng.choice(LEVELS))
         )
     queued = int(max(0.0, load - 1) * WORKERS * 4)
     return PoolView(tuple(workers), queued, queued * 35)
@@ -139,7 +139,7 @@ def plan_groups(num_workers: int, kinds: int) -> tuple[GroupCapacity, ...]:
     for index in range(num_workers):
         speed = (1.0, 2.6, 4.4)[index % kinds]
         steps = tuple(step / speed for step in STEP_S)
-        workers.append(WorkerView(f"w{index:03}", True, 0, 0, 4, 2, steps, 0.3 / speed, 0, f"g{index % kinds}"))
+        workers.append(WorkerView(f"w{index:03}", True, 0, 0, 4, steps, 0.3 / speed, 0, f"g{index % kinds}"))
     return group_capacities(workers, LEVELS, SLO_S)
 
 

@@ -1,6 +1,6 @@
 """Levels: the ways to spend fewer denoising steps on the warm model, and the ladder of those a pool may use.
 
-A level has two knobs (decision 3): `skipped_steps` (the paper's K: start from the cached latent of a similar prompt)
+A level has two knobs: `skipped_steps` (the paper's K: start from the cached latent of a similar prompt)
 and `num_inference_steps` (a shorter schedule, which needs no neighbour). Its cost is the number of steps it runs; its
 quality loss is never assumed, only read from a measured profile.
 """
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Level:
-    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N. `family` names the model where a pool
-    has several ("" = the pool's own): levels of another family are other levels.
+    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N.
 
     Raises:
         ValueError: K or N out of range.
@@ -20,7 +19,6 @@ class Level:
 
     skipped_steps: int
     num_inference_steps: int
-    family: str = ""
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1:
@@ -43,10 +41,9 @@ class Level:
 
     def label(self, base_steps: int) -> str:
         """`"0"` exact, `"K"` a skip of the full schedule, `"K/N"` on a shorter one: for metrics, tables, summaries."""
-        prefix = f"{self.family}:" if self.family else ""
         if self.num_inference_steps == base_steps:
-            return f"{prefix}{self.skipped_steps}"
-        return f"{prefix}{self.skipped_steps}/{self.num_inference_steps}"
+            return str(self.skipped_steps)
+        return f"{self.skipped_steps}/{self.num_inference_steps}"
 
 
 @dataclass(frozen=True, slots=True)

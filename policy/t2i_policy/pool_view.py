@@ -7,7 +7,7 @@ have waiting. It sees its own queue only. Clients spread evenly over gateways, s
 
     waiting in all gateways = gateways * waiting in this one
 
-What workers owe to the others is in the workers' views already (`foreign_load`). Only the bound on the queue,
+What workers owe to the others is in the workers' views already (`request.other_gateways`). Only the bound on the queue,
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 """
 
@@ -30,7 +30,7 @@ class WorkerView:
 
     `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
     (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
-    to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit (decision 2).
+    to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit.
     `unproven`: it failed requests in a row, and has drawn no image since.
     """
 
@@ -39,7 +39,6 @@ class WorkerView:
     running: int
     waiting: int
     batch_cap: int
-    queue_cap: int
     step_s: tuple[float, ...]
     fixed_s: float
     steps_left: int
@@ -76,11 +75,6 @@ class WorkerView:
         """Requests this worker holds."""
         return self.running + self.waiting
 
-    @property
-    def room(self) -> int:
-        """Requests it would still accept, its own queue included."""
-        return max(0, self.batch_cap + self.queue_cap - self.in_flight) if self.ready else 0
-
     def finish_s(self, steps: int) -> float:
         """Expected seconds until a request of `steps` steps, sent now, has its image.
 
@@ -93,7 +87,7 @@ class WorkerView:
 class PoolView:
     """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
 
-    `ahead_steps` are those of them that would be served before the request that asks (`fairness.steps_ahead`); None =
+    `ahead_steps` are those of them that would be served before the request that asks (`fair_queue.steps_ahead`); None =
     all of them. `gateways` share the workers, this one included.
     """
 

@@ -122,18 +122,6 @@ class LevelPredictor:
             return Prediction((whole,))
         return Prediction((whole, *(term.contribution(prompt) for term in self.terms)))
 
-    def harmless_from(self, tolerance: float, z: float) -> float | None:
-        """The smallest similarity from which the average prompt's promise is within `tolerance`; None if none is."""
-        edges = [point.loss + z * point.margin for point in self.curve]
-        if not self.level.needs_latent:
-            return -1.0 if edges[0] <= tolerance else None
-        at = next((index for index, edge in enumerate(edges) if edge <= tolerance), None)
-        if not at:
-            return None if at is None else self.curve[0].similarity
-        part = (edges[at - 1] - tolerance) / (edges[at - 1] - edges[at])
-        left, right = self.curve[at - 1].similarity, self.curve[at].similarity
-        return left + part * (right - left)
-
     def _on_curve(self, similarity: float | None) -> tuple[float, float] | None:
         """(loss, margin) at a similarity, constant past the last point."""
         if not self.level.needs_latent:

@@ -66,7 +66,6 @@ class SimulatedWorker:
             len(loop.running),
             len(loop.waiting),
             1 if on_trial else self.batch_cap,
-            0 if on_trial else self.queue_cap,
             self.step_s,
             self.fixed_s,
             loop.steps_left(now_s),

@@ -23,7 +23,6 @@ def worker(name: str = "a", in_flight: int = 0, **changes: object) -> WorkerView
         "running": min(in_flight, 2),
         "waiting": max(0, in_flight - 2),
         "batch_cap": 2,
-        "queue_cap": 2,
         "step_s": (0.1, 0.15),
         "fixed_s": 0.1,
         "steps_left": 20 * in_flight,

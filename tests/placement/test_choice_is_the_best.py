@@ -50,6 +50,6 @@ def _worker(draw: random.Random, number: int) -> WorkerView:
     running, waiting = draw.randint(0, len(step_s)), draw.choice([0, 0, 0, 1])
     level = draw.choice([None, *LEVELS])
     return WorkerView(
-        f"w{number}", draw.random() < 0.9, running, waiting, len(step_s), 4, step_s, draw.choice([0.0, 0.5]),
+        f"w{number}", draw.random() < 0.9, running, waiting, len(step_s), step_s, draw.choice([0.0, 0.5]),
         30 * (running + waiting), "g", level,
     )  # fmt: skip

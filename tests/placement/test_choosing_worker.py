@@ -14,7 +14,7 @@ LINEAR = (0.10, 0.20, 0.30, 0.40)  # batching gains nothing
 
 
 def worker(name: str, running: int, step_s: tuple[float, ...] = GAINING, ready: bool = True) -> WorkerView:
-    return WorkerView(name, ready, running, 0, 4, 2, step_s, 0.05, steps_left=10 * running)
+    return WorkerView(name, ready, running, 0, 4, step_s, 0.05, steps_left=10 * running)
 
 
 def test_low_load_spreads_to_idle_worker() -> None:

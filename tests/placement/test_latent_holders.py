@@ -25,7 +25,7 @@ FIRST_HOLDER, MANY = frozenset({"first"}), 1000
 
 
 def worker(name: str, running: int = 0, ready: bool = True) -> WorkerView:
-    return WorkerView(name, ready, running, 0, 4, 0, STEP_S, 0.0, 25 * running, "gpu")
+    return WorkerView(name, ready, running, 0, 4, STEP_S, 0.0, 25 * running, "gpu")
 
 
 def chosen(pool: PoolView, line: HolderLine, left_s: float = SLO_S) -> Decided:

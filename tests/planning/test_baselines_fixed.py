@@ -21,12 +21,12 @@ from small_pools import (
     pool_of,
     worker,
 )
-from t2i_policy.fallback import runnable_option
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.policies import Course, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_simulator.rivals.clipper import ClipperHighAccuracy, ClipperHighThroughput
+from t2i_simulator.rivals.fallback import runnable_option
 from t2i_simulator.rivals.nirvana import Nirvana, NirvanaCalibrated, level_by_similarity
 from t2i_simulator.rivals.prompt_blind import LeastLoaded, RandomLevel
 

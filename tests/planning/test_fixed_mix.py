@@ -28,7 +28,7 @@ PROFILE = LevelProfile("digest", "gpu", 20, (0.1,), 0.0, LOSSES)
 RULES = Rules(LADDER, PROFILE, 30.0, build_classes(LADDER, PROFILE, max_loss=0.1))
 SIZES = {"gpu": 3}
 GROUPS = (GroupCapacity("gpu", 3, {EXACT: 1.0, SKIP: 2.0, SHORT: 2.0}),)
-IDLE = PoolView((WorkerView("gpu-0", True, 0, 0, 1, 4, (0.1,), 0.0, 0),), 0, 0)
+IDLE = PoolView((WorkerView("gpu-0", True, 0, 0, 1, (0.1,), 0.0, 0),), 0, 0)
 STEADY_S = 400
 
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.request.explain import IneligibleReason, outlook
-from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood, eligible_options
+from t2i_policy.request.explain import outlook
+from t2i_policy.request.options import NOWHERE, IneligibleReason, Limits, Neighbourhood, eligible_options
 
 BASE = 20
 LEVELS = [Level(0, BASE), Level(5, BASE), Level(10, BASE), Level(15, BASE), Level(0, 10), Level(0, 5)]

@@ -18,7 +18,6 @@ from t2i_policy.request.options import (
     Neighbourhood,
     choose_wanted_level,
     eligible_options,
-    similarity_thresholds,
 )
 
 BASE = 20
@@ -104,18 +103,6 @@ def test_more_similar_never_promises_more_loss(
         assert near is not None
         assert near.expected_loss <= far.expected_loss + 1e-9
         assert near.bound(z) <= far.bound(z) + 1e-9
-
-
-@given(similarity=st.floats(0.4, 1.0), tolerance=st.floats(0.0, 0.6))
-def test_threshold_is_where_the_promise_crosses(similarity: float, tolerance: float) -> None:
-    """The printed threshold and the decision agree on both sides of it."""
-    threshold = similarity_thresholds(LADDER, PROFILE, tolerance)[SKIP]
-    promised = PROFILE.expected_loss(SKIP, similarity)
-    assert promised is not None
-    if threshold is None or similarity < threshold - 1e-6:
-        assert promised > tolerance
-    elif similarity > threshold + 1e-6:
-        assert promised <= tolerance + 1e-9
 
 
 def test_decisions_and_outlook_use_the_predictor() -> None:

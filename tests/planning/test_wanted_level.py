@@ -13,7 +13,6 @@ from t2i_policy.request.options import (
     WantedReason,
     choose_wanted_level,
     eligible_options,
-    similarity_thresholds,
 )
 
 BASE = 20
@@ -88,11 +87,6 @@ def test_unmeasured_level_never_offered() -> None:
     profile = LevelProfile("d", "t", BASE, (0.02,), 0.0, losses=())
     options = eligible_options(LADDER, profile, Neighbourhood(0.99, ALL_STORED), Limits(0.5))
     assert [option.level for option in options] == [EXACT]
-
-
-def test_thresholds_read_off_profile() -> None:
-    """The printed table and the rule agree."""
-    assert similarity_thresholds(LADDER, PROFILE) == {EXACT: -1.0, SKIP5: 0.7, SKIP15: 0.95, SHORT: None}
 
 
 @given(

@@ -81,7 +81,7 @@ async def test_queue_and_plan_are_reported(ask: Any, state: Counted) -> None:
 
 def of_group(name: str, group: str, ready: bool = True) -> WorkerView:
     """A worker of a group."""
-    return WorkerView(name, ready, 0, 0, 4, 0, (0.1, 0.15, 0.2, 0.25), 0.5, 0, group, None)
+    return WorkerView(name, ready, 0, 0, 4, (0.1, 0.15, 0.2, 0.25), 0.5, 0, group, None)
 
 
 async def test_each_group_is_measured_by_a_ready_worker(ask: Any, state: Counted) -> None:

@@ -16,7 +16,7 @@ A10G, A100 = (0.08, 0.15), (0.03, 0.05, 0.07)
 def blank(index: int) -> WorkerView:
     """An idle worker; two device types."""
     step_s = A10G if index % 2 else A100
-    return WorkerView(f"w-{index}", True, 0, 0, len(step_s), 4, step_s, 0.2, 0)
+    return WorkerView(f"w-{index}", True, 0, 0, len(step_s), step_s, 0.2, 0)
 
 
 changes = st.tuples(

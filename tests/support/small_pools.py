@@ -45,7 +45,7 @@ RULES = make_rules()
 def worker(name: str, running: int = 0, level: Level | None = None, steps_left: int | None = None) -> WorkerView:
     """One that holds `running` requests, half done unless told otherwise."""
     owed = 25 * running if steps_left is None else steps_left
-    return WorkerView(name, True, running, 0, 4, 0, STEP_S, 0.0, owed, "gpu", level)
+    return WorkerView(name, True, running, 0, 4, STEP_S, 0.0, owed, "gpu", level)
 
 
 def pool_of(count: int = 8, running: int = 0, queued: int = 0, levels: Mapping[int, Level] | None = None) -> PoolView:

@@ -184,7 +184,6 @@ class WorkerConnection:
                 running=min(cap, in_flight),
                 waiting=max(0, in_flight - cap),
                 batch_cap=cap,
-                queue_cap=self._load.queue_cap,
                 step_s=self._step_s,
                 fixed_s=self._load.fixed_ms / 1e3,
                 steps_left=max(0, self.steps_left) + self._foreign.steps,

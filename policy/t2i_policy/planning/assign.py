@@ -1,7 +1,7 @@
 """Assignment: which worker stands at which level, from the plan's counts, moving as few as possible.
 
 A worker that is at a level with places left stays there; the rest are filled in by name. Only ready workers take part;
-one that comes back takes what is free. Levels are affinities (decision 2), so a move costs a label and nothing else,
+one that comes back takes what is free. Levels are affinities, so a move costs a label and nothing else,
 but a stable picture is worth having.
 """
 

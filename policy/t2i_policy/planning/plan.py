@@ -81,10 +81,6 @@ class Plan:
     reason: PlanReason
     method: Method
 
-    def level_workers(self, level: Level) -> int:
-        """Workers of all groups at a level."""
-        return sum(count for (_, at), count in self.workers.items() if at == level)
-
 
 @dataclass(frozen=True, slots=True)
 class PlanRules:

@@ -1,27 +1,20 @@
 """The outlook: every level of the ladder for one prompt, with why it may or may not be served. For `Explain`.
 
-Follows the same rules as `wanted.eligible_options` and must never disagree with it (a test holds them together).
+The reasons come from the functions by which `options.eligible_options` chooses.
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import LevelProfile
-from t2i_policy.request.options import Limits, Neighbourhood, loss_for
-
-
-class IneligibleReason(StrEnum):
-    """Why a level may not be served to this request; NONE if it may."""
-
-    NONE = ""
-    EXACT_REQUESTED = "ExactRequested"
-    SCHEDULE_REQUESTED = "ScheduleRequested"
-    NO_NEIGHBOUR = "NoNeighbour"
-    LATENT_NOT_STORED = "LatentNotStored"
-    ABOVE_REQUEST_CAP = "AboveRequestCap"
-    NOT_MEASURED = "NotMeasured"
-    BELOW_QUALITY_FLOOR = "BelowQualityFloor"
+from t2i_policy.request.options import (
+    IneligibleReason,
+    Limits,
+    Neighbourhood,
+    loss_for,
+    refused_for_loss,
+    refused_unmeasured,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,8 @@ def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbour
     if level == ladder.exact:
         return LevelOutlook(level, 0.0, IneligibleReason.NONE)
     loss = loss_for(level, profile, near)
-    return LevelOutlook(level, loss, _why_not(level, loss, near, limits), _explain_loss(level, profile, near))
+    reason = refused_unmeasured(level, near, limits) or refused_for_loss(loss, limits)
+    return LevelOutlook(level, loss, reason, _explain_loss(level, profile, near))
 
 
 def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> str:
@@ -67,18 +61,3 @@ def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> s
     if lost is None:
         return told
     return f"{told}; asked before with another seed, and images of two seeds are {100 * lost:.0f}% less different"
-
-
-def _why_not(level: Level, loss: float | None, near: Neighbourhood, limits: Limits) -> IneligibleReason:
-    if limits.exact:
-        return IneligibleReason.EXACT_REQUESTED
-    if level.needs_latent:
-        if near.similarity is None:
-            return IneligibleReason.NO_NEIGHBOUR
-        if level.skipped_steps not in near.stored_steps:
-            return IneligibleReason.LATENT_NOT_STORED
-        if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
-            return IneligibleReason.ABOVE_REQUEST_CAP
-    if loss is None:
-        return IneligibleReason.NOT_MEASURED
-    return IneligibleReason.BELOW_QUALITY_FLOOR if loss > limits.max_loss else IneligibleReason.NONE

@@ -14,7 +14,7 @@ asked before with another seed, or is all but equal to a cached one, must become
 from diversity counts as loss then.
 
 The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
-harmless. `similarity_thresholds` prints the same rule as a table like NIRVANA's (arXiv 2312.04429), for people.
+harmless.
 """
 
 from collections.abc import Iterable
@@ -40,6 +40,19 @@ class WantedReason(StrEnum):
     SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
     SAME_IMAGE_CACHED = "SameImageCached"  # this prompt ran with this seed: resuming draws the same image
     NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
+
+
+class IneligibleReason(StrEnum):
+    """Why a request may not be served at a level; NONE if it may."""
+
+    NONE = ""
+    EXACT_REQUESTED = "ExactRequested"
+    SCHEDULE_REQUESTED = "ScheduleRequested"
+    NO_NEIGHBOUR = "NoNeighbour"
+    LATENT_NOT_STORED = "LatentNotStored"
+    ABOVE_REQUEST_CAP = "AboveRequestCap"
+    NOT_MEASURED = "NotMeasured"
+    BELOW_QUALITY_FLOOR = "BelowQualityFloor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +113,36 @@ def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood,
     """
     if limits.fixed_steps is not None:
         return (Option(Level(0, limits.fixed_steps), 0.0),)
-    exact = Option(ladder.exact, 0.0)
-    if limits.exact:
-        return (exact,)
-    options = [exact]
+    options = [Option(ladder.exact, 0.0)]
     for level in ladder.levels:
-        loss = None if level == ladder.exact else _loss_if_allowed(level, profile, near, limits)
-        if loss is not None and loss <= limits.max_loss:
+        if level == ladder.exact or refused_unmeasured(level, near, limits):
+            continue
+        loss = loss_for(level, profile, near)
+        if loss is not None and not refused_for_loss(loss, limits):
             options.append(Option(level, loss))
     return tuple(sorted(options, key=lambda option: (option.level.steps_run, option.expected_loss)))
 
 
-def _loss_if_allowed(level: Level, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> float | None:
-    if level.needs_latent:
-        if level.skipped_steps not in near.stored_steps:
-            return None
-        if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
-            return None
-    return loss_for(level, profile, near)
+def refused_unmeasured(level: Level, near: Neighbourhood, limits: Limits) -> IneligibleReason:
+    """What forbids a cheaper level before its loss is looked at: the request's limits, or a latent that is missing."""
+    if limits.exact:
+        return IneligibleReason.EXACT_REQUESTED
+    if not level.needs_latent:
+        return IneligibleReason.NONE
+    if near.similarity is None:
+        return IneligibleReason.NO_NEIGHBOUR
+    if level.skipped_steps not in near.stored_steps:
+        return IneligibleReason.LATENT_NOT_STORED
+    if limits.max_skipped_steps is not None and level.skipped_steps > limits.max_skipped_steps:
+        return IneligibleReason.ABOVE_REQUEST_CAP
+    return IneligibleReason.NONE
+
+
+def refused_for_loss(loss: float | None, limits: Limits) -> IneligibleReason:
+    """What forbids a level by its loss bound (fraction of exact; None = never measured)."""
+    if loss is None:
+        return IneligibleReason.NOT_MEASURED
+    return IneligibleReason.BELOW_QUALITY_FLOOR if loss > limits.max_loss else IneligibleReason.NONE
 
 
 def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float | None:
@@ -152,32 +177,3 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
     if level != ladder.exact:
         return WantedReason.SHORT_SCHEDULE
     return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS
-
-
-def similarity_thresholds(
-    ladder: Ladder, profile: LevelProfile, tolerance: float = HARMLESS_LOSS
-) -> dict[Level, float | None]:
-    """For each level, the smallest similarity from which it is harmless all the way up; None if it never is.
-
-    The table form of the rule (NIRVANA prints 0.95 -> K=25 ... 0.65 -> K=5), from measured losses.
-    """
-    return {level: _threshold(level, profile, tolerance) for level in ladder.levels}
-
-
-def _threshold(level: Level, profile: LevelProfile, tolerance: float) -> float | None:
-    if level == Level(0, profile.base_steps):
-        return -1.0
-    learned = None if profile.predictor is None else profile.predictor.of(level)
-    bands = sorted((b for b in profile.losses if b.level == level), key=lambda b: -b.similarity_min)
-    threshold: float | None = None
-    for band in bands:
-        bound = band.loss_bound(BOUND_Z) if learned is None else band.twins_bound(BOUND_Z)
-        if bound > tolerance:
-            break
-        threshold = band.similarity_min
-    if learned is None:
-        return threshold
-    promised = learned.harmless_from(tolerance, BOUND_Z)
-    if promised is None or not bands:
-        return promised
-    return None if threshold is None else max(promised, threshold)

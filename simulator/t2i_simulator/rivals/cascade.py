@@ -20,7 +20,6 @@ shell's). When the light level alone is too much, nothing is escalated.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from t2i_policy.fallback import runnable_option
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
 from t2i_policy.policies import Course, PoolState
@@ -30,6 +29,7 @@ from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.agnostic import next_planning
 from t2i_simulator.rivals.by_level import place_anywhere
 from t2i_simulator.rivals.decisions import decide_for
+from t2i_simulator.rivals.fallback import runnable_option
 from t2i_simulator.rivals.variants import LadderPart, cheapest_of, typical_prompts
 
 OVER_PROVISION = 1.2

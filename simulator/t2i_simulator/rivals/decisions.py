@@ -7,13 +7,13 @@ at: no price, no floor, no deadline.
 
 from dataclasses import replace
 
-from t2i_policy.fallback import runnable_option
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView, best_finish_s
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option, choose_wanted_level
 from t2i_policy.request.served import Served, ServedReason
 from t2i_simulator.rivals.by_level import standing_at
+from t2i_simulator.rivals.fallback import runnable_option
 
 
 def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None) -> Decided:

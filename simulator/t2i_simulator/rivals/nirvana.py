@@ -7,7 +7,7 @@ Source: NIRVANA (NSDI'24, arXiv 2312.04429). Its table for K of N = 50 steps, ke
 
 It has no load control: what it serves depends on the prompt alone. The same table is the "optimal K" heuristic of the
 paper's artifact (see `paper`). `nirvana-calibrated` is the same policy with the thresholds measured on this model:
-the largest skip whose loss bound is harmless (`wanted.similarity_thresholds` prints them).
+the largest skip whose loss bound is harmless.
 
 Simplified: the one-class SVM that predicts "no match" and saves the vector look-up is left out (it saves time of the
 look-up, not of the device); eviction is the shell's, the same for all policies.

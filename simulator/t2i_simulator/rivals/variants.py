@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2i_policy.fallback import runnable_option
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import (
     ITSELF,
@@ -28,6 +27,7 @@ from t2i_policy.planning.classes import (
 from t2i_policy.planning.plan import GroupCapacity, PromptClass
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
+from t2i_simulator.rivals.fallback import runnable_option
 
 ALL_PROMPTS = "all"  # the one class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)

@@ -2,7 +2,7 @@
 
 Decided from the steps stored for the nearest prompt, the request's limits and what the profile measured. The worker
 does the same when a latent turns out to be missing (`t2i_cache.fetching`): the largest stored K' <= K, else exact.
-A policy that plans without looking at the prompt (the baselines) needs it before it can tell time and loss.
+A rival that plans without looking at the prompt needs it before it can tell time and loss.
 
 It must never answer with a latent that is not stored, a skip above the request's cap, or a level whose loss was never
 measured at this similarity. It does not look at quality floors: those are a policy's business.
@@ -21,7 +21,7 @@ def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Lim
         return Option(rules.ladder.exact, 0.0)
     cap = level.skipped_steps if limits.max_skipped_steps is None else limits.max_skipped_steps
     stored = [k for k in near.stored_steps if 0 < k <= min(level.skipped_steps, cap)]
-    skips = [Level(k, level.num_inference_steps, level.family) for k in sorted(stored, reverse=True)]
+    skips = [Level(k, level.num_inference_steps) for k in sorted(stored, reverse=True)]
     for candidate in skips if level.needs_latent else [level]:
         loss = rules.profile.expected_loss(candidate, near.similarity, BOUND_Z)
         if loss is not None:
