@@ -33,6 +33,7 @@ from t2i_scenes.sampling import ScenesModel
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.request import Denoised, Running, StepEvent
 from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.warming import Warmth, warm_up
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Finished, Job, Sink, Source, Tally
 from t2i_worker.latents import LatentShelf
@@ -40,7 +41,6 @@ from t2i_worker.one_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.starting.diffusion import to_facts
 from t2i_worker.starting.finding import find_model
-from t2i_worker.warming import Warmth, warm_up
 
 POOL_FILE = Path(__file__).parents[1] / "examples" / "pool-scenes.yaml"
 BATCH, LOAD, ARRIVALS = 4, 0.7, 120

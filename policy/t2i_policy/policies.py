@@ -41,7 +41,7 @@ class Course:
 
 
 class ServingPolicy(Protocol):
-    """See the module. `source` says where the rule comes from and what was simplified."""
+    """`source` says where the rule comes from and what was simplified."""
 
     @property
     def name(self) -> str:
@@ -70,15 +70,12 @@ class PromptAware:
     source: str = "this project"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """See `planning.plan_step`."""
         planning = plan_step(course.planning, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
         return Course(planning, shift, course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """See `deciding.Rules.decide`."""
         return rules.decide(arrival, pool, course.shift, course.binding)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """See `placement.choose_worker`."""
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -139,7 +139,7 @@ class LevelPredictor:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """See the module; one model a level."""
+    """One model a level."""
 
     levels: tuple[LevelPredictor, ...]
 

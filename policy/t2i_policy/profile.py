@@ -78,7 +78,7 @@ class BandLoss:
 
 @dataclass(frozen=True, slots=True)
 class LevelProfile:
-    """See the module. `step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request."""
+    """`step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request."""
 
     model_digest: str
     device: str

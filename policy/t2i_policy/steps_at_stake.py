@@ -43,7 +43,7 @@ _step = attrgetter("skipped_steps")
 
 @dataclass(frozen=True, slots=True)
 class StepsAtStake:
-    """See the module.
+    """Gives up the latent that is expected to save the fewest steps for the bytes it takes.
 
     Raises:
         ValueError: a negative constant.

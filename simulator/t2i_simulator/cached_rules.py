@@ -20,8 +20,6 @@ MAX_REMEMBERED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class RememberingRules(Rules):
-    """See the module."""
-
     edges: tuple[float, ...] = ()
     known: dict[tuple[int | None, frozenset[int], bool, Limits], Judged] = field(default_factory=dict, compare=False)
 

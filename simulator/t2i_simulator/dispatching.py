@@ -49,7 +49,7 @@ class _Run:
 
 
 class SimulatedDispatcher:
-    """See the module. `ended` is called once for every ticket. `entries`: the cache entry by request number."""
+    """`ended` is called once for every ticket. `entries`: the cache entry by request number."""
 
     def __init__(
         self,

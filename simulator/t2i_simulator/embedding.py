@@ -41,7 +41,7 @@ class Encoder(Protocol):
 
 
 class SentenceEncoder:
-    """See the module.
+    """all-MiniLM-L6-v2 with its published weights, run by transformers.
 
     Raises:
         EmbedderMissing: the package, torch or transformers is not installed.
@@ -59,7 +59,7 @@ class SentenceEncoder:
         self._folder = Path(spec.origin).parent / "model"
 
     def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
-        """See `Encoder`. Like lengths share a batch, so little is computed for padding."""
+        """Like lengths share a batch, so little is computed for padding."""
         from transformers import AutoModel, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(self._folder))

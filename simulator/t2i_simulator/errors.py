@@ -12,12 +12,12 @@ class SimulatorError(Exception):
 
 
 class TraceInvalid(SimulatorError):
-    """See the tree."""
+    """An arrivals or prompts file cannot be used."""
 
 
 class ProfileMissing(SimulatorError):
-    """See the tree."""
+    """A worker group's profile cannot be found or read."""
 
 
 class EmbedderMissing(SimulatorError):
-    """See the tree."""
+    """Nothing can embed the prompts."""

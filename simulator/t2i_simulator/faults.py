@@ -28,8 +28,6 @@ class Fault:
 
 
 class Faults:
-    """See the module."""
-
     def __init__(self, clock: Clock, pool: SimulatedPool, dispatcher: SimulatedDispatcher, outcomes: Outcomes) -> None:
         self._clock = clock
         self._pool = pool

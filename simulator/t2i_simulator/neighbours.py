@@ -63,7 +63,7 @@ class CacheRules:
 
 
 class PromptCache:
-    """See the module. `prompt_of` are the unique prompts' numbers in order of arrival, cycled."""
+    """`prompt_of` are the unique prompts' numbers in order of arrival, cycled."""
 
     def __init__(self, likeness: Likeness, prompt_of: Sequence[int], rules: CacheRules) -> None:
         self._likeness = likeness
@@ -84,7 +84,6 @@ class PromptCache:
         return sum(self._stored)
 
     def nearest(self, request: int, now_s: float, draw: float) -> Found:
-        """See `Neighbours`."""
         self._expire(now_s)
         cycle, place = divmod(request, len(self._prompt_of))
         prompt = self._prompt_of[place]
@@ -114,7 +113,6 @@ class PromptCache:
         return request // len(self._prompt_of)
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
-        """See `Neighbours`."""
         step = max((stored for stored in self._steps[entry] if stored <= skipped_steps), default=0)
         if step:
             item = self._items[entry, step]
@@ -124,7 +122,7 @@ class PromptCache:
         return step
 
     def store(self, request: int, now_s: float) -> None:
-        """See `Neighbours`. A prompt that is wholly there already stays as it is."""
+        """A prompt that is wholly there already stays as it is."""
         cycle, place = divmod(request, len(self._prompt_of))
         prompt, steps = self._prompt_of[place], self._rules.steps_to_keep
         if not steps or (self._steps[prompt].issuperset(steps) and self._cycle_of[prompt] == cycle):
@@ -175,12 +173,10 @@ class DrawnNeighbours:
         self._steps = frozenset(steps)
 
     def nearest(self, request: int, now_s: float, draw: float) -> Found:  # noqa: ARG002
-        """See `Neighbours`."""
         return Found(request, Neighbourhood(self._similarity[request], self._steps))
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:  # noqa: ARG002
-        """See `Neighbours`."""
         return skipped_steps
 
     def store(self, request: int, now_s: float) -> None:
-        """See `Neighbours`; nothing changes."""
+        """Nothing changes."""

@@ -33,7 +33,7 @@ class SimulatedRequest:
 
 
 class Queue:
-    """See the module. A line for each level that only some workers take (None: any worker), so that a level whose
+    """A line for each level that only some workers take (None: any worker), so that a level whose
     workers are full holds up nobody else. A ticket that left early stays in its line, marked, until it comes up.
     """
 

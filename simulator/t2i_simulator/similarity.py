@@ -16,7 +16,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Likeness:
-    """See the module. `vectors` are rows [prompts, dimension] of length one, or of zeros."""
+    """`vectors` are rows [prompts, dimension] of length one, or of zeros."""
 
     def __init__(self, vectors: Vectors) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)

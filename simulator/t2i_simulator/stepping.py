@@ -28,7 +28,7 @@ class SimulatedJob:
 
 
 class SimulatedStepLoop:
-    """See the module. Times are virtual seconds and never go back."""
+    """Times are virtual seconds and never go back."""
 
     __slots__ = ("_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps", "due_s", "running",
                  "version", "waiting")  # fmt: skip

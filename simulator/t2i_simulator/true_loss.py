@@ -25,8 +25,6 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """See the module."""
-
     profile: LevelProfile
     seed: int = 0
     spread: float = 0.5

@@ -75,8 +75,6 @@ class SimulatedWorker:
 
 
 class SimulatedPool:
-    """See the module."""
-
     def __init__(self, groups: Iterable[Group], gateways: int = 1) -> None:
         self._gateways = gateways
         self.workers: list[SimulatedWorker] = []

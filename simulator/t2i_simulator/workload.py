@@ -56,7 +56,7 @@ def build_workload(
     seed: int = 0,
     faults: tuple[Fault, ...] = (),
 ) -> Workload:
-    """See the module. Losses are read from the first group's profile."""
+    """Losses are read from the first group's profile."""
     num, ladder = len(arrived_s), spec.ladder
     prompt_of = list(range(num)) if prompts is None else list(islice(cycle(prompts.of_line), num))
 

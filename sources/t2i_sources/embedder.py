@@ -64,7 +64,7 @@ class Embedding:
 
 
 class Embedder:
-    """See the module. Any thread, one at a time.
+    """Any thread, one at a time.
 
     Raises:
         EmbedderError: something is missing or cannot be used.

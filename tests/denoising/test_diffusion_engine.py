@@ -15,11 +15,11 @@ from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
 from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.warming import Warmth
 from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
 from t2i_worker.latents import LatentShelf, model_fingerprint
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.warming import Warmth
 
 STEPS = 6
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")

@@ -24,11 +24,11 @@ from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
 from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.warming import Warmth
 from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
 from t2i_worker.latents import LatentShelf
 from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter
 from t2i_worker.pipelines.schedules import NoiseSource
-from t2i_worker.warming import Warmth
 
 STEPS, THEIRS = 6, 7
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")

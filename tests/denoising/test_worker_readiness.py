@@ -21,12 +21,12 @@ from t2i_scenes import model_path
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.engine import step_loop
 from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.warming import Warmth
 from t2i_worker.errors import EngineLost, JobFailed, NotFinite, OutOfMemory, WorkerUnready
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Event, Image, Job, ModelFacts, PreviewImage
 from t2i_worker.latents import LatentShelf
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.warming import Warmth
 
 STEPS = 4
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")

@@ -41,8 +41,6 @@ def model_fingerprint(facts: ModelFacts, job: Job, embedder: str) -> str:
 
 
 class LatentShelf:
-    """See the module."""
-
     def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
         self.own = store if isinstance(store, BoundedStore) else None
         self.not_kept: dict[str, int] = {}  # latents that were to be kept, by why they were not

@@ -10,8 +10,6 @@ MAX_DRAIN_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """See `parse_arguments` for each."""
-
     pool: Path
     group: str
     name: str

@@ -41,7 +41,7 @@ def plan_step(
     now_s: float,
     rules: PlanningRules = PlanningRules(),
 ) -> Planning:
-    """See the module. The same object with another reason if no plan was due."""
+    """The same object with another reason if no plan was due."""
     rates_rps = expected_rates(demand, now_s)
     planned_for = PlannedFor(rates_rps, {group.name: group.num_workers for group in groups}, now_s)
 

@@ -75,7 +75,7 @@ class Solution:
 
 
 def solve(program: Program, time_limit_s: float) -> Solution | None:
-    """See the module; None if no solution was found in time."""
+    """None if no solution was found in time."""
     model = _to_model(program)
     relaxed = _run(model, {"time_limit": time_limit_s})
     if relaxed is None:

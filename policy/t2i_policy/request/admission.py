@@ -41,7 +41,6 @@ class Refused:
 
 
 def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: int) -> Admitted | Refused:
-    """See the module."""
     if left_s <= 0:
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:

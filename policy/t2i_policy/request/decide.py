@@ -86,7 +86,7 @@ class Rules:
     tolerance: float = HARMLESS_LOSS
 
     def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows, binding: bool = False) -> Decided:
-        """See the module. `shift` empty = no plan; `binding`: it holds for an idle pool too."""
+        """`shift` empty = no plan; `binding`: it holds for an idle pool too."""
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         planned = draw_level(shift.get(prompt_class, ()), arrival.draw)

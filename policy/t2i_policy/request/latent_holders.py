@@ -37,7 +37,7 @@ def reachable_steps(holdings: Mapping[int, frozenset[str]], workers: Iterable[Wo
 
 
 def choose_with_holders(latent: Decided, without: Decided, pool: PoolView, line: HolderLine, left_s: float) -> Decided:
-    """See the module. `latent` was served a level that needs one, `without` none; both by the same pool. `left_s`
+    """`latent` was served a level that needs one, `without` none; both by the same pool. `left_s`
     seconds are left to the deadline.
     """
     finish_s = max(latent.served.estimated_s, _finish_s(pool, line, latent.served.level.steps_run))

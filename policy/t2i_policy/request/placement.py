@@ -42,7 +42,7 @@ class Placement:
 def choose_worker(
     workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
 ) -> Placement | None:
-    """See the module; None = no worker has a free slot now: stay queued."""
+    """None = no worker has a free slot now: stay queued."""
     free = [worker for worker in workers if worker.free_slots]
     if excluded:
         free = [worker for worker in free if worker.name not in excluded]

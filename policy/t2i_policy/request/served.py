@@ -86,7 +86,7 @@ def estimate_s(pool: PoolView, level: Level) -> float:
 def choose_served_level(
     wanted: WantedLevel, options: tuple[Option, ...], pool: PoolView, limits: Limits, situation: Situation
 ) -> Served:
-    """See the module. Always returns a level; whether it is admitted is `admission`'s decision."""
+    """Always returns a level; whether it is admitted is `admission`'s decision."""
     start = _planned_option(wanted, options, situation)
     chosen = _at_price(start, options, limits, situation.pressed)
     queue_s = pool.queue_wait_s()

@@ -59,7 +59,7 @@ def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], 
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """See the module. Its shift map says P(escalated to exact | class)."""
+    """Its shift map says P(escalated to exact | class)."""
 
     part: LadderPart = LadderPart.SKIPS
     name: str = "cascade"

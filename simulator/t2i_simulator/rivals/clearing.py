@@ -58,7 +58,7 @@ class OracleKnowledge:
 
 
 def clear(asked: Sequence[TracedRequest], steps_per_s: float, slack_s: float, window_s: float) -> OracleKnowledge:
-    """See the module. `asked` in any order.
+    """`asked` in any order.
 
     Raises:
         ValueError: the pool makes no steps, or a window has no length.

@@ -41,7 +41,7 @@ def option_at_price(options: tuple[Option, ...], price: float, cheaper_share: fl
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """See the module. `profile` is the truth; `course.memory` holds the present window's price and share."""
+    """`profile` is the truth; `course.memory` holds the present window's price and share."""
 
     knowledge: OracleKnowledge
     profile: LevelProfile

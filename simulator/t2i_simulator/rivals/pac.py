@@ -24,8 +24,6 @@ from t2i_simulator.rivals.variants import LadderPart
 
 @dataclass(frozen=True, slots=True)
 class PromptAgnostic:
-    """See the module."""
-
     part: LadderPart = LadderPart.SKIPS
     settings: PlanningRules = field(default_factory=PlanningRules)
     name: str = "pac"

@@ -77,8 +77,6 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
 
 @dataclass(frozen=True, slots=True)
 class ThePaper:
-    """See the module."""
-
     chained: bool = False
     name: str = "paper"
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"

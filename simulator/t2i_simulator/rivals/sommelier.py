@@ -37,8 +37,6 @@ def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], shar
 
 @dataclass(frozen=True, slots=True)
 class Sommelier:
-    """See the module."""
-
     part: LadderPart = LadderPart.SKIPS
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"

@@ -1,7 +1,7 @@
 """The batch cap: how many requests may share a step, decided from measured step times and from running out of memory.
 
 A larger batch is worth it only while it makes more images a second; past that it only delays everyone in it. The cap
-is measured at warm-up per model, size and device, never fixed (design decision 8), and halved when memory runs out.
+is measured at warm-up per model, size and device, never fixed, and halved when memory runs out.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,8 +15,6 @@ from t2i_worker.pipelines import PipelineAdapter
 
 
 class Decoder:
-    """See the module."""
-
     def __init__(self, adapter: PipelineAdapter, tally: Tally) -> None:
         self._adapter = adapter
         self._tally = tally

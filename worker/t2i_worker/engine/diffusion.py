@@ -24,6 +24,7 @@ from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import SideThreads
 from t2i_worker.engine.slots import Slots
 from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.warming import Warmth
 from t2i_worker.error_places import where
 from t2i_worker.errors import (
     BudgetSpent,
@@ -47,7 +48,6 @@ from t2i_worker.jobs import (
 )
 from t2i_worker.latents import LatentShelf, to_latent
 from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
-from t2i_worker.warming import Warmth
 
 log = logging.getLogger(__name__)
 MIN_FETCH_LIMIT_S = 0.05  # a fetch may always take this long: on small models a step is shorter than a disk read
@@ -79,7 +79,7 @@ class _Text:
 
 
 class DiffusionEngine:
-    """See the module. Made inside a running event loop."""
+    """Made inside a running event loop."""
 
     def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
         self.facts = facts
@@ -98,7 +98,6 @@ class DiffusionEngine:
         self._self_test = SelfTest(self._draw_test, self._slots.notify, self.tally)
 
     def readiness(self) -> Readiness:
-        """See `Engine`."""
         lost, step_s = self._step_loop.lost, self._step_loop.state.step_s
         signs = EngineSigns(
             draining=self._slots.draining,
@@ -110,7 +109,6 @@ class DiffusionEngine:
         return judge_readiness(signs)
 
     def load(self) -> Load:
-        """See `Engine`."""
         state = self._step_loop.state
         return Load(
             ready=self.readiness().ready,
@@ -125,11 +123,9 @@ class DiffusionEngine:
         )
 
     async def changed(self) -> None:
-        """See `Engine`."""
         await self._slots.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """See `Engine`."""
         with self._slots.taken(self._step_loop.state.batch_cap + self._queue_cap):
             verdict = self.readiness()
             if not verdict.ready:
@@ -179,11 +175,9 @@ class DiffusionEngine:
             self._step_loop.cancel(run.running)
 
     async def drain(self) -> None:
-        """See `Engine`."""
         await self._slots.drain()
 
     async def close(self) -> None:
-        """See `Engine`."""
         self._slots.draining = True
         await self._self_test.close()
         await asyncio.to_thread(self._step_loop.stop, STOP_LIMIT_S)

@@ -19,7 +19,7 @@ Pause = Callable[[float], Awaitable[None]]
 
 
 class SelfTest:
-    """See the module. `changed` is called whenever the verdict may be another; one event loop only."""
+    """`changed` is called whenever the verdict may be another; one event loop only."""
 
     def __init__(
         self,

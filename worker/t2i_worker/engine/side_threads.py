@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class SideThreads:
-    """See the module. `on_lost` hears, on the event loop, that the device is lost."""
+    """`on_lost` hears, on the event loop, that the device is lost."""
 
     def __init__(self, device: torch.device, tally: Tally, on_lost: Callable[[EngineLost], None]) -> None:
         self._device = device

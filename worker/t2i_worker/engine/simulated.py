@@ -25,7 +25,7 @@ REPORT_EVERY_S = 0.1
 
 
 class SimulatedEngine:
-    """See the module. `batch_cap` jobs run at once."""
+    """`batch_cap` jobs run at once."""
 
     def __init__(self, facts: ModelFacts, profile: LevelProfile, batch_cap: int, queue_cap: int) -> None:
         self.facts = facts
@@ -42,11 +42,9 @@ class SimulatedEngine:
         self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
 
     def readiness(self) -> Readiness:
-        """See `Engine`."""
         return judge_readiness(EngineSigns(draining=self._slots.draining))
 
     def load(self) -> Load:
-        """See `Engine`."""
         return Load(
             ready=not self._slots.draining,
             draining=self._slots.draining,
@@ -60,11 +58,9 @@ class SimulatedEngine:
         )
 
     async def changed(self) -> None:
-        """See `Engine`."""
         await self._slots.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """See `Engine`."""
         accepted_s = time.monotonic()
         steps = job.level.steps_run
         with self._slots.taken(self._batch_cap + self._queue_cap):
@@ -109,11 +105,9 @@ class SimulatedEngine:
         self.tally.steps_skipped += job.level.skipped_steps
 
     async def drain(self) -> None:
-        """See `Engine`."""
         await self._slots.drain()
 
     async def close(self) -> None:
-        """See `Engine`."""
         self._slots.draining = True
 
 

@@ -57,7 +57,7 @@ class LoopState:
 
 
 class StepLoop:
-    """See the module. `deliver_all` gets a step's events, or none when a request just left, from the loop's thread."""
+    """`deliver_all` gets a step's events, or none when a request just left, from the loop's thread."""
 
     def __init__(
         self,

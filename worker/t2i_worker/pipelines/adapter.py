@@ -1,6 +1,6 @@
 """PipelineAdapter: a loaded diffusers pipeline as the parts the engine needs, for one pool's size, guidance and steps.
 
-The engine steps, it does not call pipelines (design decision 8): an adapter encodes text, makes schedules and start
+The engine steps, it does not call pipelines: an adapter encodes text, makes schedules and start
 noise, runs one guided forward over requests at any mix of timesteps, and decodes. Its result for one request equals
 the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on who shares the batch.
 """
@@ -50,7 +50,7 @@ class StackedConditions:
 
 
 def stack_conditions(conditions: Sequence[Conditions]) -> StackedConditions:
-    """See `StackedConditions`; all conditions must come from one adapter."""
+    """All conditions must come from one adapter."""
     guided = [index for index, one in enumerate(conditions) if one.unprompted is not None]
     rows = [one.prompted for one in conditions]
     rows += [unprompted for one in conditions if (unprompted := one.unprompted) is not None]
@@ -61,7 +61,7 @@ def stack_conditions(conditions: Sequence[Conditions]) -> StackedConditions:
 
 
 class PipelineAdapter(ABC):
-    """See the module. `width` and `height` in pixels; every request of a worker has this size."""
+    """`width` and `height` in pixels; every request of a worker has this size."""
 
     #: Width and height must be multiples of this many pixels.
     size_multiple = 8

@@ -29,24 +29,20 @@ class StableDiffusion3Adapter(PipelineAdapter):
 
     @property
     def denoiser(self) -> Any:
-        """See `PipelineAdapter`."""
         return self.pipeline.transformer
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """See `PipelineAdapter`."""
         factor = self.pipeline.vae_scale_factor
         return 1, self.denoiser.config.in_channels, self.height // factor, self.width // factor
 
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
-        """See `PipelineAdapter`."""
         _, _, height, width = self.latent_shape
         patch = self.denoiser.config.patch_size
         tokens = (height // patch) * (width // patch)
         return {"num_inference_steps": num_inference_steps, **_dynamic_shift(self.scheduler, tokens)}
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():
             prompted, unprompted, pooled, pooled_unprompted = self.pipeline.encode_prompt(
@@ -61,12 +57,10 @@ class StableDiffusion3Adapter(PipelineAdapter):
         return Conditions(_with_summary(prompted, pooled), without, guidance_scale)
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See `PipelineAdapter`."""
         predicted: Tensor = self.denoiser(hidden_states=latents, timestep=timesteps, return_dict=False, **inputs)[0]
         return predicted
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """See `PipelineAdapter`."""
         return _decode_shifted(self.pipeline.vae, latent)
 
 
@@ -78,7 +72,6 @@ class FluxAdapter(PipelineAdapter):
 
     @property
     def denoiser(self) -> Any:
-        """See `PipelineAdapter`."""
         return self.pipeline.transformer
 
     @property
@@ -88,7 +81,6 @@ class FluxAdapter(PipelineAdapter):
         return 1, (self.height // factor) * (self.width // factor), self.denoiser.config.in_channels
 
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
-        """See `PipelineAdapter`."""
         shift = _dynamic_shift(self.scheduler, self.latent_shape[1])
         if self.scheduler.config.get("use_flow_sigmas", False):
             return {"num_inference_steps": num_inference_steps, **shift}  # it chooses its noise levels itself
@@ -105,7 +97,6 @@ class FluxAdapter(PipelineAdapter):
         return packed.to(self.device)
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """See `PipelineAdapter`."""
         del negative_prompt
         with torch.inference_mode():
             states, pooled, _ = self.pipeline.encode_prompt(prompt, None, device=self.device)
@@ -115,7 +106,6 @@ class FluxAdapter(PipelineAdapter):
         return Conditions(inputs, None, guidance_scale)
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See `PipelineAdapter`."""
         factor = 2 * self.pipeline.vae_scale_factor
         image_ids = FluxPipeline._prepare_latent_image_ids(
             1, self.height // factor, self.width // factor, self.device, self.dtype
@@ -132,7 +122,6 @@ class FluxAdapter(PipelineAdapter):
         return predicted
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """See `PipelineAdapter`."""
         factor = self.pipeline.vae_scale_factor
         return _decode_shifted(self.pipeline.vae, FluxPipeline._unpack_latents(latent, self.height, self.width, factor))
 

@@ -41,8 +41,6 @@ class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
 
 
 class ScenesAdapter(PipelineAdapter):
-    """See the module."""
-
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
         self.token_limits: Mapping[str, int | None] = {"tokenizer": pipeline.config.max_caption_tokens}
         super().__init__(pipeline, width, height)
@@ -51,12 +49,10 @@ class ScenesAdapter(PipelineAdapter):
 
     @property
     def denoiser(self) -> Any:
-        """See `PipelineAdapter`."""
         return self.pipeline.unet
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """See `PipelineAdapter`."""
         patch = self.pipeline.config.latent_patch_size
         return 1, self.denoiser.config.in_channels, self.height // patch, self.width // patch
 
@@ -65,7 +61,6 @@ class ScenesAdapter(PipelineAdapter):
         return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()}
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """See `PipelineAdapter`."""
         prompted = self._encode_text(prompt)
         guided = guidance_scale != 1.0
         if not guided:
@@ -83,12 +78,10 @@ class ScenesAdapter(PipelineAdapter):
         return {"encoder_hidden_states": hidden, "class_labels": hidden[:, 0]}
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See `PipelineAdapter`."""
         predicted: Tensor = self.denoiser(latents, timesteps, return_dict=False, **inputs)[0]
         return predicted
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """See `PipelineAdapter`."""
         config = self.pipeline.config
         pixels = torch.nn.functional.pixel_shuffle(latent, config.latent_patch_size)
         shown: Tensor = pixels / config.latent_scale + config.latent_shift

@@ -9,7 +9,7 @@ then the noise of each step. A resumed request goes on in that stream where a fu
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ from diffusers import (
 )
 from torch import Tensor
 
-SetTimesteps = Callable[[int], Mapping[str, Any]]
 LMS_ORDER = 4  # what a stock pipeline asks for
 
 

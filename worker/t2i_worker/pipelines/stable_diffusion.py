@@ -16,17 +16,14 @@ class StableDiffusionAdapter(PipelineAdapter):
 
     @property
     def denoiser(self) -> Any:
-        """See `PipelineAdapter`."""
         return self.pipeline.unet
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """See `PipelineAdapter`."""
         factor = self.pipeline.vae_scale_factor
         return 1, self.denoiser.config.in_channels, self.height // factor, self.width // factor
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():
             prompted, unprompted = self.pipeline.encode_prompt(prompt, self.device, 1, guided, negative_prompt or None)
@@ -34,12 +31,10 @@ class StableDiffusionAdapter(PipelineAdapter):
         return Conditions({"encoder_hidden_states": prompted}, without, guidance_scale)
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See `PipelineAdapter`."""
         predicted: Tensor = self.denoiser(latents, timesteps, return_dict=False, **inputs)[0]
         return predicted
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """See `PipelineAdapter`."""
         vae = self.pipeline.vae
         pixels: Tensor = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return pixels
@@ -56,7 +51,6 @@ class StableDiffusionXLAdapter(StableDiffusionAdapter):
             pipeline.vae.to(torch.float32)
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """See `PipelineAdapter`."""
         guided = guidance_scale > 1.0
         with torch.inference_mode():
             prompted, unprompted, pooled, pooled_unprompted = self.pipeline.encode_prompt(
@@ -79,7 +73,6 @@ class StableDiffusionXLAdapter(StableDiffusionAdapter):
         return torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self.device)
 
     def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See `PipelineAdapter`."""
         added = {"text_embeds": inputs["text_embeds"], "time_ids": inputs["time_ids"]}
         states = inputs["encoder_hidden_states"]
         predicted: Tensor = self.denoiser(latents, timesteps, states, added_cond_kwargs=added, return_dict=False)[0]

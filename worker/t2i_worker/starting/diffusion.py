@@ -13,6 +13,7 @@ from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest
 from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.warming import warm_up
 from t2i_worker.errors import EngineLost, JobInvalid, ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentShelf
@@ -20,7 +21,6 @@ from t2i_worker.one_thread import in_own_thread
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.settings import WorkerSettings
 from t2i_worker.starting.finding import variant_of
-from t2i_worker.warming import warm_up
 
 log = logging.getLogger(__name__)
 
