@@ -37,7 +37,7 @@ from t2i_simulator.engine import simulate
 from t2i_simulator.lineage import BASE_STEPS, STEP_ALONE_S, profiles
 from t2i_simulator.outcomes import Fate
 from t2i_simulator.profiles import build_groups
-from t2i_simulator.rivals.decisions import decide_for
+from t2i_simulator.rivals.common import decide_for
 from t2i_simulator.workload import build_workload
 
 WORKERS = 8

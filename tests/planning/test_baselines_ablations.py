@@ -19,8 +19,8 @@ from t2i_policy.request.served import ServedReason
 from t2i_simulator.rivals.ablations import Ablation, ablations, without_trend
 from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
 from t2i_simulator.rivals.clearing import TracedRequest, clear
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS
 from t2i_simulator.rivals.oracle import Oracle
-from t2i_simulator.rivals.variants import ALL_PROMPTS
 
 MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
 BUSY = {name: 1.6 * rate for name, rate in MIX.items()}

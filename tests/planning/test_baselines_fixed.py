@@ -25,10 +25,9 @@ from t2i_policy.level import Level, build_ladder
 from t2i_policy.policies import Course, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.options import Limits, Neighbourhood
-from t2i_simulator.rivals.clipper import ClipperHighAccuracy, ClipperHighThroughput
-from t2i_simulator.rivals.fallback import runnable_option
+from t2i_simulator.rivals.common import runnable_option
+from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput, LeastLoaded, RandomLevel
 from t2i_simulator.rivals.nirvana import Nirvana, NirvanaCalibrated, level_by_similarity
-from t2i_simulator.rivals.prompt_blind import LeastLoaded, RandomLevel
 
 similarities = st.one_of(st.none(), st.floats(-1.0, 1.0))
 pools = st.builds(pool_of, st.integers(1, 8), st.integers(0, 4), st.integers(0, 500))

@@ -31,11 +31,11 @@ from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.placement import PlacementReason
 from t2i_simulator.rivals.cascade import Cascade
 from t2i_simulator.rivals.infaas import InfaasAccuracy
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 from t2i_simulator.rivals.pac import PromptAgnostic
 from t2i_simulator.rivals.paper import ThePaper, class_name
 from t2i_simulator.rivals.proteus import MIN_BETA, Proteus, feasible_beta
 from t2i_simulator.rivals.sommelier import Sommelier
-from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 
 # --- what prompt-agnostic systems know ---
 

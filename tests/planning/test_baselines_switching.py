@@ -27,8 +27,8 @@ from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.pool_view import PoolView
 from t2i_simulator.rivals.cascade import Cascade, escalated_share, escalations
 from t2i_simulator.rivals.infaas import InfaasAccuracy, next_rung
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS
 from t2i_simulator.rivals.sommelier import Sommelier
-from t2i_simulator.rivals.variants import ALL_PROMPTS
 
 # --- Sommelier ---
 

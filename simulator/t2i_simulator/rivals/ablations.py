@@ -25,9 +25,8 @@ from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.served import LOW_PRESSURE, Situation, choose_served_level
-from t2i_simulator.rivals.agnostic import agnostic_step
-from t2i_simulator.rivals.by_level import place_anywhere
-from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of, only
+from t2i_simulator.rivals.common import SPREAD
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, agnostic_step, levels_of, only
 
 NO_HYSTERESIS = PlanningRules(PlanRules(move_cost=0.0), ReplanRules(rise=0.0, fall=0.0, mix_shift=0.0, dwell_s=0.0))
 
@@ -70,7 +69,7 @@ class Ablation:
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         """Ours, or always where it finishes first."""
         if not self.fill:
-            return place_anywhere(level, pool, left_s, excluded)
+            return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
 
 

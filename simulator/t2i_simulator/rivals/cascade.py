@@ -25,12 +25,8 @@ from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import next_planning
-from t2i_simulator.rivals.by_level import place_anywhere
-from t2i_simulator.rivals.decisions import decide_for
-from t2i_simulator.rivals.fallback import runnable_option
-from t2i_simulator.rivals.variants import LadderPart, cheapest_of, typical_prompts
+from t2i_simulator.rivals.common import AnyWorker, decide_for, runnable_option
+from t2i_simulator.rivals.mean_losses import LadderPart, cheapest_of, next_planning, typical_prompts
 
 OVER_PROVISION = 1.2
 
@@ -58,7 +54,7 @@ def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], 
 
 
 @dataclass(frozen=True, slots=True)
-class Cascade:
+class Cascade(AnyWorker):
     """Its shift map says P(escalated to exact | class)."""
 
     part: LadderPart = LadderPart.SKIPS
@@ -88,7 +84,3 @@ class Cascade:
         steps = light.steps_run + exact.steps_run
         served = replace(twice.served, estimated_s=pool.queue_wait_s() + pool.best_finish_s(steps))
         return replace(twice, served=served, extra_steps=light.steps_run)
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Whichever worker finishes first."""
-        return place_anywhere(level, pool, left_s, excluded)

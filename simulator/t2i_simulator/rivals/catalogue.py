@@ -6,12 +6,11 @@ The oracle is not in it: it must be told the future first (`oracle.Oracle(clear(
 from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_simulator.rivals.ablations import FEWER_STEPS_ONLY, ablations
 from t2i_simulator.rivals.cascade import Cascade
-from t2i_simulator.rivals.clipper import ClipperHighAccuracy, ClipperHighThroughput
+from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput, LeastLoaded, RandomLevel
 from t2i_simulator.rivals.infaas import InfaasAccuracy
 from t2i_simulator.rivals.nirvana import Nirvana, NirvanaCalibrated
 from t2i_simulator.rivals.pac import PromptAgnostic
 from t2i_simulator.rivals.paper import ThePaper
-from t2i_simulator.rivals.prompt_blind import LeastLoaded, RandomLevel
 from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.rivals.sommelier import Sommelier
 

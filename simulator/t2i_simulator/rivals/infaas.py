@@ -18,11 +18,16 @@ from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
-from t2i_simulator.rivals.by_level import place_standing
-from t2i_simulator.rivals.decisions import decide_standing
-from t2i_simulator.rivals.variants import LadderPart, levels_of, mean_capacities, mean_levels
+from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.mean_losses import (
+    LadderPart,
+    drawn_level,
+    equal_share_plan,
+    levels_of,
+    mean_capacities,
+    mean_levels,
+    next_planning,
+)
 
 QUEUE_SHARE = 0.225
 DOWN_ABOVE_SLO = 1.0
@@ -48,7 +53,7 @@ def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_wor
 
 
 @dataclass(frozen=True, slots=True)
-class InfaasAccuracy:
+class InfaasAccuracy(WorkersByLevel):
     """See the module. `course.memory["rung"]` is where the pool stands on the ladder."""
 
     part: LadderPart = LadderPart.SKIPS
@@ -73,8 +78,4 @@ class InfaasAccuracy:
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """The pool's level, whatever the prompt."""
-        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """A worker that stands at this level."""
-        return place_standing(level, pool, left_s, excluded)
+        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

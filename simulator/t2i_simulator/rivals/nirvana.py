@@ -16,14 +16,12 @@ look-up, not of the device); eviction is the shell's, the same for all policies.
 from dataclasses import dataclass
 
 from t2i_policy.level import Ladder, Level
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.policies import Course
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import choose_wanted_level, eligible_options
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.by_level import place_anywhere
-from t2i_simulator.rivals.decisions import decide_for
-from t2i_simulator.rivals.variants import LadderPart, levels_of
+from t2i_simulator.rivals.common import AnyWorker, NothingPlanned, decide_for
+from t2i_simulator.rivals.mean_losses import LadderPart, levels_of
 
 #: (similarity above, share of the schedule skipped), most similar first.
 THRESHOLDS = ((0.95, 0.5), (0.90, 0.4), (0.85, 0.3), (0.75, 0.2), (0.65, 0.1))
@@ -43,36 +41,24 @@ def level_by_similarity(ladder: Ladder, similarity: float | None) -> Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Nirvana:
+class Nirvana(NothingPlanned, AnyWorker):
     """The published table."""
 
     name: str = "nirvana"
     source: str = "NIRVANA (NSDI'24): K by published similarity thresholds; match predictor left out"
-
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
-        """Nothing to plan."""
-        return course
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         """By similarity."""
         level = level_by_similarity(rules.ladder, arrival.near.similarity)
         return decide_for(rules, arrival, pool, level, wanted=level)
 
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Whichever worker finishes first."""
-        return place_anywhere(level, pool, left_s, excluded)
-
 
 @dataclass(frozen=True, slots=True)
-class NirvanaCalibrated:
+class NirvanaCalibrated(NothingPlanned, AnyWorker):
     """The cheapest harmless skip by the measured profile: cache only, no load control."""
 
     name: str = "nirvana-calibrated"
     source: str = "NIRVANA's rule with thresholds measured on this model (cache only, no load control)"
-
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
-        """Nothing to plan."""
-        return course
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         """By similarity, with our thresholds."""
@@ -80,7 +66,3 @@ class NirvanaCalibrated:
         options = eligible_options(ladder, rules.profile, arrival.near, arrival.limits)
         level = choose_wanted_level(ladder, options, arrival.near, arrival.limits).level
         return decide_for(rules, arrival, pool, level, wanted=level)
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Whichever worker finishes first."""
-        return place_anywhere(level, pool, left_s, excluded)

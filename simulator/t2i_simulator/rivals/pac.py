@@ -10,20 +10,16 @@ worker.
 
 from dataclasses import dataclass, field
 
-from t2i_policy.level import Level
 from t2i_policy.planning.loop import PlanningRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import agnostic_step, drawn_level
-from t2i_simulator.rivals.by_level import place_anywhere
-from t2i_simulator.rivals.decisions import decide_for
-from t2i_simulator.rivals.variants import LadderPart
+from t2i_simulator.rivals.common import AnyWorker, decide_for
+from t2i_simulator.rivals.mean_losses import LadderPart, agnostic_step, drawn_level
 
 
 @dataclass(frozen=True, slots=True)
-class PromptAgnostic:
+class PromptAgnostic(AnyWorker):
     part: LadderPart = LadderPart.SKIPS
     settings: PlanningRules = field(default_factory=PlanningRules)
     name: str = "pac"
@@ -38,7 +34,3 @@ class PromptAgnostic:
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """The level that the plan's shares give at this draw."""
         return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Whichever worker finishes first."""
-        return place_anywhere(level, pool, left_s, excluded)

@@ -25,12 +25,10 @@ from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
 from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import agnostic_plan, is_time, next_planning
-from t2i_simulator.rivals.by_level import place_standing
-from t2i_simulator.rivals.decisions import decide_standing
+from t2i_simulator.rivals.common import decide_by_level, place_by_level
 from t2i_simulator.rivals.distribution import chained_map, one_hop_map
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, agnostic_plan, is_time, levels_of, next_planning
 from t2i_simulator.rivals.nirvana import level_by_similarity
-from t2i_simulator.rivals.variants import ALL_PROMPTS, LadderPart, levels_of
 
 PERIOD_S = 10.0
 AS_SEEN = PlanRules(over_provision=1.0)
@@ -87,7 +85,7 @@ class ThePaper:
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         by_band, by_wanted = split_counts(rules, rates_rps)
-        assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, (AS_SEEN, None))
+        assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, AS_SEEN)
         plan = redirects(assigned, by_wanted, self.chained)
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
@@ -95,9 +93,9 @@ class ThePaper:
         """Drawn from the row of the wanted level; the wanted level without one."""
         wanted = level_by_similarity(rules.ladder, arrival.near.similarity)
         row = course.shift.get(str(wanted.skipped_steps), ())
-        decided = decide_standing(rules, arrival, pool, draw_level(row, arrival.draw) or wanted, wanted)
+        decided = decide_by_level(rules, arrival, pool, draw_level(row, arrival.draw) or wanted, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         """Route-and-batch among the workers that stand at this level."""
-        return place_standing(level, pool, left_s, excluded, pool.occupancy)
+        return place_by_level(level, pool, left_s, excluded, pool.occupancy)

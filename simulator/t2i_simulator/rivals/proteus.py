@@ -18,17 +18,23 @@ for every policy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from t2i_policy.level import Level
 from t2i_policy.planning.capacity import WAIT_SHARE, group_capacities
 from t2i_policy.planning.plan import GroupCapacity, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import agnostic_plan, drawn_level, is_time, next_planning
-from t2i_simulator.rivals.by_level import place_standing
-from t2i_simulator.rivals.decisions import decide_standing
-from t2i_simulator.rivals.variants import LadderPart, cheapest_of, levels_of, mean_capacities, mean_levels
+from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.mean_losses import (
+    LadderPart,
+    agnostic_plan,
+    cheapest_of,
+    drawn_level,
+    is_time,
+    levels_of,
+    mean_capacities,
+    mean_levels,
+    next_planning,
+)
 
 PERIOD_S = 10.0
 BETA = 1.05
@@ -46,7 +52,7 @@ def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Proteus:
+class Proteus(WorkersByLevel):
     """See the module. `course.memory["beta"]` is the last plan's."""
 
     part: LadderPart = LadderPart.SKIPS
@@ -62,14 +68,10 @@ class Proteus:
         groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, self.part), half_slo_s)
         real = mean_capacities(groups, mean_levels(rules, self.part, rates_rps))
         beta = feasible_beta(real, sum(rates_rps.values()))
-        plan = agnostic_plan(rules, self.part, rates_rps, groups, (PlanRules(over_provision=beta), None))
+        plan = agnostic_plan(rules, self.part, rates_rps, groups, PlanRules(over_provision=beta))
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), {"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Drawn by z; with no throughput to plan with, the cheapest level."""
         otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, self.part)
-        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """A worker that stands at this level."""
-        return place_standing(level, pool, left_s, excluded)
+        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))

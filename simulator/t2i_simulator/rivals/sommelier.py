@@ -20,11 +20,16 @@ from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.agnostic import drawn_level, equal_share_plan, next_planning
-from t2i_simulator.rivals.by_level import place_standing
-from t2i_simulator.rivals.decisions import decide_standing
-from t2i_simulator.rivals.variants import LadderPart, MeanLevel, mean_capacities, mean_levels
+from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.mean_losses import (
+    LadderPart,
+    MeanLevel,
+    drawn_level,
+    equal_share_plan,
+    mean_capacities,
+    mean_levels,
+    next_planning,
+)
 
 
 def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], share_rps: float) -> Level:
@@ -36,7 +41,7 @@ def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], shar
 
 
 @dataclass(frozen=True, slots=True)
-class Sommelier:
+class Sommelier(WorkersByLevel):
     part: LadderPart = LadderPart.SKIPS
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
@@ -56,8 +61,4 @@ class Sommelier:
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """The level of the group that the draw falls on: every worker gets the same share."""
-        return decide_standing(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """A worker that stands at this level."""
-        return place_standing(level, pool, left_s, excluded)
+        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

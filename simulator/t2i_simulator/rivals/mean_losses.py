@@ -1,4 +1,4 @@
-"""Variants: which levels a policy chooses among, and what they lose on average if prompts are not told apart.
+"""Mean losses: which levels a policy chooses among, and planning that does not tell prompts apart.
 
 Prompt-agnostic systems (Proteus, PAC, the paper's assigner, INFaaS, Sommelier) know one loss a level:
 
@@ -7,6 +7,9 @@ Prompt-agnostic systems (Proteus, PAC, the paper's assigner, INFaaS, Sommelier) 
 
 share_c is the demand seen; without any, every band of similarity counts alike. Giving them the loss over *their*
 demand, and the true pace, is generous: the published systems profile both once, offline.
+
+A plan by mean losses has one row in its shift map, `ALL_PROMPTS`: the share of all requests that each level gets.
+Proteus, PAC, the paper's assigner and the ablation without prompt classes are planned so, by our joint program.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +27,13 @@ from t2i_policy.planning.classes import (
     band_name,
     class_similarities,
 )
-from t2i_policy.planning.plan import GroupCapacity, PromptClass
-from t2i_policy.request.decide import Rules
+from t2i_policy.planning.loop import Planning, PlanningRules, expected_rates, when_due
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.replan import PlannedFor, ReplanReason
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.request.decide import Rules, draw_level
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
-from t2i_simulator.rivals.fallback import runnable_option
+from t2i_simulator.rivals.common import runnable_option
 
 ALL_PROMPTS = "all"  # the one class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)
@@ -118,4 +124,75 @@ def mean_capacities(groups: Sequence[GroupCapacity], means: Mapping[Level, MeanL
             },
         )
         for group in groups
+    )
+
+
+def agnostic_plan(
+    rules: Rules,
+    part: LadderPart,
+    rates_rps: Mapping[str, float],
+    groups: Sequence[GroupCapacity],
+    plan_rules: PlanRules,
+    before: Plan | None = None,
+) -> Plan:
+    """The best plan that knows only mean losses."""
+    means = mean_levels(rules, part, rates_rps)
+    one = mean_class(means, sum(rates_rps.values()))
+    return make_plan(mean_capacities(groups, means), [one], plan_rules, before)
+
+
+def agnostic_step(
+    rules: Rules, part: LadderPart, planning: Planning, seen: PoolState, settings: PlanningRules
+) -> Planning:
+    """`planning.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
+    rates_rps = expected_rates(seen.demand, seen.now_s)
+    total = {ALL_PROMPTS: sum(rates_rps.values())}
+    planned_for = PlannedFor(total, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
+
+    def make() -> Plan:
+        return agnostic_plan(rules, part, rates_rps, seen.groups, settings.plan, planning.plan)
+
+    return when_due(planning, planned_for, settings.replan, make)
+
+
+def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: PoolState) -> Planning:
+    """`planning` after a plan that was made because its time had come."""
+    workers = {group.name: group.num_workers for group in seen.groups}
+    reason = ReplanReason.NO_PLAN if planning.plan is None else ReplanReason.STEADY
+    return Planning(plan, PlannedFor(rates_rps, workers, seen.now_s), planning.revision + 1, reason)
+
+
+def is_time(planning: Planning, seen: PoolState, period_s: float) -> bool:
+    """True once a period, at the start, and when workers came or went."""
+    planned = planning.planned_for
+    workers = {group.name: group.num_workers for group in seen.groups}
+    return planned is None or seen.now_s - planned.at_s >= period_s or dict(planned.workers) != workers
+
+
+def drawn_level(course: Course, draw: float, otherwise: Level) -> Level:
+    """The level that the one row of the shift map gives at this draw; `otherwise` without a row."""
+    return draw_level(course.shift.get(ALL_PROMPTS, ()), draw) or otherwise
+
+
+def equal_share_plan(
+    levels: Mapping[str, Level], groups: Sequence[GroupCapacity], means: Mapping[Level, MeanLevel], rate_rps: float
+) -> Plan:
+    """The plan in which all workers of a group stand at its level and every worker gets the same share of the load."""
+    standing = [group for group in groups if group.name in levels and group.num_workers]
+    count = sum(group.num_workers for group in standing)
+    shares: dict[tuple[str, Level], float] = {}
+    for group in standing:
+        place = (ALL_PROMPTS, levels[group.name])
+        shares[place] = shares.get(place, 0.0) + group.num_workers / count
+    most_rps = sum(group.num_workers * group.rates_rps.get(levels[group.name], 0.0) for group in standing)
+    shed_rps = max(0.0, rate_rps - most_rps)
+    reason = PlanReason.SOME_SHED if shed_rps > 0 else PlanReason.ALL_SERVED
+    return Plan(
+        workers={(group.name, levels[group.name]): group.num_workers for group in standing},
+        shift_map=shares,
+        demand_rps=rate_rps,
+        shed_rps=shed_rps,
+        mean_loss=sum(share * means[level].loss for (_, level), share in shares.items()),
+        reason=reason if standing else PlanReason.NO_WORKERS,
+        method=Method.GREEDY,
     )

@@ -1,0 +1,109 @@
+"""What rivals share: how a level that a policy asked for is run, where, and the parts of their interface that repeat.
+
+A rival says where a request is sent. What is run there follows from the cache: the largest stored K' <= K that was
+measured at this similarity, else exact. The worker does the same when a latent turns out to be missing
+(`t2i_cache.fetching`). Nothing else is looked at: no price, no floor, no deadline.
+
+Some systems let a worker run one level only (`WorkerView.level`, from the plan's counts by `planning.assign`). A
+request then waits for a worker of its level, even if others idle. If there is none (before the first plan, or when the
+last one left) any worker takes it, so that a change of plan strands no request.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from t2i_policy.level import Level
+from t2i_policy.policies import Course, PoolState
+from t2i_policy.pool_view import PoolView, WorkerView, best_finish_s
+from t2i_policy.request.decide import Arrival, Decided, Rules
+from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, choose_wanted_level
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.served import Served, ServedReason
+
+SPREAD = 0.0  # an occupancy under which `choose_worker` never fills batches
+
+
+def workers_at(workers: Sequence[WorkerView], level: Level) -> tuple[WorkerView, ...]:
+    """The workers at `level`; all of them if none is."""
+    return tuple(worker for worker in workers if worker.level == level) or tuple(workers)
+
+
+class NothingPlanned:
+    """A policy without a slow loop."""
+
+    __slots__ = ()
+
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
+        """What was."""
+        return course
+
+
+class AnyWorker:
+    """A policy whose requests go where they finish first."""
+
+    __slots__ = ()
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """The worker that finishes first, whatever it stands at."""
+        return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
+
+
+class WorkersByLevel:
+    """A policy whose workers run one level each."""
+
+    __slots__ = ()
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """The worker of this level that finishes first."""
+        return place_by_level(level, pool, left_s, excluded)
+
+
+def place_by_level(
+    level: Level, pool: PoolView, left_s: float, excluded: frozenset[str], occupancy: float = SPREAD
+) -> Placement | None:
+    """A worker at `level`: the one that finishes first, or from `placement.FILL_FROM_OCCUPANCY` on the fullest."""
+    able = [worker for worker in pool.ready if worker.name not in excluded]
+    return choose_worker(workers_at(able, level), level, left_s, occupancy)
+
+
+def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Limits) -> Option:
+    """What is run for a request that is sent to `level`, with the bound on its loss; exact at the latest."""
+    if limits.fixed_steps is not None:
+        return Option(Level(0, limits.fixed_steps), 0.0)
+    if limits.exact:
+        return Option(rules.ladder.exact, 0.0)
+    cap = level.skipped_steps if limits.max_skipped_steps is None else limits.max_skipped_steps
+    stored = [k for k in near.stored_steps if 0 < k <= min(level.skipped_steps, cap)]
+    skips = [Level(k, level.num_inference_steps) for k in sorted(stored, reverse=True)]
+    for candidate in skips if level.needs_latent else [level]:
+        loss = rules.profile.expected_loss(candidate, near.similarity, BOUND_Z)
+        if loss is not None:
+            return Option(candidate, loss)
+    return Option(rules.ladder.exact, 0.0)
+
+
+def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None) -> Decided:
+    """Run at `sent_to` or its fallback, by any worker. `wanted` is what the policy would have liked (None = exact)."""
+    limits, near = arrival.limits, arrival.near
+    run = runnable_option(rules, sent_to, near, limits)
+    liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits)
+    reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
+    estimated_s = pool.queue_wait_s() + pool.best_finish_s(run.level.steps_run)
+    return Decided(
+        near=near,
+        options=(run,),
+        prompt_class=rules.classes.classify(near, limits),
+        wanted=choose_wanted_level(rules.ladder, (Option(liked.level, liked.expected_loss),), near, limits),
+        served=Served(run.level, run.expected_loss, estimated_s, reason),
+        pressed=0.0,
+    )
+
+
+def decide_by_level(
+    rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
+) -> Decided:
+    """The same where workers run one level each: the workers at `sent_to` take it, whatever is run there."""
+    decided = decide_for(rules, arrival, pool, sent_to, wanted)
+    served, there = decided.served, workers_at(pool.ready, sent_to)
+    estimated_s = pool.queue_wait_s() + best_finish_s(there, served.level.steps_run)
+    return replace(decided, served=replace(served, estimated_s=estimated_s), sent_to=sent_to)
