@@ -23,9 +23,10 @@ from eviction_replay import LADDER, Rule, Workload, replay, saved_percent
 from eviction_report import plot, render
 from machine import machine_facts
 from sessions import make_sessions
-from t2i_policy.eviction import FIFO, LCBFU, LRU, CachedItem, EvictionPolicy
+from t2i_policy.eviction import CachedItem, EvictionPolicy
 from t2i_policy.steps_at_stake import FRESH_WORTH, SILENCE_POWER, StepsAtStake
 from t2i_simulator.embedding import SentenceEncoder, embed
+from t2i_simulator.rivals.eviction import FIFO, LCBFU, LRU
 from t2i_simulator.similarity import Vectors
 from t2i_simulator.traces import number_prompts, read_prompts
 

@@ -5,18 +5,12 @@ latents of all prompts, least worth first, and the first of them go until `LOW_W
 prompt are judged apart, so holes appear and lookups take the largest stored K' below. It must never free less than
 asked while latents remain, and never more than the round needs.
 
-The known policies are here, ours is `steps_at_stake`:
-
-    LCBFU  hits x K, least computationally beneficial and frequently used (NIRVANA, arXiv 2312.04429); hits start at 1,
-           so that a new latent competes as if it had been used once; ties: used longest ago, then stored longest ago
-    LRU    used longest ago goes first (a latent that was just stored counts as just used)
-    FIFO   stored longest ago goes first: a sliding window, strong where sessions are short (MoDM, arXiv 2503.11972)
+Ours is `steps_at_stake.StepsAtStake`; the known ones stand beside the rivals in the simulator.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 K = TypeVar("K")
@@ -51,34 +45,6 @@ class EvictionPolicy(Protocol):
     def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:
         """All latents, least worth first; `prompts` holds those of one prompt together, `now_s` is of their clock."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class LCBFU:
-    """Least hits x K first: see the module."""
-
-    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Least hits x K first."""
-        items = chain.from_iterable(prompts)
-        return sorted(items, key=lambda item: (item.hits * item.skipped_steps, item.used_s, item.stored_s))
-
-
-@dataclass(frozen=True, slots=True)
-class LRU:
-    """Least recently used first: see the module."""
-
-    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Used longest ago first."""
-        return sorted(chain.from_iterable(prompts), key=lambda item: (item.used_s, item.stored_s))
-
-
-@dataclass(frozen=True, slots=True)
-class FIFO:
-    """First in, first out: see the module."""
-
-    def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Stored longest ago first."""
-        return sorted(chain.from_iterable(prompts), key=lambda item: item.stored_s)
 
 
 def choose_evictions(

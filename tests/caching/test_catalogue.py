@@ -13,7 +13,8 @@ from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import DirectoryStore, MemoryStore
-from t2i_policy.eviction import LCBFU, LOW_WATER, EvictionPolicy, EvictionReason
+from t2i_policy.eviction import LOW_WATER, EvictionPolicy, EvictionReason
+from t2i_simulator.rivals.eviction import LCBFU
 
 ENTRY = LatentKey("alice", "model", "cat", 0)
 TTL_S = 100.0

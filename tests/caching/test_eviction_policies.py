@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_policy.eviction import FIFO, LCBFU, LOW_WATER, LRU, CachedItem, EvictionPolicy, choose_evictions
+from t2i_policy.eviction import LOW_WATER, CachedItem, EvictionPolicy, choose_evictions
 from t2i_policy.steps_at_stake import StepsAtStake, losses_in_turn
+from t2i_simulator.rivals.eviction import FIFO, LCBFU, LRU
 
 Latent = CachedItem[str]
 LADDER = (5, 10, 15, 20, 25)

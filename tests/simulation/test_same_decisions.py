@@ -8,7 +8,6 @@ import pytest
 
 from t2i_cache.catalogue import Catalogue, CatalogueLimits
 from t2i_cache.keys import LatentKey
-from t2i_policy.eviction import LCBFU
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
@@ -18,6 +17,7 @@ from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulated_pools import LADDER, step_profile
 from t2i_simulator.cached_rules import RememberingRules, remembering_rules
 from t2i_simulator.neighbours import CacheRules, PromptCache
+from t2i_simulator.rivals.eviction import LCBFU
 from t2i_simulator.scenario import ServiceTarget
 from t2i_simulator.similarity import CANDIDATES, Likeness
 from t2i_simulator.stepping import SimulatedJob
