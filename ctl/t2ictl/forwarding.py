@@ -6,10 +6,10 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from t2i_api.names import GRPC_PORT
 from t2ictl.cluster import PoolName
 from t2ictl.errors import ClusterFailed
 
-GATEWAY_PORT = 50051
 START_S = 20.0
 STOP_S = 5.0
 _FORWARDING = re.compile(r"Forwarding from (127\.0\.0\.1:\d+)")
@@ -44,7 +44,7 @@ async def _forwarded(namespace: str, service: str) -> AsyncIterator[str]:
         )
     process = await asyncio.create_subprocess_exec(
         kubectl,
-        *("port-forward", "--address=127.0.0.1", f"--namespace={namespace}", f"service/{service}", f":{GATEWAY_PORT}"),
+        *("port-forward", "--address=127.0.0.1", f"--namespace={namespace}", f"service/{service}", f":{GRPC_PORT}"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -3,24 +3,20 @@
 Import it where it is needed: the Kubernetes client takes its time, which `t2ictl generate --address` need not wait for.
 """
 
-import os
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, ApiException, Configuration, CoreV1Api, CustomObjectsApi
-from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
 from kubernetes.aio.config.config_exception import ConfigException
 
-from t2i_api.pool import API_VERSION
-from t2i_runtime.proxies import asks_environment
+from t2i_api.names import COMPONENT_LABEL, GATEWAY, GROUP, PLURAL, POOL_LABEL, VERSION
+from t2i_runtime.kube.client import open_client
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
 
-PLURAL = "t2iservingpools"
 LIMIT_S = 15.0
-GROUP, _, VERSION = API_VERSION.partition("/")
 
 
 class Cluster:
@@ -62,7 +58,7 @@ class Cluster:
         Raises:
             ClusterFailed: there is none yet, or see `pools`.
         """
-        labels = f"{GROUP}/pool={name.name},app.kubernetes.io/component=gateway"
+        labels = f"{POOL_LABEL}={name.name},{COMPONENT_LABEL}={GATEWAY}"
         call = self._core.list_namespaced_service(name.namespace, label_selector=labels, _request_timeout=LIMIT_S)
         services: Any = await _asked(call, "services")
         if services.items:
@@ -78,19 +74,11 @@ async def open_cluster() -> AsyncIterator[Cluster]:
     Raises:
         ClusterFailed: no kubeconfig and no service account.
     """
-    configuration = Configuration()
     try:
-        # The package looks at the variable when it is imported, and not again.
-        await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except ConfigException as outside:
-        try:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except ConfigException:
-            raise ClusterFailed(f"no cluster: set KUBECONFIG ({outside})") from outside
-        configuration.client_session_kwargs = {"trust_env": False}  # a pod's own API server is behind no proxy
-    else:
-        configuration.client_session_kwargs = {"trust_env": asks_environment(configuration.host, os.environ)}
-    async with ApiClient(configuration) as client:
+        client = await open_client(user_first=True)
+    except ConfigException as error:
+        raise ClusterFailed(f"no cluster: set KUBECONFIG ({error})") from error
+    async with client:
         yield Cluster(client)
 
 

@@ -1,7 +1,7 @@
 """Errors of the gateway.
 
 GatewayError
-├── RequestInvalid             a field cannot be served; carries (field, description) pairs
+├── RequestInvalid             a field cannot be served; carries violations
 ├── RequestRefused             admission said no; carries the policy's reason and when to come back
 ├── DeadlineExceeded           the time ran out before the image
 ├── WorkersUnavailable         no worker could take or finish it
@@ -12,25 +12,20 @@ GatewayError
 Beside it `t2i_runtime.errors.CallerUnknown`: no identity, or one the pool does not know.
 """
 
-from collections.abc import Sequence
-
 from t2i_policy.request.admission import Refused
+from t2i_runtime.errors import FieldsInvalid
 
 
 class GatewayError(Exception):
     """Root of the tree; messages are safe to show to clients."""
 
 
-class RequestInvalid(GatewayError):
-    """`violations`: (field, what it should be) pairs."""
-
-    def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
-        self.violations = tuple(violations)
+class RequestInvalid(FieldsInvalid, GatewayError):
+    """Raised when a request cannot be served as it is; names every field that is wrong."""
 
 
 class RequestRefused(GatewayError):
-    """See the tree."""
+    """Raised when admission refuses a request, or workers no longer make its deadline."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(f"{refused.reason}: {refused.message}")
@@ -38,20 +33,20 @@ class RequestRefused(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """See the tree."""
+    """Raised when the time runs out before the image is done."""
 
 
 class WorkersUnavailable(GatewayError):
-    """See the tree."""
+    """Raised when no worker could take the request or finish it."""
 
 
 class GenerationFailed(GatewayError):
-    """See the tree."""
+    """Raised when workers tried and failed on this very request."""
 
 
 class RequestIdReused(GatewayError):
-    """See the tree."""
+    """Raised when the same request id comes with another request."""
 
 
 class GatewayDraining(GatewayError):
-    """See the tree."""
+    """Raised for requests that arrive while the gateway shuts down."""

@@ -11,25 +11,22 @@ changes. Not being ready is therefore no reason to drop an address.
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import load_incluster_config, load_kube_config
-from kubernetes.aio.config.config_exception import ConfigException
+from kubernetes.aio.client import ApiClient
 
+from t2i_api.names import COMPONENT_LABEL, POOL_LABEL, WORKER
 from t2i_api.plan import PlanDocument, PlanError, parse_plan
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.settings import PoolPlace
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_runtime.kube.watch import Collection, Item, Watch
-from t2i_runtime.proxies import asks_environment
+from t2i_runtime.kube.client import open_client
+from t2i_runtime.kube.kinds import ENDPOINT_SLICE, POOL
+from t2i_runtime.kube.watch import Collection, Item, Show, Watch
 
 log = logging.getLogger(__name__)
-POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
-SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 PORT_NAME = "grpc"
 
 
@@ -81,27 +78,22 @@ class Follower:
         self._metrics = metrics
         self._followed: Followed | None = None
 
-    async def follow_plan(self, client: ApiClient, silent_limit_s: float | None = None) -> None:
+    async def follow_plan(self, client: ApiClient) -> None:
         """Until cancelled."""
-        selector = ("fieldSelector", f"metadata.name={self._place.name}")
-        await self._watch(client, POOLS, selector, (self._take_pool, "pool", silent_limit_s))
+        pool = Collection(POOL.path(self._place.namespace), fields=f"metadata.name={self._place.name}")
+        await self._watch(client, pool, self._take_pool, "pool")
 
-    async def follow_workers(self, client: ApiClient, silent_limit_s: float | None = None) -> None:
+    async def follow_workers(self, client: ApiClient) -> None:
         """Until cancelled."""
-        selector = ("labelSelector", f"t2iserving.dev/pool={self._place.name},app.kubernetes.io/component=worker")
-        await self._watch(client, SLICES, selector, (self._take_slices, "endpointslices", silent_limit_s))
+        labels = f"{POOL_LABEL}={self._place.name},{COMPONENT_LABEL}={WORKER}"
+        slices = Collection(ENDPOINT_SLICE.path(self._place.namespace), labels=labels)
+        await self._watch(client, slices, self._take_slices, "endpointslices")
 
-    async def _watch(
-        self, client: ApiClient, path: str, selector: tuple[str, str], what: tuple[object, str, float | None]
-    ) -> None:
-        show, resource, silent_limit_s = what
-        collection = Collection(path.format(self._place.namespace), selector)
-        if silent_limit_s is not None:
-            collection = Collection(collection.path, selector, silent_limit_s)
+    async def _watch(self, client: ApiClient, collection: Collection, show: Show, resource: str) -> None:
         restarts = self._metrics.watch_restarts.labels(resource)
         heard = self._metrics.watch_heard.labels(resource)
         heard.set_to_current_time()  # counted from the beginning where nothing comes
-        await Watch(client, collection, show, heard.set_to_current_time, restarts.inc).run()  # type: ignore[arg-type]
+        await Watch(client, collection, show, heard.set_to_current_time, restarts.inc).run()
 
     def _take_pool(self, pools: Mapping[str, Item]) -> None:
         pool = pools.get(self._place.name)
@@ -126,19 +118,6 @@ class Follower:
         for address in sorted(there - wanted):
             log.info("worker at %s leaves", address)
             self._workers.remove(address)
-
-
-async def open_client() -> ApiClient:
-    """By the pod's service account, else the user's own kubeconfig. Only the latter may go through a proxy."""
-    configuration = Configuration()
-    by_environment = False
-    try:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        by_environment = asks_environment(configuration.host, os.environ)
-    configuration.client_session_kwargs = {"trust_env": by_environment}
-    return ApiClient(configuration)
 
 
 async def follow(place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:

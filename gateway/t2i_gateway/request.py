@@ -10,12 +10,13 @@ from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2i_runtime.errors import Violation
 
 MAX_PROMPT_CHARACTERS = 4096
 MAX_REQUEST_ID_CHARACTERS = 128
 MAX_GUIDANCE_SCALE = 30.0
 MIN_MAX_STEPS = 100  # a request may fix a schedule of up to this many steps, or twice the pool's
-Violations = Iterator[tuple[str, str]]
+Violations = Iterator[Violation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,21 @@ def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Limits:
 
 def _text_violations(request: gateway_pb2.GenerateRequest) -> Violations:
     if not request.prompt.strip():
-        yield "prompt", "must not be empty"
+        yield Violation("prompt", "must not be empty")
     for name in ("prompt", "negative_prompt"):
         text = getattr(request, name)
         if len(text) > MAX_PROMPT_CHARACTERS:
-            yield name, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}"
+            yield Violation(name, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
         if "\0" in text:
-            yield name, "must not contain NUL characters"
+            yield Violation(name, "must not contain NUL characters")
     if len(request.request_id) > MAX_REQUEST_ID_CHARACTERS or not request.request_id.isprintable():
-        yield "request_id", f"must be at most {MAX_REQUEST_ID_CHARACTERS} printable characters"
+        yield Violation("request_id", f"must be at most {MAX_REQUEST_ID_CHARACTERS} printable characters")
 
 
 def _size_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
     for name, served in (("width", spec.model.width), ("height", spec.model.height)):
         if getattr(request, name) not in (0, served):
-            yield (
+            yield Violation(
                 name,
                 f"this pool makes images of {spec.model.width}x{spec.model.height}; leave it out or ask for {served}",
             )
@@ -91,12 +92,12 @@ def _size_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Vi
 
 def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
     if request.output_format not in level_pb2.OutputFormat.values():
-        yield "output_format", "must be PNG, JPEG or WEBP"
+        yield Violation("output_format", "must be PNG, JPEG or WEBP")
     if request.min_quality_percent > 100:
-        yield "min_quality_percent", f"must be from 0 to 100, got {request.min_quality_percent}"
+        yield Violation("min_quality_percent", f"must be from 0 to 100, got {request.min_quality_percent}")
     most = max(MIN_MAX_STEPS, 2 * spec.model.num_inference_steps)
     if request.HasField("num_inference_steps") and not 1 <= request.num_inference_steps <= most:
-        yield "num_inference_steps", f"must be from 1 to {most}, got {request.num_inference_steps}"
+        yield Violation("num_inference_steps", f"must be from 1 to {most}, got {request.num_inference_steps}")
     scale = request.guidance_scale
     if request.HasField("guidance_scale") and not (math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE_SCALE):
-        yield "guidance_scale", f"must be a number from 0 to {MAX_GUIDANCE_SCALE:.0f}"
+        yield Violation("guidance_scale", f"must be a number from 0 to {MAX_GUIDANCE_SCALE:.0f}")

@@ -1,18 +1,11 @@
 """A gateway's life: restore the catalogue, serve, drain on SIGTERM or SIGINT."""
 
 import asyncio
-import json
 import logging
-import os
-import signal
 from collections.abc import Coroutine
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_api.pool import Pool
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
@@ -36,7 +29,9 @@ from t2i_policy.request.decide import build_rules
 from t2i_protos.v1 import control_pb2_grpc
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import server_options
+from t2i_runtime.health import HEALTH_SERVICE, ServerHealth
 from t2i_runtime.listening import bind_server, serve_metrics
+from t2i_runtime.process import announce, bound_address, drain, open_registry, stop_on_signals
 from t2i_runtime.reflection import enable_reflection
 from t2i_runtime.tls.transport import channel_opener
 
@@ -54,24 +49,23 @@ SERVER_OPTIONS = (
 
 async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) -> None:
     """Serve until told to stop."""
-    stop = _stop_on_signals()
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    stop = stop_on_signals()
+    registry = open_registry()
     metrics = GatewayMetrics(registry)
     security = open_security(settings, pool.spec.security, metrics)
     warn_of_gaps(settings, pool.spec.security)
-    parts = _make_parts(settings, pool, profile, (metrics, security))
+    parts = _make_parts(settings, pool, profile, metrics=metrics, security=security)
     director = Director(parts)
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    health = ServerHealth(SERVICE)
+    health.add_to(server)
     service = TextToImageService(director, pool.spec, metrics, security.identities)
     add_to_server(service, server)
-    enable_reflection(server, (SERVICE, health.SERVICE_NAME))
+    enable_reflection(server, (SERVICE, HEALTH_SERVICE))
     control = grpc.aio.server(options=server_options())
     try:
         port = bind_server(server, settings.listen, security.credentials)
-        await _start_control(control, settings, healthy, parts)
+        await _start_control(control, settings, health, parts)
         metrics_port = serve_metrics(settings.metrics_listen, registry)
     except AddressUnusable:
         await asyncio.gather(server.stop(None), control.stop(None))
@@ -80,12 +74,12 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.similar.restore()
         await server.start()
-        tasks.append(group.create_task(_report_health(healthy, director, parts.workers, metrics)))
-        if settings.announce is not None:
-            announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
+        tasks.append(group.create_task(_report_health(health, director, parts.workers, metrics)))
+        metrics_address = bound_address(settings.metrics_listen, metrics_port)
+        announce(settings.announce, bound_address(settings.listen, port), metrics_address)
         log.info("the gateway serves on port %d", port)
         await stop.wait()
-        await _drain(director, settings.drain_s)
+        await drain(director.drain(), settings.drain_s)
         await server.stop(CLOSE_GRACE_S)
         await control.stop(CLOSE_GRACE_S)
         for task in tasks:
@@ -94,9 +88,13 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
 
 
 def _make_parts(
-    settings: GatewaySettings, pool: Pool, profile: LevelProfile, shared: tuple[GatewayMetrics, GatewaySecurity]
+    settings: GatewaySettings,
+    pool: Pool,
+    profile: LevelProfile,
+    *,
+    metrics: GatewayMetrics,
+    security: GatewaySecurity,
 ) -> Parts:
-    metrics, security = shared
     spec = pool.spec
     policy = serving_policy(spec.fixed_workers, spec.group_sizes)
     slo = spec.slo
@@ -151,13 +149,13 @@ def _plan(settings: GatewaySettings, parts: Parts) -> Coroutine[Any, Any, None]:
 
 
 async def _start_control(
-    server: grpc.aio.Server, settings: GatewaySettings, healthy: health.aio.HealthServicer, parts: Parts
+    server: grpc.aio.Server, settings: GatewaySettings, health: ServerHealth, parts: Parts
 ) -> None:
     """Health without TLS for the kubelet, and Control for the operator; `liveness` = the process answers."""
     if not settings.control_listen:
         return
-    await healthy.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    await health.show_alive(LIVENESS)
+    health.add_to(server)
     control_pb2_grpc.add_ControlServicer_to_server(
         ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar, parts.workers), server
     )
@@ -166,50 +164,20 @@ async def _start_control(
 
 
 async def _report_health(
-    healthy: health.aio.HealthServicer, director: Director, workers: WorkerPool, metrics: GatewayMetrics
+    health: ServerHealth, director: Director, workers: WorkerPool, metrics: GatewayMetrics
 ) -> None:
     """SERVING while it takes requests and some worker may have one; how many tasks there are.
 
     A worker on trial is one of these: without requests it could never prove itself.
     """
     while True:
-        serving = not director.draining and any(view.ready for view in workers.views)
-        kinds = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
-            await healthy.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
+        await health.show(not director.draining and any(view.ready for view in workers.views))
         metrics.tasks.set(len(asyncio.all_tasks()))
         metrics.show_left_out(workers.left_out.values())
         await asyncio.sleep(HEALTH_EVERY_S)
-
-
-async def _drain(director: Director, limit_s: float) -> None:
-    log.info("draining")
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            await director.drain()
 
 
 async def _close(parts: Parts) -> None:
     await parts.workers.close()
     parts.embeddings.close()
     await parts.similar.close()
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-def _at(listen: str, port: int) -> str:
-    """The address that was asked for, with the port that was bound."""
-    return f"{listen.rpartition(':')[0]}:{port}"
-
-
-def announce(path: Path, address: str, metrics_address: str) -> None:
-    """Write where this process serves, in one rename: a reader sees all of it or nothing."""
-    side = path.with_name(f".{path.name}.part")
-    side.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
-    side.replace(path)

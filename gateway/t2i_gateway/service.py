@@ -16,7 +16,7 @@ from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.request import parse_asked
 from t2i_gateway.status import to_status
 from t2i_protos.v1 import gateway_pb2
-from t2i_runtime.errors import CallerUnknown
+from t2i_runtime.errors import CallerUnknown, Violation
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["TextToImage"].full_name
@@ -106,7 +106,8 @@ def _left_s(context: Context) -> float | None:
 
 def _readable(request: M | None) -> M:
     if request is None:
-        raise RequestInvalid([("request", "is not a valid message; text must be UTF-8 (no lone surrogates)")])
+        text = "is not a valid message; text must be UTF-8 (no lone surrogates)"
+        raise RequestInvalid([Violation("request", text)])
     return request
 
 

@@ -6,20 +6,18 @@ every write already refuses.
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from kubernetes.aio.client import ApiClient
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from t2i_operator.children import Images
 from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.client import open_client
 from t2i_operator.cluster.lease import Leadership
 from t2i_operator.errors import ApiError
 from t2i_operator.handlers import Listeners, build_registry, kopf_settings
@@ -30,6 +28,8 @@ from t2i_operator.queueing import PoolQueue
 from t2i_operator.reconciling import Reconciler
 from t2i_operator.settings import OperatorSettings
 from t2i_operator.watching import keep_watching
+from t2i_runtime.kube.client import open_client
+from t2i_runtime.process import open_registry, stop_on_signals
 
 log = logging.getLogger(__name__)
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -178,8 +178,7 @@ async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
 
 def build_operator(settings: OperatorSettings) -> Operator:
     """Nothing is started yet."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    registry = open_registry()
     place = (settings.lease_namespace or _own_namespace(), settings.lease_name)
     probes = Probes(settings.metrics_listen, settings.health_listen, registry)
     leadership = Leadership(place, settings.identity, time.monotonic)
@@ -192,8 +191,4 @@ def _own_namespace() -> str:
 
 async def serve(settings: OperatorSettings) -> None:
     """Run until SIGTERM or SIGINT."""
-    operator = build_operator(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.stop.set)
-    await operator.run()
+    await replace(build_operator(settings), stop=stop_on_signals()).run()

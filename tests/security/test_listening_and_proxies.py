@@ -13,16 +13,16 @@ import pytest
 import yaml
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import incluster_config
+from kubernetes.aio.config.config_exception import ConfigException
 from prometheus_client import CollectorRegistry
 
 from recording_proxy import RecordingProxy
-from t2i_gateway.plan_feed import open_client as open_gateways
-from t2i_operator.cluster.client import open_client as open_operators
 from t2i_operator.handlers import connection_of
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.polling import DemandPoller
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import client_options
+from t2i_runtime.kube.client import open_client
 from t2i_runtime.listening import listening_socket
 from t2i_runtime.proxies import asks_environment, is_this_machine
 from t2i_runtime.tls.transport import channel_opener
@@ -212,7 +212,7 @@ async def test_api_server_of_a_kubeconfig_may_be_behind_a_proxy(
     """As kubectl has it; kopf's watches go the same way."""
     async with RecordingProxy() as proxy:
         surrounded(proxy.url)
-        client = await open_operators(kubeconfig(tmp_path, server))
+        client = await open_client(kubeconfig(tmp_path, server))
         assert (await connection_of(client)).trust_env is asked
         await get_version(client)
         assert bool(proxy.asked) is asked
@@ -227,11 +227,10 @@ async def get_version(client: ApiClient) -> None:
         await client.close()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("open_client", [open_gateways, lambda: open_operators(None)], ids=["gateway", "operator"])
-async def test_own_api_server_of_a_pod_is_asked_directly(
-    open_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surrounded: Callable[[str], None]
-) -> None:
-    """By its service account: the address is the cluster's own, which no proxy knows. IPv6 gets its brackets."""
+@pytest.fixture
+def in_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a service account, and no kubeconfig."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "token").write_text("t")
     (tmp_path / "ca.crt").write_text("c")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
@@ -239,11 +238,35 @@ async def test_own_api_server_of_a_pod_is_asked_directly(
     monkeypatch.setattr("ssl.create_default_context", lambda **_: None)  # the authority here is none
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00:10:96::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+
+
+@pytest.mark.parametrize("user_first", [False, True], ids=["servers", "command line"])
+@pytest.mark.usefixtures("in_pod")
+async def test_own_api_server_of_a_pod_is_asked_directly(user_first: bool, surrounded: Callable[[str], None]) -> None:
+    """By its service account: the address is the cluster's own, which no proxy knows. IPv6 gets its brackets."""
     surrounded("http://127.0.0.1:9")
-    client = await open_client()
+    client = await open_client(user_first=user_first)
     try:
         assert client.configuration.host == "https://[fd00:10:96::1]:443"
         assert client.rest_client.pool_manager is None or not client.rest_client.pool_manager.trust_env
         assert client.configuration.client_session_kwargs == {"trust_env": False}
     finally:
         await client.close()
+
+
+@pytest.mark.parametrize(("user_first", "host"), [(False, "https://[fd00:10:96::1]:443"), (True, "http://user:80")])
+@pytest.mark.usefixtures("in_pod")
+async def test_in_a_pod_a_kubeconfig_counts_for_the_command_line_alone(
+    user_first: bool, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://user:80")))
+    async with await open_client(user_first=user_first) as client:
+        assert client.configuration.host == host
+
+
+@pytest.mark.usefixtures("in_pod")
+async def test_a_kubeconfig_that_is_named_is_the_only_place(tmp_path: Path) -> None:
+    async with await open_client(kubeconfig(tmp_path, "http://named:80")) as client:
+        assert client.configuration.host == "http://named:80"
+    with pytest.raises(ConfigException):
+        await open_client(tmp_path / "none")

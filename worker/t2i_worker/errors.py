@@ -1,13 +1,13 @@
 """Errors of the worker.
 
 WorkerError
-├── RequestInvalid             a field of the request cannot be served; carries (field, description) pairs
+├── JobInvalid                 a field of the request cannot be served; carries violations
 ├── WorkerBusy                 the queue of accepted requests is full; try another worker
 ├── WorkerDraining             no longer, or not yet, taking requests
 ├── WorkerUnready              its requests fail one after another, so it tests itself first; try another worker
 │   └── EngineLost             the device or the denoise thread is gone: the process must end
-├── DeadlineExceeded           the budget was spent before the image was done
-├── GenerationFailed           this one request failed; the worker goes on
+├── BudgetSpent                the budget was spent before the image was done
+├── JobFailed                  this one request failed; the worker goes on
 │   ├── NotFinite              the model produced NaN or infinity for it
 │   └── OutOfMemory            it does not fit even alone
 ├── StoppedEarly               told to stop before the engine was there
@@ -16,33 +16,28 @@ WorkerError
     └── ModelUnsupported       a pipeline class without an adapter, or a broken folder
 """
 
-from collections.abc import Sequence
-
 from t2i_policy.readiness import ReadyReason
+from t2i_runtime.errors import FieldsInvalid
 
 
 class WorkerError(Exception):
     """Root of the tree; messages are safe to show to clients."""
 
 
-class JobInvalid(WorkerError):
-    """`violations`: (field, what it should be) pairs."""
-
-    def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
-        self.violations = tuple(violations)
+class JobInvalid(FieldsInvalid, WorkerError):
+    """Raised when a request cannot be served as it is; names every field that is wrong."""
 
 
 class WorkerBusy(WorkerError):
-    """See the tree."""
+    """Raised when the queue of accepted requests is full."""
 
 
 class WorkerDraining(WorkerError):
-    """See the tree."""
+    """Raised for requests that arrive before the model is warm or while the worker shuts down."""
 
 
 class WorkerUnready(WorkerError):
-    """See the tree."""
+    """Raised while the worker tests itself, after requests failed one after another."""
 
 
 class EngineLost(WorkerUnready):
@@ -54,32 +49,32 @@ class EngineLost(WorkerUnready):
 
 
 class BudgetSpent(WorkerError):
-    """See the tree."""
+    """Raised when the budget is spent before the image is done."""
 
 
 class JobFailed(WorkerError):
-    """See the tree."""
+    """Raised when this one request failed; the worker goes on."""
 
 
 class NotFinite(JobFailed):
-    """See the tree."""
+    """Raised when the model produces NaN or infinity."""
 
 
 class OutOfMemory(JobFailed):
-    """See the tree."""
+    """Raised when a request does not fit into memory even alone."""
 
 
 class StoppedEarly(WorkerError):
-    """See the tree."""
+    """Raised when the signal to stop comes before the engine is there."""
 
 
 class ModelError(WorkerError):
-    """See the tree."""
+    """Raised when the worker cannot start with this model."""
 
 
 class ModelNotFound(ModelError):
-    """See the tree."""
+    """Raised when the source names no folder that we can read."""
 
 
 class ModelUnsupported(ModelError):
-    """See the tree."""
+    """Raised for a pipeline class without an adapter, and for a broken folder."""

@@ -1,22 +1,18 @@
 """A worker's life: bind, warm up, serve, drain on SIGTERM or SIGINT."""
 
 import asyncio
-import json
 import logging
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import server_options
+from t2i_runtime.health import HEALTH_SERVICE, ServerHealth
 from t2i_runtime.listening import bind_server, serve_metrics
+from t2i_runtime.process import announce, bound_address, drain, open_registry, stop_on_signals
 from t2i_runtime.reflection import enable_reflection
 from t2i_worker.auth import open_security
 from t2i_worker.errors import EngineLost, StoppedEarly
@@ -30,7 +26,6 @@ log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
 MAX_REQUEST_BYTES = 1 << 20
 CLOSE_GRACE_S = 2.0
-_STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
 async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
@@ -40,20 +35,18 @@ async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[En
         StoppedEarly: told to stop before that; nothing was drawn, and threads that load a model may still run.
         EngineLost: only a new process helps.
     """
-    stop = _stop_on_signals()
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    stop = stop_on_signals()
+    registry = open_registry()
     metrics = WorkerMetrics(registry)
     security = open_security(settings.tls_dir, settings.gateway_name, metrics)
     server = grpc.aio.server(options=server_options(MAX_REQUEST_BYTES), interceptors=security.interceptors)
     probed = grpc.aio.server(options=server_options())
-    healthy = health.aio.HealthServicer()
-    await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health = ServerHealth(SERVICE)
+    await health.show(False)
+    health.add_to(server, probed)
     service = WorkerService(settings.name, settings.group, metrics)
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
-    for one in (server, probed):
-        health_pb2_grpc.add_HealthServicer_to_server(healthy, one)
-    enable_reflection(server, (SERVICE, health.SERVICE_NAME))
+    enable_reflection(server, (SERVICE, HEALTH_SERVICE))
     following = asyncio.create_task(security.run())
     try:
         port = security.bind(server, settings.listen)
@@ -62,14 +55,14 @@ async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[En
         metrics_port = serve_metrics(settings.metrics_listen, registry, lambda app: with_probes(app, service.readiness))
         engine = await _unless_stopped(make_engine(), stop)
         service.attach(engine)
-        watching = asyncio.create_task(follow_health(engine, lambda ready: _set_health(healthy, _STATUSES[ready])))
-        if settings.announce is not None:
-            announce(settings.announce, _at(settings.listen, port), _at(settings.metrics_listen, metrics_port))
+        watching = asyncio.create_task(follow_health(engine, health.show))
+        metrics_address = bound_address(settings.metrics_listen, metrics_port)
+        announce(settings.announce, bound_address(settings.listen, port), metrics_address)
         log.info("worker %s serves on port %d", settings.name, port)
         lost = await _until_told(stop, watching)
-        await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await health.show(False)
         if lost is None:
-            await _drain(engine, settings.drain_s)
+            await drain(engine.drain(), settings.drain_s)
     finally:
         await server.stop(CLOSE_GRACE_S)
         await probed.stop(CLOSE_GRACE_S)
@@ -115,35 +108,3 @@ async def _unless_stopped(making: Awaitable[Engine], stop: asyncio.Event) -> Eng
     finally:
         made.cancel()
         stopped.cancel()
-
-
-def _at(listen: str, port: int) -> str:
-    """The address that was asked for, with the port that was bound."""
-    return f"{listen.rpartition(':')[0]}:{port}"
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-async def _set_health(healthy: health.aio.HealthServicer, status: int) -> None:
-    for name in ("", SERVICE):
-        await healthy.set(name, status)
-
-
-async def _drain(engine: Engine, limit_s: float) -> None:
-    log.info("draining")
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            await engine.drain()
-
-
-def announce(path: Path, address: str, metrics_address: str) -> None:
-    """Write where this process serves, in one rename: a reader sees all of it or nothing."""
-    side = path.with_name(f".{path.name}.part")
-    side.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
-    side.replace(path)

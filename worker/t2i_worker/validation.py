@@ -12,6 +12,7 @@ import numpy as np
 from t2i_cache.keys import LatentKey
 from t2i_policy.level import Level
 from t2i_protos.v1 import level_pb2, worker_pb2
+from t2i_runtime.errors import Violation
 from t2i_worker.errors import JobInvalid
 from t2i_worker.jobs import ImageFormat, Job, ModelFacts, Sink, Source
 
@@ -25,7 +26,7 @@ FORMATS: dict[int, ImageFormat] = {
     level_pb2.OUTPUT_FORMAT_JPEG: "jpeg",
     level_pb2.OUTPUT_FORMAT_WEBP: "webp",
 }
-Violations = Iterator[tuple[str, str]]
+Violations = Iterator[Violation]
 
 
 def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) -> Job:
@@ -55,34 +56,34 @@ def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) 
 def _violations(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) -> Violations:
     for name in ("prompt", "negative_prompt"):
         if len(getattr(request, name)) > MAX_PROMPT_CHARACTERS:
-            yield name, f"must be at most {MAX_PROMPT_CHARACTERS} characters"
+            yield Violation(name, f"must be at most {MAX_PROMPT_CHARACTERS} characters")
     if (request.width, request.height) != (facts.width, facts.height):
-        yield "width", f"this worker makes {facts.width}x{facts.height} pixels only"
+        yield Violation("width", f"this worker makes {facts.width}x{facts.height} pixels only")
     if not (math.isfinite(request.guidance_scale) and 0 <= request.guidance_scale <= 100):
-        yield "guidance_scale", "must be a number from 0 to 100"
+        yield Violation("guidance_scale", "must be a number from 0 to 100")
     if request.output_format not in FORMATS:
-        yield "output_format", "unknown format"
+        yield Violation("output_format", "unknown format")
     yield from _level_violations(request.level)
     yield from _latent_violations(request)
 
 
 def _level_violations(level: level_pb2.Level) -> Violations:
     if not 1 <= level.num_inference_steps <= MAX_STEPS:
-        yield "level.num_inference_steps", f"must be from 1 to {MAX_STEPS}"
+        yield Violation("level.num_inference_steps", f"must be from 1 to {MAX_STEPS}")
     elif level.skipped_steps >= level.num_inference_steps:
-        yield "level.skipped_steps", "must be smaller than num_inference_steps"
+        yield Violation("level.skipped_steps", "must be smaller than num_inference_steps")
 
 
 def _latent_violations(request: worker_pb2.WorkerGenerateRequest) -> Violations:
     for name in ("source", "sink"):
         part = getattr(request, name)
         if request.HasField(name) and (problem := _key_problem(part.scope, part.entry_id)):
-            yield name, problem
+            yield Violation(name, problem)
         if len(part.steps) > MAX_KEPT_STEPS:
-            yield f"{name}.steps", f"at most {MAX_KEPT_STEPS}"
+            yield Violation(f"{name}.steps", f"at most {MAX_KEPT_STEPS}")
     size = len(request.sink.embedding)
     if request.HasField("sink") and (size % 4 or not 0 < size <= MAX_EMBEDDING_BYTES):
-        yield "sink.embedding", "must be float32 values, at least one"
+        yield Violation("sink.embedding", "must be float32 values, at least one")
 
 
 def _key_problem(scope: str, entry_id: str) -> str | None:

@@ -16,13 +16,15 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
+from t2i_policy.backoff import Backoff
+
 log = logging.getLogger(__name__)
 Item = Mapping[str, Any]
+Show = Callable[[Mapping[str, Item]], None]
 LIST_LIMIT_S = 10.0
 SILENT_LIMIT_S = 90.0
 SERVER_LIMIT_S = 300
-FIRST_PAUSE_S = 0.2
-MAX_PAUSE_S = 10.0
+BACKOFF = Backoff(first_s=0.2, most_s=10.0)
 
 
 class WatchEndedError(Exception):
@@ -31,11 +33,11 @@ class WatchEndedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A path of the API server, and which of its objects; `silent_limit_s` for tests."""
+    """A path of the API server, and which of its objects: selectors as kubectl takes them, empty = all."""
 
     path: str
-    selector: tuple[str, str]
-    silent_limit_s: float = SILENT_LIMIT_S
+    labels: str = ""
+    fields: str = ""
 
 
 class Watch:
@@ -46,7 +48,7 @@ class Watch:
         self,
         client: ApiClient,
         collection: Collection,
-        show: Callable[[Mapping[str, Item]], None],
+        show: Show,
         on_message: Callable[[], None],
         on_restart: Callable[[], None],
     ) -> None:
@@ -59,17 +61,16 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        pause_s = FIRST_PAUSE_S
+        pauses = BACKOFF.pauses()
         while True:
             try:
                 version = await self._list()
-                pause_s = FIRST_PAUSE_S
+                pauses = BACKOFF.pauses()
                 await self._follow(version)
             except (WatchEndedError, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 log.info("watch of %s: %s", self._collection.path, error or type(error).__name__)
             self._on_restart()
-            await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))
-            pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+            await asyncio.sleep(next(pauses) * random.uniform(1.0, 1.5))
 
     async def _list(self) -> str:
         async with asyncio.timeout(LIST_LIMIT_S):
@@ -99,7 +100,7 @@ class Watch:
     async def _events(self, answer: Any) -> AsyncIterator[Mapping[str, Any]]:
         """One a line; silence is an end."""
         while True:
-            async with asyncio.timeout(self._collection.silent_limit_s):
+            async with asyncio.timeout(SILENT_LIMIT_S):
                 line = await answer.response.content.readline()
             if not line:
                 return
@@ -119,10 +120,11 @@ class Watch:
         self._show(self._items)
 
     async def _get(self, query: Mapping[str, str], limit_s: float) -> Any:
+        selectors = {"labelSelector": self._collection.labels, "fieldSelector": self._collection.fields}
         call = await self._client.param_serialize(
             "GET",
             self._collection.path,
-            query_params=[self._collection.selector, *query.items()],
+            query_params=[*selectors.items(), *query.items()],
             header_params={"Accept": "application/json"},
             auth_settings=["BearerToken"],
         )

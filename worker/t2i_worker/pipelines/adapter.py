@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from t2i_runtime.errors import Violation
 from t2i_worker.errors import JobInvalid, NotFinite
 from t2i_worker.jobs import PromptCut
 from t2i_worker.pipelines.prompt_cuts import TextLimit, limit_of
@@ -138,7 +139,7 @@ class PipelineAdapter(ABC):
             return NoiseSchedule(self.scheduler, self.timesteps(num_inference_steps), begin, noise)
         except Exception as error:  # each scheduler says no in its own way
             sentence = f"{type(self.scheduler).__name__} makes no schedule of {num_inference_steps} steps"
-            raise JobInvalid([("level.num_inference_steps", sentence)]) from error
+            raise JobInvalid([Violation("level.num_inference_steps", sentence)]) from error
 
     @cached_property
     def draws_noise(self) -> bool:

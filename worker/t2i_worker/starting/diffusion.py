@@ -89,7 +89,7 @@ def check_step_counts(adapter: PipelineAdapter, spec: PoolSpec) -> None:
         for steps in sorted(filter(None, counts)):
             adapter.schedule(steps, 0, 0)
     except JobInvalid as error:
-        raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0][1]}") from error
+        raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0].description}") from error
 
 
 def _device(wanted: str) -> str:

@@ -1,0 +1,52 @@
+"""What every server process does alike: end on a signal, count itself, say where it serves, drain within a limit."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+log = logging.getLogger(__name__)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def open_registry() -> CollectorRegistry:
+    """A registry of metrics that holds the process's own: memory, CPU, open files."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def bound_address(listen: str, port: int) -> str:
+    """The address that was asked for, with the port that was bound."""
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def announce(path: Path | None, address: str, metrics_address: str) -> None:
+    """Write where this process serves, in one rename: a reader sees all of it or nothing. None = nobody asks."""
+    if path is None:
+        return
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
+    part.replace(path)
+
+
+async def drain(running: Awaitable[None], limit_s: float) -> None:
+    """Wait until what runs has ended; after the limit it is left to its fate."""
+    log.info("draining")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await running
