@@ -18,36 +18,36 @@ class CacheError(Exception):
 
 
 class StoreError(CacheError):
-    """See the tree."""
+    """Raised when the store cannot serve; callers go on without the latent."""
 
 
 class StoreUrlError(StoreError, ValueError):
-    """See the tree."""
+    """Raised when a URL names no store that we have."""
 
 
 class StoreFull(StoreError):
-    """See the tree."""
+    """Raised when there is no space left."""
 
 
 class StoreUnavailable(StoreError):
-    """See the tree."""
+    """Raised when I/O fails, or the store is not what it should be."""
 
 
 class FollowerTooSlow(StoreError):
-    """See the tree."""
+    """Raised when whoever follows the changes does not keep up; it must begin anew."""
 
 
 class RecordError(CacheError):
-    """See the tree."""
+    """Raised for bytes that are not the latent they should be."""
 
 
 class RecordTruncated(RecordError):
-    """See the tree."""
+    """Raised when a record is shorter than its header says."""
 
 
 class RecordCorrupt(RecordError):
-    """See the tree."""
+    """Raised when checksum, magic or header is wrong, or values are not finite."""
 
 
 class RecordMismatch(RecordError):
-    """See the tree."""
+    """Raised for a sound record of another key."""

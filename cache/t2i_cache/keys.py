@@ -1,12 +1,14 @@
 """Keys: a latent is valid only for the same model, noise schedule, size, guidance and dtype, and for its own scope.
 
-Everything that changes the meaning of a latent is in `ModelKey` (decision 9); a different value means a different
-fingerprint, so a foreign latent is a miss, never a wrong start.
+Everything that changes the meaning of a latent is in `ModelKey`; a different value means a different fingerprint, so
+a foreign latent is a miss, never a wrong start. Gateway and worker both call `model_fingerprint`: if the two ever
+differed, every lookup would miss in silence.
 """
 
 import hashlib
 import re
 from dataclasses import astuple, dataclass
+from typing import Protocol
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -37,6 +39,45 @@ class ModelKey:
         text = "\x1f".join(str(value) for value in values)
         kind = f"v3\x1f{embedder}" if embedder else "v1"
         return hashlib.sha256(f"t2i-model-key-{kind}\x1f{text}".encode()).hexdigest()[:32]
+
+
+class DescribedModel(Protocol):
+    """What a worker says of its model, in its own facts as on the wire."""
+
+    @property
+    def model_digest(self) -> str: ...
+    @property
+    def noise_scheduler(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+class GuidedRequest(Protocol):
+    """What a request says, and its job, that steers every step."""
+
+    @property
+    def guidance_scale(self) -> float: ...
+    @property
+    def negative_prompt(self) -> str: ...
+
+
+def model_fingerprint(model: DescribedModel, asked: GuidedRequest, *, num_inference_steps: int, embedder: str) -> str:
+    """The fingerprint of everything but the prompt that a latent of this request depends on."""
+    return ModelKey(
+        model_digest=model.model_digest,
+        noise_scheduler=model.noise_scheduler,
+        num_inference_steps=num_inference_steps,
+        width=model.width,
+        height=model.height,
+        guidance_milli=round(asked.guidance_scale * 1000),
+        dtype=model.dtype,
+        negative_prompt=asked.negative_prompt,
+        embedder=embedder,
+    ).fingerprint
 
 
 @dataclass(frozen=True, slots=True, order=True)

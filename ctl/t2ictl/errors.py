@@ -14,7 +14,7 @@ class CtlError(Exception):
 
 
 class StartFailed(CtlError):
-    """See the tree."""
+    """Raised when a process of the local pool does not come up."""
 
 
 class CallFailed(CtlError):
@@ -27,12 +27,12 @@ class CallFailed(CtlError):
 
 
 class ClusterFailed(CtlError):
-    """See the tree."""
+    """Raised when the API server or kubectl cannot be used, or there is no such pool."""
 
 
 class StoreFailed(CtlError):
-    """See the tree."""
+    """Raised when the latent store cannot be used."""
 
 
 class InputInvalid(CtlError):
-    """See the tree."""
+    """Raised when a file or option cannot be used."""

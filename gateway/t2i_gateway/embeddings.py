@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_policy.backoff import Backoff
 from t2i_sources.embedder import ONNX_ERRORS, Embedder, Embedding, load_embedder
 
 log = logging.getLogger(__name__)
 CACHED_PROMPTS = 4096
-FIRST_PAUSE_S = 1.0
-MAX_PAUSE_S = 60.0
+BACKOFF = Backoff(first_s=1.0, most_s=60.0)
 OTHER_EMBEDDER = (
     "the profile was measured with another embedder, so its similarities mean something else: measure with this one "
     "(t2ictl profile), or set model.embedder to that one"
@@ -84,15 +84,14 @@ class Embeddings:
 
     async def run(self) -> None:
         """Fetch what is not on this machine, trying again with growing pauses; ends when it is here."""
-        pause_s = FIRST_PAUSE_S
+        pauses = BACKOFF.pauses()
         while self._source and self._embedder is None:
             try:
                 self._use(await _in_daemon(load_embedder, self._source, self._models_dir))
             except Exception as error:  # noqa: BLE001 - a hub's client and its libraries fail in many ways, and none may end us
                 self.trouble = f"{_told(error)}; it is tried again"
                 log.warning("requests are served without similar prompts: %s (%s)", self.trouble, type(error).__name__)
-                await asyncio.sleep(pause_s)
-                pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+                await asyncio.sleep(next(pauses))
 
     def close(self) -> None:
         """Let the thread go."""

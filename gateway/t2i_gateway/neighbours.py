@@ -15,7 +15,7 @@ import numpy as np
 from t2i_api.pool import Pool
 from t2i_cache.catalogue import CatalogueLimits, Neighbour
 from t2i_cache.follow import Books, Holdings, SpreadBooks, open_books
-from t2i_cache.keys import LatentKey, ModelKey
+from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import LatentStore, StoreHealth, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
@@ -95,17 +95,8 @@ class NeighbourIndex:
         scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
         if scope is None or model is None or embedding is None:
             return None
-        fingerprint = ModelKey(
-            model_digest=model.model_digest,
-            noise_scheduler=model.noise_scheduler,
-            num_inference_steps=model.num_inference_steps,
-            width=model.width,
-            height=model.height,
-            guidance_milli=round(asked.guidance_scale * 1000),
-            dtype=model.dtype,
-            negative_prompt=asked.negative_prompt,
-            embedder=embedding.kind,
-        ).fingerprint
+        steps = model.num_inference_steps
+        fingerprint = model_fingerprint(model, asked, num_inference_steps=steps, embedder=embedding.kind)
         prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
         return LatentPrefix(scope, fingerprint, prompt_id, asked.seed, embedding.kind, embedding.unread is not None)
 

@@ -4,7 +4,7 @@ OperatorError
 ├── ApiError               the API server said no or did not answer
 │   ├── NotFound           404
 │   ├── Conflict           409: somebody wrote in between, or the UID is another
-│   ├── Refused            400, 403, 422 ...: asking again will not help soon
+│   ├── WriteRefused       400, 403, 422 ...: asking again will not help soon
 │   └── TryLater           429, 5xx, timeouts, lost connections; says when if the server did
 ├── LeaseLost              we may not write any more
 └── TemplateInvalid        a pod template cannot be merged; names the field
@@ -24,15 +24,15 @@ class ApiError(OperatorError):
 
 
 class NotFound(ApiError):
-    """See the tree."""
+    """Raised for a 404."""
 
 
 class Conflict(ApiError):
-    """See the tree."""
+    """Raised for a 409: somebody wrote in between, or the UID is another."""
 
 
 class WriteRefused(ApiError):
-    """See the tree."""
+    """Raised for a 400, 403, 422 and the like: asking again will not help soon."""
 
 
 class TryLater(ApiError):
@@ -44,8 +44,8 @@ class TryLater(ApiError):
 
 
 class LeaseLost(OperatorError):
-    """See the tree."""
+    """Raised before a write that we may not do any more."""
 
 
 class TemplateInvalid(OperatorError):
-    """See the tree."""
+    """Raised when a pod template cannot be merged; names the field."""

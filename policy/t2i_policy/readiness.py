@@ -8,7 +8,7 @@ Gateways judge workers from outside (`health`); this is what only the worker its
 - *RequestsFail*: `MAX_FAILURES_IN_A_ROW` different requests failed and none succeeded between. The same request sent
   again counts once: a request that no worker can draw says nothing about this one. So nobody's odd requests keep a good
   worker out, the worker then draws an ordinary request of its own. If that succeeds it is back at once, with nothing
-  held against it; if not it tries again after 1, 2, 4 ... `MAX_PAUSE_S` seconds.
+  held against it; if not it tries again after 1, 2, 4 ... 30 seconds.
 
 A request that was refused, cancelled or out of time is neither a failure nor a success.
 """
@@ -16,12 +16,12 @@ A request that was refused, cancelled or out of time is neither a failure nor a 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from t2i_policy.backoff import Backoff
+
 MAX_FAILURES_IN_A_ROW = 3
 STUCK_MIN_S = 120.0
 STUCK_STEPS = 30.0
-FIRST_PAUSE_S = 1.0
-MAX_PAUSE_S = 30.0
-MAX_DOUBLINGS = 16
+BACKOFF = Backoff(first_s=1.0, most_s=30.0)
 
 
 class ReadyReason(StrEnum):
@@ -108,6 +108,4 @@ def judge_readiness(signs: EngineSigns) -> Readiness:
 
 def pause_before_test_s(failed_tests: int) -> float:
     """Seconds to wait before the worker tests itself again, after so many tests in a row that failed."""
-    if not failed_tests:
-        return 0.0
-    return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failed_tests - 1, MAX_DOUBLINGS))
+    return BACKOFF.pause_s(failed_tests) if failed_tests else 0.0

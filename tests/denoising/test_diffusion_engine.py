@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from t2i_cache.keys import LatentKey
+from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
@@ -18,7 +18,7 @@ from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.warming import Warmth
 from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
-from t2i_worker.latents import LatentShelf, model_fingerprint
+from t2i_worker.latents import LatentShelf
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 
 STEPS = 6
@@ -65,7 +65,7 @@ def finished(events: list[Event]) -> Finished:
 
 
 def latent_key(step: int) -> LatentKey:
-    return LatentKey("tenant", model_fingerprint(FACTS, JOB, ""), "entry", step)
+    return LatentKey("tenant", model_fingerprint(FACTS, JOB, num_inference_steps=STEPS, embedder=""), "entry", step)
 
 
 async def test_events_come_in_order(engine: DiffusionEngine) -> None:

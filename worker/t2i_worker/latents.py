@@ -14,7 +14,7 @@ from torch import Tensor
 
 from t2i_cache.errors import CacheError, StoreFull
 from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
-from t2i_cache.keys import LatentKey, ModelKey
+from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, LatentStore
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source
@@ -23,21 +23,6 @@ log = logging.getLogger(__name__)
 KEEP_LIMIT_S = 1.0
 _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-
-
-def model_fingerprint(facts: ModelFacts, job: Job, embedder: str) -> str:
-    """Of everything but the prompt that a latent of this job depends on."""
-    return ModelKey(
-        model_digest=facts.model_digest,
-        noise_scheduler=facts.noise_scheduler,
-        num_inference_steps=job.level.num_inference_steps,
-        width=facts.width,
-        height=facts.height,
-        guidance_milli=round(job.guidance_scale * 1000),
-        dtype=facts.dtype,
-        negative_prompt=job.negative_prompt,
-        embedder=embedder,
-    ).fingerprint
 
 
 class LatentShelf:
@@ -50,13 +35,13 @@ class LatentShelf:
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
         """The best stored latent at or below the job's skipped steps, or none with the reason."""
-        model = model_fingerprint(self._facts, job, source.embedder)
+        model = self._fingerprint(job, source.embedder)
         wanted = LatentKey(source.scope, model, source.entry_id, job.level.skipped_steps)
         return await fetch_latent(self._store, wanted, source.steps, limit_s)
 
     async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[tuple[int, int], ...]:
         """Store latents by step; returns (step, bytes) of those that are stored."""
-        model = model_fingerprint(self._facts, job, sink.embedder)
+        model = self._fingerprint(job, sink.embedder)
         stored: list[tuple[int, int]] = []
         try:
             async with asyncio.timeout(KEEP_LIMIT_S):
@@ -79,6 +64,10 @@ class LatentShelf:
     async def close(self) -> None:
         """Close the store."""
         await self._store.close()
+
+    def _fingerprint(self, job: Job, embedder: str) -> str:
+        steps = job.level.num_inference_steps
+        return model_fingerprint(self._facts, job, num_inference_steps=steps, embedder=embedder)
 
 
 def _not_kept_reason(error: CacheError | TimeoutError) -> str:

@@ -23,13 +23,14 @@ from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey, parse_key
 from t2i_cache.stores.redis import RedisStore
 from t2i_cache.stores.redis.store import Change, StoredEntry, to_embedding
+from t2i_policy.backoff import Backoff
 from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_marked
 from t2i_policy.steps_at_stake import StepsAtStake
 
 log = logging.getLogger(__name__)
 BLOCK_S = 1.0  # how long one read waits for a change; then the store is asked whether it is still the same
 RESTORE_WAIT_S = 5.0  # a start waits so long for the first reading, then serves with what is there
-RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+RETRIES = Backoff(first_s=0.1, most_s=2.0)
 MARK_EVERY_S = 2.0
 MARK_FROM = 0.9  # of the byte cap in use
 MARK_SHARE = 0.1  # of the sampled bytes
@@ -100,19 +101,18 @@ class SharedBooks:
         await self._store.close()
 
     async def _follow_forever(self) -> None:
-        pause_s, told = RETRY_FIRST_S, ""
+        pauses, told = RETRIES.pauses(), ""
         while True:
             try:
                 catalogue, position = await self._read_all()
                 self.catalogue = catalogue
                 self.current.set()
-                pause_s, told = RETRY_FIRST_S, ""
+                pauses, told = RETRIES.pauses(), ""
                 await self._follow(catalogue, position)
                 log.warning("changes of the latent store were missed: reading it anew")
             except (StoreError, ValueError) as error:  # ValueError: somebody else wrote into our keys
                 told = _tell_once(told, _why(self._store, error))
-                await asyncio.sleep(pause_s)
-                pause_s = min(RETRY_MOST_S, 2 * pause_s)
+                await asyncio.sleep(next(pauses))
             finally:
                 self.current.clear()
 

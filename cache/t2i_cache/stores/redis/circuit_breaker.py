@@ -7,9 +7,11 @@ a rest, which doubles while a call after it fails too; one success ends it. It m
 
 from dataclasses import dataclass
 
+from t2i_policy.backoff import Backoff
+
 PATIENCE = 3
-FIRST_REST_S = 0.25
 MAX_REST_S = 2.0
+RESTS = Backoff(first_s=0.25, most_s=MAX_REST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,7 @@ class CircuitBreaker:
         failures = self.failures + 1
         if failures < PATIENCE:
             return CircuitBreaker(failures)
-        rest_s = min(MAX_REST_S, FIRST_REST_S * 2.0 ** min(16, failures - PATIENCE))
-        return CircuitBreaker(failures, now_s + rest_s)
+        return CircuitBreaker(failures, now_s + RESTS.pause_s(failures - PATIENCE + 1))
 
     def after_success(self) -> "CircuitBreaker":
         """A call was answered."""
