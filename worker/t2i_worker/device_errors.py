@@ -1,7 +1,8 @@
-"""What an exception of the device means: too little memory, a device that is lost to this process, or neither.
+"""Decide from an exception whether memory ran out, or the device is lost to this process, or neither.
 
-A CUDA context that saw a fault (an illegal address, an assert in a kernel, memory that cannot be corrected) answers
-every later call with an error; only a new process gets a new one. Where the text leaves it open, the device is asked.
+After a fault (an illegal address, an assert in a kernel, an uncorrectable memory error) a CUDA context answers every
+call with an error, and only a new process gets a new context. If the exception's text does not tell, a small
+computation on the device does.
 """
 
 import re
@@ -23,12 +24,12 @@ _LOST = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if less at once may fit."""
+    """True if a smaller batch may succeed."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def is_device_lost(error: BaseException, device: torch.device) -> bool:
-    """True if no call of this process on the device can succeed any more."""
+    """True if no later call of this process on the device can succeed."""
     if is_out_of_memory(error):
         return False
     text = str(error)
@@ -45,6 +46,6 @@ def _answers(device: torch.device) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what the allocator keeps for later."""
+    """Return the memory that torch's allocator caches to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
-"""The model digest: one name for exactly these weights and configurations, equal on every machine.
+"""The model digest names exactly these weights and configurations; it is equal on every machine.
 
-Part of every latent's key, so latents of different weights never meet, even under one model name.
+It is part of every latent's key. So latents of different weights never mix, even under one model name.
 """
 
 import hashlib
@@ -12,8 +12,10 @@ _CHUNK_BYTES = 1 << 22
 
 
 def model_digest(folder: Path, variant: str = "") -> str:
-    """32 hex digits over the names and contents of the files that a pipeline loads at this variant (fp16, bf16; empty:
-    the plain weights), and of no others: what else lies in the folder depends on how it came there.
+    """Hash names and contents of the files that a pipeline loads; 32 hex digits.
+
+    `variant` is fp16, bf16, or empty for the plain weights. Other files are left out: which ones lie in the folder
+    depends on how it was downloaded.
     """
     total = hashlib.blake2b(digest_size=16)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

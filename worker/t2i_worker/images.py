@@ -1,4 +1,4 @@
-"""Pixels to files: png, jpeg, webp. Runs in threads of its own (Pillow's encoders release the GIL)."""
+"""Encode pixels as png, jpeg or webp. Call it in a thread: Pillow's encoders release the GIL."""
 
 import io
 
@@ -18,14 +18,14 @@ _OPTIONS: dict[ImageFormat, dict[str, int | bool]] = {
 
 
 def encode_image(pixels: npt.NDArray[np.uint8], image_format: ImageFormat) -> bytes:
-    """Encode uint8 [H,W,3]; the result depends on nothing else, so equal pixels give equal bytes."""
+    """Encode uint8 [H, W, 3]. Equal pixels give equal bytes."""
     out = io.BytesIO()
     PillowImage.fromarray(pixels, "RGB").save(out, image_format, **_OPTIONS[image_format])
     return out.getvalue()
 
 
 def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A webp of at most 256 pixels a side."""
+    """Shrink uint8 [H, W, 3] to a webp of at most PREVIEW_MAX_SIDE_PX a side."""
     image = PillowImage.fromarray(pixels, "RGB")
     image.thumbnail((PREVIEW_MAX_SIDE_PX, PREVIEW_MAX_SIDE_PX))
     return encode_image(np.asarray(image), "webp")

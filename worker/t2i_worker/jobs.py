@@ -1,8 +1,8 @@
-"""What goes into an engine and what comes out: jobs, events, load. Knows neither torch nor the wire."""
+"""What an engine takes and what it gives: jobs, events, load, counters. Without torch and without the wire format."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,10 @@ EngineKind = Literal["diffusion", "simulated"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where to start when steps are skipped: an earlier prompt's entry, and the steps believed to be stored for it.
+    """The cache entry of an earlier prompt that the job starts from, and the steps that the gateway believes it holds.
 
-    `embedder`, of sinks too, is the digest of what the gateway finds entries by; it is part of their keys. `seed` is of
-    the run that the entry is of; None = not known, and its latents are then taken as they are.
+    `embedder` is the digest of the gateway's embedder and part of the key. `seed` drew the entry's image. Without it
+    the worker cannot replace that seed's noise, and takes the latents as they are.
     """
 
     scope: str
@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Where to keep latents: the state entering each of `steps`, beside the prompt's `embedding`."""
+    """The cache entry that the job's latents go to: those that enter `steps`, with the prompt's `embedding`."""
 
     scope: str
     entry_id: str
@@ -43,7 +43,7 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to make. `deadline_s` in seconds of `time.monotonic`, None = none."""
+    """One image to make. `deadline_s` is an instant of `time.monotonic`; None = no deadline."""
 
     request_id: str
     prompt: str
@@ -60,9 +60,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class PromptCut:
-    """A text encoder reads only the first tokens of the prompt, or of the negative one: up to this character.
+    """A text encoder reads only the beginning of the prompt, or of the negative prompt.
 
-    Tokens are counted without the special ones that the encoder adds.
+    Token counts leave out the special tokens that the encoder adds.
     """
 
     encoder: str
@@ -74,7 +74,7 @@ class PromptCut:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The job entered the batch. `served.skipped_steps` is what it really skips, `reason` why (FetchReason).
+    """The job entered the batch. `served` is the level that really runs; `reason`, a FetchReason, says why.
 
     At most `report_every_steps` steps pass between two of its `Progress` events.
     """
@@ -96,7 +96,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PreviewImage:
-    """A small encoded image of what the state after `step` is heading for."""
+    """A small encoded image of what the latent after `step` is heading for."""
 
     step: int
     data: bytes
@@ -104,24 +104,25 @@ class PreviewImage:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The encoded result and its size in pixels."""
-
     data: bytes
     image_format: ImageFormat
     width: int
     height: int
 
 
+class StoredLatent(NamedTuple):
+    step: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end. Times in ms; `stored` holds (step, bytes) of latents that were kept."""
-
     served: Level
     wait_ms: float
     denoise_ms: float
     encode_ms: float
     fetch_ms: float
-    stored: tuple[tuple[int, int], ...] = ()
+    stored: tuple[StoredLatent, ...] = ()
 
 
 Event = Joined | Progress | PreviewImage | Image | Finished
@@ -129,7 +130,7 @@ Event = Joined | Progress | PreviewImage | Image | Finished
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """State of an engine; `step_s[b - 1]` seconds of one step at batch size b, `fixed_s` the rest of one request."""
+    """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps."""
 
     ready: bool
     draining: bool
@@ -144,7 +145,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What an engine serves. `latent_bytes`: one stored latent without its header."""
+    """The model of an engine. `latent_bytes` is one stored latent without its header."""
 
     model_digest: str
     noise_scheduler: str
@@ -160,7 +161,7 @@ class ModelFacts:
 
 @dataclass(slots=True)
 class Tally:
-    """What an engine counted since its start; read by the metrics, written by the engine only."""
+    """What an engine counted since its start. The engine writes it; the metrics read it."""
 
     steps_run: int = 0
     steps_skipped: int = 0
@@ -178,30 +179,27 @@ class Tally:
 
 
 class Engine(Protocol):
-    """Runs jobs. The one thing a worker process is built around."""
-
     facts: ModelFacts
     tally: Tally
-    own_latents: BoundedStore | None  # None: latents lie in a store that others write to as well, or nowhere
+    own_latents: BoundedStore | None  # None: no store, or one that others write to as well
 
-    def load(self) -> Load:
-        """The state right now."""
+    def load(self) -> Load: ...
 
     def readiness(self) -> Readiness:
-        """Whether it takes requests right now, and why not."""
+        """Whether it takes requests now, and if not, why."""
 
     async def changed(self) -> None:
         """Return after the next change of `load()` or `readiness()`."""
 
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Joined, (Progress | PreviewImage)*, Image, Finished. Closing it frees the job's slot within one step.
+        """Yield Joined, (Progress | PreviewImage)*, Image, Finished. Closing it frees the job's place within one step.
 
         Raises:
-            WorkerBusy, WorkerDraining, WorkerUnready, RequestInvalid, DeadlineExceeded, GenerationFailed: see `errors`.
+            WorkerError: the job ends early; the classes in `errors` say why.
         """
 
     async def drain(self) -> None:
-        """Take no more jobs; return when those accepted have ended."""
+        """Take no more jobs; return when the accepted ones have ended."""
 
     async def close(self) -> None:
-        """Stop threads. Jobs still running fail with WorkerDraining."""
+        """Stop all threads. Jobs that still run fail with WorkerDraining."""

@@ -1,12 +1,13 @@
-"""Latents in and out of the cache, for one worker: fetch a start within about a step's time, keep what is asked for.
+"""A worker's way to the latent store: fetch the latent that a job starts from, and keep those that it is asked to keep.
 
-The store is disposable: any trouble means starting from noise, or not keeping; never a failed image.
+The store is disposable. When it fails, a job starts from noise and its latents are not kept; no image ever fails.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
 from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, LatentStore
-from t2i_worker.jobs import Job, ModelFacts, Sink, Source
+from t2i_worker.jobs import Job, ModelFacts, Sink, Source, StoredLatent
 
 log = logging.getLogger(__name__)
 KEEP_LIMIT_S = 1.0
@@ -25,44 +26,51 @@ _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class StartLatent:
+    """A run starts from `latent` [1, ...], which enters `step`; None = from noise. `reason` is a FetchReason."""
+
+    latent: Tensor | None
+    step: int
+    reason: str
+    fetch_s: float = 0.0
+
+
 class LatentShelf:
     def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
         self.own = store if isinstance(store, BoundedStore) else None
-        self.not_kept: dict[str, int] = {}  # latents that were to be kept, by why they were not
+        self.not_kept: dict[str, int] = {}  # number of latents that were not kept, by reason
         self._store = store
         self.health = store.health
         self._facts = facts
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
-        """The best stored latent at or below the job's skipped steps, or none with the reason."""
+        """Find the stored latent of the largest step that the job may skip, or the reason why there is none."""
         model = self._fingerprint(job, source.embedder)
         wanted = LatentKey(source.scope, model, source.entry_id, job.level.skipped_steps)
         return await fetch_latent(self._store, wanted, source.steps, limit_s)
 
-    async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[tuple[int, int], ...]:
-        """Store latents by step; returns (step, bytes) of those that are stored."""
+    async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[StoredLatent, ...]:
+        """Store the latents, which are given by step, and return those that the store holds afterwards."""
         model = self._fingerprint(job, sink.embedder)
-        stored: list[tuple[int, int]] = []
+        stored: list[StoredLatent] = []
         try:
             async with asyncio.timeout(KEEP_LIMIT_S):
                 for step, latent in sorted(kept.items()):
                     key = LatentKey(sink.scope, model, sink.entry_id, step)
                     data = encode_record(to_record(key, latent, sink, self._facts.model_digest))
                     await self._store.put(key, data)
-                    stored.append((step, len(data)))
+                    stored.append(StoredLatent(step, len(data)))
         except (CacheError, TimeoutError) as error:
             log.warning("latents not kept: %s", str(error) or "the store took too long")
             reason = _not_kept_reason(error)
             self.not_kept[reason] = self.not_kept.get(reason, 0) + len(kept) - len(stored)
         if self.own is None:
             return tuple(stored)
-        there = self.own  # a later one of them may have sent an earlier one away
-        return tuple(
-            (step, size) for step, size in stored if LatentKey(sink.scope, model, sink.entry_id, step) in there
-        )
+        own = self.own  # storing a later one may have evicted an earlier one
+        return tuple(one for one in stored if LatentKey(sink.scope, model, sink.entry_id, one.step) in own)
 
     async def close(self) -> None:
-        """Close the store."""
         await self._store.close()
 
     def _fingerprint(self, job: Job, embedder: str) -> str:
@@ -77,19 +85,27 @@ def _not_kept_reason(error: CacheError | TimeoutError) -> str:
 
 
 def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> LatentRecord:
-    """A latent [1, ...] as raw little-endian bytes."""
+    """Copy a latent [1, ...] from the device into a record, as raw little-endian bytes."""
     host = latent.detach().cpu().contiguous()
     raw = host.view(torch.uint8).numpy().tobytes()
     embedding = np.asarray(sink.embedding)
-    return LatentRecord(key, _NAMES[host.dtype], tuple(host.shape), raw, embedding, time.time(), model_digest)
+    return LatentRecord(
+        key=key,
+        dtype=_NAMES[host.dtype],
+        shape=tuple(host.shape),
+        tensor=raw,
+        embedding=embedding,
+        created_s=time.time(),
+        model_digest=model_digest,
+    )
 
 
-def to_latent(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor | None, str]:
-    """The fetched latent on the CPU and the reason; one of another shape or dtype is no start."""
+def to_start(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> StartLatent:
+    """The fetched latent on the CPU, or noise if there is none or it has another shape or dtype."""
     record = fetched.record
     if record is None:
-        return None, fetched.reason
+        return StartLatent(None, 0, fetched.reason)
     if record.shape != shape or _DTYPES[record.dtype] != dtype:
-        return None, FetchReason.MISMATCH
-    raw = torch.frombuffer(bytearray(record.tensor), dtype=dtype)
-    return raw.view(shape), fetched.reason
+        return StartLatent(None, 0, FetchReason.MISMATCH)
+    raw = torch.frombuffer(bytearray(record.tensor), dtype=dtype)  # a copy that torch may write to
+    return StartLatent(raw.view(shape), fetched.step, fetched.reason)

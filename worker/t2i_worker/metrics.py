@@ -1,4 +1,4 @@
-"""The worker's metrics (docs/metrics.md lists them; a test compares). Labels are bounded; prompts never appear."""
+"""The worker's metrics. docs/metrics.md lists them, and a test compares. No label holds a prompt or grows unbounded."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +16,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class WorkerMetrics:
-    """Counts at the service; what the engine knows is read when scraped."""
+    """Counts what the service sees; the engine's own figures are read at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -35,7 +35,6 @@ class WorkerMetrics:
         self._fetch = self._histogram("latent_fetch", "Fetching the start latent, 0 without one.", registry)
 
     def attach(self, engine: Engine) -> None:
-        """Show this engine's load and tally too."""
         self._registry.register(_EngineCollector(engine))
 
     @staticmethod
@@ -43,11 +42,10 @@ class WorkerMetrics:
         return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=_SECONDS, registry=registry)
 
     def count_request(self, code: str) -> None:
-        """One request ended with this gRPC code."""
         self._requests.labels(code).inc()
 
     def count_reload(self, in_force: bool) -> None:
-        """The mounted certificate was read: at the start, and after every change."""
+        """Count a reading of the mounted certificate: at the start, and after every change."""
         self._reloads.labels("in_force" if in_force else "refused").inc()
 
     def show_certificate(self, ends_s: float) -> None:
@@ -55,7 +53,6 @@ class WorkerMetrics:
         self._certificate_end.set(ends_s)
 
     def observe(self, finished: Finished) -> None:
-        """Times of one finished request."""
         self._wait.observe(finished.wait_ms / 1e3)
         self._denoise.observe(finished.denoise_ms / 1e3)
         self._encode.observe(finished.encode_ms / 1e3)
@@ -63,13 +60,12 @@ class WorkerMetrics:
 
 
 class _EngineCollector(Collector):
-    """Reads load and tally at scrape time, so the step loop never touches a metric."""
+    """Reads load and counters at each scrape, so the step loop never touches a metric."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
-        """One sample of everything."""
         load, tally = self._engine.load(), self._engine.tally
         yield _gauge("ready", "1 when warm and taking requests.", float(load.ready))
         yield _by_label("health", "1 for why the worker takes requests or none.", "reason", self._health())
@@ -115,7 +111,7 @@ def _store_metrics(health: StoreHealth) -> Iterable[Metric]:
 
 
 def _own_store_metrics(store: BoundedStore | None) -> Iterable[Metric]:
-    """Of the worker's own store; zeros without one."""
+    """Metrics of the worker's own store; zeros without one."""
     tally = StoreTally() if store is None else store.tally
     yield _gauge("latent_store_bytes", "What the worker's own latents take.", store.used_bytes if store else 0)
     yield _gauge("latent_store_entries", "Prompts with own latents.", store.num_entries if store else 0)

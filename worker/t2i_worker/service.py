@@ -1,4 +1,4 @@
-"""The worker's gRPC surface: jobs in, events out, load on change. Translates and nothing else."""
+"""The worker's gRPC service: it translates messages to jobs, and events, load and latents to messages."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 LOAD_MIN_INTERVAL_S = 0.05
 LATENTS_MAX_INTERVAL_S = 5.0
-LOAD_MAX_INTERVAL_S = 0.25  # gateways miss a worker that stands still after some of these
+LOAD_MAX_INTERVAL_S = 0.25  # a gateway believes that a worker stands still after a few of these without a report
 _FORMATS: dict[ImageFormat, level_pb2.OutputFormat.ValueType] = {
     "png": level_pb2.OUTPUT_FORMAT_PNG,
     "jpeg": level_pb2.OUTPUT_FORMAT_JPEG,
@@ -36,7 +36,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class WorkerService(worker_pb2_grpc.WorkerServicer):
-    """See the module. Answers UNAVAILABLE until an engine is attached."""
+    """Answers UNAVAILABLE until an engine is attached. worker.proto describes the methods."""
 
     def __init__(self, name: str, group: str, metrics: WorkerMetrics) -> None:
         self._name = name
@@ -45,12 +45,12 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self._metrics = metrics
 
     def attach(self, engine: Engine) -> None:
-        """From now on, serve with this warm engine."""
+        """Serve with this warm engine from now on."""
         self._warm_engine = engine
         self._metrics.attach(engine)
 
     def readiness(self) -> Readiness | None:
-        """The engine's; None without one."""
+        """The engine's readiness; None while it warms up."""
         return None if self._warm_engine is None else self._warm_engine.readiness()
 
     @property
@@ -62,7 +62,6 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def Generate(
         self, request: worker_pb2.WorkerGenerateRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
-        """See worker.proto."""
         outcome = "CANCELLED"
         try:
             job = parse_request(request, self._engine.facts)
@@ -77,28 +76,28 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             status = to_status(error)
             outcome = status.code.name
             await context.abort_with_status(status)
-        except Exception as error:  # noqa: BLE001 - the client gets a status, the log the place; a text may hold a prompt
+        except Exception as error:  # noqa: BLE001 - the client gets a status whatever a library raises
             outcome = "INTERNAL"
-            log.error("a mistake of ours ended a request: %s", where(error))  # noqa: TRY400
+            # Log only the place: the text of an exception may hold a prompt.
+            log.error("a bug ended a request: %s", where(error))  # noqa: TRY400
             await context.abort(grpc.StatusCode.INTERNAL, "the worker failed on this request")
         finally:
             self._metrics.count_request(outcome)
 
     async def _require_warm(self, context: Context) -> None:
-        """Abort the call where there is no engine yet."""
+        """Abort the call if there is no engine yet."""
         if self._warm_engine is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is still warming up")
 
     async def WatchLoad(
         self, request: worker_pb2.WatchLoadRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WorkerLoad]:
-        """See worker.proto."""
         del request
         await self._require_warm(context)
         while True:
             changed = asyncio.ensure_future(self._engine.changed())
             try:
-                await asyncio.sleep(0)  # it listens now, before the state is read: no change is missed
+                await asyncio.sleep(0)  # let `changed` begin to listen before the load is read, or a change is missed
                 yield to_load_message(self._engine.load())
                 await asyncio.sleep(LOAD_MIN_INTERVAL_S)
                 await asyncio.wait([changed], timeout=LOAD_MAX_INTERVAL_S - LOAD_MIN_INTERVAL_S)
@@ -106,7 +105,6 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
                 changed.cancel()
 
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
-        """See worker.proto."""
         del request
         await self._require_warm(context)
         facts = self._engine.facts
@@ -128,7 +126,6 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def WatchLatents(
         self, request: worker_pb2.WatchLatentsRequest, context: Context
     ) -> AsyncIterator[worker_pb2.LatentChanges]:
-        """See worker.proto."""
         del request
         await self._require_warm(context)
         store = self._engine.own_latents
@@ -144,7 +141,6 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
 
 
 def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
-    """`Load` on the wire; seconds become milliseconds."""
     return worker_pb2.WorkerLoad(
         ready=load.ready,
         draining=load.draining,
@@ -160,7 +156,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
 
 
 def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
-    """An engine's event as one or more messages; an image becomes its announcement and chunks."""
+    """Translate an event; an image becomes one message that announces it and one a chunk."""
     match event:
         case Joined(served, reason, batch_size, every, cuts):
             started = worker_pb2.Started(
@@ -197,7 +193,6 @@ def _image_messages(image: Image) -> Iterator[worker_pb2.WorkerEvent]:
 
 
 def to_latent_changes(news: LatentNews) -> worker_pb2.LatentChanges:
-    """What came and went in the worker's own store; ages count from now."""
     now_s = time.time()
     return worker_pb2.LatentChanges(
         held=[_held_entry(held, now_s) for held in news.held],
@@ -239,7 +234,7 @@ def _finished(event: Finished) -> worker_pb2.Finished:
         denoise_ms=event.denoise_ms,
         encode_ms=event.encode_ms,
         fetch_ms=event.fetch_ms,
-        stored=[worker_pb2.StoredLatent(step=step, size_bytes=size) for step, size in event.stored],
+        stored=[worker_pb2.StoredLatent(step=one.step, size_bytes=one.size_bytes) for one in event.stored],
     )
 
 

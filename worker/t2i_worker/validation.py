@@ -1,6 +1,6 @@
-"""Requests off the wire: every field checked once, all violations reported together, a `Job` out.
+"""A request message becomes a `Job`: every field is checked once, and all violations are reported together.
 
-The gateway checks the same things for its clients; a worker checks again because its port is a boundary of its own.
+The gateway checks the same fields for its clients. A worker checks them again, because anyone may call its port.
 """
 
 import math

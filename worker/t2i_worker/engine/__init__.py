@@ -1,1 +1,1 @@
-"""Engines: what runs jobs. `diffusion` on a model, `simulated` on the clock alone (importing it needs no torch)."""
+"""Engines run jobs. `diffusion` runs a model; `simulated` only lets time pass, and its import needs no torch."""

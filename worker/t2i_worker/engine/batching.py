@@ -1,19 +1,20 @@
-"""The batch cap: how many requests may share a step, decided from measured step times and from running out of memory.
+"""The batch cap: how many requests may share a step.
 
-A larger batch is worth it only while it makes more images a second; past that it only delays everyone in it. The cap
-is measured at warm-up per model, size and device, never fixed, and halved when memory runs out.
+It is decided from step times measured at warm-up, and halved when memory runs out. A larger batch is worth it only
+while it makes more images a second; beyond that it only delays everyone in it. The cap is never a constant, because
+it depends on model, image size and device.
 """
 
 from collections.abc import Mapping, Sequence
 
-MIN_GAIN = 1.03  # throughput a larger batch must add, as a factor, to be used
+MIN_GAIN = 1.03  # factor by which a larger batch must raise throughput
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def choose_batch_cap(step_s: Mapping[int, float]) -> int:
-    """The largest measured batch up to which every larger one still raised throughput by MIN_GAIN.
+    """Grow from the smallest batch size while each next one raises throughput by MIN_GAIN.
 
-    `step_s` maps measured batch sizes (1 among them) to seconds of one step.
+    `step_s` maps measured batch sizes to the seconds of one step; it holds size 1.
     """
     sizes = sorted(step_s)
     cap = sizes[0]
@@ -25,7 +26,7 @@ def choose_batch_cap(step_s: Mapping[int, float]) -> int:
 
 
 def fill_step_times(step_s: Mapping[int, float], cap: int) -> tuple[float, ...]:
-    """Seconds of one step for every batch size 1..cap, straight lines between the measured ones."""
+    """Seconds of one step for every batch size 1..cap, linear between the measured sizes."""
     sizes = sorted(step_s)
     return tuple(_interpolated(step_s, sizes, size) for size in range(1, cap + 1))
 
@@ -40,16 +41,16 @@ def _interpolated(step_s: Mapping[int, float], sizes: Sequence[int], size: int) 
 
 
 def cap_after_out_of_memory(failed_batch: int) -> int:
-    """Half of the batch that did not fit, at least 1."""
     return max(1, failed_batch // 2)
 
 
 def steps_to_place(steps_left: Sequence[int], cap: int) -> int:
-    """Steps until one more request would join, of what runs and waits (in that order): 0 with room in the batch.
+    """Steps until one more request could join the batch; 0 while it has room.
 
-    A lower bound: those who wait before it are taken to join when places fall free, each after its own steps.
+    `steps_left` lists running requests, then waiting ones in their order. The result is a lower bound: it takes
+    each waiting request to join as soon as a place is free.
     """
-    ends = sorted(steps_left[:cap])
+    ends = sorted(steps_left[:cap])  # after how many steps each place falls free
     for left in steps_left[cap:]:
         place = ends.pop(0)
         ends.append(place + left)

@@ -1,4 +1,4 @@
-"""From final latents to files: pixels that are checked, and a second try with freed memory. Runs in encoder threads."""
+"""Final latents become image files, in the encoder threads. Values that are not finite never become an image."""
 
 import threading
 
@@ -21,15 +21,15 @@ class Decoder:
         self._lock = threading.Lock()
 
     def to_image(self, latent: Tensor, image_format: ImageFormat) -> bytes:
-        """The encoded image of a final latent [1, ...].
+        """Decode and encode a final latent [1, ...].
 
         Raises:
-            NotFinite: the latent, or its pixels even at full precision.
+            NotFinite: the latent is not finite, or its pixels are not, even at full precision.
         """
         return encode_image(self._decode(latent), image_format)
 
     def to_preview(self, latent: Tensor) -> bytes:
-        """A small encoded image of what a run is heading for; raises as `to_image` does."""
+        """Like `to_image`, but a small webp."""
         return encode_preview(self._decode(latent))
 
     def _decode(self, latent: Tensor) -> npt.NDArray[np.uint8]:
@@ -43,7 +43,7 @@ class Decoder:
                     raise
             finally:
                 self._tally.decode_fallbacks = self._adapter.decode_fallbacks
-            # Two decodes at once may not fit where one does.
+            # Try once more, alone and with freed memory: two decodes at once may not fit where one does.
             with self._lock:
                 self._tally.out_of_memory += 1
                 free_memory()

@@ -1,8 +1,13 @@
 """The diffusion engine: one warm model behind the step loop.
 
-A job's way: encode text and fetch its start (in parallel, off the denoise thread) -> join the batch -> step until
-done -> decode and encode the image -> keep latents. All but the steps themselves runs in threads of its own, so the
-device never waits for text, pixels or files. Whatever is raised there ends its request with an error of `errors`.
+What happens to a job:
+
+1. encode its texts and fetch its start latent, at the same time (`_prepare`),
+2. join the batch and step until the schedule ends (`_denoise`),
+3. decode and encode the image, then keep latents for later prompts (`_finish`).
+
+Only the steps run in the denoise thread, so the device never waits for text, pixels or files.
+An exception in any of these threads ends its own request, with an error of `errors`.
 """
 
 import asyncio
@@ -46,18 +51,18 @@ from t2i_worker.jobs import (
     PromptCut,
     Tally,
 )
-from t2i_worker.latents import LatentShelf, to_latent
+from t2i_worker.latents import LatentShelf, StartLatent, to_start
 from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
 
 log = logging.getLogger(__name__)
-MIN_FETCH_LIMIT_S = 0.05  # a fetch may always take this long: on small models a step is shorter than a disk read
+MIN_FETCH_LIMIT_S = 0.05  # on small models a step is shorter than a disk read
 STOP_LIMIT_S = 10.0
-TEST_STEPS = 2  # the last ones of the pool's schedule
+TEST_STEPS = 2  # the self-test runs the last steps of the pool's schedule
 
 
 @dataclass(slots=True)
 class _Run:
-    """One job on its way. `served` is what really runs; times in seconds."""
+    """A job that is being served. `served` is the level that really runs, `reason` a FetchReason."""
 
     job: Job
     served: Level
@@ -71,15 +76,13 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
-    """A job's texts: what guides the denoiser, and what no encoder has read."""
-
+class _EncodedTexts:
     conditions: Conditions
     cuts: tuple[PromptCut, ...]
 
 
 class DiffusionEngine:
-    """Made inside a running event loop."""
+    """Create it inside a running event loop."""
 
     def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
         self.facts = facts
@@ -141,7 +144,8 @@ class DiffusionEngine:
                 raise
             except Exception as error:
                 failed = JobFailed("the worker failed on this request")
-                log.error("a mistake of ours ended a request: %s", where(error))  # noqa: TRY400 - a text may hold a prompt
+                # Log only the place: the text of an exception may hold a prompt.
+                log.error("a bug ended a request: %s", where(error))  # noqa: TRY400
                 self._self_test.count_failure(job.request_id or str(id(job)), failed)
                 raise failed from error
 
@@ -157,14 +161,25 @@ class DiffusionEngine:
             self._step_loop.cancel(run.running)
 
     async def _draw_test(self) -> None:
-        """The last steps of an ordinary schedule, from noise of about the size that latents have there."""
+        """Run the last steps of an ordinary schedule and decode the result.
+
+        Unit noise serves as the latent that enters them, because its size is about right there.
+        """
         facts = self.facts
         steps = facts.num_inference_steps
         level = Level(max(0, steps - TEST_STEPS), steps)
-        job = Job("self-test", "a photo", "", 0, facts.guidance_scale, level, "png")
+        job = Job(
+            request_id="self-test",
+            prompt="a photo",
+            negative_prompt="",
+            seed=0,
+            guidance_scale=facts.guidance_scale,
+            level=level,
+            image_format="png",
+        )
         text = await self._threads.for_texts(partial(self._encode, job))
         start = await self._threads.for_texts(partial(self._adapter.initial_latent, 0))
-        unstarted = _Run(job, level, "", time.monotonic(), 0.0)
+        unstarted = _Run(job, level, reason="", accepted_s=time.monotonic(), fetch_s=0.0)
         run = await self._threads.for_texts(partial(self._to_run, unstarted, start, text.conditions))
         try:
             self._step_loop.submit(run.running)
@@ -185,41 +200,39 @@ class DiffusionEngine:
         await self._shelf.close()
 
     async def _prepare(self, job: Job) -> _Run:
-        """Text and start, in parallel; the budget holds here too."""
+        """Encode the texts and fetch the start at the same time, within the job's budget."""
         accepted_s = time.monotonic()
         limit_s = None if job.deadline_s is None else max(0.0, job.deadline_s - accepted_s)
         try:
             async with asyncio.timeout(limit_s):
-                text, found = await asyncio.gather(
+                text, start = await asyncio.gather(
                     self._threads.for_texts(partial(self._encode, job)), self._fetch(job)
                 )
         except TimeoutError as error:
             raise BudgetSpent("the budget ran out before the first step") from error
-        start, step, reason, fetch_s = found
-        served = replace(job.level, skipped_steps=step)
-        unstarted = _Run(job, served, reason, accepted_s, fetch_s, text.cuts)
-        run = await self._threads.for_texts(partial(self._to_run, unstarted, start, text.conditions))
-        self._count_start(job, served, reason)
+        served = replace(job.level, skipped_steps=start.step)
+        unstarted = _Run(job, served, start.reason, accepted_s, start.fetch_s, text.cuts)
+        run = await self._threads.for_texts(partial(self._to_run, unstarted, start.latent, text.conditions))
+        self._count_start(job, served, start.reason)
         return run
 
-    def _encode(self, job: Job) -> _Text:
+    def _encode(self, job: Job) -> _EncodedTexts:
         conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
         read_negative = job.negative_prompt if conditions.unprompted is not None else ""
-        return _Text(conditions, self._adapter.cuts(job.prompt, read_negative))
+        return _EncodedTexts(conditions, self._adapter.cuts(job.prompt, read_negative))
 
-    async def _fetch(self, job: Job) -> tuple[Tensor | None, int, str, float]:
-        """(start latent or None for noise, its step, reason, seconds it took)."""
+    async def _fetch(self, job: Job) -> StartLatent:
         began_s = time.monotonic()
         if not job.level.skipped_steps:
-            return None, 0, FetchReason.AS_REQUESTED, 0.0
+            return StartLatent(None, 0, FetchReason.AS_REQUESTED)
         fetched = Fetched(None, FetchReason.MISSING)
         if job.source is not None:
             fetched = await self._shelf.fetch(job, job.source, self._fetch_limit_s())
-        latent, reason = to_latent(fetched, self._adapter.latent_shape, self._adapter.dtype)
-        return latent, fetched.step if latent is not None else 0, reason, time.monotonic() - began_s
+        start = to_start(fetched, self._adapter.latent_shape, self._adapter.dtype)
+        return replace(start, fetch_s=time.monotonic() - began_s)
 
     def _fetch_limit_s(self) -> float:
-        """About one step beyond what the job waits for a place anyway: a late latent costs that step at most."""
+        """One step, beyond the time that the job waits for a place in the batch anyway."""
         state = self._step_loop.state
         step_s = state.step_s[-1] if state.step_s else 0.0
         return max(MIN_FETCH_LIMIT_S, step_s) + state.steps_to_place * step_s
@@ -246,9 +259,10 @@ class DiffusionEngine:
         return run
 
     def _with_own_noise(self, start: Tensor, run: _Run, schedule: NoiseSchedule) -> Tensor:
-        """A latent of another seed's run, with this job's noise in place of that run's.
+        """Replace the other run's noise in a fetched latent with the noise of this job's seed.
 
-        A sampler that draws noise at each step varies by that alone: most of its run's first noise is gone by then.
+        Without this, all images that start from one latent would look alike. A sampler that draws noise at each step
+        varies them by itself, and by then little is left of its first noise.
         """
         theirs = None if run.job.source is None else run.job.source.seed
         if theirs is None or theirs == run.job.seed or self._adapter.draws_noise:
@@ -257,7 +271,7 @@ class DiffusionEngine:
         return start + schedule.noise_at(change.to(start.device), run.served.skipped_steps)
 
     def _steps_to_keep(self, job: Job, served: Level) -> frozenset[int]:
-        """Only full exact runs are kept (docs/decisions): a latent of a resumed run would drift from its prompt."""
+        """Keep latents of full exact runs only: a latent of a resumed run would drift from its prompt."""
         exact = Level(0, self.facts.num_inference_steps)
         return frozenset(job.sink.steps) if job.sink is not None and served == exact else frozenset()
 
@@ -284,7 +298,7 @@ class DiffusionEngine:
                     raise error
 
     async def _show(self, step: int, preview: Tensor) -> AsyncIterator[Event]:
-        """A preview is left out rather than black, or the end of its request: the image itself decides that."""
+        """Decode a preview, or leave it out: a preview that fails must not end its request."""
         try:
             data = await self._threads.for_pixels(partial(self._decoder.to_preview, preview))
         except JobFailed as error:
@@ -299,19 +313,26 @@ class DiffusionEngine:
         data = await self._threads.for_pixels(partial(self._decoder.to_image, run.running.latent, image_format))
         self._self_test.count_success()
         encode_s = time.monotonic() - began_s
-        self._fixed_s += 0.1 * (encode_s - self._fixed_s)
+        self._fixed_s += 0.1 * (encode_s - self._fixed_s)  # a running average
         yield Image(data, image_format, self.facts.width, self.facts.height)
         stored = await self._shelf.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
         wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
-        yield Finished(run.served, 1e3 * wait_s, 1e3 * run.denoise_s, 1e3 * encode_s, 1e3 * run.fetch_s, stored)
+        yield Finished(
+            served=run.served,
+            wait_ms=1e3 * wait_s,
+            denoise_ms=1e3 * run.denoise_s,
+            encode_ms=1e3 * encode_s,
+            fetch_ms=1e3 * run.fetch_s,
+            stored=stored,
+        )
 
     def _on_lost(self, error: EngineLost) -> None:
         self._step_loop.abandon(error)
         self._slots.notify()
 
     def _deliver_soon(self, deliveries: Deliveries) -> None:
-        """Called by the denoise thread. A closed event loop has nobody left to tell."""
-        with suppress(RuntimeError):
+        """The denoise thread calls this."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
             self._event_loop.call_soon_threadsafe(self._deliver, deliveries)
 
     def _deliver(self, deliveries: Deliveries) -> None:

@@ -1,4 +1,4 @@
-"""One request inside the step loop: its latent, where it stands in its own schedule, and what it keeps on the way."""
+"""One request inside the step loop, and the events that the loop sends about it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from t2i_worker.pipelines import Conditions, NoiseSchedule
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """Written by the denoise thread only, except `cancelled`, which anyone may set (it is never unset).
+    """Only the denoise thread writes it; any thread may set `cancelled`, and nobody unsets it.
 
-    `latent` [1, ...] enters step `step` of `num_steps`. `keep` names the steps whose incoming latents go to `kept`.
+    `latent` [1, ...] enters step `step` of `num_steps`. Latents that enter a step of `keep` are put into `kept`.
     """
 
     latent: Tensor
@@ -31,19 +31,18 @@ class Running:
 
     @property
     def steps_left(self) -> int:
-        """Denoising steps still to run."""
         return self.num_steps - self.step
 
     def model_input(self) -> Tensor:
-        """What the model sees at this step, [1, ...]."""
+        """The latent as the model takes it at this step, [1, ...]."""
         return self.schedule.model_input(self.latent, self.step)
 
     def timestep(self) -> Tensor:
-        """Scalar, on the CPU."""
+        """A scalar on the CPU."""
         return self.schedule.timesteps[self.step]
 
     def advance(self, prediction: Tensor) -> Tensor | None:
-        """Apply the guided prediction [1, ...] and move one step on; returns the state to preview, if one is due."""
+        """Apply the guided prediction [1, ...] and move on by one step; returns the latent to preview if one is due."""
         due = self.preview_every_steps and (self.step + 1) % self.preview_every_steps == 0 and self.steps_left > 1
         preview = self.schedule.clean_estimate(prediction, self.latent, self.step) if due else None
         self.latent = self.schedule.advance(prediction, self.latent, self.step)
@@ -62,7 +61,7 @@ class StepEntered:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """`step` steps are done; `preview` [1, ...] when one is due."""
+    """`step` steps are done, skipped ones included. `preview` [1, ...] is set when one is due."""
 
     step: int
     preview: Tensor | None
@@ -77,8 +76,6 @@ class Denoised:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """This request ended early."""
-
     error: WorkerError
 
 

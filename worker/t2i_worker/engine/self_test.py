@@ -1,7 +1,7 @@
-"""An engine's judgement of its own results, and the task that tests it once too many requests in a row have failed.
+"""The engine tests itself when too many different requests in a row have failed.
 
-While it is out of service the engine takes no requests. The test is an ordinary short one of its own, on the same way:
-text, denoise thread, decoding. `t2i_policy.readiness` says when it is due and how long to wait between two.
+Until a test succeeds the engine takes no requests. A test draws a short image of its own through the same threads:
+text, denoising, decoding. `t2i_policy.readiness` decides when a test is due and how long to wait between two.
 """
 
 import asyncio
@@ -19,7 +19,10 @@ Pause = Callable[[float], Awaitable[None]]
 
 
 class SelfTest:
-    """`changed` is called whenever the verdict may be another; one event loop only."""
+    """Counts failures in a row. It calls `changed` whenever the engine's readiness may be another.
+
+    `draw` runs the test and raises if it fails. For one event loop only.
+    """
 
     def __init__(
         self,
@@ -37,12 +40,11 @@ class SelfTest:
         self._task = asyncio.create_task(self._run(), name="self-test")
 
     def count_success(self) -> None:
-        """A request got its image."""
         if self.failures.count:
             self._set(FailuresInARow())
 
     def count_failure(self, request_id: str, error: WorkerError) -> None:
-        """A request failed by our fault."""
+        """Count a request that failed by the worker's fault."""
         kind = type(error).__name__
         self._tally.failures[kind] = self._tally.failures.get(kind, 0) + 1
         self._set(self.failures.after_failure(request_id))
@@ -50,7 +52,6 @@ class SelfTest:
             self._due.set()
 
     async def close(self) -> None:
-        """End the task."""
         self._task.cancel()
         await asyncio.wait([self._task])
 

@@ -1,4 +1,4 @@
-"""The threads beside the denoise thread: one for texts, some for pixels. What a call raises becomes a WorkerError."""
+"""The threads beside the denoise thread: one for texts, two for pixels. Their exceptions become WorkerErrors."""
 
 import asyncio
 import logging
@@ -19,26 +19,27 @@ T = TypeVar("T")
 
 
 class SideThreads:
-    """`on_lost` hears, on the event loop, that the device is lost."""
+    """Calls `on_lost` on the event loop when a call shows that the device is lost."""
 
     def __init__(self, device: torch.device, tally: Tally, on_lost: Callable[[EngineLost], None]) -> None:
         self._device = device
         self._tally = tally
         self._on_lost = on_lost
-        # Intra-op threads are per calling thread: teams of these would fight the denoise thread's for the cores.
+        # One kernel thread each: torch makes a team of them per calling thread, and more teams would take the cores
+        # from the denoise thread's.
         self._pixels = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
-        self._texts = ThreadPoolExecutor(1, "text", torch.set_num_threads, (1,))  # no text waits for an image
+        self._texts = ThreadPoolExecutor(1, "text", torch.set_num_threads, (1,))  # no text waits behind an image
 
     async def for_pixels(self, call: Callable[[], T]) -> T:
-        """Run a decode or an image encoder."""
+        """Run a decoder or an image encoder, two at a time."""
         return await self._run(self._pixels, call, "the image could not be decoded")
 
     async def for_texts(self, call: Callable[[], T]) -> T:
-        """Run what comes before the first step; one at a time."""
+        """Run work that comes before the first step, one call at a time."""
         return await self._run(self._texts, call, "the prompt could not be encoded")
 
     def close(self) -> None:
-        """Start no more; those running end by themselves."""
+        """Drop queued calls; running ones end by themselves."""
         for threads in (self._pixels, self._texts):
             threads.shutdown(wait=False, cancel_futures=True)
 

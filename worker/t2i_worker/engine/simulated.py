@@ -1,9 +1,9 @@
-"""The simulated engine: a worker's timing without a model, for scale tests, gateway benchmarks and what-if.
+"""The simulated engine has a worker's timing without a model: for scale tests and gateway benchmarks.
 
-Jobs take `fixed_s + steps_run * step_s[batch]` with the batch size at the time they join, and all answer with one small
-png. Progress is reported as steps go, about every `REPORT_EVERY_S`: a process that stands still or starves loses the
-steps of that time, as a real one does. It keeps the rules of a real engine: caps, deadlines, cancellation, drain.
-Latents are neither fetched nor kept; a skip is taken at its word. Needs no torch.
+A job takes `fixed_s + steps_run * step_s[batch]`, where batch is the batch size when it joins. Its image is plain gray.
+Progress comes about every `REPORT_EVERY_S` of steps. So a process that is stopped or starved loses the steps of
+that time, as a real worker does. Caps, deadlines, cancellation and drain work as in the real engine.
+It neither fetches nor keeps latents: it believes that skipped steps are skipped. It needs no torch.
 """
 
 import asyncio
@@ -25,8 +25,6 @@ REPORT_EVERY_S = 0.1
 
 
 class SimulatedEngine:
-    """`batch_cap` jobs run at once."""
-
     def __init__(self, facts: ModelFacts, profile: LevelProfile, batch_cap: int, queue_cap: int) -> None:
         self.facts = facts
         self.tally = Tally()
@@ -84,7 +82,7 @@ class SimulatedEngine:
 
     @asynccontextmanager
     async def _joined(self) -> AsyncGenerator[None, None]:
-        """One of the batch's places, waited for."""
+        """Wait for a place in the batch and hold it."""
         async with self._batch:
             self._running += 1
             self._slots.notify()
@@ -112,5 +110,4 @@ class SimulatedEngine:
 
 
 def _report_every(steps: int, step_s: float) -> int:
-    """Steps between two reports."""
     return max(1, min(steps, int(REPORT_EVERY_S / step_s) if step_s else steps))

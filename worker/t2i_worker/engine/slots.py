@@ -1,4 +1,4 @@
-"""Accepted jobs of an engine: how many there may be, when that changed, when the last one ended."""
+"""The jobs that an engine has accepted: their number, their limit, and waiting for a change or for the last one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from t2i_worker.errors import WorkerBusy, WorkerDraining
 
 
 class Slots:
-    """Counts accepted jobs against a cap. One event loop only."""
+    """For one event loop only."""
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -17,10 +17,11 @@ class Slots:
 
     @contextmanager
     def taken(self, cap: int) -> Iterator[None]:
-        """Hold one place among `cap`.
+        """Hold one of `cap` places.
 
         Raises:
-            WorkerDraining, WorkerBusy: no place is given.
+            WorkerDraining: the engine takes no more jobs.
+            WorkerBusy: all places are held.
         """
         if self.draining:
             raise WorkerDraining("the worker is shutting down")
@@ -40,11 +41,11 @@ class Slots:
         self._changed = asyncio.Event()
 
     async def changed(self) -> None:
-        """Return after the next change."""
+        """Return after the next `notify`."""
         await self._changed.wait()
 
     async def drain(self) -> None:
-        """Give no more places; return when all are free."""
+        """Give out no more places; return when all are free."""
         self.draining = True
         self.notify()
         while self.accepted:

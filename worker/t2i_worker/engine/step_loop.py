@@ -1,13 +1,19 @@
-"""The step loop: one thread that owns the device and runs one forward a step for all running requests.
+"""The step loop: one thread owns the device and runs one forward pass a step for all running requests.
 
-At every step boundary: drop requests that were cancelled or are out of time, admit waiting ones up to the batch cap,
-run one forward for the whole batch at mixed timesteps, apply each request's own noise scheduler, hand out what ended.
-Step-level joining is Orca's iteration-level scheduling (OSDI '22) for denoising. Text encoding, decoding,
-image encoding and cache I/O never run here.
+At every step boundary the loop
 
-Out of memory halves the cap: the surplus goes back to the head of the queue as it stands and loses nothing. Any other
-failure of a shared forward is tried again one by one, so that only the request that causes it fails. A device that is
-lost ends the loop, and so does a mistake in the loop itself: all are told, and `lost` says so to whoever asks.
+1. drops requests that were cancelled or are out of time,
+2. admits waiting requests up to the batch cap,
+3. runs one forward pass for the whole batch, each request at its own timestep,
+4. applies each request's own noise scheduler,
+5. hands the events out.
+
+Requests join and leave between steps, as Orca's iteration-level scheduling does for text (OSDI '22).
+Text encoding, decoding, image encoding and cache I/O never run in this thread.
+
+Failures: out of memory halves the batch cap, and the surplus goes back to the head of the queue without losing steps.
+After any other failure each request runs alone, so that only the one that causes it fails.
+A lost device ends the loop, and so does a bug in the loop itself. All requests then fail, and `lost` holds the error.
 """
 
 import logging
@@ -39,25 +45,25 @@ from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_condi
 
 log = logging.getLogger(__name__)
 STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
-#: A step counts as this many averages at most. Gateways judge a worker by its own average: one that is throttled or was
-#: stopped must not teach them within a few steps that this is usual; one that stays slow is believed after some dozens.
+#: A step counts as at most this many averages. Gateways compare a worker with its own average, so a worker that was
+#: stopped for a moment must not raise that average at once. One that stays slow raises it within some dozen steps.
 MAX_STEP_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The loop after its last boundary."""
+    """The loop after its last step boundary. `steps_left` sums over running and waiting requests."""
 
     running: int
     waiting: int
     steps_left: int
     batch_cap: int
     step_s: tuple[float, ...]
-    steps_to_place: int = 0  # until a request that comes now would join
+    steps_to_place: int = 0  # steps until a request that arrives now could join
 
 
 class StepLoop:
-    """`deliver_all` gets a step's events, or none when a request just left, from the loop's thread."""
+    """The loop's thread calls `deliver_all` with the events of a step; with none when a request only left."""
 
     def __init__(
         self,
@@ -77,7 +83,7 @@ class StepLoop:
         self._running: list[Running] = []
         self._events: list[tuple[Running, StepEvent]] = []
         self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
-        self._dropped = False  # a cancelled request left without an event, but the load has changed
+        self._dropped = False  # a cancelled request left: it gets no event, but the load has changed
         self._stopping = False
         self._step_began_s: float | None = None
         self.lost: EngineLost | None = None
@@ -85,11 +91,10 @@ class StepLoop:
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def submit(self, request: Running) -> None:
-        """Let a prepared request join at the next boundary with room.
+        """Queue a prepared request; it joins at the next step boundary where the batch has room.
 
         Raises:
             WorkerDraining, EngineLost: the loop has stopped.
@@ -103,19 +108,19 @@ class StepLoop:
             self._condition.notify()
 
     def cancel(self, request: Running) -> None:
-        """Let a request go at the next boundary; no event follows. Ended or unknown ones are fine."""
+        """Drop a request at the next boundary; it gets no more events. Ended and unknown requests are fine."""
         request.cancelled = True
         with self._condition:
             self._condition.notify()
 
     def abandon(self, error: EngineLost) -> None:
-        """The device was found lost elsewhere: end, and tell all."""
+        """End the loop and fail all requests, because another thread found the device lost."""
         with self._condition:
             self.lost = self.lost or error
             self._condition.notify()
 
     def stop(self, timeout_s: float) -> None:
-        """Fail what is left with WorkerDraining and end the thread."""
+        """End the thread; requests that are left fail with WorkerDraining."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
@@ -123,7 +128,6 @@ class StepLoop:
 
     @property
     def state(self) -> LoopState:
-        """A snapshot for load reports."""
         with self._condition:
             requests = [*self._running, *self._waiting]
             left = sum(request.steps_left for request in requests)
@@ -132,24 +136,24 @@ class StepLoop:
 
     @property
     def step_age_s(self) -> float:
-        """For how long the present step has run; 0 between steps."""
+        """Seconds that the present step has run; 0 between steps."""
         began_s = self._step_began_s
         return 0.0 if began_s is None else time.monotonic() - began_s
 
     def _run(self) -> None:
-        torch.set_num_threads(self._num_threads)  # of this thread; others set their own
+        torch.set_num_threads(self._num_threads)  # torch keeps this setting per thread
         try:
             with torch.inference_mode():
                 while self._wait_for_work():
                     self._pass_boundary()
-                    self._hand_out()  # who joined hears of it before the step, not with its end
+                    self._hand_out()  # a request hears that it joined before the step runs
                     if self._running:
                         self._run_step()
                     self._hand_out()
         except EngineLost as error:
             self.lost = error
         except Exception:
-            log.exception("a mistake ends the denoise thread")
+            log.exception("a bug in the step loop ended the denoise thread")
         finally:
             self._end_all()
 
@@ -188,7 +192,7 @@ class StepLoop:
         batch = tuple(self._running)
         try:
             predictions = self._predict(batch)
-        except Exception as error:  # noqa: BLE001 - libraries raise what they like; it is told to the requests
+        except Exception as error:  # noqa: BLE001 - libraries raise anything; the requests get the error
             self._recover(batch, error)
             return
         finally:
@@ -282,5 +286,5 @@ class StepLoop:
             self._running, self._waiting = [], deque()
         error = self.lost or WorkerDraining("the worker is shutting down")
         self._events += [(request, StepFailed(error)) for request in left]
-        self._dropped = True  # whoever watches the load hears that the loop ended, also with nobody in it
+        self._dropped = True  # watchers of the load must hear that the loop ended, even without requests
         self._hand_out()

@@ -1,6 +1,6 @@
-"""Warming: load the model, run every batch size once, measure step times, choose the batch cap.
+"""Warm-up: run every batch size some times, measure the steps, choose the batch cap.
 
-A worker says it is ready only after this, so the first request is as fast as the thousandth.
+A worker reports ready only afterwards, so its first request is as fast as its thousandth.
 """
 
 import logging
@@ -22,7 +22,7 @@ REPETITIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What warming measured. `step_s[b - 1]` seconds of one step at batch size b, up to `batch_cap`."""
+    """`step_s[b - 1]` is the time of one step at batch size b, `fixed_s` the time to decode and encode one image."""
 
     batch_cap: int
     step_s: tuple[float, ...]
@@ -30,7 +30,7 @@ class Warmth:
 
 
 def warm_up(adapter: PipelineAdapter, guidance_scale: float, max_batch: int, progress: Callable[[str], None]) -> Warmth:
-    """Measure an adapter; stops growing the batch when it no longer pays or no longer fits."""
+    """Double the batch size until it no longer pays or no longer fits."""
     with torch.inference_mode():
         conditions = adapter.encode("warm up", "", guidance_scale)
         step_s: dict[int, float] = {}
@@ -60,11 +60,10 @@ def _time_step(adapter: PipelineAdapter, conditions: Conditions, size: int) -> f
         if adapter.device.type == "cuda":
             torch.cuda.synchronize(adapter.device)
         times.append(time.perf_counter() - began_s)
-    return statistics.median(times[1:])
+    return statistics.median(times[1:])  # the first call compiles and allocates
 
 
 def _time_fixed(adapter: PipelineAdapter) -> float:
-    """Decoding and encoding of one image."""
     latent = adapter.initial_latent(0)
     times = []
     for _ in range(REPETITIONS):

@@ -1,4 +1,4 @@
-"""Adapters between diffusers pipelines and the engine, chosen by the class a model folder names."""
+"""Adapters between diffusers pipelines and the engine. The pipeline class that a model folder names chooses one."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
     """Load a model folder onto a device.
 
     Raises:
-        ModelUnsupported: no adapter for its pipeline class, files missing or broken, or a size it cannot make.
+        ModelUnsupported: its pipeline class has no adapter, files are missing or broken, or it cannot make this size.
     """
     name = _class_name(folder)
     if name not in ADAPTERS:
@@ -55,7 +55,7 @@ def load_adapter(folder: Path, precision: str, width: int, height: int, device: 
 
 
 def _variant(folder: Path, precision: str) -> str | None:
-    """The weights of this precision if a component has any; else None, the plain ones."""
+    """The weights' variant to load: that of the precision if a component has one, else None for the plain weights."""
     wanted = variant_of(precision)
     there = wanted and any(
         any((folder / component).glob(f"*.{wanted}[.-]*")) for component in components_of(folder) if component[0] != "_"

@@ -1,8 +1,8 @@
-"""PipelineAdapter: a loaded diffusers pipeline as the parts the engine needs, for one pool's size, guidance and steps.
+"""A PipelineAdapter offers a loaded diffusers pipeline as the parts that the engine needs, for one image size.
 
-The engine steps, it does not call pipelines: an adapter encodes text, makes schedules and start
-noise, runs one guided forward over requests at any mix of timesteps, and decodes. Its result for one request equals
-the stock pipeline's (tests/denoising holds it to 1e-4) and does not depend on who shares the batch.
+The engine runs single steps, so it does not call the pipeline as a whole. An adapter encodes texts, makes schedules
+and start noise, runs one guided forward pass for requests at any mix of timesteps, and decodes.
+The result for a request equals the stock pipeline's (tests/denoising holds it to 1e-4), whoever shares its batch.
 """
 
 import copy
@@ -23,15 +23,15 @@ from t2i_runtime.errors import Violation
 from t2i_worker.errors import JobInvalid, NotFinite
 from t2i_worker.jobs import PromptCut
 from t2i_worker.pipelines.prompt_cuts import TextLimit, limit_of
-from t2i_worker.pipelines.schedules import NoiseSchedule, NoiseSource, by_count, servable
+from t2i_worker.pipelines.schedules import NoiseSchedule, NoiseSource, servable
 
 log = logging.getLogger(__name__)
-PROBED_STEPS = 4  # of the schedule that shows whether a sampler draws noise
+PROBED_STEPS = 4  # length of the schedule that shows whether a sampler draws noise
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What guides one request: the model's keyword tensors [1, ...] with the prompt and, if guided, without it."""
+    """The denoiser's keyword arguments for one request, [1, ...] each: with the prompt and, if guided, without it."""
 
     prompted: Mapping[str, Tensor]
     unprompted: Mapping[str, Tensor] | None
@@ -40,9 +40,9 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class StackedConditions:
-    """Conditions of B requests as one batch: the B prompted rows, then the unprompted rows of the G guided ones.
+    """Conditions of B requests as one batch: the B prompted rows, then the unprompted rows of the G guided requests.
 
-    `guided` [G] are their indexes, `scale` [G] their guidance scales.
+    `guided` [G] holds the indexes of guided requests, `scale` [G] their guidance scales.
     """
 
     inputs: Mapping[str, Tensor]
@@ -62,11 +62,11 @@ def stack_conditions(conditions: Sequence[Conditions]) -> StackedConditions:
 
 
 class PipelineAdapter(ABC):
-    """`width` and `height` in pixels; every request of a worker has this size."""
+    """All requests of a worker have one size: `width` x `height` pixels."""
 
     #: Width and height must be multiples of this many pixels.
     size_multiple = 8
-    #: Tokenizers of the pipeline -> most tokens that their encoders get; None = what the tokenizer itself says.
+    #: For each tokenizer of the pipeline the most tokens that its encoder reads; None = the tokenizer's own limit.
     token_limits: Mapping[str, int | None] = {}
 
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
@@ -77,7 +77,7 @@ class PipelineAdapter(ABC):
         self.device: torch.device = pipeline.device
         self.dtype: torch.dtype = self.denoiser.dtype
         self._text_limits = tuple(self._make_limits())
-        self.decode_fallbacks = 0  # decodes that were not finite and were made once more in fp32
+        self.decode_fallbacks = 0  # decodes that were not finite and were repeated in fp32
         self._tokenizing = threading.Lock()
         self._upcasting = threading.Lock()
 
@@ -92,19 +92,19 @@ class PipelineAdapter(ABC):
         """Shape of one request's latent, batch dimension of 1 included."""
 
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """Text to conditions; runs outside the denoise thread, one call at a time.
+        """Encode the texts. Any thread may call it; calls wait for each other.
 
-        A fast tokenizer keeps truncation and padding as its own state: two calls at once get each other's.
+        A fast tokenizer keeps truncation and padding as state, so two calls at once would mix them up.
         """
         with self._tokenizing:
             return self.encode_texts(prompt, negative_prompt, guidance_scale)
 
     @abstractmethod
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        """What `encode` gives; not to be called twice at once."""
+        """`encode` calls this, never twice at once."""
 
     def cuts(self, prompt: str, negative_prompt: str) -> tuple[PromptCut, ...]:
-        """Where encoders stop reading, if they do not read all; any thread."""
+        """Where encoders stop reading, for those that do not read the whole text. Any thread may call it."""
         texts = ((prompt, False), (negative_prompt, True))
         found = [limit.cut(text, negative) for text, negative in texts if text for limit in self._text_limits]
         return tuple(cut for cut in found if cut is not None)
@@ -125,14 +125,14 @@ class PipelineAdapter(ABC):
         """Latent [1, ...] to pixels [1, 3, H, W] in -1..1."""
 
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
-        """Arguments of `set_timesteps`."""
-        return by_count(num_inference_steps)
+        """The arguments for the scheduler's `set_timesteps`."""
+        return {"num_inference_steps": num_inference_steps}
 
     def schedule(self, num_inference_steps: int, begin: int, seed: int) -> NoiseSchedule:
-        """A schedule of the request's own.
+        """Make a new schedule for one request.
 
         Raises:
-            RequestInvalid: the noise scheduler makes no schedule of so many steps.
+            JobInvalid: the noise scheduler makes no schedule of this many steps.
         """
         noise = NoiseSource(seed, self.latent_shape, self.dtype)
         try:
@@ -143,18 +143,21 @@ class PipelineAdapter(ABC):
 
     @cached_property
     def draws_noise(self) -> bool:
-        """Whether the sampler adds noise of its own at each step, so that a latent holds more than its run's first."""
+        """Whether the sampler adds new noise at each step, so that a latent holds more than the start noise."""
         nothing = torch.zeros(1, 4, 2, 2)
         moved = [self.schedule(PROBED_STEPS, 0, seed).advance(nothing, nothing, 0) for seed in (0, 1)]
         return not torch.equal(*moved)
 
     def initial_latent(self, seed: int) -> Tensor:
-        """Unit noise [1, ...] from the seed alone: drawn on the CPU, so equal on every device."""
+        """Unit noise [1, ...] that depends on the seed alone: it is drawn on the CPU, so every device gets the same."""
         noise = torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed), dtype=self.dtype)
         return noise.to(self.device)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditions: StackedConditions) -> Tensor:
-        """Guided prediction [B, ...] for latents [B, ...] at timesteps [B]: one forward for all."""
+        """The guided prediction [B, ...] for latents [B, ...] at timesteps [B], in one forward pass.
+
+        Guided requests have two rows in it: out = unprompted + scale x (prompted - unprompted) (Ho, Salimans 2022).
+        """
         count, guided = len(latents), conditions.guided
         if not len(guided):
             return self.forward(latents, timesteps, conditions.inputs)
@@ -163,7 +166,7 @@ class PipelineAdapter(ABC):
         )
         prompted, unprompted = out[:count], out[count:]
         scale = conditions.scale.view(-1, *[1] * (out.dim() - 1))
-        # In fp32, rounded once, as the stock pipelines' product with a Python number is.
+        # `scale` is fp32, so the product is rounded once, like the stock pipelines' product with a Python number.
         led = unprompted + (scale * (prompted[guided] - unprompted)).to(out.dtype)
         if len(guided) == count:
             return led
@@ -175,7 +178,7 @@ class PipelineAdapter(ABC):
         """Latent [1, ...] to uint8 [H, W, 3].
 
         Raises:
-            NotFinite: the pixels are not finite, in fp32 either; as uint8 they would be a black image.
+            NotFinite: the pixels are not finite, even in fp32. As uint8 they would be a black image.
         """
         vae = getattr(self.pipeline, "vae", None)
         decoded = self.decode_latent(latent).float()
@@ -186,9 +189,10 @@ class PipelineAdapter(ABC):
         return np.ascontiguousarray(image)
 
     def _decode_in_fp32(self, latent: Tensor, used: Any) -> Tensor:
-        """Once more at full precision; a VAE that this helped stays so. `used` is the VAE that overflowed.
+        """Repeat the decode in fp32; if that helps, the VAE stays in fp32. `used` is the VAE that overflowed.
 
-        The fp32 one is a copy that replaces the other in one assignment: decodes in other threads end with theirs.
+        The fp32 VAE is a copy that replaces the other in one assignment. So decodes in other threads end with the
+        VAE that they began with.
         """
         sentence = "the decoder produced pixels that are not finite for this request"
         with self._upcasting:

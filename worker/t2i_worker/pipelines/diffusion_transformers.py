@@ -12,7 +12,7 @@ from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
 
 
 def _dynamic_shift(scheduler: Any, num_tokens: int) -> Mapping[str, float]:
-    """The `mu` that schedules with dynamic shifting need; empty for others."""
+    """The argument `mu` that schedulers with dynamic shifting need; empty for others."""
     config = scheduler.config
     if not config.get("use_dynamic_shifting", False):
         return {}
@@ -22,8 +22,6 @@ def _dynamic_shift(scheduler: Any, num_tokens: int) -> Mapping[str, float]:
 
 
 class StableDiffusion3Adapter(PipelineAdapter):
-    """`StableDiffusion3Pipeline`."""
-
     size_multiple = 16
     token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": None, "tokenizer_3": 256}
 
@@ -65,7 +63,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
 
 
 class FluxAdapter(PipelineAdapter):
-    """`FluxPipeline`. Guidance is an input of the distilled model, not a second forward; no negative prompts."""
+    """Guidance is an input of the distilled model, not a second forward pass. It takes no negative prompts."""
 
     size_multiple = 16
     token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": 512}
@@ -76,18 +74,18 @@ class FluxAdapter(PipelineAdapter):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Packed: [1, tokens, channels], 2x2 latent pixels a token."""
+        """Packed as [1, tokens, channels]; a token holds 2x2 latent pixels."""
         factor = 2 * self.pipeline.vae_scale_factor
         return 1, (self.height // factor) * (self.width // factor), self.denoiser.config.in_channels
 
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
         shift = _dynamic_shift(self.scheduler, self.latent_shape[1])
         if self.scheduler.config.get("use_flow_sigmas", False):
-            return {"num_inference_steps": num_inference_steps, **shift}  # it chooses its noise levels itself
+            return {"num_inference_steps": num_inference_steps, **shift}  # the scheduler chooses its noise levels
         return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps), **shift}
 
     def initial_latent(self, seed: int) -> Tensor:
-        """Drawn in the VAE's layout and packed, as the stock pipeline does."""
+        """Draw the noise in the VAE's layout, then pack it, as the stock pipeline does."""
         factor = 2 * self.pipeline.vae_scale_factor
         channels = self.denoiser.config.in_channels // 4
         height, width = 2 * (self.height // factor), 2 * (self.width // factor)

@@ -1,7 +1,7 @@
-"""Where a text encoder stops reading: the stock pipelines cut longer texts in silence, so callers must be told.
+"""Tell callers where a text encoder stops reading, because the stock pipelines cut longer texts silently.
 
-A tokenizer of a pipeline changes while it is used. So each limit has a copy of its own, which never does: it may be
-asked by any thread. Tokens are counted without the special ones that an encoder adds.
+A pipeline's tokenizer keeps settings that change with each call. So each limit owns a copy of the tokenizer that
+never changes, and any thread may ask it. Token counts leave out the special tokens that an encoder adds.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from t2i_worker.jobs import PromptCut
 
 
 class TextLimit:
-    """One encoder's limit. `max_tokens` counts special tokens too, as the pipelines do."""
+    """The limit of one encoder. `max_tokens` counts special tokens too, as the pipelines do."""
 
     def __init__(self, encoder: str, tokenizer: Any, max_tokens: int) -> None:
         self.encoder = encoder
@@ -22,7 +22,7 @@ class TextLimit:
         self._most = max(0, max_tokens - tokenizer.num_special_tokens_to_add())
 
     def cut(self, text: str, negative: bool = False) -> PromptCut | None:
-        """What is left of a text that is too long; None if all of it is read."""
+        """Where the encoder stops; None if it reads the whole text."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         if len(offsets) <= self._most:
             return None
@@ -31,7 +31,7 @@ class TextLimit:
 
 
 def limit_of(encoder: str, tokenizer: Any, max_tokens: int | None) -> TextLimit | None:
-    """None where there is no such encoder, or its tokenizer cannot tell characters (it is written in Python)."""
+    """None if there is no such encoder, or its tokenizer, written in Python, does not report character offsets."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return None
     return TextLimit(encoder, tokenizer, tokenizer.model_max_length if max_tokens is None else max_tokens)

@@ -1,4 +1,4 @@
-"""The embedded scenes model: a pixel-space UNet with a BERT caption encoder and flow matching: see t2i_scenes."""
+"""The embedded model of t2i_scenes: a pixel-space UNet with a BERT caption encoder and flow matching."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +13,7 @@ from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
 
 
 class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """The folder's components and constants, loaded by `from_pretrained` like any diffusers pipeline."""
+    """`from_pretrained` loads the folder's components and constants into it, as for any diffusers pipeline."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ScenesAdapter(PipelineAdapter):
     def __init__(self, pipeline: Any, width: int, height: int) -> None:
         self.token_limits: Mapping[str, int | None] = {"tokenizer": pipeline.config.max_caption_tokens}
         super().__init__(pipeline, width, height)
-        # Texts of callers are never remembered: how fast one is encoded would tell others that it came before.
+        # Only the empty text is cached. With callers' texts, the time to encode one would reveal that it came before.
         self._nothing = lru_cache(maxsize=1)(lambda: self._encode_text(""))
 
     @property
@@ -57,7 +57,7 @@ class ScenesAdapter(PipelineAdapter):
         return 1, self.denoiser.config.in_channels, self.height // patch, self.width // patch
 
     def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
-        """Uniform noise levels from 1 down, as it was trained and measured."""
+        """Uniform noise levels from 1 down, as in training."""
         return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()}
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:

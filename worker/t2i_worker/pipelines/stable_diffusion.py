@@ -10,8 +10,6 @@ from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
 
 
 class StableDiffusionAdapter(PipelineAdapter):
-    """`StableDiffusionPipeline`."""
-
     token_limits: Mapping[str, int | None] = {"tokenizer": None}
 
     @property
@@ -41,7 +39,7 @@ class StableDiffusionAdapter(PipelineAdapter):
 
 
 class StableDiffusionXLAdapter(StableDiffusionAdapter):
-    """`StableDiffusionXLPipeline`. A VAE that overflows in fp16 (`force_upcast`) runs in fp32."""
+    """A VAE that overflows in fp16 (`force_upcast`) runs in fp32."""
 
     token_limits: Mapping[str, int | None] = {"tokenizer": None, "tokenizer_2": None}
 
@@ -68,7 +66,7 @@ class StableDiffusionXLAdapter(StableDiffusionAdapter):
         return Conditions(row(prompted, pooled), without, guidance_scale)
 
     def _time_ids(self, dtype: torch.dtype) -> Tensor:
-        """Original size, crop and target size: the ones the stock pipeline uses when nothing is said."""
+        """Original size, crop and target size, with the defaults of the stock pipeline."""
         size = (self.height, self.width)
         return torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self.device)
 
