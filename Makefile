@@ -33,15 +33,15 @@ test: lint kube-assets valkey-assets  ## Lint, then every test
 	$(BIN)/python -m pytest -q
 
 kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
-	@$(BIN)/python tests/support/kube_assets.py
+	@$(BIN)/python -m t2i_testing_kit.kube.assets
 
 valkey-assets: $(STAMP)  ## Get a Valkey server for tests: VALKEY_SERVER, one on PATH, or Debian's package, unpacked
-	@$(BIN)/python tests/support/valkey_assets.py
+	@$(BIN)/python -m t2i_testing_kit.valkey.assets
 
 # Root on Linux, or E2E_KUBECONFIG=FILE E2E_REGISTRY=... E2E_TAG=... for a cluster of yours.
 E2E ?= tests/e2e
 e2e: $(STAMP)  ## Everything at once on a real node: images, chart, pool, faults -> build/bench/e2e.json (E2E=FILE: some)
-	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m e2e_prepare
+	PYTHONPATH=tests/e2e $(BIN)/python -m e2e_prepare
 	$(BIN)/python -m pytest -v --tb=short --timeout 900 $(E2E)
 
 e2e-soak: $(STAMP)  ## Twenty minutes of load with random faults, looking for leaks -> build/bench/e2e.json
@@ -54,10 +54,10 @@ e2e-results: $(STAMP)  ## bench/results/e2e.md and its plot from what the e2e ve
 	$(BIN)/python bench/e2e_results.py
 
 e2e-up: $(STAMP)  ## Keep a local node: then E2E_KUBECONFIG=(what it prints) make e2e
-	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m local_node up
+	PYTHONPATH=tests/e2e $(BIN)/python -m local_node up
 
 e2e-down: $(STAMP)  ## End the local node, also one that a killed run left
-	PYTHONPATH=tests/support:tests/e2e $(BIN)/python -m local_node down
+	PYTHONPATH=tests/e2e $(BIN)/python -m local_node down
 
 lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -111,13 +111,13 @@ bench-several-gateways: $(STAMP)  ## Gateways that share an overloaded pool -> b
 	$(BIN)/python bench/several_gateways.py --out build/bench/several-gateways.json
 
 bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another cached? -> build/bench/tenant-timing.json
-	PYTHONPATH=tests/support $(BIN)/python bench/tenant_timing.py --out build/bench/tenant-timing.json
+	$(BIN)/python bench/tenant_timing.py --out build/bench/tenant-timing.json
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
-	PYTHONPATH=tests/support $(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
+	$(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
 
 bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json, bench/results/operator.md
-	PYTHONPATH=tests/support $(BIN)/python bench/operator_scale.py --out build/bench/operator.json
+	$(BIN)/python bench/operator_scale.py --out build/bench/operator.json
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
 	$(BIN)/python bench/scenes_quality.py
@@ -140,7 +140,7 @@ bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one p
 	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json
 
 bench-cache: valkey-assets  ## Lookup, recall, turnover, rebuild, fetch (an hour) -> build/bench/cache.json, bench/results/cache.md
-	PYTHONPATH=tests/support OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json \
+	OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json \
 	  $(addprefix --prompts ,$(wildcard $(PROMPTS)))
 
 clean:  ## Remove build outputs, keep .venv

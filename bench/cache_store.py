@@ -17,7 +17,7 @@ from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, decode_record, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
-from valkey_server import ValkeyServer
+from t2i_testing_kit.valkey.server import ValkeyServer
 
 SIZES_KIB = (32, 128, 512)
 FETCHES = 2000

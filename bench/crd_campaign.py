@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from kube_server import kube_server
 from machine import write_result
-from pool_campaign import STATES, cases, run_campaign
-from pool_documents import Pools
+from t2i_testing_kit.crd.campaign import STATES, cases, run_campaign
+from t2i_testing_kit.crd.documents import Pools
+from t2i_testing_kit.kube.server import kube_server
 
 
 def main() -> int:

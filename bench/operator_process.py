@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from kube_programs import Program, free_ports
+from t2i_testing_kit.programs import StartedProgram, free_ports
 
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -29,7 +29,7 @@ class OperatorProcess:
             f"--health-listen=127.0.0.1:{health_port}",
         ]
         self.log = log
-        self._program = Program("operator", [sys.executable, "-m", "t2i_operator", *flags], log)
+        self._program = StartedProgram("operator", [sys.executable, "-m", "t2i_operator", *flags], log)
 
     def start(self) -> None:
         """Return at once."""

@@ -31,13 +31,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kube_proxy import FaultProxy
-from kube_server import KubeServer, kube_server
 from machine import write_result
 from operator_process import OperatorProcess
 from operator_report import write_page
-from operator_world import pool_document
 from played_cluster import PlayedCluster, PlayedGateways
+from t2i_testing_kit.kube.proxy import FaultProxy
+from t2i_testing_kit.kube.server import KubeServer, kube_server
+from t2i_testing_kit.pools import pool_document
 
 CHILDREN = 12
 PARALLEL_CREATES = 16

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import grpc
 
-from kube_server import KubeServer
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
+from t2i_testing_kit.kube.server import KubeServer
 
 Document = dict[str, Any]
 HOST = "127.0.0.1"

@@ -27,9 +27,9 @@ import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 
 from machine import write_result
-from secured_pools import TOKEN, Caller, SecuredPool
-from seeded_latents import captions, seed_store
 from t2i_runtime.tokens import line_of, new_token
+from t2i_testing_kit.cached_prompts import captions, seed_store
+from t2i_testing_kit.secured_pool import TOKEN, Caller, SecuredPool
 
 LEVEL, POWER, RESAMPLES = 0.01, 0.9, 100
 STEP_S = 0.002

@@ -4,4 +4,4 @@
 # CPython 3.11 then sometimes fails to parse it (SystemError: AST constructor recursion depth mismatch).
 import hypothesis  # noqa: F401
 
-pytest_plugins = ["kube_fixtures", "valkey_server"]
+pytest_plugins = ["kube_fixtures", "valkey_fixtures"]

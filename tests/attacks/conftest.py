@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 
 from attacked_tenants import LINES, PLANTED, SECRETS
-from secured_pools import TOKEN, SecuredPool
-from seeded_latents import seed_store
+from t2i_testing_kit.cached_prompts import seed_store
+from t2i_testing_kit.secured_pool import TOKEN, SecuredPool
 
 STEP_S = 1e-5
 

@@ -15,9 +15,9 @@ import grpc
 import pytest
 
 from attacked_tenants import PLANTED, SECRETS, TENANTS
-from secured_pools import Caller, SecuredPool
-from seeded_latents import SKIP, captions
 from t2i_protos.v1 import gateway_pb2
+from t2i_testing_kit.cached_prompts import SKIP, captions
+from t2i_testing_kit.secured_pool import Caller, SecuredPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 AT_ONCE = 32

@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry
 from scipy.stats import fisher_exact
 
 from attacked_tenants import SECRETS, TENANTS
-from secured_pools import Caller, SecuredPool
-from seeded_latents import captions
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_scenes import embedder_path
 from t2i_sources.embedder import Embedder
+from t2i_testing_kit.cached_prompts import captions
+from t2i_testing_kit.secured_pool import Caller, SecuredPool
 
 PROBES, LEVEL, EFFECT, POWER = 300, 0.01, 0.04, 0.9
 UNKNOWN = [prompt for prompt in captions(PROBES + 30, seed=9) if prompt not in SECRETS][:PROBES]

@@ -12,8 +12,8 @@ from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import TLS_VARIABLE, open_redis
 from t2i_cache.stores.redis.circuit_breaker import PATIENCE, CircuitBreaker
-from tls_files import TestAuthority, mount
-from valkey_server import PASSWORD, ValkeyServer, valkey_server
+from t2i_testing_kit.mounted_secrets import TestAuthority, mount
+from t2i_testing_kit.valkey.server import PASSWORD, ValkeyServer, valkey_server
 
 KEY = LatentKey("alice", "model", "cat", 5)
 OURS, STRANGERS = TestAuthority("ours"), TestAuthority("strangers")

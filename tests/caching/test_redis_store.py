@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kube_programs import eventually
 from t2i_cache.errors import StoreFull, StoreUnavailable, StoreUrlError
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from t2i_cache.stores.redis.circuit_breaker import MAX_REST_S, PATIENCE, CircuitBreaker
-from valkey_server import PASSWORD, ValkeyServer, valkey_server
+from t2i_testing_kit.programs import eventually
+from t2i_testing_kit.valkey.server import PASSWORD, ValkeyServer, valkey_server
 
 KEY = LatentKey("alice", "model", "cat", 5)
 _pools = itertools.count(1)

@@ -17,7 +17,7 @@ from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
-from valkey_server import ValkeyServer, valkey_server
+from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 
 CAT = LatentKey("alice", "model", "cat", 5)
 TTL_S = 60.0

@@ -21,7 +21,7 @@ from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits, StoreReason
 from t2i_cache.stores.redis import PASSWORD_VARIABLE, USER_VARIABLE, open_redis
 from t2i_cache.stores.redis.circuit_breaker import CircuitBreaker
-from valkey_server import ValkeyServer, valkey_server
+from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 
 KEY = LatentKey("alice", "model", "cat", 5)
 LIMITS = StoreLimits(1 << 20, 60.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from helm_chart import Helm
-from kube_assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
 
 
 def _assets() -> dict[str, Path]:

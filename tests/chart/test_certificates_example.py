@@ -7,8 +7,8 @@ import yaml
 
 from cert_manager import crd_files
 from example_pools import EXAMPLES, children_of, documents
-from kube_programs import eventually
-from kube_server import KubeServer
+from t2i_testing_kit.kube.server import KubeServer
+from t2i_testing_kit.programs import eventually
 
 FILE = EXAMPLES / "certificates" / "scenes.yaml"
 WITHIN_S = 30.0

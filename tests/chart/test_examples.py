@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from example_pools import EXAMPLES, children_of, documents
-from kube_server import KubeServer
 from t2i_api.pool import parse_pool
 from t2i_policy.profile import parse_profile
+from t2i_testing_kit.kube.server import KubeServer
 
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 QUICK_START = "sdxl-quickstart.yaml"

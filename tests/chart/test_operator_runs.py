@@ -11,8 +11,8 @@ import pytest
 
 from example_pools import EXAMPLES, children_of
 from helm_chart import CHART, ROOT, Helm, of_kind, parse
-from kube_programs import eventually
-from kube_server import KubeServer
+from t2i_testing_kit.kube.server import KubeServer
+from t2i_testing_kit.programs import eventually
 
 WITHIN_S = 60.0
 POOL = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools/scenes"

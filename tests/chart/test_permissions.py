@@ -9,7 +9,7 @@ import pytest
 
 from example_pools import children_of
 from helm_chart import CASES, CHART, GOLDEN, ROOT, Document, Helm, of_kind
-from kube_server import KubectlError, KubeServer
+from t2i_testing_kit.kube.server import KubectlError, KubeServer
 
 ROLES = ("Role", "ClusterRole")
 ACCOUNT = "system:serviceaccount:{}:rights-t2i-serving-operator"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from helm_chart import GOLDEN, Document, Helm, of_kind
-from kube_server import KubeServer
+from t2i_testing_kit.kube.server import KubeServer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from example_pools import EXAMPLES
 from helm_chart import CHART, Helm, HelmError, of_kind, parse
-from kube_server import KubeServer, kube_server
+from t2i_testing_kit.kube.server import KubeServer, kube_server
 
 WHERE = ("--namespace", "t2i-system")
 DEPLOYMENT = "/apis/apps/v1/namespaces/t2i-system/deployments/t2i-t2i-serving-operator"

@@ -12,9 +12,9 @@ from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import StoreLimits, open_store
+from t2i_testing_kit.valkey.server import ValkeyServer
 from t2ictl.__main__ import app
 from t2ictl.errors import CtlError
-from valkey_server import ValkeyServer
 
 POOL = "models/demo"
 

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from rich.console import Console
 
-from kube_server import KubeServer
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2i_testing_kit.kube.server import KubeServer
 from t2ictl.cluster import PoolName
 from t2ictl.commands.cluster import show_plan, show_pools
 from t2ictl.commands.request import CallTarget, explain

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kube_server import KubeServer
-from pool_documents import Pools
+from t2i_testing_kit.crd.documents import Pools
+from t2i_testing_kit.kube.server import KubeServer
 
 
 @pytest.fixture

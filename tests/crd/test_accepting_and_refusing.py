@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pool_documents import REMOVED, Pools, changed, pool_document, refusal_by_us
+from t2i_testing_kit.crd.documents import REMOVED, Pools, changed, pool_document, refusal_by_us
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FULL = {"skippedSteps": 0, "workers": 4}

@@ -1,7 +1,7 @@
 """Property campaign over the resource's schema: a slice of it here, all of it with `make bench-crd`."""
 
-from pool_campaign import STATES, cases, run_campaign
-from pool_documents import Pools
+from t2i_testing_kit.crd.campaign import STATES, cases, run_campaign
+from t2i_testing_kit.crd.documents import Pools
 
 STRIDE = 11  # prime to what a field yields, so that the slice meets every kind of change
 

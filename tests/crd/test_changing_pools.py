@@ -2,7 +2,7 @@
 
 import pytest
 
-from pool_documents import Pools, changed, pool_document
+from t2i_testing_kit.crd.documents import Pools, changed, pool_document
 
 IMMUTABLE: dict[str, tuple[str, object, str]] = {
     "the source": ("spec.model.source", "hf://org/other", "spec.model"),

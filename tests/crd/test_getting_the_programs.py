@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kube_assets import FROM_KUBEBUILDER, AssetsError, cache_folder, ensure_assets
-from kube_sources import NODE_PROGRAMS, PROGRAMS
+from t2i_testing_kit.kube.assets import FROM_KUBEBUILDER, AssetsError, cache_folder, ensure_assets
+from t2i_testing_kit.kube.sources import NODE_PROGRAMS, PROGRAMS
 
-SUPPORT = Path(__file__).parents[1] / "support"
 FAKE_GO = """#!/bin/sh
 folder=$(dirname "$0")
 case "$1 $2" in
@@ -66,7 +65,7 @@ def test_a_node_is_built_only_when_asked_for(go: Path) -> None:
 
 def test_two_at_once_build_once(go: Path) -> None:
     """Two test runs that start together on an empty cache do not build twice, nor see half a program."""
-    command = [sys.executable, str(SUPPORT / "kube_assets.py")]
+    command = [sys.executable, "-m", "t2i_testing_kit.kube.assets"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for one in both:
         output, errors = one.communicate(timeout=60)

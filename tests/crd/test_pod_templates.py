@@ -2,8 +2,6 @@
 
 import pytest
 
-from kube_server import KubeServer
-from pool_documents import Pools, changed, pool_document, refusal_by_us
 from t2i_api.template_rules import (
     FLAGS_MESSAGE,
     FOLDERS_MESSAGE,
@@ -14,6 +12,8 @@ from t2i_api.template_rules import (
     OwnedFields,
     containers_message,
 )
+from t2i_testing_kit.crd.documents import Pools, changed, pool_document, refusal_by_us
+from t2i_testing_kit.kube.server import KubeServer
 
 PLACES: dict[str, tuple[str, str, OwnedFields]] = {
     "gateway": ("spec.gateway.template", "spec.gateway.template", GATEWAY_OWNED),

@@ -1,6 +1,5 @@
 """The test server itself: real, closed to strangers, with or without controllers, and gone when the tests are."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +7,13 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from kube_programs import eventually
-from kube_server import KubectlError, KubeServer, kube_server
+from t2i_testing_kit.kube.server import KubectlError, KubeServer, kube_server
+from t2i_testing_kit.programs import eventually
 
-SUPPORT = Path(__file__).parents[1] / "support"
 SERVE_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from kube_server import kube_server
+from t2i_testing_kit.kube.server import kube_server
 with kube_server(Path(sys.argv[1]), crds=False) as server:
     print(*(program.pid for program in server.programs.values()), flush=True)
     sys.stdin.read()
@@ -75,10 +73,7 @@ def test_restart_keeps_data(tmp_path: Path) -> None:
 def test_killed_test_run_leaves_no_process(tmp_path: Path) -> None:
     """Not even SIGKILL of the test run leaves an API server behind."""
     command = [sys.executable, "-c", SERVE_UNTIL_KILLED, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as test_run:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as test_run:
         assert test_run.stdout is not None
         pids = [int(pid) for pid in test_run.stdout.readline().split()]
         assert len(pids) == 2

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from kube_server import KubeServer
-from pool_documents import Pools, changed, pool_document
 from t2i_api.crd import pool_schema
 from t2i_api.pool import read_pool
 from t2i_api.status import ConditionStatus, LevelStatus, PlacementStatus, PlanStatus, PoolStatus, ShiftStatus
+from t2i_testing_kit.crd.documents import Pools, changed, pool_document
+from t2i_testing_kit.kube.server import KubeServer
 
 WHEN = "2026-01-02T03:04:05Z"
 STATUS = PoolStatus(

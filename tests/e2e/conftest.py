@@ -19,9 +19,9 @@ from e2e_pools import (
     simulated_group,
     slowed_profile,
 )
-from kube_assets import AssetsError, ensure_assets
-from kube_sources import NODE_PROGRAMS, PROGRAMS
 from local_node.places import NodeError, default_folder
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.sources import NODE_PROGRAMS, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "t2i-serving"

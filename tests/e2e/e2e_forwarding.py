@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kube_programs import free_ports
+from t2i_testing_kit.programs import free_ports
 
 AGAIN_S = 0.3
 STOP_WITHIN_S = 5.0

@@ -8,9 +8,9 @@ import sys
 import time
 
 from e2e_images import build_images
-from kube_assets import AssetsError, ensure_assets
-from kube_sources import NODE_PROGRAMS, PROGRAMS
 from local_node.places import NodeError, check_tools
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.sources import NODE_PROGRAMS, PROGRAMS
 
 
 def main() -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kube_assets import ensure_assets
-from kube_sources import NODE_PROGRAMS, PROGRAMS
 from local_node.cluster import LocalCluster
 from local_node.places import Places
+from t2i_testing_kit.kube.assets import ensure_assets
+from t2i_testing_kit.kube.sources import NODE_PROGRAMS, PROGRAMS
 
 pytestmark = [
     pytest.mark.timeout(300),

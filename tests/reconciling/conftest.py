@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kube_server import KubeServer
 from operator_world import World, operator_settings, running_operator
 from t2i_operator.server import Operator
+from t2i_testing_kit.kube.server import KubeServer
 
 
 @pytest.fixture

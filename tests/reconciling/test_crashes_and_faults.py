@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from kube_fixtures import fresh_namespace
-from kube_proxy import Fault, FaultProxy
-from kube_server import KubeServer
 from operator_stories import (
     OTHER_MIX,
     Supervisor,
@@ -30,6 +28,8 @@ from operator_stories import (
 )
 from operator_world import World
 from t2i_operator import handlers
+from t2i_testing_kit.kube.proxy import ApiFault, FaultProxy
+from t2i_testing_kit.kube.server import KubeServer
 
 Story = Callable[[World, Supervisor], Awaitable[None]]
 
@@ -55,7 +55,7 @@ async def run(kube: KubeServer, before: tuple[Story, ...], story: Story, fault: 
 def kill_after(number: int) -> Any:
     """Kill once, after the `number`-th write of the story."""
 
-    return lambda asked: lambda write: Fault.KILL_AFTER if write.order - asked == number else None
+    return lambda asked: lambda write: ApiFault.KILL_AFTER if write.order - asked == number else None
 
 
 STORIES: dict[str, tuple[tuple[Story, ...], Story]] = {
@@ -83,7 +83,7 @@ async def test_killed_after_any_write(kube: KubeServer, name: str, record_proper
     record_property("writes", writes)
 
 
-def first_attempts(kind: Fault, every: int = 1) -> Any:
+def first_attempts(kind: ApiFault, every: int = 1) -> Any:
     """The fault on the first attempt of every so many writes."""
 
     return lambda _: lambda write: kind if write.attempt == 1 and write.number % every == 0 else None
@@ -92,10 +92,10 @@ def first_attempts(kind: Fault, every: int = 1) -> Any:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("fault", "every"),
-    [(Fault.CONFLICT, 1), (Fault.TOO_MANY, 4), (Fault.SERVER_ERROR, 1), (Fault.TIMEOUT_AFTER_COMMIT, 6)],
+    [(ApiFault.CONFLICT, 1), (ApiFault.TOO_MANY, 4), (ApiFault.SERVER_ERROR, 1), (ApiFault.TIMEOUT_AFTER_COMMIT, 6)],
     ids=lambda value: str(value),
 )
-async def test_refused_writes_are_made_good(kube: KubeServer, fault: Fault, every: int) -> None:
+async def test_refused_writes_are_made_good(kube: KubeServer, fault: ApiFault, every: int) -> None:
     """O4: writes fail on their first attempt, or succeed unheard; everything is there exactly once in the end."""
     reference, counts, _ = await run(kube, (), create, None)
     end, disturbed, _ = await run(kube, (), create, first_attempts(fault, every))

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from kube_programs import free_ports
-from kube_proxy import FaultProxy
 from operator_world import World, pool_document
 from t2i_operator.server import Operator
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, make_profile
+from t2i_testing_kit.kube.proxy import FaultProxy
+from t2i_testing_kit.programs import free_ports
+from t2i_testing_kit.serving import Client, make_profile
 from t2ictl.processes import ServerProcess
 
 STEPS = 20

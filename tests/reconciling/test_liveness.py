@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from kube_proxy import FaultProxy
 from operator_world import World, operator_settings, running_operator
 from t2i_operator import hearing, server
 from t2i_operator.server import Operator
+from t2i_testing_kit.kube.proxy import FaultProxy
 
 
 async def livez(operator: Operator) -> tuple[int, str]:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from kube_proxy import Fault, FaultProxy, Write
 from operator_world import World, operator_settings, pool_document, running_operator
 from t2i_operator.cluster import lease
+from t2i_testing_kit.kube.proxy import ApiFault, FaultProxy, Write
 
 BEFORE = 4  # writes that get through
 
@@ -19,11 +19,11 @@ async def test_lease_lost_between_two_writes(world: World, monkeypatch: pytest.M
         settings = operator_settings(world.server, world.namespace, url=proxy.url)
         async with running_operator(settings) as operator:
 
-            def choose(write: Write) -> Fault | None:
+            def choose(write: Write) -> ApiFault | None:
                 if write.number <= BEFORE and write.attempt == 1:
                     return None
                 proxy.lease_is_lost = True
-                return Fault.TOO_MANY if operator.leadership.is_held else None
+                return ApiFault.TOO_MANY if operator.leadership.is_held else None
 
             proxy.choose = choose
             await world.create(pool_document())

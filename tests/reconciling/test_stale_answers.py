@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from kube_fixtures import fresh_namespace
-from kube_proxy import FaultProxy
-from kube_server import KubeServer
 from operator_stories import change_mix, create, levels, settled, state, supervised
 from operator_world import MERGE, UNSCHEDULABLE, World, operator_settings, running_operator
 from t2i_operator.cluster.api import KubeApi
+from t2i_testing_kit.kube.proxy import FaultProxy
+from t2i_testing_kit.kube.server import KubeServer
 
 
 async def here(kube: KubeServer) -> World:

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from secured_pools import MUTUAL, TOKEN, SecuredPool
 from t2i_runtime.tokens import line_of, new_token
+from t2i_testing_kit.secured_pool import MUTUAL, TOKEN, SecuredPool
 
 ACME = new_token()
 STEP_S = 0.15  # 20 steps take 3 s: long enough for a Secret to change under a running stream

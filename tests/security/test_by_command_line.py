@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from secured_pools import GATEWAY, SecuredPool
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.tokens import read_tokens
+from t2i_testing_kit.secured_pool import GATEWAY, SecuredPool
 from t2ictl.commands.request import CallTarget
 from t2ictl.credentials import ProofOptions
 from t2ictl.errors import CtlError

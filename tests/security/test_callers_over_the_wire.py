@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from secured_pools import SecuredPool
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.tokens import line_of, new_token
-from tls_files import TestAuthority, mount
+from t2i_testing_kit.mounted_secrets import TestAuthority, mount
+from t2i_testing_kit.secured_pool import SecuredPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 SPOOF = (("x-t2i-tenant", "victim"),)

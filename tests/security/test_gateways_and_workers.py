@@ -7,10 +7,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from secured_pools import GATEWAY, TOKEN, WORKER, SecuredPool
 from t2i_protos.v1 import gateway_pb2, worker_pb2, worker_pb2_grpc
+from t2i_testing_kit.mounted_secrets import TestAuthority, mount
+from t2i_testing_kit.secured_pool import GATEWAY, TOKEN, WORKER, SecuredPool
 from t2ictl.processes import ServerProcess
-from tls_files import TestAuthority, mount
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 STRANGERS = TestAuthority("strangers")

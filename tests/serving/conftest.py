@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from t2i_policy.profile import render_profile
-from t2i_testing import Client, WritePool, make_profile
+from t2i_testing_kit.serving import Client, WritePool, make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 POOL = """

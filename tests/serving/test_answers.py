@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2i_testing import Client
+from t2i_testing_kit.serving import Client
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]

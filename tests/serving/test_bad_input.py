@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, violated_fields
+from t2i_testing_kit.serving import Client, violated_fields
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 Request = gateway_pb2.GenerateRequest

@@ -11,7 +11,7 @@ from t2i_gateway.service import SERVICE
 from t2i_policy.failure_streak import FAILURES_IN_A_ROW
 from t2i_policy.outliers import FIRST_PAUSE_S
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, metric, until
+from t2i_testing_kit.serving import Client, WritePool, metric, until
 from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]

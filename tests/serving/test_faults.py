@@ -9,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, detail, load_until, read_to_end
+from t2i_testing_kit.serving import Client, WritePool, detail, load_until, read_to_end
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]

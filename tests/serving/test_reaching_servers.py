@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from http2_relay import Http2Relay
-from kube_programs import free_ports
-from t2i_testing import WritePool
+from t2i_testing_kit.programs import free_ports
+from t2i_testing_kit.serving import WritePool
 from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]

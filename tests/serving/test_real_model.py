@@ -11,7 +11,7 @@ from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import sample_scene, score_image
 from t2i_scenes.captions import caption
-from t2i_testing import Client, WritePool, image_of, latent_files, make_profile
+from t2i_testing_kit.serving import Client, WritePool, image_of, latent_files, make_profile
 from t2ictl.commands.request import tell_cut
 from t2ictl.local_pool import LocalOptions, LocalPool
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, image_of, make_profile
+from t2i_testing_kit.serving import Client, WritePool, image_of, make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]

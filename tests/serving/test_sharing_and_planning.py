@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import STEPS, Client, WritePool, load_until
+from t2i_testing_kit.serving import STEPS, Client, WritePool, load_until
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
-from t2i_testing import WritePool, load_until
+from t2i_testing_kit.serving import WritePool, load_until
 from t2ictl.local_pool import LocalOptions
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]

@@ -20,10 +20,10 @@ from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
 from t2i_policy.profile import render_profile
-from t2i_testing import STEPS, Client, WritePool, make_profile
+from t2i_testing_kit.serving import STEPS, Client, WritePool, make_profile
+from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 from t2ictl.local_pool import LocalPool
 from t2ictl.processes import ServerProcess
-from valkey_server import ValkeyServer, valkey_server
 
 #: Three processes with a model and two embedders start before the first test.
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]

@@ -6,7 +6,7 @@ import pytest
 
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing import Client, WritePool, make_profile, metric
+from t2i_testing_kit.serving import Client, WritePool, make_profile, metric
 from t2ictl.local_pool import LocalPool
 from tiny_embedders import write_embedder
 

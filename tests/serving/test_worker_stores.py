@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 
 from own_stores import OwnStores, disk_bytes
-from seeded_latents import captions
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2, worker_pb2_grpc
-from t2i_testing import Client, WritePool, make_profile, metric, until
+from t2i_testing_kit.cached_prompts import captions
+from t2i_testing_kit.serving import Client, WritePool, make_profile, metric, until
 from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess
 

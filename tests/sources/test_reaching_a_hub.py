@@ -9,7 +9,7 @@ from huggingface_hub.utils import close_session
 
 from played_hub import PlayedHub, played_hub
 from t2i_sources import EMBEDDER, SourceUnreachable, find_folder
-from tls_files import TestAuthority
+from t2i_testing_kit.mounted_secrets import TestAuthority
 
 SOURCE = "hf://acme/encoder"
 FILES = {"tokenizer.json": b"{}", "onnx/model.onnx": b"weights"}

@@ -1,7 +1,7 @@
 """What the tenants of the attacked pools have asked for, and their tokens."""
 
-from seeded_latents import captions
 from t2i_runtime.tokens import line_of, new_token
+from t2i_testing_kit.cached_prompts import captions
 
 TENANTS = {name: new_token() for name in ("victim", "attacker", "prober")}
 LINES = "\n".join(line_of(token, name) for name, token in TENANTS.items())

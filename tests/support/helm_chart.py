@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from kube_assets import AssetsError, ensure_assets
-from kube_sources import KUBERNETES
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.sources import KUBERNETES
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "t2i-serving"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kube_assets import AssetsError, ensure_assets
-from kube_server import KubeServer, kube_server
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.server import KubeServer, kube_server
 
 _numbers = itertools.count(1)
 _NEED_SERVER = {"kube", "full_kube"}

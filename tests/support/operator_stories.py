@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from kube_proxy import FaultProxy
 from operator_world import Document, World, operator_settings, pool_document
 from t2i_operator.server import Operator, build_operator
+from t2i_testing_kit.kube.proxy import FaultProxy
 
 MIX = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
 OTHER_MIX = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 1}, {"numInferenceSteps": 6, "workers": 1}]}

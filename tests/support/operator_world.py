@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kube_server import KubeServer
 from t2i_operator.server import Operator, build_operator
 from t2i_operator.settings import OperatorSettings, parse_arguments
+from t2i_testing_kit.kube.server import KubeServer
+from t2i_testing_kit.pools import pool_document as pool_document
 
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
 MERGE = "application/merge-patch+json"
@@ -34,25 +35,6 @@ CHILD_PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
-
-
-def pool_document(name: str = "p", **spec: Any) -> Document:
-    """A small valid pool of the builtin model; `spec` replaces parts of it."""
-    base: Document = {
-        "model": {
-            "source": "builtin://scenes",
-            "numInferenceSteps": 12,
-            "width": 48,
-            "height": 48,
-            "precision": "fp32",
-        },
-        "levels": [{"skippedSteps": 0}, {"skippedSteps": 6}, {"numInferenceSteps": 6}],
-        "workerGroups": [{"name": "a", "workers": 2}],
-        "slo": {"latencyMilliseconds": 1500, "minQualityPercent": 85},
-        "gateway": {"replicas": 1},
-    }
-    document = {"apiVersion": "t2iserving.dev/v1alpha1", "kind": "T2IServingPool", "metadata": {"name": name}}
-    return {**document, "spec": {**base, **spec}}
 
 
 class World:

@@ -12,7 +12,7 @@ from PIL import Image
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import sample_scene
 from t2i_scenes.captions import caption
-from t2i_testing import Client
+from t2i_testing_kit.serving import Client
 
 Request = gateway_pb2.GenerateRequest
 BACK_WITHIN_S = 60.0

@@ -2,10 +2,10 @@
 
 import sys
 
-from kube_assets import AssetsError, ensure_assets
-from kube_sources import NODE_PROGRAMS, PROGRAMS
 from local_node.cluster import LocalCluster
 from local_node.places import NodeError, Places, default_folder
+from t2i_testing_kit.kube.assets import AssetsError, ensure_assets
+from t2i_testing_kit.kube.sources import NODE_PROGRAMS, PROGRAMS
 
 
 def say(text: str) -> None:

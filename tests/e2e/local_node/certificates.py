@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from kube_certificates import Authority
 from local_node.places import NODE, Places
+from t2i_testing_kit.kube.certificates import Authority
 
 SERVICE_ACCOUNTS = "service-accounts"
 API_SERVER, KUBELET = "apiserver", "kubelet"

@@ -5,7 +5,7 @@ process. Ending that process ends every process, mount, network interface and ip
 is left behind. The host sees one veth pair with routes to pods and services, one cgroup and one state folder; programs
 on the host reach pods and cluster IPs directly.
 
-Programs come from `tests/support/kube_assets.py`; containerd, runc, CNI plugins and iptables from the distribution.
+Programs come from `t2i_testing_kit.kube.assets`; containerd, runc, CNI plugins and iptables from the distribution.
 """
 
 import json

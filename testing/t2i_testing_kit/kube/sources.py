@@ -22,7 +22,7 @@ NODE_PROGRAMS = ("kubelet", "kube-proxy", "kube-scheduler", "coredns", "pause")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProgramSource:
     """One Go module and the packages of it that become programs."""
 
     module: str
@@ -108,15 +108,15 @@ func main() {
 
 
 SOURCES = (
-    Source("go.etcd.io/etcd/server/v3", ETCD, {"etcd": "go.etcd.io/etcd/server/v3"}),
-    Source(
+    ProgramSource("go.etcd.io/etcd/server/v3", ETCD, {"etcd": "go.etcd.io/etcd/server/v3"}),
+    ProgramSource(
         "k8s.io/kubernetes",
         f"v{KUBERNETES}",
         {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES_PROGRAMS},
         KUBERNETES_FLAGS,
     ),
-    Source("helm.sh/helm/v3", HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}, HELM_FLAGS),
-    Source(
+    ProgramSource("helm.sh/helm/v3", HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}, HELM_FLAGS),
+    ProgramSource(
         "github.com/coredns/coredns",
         COREDNS,
         {"coredns": "."},
@@ -126,5 +126,5 @@ SOURCES = (
             *(f"github.com/coredns/coredns/plugin/{plugin}" for plugin in COREDNS_PLUGINS),
         ),
     ),
-    Source("pause", "", {"pause": "."}, main=PAUSE_MAIN),
+    ProgramSource("pause", "", {"pause": "."}, main=PAUSE_MAIN),
 )

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from kube_server import Answer, KubeServer
 from t2i_api.pool import PoolError, read_pool
+from t2i_testing_kit.kube.server import Answer, KubeServer
 
 Document = dict[str, Any]
 API = "/apis/t2iserving.dev/v1alpha1"

@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @dataclass
-class Program:
+class StartedProgram:
     """One running program. A guard shell waits for our end of its pipe to close, and then kills the program."""
 
     name: str

@@ -13,7 +13,7 @@ from t2i_cache.scope import ScopeMode, scope_id
 from t2i_cache.stores import open_store
 from t2i_scenes import caption, embedder_path, sample_scene
 from t2i_sources.embedder import Embedder
-from t2i_testing import STEPS
+from t2i_testing_kit.serving import STEPS
 
 SKIP = 10
 

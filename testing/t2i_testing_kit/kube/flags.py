@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kube_certificates import Authority
+from t2i_testing_kit.kube.certificates import Authority
 
 LOOPBACK = "127.0.0.1"
 

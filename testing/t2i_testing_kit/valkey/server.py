@@ -1,21 +1,17 @@
 """A real Valkey server for tests and benchmarks: on loopback, without files, stopped for certain.
 
-`valkey` starts one for the test session and hands it out empty to each test. Without a program every test that asks for
-it fails with what to install; none is skipped. `ValkeyServer` may also be started, killed, paused and started again.
+`ValkeyServer` may be started, killed, paused and started again; `valkey_server` ends it with the block.
 """
 
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-import pytest_asyncio
-
-from kube_programs import Program, ProgramError, free_ports
-from valkey_assets import ValkeyError, ensure_valkey
+from t2i_testing_kit.programs import ProgramError, StartedProgram, free_ports
+from t2i_testing_kit.valkey.assets import ensure_valkey
 
 START_TRIES = 3  # somebody may take a port between our look and the program's
 PASSWORD = "correct horse"
@@ -32,7 +28,7 @@ class ValkeyServer:
         self._folder = folder
         self._options = options
         self._certificates = certificates
-        self._program: Program | None = None
+        self._program: StartedProgram | None = None
         self.port = 0
         self.tls_port = 0
 
@@ -68,7 +64,7 @@ class ValkeyServer:
         listen = ("--port", str(port), "--bind", "127.0.0.1")
         durable = ("--save", "", "--appendonly", "no", "--dir", str(self._folder))
         command = (*ensure_valkey(lambda _: None).command, *listen, *self._tls(tls_port), *durable, *self._options)
-        self._program = Program("valkey", command, self._folder / "valkey.log")
+        self._program = StartedProgram("valkey", command, self._folder / "valkey.log")
         self._program.start()
         self._program.wait_until(lambda: self._answers(port))
 
@@ -120,28 +116,15 @@ def _ask(port: int, words: tuple[str | int, ...]) -> bytes:
 
 @contextmanager
 def valkey_server(folder: Path, *options: str, certificates: Path | None = None) -> Iterator[ValkeyServer]:
-    """A server of a test's own."""
-    try:
-        ensure_valkey(lambda _: None)
-    except ValkeyError as error:
-        pytest.fail(str(error), pytrace=False)
+    """A server; no process of it outlives the block.
+
+    Raises:
+        ValkeyError: no program can be had; the message says what to install.
+        ProgramError: it does not start.
+    """
     server = ValkeyServer(folder, options, certificates)
     server.start()
     try:
         yield server
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="session")
-def valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """One server for the whole run: use `valkey`."""
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def valkey(valkey_session: ValkeyServer) -> AsyncIterator[ValkeyServer]:
-    """The session's server, emptied."""
-    valkey_session.command("FLUSHALL")
-    yield valkey_session

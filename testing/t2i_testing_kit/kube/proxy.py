@@ -16,14 +16,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kube_server import KubeServer
+from t2i_testing_kit.kube.server import KubeServer
 
 #: What differs between two tries to write the same.
 TIMES = re.compile(rb'"(lastTransitionTime|madeAt|resourceVersion)": "[^"]*"')
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "content-encoding", "host", "accept-encoding"}
 
 
-class Fault(StrEnum):
+class ApiFault(StrEnum):
     """What happens to one request."""
 
     KILL_AFTER = "killed after the write"
@@ -31,6 +31,9 @@ class Fault(StrEnum):
     CONFLICT = "409"
     TOO_MANY = "429 with Retry-After"
     SERVER_ERROR = "500"
+
+
+REFUSALS = {ApiFault.CONFLICT: 409, ApiFault.TOO_MANY: 429, ApiFault.SERVER_ERROR: 500}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class FaultProxy:
     def __init__(self, server: KubeServer) -> None:
         self._server = server
         self.record = Record()
-        self.choose: Callable[[Write], Fault | None] = lambda _: None
+        self.choose: Callable[[Write], ApiFault | None] = lambda _: None
         self.on_created: Callable[[str], None] = lambda _: None
         self.killed = asyncio.Event()
         self._frozen: set[asyncio.Task[None]] = set()
@@ -137,17 +140,19 @@ class FaultProxy:
         if attempt == 1:
             self._numbers += 1
         fault = self.choose(Write(self._numbers, request.method, request.path, attempt, self.asked))
-        refused = {Fault.CONFLICT: 409, Fault.TOO_MANY: 429, Fault.SERVER_ERROR: 500}.get(fault) if fault else None
+        refused = (
+            {ApiFault.CONFLICT: 409, ApiFault.TOO_MANY: 429, ApiFault.SERVER_ERROR: 500}.get(fault) if fault else None
+        )
         if refused is not None:
             headers = {"Retry-After": "1"} if refused == 429 else {}
             return web.json_response({"message": f"injected {refused}"}, status=refused, headers=headers)
         answer = await self._forward(request, body)
         self._count(request, answer.status)
-        if fault is Fault.KILL_AFTER:
+        if fault is ApiFault.KILL_AFTER:
             self.killed.set()
             self.drop_watches()
             return self._cut(request)
-        if fault is Fault.TIMEOUT_AFTER_COMMIT:
+        if fault is ApiFault.TIMEOUT_AFTER_COMMIT:
             await asyncio.Event().wait()  # ends when the client gives up
         return answer
 

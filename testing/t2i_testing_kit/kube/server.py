@@ -17,12 +17,12 @@ from typing import Any
 import urllib3
 import yaml
 
-from kube_assets import ensure_assets
-from kube_certificates import Authority
-from kube_flags import Ports, apiserver_flags, controllers_flags, etcd_flags
-from kube_programs import Program, ProgramError, free_ports
+from t2i_testing_kit.kube.assets import ensure_assets
+from t2i_testing_kit.kube.certificates import Authority
+from t2i_testing_kit.kube.flags import Ports, apiserver_flags, controllers_flags, etcd_flags
+from t2i_testing_kit.programs import ProgramError, StartedProgram, free_ports
 
-CRD_FOLDER = Path(__file__).parents[2] / "crds"
+CRD_FOLDER = Path(__file__).parents[3] / "crds"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KUBECTL_LIMIT_S = 30.0
 CALL_LIMIT_S = 20.0
@@ -62,7 +62,7 @@ class KubeServer:
         self.authority = Authority(folder / "pki")
         self.ca_file = self.authority.folder / "ca.crt"
         self.kubeconfig = self.user("admin", ADMINISTRATORS)
-        self.programs: dict[str, Program] = {}
+        self.programs: dict[str, StartedProgram] = {}
         self._connections = urllib3.PoolManager(
             ca_certs=str(self.ca_file),
             cert_file=str(self.authority.folder / "admin.crt"),
@@ -131,7 +131,7 @@ class KubeServer:
 
     def run(self, name: str, flags: list[str]) -> None:
         """Start one of the programs; `stop` ends it."""
-        self.programs[name] = Program(name, [str(self.assets[name]), *flags], self.folder / f"{name}.log")
+        self.programs[name] = StartedProgram(name, [str(self.assets[name]), *flags], self.folder / f"{name}.log")
         self.programs[name].start()
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pool_documents import REMOVED, Document, changed
+from t2i_testing_kit.crd.documents import REMOVED, Document, changed
 
 WRONG_TYPES: dict[str, object] = {
     "text": "text",

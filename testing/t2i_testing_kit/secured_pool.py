@@ -10,9 +10,9 @@ import grpc
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2i_scenes import embedder_path
-from t2i_testing import STEPS, WITHIN_S, T, make_profile, metric, metrics_text, until
+from t2i_testing_kit.mounted_secrets import TestAuthority, mount
+from t2i_testing_kit.serving import STEPS, WITHIN_S, T, make_profile, metric, metrics_text, until
 from t2ictl.processes import ServerProcess
-from tls_files import TestAuthority, mount
 
 GATEWAY, WORKER = "p-gateway.ns.svc", "p-workers.ns.svc"
 START_LIMIT_S = 90.0

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from kube_server import Answer
-from pool_documents import Document, Pools, changed, pool_document
-from pool_mutations import Mutation, mutations
 from t2i_api.crd import pool_schema
 from t2i_api.pool import Pool, PoolError, read_pool
+from t2i_testing_kit.crd.documents import Document, Pools, changed, pool_document
+from t2i_testing_kit.crd.mutations import Mutation, mutations
+from t2i_testing_kit.kube.server import Answer
 
 MIX = {"mode": "Fixed", "workers": [{"workers": 3}, {"skippedSteps": 10, "workers": 1}]}
 
@@ -55,7 +55,7 @@ STATUS = {"observedGeneration": 1, "workers": 4, "mix": "3x0 1x10", "plan": {"re
 
 
 @dataclass
-class Outcome:
+class CampaignOutcome:
     """Counts by kind of mutation, and every failure in a sentence."""
 
     tried: Counter[str] = field(default_factory=Counter)
@@ -99,9 +99,9 @@ def reach(pools: Pools, state: str) -> Document:
     return pools.get(document["metadata"]["name"])
 
 
-def run_campaign(pools: Pools, chosen: Iterable[tuple[str, Document, Mutation]]) -> Outcome:
+def run_campaign(pools: Pools, chosen: Iterable[tuple[str, Document, Mutation]]) -> CampaignOutcome:
     """Write every mutation; see the oracles above."""
-    outcome = Outcome()
+    outcome = CampaignOutcome()
     reached: dict[str, Document] = {}
     for state, document, mutation in chosen:
         if state not in reached:
@@ -116,7 +116,7 @@ def run_campaign(pools: Pools, chosen: Iterable[tuple[str, Document, Mutation]])
     return outcome
 
 
-def _try(pools: Pools, before: Document, mutation: Mutation, outcome: Outcome) -> str:
+def _try(pools: Pools, before: Document, mutation: Mutation, outcome: CampaignOutcome) -> str:
     """What is wrong with the server's answer; "" = nothing."""
     wanted = mutation.of(before)
     allowed = _allowed(before, wanted)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kube_sources import KUBERNETES, NODE_PROGRAMS, PROGRAMS, SOURCES, Source
+from t2i_testing_kit.kube.sources import KUBERNETES, NODE_PROGRAMS, PROGRAMS, SOURCES, ProgramSource
 
 FROM_KUBEBUILDER = ("etcd", "kube-apiserver", "kubectl")  # what every such folder holds
 BUILD_LIMIT_S = 3600.0
@@ -102,7 +102,7 @@ def _lock(path: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _build_source(go: str, source: Source, todo: dict[str, str], folder: Path, say: Say) -> None:
+def _build_source(go: str, source: ProgramSource, todo: dict[str, str], folder: Path, say: Say) -> None:
     work = folder / "build" / source.name
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left; modules and objects are in Go's caches
     work.mkdir(parents=True)
@@ -125,7 +125,7 @@ def _build_source(go: str, source: Source, todo: dict[str, str], folder: Path, s
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _replace_staging(go: str, source: Source, work: Path, say: Say) -> None:
+def _replace_staging(go: str, source: ProgramSource, work: Path, say: Say) -> None:
     """The module of Kubernetes points into its own tree for parts that are published as v0.x."""
     if source.module != "k8s.io/kubernetes":
         return

@@ -1,0 +1,1 @@
+"""A real API server, a real Valkey, gateways and workers on loopback: what tests and benchmarks both start."""

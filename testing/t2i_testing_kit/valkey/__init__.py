@@ -1,0 +1,1 @@
+"""A Valkey server on loopback, and where its program comes from."""
