@@ -10,12 +10,13 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
 from t2i_api.pool import PoolSpec
 from t2i_cache.follow import Holdings
-from t2i_gateway.attempt import Attempt, WorkerLost, relay
+from t2i_gateway.attempt import Attempt, WorkerLost
 from t2i_gateway.context import RequestContext, Waited, done_of, order_of
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
@@ -217,32 +218,32 @@ class Director:
         excluded: frozenset[str] = frozenset()
         failures = RequestFailures(hash((case.asked.prompt, case.asked.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
-            lease = await self._parts.dispatcher.lease(self._place(case, excluded))
-            worker = lease.link.name
+            attempt = await self._parts.dispatcher.attempt(self._place(case, excluded))
+            connection, worker = attempt.connection, attempt.connection.name
             queued_s = self._loop.time() - case.arrived_s
-            attempt = Attempt(previews=case.asked.preview_every_steps > 0)
             metrics.in_flight.inc()
             try:
                 left_s = self._left_s(case)
                 steps = self._parts.similar.steps_at(worker, case.shelf, case.neighbour)
-                call = lease.link.generate(order_of(case, self._parts.spec, left_s, steps), left_s)
-                async for event in relay(call, lease, attempt):
-                    yield event
-                failures.drawn(lease.link.failures)
+                call = connection.generate(order_of(case, self._parts.spec, left_s, steps), left_s)
+                async with aclosing(attempt.relay(call)) as events:
+                    async for event in events:
+                        yield event
+                failures.drawn(connection.failures)
                 yield self._done(case, attempt, Waited(queued_s, self._loop.time() - case.arrived_s, retries), worker)
                 return
             except WorkerLost as error:
-                log.warning("worker %s lost a request (%s), try %d", lease.link.name, error.code.name, retries + 1)
-                if not (error.gave_up or lease.outdated):  # else its silence or its connection is judged
-                    failures.lost(lease.link.failures, error.code)
+                log.warning("worker %s lost a request (%s), try %d", worker, error.code.name, retries + 1)
+                if not (error.gave_up or attempt.outdated):  # else its load or its connection is judged
+                    failures.lost(connection.failures, error.code)
                 if attempt.image_sent:
                     raise WorkersUnavailable("the worker was lost while it sent the image") from error
-                if not lease.outdated:  # else its connection was lost, not the worker
-                    excluded |= {lease.link.name}
+                if not attempt.outdated:  # else its connection was lost, not the worker
+                    excluded |= {worker}
                 metrics.retries.inc()
             finally:
                 metrics.in_flight.dec()
-                lease.end()
+                attempt.end()
                 self._learn_start(case, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 

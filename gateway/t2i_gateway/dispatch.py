@@ -1,7 +1,7 @@
-"""Dispatch: requests wait here for a slot and leave with a lease on a worker.
+"""Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
 Between tenants the one furthest behind its share goes first (`fairness`), within a tenant the nearest deadline. The
-queue is bounded by admission. Nothing waits for ever: a request leaves with a lease, at its deadline, or when the
+queue is bounded by admission. Nothing waits for ever: a request leaves with an attempt, at its deadline, or when the
 pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from t2i_api.pool import GatewayPart
+from t2i_gateway.attempt import Attempt
 from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_gateway.workers.slot import Slot
 from t2i_policy.fair_queue import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
@@ -49,7 +49,7 @@ class QueuedRequest:
     deadline_s: float
     number: int
     place: QueuePlace = field(compare=False)
-    ready: "asyncio.Future[Slot]" = field(compare=False)
+    ready: "asyncio.Future[Attempt]" = field(compare=False)
 
 
 class Dispatcher:
@@ -99,7 +99,7 @@ class Dispatcher:
         limit = queue_limit(self._queued, tenant, self._weights, max_queued)
         return min(max_queued, limit + self.num_queued - self._queued[tenant])
 
-    async def lease(self, place: QueuePlace) -> Slot:
+    async def attempt(self, place: QueuePlace) -> Attempt:
         """Wait for a slot.
 
         Raises:
@@ -112,18 +112,18 @@ class Dispatcher:
         self._count(place, +1)
         if place.holders is not None:
             self._bound[ticket.number] = ticket
-        lease: Slot | None = None
+        attempt: Attempt | None = None
         try:
             self.pump()
             async with asyncio.timeout_at(place.deadline_s):
-                lease = await ticket.ready
-            return lease
+                attempt = await ticket.ready
+            return attempt
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
             self._count(place, -1)
             self._bound.pop(ticket.number, None)
-            if lease is None:
+            if attempt is None:
                 self._give_back(ticket)
 
     def pump(self) -> None:
@@ -163,7 +163,8 @@ class Dispatcher:
         place = ticket.place
         weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
         self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
-        ticket.ready.set_result(self._workers.by_name(placement.worker).lease(place.level.steps_run))
+        connection = self._workers.by_name(placement.worker)
+        ticket.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run)))
         self._bound.pop(ticket.number, None)
 
     def placement(self, place: QueuePlace) -> Placement | None:
@@ -172,7 +173,7 @@ class Dispatcher:
         return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
     def _give_back(self, ticket: QueuedRequest) -> None:
-        """Its waiter is gone: leave the queue, or end a lease that was handed out in the same instant."""
+        """Its waiter is gone: leave the queue, or end an attempt that was handed out in the same instant."""
         granted = ticket.ready.done() and not ticket.ready.cancelled() and ticket.ready.exception() is None
         if granted:
             ticket.ready.result().end()

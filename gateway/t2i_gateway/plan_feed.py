@@ -4,9 +4,9 @@ Of the plan: a higher revision replaces the running one at once and as a whole; 
 the pool was created anew (one created earlier is a stale answer too). One that cannot be read is ignored: the last good
 plan stands.
 
-Of the workers: an address that appears gets a link, one that is gone from all slices loses it; what runs there may end.
-Whether a worker takes requests it tells us itself (its load), so a drain notice counts at once, long before a slice
-changes. Not being ready is therefore no reason to drop an address.
+Of the workers: an address that appears gets a connection, one that is gone from all slices loses it; what runs there
+may end. Whether a worker takes requests it tells us itself (its load), so a drain notice counts at once, long before a
+slice changes. Not being ready is therefore no reason to drop an address.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Follower:
 
     def _take_slices(self, slices: Mapping[str, Item]) -> None:
         wanted = worker_addresses(slices)
-        there = {link.address for link in self._workers.links}
+        there = {connection.address for connection in self._workers.connections}
         for address in sorted(wanted - there):
             log.info("worker at %s joins", address)
             self._workers.add(address)

@@ -19,7 +19,6 @@ from t2i_gateway.neighbours import NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import WITH_WORKERS, GatewaySettings
-from t2i_gateway.workers.clock import StallFreeClock
 from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.workers.latents import follow_workers
 from t2i_gateway.workers.pool import WorkerPool
@@ -100,10 +99,9 @@ def _make_parts(
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
-    clock = StallFreeClock(asyncio.get_running_loop().time)
     part = spec.gateway.model_copy(update={"replicas": settings.gateways or spec.gateway.replicas})
-    wiring = Wiring(open_channel, alone=part.replicas == 1, clock=clock)
-    workers = WorkerPool(settings.workers, wiring, profile.model_digest, metrics.count_ejection)
+    wiring = Wiring(open_channel, alone=part.replicas == 1, profiled_digest=profile.model_digest)
+    workers = WorkerPool(settings.workers, wiring, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())
     if profile.lacks_diversity:

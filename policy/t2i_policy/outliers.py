@@ -1,22 +1,22 @@
 """Worker health: which workers are left out because they step far too slowly, not at all, or fail what they are sent.
 
-Step times of one worker vary by less than a percent at a batch size (TetriServe, arXiv 2510.01565), so a factor of
-`SLOW_FACTOR` over its own measurement is a fault and not noise. A worker is *ejected* when that has lasted for
+A worker tells its load several times a second, and that alone is judged (`judge`), by two reports after each other:
 
-    max(MIN_LATE_S, SLOW_FACTOR * time of one step of a full batch)
+    Silent     no report came for MISSED_MESSAGES of the intervals that it promised, and for MIN_LATE_S
+    Stuck      one step, text or image is in work for longer than the limit below
+    SlowSteps  steps in a row took SLOW_FACTOR times what the worker's own measurement says, and the limit in all
 
-in whichever way it shows:
+    limit = max(MIN_LATE_S, SLOW_FACTOR * time of one step, or of all texts and images, of a full batch)
 
-- *Silent*: nothing at all has come from it. It promises a message every so often (WatchLoad) whatever it does, so this
-  holds for idle workers too, and the limit is `MISSED_MESSAGES` of those intervals if that is longer;
-- *Stuck*: it talks, but a request on it waits for its next event;
-- *SlowSteps*: steps come, one after the other too late, and what they took adds up.
+What steps took is counted by the worker's own clock, so neither a network in between nor a reader that stood still
+makes a worker look slow. Step times of one worker vary by less than a percent at a batch size (TetriServe, arXiv
+2510.01565), so a factor of SLOW_FACTOR is a fault and not noise.
 
 A worker that fails requests in a row (`failure_streak`) is ejected too, as *Failing*, however quickly it steps.
 
-It comes back on trial after a pause that doubles with each ejection: one request at a time until a step is on time, or
-until an image is drawn if it was failing. Every further step on time forgets one ejection. Requests that an ejected
-worker holds move where that is sooner.
+It comes back on trial after a pause that doubles with each ejection: one request at a time until steps are on time, or
+until an image is drawn. Each further report of steps on time forgets one ejection. Requests that an ejected worker
+holds move where that is sooner (`moves`).
 It must never eject more than half of the pool for being slow: if most workers look slow, the measure is wrong, not the
 workers. A failure is no measure: a pool of which every worker fails has nobody to serve, and says so.
 """
@@ -31,14 +31,13 @@ SLOW_FACTOR = 3.0
 FIRST_PAUSE_S = 2.0
 MAX_PAUSE_S = 60.0
 MAX_DOUBLINGS = 16  # far past MAX_PAUSE_S; a worker that is ejected for weeks must not overflow
-MIN_STEP_S = 0.01  # reports are judged as if they should take at least this: what comes over a network comes in clumps
 #: Event loops on a busy machine run late by some 100 ms, a container that used up its CPU quota stands still for as
 #: long, and so does a collection of garbage. Two of them in a row must not cost a worker its place; a second is still
 #: small beside any SLO.
 MIN_LATE_S = 1.0
 MISSED_MESSAGES = 4.0  # of those promised; fewer could be one late event loop on either side
 TRIAL_FRACTION = 0.5  # of the limit for slow steps, on trial
-HOLD_S = 1.0  # a worker that is silent still stays out this much longer
+HOLD_S = 1.0  # a worker that is silent or stuck still stays out this much longer
 MAX_EJECTED_FRACTION = 0.5
 _NO_FAILURE = FailureStreak()
 
@@ -62,9 +61,32 @@ class EjectedReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkReport:
+    """What a worker last said of its work. A worker of an older version leaves out the first four.
+
+    `heard_s` is by the reader's clock, all else by the worker's own.
+    """
+
+    steps_took_s: float = 0.0  # all steps since its start
+    steps_usual_s: float = 0.0  # what these should have taken
+    step_age_s: float = 0.0  # since the present step began; 0 between steps
+    encode_age_s: float = 0.0  # since the oldest text or image in work began; 0 without any
+    step_s: float = 0.0  # a step of a full batch
+    encodes_s: float = 0.0  # all texts and images of a full batch
+    promised_s: float = 1.0  # the next report comes within this
+    heard_s: float = 0.0  # when this one came
+
+    @property
+    def is_stuck(self) -> bool:
+        """True if something is in work for far too long."""
+        late_step = self.step_age_s >= lateness_limit_s(self.step_s)
+        return late_step or self.encode_age_s >= lateness_limit_s(self.encodes_s)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """What slow steps in a row took (seconds) and how many times too long the last one was, failures in a row, and the
-    present ejection: until when (seconds), for the how-manieth time, why."""
+    """What slow steps in a row took (seconds) and how many times too long the last ones were, failures in a row, and
+    the present ejection: until when (seconds), for the how-manieth time, why."""
 
     slow_s: float = 0.0
     pace: float = 1.0
@@ -81,53 +103,51 @@ class WorkerHealth:
 
 
 def lateness_limit_s(expected_s: float) -> float:
-    """How long a worker may be late with what should take `expected_s`."""
+    """How long what should take `expected_s` may take."""
     return max(MIN_LATE_S, SLOW_FACTOR * expected_s)
 
 
 def silence_limit_s(promised_s: float) -> float:
-    """How long nothing at all may come from a worker that promised a message every `promised_s`."""
+    """How long nothing may come from a worker that promised a report every `promised_s`."""
     return max(MIN_LATE_S, MISSED_MESSAGES * promised_s)
 
 
-def after_report(health: WorkerHealth, took_s: float, expected_s: float, now_s: float) -> WorkerHealth:
-    """Steps were reported: `took_s` since the report before, where the worker's own measurement says `expected_s`.
+def judge(health: WorkerHealth, before: WorkReport, report: WorkReport, now_s: float) -> WorkerHealth:
+    """The health after a worker's last report, which came after the report `before`, or did not come."""
+    if now_s - report.heard_s >= silence_limit_s(report.promised_s):
+        return _keep_out(health, EjectedReason.SILENT, now_s)
+    health = _after_steps(health, before, report, now_s)
+    return _keep_out(health, EjectedReason.STUCK, now_s) if report.is_stuck else health
 
-    Reports of one worker must not overlap: a batch reports each of its steps once for every request.
-    """
-    ejected = health.state(now_s) is HealthState.EJECTED
-    usual_s = max(expected_s, MIN_STEP_S)
+
+def _after_steps(health: WorkerHealth, before: WorkReport, report: WorkReport, now_s: float) -> WorkerHealth:
+    took_s = report.steps_took_s - before.steps_took_s
+    usual_s = report.steps_usual_s - before.steps_usual_s
+    if usual_s <= 0:
+        return health  # no step ended
     if took_s <= SLOW_FACTOR * usual_s:
-        if ejected or health.reason is EjectedReason.FAILING:
-            return replace(health, slow_s=0.0)
-        on_trial = health.reason is not EjectedReason.NONE
-        ejections = health.ejections if on_trial else max(0, health.ejections - 1)
-        return WorkerHealth(ejections=ejections, failures=health.failures)
+        return _on_time(health, now_s)
     health = replace(health, slow_s=health.slow_s + took_s, pace=took_s / usual_s)
     share = 1.0 if health.reason is EjectedReason.NONE else TRIAL_FRACTION
-    if ejected or health.slow_s < share * lateness_limit_s(expected_s):
+    ejected = health.state(now_s) is HealthState.EJECTED
+    if ejected or health.slow_s < share * lateness_limit_s(report.step_s):
         return health
     return _ejected(health, EjectedReason.SLOW_STEPS, now_s)
 
 
-def after_silence(health: WorkerHealth, silent_s: float, limit_s: float, now_s: float) -> WorkerHealth:
-    """Nothing came from it for `silent_s`. One that is out already stays out for as long as that goes on."""
-    after = _after_wait(health, silent_s, limit_s, now_s, EjectedReason.SILENT)
-    return after if after is health else replace(after, reason=EjectedReason.SILENT)
+def _on_time(health: WorkerHealth, now_s: float) -> WorkerHealth:
+    """Its steps do: it is not slow. One that fails what it is sent must draw an image first."""
+    if health.state(now_s) is HealthState.EJECTED or health.reason is EjectedReason.FAILING:
+        return replace(health, slow_s=0.0)
+    on_trial = health.reason is not EjectedReason.NONE
+    ejections = health.ejections if on_trial else max(0, health.ejections - 1)
+    return WorkerHealth(ejections=ejections, failures=health.failures)
 
 
-def after_wait(health: WorkerHealth, waited_s: float, limit_s: float, now_s: float) -> WorkerHealth:
-    """A request on it waits for its next event since `waited_s`."""
-    return _after_wait(health, waited_s, limit_s, now_s, EjectedReason.STUCK)
-
-
-def _after_wait(
-    health: WorkerHealth, waited_s: float, limit_s: float, now_s: float, reason: EjectedReason
-) -> WorkerHealth:
-    if waited_s < limit_s:
-        return health
+def _keep_out(health: WorkerHealth, reason: EjectedReason, now_s: float) -> WorkerHealth:
+    """Eject it. One that is out already stays out for as long as this goes on."""
     if health.state(now_s) is HealthState.EJECTED:
-        return replace(health, until_s=max(health.until_s, now_s + HOLD_S))
+        return replace(health, until_s=max(health.until_s, now_s + HOLD_S), reason=reason)
     return _ejected(health, reason, now_s)
 
 
@@ -147,9 +167,10 @@ def after_failure(health: WorkerHealth, prompt: int, blame: Blame, now_s: float)
     return _ejected(after, EjectedReason.FAILING, now_s) if after.failures.is_failing else after
 
 
-def after_image(health: WorkerHealth) -> WorkerHealth:
-    """It drew an image: whatever failed before, it does not fail everything."""
-    if health.reason is EjectedReason.FAILING:
+def after_image(health: WorkerHealth, now_s: float) -> WorkerHealth:
+    """It drew an image: whatever failed before, it does not fail everything, and on trial it has proved itself."""
+    proved = health.state(now_s) is HealthState.ON_TRIAL and health.reason is not EjectedReason.SLOW_STEPS
+    if proved or health.reason is EjectedReason.FAILING:
         health = replace(health, reason=EjectedReason.NONE, until_s=0.0)
     return replace(health, failures=_NO_FAILURE)
 
@@ -161,12 +182,12 @@ def _ejected(health: WorkerHealth, reason: EjectedReason, now_s: float) -> Worke
 
 def moves(health: WorkerHealth, steps_left: int, steps: int) -> bool:
     """True if a request with `steps_left` of its `steps` to do had better begin anew on another worker than stay on
-    one that is ejected for this. On a stuck or failing worker, those that run wait for their own next event."""
+    one that is ejected for this."""
     match health.reason:
-        case EjectedReason.SILENT:
+        case EjectedReason.SILENT | EjectedReason.STUCK:
             return True
-        case EjectedReason.STUCK | EjectedReason.FAILING:
-            return steps_left == steps
+        case EjectedReason.FAILING:
+            return steps_left == steps  # those that run may end well
         case EjectedReason.SLOW_STEPS:
             return health.pace * steps_left > steps
         case EjectedReason.NONE:

@@ -1,14 +1,14 @@
 """Faults: workers that die and come back, or step slower for a while, and what health makes of the slow ones.
 
-Only workers with a fault, or whose health has not forgotten one, are watched, every `WATCH_EVERY_S`: the steps that
-ended since are told to `t2i_policy.outliers` one by one, so an ejection is at most that much later than it would be.
+Only workers with a fault, or whose health has not forgotten one, are watched. Every `WATCH_EVERY_S` they report what a
+real worker would, and the gateways' own function judges it (`t2i_policy.outliers.judge`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
-from t2i_policy.outliers import HealthState, after_report, after_wait, lateness_limit_s
+from t2i_policy.outliers import HealthState, WorkReport, judge
 from t2i_simulator.clock import Clock
 from t2i_simulator.dispatching import SimulatedDispatcher
 from t2i_simulator.outcomes import Outcomes
@@ -27,14 +27,43 @@ class Fault:
     slowdown: float | None = None
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A watched worker: how slow it is, what it last reported, and the steps of its loop and the instant then.
+
+    `stepped_s`: when a step was last seen to end, or none was due.
+    """
+
+    steps: int
+    stepped_s: float
+    slowdown: float = 1.0
+    report: WorkReport = field(default_factory=WorkReport)
+
+    def next_report(self, worker: SimulatedWorker, now_s: float) -> WorkReport:
+        """What the worker says now."""
+        loop, before = worker.loop, self.report
+        done, step_s = loop.steps_done(now_s), loop.expected_step_s or 1.0
+        usual_s = (done - self.steps) * step_s
+        if done > self.steps or not loop.running or not worker.alive:
+            self.stepped_s = now_s
+        self.steps = done
+        self.report = WorkReport(
+            steps_took_s=before.steps_took_s + usual_s * self.slowdown,
+            steps_usual_s=before.steps_usual_s + usual_s,
+            step_age_s=now_s - self.stepped_s,
+            step_s=step_s,
+            heard_s=now_s,
+        )
+        return self.report
+
+
 class Faults:
     def __init__(self, clock: Clock, pool: SimulatedPool, dispatcher: SimulatedDispatcher, outcomes: Outcomes) -> None:
         self._clock = clock
         self._pool = pool
         self._dispatcher = dispatcher
         self._outcomes = outcomes
-        self._slowdown: dict[str, float] = {}
-        self._stepped_s: dict[str, float] = {}  # of watched workers: when a step was last seen to end
+        self._watched: dict[str, _Watched] = {}
 
     def schedule(self, faults: Iterable[Fault]) -> None:
         """Set them all.
@@ -68,36 +97,23 @@ class Faults:
     def _set_pace(self, worker: SimulatedWorker, slowdown: float, now_s: float) -> None:
         worker.loop.slow_down(slowdown, now_s)
         self._dispatcher.follow(worker)
-        self._slowdown[worker.name] = slowdown
-        if worker.name not in self._stepped_s:
-            self._stepped_s[worker.name] = now_s
-            worker.judged_steps = worker.loop.steps_done(now_s)
+        if worker.name not in self._watched:
+            self._watched[worker.name] = _Watched(worker.loop.steps_done(now_s), now_s)
             self._clock.at(now_s + WATCH_EVERY_S, self._watch, worker)
+        self._watched[worker.name].slowdown = slowdown
 
     def _watch(self, now_s: float, worker: SimulatedWorker) -> None:
-        self._judge(worker, now_s)
+        watched, was_ready = self._watched[worker.name], worker.ready
+        before = watched.report
+        worker.health = judge(worker.health, before, watched.next_report(worker, now_s), now_s)
         self._dispatcher.give_up_overdue(worker, now_s)
-        before = worker.ready
         self._pool.judge_health(now_s)
-        if worker.ready is not before:
-            self._outcomes.ejections += before
+        if worker.ready is not was_ready:
+            self._outcomes.ejections += was_ready
             self._dispatcher.ready_changed(now_s)
         elif worker.state is HealthState.ON_TRIAL:
             self._dispatcher.pump(now_s)
-        if self._slowdown[worker.name] == 1.0 and worker.health == SOUND:
-            del self._stepped_s[worker.name]
+        if watched.slowdown == 1.0 and worker.health == SOUND:
+            del self._watched[worker.name]
         else:
             self._clock.at(now_s + WATCH_EVERY_S, self._watch, worker)
-
-    def _judge(self, worker: SimulatedWorker, now_s: float) -> None:
-        done, expected_s = worker.loop.steps_done(now_s), worker.loop.expected_step_s
-        fresh = done - worker.judged_steps
-        worker.judged_steps = done
-        if fresh > 0 or not worker.loop.running or not worker.alive:
-            self._stepped_s[worker.name] = now_s
-        took_s = (expected_s or 1.0) * self._slowdown[worker.name]
-        for _ in range(fresh):
-            worker.health = after_report(worker.health, took_s, expected_s or 1.0, now_s)
-        if not fresh and worker.loop.running:
-            silent_s = now_s - self._stepped_s[worker.name]
-            worker.health = after_wait(worker.health, silent_s, lateness_limit_s(expected_s), now_s)

@@ -31,7 +31,7 @@ class Group:
 class SimulatedWorker:
     """One worker. `alive` until a fault; `state` is what its health allows."""
 
-    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "judged_steps", "level", "loop", "name",
+    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "level", "loop", "name",
                  "queue_cap", "slow", "state", "step_s")  # fmt: skip
 
     def __init__(self, index: int, name: str, group: Group) -> None:
@@ -49,7 +49,6 @@ class SimulatedWorker:
         self.slow = False
         self.health = SOUND
         self.state = HealthState.GOOD
-        self.judged_steps = 0  # steps of the loop that health has seen
 
     @property
     def ready(self) -> bool:

@@ -24,7 +24,7 @@ FOREIGN = {
     "nothing is reported": (HeldLoad(0, 0), HeldLoad(0, 0), HeldLoad(0, 0)),
     "all that is reported is ours": (HeldLoad(2, 30), HeldLoad(2, 30), HeldLoad(0, 0)),
     "the rest is the others'": (HeldLoad(4, 70), HeldLoad(1, 20), HeldLoad(3, 50)),
-    "the report does not know our last lease yet": (HeldLoad(0, 0), HeldLoad(1, 20), HeldLoad(0, 0)),
+    "the report does not know our last request yet": (HeldLoad(0, 0), HeldLoad(1, 20), HeldLoad(0, 0)),
     "ours is far ahead in steps": (HeldLoad(3, 20), HeldLoad(1, 30), HeldLoad(2, 0)),
 }
 
@@ -78,25 +78,25 @@ async def _report(played: World, running: int, waiting: int, steps_left: int) ->
 
 @pytest.mark.parametrize(("alone", "in_flight", "steps"), [(False, CAP + 2, 90), (True, 1, STEPS)])
 async def test_worker_owes_steps_to_other_gateways_too(alone: bool, in_flight: int, steps: int) -> None:
-    """As it reports them; where no other gateway sends, our own leases are the whole truth."""
+    """As it reports them; where no other gateway sends, what we sent is the whole truth."""
     async with world(alone=alone) as played:
-        lease = played.link.lease(STEPS)
+        slot = played.connection.take_slot(STEPS)
         await _report(played, running=CAP, waiting=2, steps_left=90)
-        assert (played.link.view.in_flight, played.link.view.steps_left) == (in_flight, steps)
-        lease.end()
-        assert played.link.steps_left == 0
+        assert (played.connection.view.in_flight, played.connection.view.steps_left) == (in_flight, steps)
+        played.connection.leave_slot(slot)
+        assert not played.connection.slots
 
 
 async def test_gateway_waits_as_if_the_others_had_its_queue() -> None:
     """What the spec says of replicas reaches the decisions."""
     async with world(alone=False) as played:
-        for link in played.pool.links:
+        for connection in played.pool.connections:
             for _ in range(CAP):
-                link.lease(STEPS)
+                connection.take_slot(STEPS)
         metrics = GatewayMetrics(CollectorRegistry())
         dispatchers = [Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=count), metrics) for count in (1, 3)]
         place = QueuePlace("tenant", EXACT, asyncio.get_running_loop().time() + 60)
-        waiting = [asyncio.create_task(dispatcher.lease(place)) for dispatcher in dispatchers]
+        waiting = [asyncio.create_task(dispatcher.attempt(place)) for dispatcher in dispatchers]
         await turns()
         single, shared = (dispatcher.view() for dispatcher in dispatchers)
         assert (single.queued, shared.queued) == (1, 1)

@@ -45,6 +45,17 @@ async def test_progress_is_reported_as_steps_go() -> None:
     assert [event.step for event in events if isinstance(event, Progress)] == [6, 9, 10]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+async def test_load_tells_that_steps_are_on_time(jobs: int) -> None:
+    """A batch shares its steps: two jobs of 60 ms are 60 ms of the worker's time, as measured and as usual."""
+    one = engine(step_s=0.02)
+    await asyncio.gather(*(run(one, replace(JOB, level=Level(7, 10))) for _ in range(jobs)))
+    load = one.load()
+    assert load.steps_took_s >= 0.06
+    assert 0.06 <= load.steps_usual_s < 0.15
+    assert load.steps_took_s < 3 * load.steps_usual_s
+
+
 async def test_places_are_limited_and_shown() -> None:
     """Two run, one waits, the fourth is refused; the load says so."""
     one = engine(step_s=HOUR_S)

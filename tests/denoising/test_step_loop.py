@@ -116,6 +116,14 @@ def test_requests_join_at_step_boundaries_up_to_cap(listen: Listen) -> None:
     assert (listening.tally.steps_run, listening.tally.batch_sizes) == (9, {1: 3, 2: 3})
 
 
+def test_steps_are_counted_against_the_measurement_that_they_met(listen: Listen) -> None:
+    """Gateways compare both sums: a slow step must not excuse itself by what it teaches."""
+    listening = listen(ScriptedModel(), 1)
+    (usual_s,) = listening.loop.state.step_s
+    listening.loop._learn_step_time(1, 10 * usual_s)
+    assert (listening.tally.steps_took_s, listening.tally.steps_usual_s) == (10 * usual_s, usual_s)
+
+
 def test_few_slow_steps_teach_little(listen: Listen) -> None:
     """Who judges the worker by its own average must see that it is slow; one that stays slow is believed in the end."""
     loop = listen(ScriptedModel(), 1).loop

@@ -18,9 +18,10 @@ from t2i_policy.outliers import (
     EjectedReason,
     HealthState,
     WorkerHealth,
+    WorkReport,
     after_failure,
     after_image,
-    after_report,
+    judge,
     moves,
     usable,
 )
@@ -62,7 +63,7 @@ def test_image_ends_the_streak() -> None:
     for prompt in range(20):
         health = after_failure(health, prompt, Blame.WORKERS, 0.0)
         if prompt % 2:
-            health = after_image(health)
+            health = after_image(health, 0.0)
         assert health.state(0.0) is HealthState.GOOD
 
 
@@ -77,9 +78,9 @@ def failing_worker(now_s: float = 0.0) -> WorkerHealth:
 def test_steps_on_time_do_not_bring_a_failing_worker_back() -> None:
     """It may step well and fail at the image: only an image counts."""
     out = failing_worker()
-    on_time = after_report(out, STEP_S, STEP_S, out.until_s)
+    on_time = judge(out, WorkReport(), WorkReport(STEP_S, STEP_S), out.until_s)
     assert on_time.state(out.until_s) is HealthState.ON_TRIAL
-    assert after_image(on_time).state(out.until_s) is HealthState.GOOD
+    assert after_image(on_time, out.until_s).state(out.until_s) is HealthState.GOOD
 
 
 def test_pause_grows_with_each_failed_trial() -> None:
@@ -103,7 +104,7 @@ def test_prompt_that_fails_everywhere_decides_no_trial() -> None:
     again = after_failure(health, 3, Blame.OPEN, at_s)
     assert again.state(at_s) is HealthState.ON_TRIAL
     assert after_failure(health, 77, Blame.OPEN, at_s).state(at_s) is HealthState.EJECTED
-    assert after_image(again).reason is EjectedReason.NONE
+    assert after_image(again, at_s).reason is EjectedReason.NONE
 
 
 def test_failures_kept_are_bounded() -> None:
@@ -211,21 +212,21 @@ async def test_what_is_not_the_workers_fault_does_not_count(code: grpc.StatusCod
     """Bad fields, cancels, deadlines, full queues."""
     async with world() as played:
         for prompt in range(20):
-            RequestFailures(prompt).lost(played.link.failures, code)
-        played.look()
-        assert played.link.health == WorkerHealth()
+            RequestFailures(prompt).lost(played.connection.failures, code)
+        played.pool.look()
+        assert played.connection.health == WorkerHealth()
 
 
 def _lose(played: World, code: grpc.StatusCode) -> None:
     for prompt in range(FAILURES_IN_A_ROW):
-        RequestFailures(prompt).lost(played.link.failures, code)
+        RequestFailures(prompt).lost(played.connection.failures, code)
 
 
 async def test_failing_worker_gets_nothing_and_is_told_of() -> None:
     """Its view is not ready, the ejection is counted, and its name comes with the reason."""
     async with world() as played:
         _lose(played, INTERNAL)
-        assert not played.link.view.ready
+        assert not played.connection.view.ready
         assert played.ejections == [EjectedReason.FAILING]
         assert played.pool.left_out == {"first": EjectedReason.FAILING}
 
@@ -236,7 +237,7 @@ async def test_worker_on_trial_is_not_counted_among_those_that_serve() -> None:
         metrics = GatewayMetrics(registry := CollectorRegistry())
         dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=1), metrics)
         _lose(played, INTERNAL)
-        played.link.settle(HealthState.ON_TRIAL)
+        played.connection.settle(HealthState.ON_TRIAL)
         first, second = dispatcher.view().workers
         assert (first.ready, first.unproven, first.batch_cap) == (True, True, 1)
         assert (second.ready, second.unproven) == (True, False)
@@ -248,7 +249,7 @@ async def test_unavailable_counts_of_a_worker_that_stays_ready() -> None:
     async with world() as played:
         _lose(played, UNAVAILABLE)
         assert played.ejections == []
-        played.look()
+        played.pool.look()
         assert played.ejections == [EjectedReason.FAILING]
 
 
@@ -267,8 +268,8 @@ async def test_broken_connection_is_not_a_failing_worker() -> None:
         _lose(played, UNAVAILABLE)
         played.first.watched.send(None)
         await turns()
-        assert not played.link.ready
-        while not played.link.ready:
+        assert not played.connection.ready
+        while not played.connection.ready:
             await turns()
-        played.look()
+        played.pool.look()
         assert played.ejections == []

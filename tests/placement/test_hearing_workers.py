@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from played_workers import CAP, STEPS, PlayedWorker, Request, turns, world
-from t2i_gateway.workers.clock import LISTEN_EVERY_S, MAX_LOOK_S
+from played_workers import CAP, STEPS, PlayedCall, PlayedWorker, Request, turns, world
+from t2i_gateway.attempt import Attempt, WorkerLost
 from t2i_gateway.workers.connection import LOST_LIMIT_S
+from t2i_gateway.workers.pool import LOOK_EVERY_S
 from t2i_policy.outliers import MIN_LATE_S, EjectedReason, HealthState
+from t2i_protos.v1 import level_pb2, worker_pb2
 
 
 @pytest.mark.parametrize("step_s", [0.02, 0.1, 1.0, 10.0])
@@ -22,7 +24,7 @@ async def test_frozen_worker_is_left_out_whatever_it_does(step_s: float, request
             one.started()
         await turns()
         played.first.frozen = True
-        assert await played.until_out_s() <= 1.0 + LISTEN_EVERY_S
+        assert await played.until_out_s() <= 1.0 + LOOK_EVERY_S
         await turns()
         assert all(one.moved for one in sent)
         assert played.ejections == [EjectedReason.SILENT]
@@ -35,10 +37,10 @@ async def test_worker_of_an_older_version_may_speak_once_a_second() -> None:
             played.first.frozen = True
             await played.pass_s(1.0)
             played.first.frozen = False
-            await played.pass_s(LISTEN_EVERY_S)
+            await played.pass_s(LOOK_EVERY_S)
         assert played.ejections == []
         played.first.frozen = True
-        assert 3.0 < await played.until_out_s() <= 4.0 + LISTEN_EVERY_S
+        assert 3.0 < await played.until_out_s() <= 4.0 + LOOK_EVERY_S
 
 
 async def test_frozen_worker_is_out_until_it_speaks_and_comes_back_at_once() -> None:
@@ -48,13 +50,13 @@ async def test_frozen_worker_is_out_until_it_speaks_and_comes_back_at_once() -> 
         played.first.frozen = True
         await played.until_out_s()
         for _ in range(12):
-            await played.pass_s(LISTEN_EVERY_S)
-            assert not played.link.view.ready
+            await played.pass_s(LOOK_EVERY_S)
+            assert not played.connection.view.ready
         assert played.ejections == [EjectedReason.SILENT]
         played.first.frozen = False
         await played.pass_s(1.5)
-        assert played.link.health.state(asyncio.get_running_loop().time()) is not HealthState.GOOD
-        assert played.link.health.ejections == 1
+        assert played.connection.health.state(asyncio.get_running_loop().time()) is not HealthState.GOOD
+        assert played.connection.health.ejections == 1
 
 
 @pytest.mark.parametrize(("step_s", "within_s"), [(0.02, 2.0), (0.05, 2.0), (0.1, 2.0), (0.5, 2.0), (2.0, 6.5)])
@@ -67,34 +69,86 @@ async def test_ten_times_slower_is_left_out_within_three_steps(step_s: float, wi
             one.started()
         await turns()
         began_s = played.now_s
-        for step in range(1, 4 * STEPS):
-            await played.pass_s(max(LISTEN_EVERY_S, 10 * step_s))
-            if played.ejections:
-                break
-            for one in sent:
-                one.progress(min(step, STEPS - 1))
-            await turns()
-            if played.ejections:
-                break
-        out_s = played.now_s - began_s if 10 * step_s < MIN_LATE_S else 3 * step_s
-        assert played.ejections
-        assert out_s <= within_s
-        assert played.link.state is HealthState.EJECTED
+        while not played.ejections and played.now_s - began_s < 60:
+            played.first.load.step_age_ms += 1e3 * LOOK_EVERY_S
+            while played.first.load.step_age_ms >= 1e4 * step_s:
+                played.first.load.step_age_ms -= 1e4 * step_s
+                played.first.step(slower=10)
+            await played.pass_s(LOOK_EVERY_S)
+        assert played.now_s - began_s <= within_s
+        assert played.connection.state is HealthState.EJECTED
+        await turns()
+        assert all(one.moved for one in sent)
 
 
-async def test_batch_reports_a_step_once() -> None:
-    """Four requests say of one hiccup that it took 0.9 s: that is one late step, not 3.6 s of them."""
+async def test_only_request_of_a_slow_worker_moves() -> None:
+    """There is no other one whose steps could tell, and it is not waiting at the moment when they do."""
     async with world(0.1) as played:
-        sent = [played.send() for _ in range(CAP)]
-        for one in sent:
-            one.started()
+        request = played.send()
+        request.started()
         await turns()
-        await played.pass_s(0.75)
-        for one in sent:
-            one.progress(1)
+        for step in range(1, 4):
+            played.first.step(slower=8)
+            await played.pass_s(0.75)
+            request.progress(step)
+            await turns()
+        assert played.ejections == [EjectedReason.SLOW_STEPS]
+        assert request.moved
+
+
+async def test_request_that_is_not_waiting_moves_with_its_next_event() -> None:
+    """Its client reads slowly: what was found meanwhile is not forgotten."""
+    async with world(0.1) as played:
+        attempt = Attempt(played.connection, played.connection.take_slot(STEPS))
+        call = PlayedCall()
+        events = attempt.relay(call)
+        call.send(worker_pb2.WorkerEvent(progress=level_pb2.StepProgress(step=1, num_inference_steps=STEPS)))
+        await anext(events)
+        played.first.frozen = True
+        await played.until_out_s()
+        with pytest.raises(WorkerLost):
+            await anext(events)
+        attempt.end()
+
+
+async def test_slow_worker_is_known_without_a_request_of_ours() -> None:
+    """Another gateway's requests are on it: its load tells all gateways alike."""
+    async with world(0.1) as played:
+        await played.pass_s(LOOK_EVERY_S)
+        for _ in range(2):
+            played.first.step(slower=8)
+            await played.pass_s(0.75)
+        assert played.ejections == [EjectedReason.SLOW_STEPS]
+
+
+@pytest.mark.parametrize("work", ["step_age_ms", "encode_age_ms"])
+async def test_stuck_worker_is_left_out(work: str) -> None:
+    """It talks and is ready, but a step, a text or an image does not end: whatever it holds moves."""
+    async with world(0.1) as played:
+        waiting, running = played.send(), played.send()
+        running.started()
         await turns()
+        setattr(played.first.load, work, 1e3 * MIN_LATE_S)
+        await played.pass_s(LOOK_EVERY_S)
+        assert played.ejections == [EjectedReason.STUCK]
+        assert waiting.moved
+        assert running.moved
+
+
+async def test_worker_of_an_older_version_is_judged_by_its_silence_only() -> None:
+    """It does not tell what its steps take. Left out while it was silent, it is back once it has drawn an image."""
+    async with world() as played:
+        request = played.send()
+        request.started()
+        await played.pass_s(60.0)
         assert played.ejections == []
-        assert played.link.health.slow_s == pytest.approx(0.75)
+        played.first.frozen = True
+        await played.until_out_s()
+        played.first.frozen = False
+        await played.pass_s(4.0)
+        assert played.connection.view.batch_cap == 1
+        played.connection.failures.drew()
+        assert played.connection.view.batch_cap == CAP
 
 
 async def test_gateway_that_stood_still_blames_no_worker() -> None:
@@ -102,15 +156,14 @@ async def test_gateway_that_stood_still_blames_no_worker() -> None:
     async with world(0.1) as played:
         request = played.send()
         request.started()
-        await played.pass_s(LISTEN_EVERY_S)
+        await played.pass_s(LOOK_EVERY_S)
         played.now_s += 60.0
-        played.look()
+        played.first.step(steps=600)
+        played.pool.look()
         await turns()
-        request.progress(1)
-        await played.pass_s(LISTEN_EVERY_S)
+        await played.pass_s(LOOK_EVERY_S)
         assert played.ejections == []
         assert not request.relaying.done()
-        assert played.link.health.slow_s <= 2 * MAX_LOOK_S
         request.relaying.cancel()
 
 
@@ -119,10 +172,10 @@ async def test_worker_that_is_as_it_was_before_it_was_lost_is_ready_again() -> N
     async with world() as played:
         played.first.frozen = True
         await played.pass_s(6.0)
-        assert not played.link.view.ready
+        assert not played.connection.view.ready
         played.first.frozen = False
-        await asyncio.wait_for(played.link_ready(), 20)
-        assert played.link.view.ready
+        await asyncio.wait_for(played.first_ready(), 20)
+        assert played.connection.view.ready
 
 
 async def test_dead_connection_is_given_up_for_a_new_one() -> None:
@@ -133,9 +186,9 @@ async def test_dead_connection_is_given_up_for_a_new_one() -> None:
         dead = played.first
         dead.frozen = True
         played.workers["first"] = PlayedWorker("first", 0.1, 250)
-        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
-        assert not played.link.ready
-        await asyncio.wait_for(played.link_ready(), 20)
+        await played.pass_s(LOST_LIMIT_S + LOOK_EVERY_S)
+        assert not played.connection.ready
+        await asyncio.wait_for(played.first_ready(), 20)
         assert dead.closed
 
 
@@ -146,7 +199,7 @@ async def test_connection_that_is_being_made_is_left_alone(connected: bool) -> N
     """
     async with world() as played:
         played.first.frozen, played.first.connected = True, connected
-        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
+        await played.pass_s(LOST_LIMIT_S + LOOK_EVERY_S)
         opened = played.opened
         await asyncio.sleep(1.0)  # in which it is asked again some times
         assert (played.opened > opened) == connected
@@ -154,8 +207,8 @@ async def test_connection_that_is_being_made_is_left_alone(connected: bool) -> N
 
 @pytest.mark.parametrize("image_sent", [False, True])
 async def test_requests_on_a_dead_connection_are_not_its_worker_s_fault(image_sent: bool) -> None:
-    """The only worker was cut off and is reached again. What ran there ends, at once or, if its image was on the way,
-    after the time that an event may take; it may begin anew on the same worker, which is not called stuck.
+    """The only worker was cut off and is reached again. What ran there ends with the connection, also if its image was
+    on the way; it may begin anew on the same worker, which is not called stuck.
     """
     async with world() as played:
         played.workers["second"].load.ready = False
@@ -163,47 +216,57 @@ async def test_requests_on_a_dead_connection_are_not_its_worker_s_fault(image_se
         request = played.send()
         request.started()
         await turns()
-        request.lease.may_move = not image_sent
+        request.attempt.slot.may_move = not image_sent
         played.first.frozen = True
         played.workers["first"] = PlayedWorker("first", 0.1, 250)
-        await played.pass_s(LOST_LIMIT_S + LISTEN_EVERY_S)
-        assert request.moved != image_sent
-        await asyncio.wait_for(played.link_ready(), 20)
-        assert request.lease.outdated
-        await played.pass_s(MIN_LATE_S + LISTEN_EVERY_S)
-        await turns()
+        await played.pass_s(LOST_LIMIT_S - LOOK_EVERY_S)
+        assert not request.moved
+        await played.pass_s(2 * LOOK_EVERY_S)
         assert request.moved
+        assert request.attempt.outdated
+        await asyncio.wait_for(played.first_ready(), 20)
         assert EjectedReason.STUCK not in played.ejections
 
 
-async def test_worker_that_left_is_heard_until_its_last_connection_is_done() -> None:
-    """It left the pool after its connection was made anew: what still runs on the older one is looked after."""
+async def test_worker_that_left_is_heard_until_its_last_request_is_done() -> None:
+    """It left the pool, and what it still runs is looked after: it moves once the worker stands still."""
     async with world() as played:
         request = played.send()
         request.started()
         await turns()
-        older = played.first
-        older.idle.clear()
-        played.workers["first"] = PlayedWorker("first", 0.1, 250)
-        played.pool.renew()
         played.pool.remove("first")
-        await turns()
-        await played.pass_s(MIN_LATE_S + 2 * LISTEN_EVERY_S)
+        await played.pass_s(0.5)
+        assert not request.moved
+        played.first.frozen = True
+        await played.pass_s(MIN_LATE_S + LOOK_EVERY_S)
         assert request.moved
-        older.idle.set()
+
+
+async def test_requests_go_on_where_certificates_changed() -> None:
+    """The worker is reached over another channel, and what runs on the old one ends there."""
+    async with world() as played:
+        request = played.send()
+        request.started()
+        await turns()
+        played.pool.renew()
+        await played.pass_s(1.0)
+        assert played.opened == 4
+        assert played.connection.ready
+        assert not request.moved
+        request.relaying.cancel()
 
 
 async def test_all_workers_silent_is_not_the_workers() -> None:
     """A network that went away: half of them are left out at most, and what the others hold stays."""
     async with world() as played:
-        requests = [Request(link.lease(STEPS)) for link in played.pool.links]
+        requests = [Request(connection) for connection in played.pool.connections]
         for one in requests:
             one.started()
         await turns()
         for worker in played.workers.values():
             worker.frozen = True
         await played.pass_s(1.5)
-        states = [link.state for link in played.pool.links]
+        states = [connection.state for connection in played.pool.connections]
         assert states.count(HealthState.EJECTED) == 1
         await turns()
         moved = [one.moved for one in requests]
@@ -224,10 +287,10 @@ async def test_last_worker_is_never_left_out() -> None:
         request.started()
         played.first.frozen = True
         await played.pass_s(2.0)
-        assert played.link.state is not HealthState.EJECTED
+        assert played.connection.state is not HealthState.EJECTED
         assert not request.moved
         other.load.ready = True
         await played.pass_s(0.5)
         await turns()
-        assert played.link.state is HealthState.EJECTED
+        assert played.connection.state is HealthState.EJECTED
         assert request.moved

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 from played_workers import CAP, World, world
 from small_pools import EXACT, K20, RULES, SLO_S, STEP_S, STORED, N, asks
 from t2i_api.pool import GatewayPart
+from t2i_gateway.attempt import Attempt
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.workers.slot import Slot
 from t2i_policy.level import Level
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
@@ -111,9 +111,9 @@ def dispatcher_of(played: World, metrics: GatewayMetrics, gateways: int = 1) -> 
     return Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=gateways), metrics)
 
 
-async def asking(dispatcher: Dispatcher, *places: QueuePlace) -> list["asyncio.Task[Slot]"]:
-    """Requests that have come to wait or to a lease, in this order."""
-    tasks = [asyncio.create_task(dispatcher.lease(one)) for one in places]
+async def asking(dispatcher: Dispatcher, *places: QueuePlace) -> list["asyncio.Task[Attempt]"]:
+    """Requests that have come to wait or to a worker, in this order."""
+    tasks = [asyncio.create_task(dispatcher.attempt(one)) for one in places]
     await settle()
     return tasks
 
@@ -124,7 +124,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def leave(tasks: list["asyncio.Task[Slot]"]) -> None:
+async def leave(tasks: list["asyncio.Task[Attempt]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,13 +137,13 @@ async def test_request_waits_for_a_holder_of_its_latent(metrics: GatewayMetrics)
         *filling, waiting, passing = await asking(
             dispatcher, *[place({"first"})] * CAP, place({"first"}), place(None, EXACT)
         )
-        leases = [task.result() for task in (*filling, passing)]
-        assert [lease.link.name for lease in leases] == ["first"] * CAP + ["second"]
+        attempts = [task.result() for task in (*filling, passing)]
+        assert [attempt.connection.name for attempt in attempts] == ["first"] * CAP + ["second"]
         assert not waiting.done()
         assert dispatcher.holder_line(FIRST_HOLDER, MANY) == HolderLine(FIRST_HOLDER, K20.steps_run)
-        leases[0].end()
+        attempts[0].end()
         await settle()
-        assert waiting.result().link.name == "first"
+        assert waiting.result().connection.name == "first"
         assert dispatcher.num_queued == 0
         assert dispatcher.holder_line(FIRST_HOLDER, MANY) == HolderLine(FIRST_HOLDER, 0)
 
@@ -158,9 +158,9 @@ async def test_request_goes_to_who_holds_its_latent_by_then(metrics: GatewayMetr
         holders.add("second")
         dispatcher.pump()
         await settle()
-        assert [task.result().link.name for task in (one, two)] == ["second"] * 2
+        assert [task.result().connection.name for task in (one, two)] == ["second"] * 2
         (gone,) = await asking(dispatcher, place(set()))
-        assert gone.result().link.name == "second"
+        assert gone.result().connection.name == "second"
 
 
 async def test_waiting_for_a_holder_makes_no_queue_for_others(metrics: GatewayMetrics) -> None:
@@ -211,12 +211,12 @@ async def test_request_that_leaves_gives_its_place_back(metrics: GatewayMetrics,
         await leave(await asking(dispatcher, replace(place({"first"}), deadline_s=late)))
         waiting = await asking(dispatcher, place({"first"}))
         held[0].result().end()  # it has the slot now, and was not told yet
-        assert played.link.in_flight == CAP
+        assert len(played.connection.slots) == CAP
         await leave(waiting)
         for task in held[1:]:
             task.result().end()
         assert dispatcher.num_queued == 0
         assert dispatcher.holder_line(FIRST_HOLDER, MANY).waiting_steps == 0
         assert dispatcher.view("t") == replace(dispatcher.view("t"), queued=0, queued_steps=0, ahead_steps=0)
-        assert played.link.in_flight == 0
+        assert not played.connection.slots
         assert K20.num_inference_steps == N

@@ -1,4 +1,4 @@
-"""Workers played at the wire and a gateway's links to them, in virtual time: the test moves the clock."""
+"""Workers played at the wire and a gateway's connections to them, in virtual time: the test moves the clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,11 +8,9 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.attempt import Attempt, WorkerLost, relay
-from t2i_gateway.workers.clock import LISTEN_EVERY_S, StallFreeClock
+from t2i_gateway.attempt import Attempt, WorkerLost
 from t2i_gateway.workers.connection import Wiring, WorkerConnection
-from t2i_gateway.workers.pool import WorkerPool
-from t2i_gateway.workers.slot import Slot
+from t2i_gateway.workers.pool import LOOK_EVERY_S, WorkerPool
 from t2i_policy.outliers import HealthState
 from t2i_protos.v1 import level_pb2, worker_pb2
 
@@ -50,6 +48,12 @@ class PlayedWorker:
         self.load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=4, step_ms=step_ms)
         self.load.next_within_ms = promised_ms
 
+    def step(self, slower: float = 1.0, steps: int = 1) -> None:
+        """Steps of a full batch end, each so many times slower than usual."""
+        usual_ms = steps * self.load.step_ms[-1]
+        self.load.steps_took_ms += slower * usual_ms
+        self.load.steps_usual_ms += usual_ms
+
     def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Any]:
         async def describe(*_: Any, **__: Any) -> worker_pb2.WorkerDescription:
             if self.frozen:
@@ -82,7 +86,7 @@ class PlayedWorker:
 
 @dataclass
 class World:
-    """Two workers, a gateway's links to them, and a clock that the test moves. `alone`: no other gateway sends."""
+    """Two workers, a gateway's connections to them, a clock that the test moves. `alone`: no other gateway sends."""
 
     workers: dict[str, PlayedWorker]
     alone: bool = True
@@ -90,18 +94,17 @@ class World:
     ejections: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.clock = StallFreeClock(lambda: self.now_s)
         self.opened = 0
-        wiring = Wiring(self._open, alone=self.alone, clock=self.clock)  # type: ignore[arg-type]
-        self.pool = WorkerPool(list(self.workers), wiring, "", self.ejections.append)
+        wiring = Wiring(self._open, alone=self.alone)  # type: ignore[arg-type]
+        self.pool = WorkerPool(list(self.workers), wiring, self.ejections.append, clock=lambda: self.now_s)
 
     def _open(self, address: str) -> PlayedWorker:
         self.opened += 1
         return self.workers[address]
 
     @property
-    def link(self) -> WorkerConnection:
-        return self.pool.links[0]
+    def connection(self) -> WorkerConnection:
+        return self.pool.connections[0]
 
     @property
     def first(self) -> PlayedWorker:
@@ -109,50 +112,48 @@ class World:
 
     async def pass_s(self, seconds: float) -> None:
         """In looks, as `WorkerPool.run` would; every worker that can says its load each time."""
-        for _ in range(round(seconds / LISTEN_EVERY_S)):
-            self.now_s += LISTEN_EVERY_S
+        for _ in range(round(seconds / LOOK_EVERY_S)):
+            self.now_s += LOOK_EVERY_S
             for worker in self.workers.values():
                 worker.say()
             await turns()
-            self.look()
+            self.pool.look()
             await turns()
-
-    def look(self) -> None:
-        self.pool.listen()
 
     async def until_out_s(self, limit_s: float = 60.0) -> float:
         """Seconds until the first worker is left out."""
         since_s = self.now_s
-        while self.link.state is not HealthState.EJECTED and self.link.ready and self.now_s - since_s < limit_s:
-            await self.pass_s(LISTEN_EVERY_S)
+        first = self.connection
+        while first.state is not HealthState.EJECTED and first.ready and self.now_s - since_s < limit_s:
+            await self.pass_s(LOOK_EVERY_S)
         return self.now_s - since_s
 
-    async def link_ready(self) -> None:
+    async def first_ready(self) -> None:
         """Until the first worker is ready again, while time goes on."""
-        while not (self.link.ready and self.link.view.ready):
-            await self.pass_s(LISTEN_EVERY_S)
+        while not (self.connection.ready and self.connection.view.ready):
+            await self.pass_s(LOOK_EVERY_S)
 
     def send(self, steps: int = STEPS) -> "Request":
-        return Request(self.link.lease(steps))
+        return Request(self.connection, steps)
 
 
 class Request:
     """One request on a worker, relayed."""
 
-    def __init__(self, lease: Slot) -> None:
-        self.lease = lease
+    def __init__(self, connection: WorkerConnection, steps: int = STEPS) -> None:
+        self.attempt = Attempt(connection, connection.take_slot(steps))
         self.call = PlayedCall()
         self.moved = False
         self.relaying = asyncio.create_task(self._relay())
 
     async def _relay(self) -> None:
         try:
-            async for _ in relay(self.call, self.lease, Attempt()):
+            async for _ in self.attempt.relay(self.call):
                 pass
         except WorkerLost:
             self.moved = True
         finally:
-            self.lease.end()
+            self.attempt.end()
 
     def started(self) -> None:
         level = level_pb2.Level(num_inference_steps=STEPS)
@@ -172,9 +173,9 @@ async def turns() -> None:
 async def world(step_s: float = 0.1, promised_ms: int = 250, alone: bool = True) -> AsyncIterator[World]:
     """With steps of a full batch of `step_s`; both workers are ready."""
     played = World({name: PlayedWorker(name, step_s, promised_ms) for name in ("first", "second")}, alone)
-    watching = [asyncio.create_task(link.run()) for link in played.pool.links]
+    watching = [asyncio.create_task(connection.run()) for connection in played.pool.connections]
     await turns()
-    assert all(link.ready for link in played.pool.links)
+    assert all(connection.ready for connection in played.pool.connections)
     try:
         yield played
     finally:

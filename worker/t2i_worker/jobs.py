@@ -130,7 +130,10 @@ Event = Joined | Progress | PreviewImage | Image | Finished
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps."""
+    """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps.
+
+    `step_age_s` and `encode_age_s`: how long the present step, and the oldest text or image in work, take already.
+    """
 
     ready: bool
     draining: bool
@@ -141,6 +144,10 @@ class Load:
     step_s: tuple[float, ...]
     fixed_s: float
     steps_left: int
+    steps_took_s: float
+    steps_usual_s: float
+    step_age_s: float
+    encode_age_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +172,8 @@ class Tally:
 
     steps_run: int = 0
     steps_skipped: int = 0
+    steps_took_s: float = 0.0  # of the loop: all requests of a batch share one
+    steps_usual_s: float = 0.0  # what these should have taken, by the measurement that they met
     batch_sizes: dict[int, int] = field(default_factory=dict)
     out_of_memory: int = 0
     cancelled: int = 0

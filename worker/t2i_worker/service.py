@@ -152,6 +152,10 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         fixed_ms=1e3 * load.fixed_s,
         steps_left=load.steps_left,
         next_within_ms=round(1e3 * LOAD_MAX_INTERVAL_S),
+        steps_took_ms=1e3 * load.steps_took_s,
+        steps_usual_ms=1e3 * load.steps_usual_s,
+        step_age_ms=1e3 * load.step_age_s,
+        encode_age_ms=1e3 * load.encode_age_s,
     )
 
 

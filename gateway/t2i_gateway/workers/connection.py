@@ -1,4 +1,7 @@
-"""One worker as a gateway sees it: a link with its description, load, health and our leases."""
+"""One worker as a gateway sees it: the connection, what the worker last said, and the requests that we sent there.
+
+It keeps what it hears. What that makes of the worker's health the pool judges (`workers.pool`).
+"""
 
 import asyncio
 import logging
@@ -8,20 +11,10 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.workers.clock import StallFreeClock
 from t2i_gateway.workers.failures import WorkerFailures
 from t2i_gateway.workers.slot import Slot
 from t2i_policy.level import Level
-from t2i_policy.outliers import (
-    HealthState,
-    WorkerHealth,
-    after_report,
-    after_silence,
-    after_wait,
-    lateness_limit_s,
-    moves,
-    silence_limit_s,
-)
+from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport, judge, moves
 from t2i_policy.pool_view import WorkerView
 from t2i_policy.profile import step_time
 from t2i_policy.request.other_gateways import HeldLoad, foreign_load
@@ -32,11 +25,12 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 DESCRIBE_LIMIT_S = 2.0
 OLD_PROMISE_S = 1.0  # of workers that do not say how often they send their load
-LOST_LIMIT_S = 5.0  # a link this silent is begun anew
+LOST_LIMIT_S = 5.0  # a connection this silent is begun anew
+OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # each its own connection: a link begun anew must not get the dead one
+    ("grpc.use_local_subchannel_pool", 1),  # each its own connection: one begun anew must not get the dead one
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -46,52 +40,56 @@ CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """How workers are reached. `alone` = no other gateway sends to them, so our own leases are the whole truth about
-    their batches. `clock`: how long they have been silent."""
+    """How workers are reached. `alone` = no other gateway sends to them, so what we sent is the whole truth about their
+    batches. `profiled_digest`: the model that the pool's profile was measured on."""
 
     open_channel: OpenChannel
     alone: bool
-    clock: StallFreeClock
-
-
-@dataclass(frozen=True, slots=True)
-class LinkEvents:
-    """Whom a link tells that anything about it changed, that its worker described itself, what its health was before,
-    and that its connection seems dead, so that it wants another one."""
-
-    on_change: Callable[[], None]
-    on_description: Callable[[worker_pb2.WorkerDescription], None]
-    on_health: Callable[["WorkerConnection", WorkerHealth], None]
-    on_lost: Callable[["WorkerConnection"], None]
+    profiled_digest: str = ""
 
 
 class WorkerConnection:
-    """One worker."""
+    """One worker. `on_change` hears that its view changed, `on_judged` that a request changed its health.
 
-    def __init__(self, address: str, wiring: Wiring, events: LinkEvents) -> None:
+    Attributes:
+        level: What the plan assigned it.
+        idle: Set while nothing of ours is there.
+        state: How it may be used, among all workers of the pool.
+        number: Higher for each channel.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        wiring: Wiring,
+        clock: Callable[[], float],
+        *,
+        on_change: Callable[[], None],
+        on_judged: Callable[[], None],
+    ) -> None:
         self.address = address
-        self._events = events
         self.description: worker_pb2.WorkerDescription | None = None
-        self.in_flight = 0
-        self.steps_left = 0
+        self.level: Level | None = None
+        self.slots: set[Slot] = set()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.health = WorkerHealth()
+        self.state = HealthState.GOOD
+        self.failures = WorkerFailures(lambda: self.health, self._judged, clock)
+        self.number = 0
+        self._on_change = on_change
+        self._on_judged = on_judged
         self._wiring = wiring
         self._load = worker_pb2.WorkerLoad()
-        self._leases: set[Slot] = set()
-        self._watching: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
-        self._told = False  # its load, since the present watch began
-        self.connection = 0  # a number, higher for each channel
-        self._heard_s = 0.0  # when anything came from it, by the listening clock
-        self._reported_s = 0.0  # until when its reports of steps are judged
         self._step_s: tuple[float, ...] = ()
         self._foreign = HeldLoad()
         self._view: WorkerView | None = None
-        self.health = WorkerHealth()
-        self.state = HealthState.GOOD
-        self.level: Level | None = None  # what the plan assigned it
-        self._loop = asyncio.get_running_loop()
-        self.failures = WorkerFailures(lambda: self.health, self._judged, self._loop.time)
+        self._reading: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
+        self._news = False  # something came since the last look
+        self._judged_report: WorkReport | None = None  # at the last look of this watch
         self._channel = wiring.open_channel(address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+        self._closing: set[asyncio.Task[None]] = set()  # of channels that have a newer one
 
     @property
     def name(self) -> str:
@@ -104,80 +102,12 @@ class WorkerConnection:
         return self.description is not None and self._load.ready and not self._load.draining
 
     @property
-    def full_step_s(self) -> float:
-        """What a step of a full batch takes, as the worker measured it; 0 before it said so."""
-        return step_time(self._step_s, self._load.batch_cap)
-
-    def patience_s(self, steps: int, images: int) -> float:
-        """How long a healthy worker may let a request wait that needs so many steps of a full batch and so many
-        images (or texts) encoded before it hears something."""
-        return lateness_limit_s(steps * self.full_step_s + images * self._load.fixed_ms / 1e3)
-
-    @property
-    def batch_cap(self) -> int:
-        """How many requests it runs at once."""
-        return self._load.batch_cap
-
-    def now_s(self) -> float:
-        """By the listening clock."""
-        return self._wiring.clock.now_s()
-
-    def hear(self) -> None:
-        """Something came from it."""
-        self._heard_s = self.now_s()
-
-    def judge_report(self, since_s: float, steps: int) -> None:
-        """Compare steps that one request reported with the worker's own measurement: those since `since_s`. All
-        requests of a batch report the same steps, so what began before the last judged report is not judged again."""
-        now_s = self.now_s()
-        if since_s >= self._reported_s:
-            self._reported_s = now_s
-            self._judged(after_report(self.health, now_s - since_s, steps * self.full_step_s, self._loop.time()))
-
-    def listen(self) -> None:
-        """Judge its silence, and failures that were not sure. To be called every LISTEN_EVERY_S."""
-        self.failures.look(self.ready)
-        if self._watching is not None:
-            self._judge_silence(self._watching, self.now_s() - self._heard_s)
-
-    def look_at_waits(self, others_serve: bool) -> None:
-        """Judge what its requests wait for. Those that wait too long move if there are others to move to; else they
-        stay, as what they have drawn so far is all that there is. On an outdated connection it is not the worker's
-        fault, and the worker itself may be where to move.
-        """
-        now_s = self.now_s()
-        for lease in [lease for lease in self._leases if lease.overdue(now_s)]:
-            if not lease.outdated:
-                self._judged(after_wait(self.health, lease.limit_s, lease.limit_s, self._loop.time()))
-            if others_serve or (lease.outdated and self.ready):
-                lease.give_up()
-
-    def _judge_silence(self, watching: asyncio.Timeout, silent_s: float) -> None:
-        promised_s = self._load.next_within_ms / 1e3 or OLD_PROMISE_S
-        self._judged(after_silence(self.health, silent_s, silence_limit_s(promised_s), self._loop.time()))
-        if silent_s >= LOST_LIMIT_S and not watching.expired():
-            watching.reschedule(self._loop.time())
-
-    def settle(self, state: HealthState) -> None:
-        """How it may be used from now on, among all workers of the pool."""
-        self.state = state
-        if state is HealthState.EJECTED:
-            for lease in self._leases:
-                if lease.may_move and moves(self.health, lease.steps_left, lease.steps):
-                    lease.give_up()
-        self.changed()
-
-    def _judged(self, health: WorkerHealth) -> None:
-        if health != self.health:
-            before, self.health = self.health, health
-            self._events.on_health(self, before)
-
-    @property
     def view(self) -> WorkerView:
         """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:
-            in_flight = self.in_flight + self._foreign.requests
-            cap = min(1, self._load.batch_cap) if self.state is HealthState.ON_TRIAL else self._load.batch_cap
+            own, load = self._own, self._load
+            in_flight = own.requests + self._foreign.requests
+            cap = min(1, load.batch_cap) if self.state is HealthState.ON_TRIAL else load.batch_cap
             self._view = WorkerView(
                 name=self.name,
                 ready=self.ready and self.state is not HealthState.EJECTED,
@@ -185,46 +115,107 @@ class WorkerConnection:
                 waiting=max(0, in_flight - cap),
                 batch_cap=cap,
                 step_s=self._step_s,
-                fixed_s=self._load.fixed_ms / 1e3,
-                steps_left=max(0, self.steps_left) + self._foreign.steps,
+                fixed_s=load.fixed_ms / 1e3,
+                steps_left=own.steps + self._foreign.steps,
                 group=self.description.group if self.description else "",
                 level=self.level,
                 unproven=self.failures.failing,
             )
         return self._view
 
-    def lease(self, steps: int) -> Slot:
-        """Take a slot for a request of this many steps."""
-        self.in_flight += 1
-        self.steps_left += steps
-        self._view = None
-        lease = Slot(self, steps, steps)
-        self._leases.add(lease)
-        return lease
+    @property
+    def _own(self) -> HeldLoad:
+        return HeldLoad(sum(slot.is_held for slot in self.slots), sum(slot.steps_left for slot in self.slots))
 
-    def forget(self, lease: Slot) -> None:
-        """Its request is over."""
-        self._leases.discard(lease)
+    def take_slot(self, steps: int) -> Slot:
+        """A place for a request of this many steps."""
+        slot = Slot(self.number, steps, self.changed)
+        self.slots.add(slot)
+        self.idle.clear()
+        self._view = None
+        return slot
+
+    def leave_slot(self, slot: Slot) -> None:
+        """Its request is over, whichever way. It may be over already."""
+        self.slots.discard(slot)
+        if not self.slots:
+            self.idle.set()
+        if slot.is_held:
+            self.changed()
 
     def changed(self) -> None:
         """Forget the snapshot and wake who waits for a slot."""
         self._view = None
-        self._events.on_change()
+        self._on_change()
+
+    def look(self, now_s: float) -> None:
+        """Judge what came since the last look, or that nothing came; failures that were not sure too."""
+        self.failures.look(self.ready)
+        if self._reading is None:
+            return
+        before = self._judged_report
+        heard_s = now_s if self._news or before is None else before.heard_s
+        report = self._judged_report = self._report(heard_s)
+        self._news = False
+        self._set_health(judge(self.health, before or report, report, now_s))
+        if now_s - heard_s >= LOST_LIMIT_S and not self._reading.expired():
+            self._reading.reschedule(0.0)
+
+    def _report(self, heard_s: float) -> WorkReport:
+        load = self._load
+        return WorkReport(
+            steps_took_s=load.steps_took_ms / 1e3,
+            steps_usual_s=load.steps_usual_ms / 1e3,
+            step_age_s=load.step_age_ms / 1e3,
+            encode_age_s=load.encode_age_ms / 1e3,
+            step_s=step_time(self._step_s, load.batch_cap),
+            encodes_s=load.batch_cap * load.fixed_ms / 1e3,
+            promised_s=load.next_within_ms / 1e3 or OLD_PROMISE_S,
+            heard_s=heard_s,
+        )
+
+    def _set_health(self, health: WorkerHealth) -> bool:
+        if health == self.health:
+            return False
+        self.health, self._view = health, None
+        return True
+
+    def _judged(self, health: WorkerHealth) -> None:
+        if self._set_health(health):
+            self._on_judged()
+
+    def settle(self, state: HealthState) -> None:
+        """How it may be used from now on. What it holds leaves an ejected one where that is sooner."""
+        if state is not self.state:
+            self.state = state
+            self.changed()
+        if state is HealthState.EJECTED:
+            for slot in self.slots:
+                if slot.may_move and moves(self.health, slot.steps_left, slot.steps):
+                    slot.give_up()
 
     def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float) -> WorkerCall:
-        """Send a request; iterate the call for its events."""
+        """Send a request; read the call for its events."""
         return self._stub.Generate(request, timeout=limit_s)
 
     def watch_latents(self) -> WorkerCall:
         """What lies in the worker's own store; read the call for its messages, each within what the last promised."""
         return self._stub.WatchLatents(worker_pb2.WatchLatentsRequest())
 
-    def renew(self) -> grpc.aio.Channel:
-        """Reach the worker over a new channel from now on. Returns the old one, to be closed when it is idle."""
-        self.connection += 1
-        old, self._channel = self._channel, self._wiring.open_channel(self.address)
+    def renew(self) -> None:
+        """Reach the worker over a new channel from now on. What runs on the old one may end."""
+        self.number += 1
+        closing = asyncio.create_task(self._channel.close(OLDER_LIMIT_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._channel = self._wiring.open_channel(self.address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
-        return old
+
+    def _begin_anew(self) -> None:
+        """The connection is dead, and with it what runs on it; that may begin anew on this worker too."""
+        self.renew()
+        for slot in self.slots:
+            slot.give_up()
 
     async def run(self) -> None:
         """Keep watching this worker until cancelled; a lost one is tried again with growing pauses.
@@ -237,24 +228,28 @@ class WorkerConnection:
         while True:
             connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
             try:
-                self.description = await self._stub.Describe(
-                    worker_pb2.DescribeRequest(), timeout=DESCRIBE_LIMIT_S, wait_for_ready=True
-                )
-                self._events.on_description(self.description)
+                await self._describe()
                 backoff_s = FIRST_BACKOFF_S
                 if await self._watch():
                     continue
             except grpc.aio.AioRpcError as error:
                 log.info("worker %s: %s", self.address, error.code().name)
                 if connected and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    self._events.on_lost(self)
+                    self._begin_anew()
             except TimeoutError:
                 log.warning("worker %s fell silent", self.address)
-                self._events.on_lost(self)
+                self._begin_anew()
             self.description = None
             self.changed()
             await asyncio.sleep(backoff_s)
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    async def _describe(self) -> None:
+        request = worker_pb2.DescribeRequest()
+        self.description = await self._stub.Describe(request, timeout=DESCRIBE_LIMIT_S, wait_for_ready=True)
+        if self.description.model_digest != self._wiring.profiled_digest:
+            text = "worker %s: the profile was measured on another model; measure this one with t2ictl profile"
+            log.warning(text, self.description.name)
 
     async def _watch(self) -> bool:
         """True if there is a newer channel to watch on, False at the end of the stream.
@@ -264,34 +259,31 @@ class WorkerConnection:
         """
         stub = self._stub
         call = stub.WatchLoad(worker_pb2.WatchLoadRequest())
-        self.hear()
-        self._told = False
+        self._judged_report = None
         try:
             while stub is self._stub:
-                async with asyncio.timeout(None) as self._watching:
+                async with asyncio.timeout(None) as self._reading:
                     load = await call.read()
                 if not isinstance(load, worker_pb2.WorkerLoad):
                     return False
                 self._take_in(load)
             return True
         finally:
-            self._watching = None
+            self._reading = None
             self.failures.forget_unsure()
             call.cancel()
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
-        self.hear()
-        if not self._told:
-            for lease in self._leases:
-                lease.wait_anew()
+        before, self._load, self._news = self._view, load, True
+        self._step_s = tuple(value / 1e3 for value in load.step_ms)
         reported = HeldLoad(load.running + load.waiting, load.steps_left)
-        own = HeldLoad(self.in_flight, self.steps_left)
-        foreign = HeldLoad() if self._wiring.alone else foreign_load(reported, own)
-        if not self._told or load != self._load or foreign != self._foreign:
-            self._told, self._load, self._foreign = True, load, foreign
-            self._step_s = tuple(value / 1e3 for value in load.step_ms)
-            self.changed()
+        self._foreign = HeldLoad() if self._wiring.alone else foreign_load(reported, self._own)
+        self._view = None
+        if self.view != before:
+            self._on_change()
 
-    async def close(self, grace_s: float | None = None) -> None:
-        """Close the channel; requests on it get `grace_s` to end."""
-        await self._channel.close(grace_s)
+    async def close(self) -> None:
+        """Close every channel."""
+        for closing in self._closing:
+            closing.cancel()
+        await self._channel.close()

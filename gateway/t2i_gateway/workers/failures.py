@@ -40,7 +40,7 @@ class WorkerFailures:
 
     def drew(self) -> None:
         """It drew an image."""
-        self._judged(after_image(self._read()))
+        self._judged(after_image(self._read(), self._clock()))
 
     def look(self, ready: bool) -> None:
         """What was not sure is now: the worker says that it is ready, or does not."""

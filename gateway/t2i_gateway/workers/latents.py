@@ -28,23 +28,23 @@ async def follow_workers(workers: WorkerPool, similar: NeighbourIndex) -> None:
     following: dict[WorkerConnection, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as group:
         while True:
-            for link in workers.links:
-                if link not in following:
-                    following[link] = group.create_task(_follow(link, similar))
-            for link in following.keys() - set(workers.links):
-                following.pop(link).cancel()
+            for connection in workers.connections:
+                if connection not in following:
+                    following[connection] = group.create_task(_follow(connection, similar))
+            for connection in following.keys() - set(workers.connections):
+                following.pop(connection).cancel()
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _follow(link: WorkerConnection, similar: NeighbourIndex) -> None:
+async def _follow(connection: WorkerConnection, similar: NeighbourIndex) -> None:
     """One worker, until it leaves the pool."""
     pause_s = PAUSE_S
     while True:
-        if link.description is not None:
-            name = link.name
+        if connection.description is not None:
+            name = connection.name
             keeps_own = True
             try:
-                keeps_own = await _read(link, name, similar)
+                keeps_own = await _read(connection, name, similar)
             finally:
                 if keeps_own:
                     similar.lost(name)
@@ -52,14 +52,14 @@ async def _follow(link: WorkerConnection, similar: NeighbourIndex) -> None:
         await asyncio.sleep(pause_s)
 
 
-async def _read(link: WorkerConnection, name: str, similar: NeighbourIndex) -> bool:
+async def _read(connection: WorkerConnection, name: str, similar: NeighbourIndex) -> bool:
     """Take in what it tells until the stream ends, falls silent, or a newer connection is there. False: it keeps no
     latents of its own.
     """
     similar.lost(name)
-    connection, call, limit_s = link.connection, link.watch_latents(), FIRST_LIMIT_S
+    number, call, limit_s = connection.number, connection.watch_latents(), FIRST_LIMIT_S
     try:
-        while connection == link.connection:
+        while number == connection.number:
             async with asyncio.timeout(limit_s):
                 changes = await call.read()
             if not isinstance(changes, worker_pb2.LatentChanges):

@@ -1,194 +1,161 @@
-"""The workers of a pool as the gateway sees them: one link each, who is usable, and at which level they stand."""
+"""The workers of a pool as the gateway sees them: a connection to each, their health, and at which level they stand.
+
+Every LOOK_EVERY_S all workers are judged at once by what they said since the last look (`t2i_policy.outliers`), and
+who is ejected gives up its requests. Time is counted in looks here, and a look that comes late counts as MAX_LOOK_S at
+most: a gateway that was stopped, swapped out or starved reads what came meanwhile before it calls anybody silent.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from t2i_gateway.workers.clock import LISTEN_EVERY_S
-from t2i_gateway.workers.connection import LinkEvents, Wiring, WorkerConnection
+from t2i_gateway.workers.connection import Wiring, WorkerConnection
 from t2i_policy.level import Level
-from t2i_policy.outliers import EjectedReason, WorkerHealth, usable
+from t2i_policy.outliers import EjectedReason, usable
 from t2i_policy.pool_view import WorkerView
 from t2i_protos.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
+LOOK_EVERY_S = 0.25
+MAX_LOOK_S = 2 * LOOK_EVERY_S
 RETIRE_LIMIT_S = 600.0  # for requests of a worker that has left the pool
 
 
 class WorkerPool:
-    """All links of one gateway."""
+    """All workers of one gateway. `clock`: seconds that never go back."""
 
     def __init__(
-        self, addresses: Sequence[str], wiring: Wiring, profiled_digest: str, on_ejection: Callable[[str], None]
+        self,
+        addresses: Sequence[str],
+        wiring: Wiring,
+        on_ejection: Callable[[str], None],
+        *,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._listener: Callable[[], None] = lambda: None
-        self._profiled_digest = profiled_digest
-        self._on_ejection = on_ejection
-        self._loop = asyncio.get_running_loop()
-        self._judging: asyncio.TimerHandle | None = None
         self._wiring = wiring
+        self._on_ejection = on_ejection
+        self._clock = clock or asyncio.get_running_loop().time
+        self._looked_s = self._clock()
+        self._now_s = 0.0  # by looks
+        self._listener: Callable[[], None] = lambda: None
         self._levels: Mapping[str, Level] = {}
+        self._counted: dict[WorkerConnection, int] = {}  # ejections that were told of
         self._tasks: asyncio.TaskGroup | None = None
-        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._watching: dict[WorkerConnection, asyncio.Task[None]] = {}
         self._retiring: set[WorkerConnection] = set()
-        self._older: dict[
-            WorkerConnection, set[asyncio.Task[None]]
-        ] = {}  # closing of connections that have a newer one
-        self._judged_ready: frozenset[str] = frozenset()
-        self._holding = self._unjudged = False
-        self.links: list[WorkerConnection] = []
+        self.connections: list[WorkerConnection] = []
         for address in addresses:
             self.add(address)
 
     def add(self, address: str) -> None:
         """One more worker."""
-        events = LinkEvents(self._notify, self._describe, self._take_in_health, self._renew)
-        link = WorkerConnection(address, self._wiring, events)
-        self.links.append(link)
+        connection = WorkerConnection(
+            address,
+            self._wiring,
+            lambda: self._now_s,
+            on_change=lambda: self._listener(),
+            on_judged=self._settle,
+        )
+        self.connections.append(connection)
+        self._watch(connection)
+
+    def _watch(self, connection: WorkerConnection) -> None:
         if self._tasks is not None:
-            self._watching[address] = self._tasks.create_task(link.run())
+            self._watching[connection] = self._tasks.create_task(connection.run())
 
     def remove(self, address: str) -> None:
-        """Send this worker nothing more; what it has may end."""
-        link = next(link for link in self.links if link.address == address)
-        self.links.remove(link)
-        task = self._watching.pop(address, None)
-        if task is not None:
-            task.cancel()
-        self._start(self._retire(link))
-        self._notify()
+        """Send this worker nothing more; what it has may end, while it is heard and judged as before."""
+        connection = next(one for one in self.connections if one.address == address)
+        self.connections.remove(connection)
+        self._retiring.add(connection)
+        if self._tasks is not None:
+            self._tasks.create_task(self._retire(connection))
+        self._listener()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return (self._tasks or self._loop).create_task(work)
-
-    async def _retire(self, link: WorkerConnection) -> None:
-        """What it has may end, while it is heard."""
-        self._retiring.add(link)
-        await link.close(RETIRE_LIMIT_S)
-        await asyncio.gather(*self._older.pop(link, ()))
-        self._retiring.discard(link)
+    async def _retire(self, connection: WorkerConnection) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETIRE_LIMIT_S):
+                await connection.idle.wait()
+        self._retiring.discard(connection)
+        self._counted.pop(connection, None)
+        self._watching.pop(connection).cancel()
+        await connection.close()
 
     def renew(self) -> None:
         """Reach every worker over a new channel: certificates changed. What runs on the old ones may end."""
-        for link in self.links:
-            self._renew(link)
-
-    def _renew(self, link: WorkerConnection) -> None:
-        older = self._older.setdefault(link, set())
-        closing = self._start(link.renew().close(RETIRE_LIMIT_S))
-        older.add(closing)
-        closing.add_done_callback(older.discard)
+        for connection in self.connections:
+            connection.renew()
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every change of any link."""
+        """Call `listener` after every change of any worker's view."""
         self._listener = listener
 
-    def _notify(self) -> None:
-        self._listener()
-
-    def _describe(self, description: worker_pb2.WorkerDescription) -> None:
-        """A worker has told its name: it may stand at a level already."""
-        self.assign(self._levels)
-        if description.model_digest != self._profiled_digest:
-            log.warning("worker %s: the profile was measured on another model; measure this one with t2ictl profile",
-                        description.name)  # fmt: skip
-
-    def _take_in_health(self, link: WorkerConnection, before: WorkerHealth) -> None:
-        if link.health.ejections > before.ejections:
-            log.warning("worker %s is left out for a while: %s", link.name, link.health.reason)
-            self._on_ejection(link.health.reason)
-        if self._holding:
-            self._unjudged = True
-        else:
-            self._judge()
-
-    def _judge(self) -> None:
-        """Bring every link's state up to date, now and when the next pause ends."""
-        now_s = self._loop.time()
-        self._judged_ready, self._unjudged = self._ready(), False
-        states = usable({link.address: link.health for link in self.links if link.ready}, now_s)
-        for link in self.links:
-            link.settle(states.get(link.address) or link.health.state(now_s))
-        pauses = [link.health.until_s for link in self.links if link.health.until_s > now_s]
-        if self._judging is not None:
-            self._judging.cancel()
-        self._judging = self._loop.call_at(min(pauses), self._judge) if pauses else None
-
     def assign(self, levels: Mapping[str, Level]) -> None:
-        """The plan's level of each worker, by name: an affinity."""
+        """The plan's level of each worker, by name: an affinity. Who tells its name later gets it at the next look."""
         self._levels = levels
-        for link in self.links:
-            if link.level != levels.get(link.name):
-                link.level = levels.get(link.name)
-                link.changed()
+        for connection in self.connections:
+            if connection.level != levels.get(connection.name):
+                connection.level = levels.get(connection.name)
+                connection.changed()
 
     @property
     def views(self) -> tuple[WorkerView, ...]:
-        """Snapshots of all links."""
-        return tuple(link.view for link in self.links)
+        """Snapshots of all workers."""
+        return tuple(connection.view for connection in self.connections)
 
     @property
     def left_out(self) -> dict[str, EjectedReason]:
         """Why workers that say they are ready are left out or on trial, by name."""
-        judged = {link.name: link.health.reason for link in self.links if link.ready}
+        judged = {one.name: one.health.reason for one in self.connections if one.ready}
         return {name: reason for name, reason in judged.items() if reason is not EjectedReason.NONE}
 
     @property
     def description(self) -> worker_pb2.WorkerDescription | None:
         """What the pool's workers serve, from the first that is ready."""
-        return next((link.description for link in self.links if link.ready), None)
+        return next((one.description for one in self.connections if one.ready), None)
 
     def by_name(self, name: str) -> WorkerConnection:
-        """The link of a view's name."""
-        return next(link for link in self.links if link.name == name)
+        """The connection of a view's name."""
+        return next(connection for connection in self.connections if connection.name == name)
 
     async def run(self) -> None:
-        """Watch every worker until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._tasks = group
-            for link in self.links:
-                self._watching[link.address] = group.create_task(link.run())
+        """Watch and judge every worker until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for connection in self.connections:
+                self._watch(connection)
             try:
-                await self._listen()  # workers come and go
+                while True:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    self.look()
             finally:
                 self._tasks = None
 
-    async def _listen(self) -> None:
-        while True:
-            await asyncio.sleep(LISTEN_EVERY_S)
-            self.listen()
+    def look(self) -> None:
+        """Judge every worker. To be called every LOOK_EVERY_S."""
+        now_s = self._clock()
+        self._now_s += min(MAX_LOOK_S, now_s - self._looked_s)
+        self._looked_s = now_s
+        self.assign(self._levels)
+        for connection in (*self.connections, *self._retiring):
+            connection.look(self._now_s)
+        self._settle()
 
-    def listen(self) -> None:
-        """Judge who says nothing, and everybody again when those that can serve are others than before. To be called
-        every LISTEN_EVERY_S.
-        """
-        self._wiring.clock.look()
-        everyone = (*self.links, *self._retiring)
-        with self._judged_together():
-            for link in everyone:
-                link.listen()
-        for link in everyone:
-            link.look_at_waits(any(other.view.ready for other in self.links if other is not link))
+    def _settle(self) -> None:
+        """How each worker may be used: together, as who is ejected depends on who else could serve."""
+        states = usable({one.address: one.health for one in self.connections if one.ready}, self._now_s)
+        for connection in (*self.connections, *self._retiring):
+            self._tell(connection)
+            connection.settle(states.get(connection.address) or connection.health.state(self._now_s))
 
-    @contextmanager
-    def _judged_together(self) -> Iterator[None]:
-        """Who fell silent in the same moment is judged in one, or the first one's requests would move to the next."""
-        self._holding = True
-        yield
-        self._holding = False
-        if self._unjudged or self._ready() != self._judged_ready:
-            self._judge()
-
-    def _ready(self) -> frozenset[str]:
-        return frozenset(link.address for link in self.links if link.ready)
+    def _tell(self, connection: WorkerConnection) -> None:
+        health = connection.health
+        if health.ejections > self._counted.get(connection, 0):
+            log.warning("worker %s is left out for a while: %s", connection.name, health.reason)
+            self._on_ejection(health.reason)
+        self._counted[connection] = health.ejections
 
     async def close(self) -> None:
-        """Close every channel."""
-        if self._judging is not None:
-            self._judging.cancel()
-        for closing in [task for tasks in self._older.values() for task in tasks]:
-            closing.cancel()
-        for link in self.links:
-            await link.close()
+        """Close every connection."""
+        for connection in (*self.connections, *self._retiring):
+            await connection.close()

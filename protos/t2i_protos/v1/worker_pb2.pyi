@@ -220,7 +220,7 @@ class Started(_message.Message):
     batch_size: _builtins.int
     """requests in the batch including this one"""
     report_every_steps: _builtins.int
-    """At most this many steps pass between two progress messages: longer silence is a fault. 0 = 1."""
+    """At most this many steps pass between two progress messages. 0 = 1."""
     @_builtins.property
     def served(self) -> _level_pb2.Level:
         """skipped_steps as it really is"""
@@ -333,6 +333,10 @@ class WorkerLoad(_message.Message):
     FIXED_MS_FIELD_NUMBER: _builtins.int
     STEPS_LEFT_FIELD_NUMBER: _builtins.int
     NEXT_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    STEPS_TOOK_MS_FIELD_NUMBER: _builtins.int
+    STEPS_USUAL_MS_FIELD_NUMBER: _builtins.int
+    STEP_AGE_MS_FIELD_NUMBER: _builtins.int
+    ENCODE_AGE_MS_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -349,6 +353,17 @@ class WorkerLoad(_message.Message):
     """denoising steps still owed to running and waiting requests, summed"""
     next_within_ms: _builtins.int
     """The next message is sent within this time, at the latest. 0 = 1000."""
+    steps_took_ms: _builtins.float
+    """By these a gateway sees a worker that is slow or stuck. They are by the worker's own clock: neither the network nor a
+    gateway that stood still makes a worker look slow. All 0: a worker of an older version, judged by its silence only.
+    all denoising steps that ended since its start
+    """
+    steps_usual_ms: _builtins.float
+    """the same steps, had each taken what step_ms said then"""
+    step_age_ms: _builtins.float
+    """how long the present step goes on; 0 between steps"""
+    encode_age_ms: _builtins.float
+    """how long the oldest text or image in work is being encoded or decoded; 0 without any"""
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b; measured at warm-up, kept current."""
@@ -366,10 +381,14 @@ class WorkerLoad(_message.Message):
         fixed_ms: _builtins.float = ...,
         steps_left: _builtins.int = ...,
         next_within_ms: _builtins.int = ...,
+        steps_took_ms: _builtins.float = ...,
+        steps_usual_ms: _builtins.float = ...,
+        step_age_ms: _builtins.float = ...,
+        encode_age_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "fixed_ms", b"fixed_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_ms", b"step_ms", "steps_left", b"steps_left", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,6 +123,10 @@ class DiffusionEngine:
             step_s=state.step_s[: state.batch_cap],
             fixed_s=self._fixed_s,
             steps_left=state.steps_left,
+            steps_took_s=self.tally.steps_took_s,
+            steps_usual_s=self.tally.steps_usual_s,
+            step_age_s=self._step_loop.step_age_s,
+            encode_age_s=self._threads.age_s,
         )
 
     async def changed(self) -> None:

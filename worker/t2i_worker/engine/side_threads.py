@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
@@ -29,6 +30,7 @@ class SideThreads:
         # from the denoise thread's.
         self._pixels = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
         self._texts = ThreadPoolExecutor(1, "text", torch.set_num_threads, (1,))  # no text waits behind an image
+        self._began_s: dict[Callable[[], object], float] = {}  # of the calls in work
 
     async def for_pixels(self, call: Callable[[], T]) -> T:
         """Run a decoder or an image encoder, two at a time."""
@@ -38,6 +40,12 @@ class SideThreads:
         """Run work that comes before the first step, one call at a time."""
         return await self._run(self._texts, call, "the prompt could not be encoded")
 
+    @property
+    def age_s(self) -> float:
+        """For how long the oldest call in work has run; 0 without any."""
+        began_s = list(self._began_s.values())  # a copy, as the threads write
+        return time.monotonic() - min(began_s) if began_s else 0.0
+
     def close(self) -> None:
         """Drop queued calls; running ones end by themselves."""
         for threads in (self._pixels, self._texts):
@@ -45,11 +53,19 @@ class SideThreads:
 
     async def _run(self, threads: Executor, call: Callable[[], T], failed: str) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, call)
+            return await asyncio.get_running_loop().run_in_executor(threads, self._timed, call)
         except WorkerError:
             raise
         except Exception as error:
             raise self._to_worker_error(error, failed) from error
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        """In its thread, as what waits for a thread is not in work."""
+        self._began_s[call] = time.monotonic()
+        try:
+            return call()
+        finally:
+            del self._began_s[call]
 
     def _to_worker_error(self, error: Exception, failed: str) -> WorkerError:
         if is_device_lost(error, self._device):

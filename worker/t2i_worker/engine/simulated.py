@@ -22,6 +22,7 @@ from t2i_worker.images import FORMATS, encode_image
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, Progress, Tally
 
 REPORT_EVERY_S = 0.1
+WAKE_S = 0.01  # a busy event loop wakes this late: that is no step's fault
 
 
 class SimulatedEngine:
@@ -53,6 +54,10 @@ class SimulatedEngine:
             step_s=tuple(step_time(self._profile.step_s, size) for size in range(1, self._batch_cap + 1)),
             fixed_s=self._profile.fixed_s,
             steps_left=self._steps_left,
+            steps_took_s=self.tally.steps_took_s,
+            steps_usual_s=self.tally.steps_usual_s,
+            step_age_s=0.0,
+            encode_age_s=0.0,
         )
 
     async def changed(self) -> None:
@@ -92,11 +97,15 @@ class SimulatedEngine:
                 self._running -= 1
 
     async def _spend(self, job: Job, seconds: float) -> None:
-        left_s = float("inf") if job.deadline_s is None else job.deadline_s - time.monotonic()
+        began_s = time.monotonic()
+        left_s = float("inf") if job.deadline_s is None else job.deadline_s - began_s
         if seconds > 0:
             await asyncio.sleep(min(seconds, max(0.0, left_s)))
         if left_s < seconds:
             raise BudgetSpent("the budget ran out")
+        self.tally.steps_took_s += (time.monotonic() - began_s) / self._running  # the batch shares its steps
+        self.tally.steps_usual_s += (seconds + WAKE_S) / self._running
+        self._slots.notify()
 
     def _count(self, job: Job) -> None:
         self.tally.steps_run += job.level.steps_run

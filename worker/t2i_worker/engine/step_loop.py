@@ -268,9 +268,13 @@ class StepLoop:
             raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST) from error
 
     def _learn_step_time(self, size: int, took_s: float) -> None:
+        """Count the step against the measurement that it met, then let it change that."""
+        usual_s = took_s
         if size <= len(self._step_s):
-            average_s = self._step_s[size - 1]
-            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(took_s, MAX_STEP_GROWTH * average_s) - average_s)
+            usual_s = self._step_s[size - 1]
+            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(took_s, MAX_STEP_GROWTH * usual_s) - usual_s)
+        self._tally.steps_took_s += took_s
+        self._tally.steps_usual_s += usual_s
 
     def _hand_out(self) -> None:
         if self._events or self._dropped:
