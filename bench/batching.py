@@ -27,7 +27,7 @@ import numpy as np
 
 from machine import write_result
 from policy import EXAMPLES
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_policy.level import Level
 from t2i_policy.policies import Course, PromptAware
 from t2i_policy.pool_view import PoolView

@@ -16,7 +16,8 @@ import numpy as np
 
 from machine import machine_facts, write_result
 from policy import EXACT_S, EXAMPLES, Bench, Trace, embedded, k25_rate_rps, rescaled, trace_name
-from t2i_api.pool import PoolSpec, parse_pool
+from t2i_api.parse import parse_pool
+from t2i_api.pool import PoolSpec
 from t2i_simulator.rivals.catalogue import policy_named
 from t2i_simulator.similarity import Likeness
 from t2i_simulator.workload import TracePrompts

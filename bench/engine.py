@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from machine import write_result
-from t2i_api.pool import PoolSpec, parse_pool
+from t2i_api.parse import parse_pool
+from t2i_api.pool import PoolSpec
 from t2i_cache.stores.memory import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import caption, sample_scene

@@ -18,7 +18,8 @@ import numpy as np
 
 from policy_oracle import knowledge_from
 from policy_report import write_report
-from t2i_api.pool import PoolSpec, parse_pool
+from t2i_api.parse import parse_pool
+from t2i_api.pool import PoolSpec
 from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_policy.profile import LevelProfile
 from t2i_simulator.embedding import SentenceEncoder, embed

@@ -18,7 +18,7 @@ import yaml
 
 from machine import write_result
 from policy import EXAMPLES, full_rate_rps
-from t2i_api.pool import read_pool
+from t2i_api.parse import read_pool
 from t2i_simulator.engine import simulate
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.rivals.catalogue import policy_named

@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from t2i_api.part import Part
-from t2i_api.rules import check_sharing, check_store
 
 Address = Annotated[str, Field(max_length=2048)]
 
@@ -43,9 +42,3 @@ class CachePart(Part):
     def capacity_bytes(self) -> int:
         """Size of the store in bytes."""
         return self.capacity_mebibytes << 20
-
-    @model_validator(mode="after")
-    def _check(self) -> "CachePart":
-        check_sharing(self.scope, self.shared_between_tenants)
-        check_store(self.store_url, self.store_secret_ref is not None)
-        return self

@@ -5,13 +5,13 @@ from typing import Any
 
 import yaml
 
-from t2i_api.crd_rules import LIST_KEYS, RULES, CelRule
-from t2i_api.pool import API_VERSION, KIND, PoolSpec
+from t2i_api.names import GROUP, KIND, PLURAL, VERSION
+from t2i_api.pool import PoolSpec
+from t2i_api.rule import PoolRule
+from t2i_api.rules import LIST_KEYS, RULES
 from t2i_api.status import PoolStatus
 from t2i_api.structural import Schema, structural_schema
 
-GROUP, _, VERSION = API_VERSION.partition("/")
-PLURAL = "t2iservingpools"
 HEADER = "# Generated from api/t2i_api by `make crds`: edit there, not here.\n"
 
 
@@ -96,8 +96,8 @@ def _refuse_fractions(node: Schema) -> None:
     """By type alone the server stores 5.0 as it came, and rules about that field fail at the next change of another:
     better refused when it is written."""
     if node["type"] == "integer":
-        rule = CelRule(f"self >= {node['minimum']}", "must be written without a fraction: 5, not 5.0")
-        node["x-kubernetes-validations"] = [_validation(rule)]
+        whole = {"rule": f"self >= {node['minimum']}", "message": "must be written without a fraction: 5, not 5.0"}
+        node["x-kubernetes-validations"] = [whole]
     for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else ())):
         _refuse_fractions(child)
 
@@ -111,9 +111,9 @@ def _at(root: Schema, path: str) -> Schema:
     return node
 
 
-def _validation(rule: CelRule) -> Schema:
+def _validation(rule: PoolRule[Any]) -> Schema:
     said = {
-        "rule": rule.rule,
+        "rule": rule.cel,
         "message": rule.message,
         "messageExpression": rule.message_expression,
         "fieldPath": rule.field,

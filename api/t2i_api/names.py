@@ -1,15 +1,19 @@
-"""Names of everything the operator makes: children, labels, annotations, ports.
+"""Names that the components share: the resource and its API, children of a pool, labels, annotations, ports.
 
 A child is ours by the UID of its owner, never by its name or labels: names are for people and for DNS.
 """
 
+from typing import Literal, get_args
+
 from t2i_policy.level import Level
 
-GROUP = "t2iserving.dev"
-VERSION = "v1alpha1"
+ApiVersion = Literal["t2iserving.dev/v1alpha1"]
+PoolKind = Literal["T2IServingPool"]
+(API_VERSION,) = get_args(ApiVersion)
+(KIND,) = get_args(PoolKind)
+GROUP, _, VERSION = API_VERSION.partition("/")
 PLURAL = "t2iservingpools"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "T2IServingPool"
+MAX_NAMES = 51  # POOL-GROUP names a StatefulSet, and its pods carry that name and a hash in a label of 63 characters
 FIELD_MANAGER = "t2i-operator"
 
 POOL_LABEL = f"{GROUP}/pool"

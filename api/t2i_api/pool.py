@@ -1,45 +1,28 @@
-"""The pool as its owner wrote it: the `T2IServingPool` document, parsed once (pydantic, at the edge).
+"""The pool as its owner wrote it: the classes of the `T2IServingPool` document, parsed once (see `parse`).
 
 The same document is a file for `t2ictl local up` and the custom resource: integers only (milliseconds, percent,
 counts), camelCase on the outside. Unknown fields are errors that name the field. The schema of the resource is
 generated from these classes, descriptions included: what is said here is what `kubectl explain` says.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field
 
 from t2i_api.cache import Address, CachePart
+from t2i_api.names import MAX_NAMES, ApiVersion, PoolKind
 from t2i_api.part import Part as _Part
-from t2i_api.rules import (
-    MAX_NAMES,
-    check_auto_mix,
-    check_children_names,
-    check_fixed_mix,
-    check_group_names,
-    refuse_repeated,
-)
 from t2i_api.security import SecurityPart
 from t2i_api.template import GatewayTemplatePart, WorkerTemplatePart
 from t2i_policy.level import Ladder, Level, build_ladder
 
-API_VERSION = "t2iserving.dev/v1alpha1"
-KIND = "T2IServingPool"
 DEFAULT_EMBEDDER = "hf://sentence-transformers/all-MiniLM-L6-v2"
-
-
-class PoolError(ValueError):
-    """The pool document is not valid; the message names each field and what it should be."""
-
 
 # strict: as for the API server, "5", true and 5.0 are no whole numbers
 Steps = Annotated[int, Field(ge=1, le=1000, strict=True)]
 SkippedSteps = Annotated[int, Field(ge=0, le=999, strict=True)]
 Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8, strict=True)]
-PoolName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 
 
@@ -91,7 +74,20 @@ class LevelPart(_Part):
 
     def level(self, base_steps: int) -> Level:
         """The level that is meant, given the model's full schedule."""
-        return Level(self.skipped_steps, self.num_inference_steps or base_steps)
+        return Level(self.skipped_steps, self.steps(base_steps))
+
+    def steps(self, base_steps: int) -> int:
+        """Steps of its schedule, given the model's full one."""
+        return self.num_inference_steps or base_steps
+
+    def spelled_out(self, base_steps: int) -> "LevelPart":
+        """The same level with its schedule written down; two that mean the same are equal then."""
+        return LevelPart(skipped_steps=self.skipped_steps, num_inference_steps=self.steps(base_steps))
+
+
+def default_levels(base_steps: int) -> tuple[LevelPart, ...]:
+    """The paper's levels: skips of 0, 10, 20, 30, 40 and 50 percent of the schedule."""
+    return tuple(LevelPart(skipped_steps=base_steps * tenth // 10) for tenth in range(6))
 
 
 class WorkerGroupPart(_Part):
@@ -168,11 +164,6 @@ class GatewayPart(_Part):
         """Weight by tenant, of those listed."""
         return {tenant.name: float(tenant.weight) for tenant in self.tenants}
 
-    @model_validator(mode="after")
-    def _check(self) -> "GatewayPart":
-        refuse_repeated("tenants", [tenant.name for tenant in self.tenants])
-        return self
-
 
 class MixWorkersPart(LevelPart):
     """So many workers at one of the pool's levels."""
@@ -215,24 +206,16 @@ class PoolSpec(_Part):
     security: SecurityPart = SecurityPart()
     """Who may call, how callers prove who they are, and the certificates of gateways and workers."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "PoolSpec":
-        check_group_names([group.name for group in self.worker_groups])
-        asked = [(part.level(self.model.num_inference_steps), part.workers) for part in self.mix.workers]
-        if self.mix.mode == "Auto":
-            check_auto_mix(asked)
-            _ = self.ladder
-        else:
-            check_fixed_mix(asked, self.ladder, self.total_workers)
-        return self
+    @property
+    def base_steps(self) -> int:
+        """Steps of the model's full schedule."""
+        return self.model.num_inference_steps
 
     @cached_property
     def ladder(self) -> Ladder:
-        """The checked ladder; no `levels` = the paper's skips at 0, 10, 20, 30, 40 and 50 percent of the schedule."""
-        base = self.model.num_inference_steps
-        if not self.levels:
-            return build_ladder(base, {Level(base * tenth // 10, base) for tenth in range(6)})
-        return build_ladder(base, (part.level(base) for part in self.levels))
+        """The levels in order; none given = the default ones."""
+        levels = self.levels or default_levels(self.base_steps)
+        return build_ladder(self.base_steps, {part.level(self.base_steps) for part in levels})
 
     @property
     def total_workers(self) -> int:
@@ -242,7 +225,7 @@ class PoolSpec(_Part):
     @property
     def fixed_workers(self) -> dict[Level, int]:
         """Workers by level as a Fixed mix asks for; empty with Auto."""
-        return {part.level(self.model.num_inference_steps): part.workers for part in self.mix.workers}
+        return {part.level(self.base_steps): part.workers for part in self.mix.workers}
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -254,51 +237,13 @@ class PoolMeta(_Part):
     """`metadata`: only the name matters outside Kubernetes."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    name: PoolName
+    name: str
 
 
 class Pool(_Part):
     """One `T2IServingPool` document."""
 
-    api_version: Literal["t2iserving.dev/v1alpha1"]
-    kind: Literal["T2IServingPool"]
+    api_version: ApiVersion
+    kind: PoolKind
     metadata: PoolMeta
     spec: PoolSpec
-
-    @model_validator(mode="after")
-    def _check(self) -> "Pool":
-        check_children_names(self.metadata.name, [group.name for group in self.spec.worker_groups])
-        return self
-
-
-def parse_pool(text: str) -> Pool:
-    """Parse one YAML document.
-
-    Raises:
-        PoolError: not YAML, or fields missing, unknown or out of range; one line a field.
-    """
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PoolError(f"the pool file is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise PoolError(f"the pool file must be one mapping with apiVersion: {API_VERSION} and kind: {KIND}")
-    return read_pool(document)
-
-
-def read_pool(document: Mapping[str, Any]) -> Pool:
-    """Parse a document that is mappings and lists already, e.g. from the API server; its `status` is left aside.
-
-    Raises:
-        PoolError: fields missing, unknown or out of range; one line a field.
-    """
-    wanted = {name: value for name, value in document.items() if name != "status"}
-    try:
-        return Pool.model_validate(wanted, by_alias=True, by_name=False)
-    except ValidationError as error:
-        raise PoolError("\n".join(_describe(item) for item in error.errors())) from error
-
-
-def _describe(item: Any) -> str:
-    field = ".".join(str(part) for part in item["loc"]) or "document"
-    return f"{field}: {item['msg']} (got {item.get('input')!r:.80})"

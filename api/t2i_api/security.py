@@ -7,10 +7,9 @@ chain, `tls.key`, and `ca.crt` with the authorities that the other side is check
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from t2i_api.part import Part
-from t2i_api.rules import check_security, refuse_repeated
 
 ClientAuthentication = Literal["None", "Token", "MutualTLS"]
 SecretName = Annotated[str, Field(pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
@@ -47,13 +46,3 @@ class SecurityPart(Part):
     def workers_secured(self) -> bool:
         """True if gateways and workers prove to each other who they are."""
         return bool(self.worker_tls_secret_name)
-
-    @model_validator(mode="after")
-    def _check(self) -> "SecurityPart":
-        check_security(
-            self.client_authentication,
-            (bool(self.gateway_tls_secret_name), bool(self.tokens_secret_name)),
-            (bool(self.gateway_client_tls_secret_name), bool(self.worker_tls_secret_name)),
-        )
-        refuse_repeated("metricsNamespaces", self.metrics_namespaces)
-        return self

@@ -8,10 +8,9 @@ ready, or lose its requests.
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from t2i_api.part import Part
-from t2i_api.template_rules import GATEWAY_OWNED, WORKER_OWNED, OwnedFields, check_template
 
 _Object = dict[str, Any]
 _Objects = Annotated[tuple[_Object, ...], Field(max_length=32)]
@@ -92,18 +91,10 @@ class PodTemplatePart(OpenPart):
         """What the owner wrote, as plain data."""
         return self.model_dump(by_alias=True, exclude_unset=True, mode="json")
 
-    def _refuse(self, owned: OwnedFields) -> None:
-        check_template(self.overrides, owned)
-
 
 class WorkerTemplatePart(PodTemplatePart):
     """Overrides of the workers' pod template: resources, nodeSelector, tolerations, env, volumes. Local mode ignores
     it."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "WorkerTemplatePart":
-        self._refuse(WORKER_OWNED)
-        return self
 
 
 class GatewayTemplatePart(PodTemplatePart):
@@ -115,8 +106,3 @@ class GatewayTemplatePart(PodTemplatePart):
     """Refused: the old name of serviceAccountName."""
     automount_service_account_token: Annotated[bool, Field(strict=True)] | None = None
     """Refused: without its token a gateway finds neither pool nor workers."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "GatewayTemplatePart":
-        self._refuse(GATEWAY_OWNED)
-        return self

@@ -1,4 +1,4 @@
-"""What of a pod template is the operator's: one table, for the check here and for the CEL rules of the resource.
+"""What of a pod template is the operator's, and the rules that keep it so.
 
 Every message begins with the field and says what to do next.
 """
@@ -6,7 +6,11 @@ Every message begins with the field and says what to do next.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic.alias_generators import to_snake
+
+from t2i_api.rule import PoolRule
+from t2i_api.template import PodTemplatePart
 
 _POD_FIELDS = {
     "metadata": "does not belong here: put labels and annotations directly into the template",
@@ -107,22 +111,49 @@ def containers_message(name: str) -> str:
     )
 
 
-def check_template(template: Mapping[str, Any], owned: OwnedFields) -> None:
-    """A template leaves alone what the operator needs as it is.
+def template_rules(owned: OwnedFields) -> tuple[PoolRule[PodTemplatePart], ...]:
+    """What a template leaves alone because the operator needs it as it is."""
+    return (
+        *(_left_out(field, f"{field} {advice}") for field, advice in owned.fields.items()),
+        PoolRule[PodTemplatePart](
+            holds=lambda template: all(one.name != owned.container for one in template.containers or ()),
+            cel=_each("containers", f"x.name != '{owned.container}'"),
+            message=containers_message(owned.container),
+            field=".containers",
+        ),
+        PoolRule[PodTemplatePart](
+            holds=lambda template: all(one.name not in OWNED_VARIABLES for one in template.env or ()),
+            cel=_each("env", f"!(x.name in {list(OWNED_VARIABLES)})"),
+            message=VARIABLES_MESSAGE,
+            field=".env",
+        ),
+        PoolRule[PodTemplatePart](
+            holds=lambda template: all(one.name not in OWNED_VOLUMES for one in template.volumes or ()),
+            cel=_each("volumes", f"!(x.name in {list(OWNED_VOLUMES)})"),
+            message=VOLUMES_MESSAGE,
+            field=".volumes",
+        ),
+        PoolRule[PodTemplatePart](
+            holds=lambda template: (
+                not any(re.search(OWNED_FOLDERS, one.mount_path) for one in template.volume_mounts or ())
+            ),
+            cel=_each("volumeMounts", f"!x.mountPath.matches('{OWNED_FOLDERS}')"),
+            message=FOLDERS_MESSAGE,
+            field=".volumeMounts",
+        ),
+        PoolRule[PodTemplatePart](
+            holds=lambda template: all(text.partition("=")[0] not in owned.flags for text in template.extra_args or ()),
+            cel=_each("extraArgs", f"!({list(owned.flags)}.exists(f, x == f || x.startsWith(f + '=')))"),
+            message=FLAGS_MESSAGE,
+            field=".extraArgs",
+        ),
+    )
 
-    Raises:
-        ValueError: it does not.
-    """
-    for field, advice in owned.fields.items():
-        if field in template:
-            raise ValueError(f"{field} {advice}")
-    if any(one["name"] == owned.container for one in template.get("containers", ())):
-        raise ValueError(containers_message(owned.container))
-    if any(one["name"] in OWNED_VARIABLES for one in template.get("env", ())):
-        raise ValueError(VARIABLES_MESSAGE)
-    if any(one["name"] in OWNED_VOLUMES for one in template.get("volumes", ())):
-        raise ValueError(VOLUMES_MESSAGE)
-    if any(re.search(OWNED_FOLDERS, one["mountPath"]) for one in template.get("volumeMounts", ())):
-        raise ValueError(FOLDERS_MESSAGE)
-    if any(text.partition("=")[0] in owned.flags for text in template.get("extraArgs", ())):
-        raise ValueError(FLAGS_MESSAGE)
+
+def _left_out(field: str, message: str) -> PoolRule[PodTemplatePart]:
+    name = to_snake(field)
+    return PoolRule(lambda template: getattr(template, name) is None, f"!has(self.{field})", message, f".{field}")
+
+
+def _each(field: str, condition: str) -> str:
+    return f"!has(self.{field}) || self.{field}.all(x, {condition})"

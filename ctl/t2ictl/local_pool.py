@@ -12,7 +12,8 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from t2i_api.pool import Pool, PoolError, parse_pool
+from t2i_api.parse import PoolError, parse_pool
+from t2i_api.pool import Pool
 from t2i_runtime.grpc_options import NO_PROXY
 from t2i_sources import MODEL, SourceMissing, builtin_folder, find_folder
 from t2ictl.errors import InputInvalid, StartFailed

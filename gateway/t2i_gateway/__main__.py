@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 
-from t2i_api.pool import PoolError, parse_pool
+from t2i_api.parse import PoolError, parse_pool
 from t2i_cache.errors import StoreUrlError
 from t2i_gateway.server import serve
 from t2i_gateway.settings import parse_arguments

@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from t2i_api.names import GROUP
 from t2i_policy.level import Level
 from t2i_profiler.bands import Scored
 from t2i_profiler.errors import SamplesInvalid
 
-SCHEMA = "t2iserving.dev/profile-samples/v1"
+SCHEMA = f"{GROUP}/profile-samples/v1"
 
 
 @dataclass(frozen=True, slots=True)

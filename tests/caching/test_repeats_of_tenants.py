@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from example_pools import EXAMPLES
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_cache.stores import MemoryStore
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.metrics import GatewayMetrics

@@ -5,7 +5,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from example_pools import EXAMPLES
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_cache.stores.memory import MemoryStore
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.neighbours import NeighbourIndex

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_cache.errors import StoreFull, StoreUnavailable
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import MemoryStore, StoreHealth, StoreReason, health, open_store

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from example_pools import EXAMPLES
 from real_tokenizers import minilm_tokenizer
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import open_store
 from t2i_gateway.metrics import GatewayMetrics

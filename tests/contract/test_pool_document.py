@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_api.pool import PoolError, parse_pool
+from t2i_api.parse import PoolError, parse_pool
 from t2i_policy.level import Level
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,11 @@ MISTAKES = {
     "another kind": ("T2IServingPool", "Deployment", "kind"),
     "an upper-case name": ("name: demo", "name: Demo", "metadata.name"),
     "no exact level": ("workerGroups", "levels: [{skippedSteps: 5}]\n  workerGroups", "must contain the exact one"),
-    "skips all steps": ("workerGroups", "levels: [{skippedSteps: 50}]\n  workerGroups", "skippedSteps must be"),
+    "skips all steps": (
+        "workerGroups",
+        "levels: [{skippedSteps: 50}]\n  workerGroups",
+        "skippedSteps of every level must be",
+    ),
     "negative skip": ("workerGroups", "levels: [{skippedSteps: -1}]\n  workerGroups", "spec.levels.0.skippedSteps"),
     "a group twice": ("- {name: cpu, workers: 2}", "- {name: cpu, workers: 2}\n  - {name: cpu, workers: 1}", "unique"),
     "not a mapping": (MINIMAL, "- a\n- b\n", "must be one mapping"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_api.pool import PoolError, parse_pool
+from t2i_api.parse import PoolError, parse_pool
 from t2i_cache.stores.redis import PASSWORD_VARIABLE, TLS_VARIABLE, USER_VARIABLE
 from t2i_operator.children.gateway import render_gateway
 from t2i_operator.children.inputs import Images, Inputs

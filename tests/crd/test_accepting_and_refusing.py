@@ -65,17 +65,17 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "latents shared without consent": (
         {"spec.cache": {"scope": "Pool"}},
         ("spec.cache.scope:", "use Tenant, or also set sharedBetweenTenants to true"),
-        "spec.cache: Value error, scope Pool lets tenants learn about each other's prompts",
+        "spec.cache.scope: scope Pool lets tenants learn about each other's prompts",
     ),
     "tokens in clear": (
         {"spec.security": {"clientAuthentication": "Token", "tokensSecretName": "t"}},
         ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
-        "clientAuthentication Token needs TLS: set gatewayTlsSecretName",
+        "spec.security.gatewayTlsSecretName: clientAuthentication Token and MutualTLS need TLS",
     ),
     "client certificates without TLS": (
         {"spec.security": {"clientAuthentication": "MutualTLS"}},
         ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
-        "clientAuthentication MutualTLS needs TLS: set gatewayTlsSecretName",
+        "spec.security.gatewayTlsSecretName: clientAuthentication Token and MutualTLS need TLS",
     ),
     "Token without tokens": (
         {"spec.security": {"clientAuthentication": "Token", "gatewayTlsSecretName": "g"}},
@@ -110,27 +110,27 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "a level twice": (
         {"spec.levels.3": {"skippedSteps": 10}},
         ("spec.levels:", "levels must be unique: remove"),
-        "more than once",
+        "spec.levels: levels must be unique: remove the one that is there more than once",
     ),
     "a level twice, once spelled out": (
         {"spec.levels.3": {"numInferenceSteps": 20}},
         ("spec.levels:", "levels must be unique: remove"),
-        "more than once",
+        "spec.levels: levels must be unique: remove the one that is there more than once",
     ),
     "skipping every step": (
         {"spec.levels.1.skippedSteps": 20},
         ("spec.levels:", "skippedSteps of every level must be less than the numInferenceSteps it runs: skip fewer"),
-        "skippedSteps must be from 0",
+        "skippedSteps of every level must be less than the numInferenceSteps it runs: skip fewer",
     ),
     "a level that runs longer than the model": (
         {"spec.levels.2.numInferenceSteps": 21},
         ("spec.levels:", "may run longer than spec.model.numInferenceSteps = 20: lower that level"),
-        "runs longer than the model's",
+        "no level may run longer than spec.model.numInferenceSteps = 20: lower that level",
     ),
     "a skip on a shorter schedule": (
         {"spec.levels.2.skippedSteps": 5},
         ("spec.levels:", "leave out its skippedSteps or its numInferenceSteps"),
-        "skips steps of a short schedule",
+        "a level that skips steps runs the full schedule, which cached latents belong to",
     ),
     "a negative skip": (
         {"spec.levels.1.skippedSteps": -1},
@@ -165,17 +165,17 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "a fixed mix at an unknown level": (
         {"spec.mix": fixed({"workers": 3}, {"skippedSteps": 5, "workers": 1})},
         ("spec.mix:", "must name one of the levels: add it to levels, or remove it here"),
-        "mix.workers names '5', which is not among the levels",
+        "spec.mix: every entry of mix.workers must name one of the levels",
     ),
     "a fixed mix at an unknown level of the default ladder": (
         {"spec.mix": fixed({"workers": 3}, {"skippedSteps": 5, "workers": 1}), "spec.levels": REMOVED},
         ("spec.mix:", "must name one of the levels"),
-        "mix.workers names '5'",
+        "spec.mix: every entry of mix.workers must name one of the levels",
     ),
     "a fixed mix with a level twice": (
         {"spec.mix": fixed({"workers": 3}, {"numInferenceSteps": 20, "workers": 1})},
         ("spec.mix:", "mix.workers must be unique: put the workers of a level into one entry"),
-        "mix.workers must be unique",
+        "spec.mix: the levels in mix.workers must be unique",
     ),
     "numbers in a mix that is planned": (
         {"spec.mix": {"workers": [FULL]}},
@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "a group with the name of another part": (
         {"spec.workerGroups.0.name": "gateway"},
         ("spec.workerGroups[0].name", "name other parts of every pool: choose another name"),
-        "names another part of every pool: choose another name",
+        "spec.workerGroups.0.name: gateway, cache name other parts of every pool: choose another name",
     ),
     "an upper-case group": (
         {"spec.workerGroups.0.name": "GPU"},
@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "a pool with a dot in its name": (
         {"metadata.name": "demo.v2"},
         ("metadata.name must be up to 50 characters", "choose another name"),
-        "metadata.name",
+        "metadata.name must be up to 50 characters",
     ),
     "a pool whose name begins with a digit": (
         {"metadata.name": "2demo"},
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "names that are too long together": (
         {"metadata.name": "a" * 49},
         ("spec.workerGroups", "may have 51 characters together: shorten one"),
-        "more than 51 characters together: shorten one",
+        "metadata.name and the name of a worker group may have 51 characters together: shorten one",
     ),
     "a tenant twice": (
         {"spec.gateway": {"tenants": [{"name": "a"}, {"name": "a"}]}},

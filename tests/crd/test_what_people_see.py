@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from t2i_api.crd import pool_schema
-from t2i_api.pool import read_pool
+from t2i_api.parse import read_pool
 from t2i_api.status import ConditionStatus, LevelStatus, PlacementStatus, PlanStatus, PoolStatus, ShiftStatus
 from t2i_testing_kit.crd.documents import Pools, changed, pool_document
 from t2i_testing_kit.kube.server import KubeServer

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from operator_world import pool_document
-from t2i_api.pool import read_pool
+from t2i_api.parse import read_pool
 from t2i_api.template_rules import GATEWAY_OWNED, OWNED_VARIABLES, OWNED_VOLUMES, WORKER_OWNED, OwnedFields
 from t2i_operator.children import Images, Inputs, render_children
 from t2i_operator.children.templates import Overrides, merge_template

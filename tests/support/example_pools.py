@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from t2i_api.pool import parse_pool
+from t2i_api.parse import parse_pool
 from t2i_operator.children import Images, Inputs, render_children
 from t2i_operator.manifests import Manifest, PoolRef
 

@@ -6,7 +6,8 @@ import os
 import sys
 from importlib import import_module
 
-from t2i_api.pool import Pool, PoolError, WorkerGroupPart, parse_pool
+from t2i_api.parse import PoolError, parse_pool
+from t2i_api.pool import Pool, WorkerGroupPart
 from t2i_policy.profile import ProfileError
 from t2i_policy.readiness import ReadyReason
 from t2i_runtime.errors import SecurityError

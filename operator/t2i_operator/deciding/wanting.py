@@ -7,7 +7,7 @@ until the spec can be carried out again.
 from collections.abc import Mapping
 from typing import Any
 
-from t2i_api.pool import PoolError, read_pool
+from t2i_api.parse import PoolError, read_pool
 from t2i_operator.children import Images, Inputs, render_children
 from t2i_operator.deciding.observed import DesiredPool, Problem
 from t2i_operator.errors import TemplateInvalid

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from t2i_api.crd import pool_schema
-from t2i_api.pool import Pool, PoolError, read_pool
+from t2i_api.parse import PoolError, read_pool
+from t2i_api.pool import Pool
 from t2i_testing_kit.crd.documents import Document, Pools, changed, pool_document
 from t2i_testing_kit.crd.mutations import Mutation, mutations
 from t2i_testing_kit.kube.server import Answer

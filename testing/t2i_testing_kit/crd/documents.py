@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from t2i_api.pool import PoolError, read_pool
+from t2i_api.parse import PoolError, read_pool
 from t2i_testing_kit.kube.server import Answer, KubeServer
 
 Document = dict[str, Any]
