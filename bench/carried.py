@@ -19,7 +19,7 @@ from policy import EXACT_S, EXAMPLES, Bench, Trace, embedded, k25_rate_rps, resc
 from t2i_api.parse import parse_pool
 from t2i_api.pool import PoolSpec
 from t2i_simulator.rivals.catalogue import policy_named
-from t2i_simulator.similarity import Likeness
+from t2i_simulator.similarity import PromptSimilarities
 from t2i_simulator.workload import TracePrompts
 
 mpl.use("Agg")
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     vectors, of_line = embedded(options.prompts)
-    bench = Bench(TracePrompts(Likeness(vectors), of_line, own_repeats=False), options.seed)
+    bench = Bench(TracePrompts(PromptSimilarities(vectors), of_line, own_repeats=False), options.seed)
     spec = parse_pool((EXAMPLES / "pool-sdxl-8.yaml").read_text()).spec
     capacity_rps = k25_rate_rps(spec)
     rows = judge(bench, spec, "poisson", lambda load: poisson(load * capacity_rps, options.seed))

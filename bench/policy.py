@@ -30,7 +30,7 @@ from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, tim
 from t2i_simulator.rivals.ablations import ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named
 from t2i_simulator.rivals.oracle import Oracle
-from t2i_simulator.similarity import Likeness, Vectors
+from t2i_simulator.similarity import PromptSimilarities, Vectors
 from t2i_simulator.traces import bursty_arrivals, number_prompts, read_arrivals, read_prompts
 from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
@@ -166,7 +166,7 @@ def ablation_traces(hybrid: PoolSpec, scenes: PoolSpec, seed: int) -> Iterator[T
 def run(files: Sequence[Path], prompts_file: Path, seed: int, quick: bool) -> dict[str, list[dict[str, object]]]:
     """Everything; writes the report's plots on the way."""
     vectors, of_line = embedded(prompts_file)
-    bench = Bench(TracePrompts(Likeness(vectors), of_line, own_repeats=False), seed)
+    bench = Bench(TracePrompts(PromptSimilarities(vectors), of_line, own_repeats=False), seed)
     spec, hybrid, scenes = (
         parse_pool((EXAMPLES / name).read_text()).spec
         for name in ("pool-sdxl-8.yaml", "pool-sdxl-8-hybrid.yaml", "pool-scenes.yaml")

@@ -62,7 +62,7 @@ def main() -> None:
         "policy": options.policy,
         "load": options.load,
         "requests": num,
-        "plans": len(outcomes.settled),
+        "plans": len(outcomes.plans),
         "wall_s": round(wall_s, 1),
         "cpu_s": round(cpu_s, 1),
         "cpu_us_per_request": round(1e6 * cpu_s / num, 1),

@@ -1,4 +1,4 @@
-"""Virtual time: events in order of their instant, then in the order they were set. Nothing here waits."""
+"""Virtual time: a queue of events by instant, then by the order in which they were set. Nothing here waits."""
 
 import heapq
 import itertools
@@ -10,15 +10,13 @@ Handler = Callable[[float, Any], None]
 
 
 class Clock:
-    """Set handlers for instants; `step` runs the next one."""
-
     def __init__(self) -> None:
         self._events: list[tuple[float, int, Handler, Any]] = []
         self._numbers = itertools.count()
 
     @property
     def next_s(self) -> float:
-        """The next event's instant; inf when nothing is set."""
+        """The instant of the next event; inf without one."""
         return self._events[0][0] if self._events else inf
 
     def at(self, at_s: float, handler: Handler, argument: Any = None) -> None:
@@ -26,6 +24,6 @@ class Clock:
         heapq.heappush(self._events, (at_s, next(self._numbers), handler, argument))
 
     def step(self) -> None:
-        """Run the next event."""
+        """Run the handler of the next event."""
         at_s, _, handler, argument = heapq.heappop(self._events)
         handler(at_s, argument)

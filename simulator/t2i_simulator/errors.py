@@ -1,23 +1,28 @@
 """Errors of the simulator.
 
-SimulatorError                 its message names the file, the line or the option, and the next step
-├── TraceInvalid               an arrivals or prompts file cannot be used
-├── ProfileMissing             a worker group's profile cannot be found or read
-└── EmbedderMissing            nothing can embed the prompts
+SimulatorError
+├── TraceInvalid
+├── ProfileMissing
+├── EmbedderMissing
+└── UnknownPolicy
 """
 
 
 class SimulatorError(Exception):
-    """Root of the tree."""
+    """Its message names the file, the line or the option, and the next step."""
 
 
 class TraceInvalid(SimulatorError):
-    """An arrivals or prompts file cannot be used."""
+    """Raised when a file of arrivals or prompts cannot be used."""
 
 
 class ProfileMissing(SimulatorError):
-    """A worker group's profile cannot be found or read."""
+    """Raised when the profile of a worker group cannot be found or read."""
 
 
 class EmbedderMissing(SimulatorError):
-    """Nothing can embed the prompts."""
+    """Raised when no installed encoder can embed the prompts."""
+
+
+class UnknownPolicy(SimulatorError):
+    """Raised when no policy has this name; the message lists those that exist."""

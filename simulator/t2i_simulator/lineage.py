@@ -1,44 +1,46 @@
-"""The lineage's profiles: every number that is assumed about SDXL, in one place, with where it comes from.
+"""Profiles of SDXL after the papers of our lineage: every number that is assumed, with its source.
 
-`python -m t2i_simulator.lineage` writes `profiles/*.json`; a test holds them to this module. Sources are the AccuScale
-and Argus artifact (successor of arXiv 2502.06798), NIRVANA (arXiv 2312.04429), DiffServe (arXiv 2411.15381) and a
-vendor's model card. Nothing here was measured by us, no image was drawn: profile your own model with `t2ictl profile`.
+`python -m t2i_simulator.lineage` writes `profiles/*.json`, and a test compares them with this module. The sources are
+the AccuScale and Argus artifact (successor of arXiv 2502.06798), NIRVANA (arXiv 2312.04429), DiffServe
+(arXiv 2411.15381) and a vendor's model card. We measured nothing here and drew no image: profile your own model with
+`t2ictl profile`.
 
-**Step times.** A10G (artifact): 4.2 s x (1 - K/50) an image alone, so 84 ms a step and no fixed part; in its cluster a
-GPU makes 1.65 times as much. That factor is not explained there; we read it as the gain of a batch of 4, and assume
-1.30 and 1.50 for batches of 2 and 3. A100 (DiffServe, 80 GB, 50 steps): 6.10, 10.65, 20.92, 40.23 s at batch 1, 2, 4,
-8; between them straight lines. H100: the A100's times x 2.496/3.70 (diffusers, SDXL 30 steps 1024 x 1024, stabilityai's
-TensorRT model card). The A10G's figure is of another set-up than the other two (it would be faster than an A100):
-do not mix it with them in one pool.
+**Step times.** A10G (artifact): one image alone takes 4.2 s x (1 - K/50), so 84 ms a step and no fixed part. In its
+cluster a GPU makes 1.65 times as many images, without an explanation. We take this as the gain of a batch of 4, and
+assume 1.30 and 1.50 for batches of 2 and 3. A100 (DiffServe, 80 GB, 50 steps): 6.10, 10.65, 20.92, 40.23 s at batch
+sizes 1, 2, 4, 8, linear between them. H100: the A100's times x 2.496/3.70 (diffusers, SDXL 30 steps 1024 x 1024,
+stabilityai's TensorRT model card). The A10G was measured in another set-up, where it would be faster than an A100:
+do not mix it with the other two in one pool.
 
-**Loss of skipping.** Known: the mean relative quality when all prompts skip K (artifact), and the share h of prompts
-whose similarity allows each K (its 20,000-query log). Not known: how the loss divides between prompts. Assumed:
+**Loss of skipping.** Known are the mean relative quality when all prompts skip K (artifact), and the share h of
+prompts whose similarity allows each K (its 20,000-query log). Unknown is how the loss divides between prompts. Assumed:
 
     D(band, K) = c_K w(d),   d = (K - K_band) / 5 rungs above what the band's similarity allows (NIRVANA's table)
     w(d) = d^2.5 above, NEAR / 8^-d at and below;   c_K so that sum_band h D = 1 - mean relative quality at K, exactly
 
-so a prompt at its own level loses under 1 % (NIRVANA's promise), and D rises with K for every band and falls with
-similarity for every K. The exponent is a round one for which both hold. (A tolerance of 1 % then lets bands
-10, 15 and 20 skip one rung more than NIRVANA's table: the published means rise slowly.)
+So a prompt at its own level loses under 1 % (NIRVANA's promise). D rises with K in every band and falls with similarity
+at every K; the exponent is a round number with which both hold. At a tolerance of 1 % the bands 10, 15 and 20 may skip
+one rung more than in NIRVANA's table, because the published means rise slowly.
 
-**Loss of short schedules.** Not published for this set-up. Assumed: a second-order solver's error, a (1/N^2 - 1/50^2),
-with a set so that 20 steps lose 2 % (libraries recommend 20 to 25 steps of such solvers as good). An optimistic guess:
-compare pools with and without short schedules before believing either.
+**Loss of short schedules.** It is not published for this set-up. We assume the error of a second-order solver,
+a (1/N^2 - 1/50^2), with `a` such that 20 steps lose 2 %: libraries recommend 20 to 25 steps of such solvers. This is
+an optimistic guess, so compare pools with and without short schedules.
 
-**Loss of diversity**, for prompts that are asked again. Not published: approximate caching is measured one image a
-prompt. Assumed to depend on how much of the latent at K is noise, and read off the embedded model, the one that was
-measured (`SPREAD_KEPT`: 64 captions, two seeds each, resumed with the noise of their own seed):
+**Loss of diversity**, for prompts that are asked again. It is not published, because approximate caching is measured on
+one image a prompt. We assume that it depends on the share of noise in the latent at K. How, was measured on the
+embedded model (`SPREAD_KEPT`: 64 captions, two seeds each, resumed with the noise of their own seed):
 
     noise share at K = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a)),   a = SDXL's cumulative alpha at the timestep of K
 
-SDXL's own schedule (scaled linear betas from 0.00085 to 0.012, 1000 training steps, leading spacing, offset 1) has it
-at 0.60 to 0.88 for K from 25 down to 5.
+In SDXL's schedule (scaled linear betas from 0.00085 to 0.012, 1000 training steps, leading spacing, offset 1) it is
+0.60 to 0.88 for K from 25 down to 5.
 
-Losses carry no standard error: the spread around them is `truth`'s assumption.
+Losses carry no standard error; `true_loss` assumes a spread around them.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,13 +53,13 @@ RUNG = 5
 SKIPS = (0, 5, 10, 15, 20, 25)
 RELATIVE_QUALITY = dict(zip(SKIPS, (1.0, 0.97046, 0.95808, 0.94378, 0.93235, 0.9152), strict=True))
 HISTOGRAM_PERCENT = dict(zip(SKIPS, (22.5, 42.6, 21.3, 4.6, 3.2, 5.9), strict=True))  # sums to 100.1 as published
-#: Similarity from which NIRVANA skips K; each band ends where the next begins.
+#: NIRVANA skips K from this similarity on; each band ends where the next begins.
 THRESHOLDS = {0: -1.0} | {round(share * BASE_STEPS): least for least, share in reversed(nirvana.THRESHOLDS)}
 TOP_SIMILARITY = 1.01  # the profile format's open end above a cosine of 1
 NEAR = 0.08
 POWER = 2.5
 
-#: Share of the spread of exact runs that is left by the share of noise in the latent that a run resumes from.
+#: By the share of noise in the start latent: how much of the spread of exact runs is left.
 SPREAD_KEPT = {0.0: 0.0, 0.25: 0.13, 0.5: 0.24, 0.75: 0.52, 1.0: 1.0}
 BETAS = (0.00085, 0.012)
 TRAINING_STEPS = 1000
@@ -72,25 +74,33 @@ LOSS_AT_20_STEPS = 0.02
 PROFILES = Path(__file__).parent / "profiles"
 
 
-def bands() -> tuple[tuple[int, float, float], ...]:
-    """(K_band, lower, upper similarity) by rising similarity."""
+class SimilarityBand(NamedTuple):
+    """Prompts of this similarity may skip `skip` steps."""
+
+    skip: int
+    lower: float
+    upper: float
+
+
+def bands() -> tuple[SimilarityBand, ...]:
+    """By rising similarity."""
     uppers = (*list(THRESHOLDS.values())[1:], TOP_SIMILARITY)
-    return tuple((skip, THRESHOLDS[skip], upper) for skip, upper in zip(SKIPS, uppers, strict=True))
+    return tuple(SimilarityBand(skip, THRESHOLDS[skip], upper) for skip, upper in zip(SKIPS, uppers, strict=True))
 
 
 def shares() -> dict[int, float]:
-    """h: the share of prompts in each band; sums to 1."""
+    """h of the module: the share of prompts in each band."""
     total = sum(HISTOGRAM_PERCENT.values())
     return {skip: percent / total for skip, percent in HISTOGRAM_PERCENT.items()}
 
 
 def weight(rungs: int) -> float:
-    """w(d): see the module."""
+    """w(d) of the module."""
     return float(rungs**POWER) if rungs > 0 else NEAR / 8.0**-rungs
 
 
 def skip_loss(band_skip: int, skip: int) -> float:
-    """D(band, K): see the module."""
+    """D(band, K) of the module."""
     if skip == 0:
         return 0.0
     weights = {one: weight((skip - one) // RUNG) for one in SKIPS}
@@ -99,13 +109,13 @@ def skip_loss(band_skip: int, skip: int) -> float:
 
 
 def short_loss(steps: int) -> float:
-    """Loss of a schedule of `steps` instead of 50: see the module."""
+    """Loss of a schedule of `steps` instead of 50 steps."""
     error = 1 / steps**2 - 1 / BASE_STEPS**2
     return LOSS_AT_20_STEPS * error / (1 / 20**2 - 1 / BASE_STEPS**2)
 
 
 def noise_share(skip: int) -> float:
-    """Of the latent that enters step K: see the module."""
+    """Share of noise in the latent that enters step K."""
     roots = np.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, TRAINING_STEPS)
     timestep = (BASE_STEPS - 1 - skip) * (TRAINING_STEPS // BASE_STEPS) + 1
     alpha = float(np.prod(1 - roots[: timestep + 1] ** 2))
@@ -113,18 +123,26 @@ def noise_share(skip: int) -> float:
 
 
 def diversity_loss(skip: int) -> float:
-    """Share of the spread that is lost by resuming at K: see the module."""
+    """Share of the spread that is lost by resuming at K."""
     kept = np.interp(noise_share(skip), list(SPREAD_KEPT), list(SPREAD_KEPT.values()))
     return round(1 - float(kept), 4)
 
 
 def losses() -> tuple[BandLoss, ...]:
-    """All levels of the ladder; samples 0 = not measured."""
+    """The loss of every level in every band. A standard error and a sample count of 0 mean that it was not measured."""
     skipping = [
-        BandLoss(Level(skip, BASE_STEPS), lower, upper, skip_loss(band, skip), 0.0, 0, diversity_loss(skip))
+        BandLoss(
+            level=Level(skip, BASE_STEPS),
+            similarity_min=band.lower,
+            similarity_max=band.upper,
+            mean_loss=skip_loss(band.skip, skip),
+            standard_error=0.0,
+            num_samples=0,
+            diversity_loss=diversity_loss(skip),
+        )
         for skip in SKIPS
         if skip
-        for band, lower, upper in bands()
+        for band in bands()
     ]
     short = [BandLoss(Level(0, steps), -1.0, TOP_SIMILARITY, short_loss(steps), 0.0, 0) for steps in SHORT_SCHEDULES]
     return (*skipping, *short)
@@ -135,19 +153,13 @@ def _a10g_steps() -> tuple[float, ...]:
 
 
 def _a100_steps() -> tuple[float, ...]:
-    """Straight lines between the published batch sizes."""
-    sizes = sorted(A100_IMAGE_S)
-    image_s: list[float] = []
-    for size in range(1, sizes[-1] + 1):
-        below = max(one for one in sizes if one <= size)
-        above = min(one for one in sizes if one >= size)
-        share = (size - below) / (above - below) if above > below else 0.0
-        image_s.append(A100_IMAGE_S[below] + share * (A100_IMAGE_S[above] - A100_IMAGE_S[below]))
-    return tuple(seconds / BASE_STEPS for seconds in image_s)
+    """Linear between the published batch sizes."""
+    image_s = np.interp(range(1, max(A100_IMAGE_S) + 1), list(A100_IMAGE_S), list(A100_IMAGE_S.values()))
+    return tuple((image_s / BASE_STEPS).tolist())
 
 
 def profiles() -> dict[str, LevelProfile]:
-    """By the name after `builtin://`."""
+    """The profiles by their name in `builtin://NAME`."""
     a100 = _a100_steps()
     steps: dict[str, tuple[str, Iterable[float]]] = {
         "sdxl-a10g": ("A10G, after the AccuScale artifact", _a10g_steps()),

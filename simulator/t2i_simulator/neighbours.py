@@ -1,9 +1,8 @@
-"""Neighbours: the similar-prompt cache as decisions see it, over precomputed similarities. No tensors.
+"""The cache of similar prompts as decisions see it: precomputed similarities, no tensors.
 
-Mirrors `t2i_cache.catalogue`: the nearest living entry, drawn among near-equals; hits; a byte cap kept by the policy's
-eviction; a life time and a reuse cap. Exact runs alone are stored (`docs/decisions`), and appear when the
-image is done.
-Where there are no prompts, `DrawnNeighbours` draws similarities from a histogram instead.
+It follows the rules of `t2i_cache.catalogue`. The nearest stored prompt is found, with a draw among nearly equal ones.
+A byte cap is kept by the eviction policy; latents have a life time and a cap on reuses. Only exact runs are stored,
+when their image is done. Without prompts, `DrawnNeighbours` draws similarities from a histogram instead.
 """
 
 from collections import deque
@@ -15,44 +14,42 @@ import numpy as np
 
 from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL, CatalogueLimits
 from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_evictions
-from t2i_policy.request.options import NOWHERE, Neighbourhood
+from t2i_policy.request.options import Neighbourhood
 from t2i_policy.steps_at_stake import StepsAtStake
-from t2i_simulator.similarity import Likeness
+from t2i_simulator.similarity import PromptSimilarities
 
 Place = tuple[int, int]  # (prompt, skipped steps)
-NOBODY = -1
+NO_PROMPT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The entry (a prompt's number) and what is known of it."""
+class FoundPrompt:
+    """`entry` is the number of the cached prompt, or NO_PROMPT."""
 
     entry: int
     near: Neighbourhood
 
 
-NOTHING_FOUND = Found(NOBODY, NOWHERE)
-
-
 class Neighbours(Protocol):
-    """What the simulated gateway asks; `request` counts arrivals from 0."""
+    """`request` counts arrivals from 0."""
 
-    def nearest(self, request: int, now_s: float, draw: float) -> Found:
-        """The most similar living entry."""
+    def nearest(self, request: int, now_s: float, draw: float) -> FoundPrompt:
+        """Find the most similar cached prompt."""
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
-        """A request starts from the entry: the largest stored step up to `skipped_steps`, 0 if there is none."""
+        """Start a request from the entry: returns the largest stored step up to `skipped_steps`, or 0."""
 
     def store(self, request: int, now_s: float) -> None:
-        """An exact run of this request's prompt is done."""
+        """Store the latents of an exact run that is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRules:
-    """Limits, bytes of one latent, the steps whose latents are kept, and the eviction policy.
+    """`latent_bytes` is the size of one latent; `steps_to_keep` are the steps whose latents are stored.
 
-    `own_repeats`: prompts are cycled when a trace is longer; True = a repeat finds its own entry, as it would in
-    reality; False = only within one cycle, so that a short list does not turn a long trace into exact repeats.
+    `own_repeats` matters when the trace is longer than the list of prompts, which then starts again. If True, a prompt
+    finds the entry of its earlier round, as it would in reality. If False, it finds itself only within one round, so
+    that a short list does not turn a long trace into exact repeats.
     """
 
     limits: CatalogueLimits
@@ -63,48 +60,49 @@ class CacheRules:
 
 
 class PromptCache:
-    """`prompt_of` are the unique prompts' numbers in order of arrival, cycled."""
+    """`prompt_of` holds the numbers of the unique prompts in order of arrival; at its end it starts again."""
 
-    def __init__(self, likeness: Likeness, prompt_of: Sequence[int], rules: CacheRules) -> None:
-        self._likeness = likeness
+    def __init__(self, similarities: PromptSimilarities, prompt_of: Sequence[int], rules: CacheRules) -> None:
+        self._similarities = similarities
         self._prompt_of = list(prompt_of)
         self._rules = rules
-        self._stored = bytearray(len(likeness))
-        self._cycle_of = [NOBODY] * len(likeness)
-        self._first_asked: dict[int, int] = {}  # by prompt: the request that asked it first, in this cycle or at all
-        self._steps: list[frozenset[int]] = [frozenset()] * len(likeness)
+        self._stored = bytearray(len(similarities))
+        self._cycle_of = [NO_PROMPT] * len(similarities)
+        self._first_asked: dict[int, int] = {}  # by prompt: the first request for it, in this cycle or at all
+        self._steps: list[frozenset[int]] = [frozenset()] * len(similarities)
         self._items: dict[Place, CachedItem[Place]] = {}
         self._by_age: deque[tuple[float, int]] = deque()
         self.used_bytes = 0
-        self.num_evicted = 0
 
     @property
     def num_entries(self) -> int:
-        """Prompts with at least one latent."""
+        """Number of prompts with at least one latent."""
         return sum(self._stored)
 
-    def nearest(self, request: int, now_s: float, draw: float) -> Found:
+    def nearest(self, request: int, now_s: float, draw: float) -> FoundPrompt:
         self._expire(now_s)
         cycle, place = divmod(request, len(self._prompt_of))
         prompt = self._prompt_of[place]
         repeated = self._repeats(prompt, request)
         foreign = not self._rules.own_repeats and self._cycle_of[prompt] != cycle
         near: list[tuple[int, float]] = []
-        for other, cosine in self._likeness.nearest(prompt, self._stored, prompt if foreign else NOBODY):
+        for other, cosine in self._similarities.nearest(prompt, self._stored, prompt if foreign else NO_PROMPT):
             if near and cosine < near[0][1] - NEAR_EQUAL:
                 break
             near.append((other, cosine))
             if len(near) == CANDIDATES:
                 break
         if not near:
-            return Found(NOBODY, Neighbourhood(None, frozenset(), repeated=repeated))
+            return FoundPrompt(NO_PROMPT, Neighbourhood(None, frozenset(), repeated=repeated))
         entry, cosine = near[int(draw * len(near))]
-        return Found(entry, Neighbourhood(cosine, self._steps[entry], repeated=repeated))
+        return FoundPrompt(entry, Neighbourhood(cosine, self._steps[entry], repeated=repeated))
 
     def _repeats(self, prompt: int, request: int) -> bool:
-        """Whether an earlier request asked this prompt; every request has a seed of its own."""
-        first = self._first_asked.get(prompt, NOBODY)
-        known = first != NOBODY and (self._rules.own_repeats or first // len(self._prompt_of) == self._cycle(request))
+        """Whether an earlier request had this prompt. Every request has a seed of its own."""
+        first = self._first_asked.get(prompt, NO_PROMPT)
+        known = first != NO_PROMPT and (
+            self._rules.own_repeats or first // len(self._prompt_of) == self._cycle(request)
+        )
         if not known:
             self._first_asked[prompt] = request
         return known and first != request
@@ -122,7 +120,7 @@ class PromptCache:
         return step
 
     def store(self, request: int, now_s: float) -> None:
-        """A prompt that is wholly there already stays as it is."""
+        """A prompt whose latents are all stored in this cycle stays as it is."""
         cycle, place = divmod(request, len(self._prompt_of))
         prompt, steps = self._prompt_of[place], self._rules.steps_to_keep
         if not steps or (self._steps[prompt].issuperset(steps) and self._cycle_of[prompt] == cycle):
@@ -139,9 +137,7 @@ class PromptCache:
         capacity_bytes = self._rules.limits.capacity_bytes
         if self.used_bytes > capacity_bytes:
             prompts = [[self._items[other, step] for step in steps] for other, steps in enumerate(self._steps) if steps]
-            evicted = choose_evictions(self._rules.eviction, prompts, now_s, self.used_bytes, capacity_bytes)
-            self.num_evicted += len(evicted)
-            for key in evicted:
+            for key in choose_evictions(self._rules.eviction, prompts, now_s, self.used_bytes, capacity_bytes):
                 self._drop(key)
 
     def _expire(self, now_s: float) -> None:
@@ -161,7 +157,7 @@ class PromptCache:
 
 
 class DrawnNeighbours:
-    """A similarity a request from a histogram of bands, everything stored. `bands` are (lower, upper, share)."""
+    """Draws a similarity for each request from a histogram; every latent is stored. `bands`: (lower, upper, share)."""
 
     def __init__(self, bands: Sequence[tuple[float, float, float]], steps: Iterable[int], num: int, seed: int) -> None:
         shares = np.array([share for _, _, share in bands])
@@ -172,11 +168,11 @@ class DrawnNeighbours:
         self._similarity = (lower[chosen] + within * (upper - lower)[chosen]).tolist()
         self._steps = frozenset(steps)
 
-    def nearest(self, request: int, now_s: float, draw: float) -> Found:  # noqa: ARG002
-        return Found(request, Neighbourhood(self._similarity[request], self._steps))
+    def nearest(self, request: int, now_s: float, draw: float) -> FoundPrompt:  # noqa: ARG002
+        return FoundPrompt(request, Neighbourhood(self._similarity[request], self._steps))
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:  # noqa: ARG002
         return skipped_steps
 
     def store(self, request: int, now_s: float) -> None:
-        """Nothing changes."""
+        """Everything is stored already."""

@@ -1,4 +1,4 @@
-"""What became of every request, and what the slow loop did."""
+"""What became of every request, and what the planning loop did."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,18 +8,18 @@ from t2i_policy.level import Level
 
 
 class Fate(IntEnum):
-    """Every request ends in exactly one of these but the first: offered = served + shed + failed."""
+    """A request ends in exactly one of these, except OPEN: offered = served + shed + failed."""
 
     OPEN = 0
     SERVED = 1  # the image came, in time or late
     SHED = 2  # refused on arrival
     EXPIRED = 3  # failed: its deadline passed while it waited, or its client gave up
-    LOST = 4  # failed: on every worker it may try, or no worker was left
+    LOST = 4  # failed: every worker that it may try was lost, or no worker was left
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """One new plan: when, workers by level, what it expected (images/s), and how many workers changed level for it."""
+class PlanRecord:
+    """A new plan: workers by level, the rates that it expected, and how many workers changed level for it."""
 
     at_s: float
     workers: dict[Level, int]
@@ -30,8 +30,10 @@ class Settled:
 
 @dataclass(slots=True)
 class Outcomes:
-    """Columns by request number, in order of arrival. Times in virtual seconds; `levels` and `steps` run of
-    the served, `similarity` of all (-2 = no neighbour), `repeated` of all: their picture was asked for before.
+    """Columns by request number, in order of arrival; times are virtual.
+
+    `levels` and `steps` hold what ran for served requests. `similarity` is -2 without a neighbour. `repeated` tells
+    that the same prompt came before.
     """
 
     arrived_s: list[float]
@@ -44,13 +46,20 @@ class Outcomes:
     repeated: list[bool]
     refusals: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    settled: list[Settled] = field(default_factory=list)
+    plans: list[PlanRecord] = field(default_factory=list)
     ejections: int = 0
 
     @classmethod
     def begin(cls, arrived_s: list[float]) -> "Outcomes":
-        """All open."""
+        """The outcomes before the simulation: every request is open."""
         num = len(arrived_s)
         return cls(
-            arrived_s, [0.0] * num, [Fate.OPEN] * num, [None] * num, [-2.0] * num, [0] * num, [0] * num, [False] * num
+            arrived_s=arrived_s,
+            finished_s=[0.0] * num,
+            fates=[Fate.OPEN] * num,
+            levels=[None] * num,
+            similarity=[-2.0] * num,
+            steps=[0] * num,
+            retries=[0] * num,
+            repeated=[False] * num,
         )

@@ -1,4 +1,4 @@
-"""Which profile each worker group has: the one it names, else the model's own, else an error with the next step."""
+"""Find the profile of each worker group: the one that it names, else the model's own, else an error."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,6 @@ BUILTIN = Path(__file__).parent / "profiles"
 
 
 def read_profile(path: Path) -> LevelProfile:
-    """Raises:
-    ProfileMissing: not readable or not valid.
-    """
     try:
         return parse_profile(path.read_text())
     except OSError as error:
@@ -24,10 +21,10 @@ def read_profile(path: Path) -> LevelProfile:
 
 
 def find_profile(part: WorkerGroupPart, pool_folder: Path, own: Path | None) -> Path:
-    """The file of a group's profile; `own` is the model's.
+    """The file of a group's profile; `own` is the one that the model brings.
 
     Raises:
-        ProfileMissing: it names none that exists.
+        ProfileMissing: the group names a profile that does not exist, or none and the model brings none.
     """
     scheme, _, rest = part.profile.partition("://")
     if scheme == "builtin":
@@ -49,10 +46,10 @@ def find_profile(part: WorkerGroupPart, pool_folder: Path, own: Path | None) -> 
 def build_groups(
     spec: PoolSpec, pool_folder: Path, own: Path | None, override: Path | None = None, workers: int | None = None
 ) -> tuple[Group, ...]:
-    """The pool's groups with their profiles; `workers` spreads another total over them in proportion.
+    """The pool's groups with their profiles. `workers` replaces their total and is spread over them in proportion.
 
     Raises:
-        ProfileMissing: see `find_profile`; or the profile is of another schedule than the pool's.
+        ProfileMissing: a profile is missing, is invalid, or was measured with another number of steps.
     """
     counts = spec.group_sizes
     if workers is not None:
@@ -71,7 +68,7 @@ def build_groups(
 
 
 def spread(total: int, counts: Mapping[str, int]) -> dict[str, int]:
-    """`total` over the groups in proportion to `counts`, by largest remainder; sums to `total`."""
+    """Divide `total` over the groups in proportion to `counts`, by largest remainder."""
     whole = sum(counts.values())
     shares = {name: total * count / whole for name, count in counts.items()}
     spread = {name: int(share) for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""The gateway's queue in virtual time: bounded by admission, the nearest deadline first, out at the deadline."""
+"""The gateway's queue in virtual time. Admission bounds it; the nearest deadline is first; requests leave at it."""
 
 import heapq
 from collections.abc import Collection
@@ -9,10 +9,11 @@ from t2i_policy.level import Level
 
 @dataclass(order=True, slots=True)
 class SimulatedRequest:
-    """One waiting request; ordered by deadline (virtual seconds), then by number. `tries`: workers that lost it.
+    """One waiting request, ordered by deadline (virtual seconds), then by number.
 
-    `extra_steps` run before the level's own; `sent_to` is the level whose workers take it (see `deciding.Decided`).
-    The client waits until `gives_up_s`, past the deadline: an image in between is late. It asked `gateway`.
+    `extra_steps` run before the level's own steps. Only workers at the level `sent_to` take it (None: any worker).
+    `tries` counts the workers that lost it. Its client asked `gateway` and waits until `gives_up_s`, which is after
+    the deadline; an image in between is late.
     """
 
     deadline_s: float
@@ -28,13 +29,14 @@ class SimulatedRequest:
 
     @property
     def steps(self) -> int:
-        """Denoising steps it costs."""
         return self.level.steps_run + self.extra_steps
 
 
 class Queue:
-    """A line for each level that only some workers take (None: any worker), so that a level whose
-    workers are full holds up nobody else. A ticket that left early stays in its line, marked, until it comes up.
+    """One line for each level that only some workers take (None: any worker).
+
+    So a level whose workers are full delays no other level. A request that leaves early stays in its line, marked,
+    until it is at the front.
     """
 
     def __init__(self) -> None:
@@ -43,19 +45,21 @@ class Queue:
         self.steps = 0
 
     def push(self, ticket: SimulatedRequest) -> None:
-        """Let it wait."""
         ticket.waits = True
         self.count += 1
         self.steps += ticket.steps
         heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
     def put_back(self, tickets: list[SimulatedRequest]) -> None:
-        """Tickets that `next` gave and that nobody took: they never stopped waiting."""
+        """Put back requests that `next` returned and that no worker took. They still count as waiting."""
         for ticket in tickets:
             heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
 
     def next(self, blocked: Collection[Level | None] = ()) -> SimulatedRequest | None:
-        """The waiting ticket of the nearest deadline, off its line; it still counts until `leave`. Not of `blocked`."""
+        """Take the request with the nearest deadline from its line, except from `blocked` lines.
+
+        It counts as waiting until `leave`.
+        """
         best: list[SimulatedRequest] | None = None
         for key, line in list(self._lines.items()):
             while line and not line[0].waits:
@@ -67,13 +71,13 @@ class Queue:
         return None if best is None else heapq.heappop(best)
 
     def leave(self, ticket: SimulatedRequest) -> None:
-        """It was placed, or its time is up."""
+        """Stop counting a request: it was placed, or its time is up."""
         ticket.waits = False
         self.count -= 1
         self.steps -= ticket.steps
 
     def drain(self) -> list[SimulatedRequest]:
-        """Everybody leaves, in order."""
+        """Let all requests leave, in order."""
         tickets = []
         while (ticket := self.next()) is not None:
             self.leave(ticket)

@@ -1,4 +1,4 @@
-"""From outcomes to numbers: one row a policy, and the course of things over time for plots.
+"""Outcomes become numbers: one row a policy, and a timeline for plots.
 
 offered = served + shed + failed       failed = expired in the queue + lost with workers
 violations = late + shed + failed      late: served after the SLO
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One policy on one trace. `oracle_quality_gap` (points) needs an oracle's row beside it: None here."""
+    """One policy on one trace. `oracle_quality_gap` (percentage points) is set by those who also ran an oracle."""
 
     trace: str
     policy: str
@@ -50,13 +50,12 @@ class Row:
     oracle_quality_gap: float | None = None
 
     def to_document(self) -> dict[str, object]:
-        """For JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """Columns over all requests: true loss (NaN if not served), seconds to the end, whether the SLO was broken."""
+    """Columns by request number: true loss (NaN if not served), latency, whether the SLO was broken."""
 
     loss: Floats
     latency_s: Floats
@@ -65,7 +64,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a row is about: names, ladder, SLO, workers; `prompts` numbers each request's prompt."""
+    """The run that a row describes. `prompts` holds the number of each request's prompt."""
 
     trace: str
     ladder: Ladder
@@ -75,7 +74,6 @@ class Setting:
 
 
 def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> MeasuredRun:
-    """Judge every request."""
     num = len(outcomes.fates)
     served = np.fromiter((fate is Fate.SERVED for fate in outcomes.fates), np.bool_, num)
     latency_s = np.asarray(outcomes.finished_s) - np.asarray(outcomes.arrived_s)
@@ -92,7 +90,6 @@ def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> MeasuredRun:
 
 
 def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: MeasuredRun) -> Row:
-    """The row of one run."""
     fates = Counter(outcomes.fates)
     offered, served, shed = len(outcomes.fates), fates[Fate.SERVED], fates[Fate.SHED]
     expired, lost = fates[Fate.EXPIRED], fates[Fate.LOST]
@@ -123,14 +120,14 @@ def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: Measu
         refusals=dict(sorted(outcomes.refusals.items())),
         retries=sum(outcomes.retries),
         ejections=outcomes.ejections,
-        plans=len(outcomes.settled),
-        moves_per_hour=sum(one.moves for one in outcomes.settled) / hours,
+        plans=len(outcomes.plans),
+        moves_per_hour=sum(plan.moves for plan in outcomes.plans) / hours,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """By interval of `interval_s`: requests a minute, mean quality percent (NaN: none), shares of served levels."""
+    """Columns by interval: requests a minute, mean quality (NaN without images), shares of served levels."""
 
     interval_s: float
     offered_per_min: Floats
@@ -141,7 +138,7 @@ class Timeline:
 
 
 def timeline(outcomes: Outcomes, measured: MeasuredRun, intervals: int = 200) -> Timeline:
-    """The course over time, by the interval in which a request arrived."""
+    """Each request counts in the interval in which it arrived."""
     arrived_s = np.asarray(outcomes.arrived_s)
     interval_s = max(1.0, float(arrived_s[-1]) / intervals)
     place = (arrived_s / interval_s).astype(np.int64)
@@ -156,12 +153,12 @@ def timeline(outcomes: Outcomes, measured: MeasuredRun, intervals: int = 200) ->
         own = np.fromiter((one == level for one in outcomes.levels), np.bool_, len(place))
         mix[level] = np.bincount(place[own], minlength=num) / np.maximum(1, counts)
     return Timeline(
-        interval_s,
-        _per_minute(np.bincount(place, minlength=num), interval_s),
-        _per_minute(counts, interval_s),
-        _per_minute(np.bincount(place[measured.violated], minlength=num), interval_s),
-        quality,
-        mix,
+        interval_s=interval_s,
+        offered_per_min=_per_minute(np.bincount(place, minlength=num), interval_s),
+        served_per_min=_per_minute(counts, interval_s),
+        violated_per_min=_per_minute(np.bincount(place[measured.violated], minlength=num), interval_s),
+        quality_percent=quality,
+        mix=mix,
     )
 
 

@@ -1,4 +1,4 @@
-"""A scenario: everything one simulation needs, read and checked before time starts."""
+"""A scenario is everything that one simulation needs, read and checked before it starts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ REPLAN_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """What the pool promises and admits: SLO of one image, floor on expected quality, requests that may wait."""
+    """What the pool promises and admits: latency of an image, most expected loss, most waiting requests."""
 
     slo_s: float
     max_loss: float
@@ -25,16 +25,17 @@ class ServiceTarget:
 
     @classmethod
     def of(cls, spec: PoolSpec) -> "ServiceTarget":
-        """A pool document's."""
         slo, queued = spec.slo, spec.gateway.max_queued_requests
         return cls(slo.latency_s, slo.max_loss, queued, slo.harmless_loss)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`arrived_s` ascend from 0; `make_neighbours` gives each policy a fresh, empty cache; `profile` is what decisions
-    believe of losses (each group's own step times are the truth and are believed). Every request's deadline is the SLO.
-    Clients draw one of `gateways`; each has a queue of its own, and they share workers, demand and plan.
+    """`arrived_s` rises from 0, and every request's deadline is the SLO.
+
+    `make_neighbours` makes a new, empty cache for each policy. Decisions believe the losses of `profile`; each group's
+    own step times are both true and believed. Each request goes to a random one of `gateways`. Every gateway has its
+    own queue; all share workers, demand and plan.
     """
 
     ladder: Ladder

@@ -1,8 +1,8 @@
-"""Which prompts are like which: for every unique prompt its most similar ones, found once before time starts.
+"""For every unique prompt its most similar prompts, found once before the simulation starts.
 
-Cosines of unit embeddings, blockwise, so memory stays at `CANDIDATES` a prompt. A lookup walks them from the most
-similar down to the first that is stored; only where none of them is, all stored prompts are compared. A row of zeros is
-a prompt that was not read whole: it is like itself alone.
+The cosines of unit embeddings are computed in blocks, so that memory stays at `CANDIDATES` a prompt. A lookup walks
+these candidates from the most similar one down to the first that is stored. If none is, it compares all stored prompts.
+A row of zeros is a prompt that the encoder did not read whole; it is similar to itself alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ BLOCK = 512
 Vectors = npt.NDArray[np.float32]
 
 
-class Likeness:
-    """`vectors` are rows [prompts, dimension] of length one, or of zeros."""
+class PromptSimilarities:
+    """`vectors` [prompts, dimension] have length one or zero."""
 
     def __init__(self, vectors: Vectors) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
@@ -36,7 +36,7 @@ class Likeness:
         return len(self._vectors)
 
     def nearest(self, prompt: int, stored: Sequence[int], without: int = -1) -> Iterator[tuple[int, float]]:
-        """Stored prompts with their cosine, most similar first; `without` one of them. Ends after `CANDIDATES`."""
+        """Yield at most `CANDIDATES` stored prompts with their cosine, the most similar first, but not `without`."""
         if self._alone[prompt]:
             if stored[prompt] and prompt != without:
                 yield prompt, 1.0

@@ -1,12 +1,12 @@
-"""One worker's step loop in virtual time: step-level batches of mixed levels, exact, without an event per step.
+"""One worker's step loop in virtual time: batches that change between steps, exact, without an event for each step.
 
-    a batch of b requests takes step_s[b - 1] x slowdown a step
-    a request that joins in the middle of a step takes part from that step's end on; several may share it
-    a request whose steps are done leaves at that boundary, and its slot is free then
+    a step of a batch of b requests takes step_s[b - 1] x slowdown
+    a request that arrives during a step joins at its end
+    a request whose steps are done leaves at that step boundary, and its slot is free then
 
-Between two changes of the batch every step takes the same time, so the loop is a step count at a boundary, advanced
-when somebody looks. The next boundary at which a request ends is `due_s`; joining and slowing down may move it, and
-`version` tells an event of an earlier `due_s` apart.
+Between two changes of the batch all steps take the same time. So the loop is a count of steps at a boundary, which is
+advanced when somebody asks. `due_s` is the next boundary at which a request ends. Joining and slowing down may move it;
+an event that was set for an earlier `due_s` is recognised by its `version`.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from math import ceil, floor, inf
 
 from t2i_policy.profile import step_time
 
-ROUNDING = 1e-9  # of a step: an instant this close to a boundary is on it
+ROUNDING = 1e-9  # in steps: an instant this close to a boundary is on it
 
 
 @dataclass(slots=True, eq=False)
 class SimulatedJob:
-    """One request at the worker: `steps` to run, and the step count of the loop at which they are done."""
+    """A request at the worker. Its steps are done when the loop's step count reaches `ends_at_step`."""
 
     request: int
     steps: int
@@ -28,10 +28,12 @@ class SimulatedJob:
 
 
 class SimulatedStepLoop:
-    """Times are virtual seconds and never go back."""
+    """`now_s` arguments are virtual seconds and never decrease."""
 
-    __slots__ = ("_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps", "due_s", "running",
-                 "version", "waiting")  # fmt: skip
+    __slots__ = (
+        "_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps",
+        "due_s", "running", "version", "waiting",
+    )  # fmt: skip
 
     def __init__(self, step_s: Sequence[float], batch_cap: int) -> None:
         self._step_s = tuple(step_time(step_s, size) for size in range(batch_cap + 1))
@@ -44,34 +46,33 @@ class SimulatedStepLoop:
         self.running: list[SimulatedJob] = []
         self.waiting: list[SimulatedJob] = []
         self.due_s = inf
-        self._boundary_s = 0.0  # a step boundary; in the future while a joined request waits for it
+        self._boundary_s = 0.0  # a step boundary; it lies in the future while a new request waits for it
         self._steps = 0  # steps done at `_boundary_s`
         self._ends = 0  # sum of `ends_at_step` over `running`
-        self._pace_s = 0.0  # seconds of a step from `_boundary_s` on
+        self._pace_s = 0.0  # seconds of a step after `_boundary_s`
 
     @property
     def in_flight(self) -> int:
-        """Requests that hold a slot or wait for one."""
         return len(self.running) + len(self.waiting)
 
     @property
     def expected_step_s(self) -> float:
-        """What a step of the present batch should take by the worker's own measurement; 0 when idle."""
+        """The measured time of a step of the present batch, without the slowdown; 0 when idle."""
         return self._step_s[len(self.running)] if self.running else 0.0
 
     def steps_done(self, now_s: float) -> int:
-        """Steps of the loop that have ended by now, of all its life."""
+        """The number of steps that have ended by now."""
         if not self.running or now_s <= self._boundary_s:
             return self._steps
         return self._steps + floor((now_s - self._boundary_s) / self._pace_s + ROUNDING)
 
     def steps_left(self, now_s: float) -> int:
-        """Denoising steps owed now, running and waiting."""
+        """Denoising steps owed to running and waiting requests."""
         owed = self._ends - len(self.running) * self.steps_done(now_s)
         return owed + sum(job.steps for job in self.waiting) if self.waiting else owed
 
     def join(self, job: SimulatedJob, now_s: float) -> None:
-        """Take a request: into the batch at the next boundary, or behind it when it is full."""
+        """Add a request to the batch at the next boundary, or to the waiting ones if the batch is full."""
         if len(self.running) >= self._batch_cap:
             self.waiting.append(job)
             return
@@ -80,7 +81,7 @@ class SimulatedStepLoop:
         self._rate()
 
     def finish_due(self) -> list[SimulatedJob]:
-        """The requests that end at `due_s`, which is now; waiting ones take their slots."""
+        """Remove the requests that end at `due_s`, which is now, and let waiting ones take their slots."""
         self._steps += self._steps_to_due()
         self._boundary_s = self.due_s
         done = [job for job in self.running if job.ends_at_step == self._steps]
@@ -90,7 +91,7 @@ class SimulatedStepLoop:
         return done
 
     def drop(self, request: int, now_s: float) -> None:
-        """Its client gave up: the slot is free at the next boundary. Nothing if it is not here."""
+        """Remove a request, if it is here, because its client gave up. Its slot is free at the next boundary."""
         self.waiting = [job for job in self.waiting if job.request != request]
         if any(job.request == request for job in self.running):
             self._to_boundary(now_s)
@@ -99,13 +100,13 @@ class SimulatedStepLoop:
             self._fill()
 
     def slow_down(self, factor: float, now_s: float) -> None:
-        """Every step from the next one on takes `factor` times what was measured."""
+        """From the next boundary on, a step takes `factor` times its measured time."""
         self._to_boundary(now_s)
         self._slowdown = factor
         self._rate()
 
     def die(self) -> list[SimulatedJob]:
-        """Everything it held is lost."""
+        """Lose all requests, and return them."""
         lost = self.running + self.waiting
         self._clear()
         self.version += 1
@@ -122,7 +123,7 @@ class SimulatedStepLoop:
         self.running.append(job)
 
     def _to_boundary(self, now_s: float) -> None:
-        """Count up to the first boundary that is not before now."""
+        """Advance to the first boundary that is not before now."""
         if not self.running:
             self._boundary_s = now_s
         elif now_s > self._boundary_s:
@@ -134,7 +135,7 @@ class SimulatedStepLoop:
         return min(job.ends_at_step for job in self.running) - self._steps
 
     def _rate(self) -> None:
-        """The pace of the batch as it now is, and when its next request ends."""
+        """Compute the time of a step of the present batch, and when its next request ends."""
         self.version += 1
         self._pace_s = self._step_s[len(self.running)] * self._slowdown
         self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s if self.running else inf

@@ -1,6 +1,7 @@
-"""What `PoolView` sums over all workers at birth, kept up to date one worker at a time.
+"""The sums that `PoolView` computes over all workers, kept up to date when one worker changes.
 
-At two views a request those sums were the simulator's largest cost. A test holds them against a view made afresh.
+Every request needs two views, and computing these sums anew was the simulator's largest cost. A test compares them with
+those of a new view.
 """
 
 from collections.abc import Sequence
@@ -17,16 +18,16 @@ class Totals:
         self._count()
 
     def _count(self) -> None:
-        """All anew: after a change of who is ready, or of a batch cap."""
+        """Compute all sums anew, after a worker became ready or unready, or changed its batch cap."""
         self._pool = PoolView(tuple(self._views), 0, 0)
         self._in_flight, self._owed_steps = self._pool.in_flight, self._pool.owed_steps
-        self._rests: dict[float, dict[str, float]] = {}  # by pace, then by worker
+        self._rests: dict[float, dict[str, float]] = {}  # `rest_s` by pace, then by worker
         for view in self._pool.ready:
             self._rests.setdefault(view.join_step_s, {})[view.name] = view.rest_s
         self._least = {step_s: min(rests.values()) for step_s, rests in self._rests.items()}
 
     def replace(self, index: int, view: WorkerView) -> None:
-        """Worker `index` now looks like this."""
+        """Set the view of worker `index`."""
         before, self._views[index] = self._views[index], view
         if view.ready is not before.ready or view.batch_cap != before.batch_cap:
             self._count()
@@ -52,7 +53,7 @@ class Totals:
             self._least[pace] = view.rest_s
 
     def pool(self, queued: int, queued_steps: int, gateways: int = 1) -> PoolView:
-        """A `PoolView` of these without its sums: rate and slots are as at the last full count."""
+        """Make a `PoolView` past its constructor, which would compute the sums."""
         workers, counted = tuple(self._views), self._pool
         all_ready = len(counted.ready) == len(workers)
         pool = object.__new__(PoolView)

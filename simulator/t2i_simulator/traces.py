@@ -1,30 +1,31 @@
-"""Traces: arrival times and prompts from files, every mistake named by file and line; and the lineage's bursty shape.
+"""Traces: arrival times and prompts from files. An error names the file and the line.
 
-Arrivals: one time in milliseconds a line, in any order (published traces are jittered within a second, and not sorted);
-blank lines and lines that begin with # are skipped.
-Prompts: one a line, in order, cycled. Blank lines are skipped too: real logs hold some, and they mean nothing to embed.
+A file of arrivals holds one time in milliseconds a line, in any order: published traces are jittered and not sorted.
+Blank lines and lines that begin with # are skipped. A file of prompts holds one prompt a line; blank lines are skipped,
+because real logs hold some.
 """
 
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from t2i_simulator.errors import TraceInvalid
 
 MAX_ARRIVALS = 20_000_000
-MAX_PROMPT = 100_000  # characters; far longer is another kind of file
-LINEAGE_BASE_PER_MINUTE = 50.0  # on 8 workers; read off the AccuScale artifact's plots
+MAX_PROMPT = 100_000  # characters; a longer line means that this is no file of prompts
+LINEAGE_BASE_PER_MINUTE = 50.0  # on 8 workers, from the plots of the AccuScale artifact
 LINEAGE_PEAK_PER_MINUTE = 390.0
 LINEAGE_WORKERS = 8
 
 
 def read_arrivals(path: Path, speedup: float = 1.0) -> list[float]:
-    """Arrival times in seconds, ascending from 0 (the first arrival's), divided by `speedup` > 0.
+    """Arrival times in rising seconds, the first at 0, divided by `speedup` > 0.
 
     Raises:
-        TraceInvalid: not readable, no arrivals, or a line that is no time; names the line.
+        TraceInvalid: the file cannot be read, holds no arrivals, or a line is no time.
     """
     times_ms: list[float] = []
     for number, line in _lines(path):
@@ -47,10 +48,10 @@ def read_arrivals(path: Path, speedup: float = 1.0) -> list[float]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts in order.
+    """The prompts in their order.
 
     Raises:
-        TraceInvalid: not readable, empty, or a line too long to be a prompt; names the line.
+        TraceInvalid: the file cannot be read, holds no prompts, or a line is too long for a prompt.
     """
     prompts = []
     for number, line in _lines(path):
@@ -75,17 +76,24 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return list(enumerate(text.removesuffix("\n").split("\n"), start=1)) if text else []
 
 
-def number_prompts(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The unique prompts in order of first appearance, and which of them each line is."""
+class NumberedPrompts(NamedTuple):
+    """The unique prompts in order of first appearance, and for each line which of them it is."""
+
+    unique: list[str]
+    of_line: list[int]
+
+
+def number_prompts(prompts: Sequence[str]) -> NumberedPrompts:
     numbers: dict[str, int] = {}
     of_line = [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
-    return list(numbers), of_line
+    return NumberedPrompts(list(numbers), of_line)
 
 
 def bursty_arrivals(minutes: float, num_workers: int, seed: int, burst_minutes: float = 5.0) -> list[float]:
-    """The lineage's shape, scaled to the pool: Poisson around a base with three Gaussian bursts of that deviation.
+    """Poisson arrivals around a base rate with three Gaussian bursts, as in the AccuScale artifact.
 
-    Heights are the artifact's, for 8 workers; the bursts' width is not known and assumed.
+    The heights are the artifact's, scaled from 8 workers to the pool. The width of the bursts, a standard deviation of
+    `burst_minutes`, is assumed.
     """
     per_second = np.arange(int(minutes * 60))
     burst = sum(

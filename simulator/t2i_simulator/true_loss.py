@@ -1,13 +1,13 @@
-"""The true loss of a served image. Decisions do not see it; they believe the profile's bounds.
+"""The true loss of a served image. Decisions never see it: they believe the bounds of the profile.
 
     true loss = min(1, scale x mean(level, similarity) x exp(spread z - spread^2 / 2) + repeated x diversity(level))
     z: standard normal, from a hash of (seed, prompt, level)
-    repeated: 1 for a prompt that was asked before; diversity: the profile's mean, on the same straight lines
+    repeated: 1 for a prompt that was asked before; diversity: the profile's mean
 
-The mean is the profile's, on straight lines between the centres of its similarity bands, so two prompts of one band
-differ as their similarities do. The factor has mean 1: over many prompts the truth is what the profile says. `spread`
-is an assumption (0.5: two prompts in three within x 0.54 to 1.45); `scale` makes the profile wrong on purpose.
-The draw depends on nothing but its arguments, so a prompt loses the same at a level under every policy.
+Both means are linear between the centres of the profile's similarity bands, so two prompts of one band differ as their
+similarities do. The factor has mean 1, so over many prompts the truth is what the profile says. `spread` is assumed:
+at 0.5 two prompts in three lie within x 0.54 to 1.45. `scale` makes the profile wrong on purpose.
+z depends on its arguments alone, so a prompt loses the same at a level under every policy.
 """
 
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class Truth:
     def losses(
         self, level: Level, similarity: Floats, prompts: npt.NDArray[np.int64], repeated: npt.NDArray[np.bool_]
     ) -> Floats:
-        """True losses of images of these prompts (by number) at one level; `similarity` of their latents' prompts."""
+        """True losses at one level. `prompts` are numbers; `similarity` is to the prompt that the run started from."""
         if level == Level(0, self.profile.base_steps):
             return np.zeros(len(similarity))
         bands = sorted((band for band in self.profile.losses if band.level == level), key=lambda b: b.similarity_min)
-        if not bands:  # not measured = nothing is left
+        if not bands:  # a level that was not measured loses everything
             return np.ones(len(similarity))
         mean = _between_bands(bands, [band.mean_loss for band in bands], similarity)
         diversity = _between_bands(bands, [band.diversity_bound(0.0) for band in bands], similarity)
@@ -46,9 +46,9 @@ class Truth:
 
 
 def _between_bands(ordered: Sequence[BandLoss], values: Sequence[float], similarity: Floats) -> Floats:
-    """Interpolated between band centres, flat beyond the first and last."""
+    """Linear between the centres of the bands, flat beyond the first and the last."""
     centres = [(band.similarity_min + min(band.similarity_max, 1.0)) / 2 for band in ordered]
-    if len(ordered) > 1:  # the lowest band is open below: what lies in it lies near its upper end
+    if len(ordered) > 1:  # the lowest band is open below, and most of its prompts lie near its upper end
         centres[0] = ordered[0].similarity_max - (centres[1] - ordered[1].similarity_min)
     return np.interp(similarity, centres, values)
 
@@ -62,7 +62,6 @@ def _normals(seed: int, level: Level, prompts: npt.NDArray[np.int64]) -> Floats:
 
 
 def _uniforms(hashes: Hashes) -> Floats:
-    """In [0, 1)."""
     return (hashes >> np.uint64(11)).astype(np.float64) / 2**53
 
 

@@ -17,7 +17,7 @@ from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.request import ImageRequest
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
-from t2i_simulator.similarity import Likeness
+from t2i_simulator.similarity import PromptSimilarities
 from t2i_sources.embedder import Embedder, Embedding
 from tiny_embedders import write_table
 
@@ -94,10 +94,10 @@ async def test_prompts_that_are_read_find_each_other_as_before(tmp_path: Path) -
 def test_simulated_prompts_that_are_not_read_are_like_themselves_alone() -> None:
     """A row of zeros is the encoder's word for them; the others do not see it."""
     vectors = np.array([[1, 0], [0, 0], [0, 0], [0.8, 0.6]], np.float32)
-    likeness = Likeness(vectors)
+    similarities = PromptSimilarities(vectors)
     everything = bytearray([1, 1, 1, 1])
-    assert list(likeness.nearest(1, everything)) == [(1, 1.0)]
-    assert list(likeness.nearest(1, bytearray([1, 0, 1, 1]))) == []
-    assert list(likeness.nearest(1, everything, without=1)) == []
-    assert [other for other, _ in likeness.nearest(0, everything)] == [0, 3]
-    assert list(likeness.nearest(0, bytearray([0, 1, 1, 0]))) == []
+    assert list(similarities.nearest(1, everything)) == [(1, 1.0)]
+    assert list(similarities.nearest(1, bytearray([1, 0, 1, 1]))) == []
+    assert list(similarities.nearest(1, everything, without=1)) == []
+    assert [other for other, _ in similarities.nearest(0, everything)] == [0, 3]
+    assert list(similarities.nearest(0, bytearray([0, 1, 1, 0]))) == []

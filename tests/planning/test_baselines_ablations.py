@@ -16,8 +16,9 @@ from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_policy.request.placement import PlacementReason
 from t2i_policy.request.served import ServedReason
+from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import Ablation, ablations, without_trend
-from t2i_simulator.rivals.catalogue import UnknownPolicy, all_policies, policy_named, policy_names
+from t2i_simulator.rivals.catalogue import all_policies, policy_named, policy_names
 from t2i_simulator.rivals.clearing import TracedRequest, clear
 from t2i_simulator.rivals.mean_losses import ALL_PROMPTS
 from t2i_simulator.rivals.oracle import Oracle

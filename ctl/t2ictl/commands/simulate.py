@@ -17,14 +17,14 @@ from rich.table import Table
 from t2i_api.pool import Pool
 from t2i_policy.planning.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
-from t2i_simulator.choosing import OURS, choose_policies
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
 from t2i_simulator.embedding import Progress as Counting
 from t2i_simulator.engine import simulate
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
-from t2i_simulator.similarity import Likeness, Vectors
+from t2i_simulator.rivals.catalogue import OURS, choose_policies
+from t2i_simulator.similarity import PromptSimilarities, Vectors
 from t2i_simulator.traces import number_prompts, read_arrivals, read_prompts
 from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
@@ -125,7 +125,7 @@ def _read_prompts(options: SimulateOptions, path: Path, pool: Pool, bar: Progres
     task = bar.add_task("embedding prompts", total=len(unique))
     encoder = _find_encoder(options.embedder, pool)
     vectors = embed(encoder, unique, progress=lambda done: bar.update(task, completed=done))
-    return TracePrompts(Likeness(vectors), of_line, own_repeats=not options.fresh_cycles)
+    return TracePrompts(PromptSimilarities(vectors), of_line, own_repeats=not options.fresh_cycles)
 
 
 def _find_encoder(folder: Path | None, pool: Pool) -> Encoder:

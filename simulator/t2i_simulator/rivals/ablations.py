@@ -1,16 +1,16 @@
-"""Ablations: our policy with one part taken out, to see what that part is worth.
+"""Ablations: our policy without one of its parts, to see what that part is worth.
 
-Source: ours (`policies.PromptAware`). Each variant runs the same functions; the switch only withholds one input:
+Source: ours (`policies.PromptAware`). Each variant runs the same functions and only withholds one input:
 
-    shift = False    the plan's draw: what is left is the price of a step (feedback only)
-    price = False    the pressure above `LOW_PRESSURE`: what is left is the plan (feedforward only)
-    classes = False  prompt classes in the plan: one row of mean losses; the price still sees each prompt
-    fill = False     batch filling: requests always go where they finish first
-    part             levels: skips only, or short schedules only (no cache at all)
-    trend = False    the extrapolation of rising demand
-    planning         the planner's margins, for a plan at every step without hysteresis or cost of moving
+    shift = False    no draw from the plan: the price of a step is left (feedback only)
+    price = False    no pressure above `LOW_PRESSURE`: the plan is left (feedforward only)
+    classes = False  no prompt classes in the plan: one row of mean losses; the price still sees each prompt
+    fill = False     no batch filling: requests always go where they finish first
+    part             fewer levels: skips only, or short schedules only (no cache at all)
+    trend = False    no extrapolation of rising demand
+    planning         other margins of the planner: a plan at every step without hysteresis or cost of moving
 
-The deadline's escape (a faster level when the chosen one would be late) stays in all of them.
+All of them keep the escape for a deadline: a faster level when the chosen one would be late.
 """
 
 from dataclasses import dataclass, field, replace
@@ -33,8 +33,6 @@ NO_HYSTERESIS = PlanningRules(PlanRules(move_cost=0.0), ReplanRules(rise=0.0, fa
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Ours with what the switches leave; see the module."""
-
     name: str
     source: str
     part: LadderPart = LadderPart.ALL
@@ -46,7 +44,6 @@ class Ablation:
     planning: PlanningRules = field(default_factory=PlanningRules)
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """Our planning step, with classes or without."""
         seen = seen if self.trend else replace(seen, demand=without_trend(seen.demand, seen.now_s))
         rules = only(rules, self.part)
         if self.classes:
@@ -58,7 +55,6 @@ class Ablation:
         return Course(planning, shift, course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """Our decision, on what is left of its inputs."""
         ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, self.part))
         rules = replace(rules, ladder=ladder)
         name = rules.classes.classify(arrival.near, arrival.limits)
@@ -67,20 +63,19 @@ class Ablation:
         return decided if self.price else _without_price(decided, arrival, pool, draw_level(row, arrival.draw))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Ours, or always where it finishes first."""
         if not self.fill:
             return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
 
 
 def without_trend(demand: Demand, now_s: float) -> Demand:
-    """The same demand with a slow memory that shows no rise."""
+    """The same demand with a slow average that shows no rise."""
     demand = demand.as_of(now_s)
     return replace(demand, slow={name: SLOWER * count for name, count in demand.counts.items()})
 
 
 def _without_price(decided: Decided, arrival: Arrival, pool: PoolView, planned: Level | None) -> Decided:
-    """The same decision as if the backlog never pressed; the plan counts as soon as the pool is not idle."""
+    """The same decision as if the backlog were never long; the plan counts as soon as the pool is not idle."""
     situation = Situation(arrival.left_s, min(decided.pressed, LOW_PRESSURE), planned)
     served = choose_served_level(decided.wanted, decided.options, pool, arrival.limits, situation)
     return replace(decided, served=served)
@@ -92,7 +87,6 @@ FEWER_STEPS_ONLY = Ablation(
 
 
 def ablations() -> tuple[Ablation, ...]:
-    """Each part of ours removed in turn."""
     return (
         Ablation("ours-feedback-only", "ours without the plan's shift map", shift=False),
         Ablation("ours-feedforward-only", "ours without the price of a step", price=False),

@@ -1,20 +1,19 @@
-"""A cascade: everything runs light first, and a share that looks worst runs again exactly.
+"""A cascade: every prompt runs light first, and the share with the worst images runs again exactly.
 
-Source: DiffServe (MLSys'25): light model, a discriminator that scores its image, a threshold t under which the query
-is escalated to the heavy model; every second the threshold is set as high as the pool carries:
+Source: DiffServe (MLSys'25). A discriminator scores the image of the light model. Below a threshold the query is
+escalated to the heavy model. Every second the threshold is set as high as the pool can carry:
 
     x1 p_light >= D,  x2 p_heavy >= D e,  x1 + x2 <= workers      D = 1.2 x demand, e = escalated share
     =>  e = clamp((1 - D / C_light) C_exact / D, 0, 1)            C_j = images/s of the whole pool at level j
 
-Here light is the cheapest level, heavy the exact one. The discriminator sees the loss of the light level for this
-prompt (kind: a real one sees an image and errs), so classes are escalated from the largest loss down until the share
-e is used up; the class at the edge by a draw. Prompts that cannot have the light level run exact at once.
+Here the cheapest level is light and the exact one heavy. The discriminator knows the loss of the light level for this
+prompt. So classes are escalated from the largest loss down until the share e is used up, the last class by a draw.
+This favours the cascade: a real discriminator sees an image and errs. Prompts without a light level run exact at once.
 
-A second run is `Decided.extra_steps`: the shell must charge them to the request before the served level's own steps
-(steps owed, time, deadline), in one piece at one worker, and count the served level's loss and skip. The load on the
-pool is that of two runs; what is simplified is that both share a worker, so no integer split of light and heavy
-workers is lost (kind). Also simplified: batch sizes are the engine's, no queueing term in the plan (admission is the
-shell's). When the light level alone is too much, nothing is escalated.
+The steps of the light run are `Decided.extra_steps`: the simulator charges them to the request before those of the
+served level, at the same worker. So the pool carries both runs. This favours the cascade again, because no integer
+split of light and heavy workers wastes capacity. Also simplified: the engine chooses batch sizes, and the plan has no
+queueing term, because the simulator admits. When the light level alone is too much, nothing is escalated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ OVER_PROVISION = 1.2
 
 
 def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level, rate_rps: float) -> float:
-    """e of the module, 0 to 1."""
+    """e of the module."""
     light_rps = sum(group.num_workers * group.rates_rps.get(light, 0.0) for group in groups)
     exact_rps = sum(group.num_workers * group.rates_rps.get(exact, 0.0) for group in groups)
     demand_rps = OVER_PROVISION * rate_rps
@@ -44,7 +43,7 @@ def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level,
 
 
 def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], escalated: float) -> dict[str, float]:
-    """P(escalated | class): from the largest loss down until `escalated` of all requests is used up."""
+    """P(escalated | class), from the largest loss down until the share `escalated` of all requests is used up."""
     left, chances = escalated, {}
     for name in sorted(light_losses, key=lambda name: (-light_losses[name], name)):
         share = shares.get(name, 0.0)
@@ -55,14 +54,13 @@ def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], 
 
 @dataclass(frozen=True, slots=True)
 class Cascade(AnyWorker):
-    """Its shift map says P(escalated to exact | class)."""
+    """Its shift map holds P(escalated to exact | class)."""
 
     part: LadderPart = LadderPart.SKIPS
     name: str = "cascade"
     source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """The share that the pool carries, and the classes that it goes to; at every planning step."""
         light, exact = cheapest_of(rules.ladder, self.part), rules.ladder.exact
         rates_rps = seen.demand.rates_rps(seen.now_s)
         escalated = escalated_share(seen.groups, light, exact, sum(rates_rps.values()))
@@ -74,7 +72,6 @@ class Cascade(AnyWorker):
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """Light, or light and then exact."""
         once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, self.part))
         light, exact = once.served.level, rules.ladder.exact
         drawn = draw_level(course.shift.get(once.prompt_class, ()), arrival.draw)

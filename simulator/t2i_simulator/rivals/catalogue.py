@@ -1,9 +1,12 @@
-"""The catalogue: every policy by its name, as `--policy` takes them and tables print them.
+"""All policies by name, as `--policy` takes them and tables print them.
 
-The oracle is not in it: it must be told the future first (`oracle.Oracle(clear(...), true profile)`).
+The oracle is not among them, because it must know the future: `oracle.Oracle(clear(...), true profile)`.
 """
 
+from t2i_api.pool import PoolSpec
+from t2i_policy.planning.fixed_mix import serving_policy
 from t2i_policy.policies import PromptAware, ServingPolicy
+from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import FEWER_STEPS_ONLY, ablations
 from t2i_simulator.rivals.cascade import Cascade
 from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput, LeastLoaded, RandomLevel
@@ -14,13 +17,11 @@ from t2i_simulator.rivals.paper import ThePaper
 from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.rivals.sommelier import Sommelier
 
-
-class UnknownPolicy(ValueError):
-    """No policy has this name; the message lists those there are."""
+OURS = "prompt-aware"
 
 
 def all_policies() -> tuple[ServingPolicy, ...]:
-    """Ours first, then every baseline; `--policy all`."""
+    """Ours first, then every rival: `--policy all`."""
     return (
         PromptAware(),
         ThePaper(),
@@ -41,7 +42,7 @@ def all_policies() -> tuple[ServingPolicy, ...]:
 
 
 def policy_names() -> tuple[str, ...]:
-    """Names of all policies, then of the ablations that are not among them."""
+    """The names of all policies and ablations, each once."""
     return tuple(dict.fromkeys(policy.name for policy in (*all_policies(), *ablations())))
 
 
@@ -49,9 +50,25 @@ def policy_named(name: str) -> ServingPolicy:
     """The policy or ablation of this name.
 
     Raises:
-        UnknownPolicy: there is none.
+        UnknownPolicy: none has this name.
     """
     for policy in (*all_policies(), *ablations()):
         if policy.name == name:
             return policy
-    raise UnknownPolicy(f"no policy is named {name!r}; there are {', '.join(policy_names())}")
+    raise UnknownPolicy(f"--policy: no policy is named {name!r}; there are {', '.join(policy_names())}")
+
+
+def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
+    """The policies of `NAME[,NAME...]` or `all`, in that order, each once.
+
+    Ours does what the pool's gateways would do: with a Fixed mix its workers keep their levels. Rivals and ablations
+    plan their own mix.
+
+    Raises:
+        UnknownPolicy: a name is of no policy.
+    """
+    wanted = [name.strip() for name in names.split(",")]
+    if wanted == ["all"]:
+        wanted = [policy.name for policy in all_policies()]
+    ours = serving_policy(spec.fixed_workers, spec.group_sizes)
+    return tuple(ours if name == OURS else policy_named(name) for name in dict.fromkeys(wanted))

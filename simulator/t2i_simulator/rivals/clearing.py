@@ -1,22 +1,24 @@
 """Clearing prices: what a denoising step is worth in each window of a known future, if quality is spent best.
 
-What the oracle (see `oracle`) is told beforehand. From every request's arrival time, the true loss of each level it
-may have, the pool's steps a second, and the slack (seconds that work may wait: SLO - time of an exact image):
+The oracle is told these prices beforehand. They follow from every request's arrival time, the true loss of each level
+that it may have, the pool's steps a second, and the slack (how long work may wait: SLO - time of an exact image):
 
     minimise   sum_w sum_s slope_s y_ws + SHED_PRICE sum_w shed_w
     subject to backlog_w >= backlog_w-1 + best_w - sum_s y_ws - shed_w - steps_per_s x window_s
                0 <= backlog_w <= steps_per_s x slack_s,   0 <= y_ws <= size_ws
 
-best_w are the steps of everybody's least loss; a request's lower convex hull of (steps, loss) gives segments that save
-`size` steps at `slope` loss a step. One linear program (HiGHS) for the whole future; the dual of a window's row is its
-price. A request then takes argmin loss + price x steps; where segments lie exactly at the price, only the share
-`cheaper_share` of them is saved. Loss per request of this program is a bound that no policy can beat on these
-requests, up to what happens within one window: workers are a fluid here, batches always full.
+best_w is the number of steps if every request has its least loss. The lower convex hull of a request's (steps, loss)
+gives segments: each saves `size` steps at a loss of `slope` a step. One linear program (HiGHS) covers the whole future,
+and the dual value of a window's row is its price. A request then takes argmin loss + price x steps. Of segments exactly
+at the price only the share `cheaper_share` is saved.
+The program's loss per request is a bound that no policy can beat on these requests, except for what happens within one
+window: here workers are a fluid and batches always full.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import highspy
 import numpy as np
@@ -25,21 +27,33 @@ from t2i_policy.planning.solver import make_solver, set_matrix
 
 #: (denoising steps, true loss) of every level that a request may have; never empty.
 Choices = tuple[tuple[int, float], ...]
-SHED_PRICE = 10.0  # loss a step: above any slope, so quality is spent to the end before work is dropped
-NEAR = 1e-6  # a dual this close to a slope is that slope
+SHED_PRICE = 10.0  # loss a step, above any slope: work is dropped only when no more quality can be spent
+NEAR = 1e-6  # a dual value this close to a slope is that slope
+
+
+class Segment(NamedTuple):
+    """Saves `size` steps at a loss of `slope` a step."""
+
+    slope: float
+    size: float
+
+
+class StepPrice(NamedTuple):
+    """In loss a step; `cheaper_share` is the share of requests that save the segment exactly at the price."""
+
+    price: float
+    cheaper_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """One request of the future."""
-
     at_s: float
     choices: Choices
 
 
 @dataclass(frozen=True, slots=True)
 class OracleKnowledge:
-    """Prices (loss a step) by window of `window_s` from `start_s` on, and the share saved of what lies at the price.
+    """A `StepPrice` for each window of `window_s` from `start_s` on.
 
     `mean_loss` is the program's loss per request, `shed_fraction` the share of least-loss work that it had to drop.
     """
@@ -51,17 +65,19 @@ class OracleKnowledge:
     mean_loss: float
     shed_fraction: float
 
-    def at(self, now_s: float) -> tuple[float, float]:
-        """Price and share at `now_s`; before the first window and after the last a step is free."""
+    def at(self, now_s: float) -> StepPrice:
+        """Before the first window and after the last one a step is free."""
         window = int((now_s - self.start_s) // self.window_s)
-        return (self.prices[window], self.cheaper_shares[window]) if 0 <= window < len(self.prices) else (0.0, 0.0)
+        if not 0 <= window < len(self.prices):
+            return StepPrice(0.0, 0.0)
+        return StepPrice(self.prices[window], self.cheaper_shares[window])
 
 
 def clear(asked: Sequence[TracedRequest], steps_per_s: float, slack_s: float, window_s: float) -> OracleKnowledge:
-    """`asked` in any order.
+    """Compute the prices for requests in any order.
 
     Raises:
-        ValueError: the pool makes no steps, or a window has no length.
+        ValueError: the pool makes no steps, a window has no length, or the slack is negative.
     """
     if steps_per_s <= 0 or window_s <= 0 or slack_s < 0:
         raise ValueError(f"need steps_per_s and window_s > 0, slack_s >= 0; got {steps_per_s}, {window_s}, {slack_s}")
@@ -74,18 +90,18 @@ def clear(asked: Sequence[TracedRequest], steps_per_s: float, slack_s: float, wi
     segments = [_segments(count) for count in counts]
     solved = _solve(best, segments, steps_per_s * window_s, steps_per_s * slack_s)
     return OracleKnowledge(
-        start_s,
-        window_s,
-        tuple(solved.prices),
-        tuple(_share_at(*one) for one in zip(solved.prices, segments, solved.saved, strict=True)),
-        (least_loss + solved.loss) / len(asked),
-        solved.shed / max(1, sum(best)),
+        start_s=start_s,
+        window_s=window_s,
+        prices=tuple(solved.prices),
+        cheaper_shares=tuple(_share_at(*one) for one in zip(solved.prices, segments, solved.saved, strict=True)),
+        mean_loss=(least_loss + solved.loss) / len(asked),
+        shed_fraction=solved.shed / max(1, sum(best)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Solved:
-    """By window: the price and the steps saved; in all: the loss of saving them, and the steps dropped."""
+    """Price and saved steps of each window; the loss of saving them, and the dropped steps, of all together."""
 
     prices: list[float]
     saved: list[float]
@@ -102,33 +118,33 @@ def _by_window(asked: Sequence[TracedRequest], start_s: float, window_s: float) 
 
 
 def _best(choices: Choices) -> tuple[int, float]:
-    """The least loss; of equals the fewest steps."""
+    """The choice of least loss; of equal ones that of fewest steps."""
     return min(choices, key=lambda choice: (choice[1], choice[0]))
 
 
-def saving_segments(choices: Choices) -> list[tuple[float, int]]:
-    """The lower convex hull down from the least loss: (loss a step, steps saved), cheapest saving first."""
-    segments: list[tuple[float, int]] = []
+def saving_segments(choices: Choices) -> list[Segment]:
+    """The lower convex hull from the least loss down to the fewest steps, the cheapest saving first."""
+    segments: list[Segment] = []
     steps, loss = _best(choices)
     while cheaper := [choice for choice in choices if choice[0] < steps]:
         slope, until, at = min(((at - loss) / (steps - fewer), fewer, at) for fewer, at in cheaper)
-        segments.append((slope, steps - until))
+        segments.append(Segment(slope, steps - until))
         steps, loss = until, at
     return segments
 
 
-def _segments(count: Counter[Choices]) -> list[tuple[float, float]]:
+def _segments(count: Counter[Choices]) -> list[Segment]:
     sizes: dict[float, float] = {}
     for choices, n in count.items():
         for slope, size in saving_segments(choices):
             sizes[slope] = sizes.get(slope, 0.0) + n * size
-    return sorted(sizes.items())
+    return [Segment(slope, size) for slope, size in sorted(sizes.items())]
 
 
 def _solve(
-    best: Sequence[float], segments: Sequence[list[tuple[float, float]]], capacity: float, most_backlog: float
+    best: Sequence[float], segments: Sequence[Sequence[Segment]], capacity: float, most_backlog: float
 ) -> _Solved:
-    """The program of the module: a column for each segment, then what is shed and the backlog of each window."""
+    """Solve the module's program. Its columns are all segments, then shed work and backlog of each window."""
     windows, slopes = len(best), np.array([slope for one in segments for slope, _ in one])
     sizes = np.array([size for one in segments for _, size in one])
     owner = np.repeat(np.arange(windows), [len(one) for one in segments])
@@ -156,14 +172,14 @@ def _solve(
     return _Solved(prices, saved.tolist(), float(values[: len(sizes)] @ slopes), float(values[len(sizes) : ones].sum()))
 
 
-def _snapped(price: float, segments: Sequence[tuple[float, float]]) -> float:
-    """The slope that the solver's price means, so that what lies at the price can be told by equality."""
+def _snapped(price: float, segments: Sequence[Segment]) -> float:
+    """The slope that the solver's price means, so that segments at the price can be found by equality."""
     nearest = min((slope for slope, _ in segments), key=lambda slope: abs(slope - price), default=price)
     return nearest if abs(nearest - price) <= NEAR * max(1.0, price) else price
 
 
-def _share_at(price: float, segments: Sequence[tuple[float, float]], saved: float) -> float:
-    """How much of what lies exactly at the price is saved."""
+def _share_at(price: float, segments: Sequence[Segment], saved: float) -> float:
+    """The saved share of the segments exactly at the price."""
     below = sum(size for slope, size in segments if slope < price)
     here = sum(size for slope, size in segments if slope == price)
     return min(1.0, max(0.0, (saved - below) / here)) if here > 0 else 0.0

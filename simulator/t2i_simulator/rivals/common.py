@@ -1,12 +1,12 @@
-"""What rivals share: how a level that a policy asked for is run, where, and the parts of their interface that repeat.
+"""What the rivals share: how a chosen level is run, by which worker, and methods that several have in common.
 
-A rival says where a request is sent. What is run there follows from the cache: the largest stored K' <= K that was
-measured at this similarity, else exact. The worker does the same when a latent turns out to be missing
-(`t2i_cache.fetching`). Nothing else is looked at: no price, no floor, no deadline.
+A rival chooses the level K of a request. The cache decides what runs: the largest stored K' <= K that was measured at
+this similarity, else the exact level. A worker does the same when a latent is missing (`t2i_cache.fetching`). No
+price, quality floor or deadline plays a part.
 
-Some systems let a worker run one level only (`WorkerView.level`, from the plan's counts by `planning.assign`). A
-request then waits for a worker of its level, even if others idle. If there is none (before the first plan, or when the
-last one left) any worker takes it, so that a change of plan strands no request.
+In some systems a worker runs one level only (`WorkerView.level`, from the plan's counts by `planning.assign`). A
+request then waits for a worker of its level, even if others are idle. If no worker has its level (before the first
+plan, or when the last one left), any worker takes it, so that no request is stranded.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,20 @@ from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, c
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.served import Served, ServedReason
 
-SPREAD = 0.0  # an occupancy under which `choose_worker` never fills batches
+SPREAD = 0.0  # at this occupancy `choose_worker` never fills batches
 
 
 def workers_at(workers: Sequence[WorkerView], level: Level) -> tuple[WorkerView, ...]:
-    """The workers at `level`; all of them if none is."""
+    """The workers at `level`, or all workers if none is."""
     return tuple(worker for worker in workers if worker.level == level) or tuple(workers)
 
 
 class NothingPlanned:
-    """A policy without a slow loop."""
+    """A policy that never plans."""
 
     __slots__ = ()
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
-        """What was."""
         return course
 
 
@@ -44,30 +43,28 @@ class AnyWorker:
     __slots__ = ()
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """The worker that finishes first, whatever it stands at."""
         return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
 
 
 class WorkersByLevel:
-    """A policy whose workers run one level each."""
+    """A policy whose workers run one level each; of those at its level, a request goes where it finishes first."""
 
     __slots__ = ()
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """The worker of this level that finishes first."""
         return place_by_level(level, pool, left_s, excluded)
 
 
 def place_by_level(
     level: Level, pool: PoolView, left_s: float, excluded: frozenset[str], occupancy: float = SPREAD
 ) -> Placement | None:
-    """A worker at `level`: the one that finishes first, or from `placement.FILL_FROM_OCCUPANCY` on the fullest."""
+    """Of the workers at `level` the one that finishes first, or the fullest from `placement.FILL_FROM_OCCUPANCY` on."""
     able = [worker for worker in pool.ready if worker.name not in excluded]
     return choose_worker(workers_at(able, level), level, left_s, occupancy)
 
 
 def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Limits) -> Option:
-    """What is run for a request that is sent to `level`, with the bound on its loss; exact at the latest."""
+    """What runs for a request that is sent to `level`, with the bound on its loss."""
     if limits.fixed_steps is not None:
         return Option(Level(0, limits.fixed_steps), 0.0)
     if limits.exact:
@@ -83,7 +80,7 @@ def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Lim
 
 
 def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None) -> Decided:
-    """Run at `sent_to` or its fallback, by any worker. `wanted` is what the policy would have liked (None = exact)."""
+    """Run `sent_to` or its fallback at any worker. `wanted` is the level without load (None = exact)."""
     limits, near = arrival.limits, arrival.near
     run = runnable_option(rules, sent_to, near, limits)
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits)
@@ -102,7 +99,7 @@ def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, w
 def decide_by_level(
     rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
 ) -> Decided:
-    """The same where workers run one level each: the workers at `sent_to` take it, whatever is run there."""
+    """Like `decide_for`, but only workers at `sent_to` take the request, even if its fallback runs."""
     decided = decide_for(rules, arrival, pool, sent_to, wanted)
     served, there = decided.served, workers_at(pool.ready, sent_to)
     estimated_s = pool.queue_wait_s() + best_finish_s(there, served.level.steps_run)

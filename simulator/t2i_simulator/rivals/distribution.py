@@ -1,17 +1,16 @@
-"""Distribution alignment: from the histogram h of wanted levels to the target f, as a map of probabilities.
+"""Distribution alignment: a map of probabilities from the histogram h of wanted levels to the target f.
 
-Source: `oda_algorithm` ("Distribution Aligner") in the artifact of the paper's lineage (AccuScale/Argus); rebuilt from
+Source: `oda_algorithm` ("Distribution Aligner") in the artifact of the paper's lineage (AccuScale/Argus), rebuilt from
 its description. Positions 0..n-1 are levels by rising K; P[i][j] is the probability that a prompt wanting i runs at j.
 It scans k from the largest K down:
 
-    surplus  h_k > f_k: of those at k, (h_k - f_k) / h_k move to k - 1 (fewer skips, safe for quality)
+    surplus  h_k > f_k: the share (h_k - f_k) / h_k of the prompts at k moves to k - 1 (fewer skips, safe for quality)
     deficit  h_k < f_k: k is filled from k - 1, k - 2, ..., nearest first
 
-`one_hop_map` reads the moves as the artifact does: a prompt moves once, by the row of what it wanted. Prompts that
-were moved to k - 1 are counted there but do not move on, so f is missed whenever a move needs two hops.
-`chained_map` lets everyone who is at k by then move, newcomers too, and hits f always. `monotone_map` is the transport
-that keeps order (north-west corner); it hits f as well. Our planner (`plan`) needs none of the three: its map falls
-out of the program together with f.
+In `one_hop_map`, as in the artifact, a prompt moves once, by the row of the level that it wanted. Prompts that were
+moved to k - 1 are counted there but do not move on. So the map misses f whenever a move needs two hops.
+In `chained_map` all prompts that are at k by then move, and it always hits f. Our planner needs no such map: its
+program finds the map together with f.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ def one_hop_map(h: Sequence[float], f: Sequence[float]) -> Map:
     moved = _identity(len(h))
     for k in range(len(h) - 1, 0, -1):
         if now[k] > f[k]:
-            stays = moved[k][k]  # what was pulled up from k before is gone already
+            stays = moved[k][k]  # without the share that was moved up from k before
             share = stays * (now[k] - f[k]) / now[k]
             moved[k][k] -= share
             moved[k][k - 1] += share
@@ -45,7 +44,7 @@ def one_hop_map(h: Sequence[float], f: Sequence[float]) -> Map:
 
 
 def chained_map(h: Sequence[float], f: Sequence[float]) -> Map:
-    """The same scan, where a move takes its share of everyone who is there by then."""
+    """The same scan, but a move takes its share of all prompts that are there by then."""
     size = len(h)
     at = [[h[i] if i == j else 0.0 for j in range(size)] for i in range(size)]  # mass by (wanted, now at)
     for k in range(size - 1, 0, -1):
@@ -59,30 +58,13 @@ def chained_map(h: Sequence[float], f: Sequence[float]) -> Map:
     return _normalised(at)
 
 
-def monotone_map(h: Sequence[float], f: Sequence[float]) -> Map:
-    """The order-keeping transport: the least wanting go to the least skipping until it is full, and so on."""
-    size, target = len(h), 0
-    at = [[0.0] * size for _ in range(size)]
-    room = list(f)
-    for wanted, mass in enumerate(h):
-        left = mass
-        while left > 0:
-            part = left if target == size - 1 else min(left, room[target])
-            at[wanted][target] += part
-            room[target] -= part
-            left -= part
-            if left > 0:
-                target += 1
-    return _normalised(at)
-
-
 def reached(h: Sequence[float], shares: Map) -> tuple[float, ...]:
-    """Where h ends up under a map: sum_i h_i P[i][j] for each j."""
+    """The histogram that a map makes of h: sum_i h_i P[i][j] for each j."""
     return tuple(sum(mass * row[j] for mass, row in zip(h, shares, strict=True)) for j in range(len(h)))
 
 
 def _move(at: list[list[float]], source: int, to: int, mass: float) -> None:
-    """`mass` > 0 from `source`, of every wanted level in proportion to what it has there."""
+    """Move `mass` from `source`, of every wanted level in proportion to what it has there."""
     total = sum(row[source] for row in at)
     if mass <= 0 or total <= 0:
         return

@@ -12,13 +12,12 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class LCBFU:
-    """Least computationally beneficial and frequently used (NIRVANA, arXiv 2312.04429).
+    """Least computationally beneficial and frequently used (NIRVANA, arXiv 2312.04429): the least hits x K goes first.
 
     Hits start at 1, so that a new latent competes as if it had been used once.
     """
 
     def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Least hits x K first."""
         items = chain.from_iterable(prompts)
         return sorted(items, key=lambda item: (item.hits * item.skipped_steps, item.used_s, item.stored_s))
 
@@ -28,14 +27,12 @@ class LRU:
     """A latent that was just stored counts as just used."""
 
     def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Used longest ago first."""
         return sorted(chain.from_iterable(prompts), key=lambda item: (item.used_s, item.stored_s))
 
 
 @dataclass(frozen=True, slots=True)
 class FIFO:
-    """A sliding window, strong where sessions are short (MoDM, arXiv 2503.11972)."""
+    """A sliding window; it is strong if sessions are short (MoDM, arXiv 2503.11972)."""
 
     def ranked(self, prompts: Iterable[Collection[CachedItem[K]]], now_s: float) -> list[CachedItem[K]]:  # noqa: ARG002
-        """Stored longest ago first."""
         return sorted(chain.from_iterable(prompts), key=lambda item: item.stored_s)

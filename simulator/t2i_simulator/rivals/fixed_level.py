@@ -1,12 +1,12 @@
-"""Fixed levels: the policies that look at nothing, which any other must beat.
+"""Policies with fixed levels, which look neither at prompts nor at load. Any other policy must beat them.
 
-Clipper-HA runs everything exact, Clipper-HT everything at the cheapest level, from the nearest latent there is, however
-far it may be. Source: Clipper (NSDI'17) as the accuracy-scaling papers run it (Proteus, ASPLOS'24, configs
-`clipper_highacc` and `clipper_lowacc`): one variant for the whole pool, chosen beforehand and never changed.
-Simplified: Clipper's AIMD batching is left out; batches are formed at step boundaries as for every policy here.
+Clipper-HA runs all prompts exact. Clipper-HT runs all at the cheapest level, from the nearest latent, however far.
+Source: Clipper (NSDI'17) as the accuracy-scaling papers run it (Proteus, ASPLOS'24, configs `clipper_highacc` and
+`clipper_lowacc`): one variant for the whole pool, chosen beforehand and never changed. Simplified: Clipper's AIMD
+batching is left out; batches form at step boundaries, as for every policy here.
 
-Random K draws every level of the papers' ladder with the same probability. Least-loaded runs everything exact on the
-worker that owes the fewest steps for its speed: what a plain load balancer in front of a fixed pool does.
+Random K draws each level of the papers' ladder with the same probability. Least-loaded runs all prompts exact, on the
+worker that owes the fewest steps for its speed, as a plain load balancer in front of a fixed pool does.
 """
 
 from dataclasses import dataclass
@@ -22,56 +22,43 @@ from t2i_simulator.rivals.mean_losses import LadderPart, cheapest_of, levels_of
 
 @dataclass(frozen=True, slots=True)
 class ClipperHighAccuracy(NothingPlanned, AnyWorker):
-    """All exact."""
-
     name: str = "clipper-ha"
     source: str = "Clipper (NSDI'17), high accuracy, as run by Proteus; AIMD batching left out"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """Exact."""
         return decide_for(rules, arrival, pool, rules.ladder.exact)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipperHighThroughput(NothingPlanned, AnyWorker):
-    """All at the cheapest level."""
-
     part: LadderPart = LadderPart.SKIPS
     name: str = "clipper-ht"
     source: str = "Clipper (NSDI'17), high throughput, as run by Proteus; AIMD batching left out"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """The cheapest level, whatever the similarity."""
         return decide_for(rules, arrival, pool, cheapest_of(rules.ladder, self.part))
 
 
 @dataclass(frozen=True, slots=True)
 class RandomLevel(NothingPlanned, AnyWorker):
-    """Any level, equally likely."""
-
     part: LadderPart = LadderPart.SKIPS
     name: str = "random-k"
     source: str = "uniformly random K, nearest latent"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """The level that the draw falls on."""
         levels = levels_of(rules.ladder, self.part)
         return decide_for(rules, arrival, pool, levels[min(len(levels) - 1, int(arrival.draw * len(levels)))])
 
 
 @dataclass(frozen=True, slots=True)
 class LeastLoaded(NothingPlanned):
-    """Exact, on the worker with the least to do."""
-
     name: str = "least-loaded"
     source: str = "a plain load balancer: exact, the worker that owes the least work"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """Exact."""
         return decide_for(rules, arrival, pool, rules.ladder.exact)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:  # noqa: ARG002
-        """The free worker that would be through with what it owes first."""
         free = [worker for worker in pool.ready if worker.free_slots and worker.name not in excluded]
         if not free:
             return None

@@ -1,14 +1,14 @@
-"""INFaaS-Accuracy: one level for the whole pool, a rung down when late, a rung up when early.
+"""INFaaS-Accuracy: one level for the whole pool, one rung cheaper when late, one rung dearer when early.
 
 Source: INFaaS (ATC'21) as HADIS (arXiv 2509.00642) models it for one model family:
 
     latency = exec + 0.225 x queue / throughput
     a rung down (cheaper) if latency > 1.0 SLO;  a rung up if latency < 0.89 SLO;  to the lightest at once if queue > 60
 
-HADIS ran that on 16 workers, so the jump is taken at 60/16 queued requests for each ready worker. exec is one image at
-the full measured batch, queue what waits before workers, throughput that of the pool at the present level.
+exec is one image at the full measured batch, queue the number of waiting requests, throughput that of the pool at the
+present level. HADIS ran 16 workers, so here the jump comes at 60/16 queued requests for each ready worker.
 
-Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; one rung a planning step.
+Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; the pool moves one rung a planning step.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ JUMP_QUEUED_PER_WORKER = 60 / 16
 
 
 def latency_s(pool: PoolView, level: Level) -> float:
-    """HADIS's estimate for an image at `level`: the slowest worker's service time and a share of the queue's."""
+    """HADIS's estimate for an image at `level`, with the slowest worker's time as exec."""
     if pool.steps_per_s <= 0:
         return float("inf")
     exec_s = max(w.fixed_s + level.steps_run * step_time(w.step_s, w.batch_cap) for w in pool.ready)
@@ -54,14 +54,13 @@ def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_wor
 
 @dataclass(frozen=True, slots=True)
 class InfaasAccuracy(WorkersByLevel):
-    """See the module. `course.memory["rung"]` is where the pool stands on the ladder."""
+    """`course.memory["rung"]` is the pool's position on the ladder."""
 
     part: LadderPart = LadderPart.SKIPS
     name: str = "infaas-acc"
     source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """At most one rung, or to the lightest."""
         levels = levels_of(rules.ladder, self.part)
         rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)
         queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
@@ -77,5 +76,4 @@ class InfaasAccuracy(WorkersByLevel):
         return Course(planning, shift_rows(plan), {"rung": float(rung)})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """The pool's level, whatever the prompt."""
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

@@ -1,20 +1,21 @@
-"""Mean losses: which levels a policy chooses among, and planning that does not tell prompts apart.
+"""Mean losses: planning that does not tell prompts apart, and the levels that a rival chooses among.
 
-Prompt-agnostic systems (Proteus, PAC, the paper's assigner, INFaaS, Sommelier) know one loss a level:
+Prompt-agnostic systems (Proteus, PAC, the paper's assigner, INFaaS, Sommelier) know one loss for each level:
 
-    loss_j  = sum_c share_c D(c, j')      j' = what class c would be run at when it is sent to level j
+    loss_j  = sum_c share_c D(c, j')      j' = the level that runs for class c when it is sent to level j
     steps_j = sum_c share_c steps(c, j')  so a level that many prompts cannot have makes fewer images than its name says
 
-share_c is the demand seen; without any, every band of similarity counts alike. Giving them the loss over *their*
-demand, and the true pace, is generous: the published systems profile both once, offline.
+share_c is the demand seen; without demand all similarity bands have equal shares. This favours these systems: they get
+the loss and the pace over the present demand, where the published ones profile both once, offline.
 
 A plan by mean losses has one row in its shift map, `ALL_PROMPTS`: the share of all requests that each level gets.
-Proteus, PAC, the paper's assigner and the ablation without prompt classes are planned so, by our joint program.
+Our joint program makes such plans for Proteus, PAC, the paper's assigner and the ablation without prompt classes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import (
@@ -35,12 +36,12 @@ from t2i_policy.request.decide import Rules, draw_level
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulator.rivals.common import runnable_option
 
-ALL_PROMPTS = "all"  # the one class of a policy that does not tell prompts apart
+ALL_PROMPTS = "all"  # the only class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)
 
 
 class LadderPart(StrEnum):
-    """A part of the hybrid ladder; the exact level belongs to each."""
+    """A part of the ladder. Each holds the exact level."""
 
     ALL = "All"
     SKIPS = "Skips"  # the papers' ladder: K of the full schedule
@@ -49,14 +50,14 @@ class LadderPart(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MeanLevel:
-    """What one level costs over all prompts: loss (fraction of exact) and denoising steps an image."""
+    """The mean over all prompts of the loss, and of the denoising steps an image."""
 
     loss: float
     steps: float
 
 
 def levels_of(ladder: Ladder, part: LadderPart) -> tuple[Level, ...]:
-    """The part's levels, exact first, then by falling cost."""
+    """The levels of the part, the exact one first, then by falling cost."""
     if part is LadderPart.ALL:
         return ladder.levels
     wants_latent = part is LadderPart.SKIPS
@@ -64,12 +65,11 @@ def levels_of(ladder: Ladder, part: LadderPart) -> tuple[Level, ...]:
 
 
 def cheapest_of(ladder: Ladder, part: LadderPart) -> Level:
-    """The part's level of fewest steps."""
     return levels_of(ladder, part)[-1]
 
 
 def only(rules: Rules, part: LadderPart) -> Rules:
-    """The rules of a pool that has this part of the ladder and no more."""
+    """The rules of a pool that has only this part of the ladder."""
     if part is LadderPart.ALL:
         return rules
     levels = levels_of(rules.ladder, part)
@@ -79,7 +79,7 @@ def only(rules: Rules, part: LadderPart) -> Rules:
 
 
 def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) -> dict[Level, MeanLevel]:
-    """Loss and steps of each level over the demand by prompt class; see the module."""
+    """loss_j and steps_j of the module, over the demand by prompt class."""
     typical = typical_prompts(rules)
     weights = {name: rate for name, rate in rates_rps.items() if name in typical and rate > 0}
     weights = weights or {band_name(edge): 1.0 for edge in rules.classes.edges} or {NO_NEIGHBOUR: 1.0}
@@ -96,26 +96,31 @@ def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) 
     return means
 
 
-def typical_prompts(rules: Rules) -> dict[str, tuple[Neighbourhood, Limits]]:
-    """A prompt that stands for each class of the pool's table, everything stored."""
+class TypicalPrompt(NamedTuple):
+    near: Neighbourhood
+    limits: Limits = ANYTHING
+
+
+def typical_prompts(rules: Rules) -> dict[str, TypicalPrompt]:
+    """A prompt for each class of the pool's table, as if the cache held every latent."""
     stored = frozenset(level.skipped_steps for level in rules.ladder.levels if level.needs_latent)
     similarities = class_similarities(rules.profile, rules.classes.edges)
-    rows = {name: (Neighbourhood(similarity, stored), ANYTHING) for name, similarity in similarities.items()}
+    rows = {name: TypicalPrompt(Neighbourhood(similarity, stored)) for name, similarity in similarities.items()}
     return rows | {
-        NO_NEIGHBOUR: (NOWHERE, ANYTHING),
-        MUST_BE_EXACT: (NOWHERE, Limits(0.0, exact=True)),
-        SAME_IMAGE: (replace(ITSELF, stored_steps=stored, same_image=True), ANYTHING),
-        OTHER_SEED: (replace(ITSELF, stored_steps=stored, repeated=True), ANYTHING),
+        NO_NEIGHBOUR: TypicalPrompt(NOWHERE),
+        MUST_BE_EXACT: TypicalPrompt(NOWHERE, Limits(0.0, exact=True)),
+        SAME_IMAGE: TypicalPrompt(replace(ITSELF, stored_steps=stored, same_image=True)),
+        OTHER_SEED: TypicalPrompt(replace(ITSELF, stored_steps=stored, repeated=True)),
     }
 
 
 def mean_class(means: Mapping[Level, MeanLevel], rate_rps: float) -> PromptClass:
-    """All prompts as one row of the planner."""
+    """All prompts as one class for the planner."""
     return PromptClass(ALL_PROMPTS, rate_rps, {level: mean.loss for level, mean in means.items()})
 
 
 def mean_capacities(groups: Sequence[GroupCapacity], means: Mapping[Level, MeanLevel]) -> tuple[GroupCapacity, ...]:
-    """What workers really make at each level, given the steps that its images take on average."""
+    """Groups with the rates that they reach at each level, given the mean steps of its images."""
     return tuple(
         replace(
             group,
@@ -135,7 +140,7 @@ def agnostic_plan(
     plan_rules: PlanRules,
     before: Plan | None = None,
 ) -> Plan:
-    """The best plan that knows only mean losses."""
+    """The best plan by mean losses."""
     means = mean_levels(rules, part, rates_rps)
     one = mean_class(means, sum(rates_rps.values()))
     return make_plan(mean_capacities(groups, means), [one], plan_rules, before)
@@ -144,7 +149,7 @@ def agnostic_plan(
 def agnostic_step(
     rules: Rules, part: LadderPart, planning: Planning, seen: PoolState, settings: PlanningRules
 ) -> Planning:
-    """`planning.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
+    """`planning.loop.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
     planned_for = PlannedFor(total, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
@@ -156,43 +161,43 @@ def agnostic_step(
 
 
 def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: PoolState) -> Planning:
-    """`planning` after a plan that was made because its time had come."""
+    """The state after a plan that a fixed period made due."""
     workers = {group.name: group.num_workers for group in seen.groups}
     reason = ReplanReason.NO_PLAN if planning.plan is None else ReplanReason.STEADY
     return Planning(plan, PlannedFor(rates_rps, workers, seen.now_s), planning.revision + 1, reason)
 
 
 def is_time(planning: Planning, seen: PoolState, period_s: float) -> bool:
-    """True once a period, at the start, and when workers came or went."""
+    """Whether a new plan is due: at the start, once a period, and when workers came or went."""
     planned = planning.planned_for
     workers = {group.name: group.num_workers for group in seen.groups}
     return planned is None or seen.now_s - planned.at_s >= period_s or dict(planned.workers) != workers
 
 
 def drawn_level(course: Course, draw: float, otherwise: Level) -> Level:
-    """The level that the one row of the shift map gives at this draw; `otherwise` without a row."""
+    """The level that the row `ALL_PROMPTS` gives at this draw; `otherwise` without that row."""
     return draw_level(course.shift.get(ALL_PROMPTS, ()), draw) or otherwise
 
 
 def equal_share_plan(
     levels: Mapping[str, Level], groups: Sequence[GroupCapacity], means: Mapping[Level, MeanLevel], rate_rps: float
 ) -> Plan:
-    """The plan in which all workers of a group stand at its level and every worker gets the same share of the load."""
-    standing = [group for group in groups if group.name in levels and group.num_workers]
-    count = sum(group.num_workers for group in standing)
+    """A plan with one level for each group, in which every worker gets the same share of the load."""
+    serving = [group for group in groups if group.name in levels and group.num_workers]
+    count = sum(group.num_workers for group in serving)
     shares: dict[tuple[str, Level], float] = {}
-    for group in standing:
+    for group in serving:
         place = (ALL_PROMPTS, levels[group.name])
         shares[place] = shares.get(place, 0.0) + group.num_workers / count
-    most_rps = sum(group.num_workers * group.rates_rps.get(levels[group.name], 0.0) for group in standing)
+    most_rps = sum(group.num_workers * group.rates_rps.get(levels[group.name], 0.0) for group in serving)
     shed_rps = max(0.0, rate_rps - most_rps)
     reason = PlanReason.SOME_SHED if shed_rps > 0 else PlanReason.ALL_SERVED
     return Plan(
-        workers={(group.name, levels[group.name]): group.num_workers for group in standing},
+        workers={(group.name, levels[group.name]): group.num_workers for group in serving},
         shift_map=shares,
         demand_rps=rate_rps,
         shed_rps=shed_rps,
         mean_loss=sum(share * means[level].loss for (_, level), share in shares.items()),
-        reason=reason if standing else PlanReason.NO_WORKERS,
+        reason=reason if serving else PlanReason.NO_WORKERS,
         method=Method.GREEDY,
     )

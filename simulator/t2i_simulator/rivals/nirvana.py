@@ -5,12 +5,12 @@ Source: NIRVANA (NSDI'24, arXiv 2312.04429). Its table for K of N = 50 steps, ke
     similarity >  0.95  0.90  0.85  0.75  0.65
     K / N         0.5   0.4   0.3   0.2   0.1      else 0
 
-It has no load control: what it serves depends on the prompt alone. The same table is the "optimal K" heuristic of the
-paper's artifact (see `paper`). `nirvana-calibrated` is the same policy with the thresholds measured on this model:
-the largest skip whose loss bound is harmless.
+It has no load control: what it serves depends on the prompt alone. The artifact of the paper uses the same table as
+its "optimal K". `nirvana-calibrated` has thresholds that were measured on this model instead: it takes the largest skip
+whose loss bound is harmless.
 
-Simplified: the one-class SVM that predicts "no match" and saves the vector look-up is left out (it saves time of the
-look-up, not of the device); eviction is the shell's, the same for all policies.
+Simplified: the one-class SVM that predicts "no match" is left out, because it saves a vector look-up and no time of
+the device. The simulator evicts, in the same way for all policies.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from t2i_simulator.rivals.mean_losses import LadderPart, levels_of
 
 #: (similarity above, share of the schedule skipped), most similar first.
 THRESHOLDS = ((0.95, 0.5), (0.90, 0.4), (0.85, 0.3), (0.75, 0.2), (0.65, 0.1))
-ROUNDING = 1e-9  # 6 of 12 steps is a share of 0.5
+ROUNDING = 1e-9  # so that 6 of 12 steps are a share of 0.5
 
 
 def level_by_similarity(ladder: Ladder, similarity: float | None) -> Level:
-    """The ladder's largest skip that the table allows at this similarity; exact below it or without a neighbour."""
+    """The ladder's largest skip that the table allows at this similarity; exact without a neighbour."""
     share = 0.0
     if similarity is not None:
         share = next((share for above, share in THRESHOLDS if similarity > above), 0.0)
@@ -42,26 +42,20 @@ def level_by_similarity(ladder: Ladder, similarity: float | None) -> Level:
 
 @dataclass(frozen=True, slots=True)
 class Nirvana(NothingPlanned, AnyWorker):
-    """The published table."""
-
     name: str = "nirvana"
     source: str = "NIRVANA (NSDI'24): K by published similarity thresholds; match predictor left out"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """By similarity."""
         level = level_by_similarity(rules.ladder, arrival.near.similarity)
         return decide_for(rules, arrival, pool, level, wanted=level)
 
 
 @dataclass(frozen=True, slots=True)
 class NirvanaCalibrated(NothingPlanned, AnyWorker):
-    """The cheapest harmless skip by the measured profile: cache only, no load control."""
-
     name: str = "nirvana-calibrated"
     source: str = "NIRVANA's rule with thresholds measured on this model (cache only, no load control)"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        """By similarity, with our thresholds."""
         ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, LadderPart.SKIPS))
         options = eligible_options(ladder, rules.profile, arrival.near, arrival.limits)
         level = choose_wanted_level(ladder, options, arrival.near, arrival.limits).level

@@ -1,15 +1,15 @@
-"""The oracle: knows every arrival to come and every request's true loss; how near the best it can be got.
+"""The oracle knows all future arrivals and the true loss of every request. It shows how good a policy could be.
 
-Source: ours. It is told `OracleKnowledge`: the price of a denoising step by window, worked out beforehand from the
-whole future (`clearing`), and the true profile, where the others read the measured one. It serves
+Source: ours. It knows the price of a denoising step in each window, computed beforehand from the whole future
+(`clearing`). It also knows the true profile, where the others read the measured one. It serves
 
     argmin true loss + price x steps     among the levels that this request may have
 
-and of levels that tie at the price it takes the cheaper one for the share that clears the window. Its own pool is real:
-queue, batches and admission are the simulator's, so it can fall short of `OracleKnowledge.mean_loss`, which is the
-bound. Simplified: what is stored for a prompt depends on what was served before; the prices are made from the
-neighbourhoods that another run saw (say, that of `prompt-aware`), the choice from those of this run. Windows should
-be no shorter than the planning loop's period: the price changes when `replan` is called.
+Of levels that tie at the price it takes the cheaper one for the share that clears the window. Queue, batches and
+admission are the simulator's, so it can fall short of the bound `OracleKnowledge.mean_loss`.
+Simplified: what the cache holds depends on what was served before. The prices come from the neighbours that another
+run saw (say, that of `prompt-aware`), the choice from those of this run. A window should be no shorter than the
+planning loop's period, because the price changes when `replan` is called.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ NO_MEMORY: Mapping[str, float] = MappingProxyType({"price": 0.0, "cheaper_share"
 
 
 def option_at_price(options: tuple[Option, ...], price: float, cheaper_share: float, draw: float) -> Option:
-    """The best of loss + price x steps; of equals the fewest steps at `draw` < `cheaper_share`, else the most."""
+    """The option of least loss + price x steps; of equal ones that of fewest steps if `draw` < `cheaper_share`."""
     costs = [option.expected_loss + price * option.level.steps_run for option in options]
     least = min(costs)
     equal = [option for option, cost in zip(options, costs, strict=True) if cost <= least + TIE]
@@ -41,7 +41,7 @@ def option_at_price(options: tuple[Option, ...], price: float, cheaper_share: fl
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """`profile` is the truth; `course.memory` holds the present window's price and share."""
+    """`profile` is the true one; `course.memory` holds the price and share of the present window."""
 
     knowledge: OracleKnowledge
     profile: LevelProfile
@@ -49,12 +49,10 @@ class Oracle:
     source: str = "knows all arrivals and true losses: clearing prices of one linear program over the whole future"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
-        """The price of the present window."""
         price, share = self.knowledge.at(seen.now_s)
         return replace(course, memory={"price": price, "cheaper_share": share})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """By true loss and price."""
         limits, near = arrival.limits, arrival.near
         memory = course.memory or NO_MEMORY
         options = eligible_options(rules.ladder, self.profile, near, limits)
@@ -66,5 +64,5 @@ class Oracle:
         return Decided(near, options, rules.classes.classify(near, limits), wanted, served, pressed=0.0)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """As ours: spread at low load, fill batches at high load."""
+        """Like our policy: spread at low load, fill batches at high load."""
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -1,23 +1,24 @@
 """The paper itself: an assigner that does not see prompts, then a one-hop redirect map, then route-and-batch.
 
-Source: arXiv 2502.06798 (poster) with the artifact of its lineage (AccuScale/Argus), in its three parts:
+Source: arXiv 2502.06798 (poster) with the artifact of its lineage (AccuScale/Argus). It has three parts:
 
-1. *Model Cache Assigner*, every PERIOD_S: workers by level and the load fraction f of each, for the best mean quality
-   at the demand seen (no over-provisioning in the artifact);
-2. *K-to-K' Route Planner*: h = histogram of wanted levels, the artifact's Distribution Aligner turns (h, f) into
-   probabilities of redirects (`distribution.one_hop_map`, which may miss f);
-3. *Query Dispatcher*: wanted level by NIRVANA's similarity table, a draw from its row, a worker at that level: spread
-   at low load, the fullest batch at high load.
+1. The *Model Cache Assigner* runs every PERIOD_S. It chooses workers by level, and the load fraction f of each level,
+   for the best mean quality at the demand seen. The artifact does not over-provision.
+2. The *K-to-K' Route Planner* counts h, the histogram of wanted levels. The artifact's Distribution Aligner turns
+   (h, f) into probabilities of redirects (`distribution.one_hop_map`, which may miss f).
+3. The *Query Dispatcher* finds the wanted level in NIRVANA's similarity table, draws from its row, and takes a worker
+   at the drawn level: spread at low load, the fullest batch at high load.
 
-`chained` uses the chained aligner instead, which hits f: what a careful reader of the paper would build.
+`chained` uses the chained aligner instead, which hits f, as a careful reader of the paper would build it.
 
-Simplified: the period is Proteus' (the paper's is not stated); the assigner is solved exactly, where the artifact
-rounds a continuous optimum; when demand exceeds what the pool makes, f is of what can be served (not stated either).
+Simplified: the period is that of Proteus, because the paper states none. The assigner is solved exactly, where the
+artifact rounds a continuous optimum. When demand exceeds the pool, f is of what can be served (not stated either).
 Demand is counted by "band>wanted level", so that h and the mean losses come from the same counts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Plan, PlanRules
@@ -35,12 +36,18 @@ AS_SEEN = PlanRules(over_provision=1.0)
 
 
 def class_name(band: str, wanted: Level) -> str:
-    """How demand is counted: the similarity band and the wanted level."""
     return f"{band}>{wanted.skipped_steps}"
 
 
-def split_counts(rules: Rules, rates_rps: Mapping[str, float]) -> tuple[dict[str, float], dict[Level, float]]:
-    """Demand by band and demand by wanted level, from counts by `class_name`; what others counted is left out."""
+class SplitDemand(NamedTuple):
+    """Requests a second by similarity band, and by wanted level."""
+
+    by_band: dict[str, float]
+    by_wanted: dict[Level, float]
+
+
+def split_demand(rules: Rules, rates_rps: Mapping[str, float]) -> SplitDemand:
+    """Split the rates that are counted by `class_name`."""
     levels = levels_of(rules.ladder, LadderPart.SKIPS)
     by_band: dict[str, float] = {}
     by_wanted: dict[Level, float] = dict.fromkeys(levels, 0.0)
@@ -50,11 +57,11 @@ def split_counts(rules: Rules, rates_rps: Mapping[str, float]) -> tuple[dict[str
             if rate_rps > 0:
                 by_band[band] = by_band.get(band, 0.0) + rate_rps
                 by_wanted[level] += rate_rps
-    return by_band, by_wanted
+    return SplitDemand(by_band, by_wanted)
 
 
 def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Plan:
-    """The plan with its one row of fractions f replaced by a row for each wanted level."""
+    """Replace the plan's one row of fractions f by a row for each wanted level."""
     levels = sorted(by_wanted, key=lambda level: level.skipped_steps)
     total = sum(by_wanted.values())
     f = [plan.shift_map.get((ALL_PROMPTS, level), 0.0) for level in levels]
@@ -80,22 +87,20 @@ class ThePaper:
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """Assign, then align, once a period."""
         if not is_time(course.planning, seen, PERIOD_S):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        by_band, by_wanted = split_counts(rules, rates_rps)
+        by_band, by_wanted = split_demand(rules, rates_rps)
         assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, AS_SEEN)
         plan = redirects(assigned, by_wanted, self.chained)
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """Drawn from the row of the wanted level; the wanted level without one."""
+        """Draw from the row of the wanted level; without a row, serve that level."""
         wanted = level_by_similarity(rules.ladder, arrival.near.similarity)
         row = course.shift.get(str(wanted.skipped_steps), ())
         decided = decide_by_level(rules, arrival, pool, draw_level(row, arrival.draw) or wanted, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """Route-and-batch among the workers that stand at this level."""
         return place_by_level(level, pool, left_s, excluded, pool.occupancy)

@@ -1,18 +1,17 @@
-"""Proteus: accuracy scaling for a load, blind to prompts.
+"""Proteus scales accuracy with the load and does not look at the prompts.
 
-Source: Proteus (ASPLOS'24). Every PERIOD_S a mixed-integer program picks one variant (here: level) for each worker and
-each worker's share z of the load, for the best mean accuracy subject to
+Source: Proteus (ASPLOS'24). Every PERIOD_S a mixed-integer program chooses a variant (here: a level) for each worker,
+and each worker's share z of the load, for the best mean accuracy subject to
 
     sum of throughputs >= beta x demand       beta = 1.05; infeasible: beta -= 0.05, to no less than MIN_BETA
 
-with a level's throughput taken at the largest batch whose latency is under SLO / 2. Demand is an EWMA (the shell's,
-as for all policies). Requests are routed at random in proportion to z, and wait for a worker of that level.
+A level's throughput is that at the largest batch with a latency under SLO / 2. Demand is an EWMA, the same for all
+policies. Requests are routed at random in proportion to z, and wait for a worker of that level.
 
-Simplified: equal workers are counted rather than named (same optimum); z is drawn for a level and the worker among
-those at it is the one that finishes first (kinder than a random one); demand beyond beta is spread in proportion,
-where their objective would heap it on the most accurate workers (kinder as well); the program is solved to the
-optimum, not to a gap of 0.5; its non-work-conserving batching is left out, batches are formed at step boundaries as
-for every policy.
+Simplified: equal workers are counted, not named (the same optimum). z is drawn for a level, and of its workers the one
+that finishes first takes the request; this is better than a random one. Demand beyond beta is spread in proportion;
+their objective would put it on the most accurate workers, which is worse. The program is solved to the optimum, not to
+a gap of 0.5. Its non-work-conserving batching is left out: batches form at step boundaries, as for every policy.
 """
 
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ MIN_BETA = 0.2
 
 
 def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
-    """The largest of 1.05, 1.00, ... at which the pool, all at its fastest, makes beta x demand; MIN_BETA at least."""
+    """The largest of 1.05, 1.00, ..., MIN_BETA at which the pool at its fastest levels makes beta x demand."""
     most_rps = sum(group.num_workers * max(group.rates_rps.values(), default=0.0) for group in groups)
     beta = BETA
     while beta * demand_rps > most_rps and beta > MIN_BETA:
@@ -53,18 +52,17 @@ def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Proteus(WorkersByLevel):
-    """See the module. `course.memory["beta"]` is the last plan's."""
+    """`course.memory["beta"]` is that of the last plan."""
 
     part: LadderPart = LadderPart.SKIPS
     name: str = "proteus"
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """Solve anew every PERIOD_S, and when workers came or went."""
         if not is_time(course.planning, seen, PERIOD_S):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # service < SLO / 2, in the words of `worker_rate_rps`
+        half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # `group_capacities` allows slo / (1 + WAIT_SHARE) for service
         groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, self.part), half_slo_s)
         real = mean_capacities(groups, mean_levels(rules, self.part, rates_rps))
         beta = feasible_beta(real, sum(rates_rps.values()))
@@ -72,6 +70,6 @@ class Proteus(WorkersByLevel):
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), {"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """Drawn by z; with no throughput to plan with, the cheapest level."""
+        """Draw by z; with a plan for no workers, serve the cheapest level."""
         otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, self.part)
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))

@@ -1,15 +1,15 @@
 """Sommelier: every worker switches by itself to the best model that carries its share of the load.
 
-Source: Sommelier (SIGMOD'22): a repository of functionally equal models, from which a server automatically takes a
-cheaper one when resources run short, and the better one when they are back. No repository of its code was found. In
-Proteus' code "sommelier" is the same MILP with the model family of each device fixed; with one family for the whole
-pool that would be Proteus itself. What sets it apart in the papers' description is kept: no joint assignment of
-queries. Each group of equal workers gets its equal share of the demand seen and stands at
+Source: Sommelier (SIGMOD'22), a repository of functionally equal models. A server takes a cheaper one when resources
+run short, and the better one when they are back. We found no code of it. In Proteus' code "sommelier" is the same MILP
+with a fixed model family for each device; with one family for the whole pool that is Proteus itself. We keep what the
+papers describe as its difference: queries are not assigned jointly. Every worker gets an equal share of the demand, and
+a group of equal workers serves at
 
     argmin loss_j  subject to  mu_gj >= demand / workers      else at the level of most images/s
 
-Simplified: the semantic index is replaced by the measured mean losses; switching is immediate, and decided at every
-planning step from the EWMA demand without a margin.
+Simplified: the measured mean losses replace the semantic index. Switching is immediate; it is decided at every planning
+step from the EWMA demand without a margin.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from t2i_simulator.rivals.mean_losses import (
 
 
 def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], share_rps: float) -> Level:
-    """The level of least mean loss at which one worker makes `share_rps`; the fastest if none does."""
+    """The level of least mean loss at which one worker makes `share_rps`, or the fastest level."""
     able = [level for level in means if group.rates_rps.get(level, 0.0) >= share_rps and group.rates_rps[level] > 0]
     if able:
         return min(able, key=lambda level: (means[level].loss, level.steps_run))
@@ -47,7 +47,6 @@ class Sommelier(WorkersByLevel):
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """Each group's level anew."""
         rates_rps = seen.demand.rates_rps(seen.now_s)
         means = mean_levels(rules, self.part, rates_rps)
         groups, total_rps = mean_capacities(seen.groups, means), sum(rates_rps.values())
@@ -60,5 +59,4 @@ class Sommelier(WorkersByLevel):
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        """The level of the group that the draw falls on: every worker gets the same share."""
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
