@@ -3,7 +3,7 @@
 Where tenants share latents the sentence leaves out how similar a cached prompt is: it may be another tenant's.
 """
 
-from t2i_policy.level import Level
+from t2i_policy.level import Level, level_phrase
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.served import ServedReason
 from t2i_protos.v1 import gateway_pb2, level_pb2
@@ -52,6 +52,4 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
 
 
 def _phrase(level: Level) -> str:
-    if level.skipped_steps:
-        return f"skipping {level.skipped_steps} of {level.num_inference_steps} steps"
-    return f"{level.num_inference_steps} steps"
+    return level_phrase(level.skipped_steps, level.num_inference_steps)

@@ -46,6 +46,13 @@ class Level:
         return f"{self.skipped_steps}/{self.num_inference_steps}"
 
 
+def level_phrase(skipped_steps: int, num_inference_steps: int) -> str:
+    """A level in words: `20 steps`, or `skipping 10 of 20 steps`."""
+    return (
+        f"skipping {skipped_steps} of {num_inference_steps} steps" if skipped_steps else f"{num_inference_steps} steps"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """The levels a pool may serve, exact first, then by falling cost. Unique, and the exact one is among them."""

@@ -15,9 +15,10 @@ from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2i_testing_kit.kube.server import KubeServer
 from t2ictl.cluster import PoolName
 from t2ictl.commands.cluster import show_plan, show_pools
-from t2ictl.commands.request import CallTarget, explain
+from t2ictl.commands.request import show_explanation
 from t2ictl.errors import ClusterFailed, InputInvalid
 from t2ictl.forwarding import gateway_of
+from t2ictl.target import CallTarget
 
 POOLS = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools"
 SPEC = {
@@ -111,7 +112,7 @@ async def test_plan_says_why_this_mix(kubeconfig: KubeServer, namespace: str) ->
     shown = text.getvalue()
     for part in ("plan 7", "DemandRose", "Exact", "12.50 requests/s", "SomeShed", "0.50 requests/s shed", "93%"):
         assert part in shown, part
-    assert "skips 6 of 12 steps" in shown
+    assert "skipping 6 of 12 steps" in shown
     assert "0, 1" in shown
     assert "88.9%" in shown
 
@@ -174,7 +175,7 @@ async def test_explain_reaches_a_pool_by_its_name(
     console, text = screen()
     try:
         request = gateway_pb2.GenerateRequest(prompt="a red ring")
-        await explain(console, CallTarget("nowhere:1", f"{namespace}/scenes"), request, 10.0)
+        await show_explanation(console, CallTarget("nowhere:1", f"{namespace}/scenes"), request, 10.0)
     finally:
         await server.stop(None)
     assert "asked about a red ring" in text.getvalue()

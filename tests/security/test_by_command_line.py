@@ -12,9 +12,9 @@ import pytest
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.tokens import read_tokens
 from t2i_testing_kit.secured_pool import GATEWAY, SecuredPool
-from t2ictl.commands.request import CallTarget
 from t2ictl.credentials import ProofOptions
 from t2ictl.errors import CtlError
+from t2ictl.target import CallTarget
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 LIMIT_S = 60.0

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -23,6 +25,14 @@ from t2i_cache.records import peek, read_any
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import LatentStore, RedisStore, StoreLimits, open_store
 from t2ictl.errors import InputInvalid, StoreFailed
+from t2ictl.running import console, run
+
+app = typer.Typer(
+    no_args_is_help=True, help="Latents of earlier prompts; user and password from T2I_STORE_USER, T2I_STORE_PASSWORD."
+)
+Store = Annotated[str, typer.Option(envvar="T2I_STORE", help="redis://HOST:PORT, rediss:// or file:///PATH")]
+StorePool = Annotated[str, typer.Option("--pool", "-p", help="the pool's name; in a cluster NAMESPACE/NAME")]
+StoreTenant = Annotated[str, typer.Option(help="only what belongs to this tenant")]
 
 MAX_MEMBER_BYTES = 1 << 30
 #: None of ours: the pool's workers and gateways hold the store to its byte cap and TTL within moments.
@@ -40,6 +50,37 @@ class StorePlace:
     def scope(self, tenant: str) -> str:
         """The scope of a tenant of this pool; empty for no tenant."""
         return (scope_id("Tenant", self.pool.rpartition("/")[2], tenant) or "") if tenant else ""
+
+
+@app.command()
+def stats(store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
+    """How many latents are stored, of how many prompts, by model."""
+    run(show_stats(console, StorePlace(store, pool), tenant))
+
+
+@app.command()
+def purge(
+    store: Store,
+    pool: StorePool,
+    tenant: StoreTenant = "",
+    model_digest: Annotated[str, typer.Option(help="only what this model left; see stats")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="all latents of the pool")] = False,
+) -> None:
+    """Throw away latents, for good; gateways that follow the store forget them within moments."""
+    run(purge_latents(console, StorePlace(store, pool), tenant, model_digest, everything))
+
+
+@app.command()
+def export(out: Path, store: Store, pool: StorePool, tenant: StoreTenant = "") -> None:
+    """Write latents into a tar file. It lets images be drawn that resemble your users' prompts: keep it as you keep
+    those."""
+    run(export_latents(console, StorePlace(store, pool), tenant, out))
+
+
+@app.command("import")
+def import_(file: Path, store: Store, pool: StorePool) -> None:
+    """Store the latents of an export, for a pool of the same name, model and settings."""
+    run(import_latents(console, StorePlace(store, pool), file))
 
 
 async def show_stats(console: Console, place: StorePlace, tenant: str) -> None:
@@ -68,7 +109,7 @@ async def show_stats(console: Console, place: StorePlace, tenant: str) -> None:
         console.print(table)
 
 
-async def purge(console: Console, place: StorePlace, tenant: str, model_digest: str, everything: bool) -> None:
+async def purge_latents(console: Console, place: StorePlace, tenant: str, model_digest: str, everything: bool) -> None:
     """Drop what belongs to a tenant, to a model, to both, or all of the pool.
 
     Raises:

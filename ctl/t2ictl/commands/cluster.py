@@ -1,14 +1,36 @@
 """`t2ictl cluster pools` and `t2ictl cluster plan`: what the operator says about pools, and why it planned so."""
 
+from typing import Annotated
+
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from t2i_api.status import ConditionStatus, PlanStatus, PoolStatus
+from t2i_policy.level import level_phrase
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
+from t2ictl.running import console, run
 
+app = typer.Typer(no_args_is_help=True, help="Pools of a Kubernetes cluster, by your kubeconfig.")
 #: Conditions whose good value is False.
 BAD_IF_TRUE = ("Degraded", "Progressing")
+
+
+@app.command()
+def pools(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="only this one; default: all")] = "",
+) -> None:
+    """List pools, and in words what is wrong with them."""
+    run(show_pools(console, namespace))
+
+
+@app.command()
+def plan(
+    pool: str, namespace: Annotated[str, typer.Option("--namespace", "-n", help="of the pool")] = "default"
+) -> None:
+    """Why this mix: the traffic a pool's plan was made for, workers by level, prompts by level."""
+    run(show_plan(console, PoolName(namespace, pool)))
 
 
 async def show_pools(console: Console, namespace: str) -> None:
@@ -16,16 +38,16 @@ async def show_pools(console: Console, namespace: str) -> None:
     from t2ictl.kube import open_cluster
 
     async with open_cluster() as cluster:
-        pools = await cluster.pools(namespace)
-    if not pools:
+        found = await cluster.pools(namespace)
+    if not found:
         where = f"in namespace {namespace}" if namespace else "in this cluster"
         console.print(f"no pools {where}; make one: kubectl apply --filename examples/pool.yaml")
         return
     table = Table("pool", "ready", "reason", "workers", "mix", "quality", "plan", box=None, pad_edge=False)
-    for pool in pools:
+    for pool in found:
         table.add_row(*_row(pool))
     console.print(table)
-    for pool in pools:
+    for pool in found:
         for condition in pool.status.conditions:
             if _speaks_up(condition):
                 text = f"{pool.name} [bold]{condition.type}={condition.status}[/bold] {condition.reason}: "
@@ -66,15 +88,15 @@ async def show_plan(console: Console, name: PoolName) -> None:
 
     async with open_cluster() as cluster:
         pool = await cluster.pool(name)
-    plan = pool.status.plan
-    if plan is None:
+    running = pool.status.plan
+    if running is None:
         planned = condition_of(pool.status, "Planned")
         why = f"{planned.reason}: {planned.message}" if planned else "the operator has not looked at it yet"
         raise ClusterFailed(f"pool {name} has no plan: {why}")
-    console.print(_headline(pool, plan), highlight=False, soft_wrap=True)
-    console.print(_placements(plan))
-    if plan.shifts:
-        console.print(_shifts(plan))
+    console.print(_headline(pool, running), highlight=False, soft_wrap=True)
+    console.print(_placements(running))
+    if running.shifts:
+        console.print(_shifts(running))
 
 
 def _headline(pool: PoolSeen, plan: PlanStatus) -> str:
@@ -91,7 +113,7 @@ def _placements(plan: PlanStatus) -> Table:
     table = Table("group", "level", "workers", "which", title="workers by level")
     for one in plan.placements:
         which = ", ".join(str(number) for number in one.numbers)
-        table.add_row(one.group, phrase(one.skipped_steps, one.num_inference_steps), str(one.workers), which)
+        table.add_row(one.group, level_phrase(one.skipped_steps, one.num_inference_steps), str(one.workers), which)
     return table
 
 
@@ -104,15 +126,10 @@ def _shifts(plan: PlanStatus) -> Table:
         again = one.prompt_class == last
         last = one.prompt_class
         rate = _rps(traffic[one.prompt_class]) if one.prompt_class in traffic else "-"
-        level = phrase(one.skipped_steps, one.num_inference_steps)
+        level = level_phrase(one.skipped_steps, one.num_inference_steps)
         share = f"{one.share_per_mille / 10:.1f}%"
         table.add_row("" if again else one.prompt_class, "" if again else rate, level, share)
     return table
-
-
-def phrase(skipped_steps: int, num_inference_steps: int) -> str:
-    """A level in words."""
-    return f"skips {skipped_steps} of {num_inference_steps} steps" if skipped_steps else f"{num_inference_steps} steps"
 
 
 def _rps(milli_rps: int) -> str:

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -26,12 +28,24 @@ from t2ictl.contact_sheet import SheetCell, write_sheet
 from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
 from t2ictl.local_pool import LocalOptions, LocalPool
+from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, PoolFile, Seed
+from t2ictl.running import console, run
 
 LIMIT_S = 60.0
 #: Requests in flight in each third of the demo: people trying things, a busy hour, a burst.
 IN_FLIGHT = (2, 6, 20)
 #: What the next caption is to the earlier ones: new, the same words again, other words for it, one thing changed.
 SHARES = {"new": 0.3, "again": 0.15, "reworded": 0.3, "edited": 0.25}
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for contact-sheet.png and summary.json")] = Path("build/demo"),
+    pool: PoolFile = DEFAULT_POOL,
+    captions: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="captions to send")] = 60,
+    seed: Seed = 7,
+) -> None:
+    """Send captions with repetition and similarity through a local pool; score and show the images."""
+    run(run_demo(console, pool, out, captions, seed))
 
 
 @dataclass(frozen=True, slots=True)

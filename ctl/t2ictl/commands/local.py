@@ -1,14 +1,43 @@
 """`t2ictl local up`: a pool on this machine until Ctrl-C."""
 
 import asyncio
-import signal
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from t2ictl.local_pool import LocalOptions, LocalPool
+from t2i_runtime.process import stop_on_signals
+from t2ictl.local_pool import DEFAULT_LISTEN, MODELS_DIR, LocalOptions, LocalPool
+from t2ictl.options import DEFAULT_POOL, EmbedderFolder, PoolFile
+from t2ictl.running import console, run
+
+app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
+
+
+@app.command()
+def up(
+    pool: PoolFile = DEFAULT_POOL,
+    listen: Annotated[str, typer.Option(help="gateway address")] = DEFAULT_LISTEN,
+    folder: Annotated[Path | None, typer.Option(help="logs and latents; default: a temporary folder")] = None,
+    profile: Annotated[Path | None, typer.Option(help="profile JSON; default: the builtin model's")] = None,
+    embedder: EmbedderFolder = None,
+    models_dir: Annotated[Path, typer.Option(help="where hf:// and pvc:// models are")] = MODELS_DIR,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads a worker; 0 = share the cores")] = 0,
+) -> None:
+    """Start gateway and workers from a pool file; Ctrl-C drains."""
+    options = LocalOptions(
+        pool,
+        listen,
+        folder,
+        profile=profile,
+        embedder=embedder,
+        models_dir=models_dir,
+        threads=threads,
+    )
+    run(run_local(console, options))
 
 
 class StartBar:
@@ -45,9 +74,7 @@ class StartBar:
 
 async def run_local(console: Console, options: LocalOptions) -> None:
     """Bring a pool up, serve until Ctrl-C or SIGTERM, drain."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     bar = StartBar(console)
     pool = LocalPool(options, bar.report)
     with bar:

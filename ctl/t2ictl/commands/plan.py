@@ -7,7 +7,9 @@ the SLO that a request is expected to wait.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -23,8 +25,26 @@ from t2i_simulator.workers import Group, SimulatedPool
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.local_pool import read_pool
+from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll
+from t2ictl.running import console, told_in_a_line
 
 LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the exact capacity, in the table
+
+
+def plan(
+    pool: PoolFile = PAPER_POOL,
+    demand: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="images/s; classes as in the lineage's histogram")
+    ] = None,
+    rates: Annotated[
+        str, typer.Option(help="CLASS=RPS[,...] instead; a class is a lower edge of similarity, or none")
+    ] = "",
+    workers: NumWorkers = None,
+    profile: ProfileForAll = None,
+) -> None:
+    """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
+    with told_in_a_line():
+        run_plan(console, PlanOptions(pool, demand, rates, workers, profile))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ similarity bands (`losses`), bounded by what twins lost (`twin_losses`), and, wi
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,6 +30,56 @@ from t2i_sources import builtin_folder
 from t2i_sources.embedder import EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
 from t2ictl.local_pool import MODELS_DIR, LocalOptions, LocalPool, check_model, read_pool
+from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, EmbedderFolder, PoolFile, Seed
+from t2ictl.running import console, run
+
+
+def profile(
+    out: Annotated[Path, typer.Option(help="profile JSON to write; a plot goes beside it")] = Path("profile.json"),
+    pool: PoolFile = DEFAULT_POOL,
+    workers: Annotated[str, typer.Option(help="addresses of running workers; default: start the pool's own")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="one prompt a line; default: captions of the scenes model")
+    ] = None,
+    embedder: EmbedderFolder = None,
+    cached: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="prompts whose latents are kept")] = 200,
+    asked: Annotated[int, typer.Option(min=8, max=MAX_PROMPTS, help="prompts measured against them")] = 240,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="images a prompt and level; 1 = how much seeds differ is not measured")
+    ] = 2,
+    twins: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_PROMPTS,
+            help="of the asked prompts, those measured from a swapped, negated or recounted twin",
+        ),
+    ] = 64,
+    seed: Seed = 1,
+    predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
+    from_samples: Annotated[
+        Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
+    ] = None,
+) -> None:
+    """Measure service times and quality loss by level, similarity and prompt on running workers.
+
+    Beside the profile lies OUT.samples.jsonl with every measured prompt in clear: keep it as you keep your prompts.
+    """
+    if from_samples is not None:
+        run(refit_profile(console, from_samples, out, predictor))
+        return
+    plan = ProfilePlan(
+        pool_file=pool,
+        workers=workers,
+        prompts=prompts,
+        embedder=embedder,
+        num_kept=cached,
+        num_asked=asked,
+        num_seeds=seeds,
+        seed=seed,
+        num_twins=twins,
+    )
+    run(run_profile(console, plan, out, predictor))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,48 +1,72 @@
 """`t2ictl generate` and `t2ictl explain`."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from t2i_policy.level import level_phrase
 from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2ictl.client import FORMATS, GatewayClient, Generated, connect
-from t2ictl.credentials import ProofOptions, load_proof
+from t2ictl.client import FORMATS, Generated
 from t2ictl.errors import InputInvalid
-from t2ictl.forwarding import gateway_of
+from t2ictl.options import ImageSeed, Limit, QualityFloor
+from t2ictl.running import console, run
+from t2ictl.target import CallTarget, with_target
 
-NOBODY = ProofOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class CallTarget:
-    """A gateway's address, or a pool (`NAMESPACE/NAME`; empty = use the address), and how we prove who we are."""
-
-    address: str
-    pool: str = ""
-    options: ProofOptions = NOBODY
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[GatewayClient]:
-        """A client for the time of the block.
-
-        Raises:
-            InputInvalid, ClusterFailed: see `load_proof` and `gateway_of`.
-        """
-        proof = load_proof(self.options).for_pool(self.pool)
-        async with gateway_of(self.pool, self.address) as reached, connect(reached, proof) as client:
-            yield client
+MAX_STEPS = 2**32 - 1  # what the wire carries: uint32
 
 
-def phrase(level: level_pb2.Level) -> str:
-    """A level in words: `20 steps`, or `skips 10 of 20 steps`."""
-    if level.skipped_steps:
-        return f"skips {level.skipped_steps} of {level.num_inference_steps} steps"
-    return f"{level.num_inference_steps} steps"
+@with_target
+def generate(
+    prompt: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="image file: .png, .jpg or .webp")] = Path("out.png"),
+    *,
+    target: CallTarget,
+    negative_prompt: str = "",
+    seed: ImageSeed = None,
+    exact: Annotated[bool, typer.Option(help="no approximation")] = False,
+    min_quality_percent: QualityFloor = None,
+    max_skipped_steps: Annotated[int | None, typer.Option(min=0, max=MAX_STEPS)] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="fix the schedule length, without approximation")
+    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0, max=100)] = None,
+    request_id: Annotated[str, typer.Option(help="a repeat of it never draws twice")] = "",
+    timeout_s: Limit = 120.0,
+) -> None:
+    """Draw one image; prints level, reason and timings."""
+    request = gateway_pb2.GenerateRequest(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        exact=exact,
+        min_quality_percent=min_quality_percent,
+        max_skipped_steps=max_skipped_steps,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        request_id=request_id,
+    )
+    run(draw_image(console, target, request, output, timeout_s))
+
+
+@with_target
+def explain(
+    prompt: str,
+    *,
+    target: CallTarget,
+    seed: ImageSeed = None,
+    exact: bool = False,
+    min_quality_percent: QualityFloor = None,
+    timeout_s: Limit = 10.0,
+) -> None:
+    """Say what would happen to a prompt now, and why, without drawing it."""
+    request = gateway_pb2.GenerateRequest(
+        prompt=prompt, seed=seed, exact=exact, min_quality_percent=min_quality_percent
+    )
+    run(show_explanation(console, target, request, timeout_s))
 
 
 def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
@@ -57,7 +81,7 @@ def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
     return level_pb2.OutputFormat.Value(FORMATS[suffix])
 
 
-async def generate(
+async def draw_image(
     console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
 ) -> None:
     """Draw one image into a file, with a progress bar, and say what was done and why."""
@@ -90,11 +114,15 @@ def tell_cut(cut: level_pb2.PromptCut) -> str:
     )
 
 
+def _in_words(level: level_pb2.Level) -> str:
+    return level_phrase(level.skipped_steps, level.num_inference_steps)
+
+
 def _print_result(console: Console, generated: Generated, out: Path) -> None:
     decision, done, timings = generated.accepted.decision, generated.done, generated.done.timings
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("wanted", phrase(decision.wanted))
-    table.add_row("served", f"{phrase(done.served)}  [dim]({done.reason})[/dim]")
+    table.add_row("wanted", _in_words(decision.wanted))
+    table.add_row("served", f"{_in_words(done.served)}  [dim]({done.reason})[/dim]")
     table.add_row("why", decision.message)
     table.add_row("seed", f"{done.seed}  [dim]({_how_again(done)})[/dim]")
     table.add_row(
@@ -116,13 +144,15 @@ def _how_again(done: gateway_pb2.Done) -> str:
     return f"draws it again with {'--exact' if done.reproduction.exact else f'--steps {steps}'}"
 
 
-async def explain(console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, limit_s: float) -> None:
+async def show_explanation(
+    console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, limit_s: float
+) -> None:
     """Say what would happen to a prompt, level by level."""
     async with target.connected() as client:
         answer = await client.explain(request, limit_s)
     decision = answer.decision
     console.print(
-        f"would be served with [bold]{phrase(decision.served)}[/bold] ({decision.reason}): {decision.message}"
+        f"would be served with [bold]{_in_words(decision.served)}[/bold] ({decision.reason}): {decision.message}"
     )
     if answer.refusal:
         console.print(f"[red]would be refused[/red]: {answer.refusal}")
@@ -131,7 +161,7 @@ async def explain(console: Console, target: CallTarget, request: gateway_pb2.Gen
         known = entry.eligible or entry.expected_quality_percent
         chosen = " ←" if entry.level == decision.served else ""
         table.add_row(
-            phrase(entry.level) + chosen,
+            _in_words(entry.level) + chosen,
             f"{entry.expected_quality_percent:.1f}%" if known else "unknown",
             f"{entry.estimated_ms:.0f} ms",
             "yes" if entry.eligible else f"no: {entry.reason}",

@@ -7,8 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,7 +21,7 @@ from t2i_policy.planning.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
 from t2i_simulator.embedding import Progress as Counting
-from t2i_simulator.engine import simulate
+from t2i_simulator.engine import simulate as replay
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
@@ -34,6 +36,51 @@ from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
 from t2ictl.fault_options import parse_faults
 from t2ictl.local_pool import MODELS_DIR, read_pool
+from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll, Seed
+from t2ictl.running import console, told_in_a_line
+
+
+def simulate(
+    arrivals: Annotated[Path, typer.Option(help="one time in ms a line")],
+    pool: PoolFile = PAPER_POOL,
+    prompts: Annotated[
+        Path | None, typer.Option(help="one prompt a line, in order, cycled; default: similarities are drawn")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="NAME[,NAME...] or all")] = "prompt-aware",
+    workers: NumWorkers = None,
+    speedup: Annotated[float, typer.Option(min=0.001, max=1e6, help="how many times faster requests arrive")] = 1.0,
+    profile: ProfileForAll = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="embedder folder; default: the model's or a sentence encoder")
+    ] = None,
+    fresh_cycles: Annotated[
+        bool, typer.Option(help="a prompt that comes again by cycling finds others, not itself")
+    ] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="WORKER@FROM-UNTIL dies, ...xN steps N times slower; seconds")
+    ] = None,
+    seed: Seed = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
+    plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
+) -> None:
+    """Say what quality, p99 and violations a pool would have under a trace, by running the real decisions over it."""
+    options = SimulateOptions(
+        pool_file=pool,
+        arrivals=arrivals,
+        prompts=prompts,
+        policies=policy,
+        workers=workers,
+        speedup=speedup,
+        profile=profile,
+        embedder=embedder,
+        fresh_cycles=fresh_cycles,
+        faults=fault or [],
+        seed=seed,
+        json_out=json_out,
+        plot_out=plot_out,
+    )
+    with told_in_a_line():
+        run_simulate(console, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +159,7 @@ def _run_one(
 ) -> tuple[Row, Timeline]:
     scenario = workload.scenario
     task = bar.add_task(policy.name, total=len(scenario.arrived_s))
-    outcomes = simulate(scenario, policy, lambda arrived: bar.update(task, completed=arrived))
+    outcomes = replay(scenario, policy, lambda arrived: bar.update(task, completed=arrived))
     workers = sum(group.num_workers for group in scenario.groups)
     trace = options.arrivals.stem
     setting = Setting(trace, scenario.ladder, scenario.target.slo_s, workers, workload.prompt_of)

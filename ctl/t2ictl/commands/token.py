@@ -2,12 +2,25 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from t2i_runtime.errors import TokensUnusable
 from t2i_runtime.tokens import line_of, new_token
 from t2ictl.errors import InputInvalid
+from t2ictl.running import console, told_in_a_line
+
+
+def token(
+    tenant: str,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="new file for the token; default: print it")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="file of digests to add the line to; default: print it")] = None,
+) -> None:
+    """Make a bearer token for a tenant, and the line for the Secret that spec.security.tokensSecretName names."""
+    with told_in_a_line():
+        make_token(console, tenant, out, tokens)
 
 
 def make_token(console: Console, tenant: str, out: Path | None, tokens: Path | None) -> None:
@@ -16,13 +29,13 @@ def make_token(console: Console, tenant: str, out: Path | None, tokens: Path | N
     Raises:
         InputInvalid: not a tenant's name, or a file cannot be written.
     """
-    token = new_token()
+    made = new_token()
     try:
-        line = line_of(token, tenant)
+        line = line_of(made, tenant)
         if out is not None:
             descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                file.write(f"{token}\n")
+                file.write(f"{made}\n")
         if tokens is not None:
             with tokens.open("a") as file:
                 file.write(f"{line}\n")
@@ -30,7 +43,7 @@ def make_token(console: Console, tenant: str, out: Path | None, tokens: Path | N
         raise InputInvalid(str(error)) from error
     except OSError as error:
         raise InputInvalid(f"{error.filename} cannot be written: {error.strerror}") from error
-    _tell(console, "token, for the tenant alone", token, out)
+    _tell(console, "token, for the tenant alone", made, out)
     _tell(console, "line, for the Secret's key `tokens`", line, tokens)
 
 
