@@ -3,15 +3,15 @@
 Says what went wrong in terms of what to do next: another worker may try (`WorkerLost`), or nobody should.
 """
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import grpc
 
 from t2i_gateway.errors import DeadlineExceeded, GenerationFailed
+from t2i_gateway.messages import Events, relayed_event
 from t2i_gateway.workers.connection import WorkerCall, WorkerConnection
 from t2i_gateway.workers.slot import Slot
-from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
+from t2i_protos.v1 import worker_pb2
 
 _LOST = {
     grpc.StatusCode.UNAVAILABLE,
@@ -46,7 +46,7 @@ class Attempt:
         """True if the worker is reached over another connection since."""
         return self.slot.connection != self.connection.number
 
-    async def relay(self, call: WorkerCall) -> AsyncGenerator[gateway_pb2.GenerateEvent, None]:
+    async def relay(self, call: WorkerCall) -> Events:
         """Yield the client's events as the worker's come in.
 
         Raises:
@@ -55,7 +55,8 @@ class Attempt:
         """
         try:
             while isinstance(event := await self.slot.read(call), worker_pb2.WorkerEvent):
-                message = self._translate(event)
+                self._note(event)
+                message = relayed_event(event)
                 if message is not None:
                     yield message
         except TimeoutError as error:
@@ -67,25 +68,17 @@ class Attempt:
         if self.finished is None:
             raise WorkerLost(grpc.StatusCode.UNAVAILABLE)
 
-    def _translate(self, event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | None:
+    def _note(self, event: worker_pb2.WorkerEvent) -> None:
         match event.WhichOneof("event"):
             case "started":
                 self.started = event.started
                 self.slot.start(event.started.served.num_inference_steps - event.started.served.skipped_steps)
             case "progress":
-                progress: level_pb2.StepProgress = event.progress
-                self.slot.step_to(progress.num_inference_steps - progress.step)
-                return gateway_pb2.GenerateEvent(progress=progress)
-            case "preview":
-                return gateway_pb2.GenerateEvent(preview=event.preview)
+                self.slot.step_to(event.progress.num_inference_steps - event.progress.step)
             case "image":
                 self.image_sent, self.slot.may_move = True, False
-                return gateway_pb2.GenerateEvent(image=event.image)
-            case "chunk":
-                return gateway_pb2.GenerateEvent(chunk=event.chunk)
             case "finished":
                 self.finished = event.finished
-        return None
 
     def end(self) -> None:
         """The request is over here, whichever way."""

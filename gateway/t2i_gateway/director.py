@@ -1,6 +1,4 @@
-"""The director: what happens to a prompt, top to bottom.
-
-deadline -> embed -> nearest cached -> wanted level -> count demand -> served level -> admit -> place -> send -> relay
+"""The director: what happens to a prompt, top to bottom (`Director.generate`).
 
 The decisions are the policy's; this module orders them and carries them out.
 """
@@ -9,21 +7,21 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
 from t2i_api.pool import PoolSpec
+from t2i_cache.catalogue import Neighbour
 from t2i_cache.follow import Holdings
 from t2i_gateway.attempt import Attempt, WorkerLost
-from t2i_gateway.context import RequestContext, Waited, done_of, order_of
+from t2i_gateway.context import RequestContext, Waited
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
-from t2i_gateway.messages import to_decision_message, to_level_message
+from t2i_gateway.messages import Events, decision_message, done_event, outlook_message, worker_request
 from t2i_gateway.metrics import GatewayMetrics, band_of
-from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.request import ImageRequest
 from t2i_gateway.workers.failures import RequestFailures
@@ -32,7 +30,7 @@ from t2i_policy.features import read_prompt
 from t2i_policy.level import Level
 from t2i_policy.request.admission import Admitted, Refused, decide_admission
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_policy.request.explain import LevelOutlook, outlook
+from t2i_policy.request.explain import outlook
 from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
 from t2i_policy.request.options import NOWHERE, Neighbourhood
 from t2i_policy.request.served import estimate_s
@@ -50,7 +48,7 @@ class Parts:
     spec: PoolSpec
     rules: Rules
     embeddings: Embeddings
-    similar: NeighbourIndex
+    neighbours: NeighbourIndex
     workers: WorkerPool
     dispatcher: Dispatcher
     planning: PlanningLoop
@@ -58,7 +56,7 @@ class Parts:
 
 
 class Director:
-    """See the module."""
+    """Of one gateway. One event loop."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -68,43 +66,48 @@ class Director:
         self._idle.set()
         self.draining = False
 
-    async def generate(
-        self, asked: ImageRequest, tenant: str, left_s: float | None
-    ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
+    async def generate(self, request: ImageRequest, tenant: str, left_s: float | None) -> Events:
         """Accepted, (progress | preview)*, image, chunk+, done. `left_s` None = the client set no deadline.
 
         Raises:
-            GatewayError: see `errors`.
+            GatewayError: the request was refused, or it failed.
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down; try another one")
-        self._enter()
+        self._active += 1
+        self._idle.clear()
         try:
-            case = await self._look(asked, tenant, left_s)
-            admitted = self._admit(case)
-            self._parts.similar.note_asked(case.shelf, tenant)  # what is refused was not drawn
-            yield self._accepted(case, admitted)
-            async for event in self._run(case):
-                yield event
+            began_s = time.perf_counter()
+            context = await self._look(request, tenant, left_s)  # 1. embed, find the nearest, choose a level
+            self._parts.metrics.decide.observe(time.perf_counter() - began_s)
+            self._count(context.decided)  # 2. count the demand
+            admitted = self._admit(context)  # 3. accept or refuse
+            self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
+            yield self._accepted(context, admitted)
+            async with aclosing(self._draw(context)) as events:  # 4. place, send, relay
+                async for event in events:
+                    yield event
         finally:
-            self._leave()
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
 
-    async def explain(self, asked: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
+    async def explain(self, request: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
-        case = await self._look(asked, tenant, left_s, counted=False)
-        parts, decided, tells = self._parts, case.decided, self._tells_nearest
-        admission = self._admission(case)
+        context = await self._look(request, tenant, left_s)
+        parts, decided, tells = self._parts, context.decided, self._tells_nearest
+        admission = self._admission(context)
         response = gateway_pb2.ExplainResponse(
-            decision=to_decision_message(decided, tells),
+            decision=decision_message(decided, tells),
             cached_steps=sorted(decided.near.stored_steps) if tells else (),
             refusal=f"{admission.reason}: {admission.message}" if isinstance(admission, Refused) else "",
         )
         if decided.near.similarity is not None and tells:
             response.similarity = decided.near.similarity
-        rules = parts.rules
-        for entry in outlook(rules.ladder, rules.profile, decided.near, asked.limits) if tells else ():
-            response.levels.append(self._outlook_message(entry))
-        placement = parts.dispatcher.placement(self._place(case))
+        rules, view = parts.rules, parts.dispatcher.view()
+        for entry in outlook(rules.ladder, rules.profile, decided.near, request.limits) if tells else ():
+            response.levels.append(outlook_message(entry, estimate_s(view, entry.level)))
+        placement = parts.dispatcher.placement(self._place(context))
         if placement is not None:
             response.worker, response.placement_reason = placement.worker, placement.reason
         return response
@@ -119,46 +122,44 @@ class Director:
         """False where the nearest cached prompt may be another tenant's."""
         return self._parts.spec.cache.scope != "Pool"
 
-    def _enter(self) -> None:
-        self._active += 1
-        self._idle.clear()
-
-    def _leave(self) -> None:
-        self._active -= 1
-        if not self._active:
-            self._idle.set()
-
-    async def _look(
-        self, asked: ImageRequest, tenant: str, left_s: float | None, counted: bool = True
-    ) -> RequestContext:
+    async def _look(self, request: ImageRequest, tenant: str, left_s: float | None) -> RequestContext:
         """Embed, find the nearest, decide."""
-        parts = self._parts
-        arrived_s = self._loop.time()
+        parts, arrived_s = self._parts, self._loop.time()
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
-        began = time.perf_counter()
-        embedding = await parts.embeddings.embed(asked.prompt, tenant)
-        shelf = parts.similar.shelf(asked, tenant, parts.workers.description, embedding)
-        neighbour = parts.similar.nearest(shelf, embedding)
-        holdings = parts.similar.holdings(shelf, neighbour)
+        embedding = await parts.embeddings.embed(request.prompt, tenant)
+        prefix = parts.neighbours.shelf(request, tenant, parts.workers.description, embedding)
+        neighbour = parts.neighbours.nearest(prefix, embedding)
+        holdings = parts.neighbours.holdings(prefix, neighbour)
         if neighbour is not None and holdings is not None:  # what no ready worker has cannot be promised
             neighbour = replace(neighbour, steps=reachable_steps(holdings, parts.workers.views))
-        waited_s = self._loop.time() - arrived_s
-        found = NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps)
-        near = replace(
-            found,
-            prompt=read_prompt(asked.prompt),
-            same_image=parts.similar.holds_same_image(shelf, tenant, neighbour),
-            repeated=parts.similar.repeats(shelf, tenant, neighbour),
+        near = self._neighbourhood(request, tenant, prefix, neighbour)
+        deadline_s = arrived_s + left_s
+        decided = self._decide(
+            Arrival(request.limits, near, deadline_s - self._loop.time(), random.random()), tenant, holdings
         )
-        arrival = Arrival(asked.limits, near, left_s - waited_s, random.random())
-        decided = self._decide(arrival, tenant, holdings)
-        if counted:
-            parts.metrics.decide.observe(time.perf_counter() - began)
-            self._count(decided)
-        deadline_s, base_steps = arrived_s + left_s, parts.rules.ladder.base_steps
         return RequestContext(
-            asked, tenant, arrived_s, deadline_s, embedding, shelf, neighbour, decided, base_steps, holdings
+            request=request,
+            tenant=tenant,
+            arrived_s=arrived_s,
+            deadline_s=deadline_s,
+            embedding=embedding,
+            prefix=prefix,
+            neighbour=neighbour,
+            decided=decided,
+            base_steps=parts.rules.ladder.base_steps,
+            holdings=holdings,
+        )
+
+    def _neighbourhood(
+        self, request: ImageRequest, tenant: str, prefix: LatentPrefix | None, neighbour: Neighbour | None
+    ) -> Neighbourhood:
+        neighbours = self._parts.neighbours
+        return replace(
+            NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps),
+            prompt=read_prompt(request.prompt),
+            same_image=neighbours.holds_same_image(prefix, tenant, neighbour),
+            repeated=neighbours.repeats(prefix, tenant, neighbour),
         )
 
     def _decide(self, arrival: Arrival, tenant: str, holdings: Holdings | None) -> Decided:
@@ -174,12 +175,6 @@ class Director:
         line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
         return choose_with_holders(decided, without, view, line, arrival.left_s)
 
-    def _place(self, case: RequestContext, excluded: frozenset[str] = frozenset()) -> QueuePlace:
-        level, holders = case.decided.served.level, None
-        if case.holdings is not None and level.needs_latent:
-            holders = partial(self._parts.similar.holders, case.shelf, case.neighbour, level.skipped_steps)
-        return QueuePlace(case.tenant, level, case.deadline_s, excluded, holders)
-
     def _count(self, decided: Decided) -> None:
         metrics, rules = self._parts.metrics, self._parts.rules
         self._parts.planning.count(decided.prompt_class)
@@ -188,49 +183,47 @@ class Director:
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
         metrics.pressure.set(decided.pressed)
 
-    def _admit(self, case: RequestContext) -> Admitted:
-        admission = self._admission(case)
+    def _admit(self, context: RequestContext) -> Admitted:
+        admission = self._admission(context)
         if isinstance(admission, Refused):
             self._parts.metrics.refusals.labels(admission.reason).inc()
             raise RequestRefused(admission)
         return admission
 
-    def _admission(self, case: RequestContext) -> Admitted | Refused:
-        dispatcher, served = self._parts.dispatcher, case.decided.served
-        left_s = case.deadline_s - self._loop.time()
-        return decide_admission(dispatcher.view(case.tenant), served, left_s, self._queue_room(case.tenant))
+    def _admission(self, context: RequestContext) -> Admitted | Refused:
+        view = self._parts.dispatcher.view(context.tenant)
+        left_s = context.deadline_s - self._loop.time()
+        return decide_admission(view, context.decided.served, left_s, self._queue_room(context.tenant))
 
     def _queue_room(self, tenant: str) -> int:
         return self._parts.dispatcher.queue_room(tenant, self._parts.spec.gateway.max_queued_requests)
 
-    def _accepted(self, case: RequestContext, admitted: Admitted) -> gateway_pb2.GenerateEvent:
+    def _accepted(self, context: RequestContext, admitted: Admitted) -> gateway_pb2.GenerateEvent:
         accepted = gateway_pb2.Accepted(
-            request_id=case.asked.request_id,
-            decision=to_decision_message(case.decided, self._tells_nearest),
+            request_id=context.request.request_id,
+            decision=decision_message(context.decided, self._tells_nearest),
             queued_ahead=self._parts.dispatcher.num_queued,
             estimated_ms=1e3 * admitted.estimated_s,
         )
         return gateway_pb2.GenerateEvent(accepted=accepted)
 
-    async def _run(self, case: RequestContext) -> AsyncIterator[gateway_pb2.GenerateEvent]:
-        """Place, send, relay; again on another worker while no image byte has gone out."""
+    async def _draw(self, context: RequestContext) -> Events:
+        """Try a worker; try another one while no byte of the image has gone out."""
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
-        failures = RequestFailures(hash((case.asked.prompt, case.asked.negative_prompt)))
+        failures = RequestFailures(hash((context.request.prompt, context.request.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
-            attempt = await self._parts.dispatcher.attempt(self._place(case, excluded))
+            attempt = await self._parts.dispatcher.attempt(self._place(context, excluded))
             connection, worker = attempt.connection, attempt.connection.name
-            queued_s = self._loop.time() - case.arrived_s
+            queued_s = self._loop.time() - context.arrived_s
             metrics.in_flight.inc()
             try:
-                left_s = self._left_s(case)
-                steps = self._parts.similar.steps_at(worker, case.shelf, case.neighbour)
-                call = connection.generate(order_of(case, self._parts.spec, left_s, steps), left_s)
-                async with aclosing(attempt.relay(call)) as events:
+                async with aclosing(self._send(context, attempt, worker)) as events:
                     async for event in events:
                         yield event
                 failures.drawn(connection.failures)
-                yield self._done(case, attempt, Waited(queued_s, self._loop.time() - case.arrived_s, retries), worker)
+                total_s = self._loop.time() - context.arrived_s
+                yield self._done(context, attempt, Waited(queued_s, total_s, retries), worker)
                 return
             except WorkerLost as error:
                 log.warning("worker %s lost a request (%s), try %d", worker, error.code.name, retries + 1)
@@ -244,34 +237,45 @@ class Director:
             finally:
                 metrics.in_flight.dec()
                 attempt.end()
-                self._learn_start(case, attempt, worker)
+                self._learn_start(context, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
-    def _left_s(self, case: RequestContext) -> float:
-        return max(0.001, case.deadline_s - self._loop.time())
+    def _place(self, context: RequestContext, excluded: frozenset[str] = frozenset()) -> QueuePlace:
+        level, holders = context.decided.served.level, None
+        if context.holdings is not None and level.needs_latent:
+            holders = partial(self._parts.neighbours.holders, context.prefix, context.neighbour, level.skipped_steps)
+        return QueuePlace(context.tenant, level, context.deadline_s, excluded, holders)
 
-    def _learn_start(self, case: RequestContext, attempt: Attempt, worker: str) -> None:
-        level, near, shelf = case.decided.served.level, case.neighbour, case.shelf
-        if attempt.started is None or not level.needs_latent or near is None or shelf is None:
+    def _send(self, context: RequestContext, attempt: Attempt, worker: str) -> Events:
+        left_s = max(0.001, context.deadline_s - self._loop.time())
+        steps = self._parts.neighbours.steps_at(worker, context.prefix, context.neighbour)
+        message = worker_request(context, self._parts.spec, left_s, steps)
+        return attempt.relay(attempt.connection.generate(message, left_s))
+
+    def _learn_start(self, context: RequestContext, attempt: Attempt, worker: str) -> None:
+        level, near, prefix = context.decided.served.level, context.neighbour, context.prefix
+        if attempt.started is None or not level.needs_latent or near is None or prefix is None:
             return
         skipped = attempt.started.served.skipped_steps
         if skipped < level.skipped_steps:
             self._parts.metrics.latent_misses.labels(attempt.started.reason).inc()
-        key = shelf.key(near.entry_id, level.skipped_steps)
-        self._parts.similar.started(key, skipped, attempt.started.reason, worker)
+        key = prefix.key(near.entry_id, level.skipped_steps)
+        self._parts.neighbours.started(key, skipped, attempt.started.reason, worker)
 
-    def _done(self, case: RequestContext, attempt: Attempt, waited: Waited, worker: str) -> gateway_pb2.GenerateEvent:
+    def _done(
+        self, context: RequestContext, attempt: Attempt, waited: Waited, worker: str
+    ) -> gateway_pb2.GenerateEvent:
         """The last event; counts what was served and takes in what was stored."""
         finished, started = attempt.finished, attempt.started
         if finished is None or started is None:
             raise GenerationFailed("the worker ended without a result")
-        if finished.stored and case.shelf is not None and case.embedding is not None:
+        if finished.stored and context.prefix is not None and context.embedding is not None:
             stored = [(latent.step, latent.size_bytes) for latent in finished.stored]
-            self._parts.similar.stored(case.shelf, case.embedding, stored, worker)
-        self._count_served(case, finished, waited)
-        return gateway_pb2.GenerateEvent(done=done_of(case, started, finished, waited))
+            self._parts.neighbours.stored(context.prefix, context.embedding, stored, worker)
+        self._count_served(context, finished, waited)
+        return done_event(context, started, finished, waited)
 
-    def _count_served(self, case: RequestContext, finished: worker_pb2.Finished, waited: Waited) -> None:
+    def _count_served(self, context: RequestContext, finished: worker_pb2.Finished, waited: Waited) -> None:
         metrics = self._parts.metrics
         level = Level(finished.served.skipped_steps, finished.served.num_inference_steps)
         metrics.served.labels(self._parts.rules.label(level)).inc()
@@ -282,14 +286,4 @@ class Director:
         metrics.encode.observe(finished.encode_ms / 1e3)
         metrics.duration.observe(waited.total_s)
         if level.needs_latent:
-            metrics.hits.labels(band_of(case.decided.near.similarity)).inc()
-
-    def _outlook_message(self, entry: LevelOutlook) -> gateway_pb2.LevelOutlook:
-        return gateway_pb2.LevelOutlook(
-            level=to_level_message(entry.level),
-            expected_quality_percent=0.0 if entry.expected_loss is None else 100 * (1 - entry.expected_loss),
-            estimated_ms=1e3 * estimate_s(self._parts.dispatcher.view(), entry.level),
-            eligible=entry.eligible,
-            reason=entry.reason,
-            explanation=entry.explanation,
-        )
+            metrics.hits.labels(band_of(context.decided.near.similarity)).inc()

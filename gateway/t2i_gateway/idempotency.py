@@ -7,17 +7,17 @@ not remembered, so a retry after one draws. Memory is bounded by count, bytes an
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import GatewayError, RequestIdReused
+from t2i_gateway.messages import Events
 from t2i_protos.v1 import gateway_pb2
 
 MAX_RESULTS = 256
 MAX_BYTES = 64 << 20
 KEEP_S = 600.0
-Events = AsyncIterator[gateway_pb2.GenerateEvent]
 
 
 @dataclass(slots=True)
@@ -61,8 +61,9 @@ class IdempotentRuns:
             raise RequestIdReused("request_id: this id was used for another request; choose a new one")
         run.followers += 1
         try:
-            async for event in self._events(run):
-                yield _marked(event) if replayed else event
+            async with aclosing(self._events(run)) as events:
+                async for event in events:
+                    yield _marked(event) if replayed else event
         finally:
             run.followers -= 1
             if not run.followers and not run.ended:
@@ -90,12 +91,13 @@ class IdempotentRuns:
 
     async def _draw(self, key: tuple[str, str], run: _Run, draw: Callable[[], Events]) -> None:
         try:
-            async for event in draw():
-                run.events.append(event)
-                size = event.ByteSize()
-                run.size_bytes += size
-                self._bytes += size
-                run.tell()
+            async with aclosing(draw()) as events:
+                async for event in events:
+                    run.events.append(event)
+                    size = event.ByteSize()
+                    run.size_bytes += size
+                    self._bytes += size
+                    run.tell()
         except GatewayError as error:
             run.error = error
         finally:

@@ -1,28 +1,135 @@
-"""A decision on the wire: level messages, the reason in a word and in a sentence.
+"""Every message that the gateway writes: to its clients, and its request to a worker.
 
-Where tenants share latents the sentence leaves out how similar a cached prompt is: it may be another tenant's.
+Where tenants share latents a decision's sentence leaves out how similar a cached prompt is: it may be another tenant's.
 """
 
+from collections.abc import AsyncGenerator
+
+from t2i_api.pool import PoolSpec
+from t2i_gateway.context import RequestContext, Waited
+from t2i_gateway.neighbours import seed_of
 from t2i_policy.level import Level, level_phrase
 from t2i_policy.request.decide import Decided
+from t2i_policy.request.explain import LevelOutlook
 from t2i_policy.request.served import ServedReason
-from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
+
+Events = AsyncGenerator[gateway_pb2.GenerateEvent, None]  # a request's, in order
 
 
-def to_level_message(level: Level) -> level_pb2.Level:
+def level_message(level: Level) -> level_pb2.Level:
     """A level on the wire."""
     return level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps)
 
 
-def to_decision_message(decided: Decided, tells_nearest: bool) -> gateway_pb2.Decision:
+def decision_message(decided: Decided, tells_nearest: bool) -> gateway_pb2.Decision:
     """The decision with its reason in a word and in a sentence."""
     return gateway_pb2.Decision(
-        wanted=to_level_message(decided.wanted.level),
-        served=to_level_message(decided.served.level),
+        wanted=level_message(decided.wanted.level),
+        served=level_message(decided.served.level),
         reason=decided.reason,
         message=_sentence(decided, tells_nearest),
         expected_quality_percent=decided.quality_percent,
     )
+
+
+def outlook_message(entry: LevelOutlook, estimated_s: float) -> gateway_pb2.LevelOutlook:
+    """What a level would cost this prompt, for `Explain`."""
+    return gateway_pb2.LevelOutlook(
+        level=level_message(entry.level),
+        expected_quality_percent=0.0 if entry.expected_loss is None else 100 * (1 - entry.expected_loss),
+        estimated_ms=1e3 * estimated_s,
+        eligible=entry.eligible,
+        reason=entry.reason,
+        explanation=entry.explanation,
+    )
+
+
+def worker_request(
+    context: RequestContext, spec: PoolSpec, left_s: float, steps: frozenset[int]
+) -> worker_pb2.WorkerGenerateRequest:
+    """What the worker is told; it can reach the neighbour's latents at `steps`."""
+    request, level, prefix = context.request, context.decided.served.level, context.prefix
+    message = worker_pb2.WorkerGenerateRequest(
+        request_id=request.request_id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        width=spec.model.width,
+        height=spec.model.height,
+        guidance_scale=request.guidance_scale,
+        output_format=request.output_format,
+        level=level_message(level),
+        budget_ms=max(1, int(1e3 * left_s)),
+        preview_every_steps=request.preview_every_steps,
+    )
+    if level.needs_latent and prefix is not None and context.neighbour is not None:
+        entry_id = context.neighbour.entry_id
+        message.source.CopyFrom(
+            worker_pb2.LatentSource(
+                scope=prefix.scope,
+                embedder=prefix.embedder,
+                entry_id=entry_id,
+                seed=seed_of(entry_id),
+                steps=sorted(steps),
+            )
+        )
+    if context.is_worth_keeping(spec.ladder, steps) and prefix is not None and context.embedding is not None:
+        message.sink.CopyFrom(
+            worker_pb2.LatentSink(
+                scope=prefix.scope,
+                embedder=prefix.embedder,
+                entry_id=prefix.entry_id,
+                steps=spec.ladder.steps_to_keep,
+                embedding=context.embedding.vector.astype("<f4").tobytes(),
+            )
+        )
+    return message
+
+
+def relayed_event(event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | None:
+    """A worker's event as the client gets it; None for those that the gateway keeps to itself."""
+    match event.WhichOneof("event"):
+        case "progress":
+            return gateway_pb2.GenerateEvent(progress=event.progress)
+        case "preview":
+            return gateway_pb2.GenerateEvent(preview=event.preview)
+        case "image":
+            return gateway_pb2.GenerateEvent(image=event.image)
+        case "chunk":
+            return gateway_pb2.GenerateEvent(chunk=event.chunk)
+    return None
+
+
+def done_event(
+    context: RequestContext, started: worker_pb2.Started, finished: worker_pb2.Finished, waited: Waited
+) -> gateway_pb2.GenerateEvent:
+    """What the client is told in the end: what really ran, and how long everything took."""
+    timings = gateway_pb2.Timings(
+        queue_ms=1e3 * waited.queued_s,
+        wait_ms=finished.wait_ms,
+        denoise_ms=finished.denoise_ms,
+        encode_ms=finished.encode_ms,
+        total_ms=1e3 * waited.total_s,
+    )
+    done = gateway_pb2.Done(
+        served=finished.served,
+        reason=context.decided.reason if started.reason == "AsRequested" else started.reason,
+        seed=context.request.seed,
+        timings=timings,
+        retries=waited.retries,
+        reproduction=_reproduction(context, finished.served),
+        prompt_cuts=started.prompt_cuts,
+    )
+    return gateway_pb2.GenerateEvent(done=done)
+
+
+def _reproduction(context: RequestContext, served: level_pb2.Level) -> gateway_pb2.Reproduction | None:
+    """Which request draws this image again; None where it started from another run's latents."""
+    if not served.skipped_steps:
+        exact = served.num_inference_steps == context.base_steps
+        return gateway_pb2.Reproduction(exact=exact, num_inference_steps=0 if exact else served.num_inference_steps)
+    return gateway_pb2.Reproduction(exact=True) if context.decided.near.same_image else None
 
 
 def _sentence(decided: Decided, tells_nearest: bool) -> str:

@@ -71,7 +71,7 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         raise
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
-        await parts.similar.restore()
+        await parts.neighbours.restore()
         await server.start()
         tasks.append(group.create_task(_report_health(health, director, parts.workers, metrics)))
         metrics_address = bound_address(settings.metrics_listen, metrics_port)
@@ -114,7 +114,7 @@ def _make_parts(
         spec=spec,
         rules=rules,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
-        similar=NeighbourIndex(pool, _open_store(settings, pool), metrics),
+        neighbours=NeighbourIndex(pool, _open_store(settings, pool), metrics),
         workers=workers,
         dispatcher=dispatcher,
         planning=PlanningLoop(policy, rules, dispatcher, metrics),
@@ -133,8 +133,8 @@ def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
 
 def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """What goes on beside the requests."""
-    usual = (parts.workers.run(), parts.similar.run(), parts.embeddings.run(), _plan(settings, parts))
-    return (*usual, follow_workers(parts.workers, parts.similar)) if parts.similar.spread else usual
+    usual = (parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts))
+    return (*usual, follow_workers(parts.workers, parts.neighbours)) if parts.neighbours.spread else usual
 
 
 def _plan(settings: GatewaySettings, parts: Parts) -> Coroutine[Any, Any, None]:
@@ -155,7 +155,7 @@ async def _start_control(
     await health.show_alive(LIVENESS)
     health.add_to(server)
     control_pb2_grpc.add_ControlServicer_to_server(
-        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.similar, parts.workers), server
+        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.neighbours, parts.workers), server
     )
     bind_server(server, settings.control_listen)
     await server.start()
@@ -178,4 +178,4 @@ async def _report_health(
 async def _close(parts: Parts) -> None:
     await parts.workers.close()
     parts.embeddings.close()
-    await parts.similar.close()
+    await parts.neighbours.close()

@@ -1,8 +1,8 @@
 """The gateway's gRPC surface: identity and checks in, events out, errors as statuses. Decides nothing."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +12,7 @@ from t2i_gateway.director import Director
 from t2i_gateway.errors import GatewayError, RequestInvalid
 from t2i_gateway.idempotency import IdempotentRuns
 from t2i_gateway.identity import Identities
+from t2i_gateway.messages import Events
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.request import parse_asked
 from t2i_gateway.status import to_status
@@ -25,71 +26,57 @@ RELAY_MARGIN_S = 0.02  # of the client's time, for the last bytes on their way
 
 
 class TextToImageService:
-    """See the module."""
+    """The calls of gateway.proto."""
 
     def __init__(self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, identities: Identities) -> None:
         self._director = director
         self._spec = spec
         self._metrics = metrics
         self._identities = identities
-        self._replays = IdempotentRuns()
+        self._runs = IdempotentRuns()
 
-    async def Generate(
-        self, request: gateway_pb2.GenerateRequest | None, context: Context
-    ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
-        """See gateway.proto."""
-        outcome = "CANCELLED"
-        try:
-            async with aclosing(cast(Any, self._events(request, context))) as events:
+    async def Generate(self, message: gateway_pb2.GenerateRequest | None, context: Context) -> Events:
+        """Image events of one prompt."""
+        async with self._outcome("Generate", context):
+            tenant = self._tenant(context)
+            async with aclosing(self._events(_readable(message), tenant, _left_s(context))) as events:
                 async for event in events:
+                    if event.done.replayed:
+                        self._metrics.replays.inc()
                     yield event
-            outcome = "OK"
-        except (GatewayError, CallerUnknown) as error:
-            status = to_status(error)
-            outcome = status.code.name
-            await context.abort_with_status(status)
-        finally:
-            self._metrics.requests.labels("Generate", outcome).inc()
 
     async def Explain(
-        self, request: gateway_pb2.ExplainRequest | None, context: Context
+        self, message: gateway_pb2.ExplainRequest | None, context: Context
     ) -> gateway_pb2.ExplainResponse:
-        """See gateway.proto."""
+        """What would be decided for a prompt."""
+        async with self._outcome("Explain", context):
+            tenant = self._tenant(context)
+            request = parse_asked(_readable(message).request, self._spec)
+            return await self._director.explain(request, tenant, _left_s(context))
+        raise AssertionError("an error was answered")
+
+    def _events(self, message: gateway_pb2.GenerateRequest, tenant: str, left_s: float | None) -> Events:
+        request = parse_asked(message, self._spec)
+        if not request.named:
+            return self._director.generate(request, tenant, left_s)
+        fingerprint = message.SerializeToString(deterministic=True)
+        return self._runs.follow(
+            (tenant, request.request_id), fingerprint, lambda: self._director.generate(request, tenant, left_s)
+        )
+
+    @asynccontextmanager
+    async def _outcome(self, method: str, context: Context) -> AsyncGenerator[None, None]:
+        """Count the call by how it ends; answer an error with its status."""
         outcome = "CANCELLED"
         try:
-            tenant = self._tenant(context)
-            checked = _readable(request)
-            asked = parse_asked(checked.request, self._spec)
-            response = await self._director.explain(asked, tenant, _left_s(context))
+            yield
             outcome = "OK"
-            return response
         except (GatewayError, CallerUnknown) as error:
             status = to_status(error)
             outcome = status.code.name
             await context.abort_with_status(status)
-            raise AssertionError("abort_with_status always raises") from error
         finally:
-            self._metrics.requests.labels("Explain", outcome).inc()
-
-    async def _events(
-        self, request: gateway_pb2.GenerateRequest | None, context: Context
-    ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
-        tenant = self._tenant(context)
-        checked = _readable(request)
-        asked = parse_asked(checked, self._spec)
-        left_s = _left_s(context)
-        if asked.named:
-            fingerprint = checked.SerializeToString(deterministic=True)
-            events = self._replays.follow(
-                (tenant, asked.request_id), fingerprint, lambda: self._director.generate(asked, tenant, left_s)
-            )
-        else:
-            events = self._director.generate(asked, tenant, left_s)
-        async with aclosing(cast(Any, events)) as relayed:
-            async for event in relayed:
-                if event.HasField("done") and event.done.replayed:
-                    self._metrics.replays.inc()
-                yield event
+            self._metrics.requests.labels(method, outcome).inc()
 
     def _tenant(self, context: Context) -> str:
         try:
@@ -127,12 +114,12 @@ def add_to_server(service: TextToImageService, server: grpc.aio.Server) -> None:
     """Register the service with lenient deserializers."""
     handlers: dict[str, Any] = {
         "Generate": grpc.unary_stream_rpc_method_handler(
-            cast(Any, service.Generate),
+            service.Generate,
             request_deserializer=_lenient(gateway_pb2.GenerateRequest),
             response_serializer=gateway_pb2.GenerateEvent.SerializeToString,
         ),
         "Explain": grpc.unary_unary_rpc_method_handler(
-            cast(Any, service.Explain),
+            service.Explain,
             request_deserializer=_lenient(gateway_pb2.ExplainRequest),
             response_serializer=gateway_pb2.ExplainResponse.SerializeToString,
         ),
