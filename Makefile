@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
-PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
@@ -51,7 +50,7 @@ e2e-auto: $(STAMP)  ## A load step on the embedded model, planned, cache only, e
 	$(BIN)/python -m pytest -v --tb=short --timeout 2400 tests/e2e/auto.py
 
 e2e-results: $(STAMP)  ## bench/results/e2e.md and its plot from what the e2e verbs measured
-	$(BIN)/python bench/e2e_results.py
+	$(BIN)/python -m bench.e2e.run $(ARGS)
 
 e2e-up: $(STAMP)  ## Keep a local node: then E2E_KUBECONFIG=(what it prints) make e2e
 	PYTHONPATH=tests/e2e $(BIN)/python -m local_node up
@@ -95,53 +94,56 @@ train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour 
 
 bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-operator  ## Every benchmark
 
+# `make bench-NAME ARGS=--help` lists a benchmark's options, `ARGS=--quick` tries it in under a minute. Files of yours:
+# PROMPTS=FILE and ARRIVALS="FILE ..."; a benchmark that needs one says what it must hold.
+BENCH = $(BIN)/python -m bench.$(subst -,_,$(@:bench-%=%)).run $(ARGS)
+FILES = $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(ARRIVALS),--arrivals $(ARRIVALS))
+bench-simulator bench-policy bench-carried bench-batching bench-eviction bench-cache: export OMP_NUM_THREADS = 1
+
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
-	$(BIN)/python bench/decide.py --out build/bench/decide.json
+	$(BENCH)
 
 bench-simulator: $(STAMP)  ## The simulator's own speed, a day of 64 workers -> build/bench/simulator.json
-	OMP_NUM_THREADS=1 $(BIN)/python bench/simulator.py --out build/bench/simulator.json
+	$(BENCH)
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
-	$(BIN)/python bench/engine.py --out build/bench/engine.json
+	$(BENCH)
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
-	$(BIN)/python bench/gateway.py --out build/bench/gateway.json
+	$(BENCH)
 
 bench-several-gateways: $(STAMP)  ## Gateways that share an overloaded pool -> build/bench/several-gateways.json
-	$(BIN)/python bench/several_gateways.py --out build/bench/several-gateways.json
+	$(BENCH)
 
 bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another cached? -> build/bench/tenant-timing.json
-	$(BIN)/python bench/tenant_timing.py --out build/bench/tenant-timing.json
+	$(BENCH)
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
-	$(BIN)/python bench/crd_campaign.py --out build/bench/crd-campaign.json
+	$(BENCH)
 
-bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> build/bench/operator.json, bench/results/operator.md
-	$(BIN)/python bench/operator_scale.py --out build/bench/operator.json
+bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes, a load step -> bench/results/operator.md
+	$(BENCH)
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
-	$(BIN)/python bench/scenes_quality.py
+	$(BENCH)
 
-bench-predictor: $(STAMP)  ## Precision of the learned predictor -> build/bench/predictor.json, bench/results/predictor.md
-	$(BIN)/python bench/predictor.py
+bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/results/predictor.md
+	$(BENCH)
 
-PROMPTS ?= ../shared/data/prompts-diffusiondb-4k.txt
-ARRIVALS ?= ../shared/data/arrivals-maf-1to8qps-ms.txt ../shared/data/arrivals-azure-llm-conv-2023-ms.txt
-bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS= files) -> bench/results/policy.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/policy.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
+bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS=) -> bench/results/policy.md
+	$(BENCH) $(FILES)
 
-bench-carried: $(STAMP)  ## Load carried at 5 % violations by every policy -> bench/results/carried.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/carried.py --prompts $(PROMPTS) $(addprefix --arrivals ,$(ARRIVALS))
+bench-carried: $(STAMP)  ## Load carried at 5 % violations by every policy (PROMPTS=, ARRIVALS=) -> bench/results/carried.md
+	$(BENCH) $(FILES)
 
 bench-batching: $(STAMP)  ## Dispatch alone: whole batches against step-level ones -> bench/results/batching.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/batching.py
+	$(BENCH)
 
-bench-eviction: $(STAMP)  ## Steps saved by eviction policy; PROMPTS=FILE, one prompt a line -> bench/results/eviction.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/eviction.py --prompts $(PROMPTS) --out build/bench/eviction.json
+bench-eviction: $(STAMP)  ## Steps saved by eviction policy (PROMPTS=) -> bench/results/eviction.md
+	$(BENCH) $(if $(PROMPTS),--prompts $(PROMPTS))
 
-bench-cache: valkey-assets  ## Lookup, recall, turnover, rebuild, fetch (an hour) -> build/bench/cache.json, bench/results/cache.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/cache.py --out build/bench/cache.json \
-	  $(addprefix --prompts ,$(wildcard $(PROMPTS)))
+bench-cache: valkey-assets  ## Lookup, recall, turnover, rebuild, fetch; an hour (PROMPTS= adds real ones) -> bench/results/cache.md
+	$(BENCH) $(if $(PROMPTS),--prompts $(PROMPTS))
 
 clean:  ## Remove build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

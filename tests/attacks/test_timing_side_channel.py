@@ -1,7 +1,7 @@
 """Can the time of an answer tell whether another tenant's prompt is cached? A statistical test, with its power.
 
 Time is measured as work, which no load disturbs: denoising steps run for the probe, and runs of the embedding model.
-Everything else that a request does is the same code over the caller's own data. `bench/tenant_timing.py` repeats the
+Everything else that a request does is the same code over the caller's own data. `bench/tenant_timing` repeats the
 test on the wall clock.
 
 Test: Fisher's exact test on the share of probes with less work, cached prompts against unknown ones, at 1 %. Power:

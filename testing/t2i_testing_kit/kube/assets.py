@@ -3,7 +3,7 @@
 For each program, in this order: the folder `KUBEBUILDER_ASSETS` if it is set (what `setup-envtest` fills), the cache
 folder, a build from Go modules into the cache folder. A build happens once per version: under a lock, one program
 after the other, each put in place by a rename, so that it may be interrupted, repeated or started twice.
-`python tests/support/kube_assets.py` (`make kube-assets`) builds what is missing and prints the folders in use; with
+`python -m t2i_testing_kit.kube.assets` (`make kube-assets`) builds what is missing and prints the folders in use; with
 `--node` also what a local node of `make e2e` needs.
 """
 

@@ -3,7 +3,7 @@
 In this order: `VALKEY_SERVER` (a path), `valkey-server` or `redis-server` on PATH, the cache folder, Debian's packages
 unpacked into the cache folder: valkey-server from the release or its backports, else redis-server. Nothing is installed
 and no root is needed: apt downloads with lists of its own from the machine's own sources.
-`python tests/support/valkey_assets.py` (`make valkey-assets`) does it and prints the program in use.
+`python -m t2i_testing_kit.valkey.assets` (`make valkey-assets`) does it and prints the program in use.
 """
 
 import fcntl

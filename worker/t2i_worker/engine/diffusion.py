@@ -84,14 +84,21 @@ class _EncodedTexts:
 class DiffusionEngine:
     """Create it inside a running event loop."""
 
-    def __init__(self, adapter: PipelineAdapter, facts: ModelFacts, warmth: Warmth, shelf: LatentShelf) -> None:
+    def __init__(
+        self,
+        adapter: PipelineAdapter,
+        facts: ModelFacts,
+        warmth: Warmth,
+        shelf: LatentShelf,
+        queue_cap: int | None = None,
+    ) -> None:
         self.facts = facts
         self.tally = Tally(store=shelf.health, latents_not_kept=shelf.not_kept)
         self.own_latents = shelf.own
         self._adapter = adapter
         self._shelf = shelf
         self._fixed_s = warmth.fixed_s
-        self._queue_cap = max(4, warmth.batch_cap)
+        self._queue_cap = max(4, warmth.batch_cap) if queue_cap is None else queue_cap
         self._slots = Slots()
         self._event_loop = asyncio.get_running_loop()
         self._threads = SideThreads(adapter.device, self.tally, self._on_lost)
