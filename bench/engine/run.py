@@ -31,7 +31,7 @@ from bench.kit.places import example_spec
 from t2i_cache.stores.memory import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import caption, sample_scene
-from t2i_scenes.sampling import ScenesModel
+from t2i_scenes.sampling import Resume, ScenesModel
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.request import Denoised, Running, StepEvent
 from t2i_worker.engine.step_loop import StepLoop
@@ -230,7 +230,7 @@ def run_static(rig: EngineRig, skips: list[int]) -> None:
     torch.set_num_threads(rig.threads)
     captions = rig.captions[: len(skips)]
     latents = rig.bare.noise(range(len(skips)))
-    drawn = rig.bare.draw(captions, [], num_inference_steps=rig.steps, resume=(min(skips), latents))
+    drawn = rig.bare.draw(captions, [], num_inference_steps=rig.steps, resume=Resume(min(skips), latents))
     for image in drawn.images:
         encode_image(image, "png")
 

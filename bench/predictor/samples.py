@@ -19,7 +19,7 @@ from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samp
 from t2i_profiler.samples import scene_samples
 from t2i_scenes import embedder_path, model_path
 from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
-from t2i_scenes.sampling import ScenesModel
+from t2i_scenes.sampling import Resume, ScenesModel
 from t2i_sources.embedder import Embedder
 
 SEED_STRIDE = 7919
@@ -101,7 +101,7 @@ def _draw_turn(
     for level in ladder.levels:
         resume, skip = None, level.skipped_steps
         if level.needs_latent:
-            resume = (skip, model.with_own_noise(starts[skip], skip, [one.seed for one in asked], theirs))
+            resume = Resume(skip, model.with_own_noise(starts[skip], skip, [one.seed for one in asked], theirs))
         settings = MeasureSettings(level.num_inference_steps, model.constants.default_guidance_scale, resume)
         title = f"turn {turn}, level {level.label(ladder.base_steps)}"
         drawn[level] = measure(model, asked, settings, title, progress)

@@ -12,7 +12,7 @@ from bench.kit.output import progress
 from t2i_profiler.judge import pixel_distance
 from t2i_scenes import Scene, caption, edit_scene, embedder_path, sample_scene, score_image
 from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
-from t2i_scenes.sampling import ScenesModel
+from t2i_scenes.sampling import Resume, ScenesModel
 from t2i_sources.embedder import Embedder
 
 BANDS = ((0.98, 1.01), (0.95, 0.98), (0.9, 0.95), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (-1.0, 0.5))
@@ -106,9 +106,8 @@ def draw_all(num_kept: int, num_asked: int, seed: int) -> DrawnCaptions:
     def resume(skip: int, ones: list[AskedCaption]) -> MeasureSettings:
         start = source.latents[skip][torch.from_numpy(nearest)]
         theirs = [kept[near].seed for near in nearest]
-        return MeasureSettings(
-            steps, guidance, (skip, model.with_own_noise(start, skip, [one.seed for one in ones], theirs))
-        )
+        latents = model.with_own_noise(start, skip, [one.seed for one in ones], theirs)
+        return MeasureSettings(steps, guidance, Resume(skip, latents))
 
     def anew(count: int, _: list[AskedCaption]) -> MeasureSettings:
         return MeasureSettings(count, guidance)

@@ -1,13 +1,13 @@
-"""Captions: every fact of a scene in words, phrased in many ways.
+"""Captions say every fact of a scene in words, in many ways.
 
-Two captions of one scene differ in word order, in synonyms and in which thing is named first; all say the same facts.
+Captions of one scene differ in word order, in synonyms and in which thing comes first. All state the same facts.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from t2i_scenes.scene import Scene, Thing
+from t2i_scenes.scene import SHAPES, Scene, Thing
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "red": ("red", "scarlet"), "orange": ("orange", "amber"), "yellow": ("yellow", "golden"),
@@ -93,14 +93,9 @@ def _many(thing: Thing, count: int, rng: np.random.Generator) -> str:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word a caption can contain, sorted: what the tokenizer knows."""
-    shapes = [word for options in list(SYNONYMS.values())[10:16] for word in options]
-    phrases = (
-        *(word for options in SYNONYMS.values() for word in options),
-        *(_PLURALS.get(word, f"{word}s") for word in shapes),
-        *_OPENINGS,
-        *(phrase for table in (_PLACE_WORDS, _FORWARD_WORDS, _BACKWARD_WORDS, _PAIR_WORDS, _TRIO_WORDS)
-          for options in table.values() for phrase in options),
-        "on over in front of and a an two three",
-    )  # fmt: skip
+    """Every word that a caption can contain, sorted. The tokenizer knows these."""
+    tables = (SYNONYMS, _PLACE_WORDS, _FORWARD_WORDS, _BACKWARD_WORDS, _PAIR_WORDS, _TRIO_WORDS)
+    phrases = [phrase for table in tables for options in table.values() for phrase in options]
+    phrases += [_PLURALS.get(word, f"{word}s") for shape in SHAPES for word in SYNONYMS[shape]]
+    phrases += [*_OPENINGS, "on over in front of and a an two three"]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))

@@ -1,11 +1,12 @@
 """The model card: `python -m t2i_scenes.card` measures the shipped model and writes MODEL_CARD.md and a contact sheet.
 
-Measured on captions and seeds that training never used (another random stream).
+It uses captions and seeds from another random stream than training. The words of the card are in `card.md.in`.
 """
 
 import argparse
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +24,31 @@ from t2i_scenes.scoring import score_image
 STEP_COUNTS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 30, 40)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 SHEET_COLUMNS, SHEET_SCALE = 12, 2
+PAGE = Path(__file__).parent / "card.md.in"
 
 
 def progress(title: str, done: int, total: int) -> None:
-    """One line that moves."""
+    """Show progress in one line, which is overwritten."""
     print(f"\r{title:28} {done}/{total}   ", end="\n" if done == total else "", flush=True)  # noqa: T201
 
 
 def ask(count: int, seed: int) -> list[AskedCaption]:
-    """Captions from a random stream of their own."""
+    """Draw captions from a random stream that training does not use."""
     rng = np.random.default_rng((seed, 99))
     scenes = [sample_scene(rng) for _ in range(count)]
     return [AskedCaption(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
 
 
-def row(name: str, measured: MeasuredScores) -> str:
-    """One line of a table."""
-    cells = [measured.mean(field) for field in ("quality", "facts_fraction", "strict", "fine_fraction", "sharpness")]
-    return f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in (*cells, measured.mean("palette_distance"))) + " |"
+def scores_table(name: str, rows: Mapping[str, MeasuredScores]) -> str:
+    fields = ("quality", "facts_fraction", "strict", "fine_fraction", "sharpness", "palette_distance")
+    lines = [f"| {name} | quality | facts | all facts | fine | sharpness | palette distance |", "|---" * 7 + "|"]
+    for label, measured in rows.items():
+        lines.append(" | ".join([f"| {label}", *(f"{measured.mean(field):.3f}" for field in fields)]) + " |")
+    return "\n".join(lines)
 
 
-HEAD = ["| {} | quality | facts | all facts | fine | sharpness | palette distance |", "|---|---|---|---|---|---|---|"]
-
-
-def facts_table(measured: MeasuredScores) -> list[str]:
-    """Share of facts that hold, by kind, and of shapes by shape and size."""
+def facts_table(measured: MeasuredScores) -> str:
+    """The share of facts that hold, by kind; for shapes, patterns and counts also by value."""
     kinds: dict[str, list[bool]] = defaultdict(list)
     for score in measured.scores:
         for fact, holds in score.held:
@@ -55,11 +56,13 @@ def facts_table(measured: MeasuredScores) -> list[str]:
             if fact.kind in ("shape", "pattern", "count"):
                 kinds[f"{fact.kind}: {fact.value}"].append(holds)
     lines = ["| statement | holds | of |", "|---|---|---|"]
-    return [*lines, *(f"| {kind} | {np.mean(kinds[kind]):.2f} | {len(kinds[kind])} |" for kind in sorted(kinds))]
+    return "\n".join(
+        [*lines, *(f"| {kind} | {np.mean(kinds[kind]):.2f} | {len(kinds[kind])} |" for kind in sorted(kinds))]
+    )
 
 
 def calibration(asked: list[AskedCaption]) -> str:
-    """What the scorer says of rendered pictures, right and wrong."""
+    """The scores of rendered pictures against their own caption and against another one."""
     rng = np.random.default_rng(5)
     pictures = [render(one.scene, rng) for one in asked]
     right = np.mean([score_image(picture, one.scene).quality for picture, one in zip(pictures, asked, strict=True)])
@@ -69,7 +72,7 @@ def calibration(asked: list[AskedCaption]) -> str:
 
 
 def write_sheet(measured: MeasuredScores, to: Path) -> None:
-    """The first images, enlarged, without text (captions are in the card)."""
+    """Paint the first images, enlarged, without their captions."""
     images = measured.images[: SHEET_COLUMNS * 5]
     side = images.shape[1] * SHEET_SCALE
     sheet = Image.new("RGB", (SHEET_COLUMNS * (side + 4), 5 * (side + 4)), "white")
@@ -81,65 +84,35 @@ def write_sheet(measured: MeasuredScores, to: Path) -> None:
 
 
 def write_card(count: int, seed: int, card: Path, sheet: Path) -> None:
-    """Measure and write."""
     began = time.monotonic()
-    model, asked, params = ScenesModel.load(), ask(count, seed), Hyperparameters()
+    model, asked = ScenesModel.load(), ask(count, seed)
     steps, guidance = model.constants.default_num_inference_steps, model.constants.default_guidance_scale
-    by_steps = {n: measure(model, asked, MeasureSettings(n, guidance), f"{n} steps", progress) for n in STEP_COUNTS}
-    by_guidance = {
-        w: measure(model, asked, MeasureSettings(steps, w), f"guidance {w}", progress) for w in GUIDANCE_SCALES
-    }
-    base = by_guidance.get(guidance) or measure(model, asked, MeasureSettings(steps, guidance), "base", progress)
+
+    def measured(steps: int, guidance: float, title: str) -> MeasuredScores:
+        return measure(model, asked, MeasureSettings(steps, guidance), title, progress)
+
+    by_steps = {str(n): measured(n, guidance, f"{n} steps") for n in STEP_COUNTS}
+    by_guidance = {f"{w:g}": measured(steps, w, f"guidance {w}") for w in GUIDANCE_SCALES}
+    base = by_guidance.get(f"{guidance:g}") or measured(steps, guidance, "base")
     write_sheet(base, sheet)
-    size = sum(path.stat().st_size for path in model_path().rglob("*.safetensors")) / 1e6
-    minutes = (time.monotonic() - began) / 60
-    lines = [
-        "# Model card: scenes",
-        "",
-        f"A text-to-image diffusion model of {size:.1f} MB that draws captioned 48x48 scenes of one to three things:",
-        "the real model with which t2i-serving is tested, demonstrated and measured without a GPU or a download.",
-        "",
-        f"![contact sheet](../{sheet.as_posix()})",
-        "",
-        f"- **Parts**: UNet {params.unet.block_channels} over pixel_unshuffle({params.unet.latent_patch_size})",
-        f"  latents, BERT caption encoder ({params.text.layers} layers of {params.text.hidden_size}), flow matching,",
-        "  Euler steps. A diffusers folder with fp16 safetensors.",
-        f"- **Training**: `make train-scenes`, {params.steps} steps of {params.batch} freshly rendered scenes,",
-        "  one seed, about an hour on two cores. No data but its own renderer.",
-        f"- **Base schedule**: {steps} steps, guidance {guidance:g}.",
-        f"- **Scorer**: exact, no training (`t2i_scenes/scoring.py`). {calibration(asked)}",
-        "",
-        f"Measured on {count} captions and seeds outside the training stream ({minutes:.0f} min).",
-        "",
-        f"## By number of steps (guidance {guidance:g})",
-        "",
-        HEAD[0].format("steps"),
-        HEAD[1],
-        *(row(str(n), measured) for n, measured in by_steps.items()),
-        "",
-        f"## By guidance ({steps} steps)",
-        "",
-        HEAD[0].format("guidance"),
-        HEAD[1],
-        *(row(f"{w:g}", measured) for w, measured in by_guidance.items()),
-        "",
-        f"## Statements that hold ({steps} steps, guidance {guidance:g})",
-        "",
-        *facts_table(base),
-        "",
-        "## What it is bad at",
-        "",
-        "- Everything outside its captions: it knows about a hundred words; a prompt of unknown words gives some",
-        "  scene, and the embedder finds all such prompts alike.",
-        "- Weak rows of the table above: see the shapes and patterns with the lowest share.",
-        "- Captions with three things are harder than with one.",
-        "",
-    ]
-    card.write_text("\n".join(lines))
+    size_bytes = sum(path.stat().st_size for path in model_path().rglob("*.safetensors"))
+    holes = {
+        "size_mb": f"{size_bytes / 1e6:.1f}",
+        "sheet": sheet.as_posix(),
+        "params": Hyperparameters(),
+        "steps": steps,
+        "guidance": f"{guidance:g}",
+        "calibration": calibration(asked),
+        "count": count,
+        "minutes": f"{(time.monotonic() - began) / 60:.0f}",
+        "by_steps": scores_table("steps", by_steps),
+        "by_guidance": scores_table("guidance", by_guidance),
+        "facts": facts_table(base),
+    }
+    card.write_text(PAGE.read_text().format_map(holes))
 
 
 def main() -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=128)
     parser.add_argument("--seed", type=int, default=3)

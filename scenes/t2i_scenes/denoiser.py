@@ -1,4 +1,4 @@
-"""The denoiser's shape, and the way between pictures and its latents."""
+"""The architecture of the denoiser, and the conversion between pictures and latents."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ LATENT_SCALE = 2.2165
 
 
 def build_unet(sizes: UNetHyperparameters, text_size: int) -> UNet2DConditionModel:
-    """A two-level UNet; attention to the caption at the lower resolution only, [CLS] added to the time embedding."""
+    """Two levels. Only the lower resolution attends to the caption; [CLS] is added to the time embedding."""
     channels = 3 * sizes.latent_patch_size**2
     return UNet2DConditionModel(
         sample_size=CANVAS_PX // sizes.latent_patch_size,
@@ -41,7 +41,7 @@ def to_latents(images: npt.NDArray[np.uint8], patch_size: int) -> Tensor:
 
 
 def to_images(latents: Tensor, patch_size: int) -> npt.NDArray[np.uint8]:
-    """The way back: float32 [B,C,h,w] -> uint8 [B,48,48,3], rounded and clipped."""
+    """float32 [B,C,h,w] -> uint8 [B,48,48,3], rounded and clipped."""
     pixels = torch.nn.functional.pixel_shuffle(latents.float(), patch_size) / LATENT_SCALE + LATENT_SHIFT
     scaled = ((pixels + 1) * 127.5).round().clamp(0, 255)
     images: npt.NDArray[np.uint8] = scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

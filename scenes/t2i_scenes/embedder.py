@@ -1,7 +1,7 @@
-"""The similarity embedder as an ONNX graph: the pre-trained encoder's [CLS], mean-centred and L2-normalised.
+"""The similarity embedder as an ONNX graph: [CLS] of the pre-trained encoder, mean-centred and L2-normalised.
 
-Without centring all captions lie in one narrow cone (cosines above 0.8); with it, the dot product spreads from below 0
-(nothing shared) to 1 (the same facts).
+Without centring all captions have cosines above 0.8. With it, the dot product spreads from below 0 (no shared facts) to
+1 (the same facts).
 """
 
 from pathlib import Path
@@ -35,22 +35,22 @@ class SceneEmbedder(nn.Module):
 
 
 def build_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> SceneEmbedder:
-    """The embedder with the mean over random captions as its constant."""
+    """Centre by the mean over random captions, which becomes a constant of the graph."""
     rng = np.random.default_rng(seed)
     captions = [caption(sample_scene(rng), rng) for _ in range(_MEAN_CAPTIONS)]
+    batches = [captions[at : at + 250] for at in range(0, len(captions), 250)]
     with torch.no_grad():
-        total = torch.stack([text_model.encode(encoder, tokenizer, captions[at : at + 250])[1].sum(0)
-                             for at in range(0, len(captions), 250)])  # fmt: skip
+        total = torch.stack([text_model.encode(encoder, tokenizer, batch).cls.sum(0) for batch in batches])
     return SceneEmbedder(encoder, total.sum(0) / len(captions)).eval()
 
 
 def export_embedder(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, to: Path, seed: int) -> None:
-    """Write `to`/tokenizer.json and `to`/model.onnx (batch and length are free)."""
+    """Write `to`/tokenizer.json and `to`/model.onnx, for batches and captions of any size."""
     to.mkdir(parents=True, exist_ok=True)
     cutting = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     cutting.enable_truncation(tokenizer.model_max_length)
     cutting.save(str(to / "tokenizer.json"))
-    encoder.set_attn_implementation("eager")  # exports to plain matrix products
+    encoder.set_attn_implementation("eager")  # exported as plain matrix products
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=tokenizer.model_max_length)
     ids = torch.full((2, 12), 4, dtype=torch.int64)
     program = torch.onnx.export(

@@ -1,7 +1,7 @@
-"""From a checkpoint to a model folder: `python -m t2i_scenes.export --checkpoint FILE --to DIR`.
+"""Write a model folder from a checkpoint: `python -m t2i_scenes.export --checkpoint FILE --to DIR`.
 
-Works on any checkpoint, also of a run that is still going, and replaces the folder in one rename, so that nobody ever
-loads half a model.
+Any checkpoint will do, also that of a training run in progress. The folder is replaced in one rename, so that nobody
+ever loads half a model.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SHIFT = 1.0
 
 
 def export_state(state: TrainingState, to: Path) -> None:
-    """Write the averaged weights in fp16, tokenizer, scheduler, embedder and index into the folder `to`."""
+    """Write averaged weights in fp16, tokenizer, scheduler, embedder and index into the folder `to`."""
     side = to.with_name(f".{to.name}.part")
     shutil.rmtree(side, ignore_errors=True)
     side.mkdir(parents=True)
@@ -53,7 +53,7 @@ def _save_fp16(module: diffusers.UNet2DConditionModel | BertModel, to: Path) -> 
 
 
 def _swap(side: Path, to: Path) -> None:
-    """Put `side` in the place of `to`; the old folder is moved away first, as a rename cannot replace a full one."""
+    """Replace `to` by `side`. The old folder is moved away first, because a rename cannot replace a full folder."""
     old = to.with_name(f".{to.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if to.exists():

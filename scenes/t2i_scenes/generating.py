@@ -18,7 +18,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene; backgrounds and patterns are uniform, things never have the background's colour."""
+    """Draw a scene. Backgrounds and patterns are uniform; no thing has the background's colour."""
     count = 1 + int(rng.choice(3, p=_COUNT_SHARES))
     background = _pick(rng, COLOURS)
     colours = tuple(colour for colour in COLOURS if colour != background)
@@ -34,9 +34,10 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def edit_scene(scene: Scene, rng: np.random.Generator, num_edits: int) -> Scene:
-    """Change exactly `num_edits` different facts of the scene to other values; the count of things stays.
+    """Change exactly `num_edits` different facts of the scene; the count of things stays.
 
-    Raises ValueError when the scene has fewer facts than that.
+    Raises:
+        ValueError: the scene has fewer facts.
     """
     editable = [fact for fact in facts(scene) if fact.kind != "count"]
     if num_edits > len(editable):
@@ -48,7 +49,7 @@ def edit_scene(scene: Scene, rng: np.random.Generator, num_edits: int) -> Scene:
 
 
 def _changed(scene: Scene, fact: Fact, rng: np.random.Generator) -> Scene:
-    """The scene with this one fact replaced by another value that the rest of the scene allows."""
+    """Replace one fact by another value that the rest of the scene allows."""
     others = tuple(value for value in _allowed_values(scene, fact) if value != fact.value)
     value = _pick(rng, others)
     if fact.thing is None:

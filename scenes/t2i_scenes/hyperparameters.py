@@ -1,4 +1,4 @@
-"""Every number the training depends on, in one place."""
+"""Every number that training depends on."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class UNetHyperparameters:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """The whole run: pre-train the text encoder, then train UNet and encoder copy jointly by flow matching."""
+    """Pre-train the text encoder, then train the UNet and a copy of the encoder jointly by flow matching."""
 
     seed: int = 20260
     threads: int = 2

@@ -1,4 +1,4 @@
-"""Scores of many captions at once, for the model card and the quality tables."""
+"""Draw and score many captions, for the model card and the quality tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from t2i_scenes.sampling import ScenesModel
+from t2i_scenes.sampling import Resume, ScenesModel
 from t2i_scenes.scene import Scene
 from t2i_scenes.scoring import Score, score_image
 
@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class AskedCaption:
-    """A caption of a known scene, and the seed of its image."""
+    """`text` is a caption of `scene`."""
 
     scene: Scene
     text: str
@@ -26,31 +26,31 @@ class AskedCaption:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredScores:
-    """Scores in the order asked, images uint8 [B,48,48,3], and latents [B,C,h,w] by step where they were kept."""
+    """Scores and images uint8 [B,48,48,3] in the order of the captions, and the kept latents [B,C,h,w] by step."""
 
     scores: list[Score]
     images: npt.NDArray[np.uint8]
     latents: dict[int, Tensor]
 
     def mean(self, name: str) -> float:
-        """Mean of a field of the scores, such as `quality`."""
+        """The mean of a field of `Score`."""
         return float(np.mean([getattr(score, name) for score in self.scores]))
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """How to draw: schedule, guidance, where to resume ((K, latents [B,C,h,w]) or None), what to keep."""
+    """`resume` holds the latents of all captions; `keep_before` names the steps whose incoming latents are kept."""
 
     num_inference_steps: int
     guidance_scale: float
-    resume: tuple[int, Tensor] | None = None
+    resume: Resume | None = None
     keep_before: Sequence[int] = ()
 
 
 def measure(
     model: ScenesModel, asked: Sequence[AskedCaption], settings: MeasureSettings, title: str, progress: Progress
 ) -> MeasuredScores:
-    """Draw and score all captions in batches; `progress` gets (title, done, all)."""
+    """Draw and score all captions in batches. `progress` gets the title, the number done and the number of all."""
     import torch
 
     images: list[npt.NDArray[np.uint8]] = []
@@ -63,7 +63,7 @@ def measure(
             [one.seed for one in part],
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-            resume=None if resume is None else (resume[0], resume[1][at : at + BATCH]),
+            resume=None if resume is None else Resume(resume.step, resume.latents[at : at + BATCH]),
             keep_before=settings.keep_before,
         )
         images.append(drawn.images)

@@ -1,4 +1,4 @@
-"""The model folder: what is in it, and the contract of whoever runs it.
+"""The model folder: its content, and how to run the model in it.
 
     model_index.json   component classes and the constants of ModelConstants
     tokenizer/         PreTrainedTokenizerFast        text_encoder/  BertModel
@@ -8,17 +8,20 @@
 
 Weights are stored in fp16; load the components with their stock `from_pretrained` and run them in fp32.
 
-Text: tokenize with padding="max_length", truncation=True, max_length=max_caption_tokens (always padded, so a caption's
-states never depend on its batch; UNet attention is not masked), h = text_encoder(input_ids, attention_mask)
-.last_hidden_state [B,L,D]. encoder_hidden_states = h, class_labels = h[:, 0]. The empty caption "" is the unconditional
-one.
+Text: tokenize with padding="max_length", truncation=True, max_length=max_caption_tokens. Padding is needed, because the
+UNet's attention is not masked, and a caption's states must not depend on its batch. The empty caption is unconditional.
 
-Latents: float32 [B,27,16,16], starting as unit normal noise. Schedule for N steps: scheduler.set_timesteps(
-sigmas=linspace(1, 1/N, N)); `shift` is fixed in its config. Step i runs at scheduler.sigmas[i], the UNet's timestep is
-sigma * 1000 (= scheduler.timesteps[i], may differ per sample). v = unet(latents, timestep, h, class_labels=cls).sample
-estimates noise - image; with guidance w: v = v_empty + w * (v_caption - v_empty);
-latents += (sigma[i+1] - sigma[i]) * v (what scheduler.step does). Skipping K steps means: take the
-latents another run had before its step K, go on at i = K.
+    h = text_encoder(input_ids, attention_mask).last_hidden_state [B,L,D]
+    encoder_hidden_states = h,  class_labels = h[:, 0]
+
+Latents: float32 [B,27,16,16], at first unit normal noise. The schedule of N steps is
+scheduler.set_timesteps(sigmas=linspace(1, 1/N, N)); `shift` is fixed in its configuration. Step i runs at sigma[i]:
+
+    v = unet(latents, sigma[i] * 1000, h, class_labels=h[:, 0]).sample     estimates noise - image
+    v = v_empty + w * (v_caption - v_empty)                                with guidance w
+    latents += (sigma[i+1] - sigma[i]) * v                                 as scheduler.step does
+
+To skip K steps, take the latents that another run had before its step K, and continue at i = K.
 
 Image: pixels = pixel_shuffle(latents, latent_patch_size) / latent_scale + latent_shift in -1..1;
 uint8 = clip(round((pixels + 1) * 127.5), 0, 255), [B,48,48,3].
@@ -34,8 +37,6 @@ INDEX_NAME = "model_index.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelConstants:
-    """The numbers in model_index.json."""
-
     latent_patch_size: int
     latent_scale: float
     latent_shift: float
@@ -62,10 +63,10 @@ class ModelConstants:
 
 
 def model_path() -> Path:
-    """Folder of the trained model that ships with the package."""
+    """The folder of the trained model in this package."""
     return Path(__file__).parent / "model"
 
 
 def embedder_path() -> Path:
-    """Folder of the similarity embedder (ONNX) that ships with the package."""
+    """The folder of the similarity embedder (ONNX) in this package."""
     return model_path() / "embedder"

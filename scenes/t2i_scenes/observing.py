@@ -1,4 +1,4 @@
-"""What can be seen in a picture, without knowing its caption: regions that are things, and the pattern behind them."""
+"""Find what a picture shows, without its caption: regions that are things, and the pattern of the background."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ _INK, _THING = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One thing that is seen. `centre` (x, y) in pixels."""
+    """One thing in the picture. `centre` is (x, y) in pixels; a shape or colour that is not clear is empty."""
 
     colour: str
     shape: str
@@ -30,7 +30,10 @@ class Region:
 
 
 def observe_regions(tones: npt.NDArray[np.int16]) -> tuple[list[Region], Mask]:
-    """Things by falling area, and the mask of pixels that are at least one pixel away from all of them; tones [H,W]."""
+    """Things by falling area, and the mask of pixels that are at least one pixel away from all of them.
+
+    `tones` [H,W] are indexes into the tone table.
+    """
     table = tone_table()
     painted = table.role[tones] <= _THING
     labels, count = ndimage.label(painted, structure=np.ones((3, 3)))
@@ -62,16 +65,16 @@ def _region(mask: Mask, tones: npt.NDArray[np.int16], window: tuple[slice, slice
 
 
 def _radius(mask: Mask, extent: int) -> float:
-    """Half the extent; a square is drawn a seventh smaller than its radius, so its extent is stretched back."""
+    """Half the extent. A square is drawn a seventh smaller than its radius, so its extent is scaled back."""
     return (extent - 1) / 2 / (0.86 if mask.mean() > 0.93 else 1.0)
 
 
 def _shape(mask: Mask) -> str:
-    """The shape whose template, stretched over the same box, agrees on most of the union."""
+    """The shape whose template, stretched to the same box, has the largest intersection over union."""
     height, width = mask.shape
     if max(height, width) > CANVAS_PX - 4 or min(height, width) < 5:
         return ""
-    best, best_overlap = "", 0.6  # below this overlap it is none of the shapes
+    best, best_overlap = "", 0.6  # with less overlap it is none of the shapes
     for shape in SHAPES:
         template = _fitted(shape, height, width)
         overlap = float((template & mask).sum() / (template | mask).sum())
@@ -82,7 +85,7 @@ def _shape(mask: Mask) -> str:
 
 @lru_cache(maxsize=4096)
 def _fitted(shape: str, height: int, width: int) -> Mask:
-    """A drawn shape's template stretched to a box of this size."""
+    """The template of a shape, stretched to a box of this size."""
     mask = shape_mask(shape, max(5, round((max(height, width) - 1) / 2 / (0.86 if shape == "square" else 1.0))))
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -93,7 +96,7 @@ def _fitted(shape: str, height: int, width: int) -> Mask:
 
 
 def stands_as(centres: list[tuple[float, float]], arrangement: str) -> bool:
-    """Whether centres (x, y), given in reading order, stand as the arrangement says."""
+    """Whether centres (x, y) in reading order have this arrangement. The limits in pixels follow from the renderer."""
     if len(centres) == 1:
         return _place(centres[0]) == arrangement
     steps = np.diff(np.array(centres), axis=0)
@@ -118,9 +121,9 @@ def _place(centre: tuple[float, float]) -> str:
 
 
 def observe_pattern(image: npt.NDArray[np.uint8], ground: Mask) -> str:
-    """The pattern whose ideal drawing, at its best phase and width, explains the background's lightness best.
+    """The regular pattern, of any phase and width, that correlates best with the background's lightness.
 
-    "" when the background can hardly be seen or no pattern explains it.
+    Empty if too little background is visible, or no pattern correlates enough.
     """
     if ground.sum() < 200:
         return ""
@@ -148,7 +151,7 @@ _EXPLAINED = 0.7
 
 
 def _is_speckled(light: npt.NDArray[np.float32], ground: Mask) -> bool:
-    """Few dark single pixels on a ground that is otherwise even."""
+    """Whether few pixels are dark, and the others are even."""
     values = light[ground]
     dark = values < np.median(values) * 0.88
     even = float(values[~dark].std()) < 2 * _PLAIN_SPREAD
@@ -157,7 +160,7 @@ def _is_speckled(light: npt.NDArray[np.float32], ground: Mask) -> bool:
 
 @lru_cache(maxsize=1)
 def _pattern_templates() -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
-    """Lightness of every regular pattern at every width and phase: names [P] and values [P,H*W], light is high."""
+    """Every regular pattern at every width and phase: names [P] and lightness [P,H*W]."""
     y, x = np.mgrid[0:CANVAS_PX, 0:CANVAS_PX]
     found: list[tuple[str, npt.NDArray[np.float64]]] = [("fading", -y * 1.0)]
     for width in (2, 3, 4):

@@ -1,8 +1,8 @@
-"""The colours scenes are painted with, and the nearest legal tone of any pixel.
+"""The tones that scenes are painted with, and the nearest of these tones for any pixel.
 
 Every thing has a fill tone, a darker rim tone and an ink outline; every background has a base tone and an accent tone.
-Backgrounds are softened versions of the colour, so a red thing and a red background differ. A random shade of at most
-SHADE_SPREAD, which captions never say, multiplies the tones of one image.
+Backgrounds have softer tones, so a red thing differs from a red background. A random shade of at most SHADE_SPREAD
+multiplies the tones of an image; captions never mention it.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ BASE_TONES: Mapping[str, Tone] = {
     "blue": (140, 184, 242), "purple": (190, 150, 222), "pink": (250, 192, 216), "brown": (176, 146, 126),
     "white": (206, 208, 206), "gray": (150, 158, 172),
 }  # fmt: skip
-#: An accent is the base tone times this, a rim the fill tone times that, but a white thing's rim is lilac: a gray one
-#: would be the accent of a white background.
+#: An accent is the base tone times ACCENT_FACTOR, a rim the fill tone times _RIM_FACTOR. The rim of a white thing is
+#: lilac, because a gray one would equal the accent of a white background.
 ACCENT_FACTOR = 0.76
 _RIM_FACTOR = 0.70
 _WHITE_RIM: Tone = (178, 176, 214)
@@ -40,8 +40,11 @@ _WHITE_RIM: Tone = (178, 176, 214)
 
 @dataclass(frozen=True, slots=True)
 class ToneTable:
-    """All legal tones. `rgb` [T,3]; `role` [T]: 0 ink, 1 thing, 2 background; `colour` [T]: index into COLOURS or -1;
-    `depth` [T]: 0 for fill and base, 1 for rim and accent, between them for fading backgrounds."""
+    """All tones that the renderer uses.
+
+    `rgb` [T,3]. `role` [T]: 0 ink, 1 thing, 2 background. `colour` [T]: index into COLOURS or -1. `depth` [T]: 0 for
+    fill and base, 1 for rim and accent, between them for fading backgrounds.
+    """
 
     rgb: npt.NDArray[np.float32]
     role: npt.NDArray[np.int8]
@@ -78,7 +81,7 @@ def tone_table() -> ToneTable:
 
 @lru_cache(maxsize=1)
 def _nearest_by_cell() -> npt.NDArray[np.int16]:
-    """Index of the nearest tone for each of the 32x32x32 cells of RGB space."""
+    """The index of the nearest tone for each of the 32x32x32 cells of RGB space."""
     axis = np.arange(32, dtype=np.float32) * 8 + 4
     cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     tones = tone_table().rgb
@@ -88,7 +91,7 @@ def _nearest_by_cell() -> npt.NDArray[np.int16]:
 
 
 def nearest_tone(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-    """Index into tone_table() of the nearest tone (to 8 units) of every pixel; image [H,W,3] -> [H,W]."""
+    """image [H,W,3] -> [H,W]: each pixel's nearest tone, as an index into tone_table(). It is exact to 8 RGB units."""
     cell = (image >> 3).astype(np.int32)
     indexes: npt.NDArray[np.int16] = _nearest_by_cell()[(cell[..., 0] << 10) | (cell[..., 1] << 5) | cell[..., 2]]
     return indexes

@@ -1,11 +1,11 @@
-"""Pictures of scenes: hard-edged 48x48 pixel art, every pixel a legal tone of the palette.
+"""Pictures of scenes: 48x48 pixel art with hard edges and only the palette's tones.
 
-What the caption leaves open is drawn at random: exact positions and radii, the shade, the phase, width and direction
-offsets of patterns. A model has to make those up, so its denoising path bends and a schedule that is too short blurs.
+What the caption leaves open is drawn at random: exact positions and radii, the shade, phases and widths of patterns.
+A model must make these up. So its denoising path bends, and a schedule that is too short blurs.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +18,19 @@ Mask = npt.NDArray[np.bool_]
 
 #: Radius in pixels by (count of things, size): half the width of the thing, outline included.
 RADII_PX: dict[tuple[int, str | None], tuple[int, ...]] = {
-    (1, "small"): (7, 8), (1, "large"): (12, 13),
-    (2, "small"): (6, 7), (2, "large"): (10, 11),
+    (1, "small"): (7, 8),
+    (1, "large"): (12, 13),
+    (2, "small"): (6, 7),
+    (2, "large"): (10, 11),
     (3, None): (6, 7),
-}  # fmt: skip
+}
 #: Things of one or two whose radius is above this are large.
 LARGE_ABOVE_PX = 9.0
 
 
 @lru_cache(maxsize=256)
 def shape_mask(shape: str, radius: int) -> Mask:
-    """Pixels of a shape, outline included; [2*radius+1, 2*radius+1]."""
+    """The pixels of a shape with its outline, [2*radius+1, 2*radius+1]."""
     axis = np.arange(-radius, radius + 1)
     x, y = np.meshgrid(axis, axis)
     distance = np.hypot(x, y)
@@ -52,38 +54,53 @@ def shape_mask(shape: str, radius: int) -> Mask:
     return frozen
 
 
+class _Layers(NamedTuple):
+    """Disjoint masks; the rim is one or two pixels at the lower right."""
+
+    outline: Mask
+    rim: Mask
+    fill: Mask
+
+
+class _PlacedThing(NamedTuple):
+    thing: Thing
+    radius: int
+    x: int
+    y: int
+
+
 @lru_cache(maxsize=256)
-def _layers(shape: str, radius: int) -> tuple[Mask, Mask, Mask]:
-    """Disjoint masks of ink outline, dark rim (lower right, one or two pixels) and fill."""
+def _layers(shape: str, radius: int) -> _Layers:
     mask = shape_mask(shape, radius)
     inner = ndimage.binary_erosion(mask, border_value=0)
     padded = np.pad(inner, 1)
     lit = inner & padded[2:, 2:] & padded[2:, 1:-1]
-    return mask & ~inner, inner & ~lit, lit
+    return _Layers(mask & ~inner, inner & ~lit, lit)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One random picture of the scene, uint8 [48,48,3]."""
+    """Draw a random picture of the scene, uint8 [48,48,3]."""
     shade = 1 + rng.uniform(-palette.SHADE_SPREAD, palette.SHADE_SPREAD)
     base = np.array(palette.BASE_TONES[scene.background], np.float32) * shade
     accent = draw_accent(scene.pattern, rng)
     canvas = base * (1 - accent[..., None] * (1 - palette.ACCENT_FACTOR))
     shade = 1 + rng.uniform(-palette.SHADE_SPREAD, palette.SHADE_SPREAD)
-    for thing, radius, (x, y) in _placed(scene, rng):
-        _paint(canvas, thing, radius, x, y, shade)
+    for placed in _placed(scene, rng):
+        _paint(canvas, placed, shade)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def _paint(canvas: npt.NDArray[np.float32], thing: Thing, radius: int, x: int, y: int, shade: float) -> None:
+def _paint(canvas: npt.NDArray[np.float32], placed: _PlacedThing, shade: float) -> None:
+    thing, radius, x, y = placed
     window = canvas[y - radius : y + radius + 1, x - radius : x + radius + 1]
-    outline, rim, fill = _layers(thing.shape, radius)
-    window[outline] = palette.INK
-    window[rim] = np.array(palette.rim_tone(thing.colour), np.float32) * shade
-    window[fill] = np.array(palette.FILL_TONES[thing.colour], np.float32) * shade
+    layers = _layers(thing.shape, radius)
+    window[layers.outline] = palette.INK
+    window[layers.rim] = np.array(palette.rim_tone(thing.colour), np.float32) * shade
+    window[layers.fill] = np.array(palette.FILL_TONES[thing.colour], np.float32) * shade
 
 
-def _placed(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, int, tuple[int, int]]]:
-    """Every thing with a radius and a centre (x, y), such that it lies inside the canvas and touches no other."""
+def _placed(scene: Scene, rng: np.random.Generator) -> list[_PlacedThing]:
+    """Give each thing a radius and a centre, such that it lies inside the canvas and touches no other."""
     count = len(scene.things)
     radii = [int(rng.choice(RADII_PX[count, thing.size])) for thing in scene.things]
     match count:
@@ -94,11 +111,12 @@ def _placed(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, int, tu
         case _:
             radii = [radii[0] if scene.arrangement == "diagonal" else 6] * 3
             centres = _trio_centres(scene.arrangement, rng)
-    return list(zip(scene.things, radii, centres, strict=True))
+    placed = zip(scene.things, radii, centres, strict=True)
+    return [_PlacedThing(thing, radius, *centre) for thing, radius, centre in placed]
 
 
 def _place_centre(place: str, radius: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Outer thirds hug their edge; the jitter is wider for small things."""
+    """A thing in an outer third lies near its edge."""
 
     def along(low: bool, high: bool) -> int:
         slack = int(rng.integers(0, 4))
@@ -112,11 +130,11 @@ def _place_centre(place: str, radius: int, rng: np.random.Generator) -> tuple[in
 
 
 def _pair_centres(arrangement: str, radii: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Each thing anywhere in its half of the canvas, near the middle line across."""
+    """Each thing lies anywhere in its half of the canvas, near the middle line across."""
     centres: list[tuple[int, int]] = []
     for index, radius in enumerate(radii):
         start = index * CANVAS_PX // 2
-        gap = 1 - index  # keeps a pixel free between the first and the second
+        gap = 1 - index  # one pixel stays free between the two
         along = int(rng.integers(start + radius, start + CANVAS_PX // 2 - radius - gap))
         across = CANVAS_PX // 2 + int(rng.integers(-5, 5))
         centres.append((along, across) if arrangement == "row" else (across, along))
@@ -137,7 +155,7 @@ def _trio_centres(arrangement: str, rng: np.random.Generator) -> list[tuple[int,
 
 
 def draw_accent(pattern: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """How far each background pixel goes from the base to the accent tone, [48,48] in 0..1."""
+    """For each background pixel its way from the base tone (0) to the accent tone (1), [48,48]."""
     y, x = np.mgrid[0:CANVAS_PX, 0:CANVAS_PX]
     accent: npt.NDArray[Any]
     match pattern:

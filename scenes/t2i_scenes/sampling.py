@@ -1,9 +1,9 @@
-"""The bare loop: diffusers components, one batch, nothing else. The yardstick for engines and for quality tables."""
+"""The plain sampling loop: diffusers components and one batch. Engines and quality tables are compared with it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,24 @@ from t2i_scenes.model_folder import ModelConstants, model_path
 
 @dataclass(frozen=True, slots=True)
 class SampledImages:
-    """Images uint8 [B,48,48,3], and the latents [B,C,h,w] there were before each step asked for."""
+    """Images uint8 [B,48,48,3], and the kept latents [B,C,h,w] by the step that they enter."""
 
     images: npt.NDArray[np.uint8]
     latents: dict[int, Tensor]
+
+
+class Resume(NamedTuple):
+    """Skip `step` steps and start from latents [B,C,h,w] that enter this step."""
+
+    step: int
+    latents: Tensor
+
+
+class EncodedCaptions(NamedTuple):
+    """Hidden states [B,L,D] and [CLS] [B,D]."""
+
+    hidden: Tensor
+    cls: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class ScenesModel:
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Self:
-        """Load from `folder`, by default the one that ships with the package."""
+        """Load `folder`, by default that of this package."""
         folder = folder or model_path()
         return cls(
             constants=ModelConstants.read(folder),
@@ -52,17 +66,16 @@ class ScenesModel:
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        resume: tuple[int, Tensor] | None = None,
+        resume: Resume | None = None,
         keep_before: Collection[int] = (),
     ) -> SampledImages:
-        """Draw one image a caption.
+        """Draw one image a caption. With `resume` the seeds are not used.
 
-        `resume` = (skipped steps K, latents [B,C,h,w] before step K): start there; seeds are then unused.
-        `keep_before` = step indexes whose incoming latents are returned (index N gives the final ones).
+        Latents that enter the steps of `keep_before` are returned; step N stands for the final ones.
         """
         steps = num_inference_steps or self.constants.default_num_inference_steps
         guidance = self.constants.default_guidance_scale if guidance_scale is None else guidance_scale
-        first, latents = resume if resume is not None else (0, self.noise(seeds))
+        first, latents = resume or Resume(0, self.noise(seeds))
         kept: dict[int, Tensor] = {}
         with torch.inference_mode():
             sigmas = self.sigmas(steps)
@@ -83,33 +96,33 @@ class ScenesModel:
         return sigmas
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Start latents, each from its own seed, so that an image does not depend on its batch."""
+        """Start latents. Each has its own seed, so that an image does not depend on its batch."""
         shape = (self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def with_own_noise(self, latents: Tensor, step: int, seeds: Sequence[int], theirs: Sequence[int]) -> Tensor:
-        """Latents [B,C,h,w] before `step` of runs with the seeds `theirs`, with the noise of `seeds` in its place."""
+        """Replace the noise of the seeds `theirs` in latents [B,C,h,w] that enter `step` by that of `seeds`."""
         sigma = float(self.sigmas(self.constants.default_num_inference_steps)[step])
         return latents + sigma * (self.noise(seeds) - self.noise(theirs))
 
-    def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Hidden states [B,L,D] and [CLS] [B,D] of captions."""
+    def encode(self, captions: Sequence[str]) -> EncodedCaptions:
         length = self.constants.max_caption_tokens
         tokens = self.tokenizer(
             list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         hidden = self.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
-        return hidden, hidden[:, 0]
+        return EncodedCaptions(hidden, hidden[:, 0])
 
-    def velocity(self, latents: Tensor, sigma: float, conditions: tuple[Tensor, Tensor], guidance: float) -> Tensor:
-        """Guided estimate of noise - image; `conditions` of the captions come first, then of as many empty ones."""
+    def velocity(self, latents: Tensor, sigma: float, conditions: EncodedCaptions, guidance: float) -> Tensor:
+        """The guided estimate of noise - image. `conditions` hold the captions, then as many empty captions."""
         count = len(latents)
         if guidance == 1.0:
-            hidden, cls = conditions[0][:count], conditions[1][:count]
+            hidden, cls = conditions.hidden[:count], conditions.cls[:count]
             plain: Tensor = self.unet(latents, torch.full((count,), sigma * 1000), hidden, class_labels=cls).sample
             return plain
         timesteps = torch.full((2 * count,), sigma * 1000)
-        both = self.unet(torch.cat([latents, latents]), timesteps, conditions[0], class_labels=conditions[1]).sample
+        twice = torch.cat([latents, latents])
+        both = self.unet(twice, timesteps, conditions.hidden, class_labels=conditions.cls).sample
         with_caption, without = both.chunk(2)
         guided: Tensor = without + guidance * (with_caption - without)
         return guided

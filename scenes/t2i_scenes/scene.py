@@ -1,11 +1,11 @@
-"""What a scene is: the facts a caption states, and nothing else.
+"""A scene holds exactly the facts that a caption states.
 
-A scene holds one to three things in reading order (left to right in a row or along the diagonal, top to bottom in a
-column), how they are arranged, and the background. Reading order makes the form canonical: "a circle left of a square"
-and "a square right of a circle" are the same scene, so equal scenes have equal facts.
+These are one to three things, their arrangement, and the background. The things are in reading order: left to right in
+a row or along the diagonal, top to bottom in a column. So "a circle left of a square" and "a square right of a circle"
+are the same scene, and equal scenes have equal facts.
 
-Everything a caption does not say (exact position, exact radius, shade, phase of a pattern) is not part of the scene:
-the renderer draws it at random, and a model must make it up.
+What a caption does not say (exact position, exact radius, shade, phase of a pattern) is not part of the scene. The
+renderer draws it at random, and a model must make it up.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,11 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
 SHAPES = ("circle", "square", "triangle", "ring", "cross", "diamond")
 SIZES = ("small", "large")
 PATTERNS = ("plain", "striped", "barred", "checked", "dotted", "speckled", "fading")
-PLACES = (
-    "top left", "top", "top right",
-    "left", "center", "right",
-    "bottom left", "bottom", "bottom right",
-)  # fmt: skip
+PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 PAIR_ARRANGEMENTS = ("row", "column")
 TRIO_ARRANGEMENTS = ("row", "column", "diagonal")
 
-#: One thing may be placed anywhere, two stand beside or above each other, three also along the diagonal.
+#: By the number of things. One thing has a place; two are beside or above each other; three may be along the diagonal.
 ARRANGEMENTS: Mapping[int, tuple[str, ...]] = {1: PLACES, 2: PAIR_ARRANGEMENTS, 3: TRIO_ARRANGEMENTS}
 
 FactKind = Literal["colour", "shape", "size", "arrangement", "background", "pattern", "count"]
@@ -34,7 +30,7 @@ FactKind = Literal["colour", "shape", "size", "arrangement", "background", "patt
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn object. Three things in one scene are all of middle size, so their `size` is None and is not said."""
+    """`size` is None if the scene has three things: all are of middle size, and captions do not say it."""
 
     colour: str
     shape: str
@@ -43,7 +39,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that a caption states. `things` are in reading order; `arrangement` is one of ARRANGEMENTS[len(things)]."""
+    """`things` are in reading order; `arrangement` is one of ARRANGEMENTS[len(things)]."""
 
     things: tuple[Thing, ...]
     arrangement: str
@@ -61,7 +57,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One statement of a caption; `thing` is the index of the thing it is about, None for the scene as a whole."""
+    """One statement of a caption. `thing` is the index of the thing that it is about; None = the whole scene."""
 
     kind: FactKind
     value: str
@@ -69,7 +65,7 @@ class Fact:
 
 
 def facts(scene: Scene) -> tuple[Fact, ...]:
-    """Every statement a caption of this scene makes: 7 to 11 of them."""
+    """The 7 to 11 statements of every caption of this scene."""
     about_things: list[Fact] = []
     for index, thing in enumerate(scene.things):
         about_things.append(Fact("colour", thing.colour, index))

@@ -1,18 +1,18 @@
-"""How good a picture is for its scene, exactly and without training.
+"""Score a picture against its scene, exactly and without a trained model.
 
     facts   = share of the caption's statements that hold in the picture
     fine    = (palette + sharpness) / 2
     quality = facts * fine
 
-palette is exp(-d / 20), d the mean RGB distance of a pixel to the nearest tone the renderer could have used; sharpness
-is 1 when edges are as steep as in rendered pictures (see `sharpness`). Quality is the product because drawing well only
-counts for what was asked: a crisp picture of something else is worth its few true facts, not half the marks, and near a
-good picture (both close to 1) losing a hundredth of facts or of fine costs the same. The mix was fixed before any
-sampling result was seen; rendered pictures have 0.99, those of another caption about 0.22.
+palette is exp(-d / 20), where d is the mean RGB distance of a pixel to the nearest tone of the renderer. sharpness is 1
+if edges are as steep as in rendered pictures. Quality is a product, because drawing well only counts for what was
+asked: a crisp picture of something else is worth its few true facts, not half the marks. Near a good picture a loss of
+a hundredth of facts or of fine costs the same. The formula was fixed before any sampling result was seen. Rendered
+pictures score 0.99 for their own caption, and about 0.22 for another one.
 
-How the facts are read: pixels get the nearest legal tone; connected regions of ink and fill tones are things; their
-silhouette, fill, extent and centre decide shape, colour, size and arrangement. Each thing of the caption is given to a
-different region such that most facts hold. Background facts are read from the pixels that belong to no thing.
+How facts are read: each pixel gets the nearest tone. Connected regions of ink and fill tones are things. Their
+silhouette, fill, extent and centre decide shape, colour, size and arrangement. The things of the caption are matched to
+different regions, such that most facts hold. Pixels outside all things decide the facts about the background.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from t2i_scenes.scene import COLOURS, Fact, Scene, facts
 
 #: Mean RGB distance at which the palette part of `fine` falls to 1/e.
 PALETTE_SCALE = 20.0
-#: Regions looked at when things are matched; a picture with more is wrong anyway (its count fact fails).
+#: Only this many regions are matched. A picture with more is wrong anyway, because its count fails.
 _MAX_REGIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """All in 0..1. `held` pairs each fact of the scene with whether it holds; `palette_distance` in RGB units."""
+    """All in 0..1, but `palette_distance` in RGB units. `held` tells for each fact of the scene whether it holds."""
 
     facts_fraction: float
     fine_fraction: float
@@ -49,7 +49,11 @@ class Score:
 
 
 def score_image(image: npt.NDArray[np.uint8], scene: Scene) -> Score:
-    """Score a uint8 [48,48,3] picture; raises ValueError for another shape or type."""
+    """Score a uint8 [48,48,3] picture.
+
+    Raises:
+        ValueError: the picture has another shape or type.
+    """
     if image.dtype != np.uint8 or image.shape != (48, 48, 3):
         raise ValueError(f"expected uint8 [48,48,3], got {image.dtype} {list(image.shape)}")
     tones = nearest_tone(image)
@@ -62,7 +66,7 @@ def score_image(image: npt.NDArray[np.uint8], scene: Scene) -> Score:
 
 
 def palette_distance(image: npt.NDArray[np.uint8], tones: npt.NDArray[np.int16]) -> float:
-    """Mean RGB distance to the nearest legal tone, beyond what rendered shades between table rows already have."""
+    """Mean RGB distance to the nearest tone, beyond the distance that rendered shades have too."""
     difference = image.astype(np.float32) - tone_table().rgb[tones]
     distances = np.sqrt((difference**2).sum(-1))
     return float(np.maximum(distances - _SHADE_GAP, 0).mean())
@@ -75,9 +79,9 @@ _SHADE_GAP = 8.0
 def sharpness(image: npt.NDArray[np.uint8]) -> float:
     """Steepness of edges: 1 for steps within one pixel, about 0.4 for steps over two pixels, 0 for a long ramp.
 
-    Wherever two pixels two apart differ by an edge, the larger of the two single-pixel differences between them is
-    compared with the whole: sum(one^2) / sum(two^2) is 1 for a lone step and 1/4 within a ramp; in rendered pictures,
-    whose outlines are one pixel wide, it is about 0.91 or more. Gentle differences are not edges.
+    An edge is where two pixels at a distance of two differ enough. There the larger of the two single-pixel differences
+    is compared with the whole: sum(one^2) / sum(two^2). It is 1 for a single step and 1/4 within a ramp. In rendered
+    pictures, whose outlines are one pixel wide, it is about 0.91 or more.
     """
     pixels = image.astype(np.float32)
     near = far = 0.0
@@ -115,7 +119,7 @@ def _check_facts(
 
 
 def _best_match(regions: list[Region], scene: Scene) -> tuple[Region | None, ...]:
-    """A region (or None) for each thing such that most facts about things and their arrangement hold."""
+    """Choose a region (or None) for each thing, such that most facts about things and their arrangement hold."""
     count = len(scene.things)
     padded: list[Region | None] = [*regions, *[None] * max(0, count - len(regions))]
     about = [fact for fact in facts(scene) if fact.thing is not None or fact.kind == "arrangement"]

@@ -1,8 +1,8 @@
-"""Train the whole model from nothing: `python -m t2i_scenes.train --out DIR`, about an hour on two cores.
+"""Train the whole model from scratch: `python -m t2i_scenes.train --out DIR`, about an hour on two cores.
 
-Text pre-training, joint flow-matching training of UNet and text encoder, export of the model folder. Stopping at any
-moment loses at most the time since the last checkpoint; the same command goes on from it. Data are rendered as needed
-(2 % of the time), never stored; every step seeds its own random numbers, so a resumed run sees the same data.
+It pre-trains the text encoder, trains UNet and text encoder jointly by flow matching, and exports the model folder.
+After a stop the same command continues from the last checkpoint. Data are rendered when needed (2 % of the time) and
+never stored. Every step seeds its own random numbers, so a resumed run sees the same data.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,24 +29,30 @@ from t2i_scenes.training_state import TrainingState
 log = logging.getLogger("t2i_scenes.train")
 
 
-def training_batch(params: Hyperparameters, step: int) -> tuple[torch.Tensor, list[str]]:
-    """Latents [B,C,h,w] and captions of this step, some of them empty."""
+class TrainingBatch(NamedTuple):
+    """Latents [B,C,h,w] and their captions; some are empty."""
+
+    latents: torch.Tensor
+    captions: list[str]
+
+
+def training_batch(params: Hyperparameters, step: int) -> TrainingBatch:
     rng = np.random.default_rng((params.seed, step))
     scenes = [sample_scene(rng) for _ in range(params.batch)]
     captions = ["" if rng.random() < params.empty_caption_fraction else caption(scene, rng) for scene in scenes]
     images = np.stack([render(scene, rng) for scene in scenes])
-    return to_latents(images, params.unet.latent_patch_size), captions
+    return TrainingBatch(to_latents(images, params.unet.latent_patch_size), captions)
 
 
 def lr_fraction(params: Hyperparameters, step: int) -> float:
-    """Linear warm-up, then a cosine down to `final_lr_fraction`; 1-based step."""
+    """Linear warm-up, then a cosine down to `final_lr_fraction`. Steps count from 1."""
     warm = min(1.0, step / params.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / params.steps)))
     return warm * (params.final_lr_fraction + (1 - params.final_lr_fraction) * cosine)
 
 
 def flow_matching_loss(state: TrainingState, params: Hyperparameters, step: int) -> torch.Tensor:
-    """Mean squared error of the velocity eps - x0 at a random noise level per sample."""
+    """Mean squared error of the velocity noise - x0, at a random noise level for each sample."""
     x0, captions = training_batch(params, step)
     generator = torch.Generator().manual_seed(params.seed * 1_000_003 + step)
     sigma = torch.sigmoid(
@@ -59,7 +66,7 @@ def flow_matching_loss(state: TrainingState, params: Hyperparameters, step: int)
 
 
 def pretrained_encoder(params: Hyperparameters, tokenizer: PreTrainedTokenizerFast, kept: Path) -> BertModel:
-    """The attribute-pretrained encoder; `kept` holds its weights between runs."""
+    """The pre-trained text encoder. The file `kept` holds its weights between runs."""
     if kept.exists():
         encoder = text_model.build_encoder(tokenizer, params.text)
         encoder.load_state_dict(torch.load(kept, weights_only=True))
@@ -79,7 +86,7 @@ def fresh_state(params: Hyperparameters, out: Path) -> TrainingState:
 
 
 def train(params: Hyperparameters, out: Path) -> TrainingState:
-    """Run (or go on with) the training; checkpoints go to `out`/checkpoint.pt."""
+    """Train, from `out`/checkpoint.pt if it exists."""
     checkpoint = out / "checkpoint.pt"
     state = TrainingState.load(checkpoint, params) if checkpoint.exists() else fresh_state(params, out)
     log.info("start at step %d of %d", state.step, params.steps)
@@ -94,8 +101,9 @@ def train(params: Hyperparameters, out: Path) -> TrainingState:
         if step % 20 == 0:
             elapsed = time.monotonic() - began
             rate = (step - first_step) / elapsed
-            log.info("step %d/%d  loss %.4f  %.1f samples/s  ETA %.1f min", step, params.steps,
-                     float(np.mean(losses[-20:])), rate * params.batch, (params.steps - step) / rate / 60)  # fmt: skip
+            loss_now, left_min = float(np.mean(losses[-20:])), (params.steps - step) / rate / 60
+            seen = f"step {step}/{params.steps}  loss {loss_now:.4f}  {rate * params.batch:.1f} samples/s"
+            log.info("%s  ETA %.1f min", seen, left_min)
         if time.monotonic() - saved > params.checkpoint_every_s or step == params.steps:
             state.save(checkpoint)
             saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a training run must remember to go on after a stop: weights, averages, optimiser, step, time spent."""
+"""The state that a training run needs to continue after a stop: weights, averages, optimiser, step, time spent."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from t2i_scenes.hyperparameters import Hyperparameters
 
 @dataclass
 class TrainingState:
-    """One run in progress. `average_*` are the exponential moving averages that get exported."""
+    """`average_*` are exponential moving averages; these are exported."""
 
     params: Hyperparameters
     tokenizer: PreTrainedTokenizerFast
@@ -41,7 +41,7 @@ class TrainingState:
         pretrained: BertModel,
         unet: UNet2DConditionModel,
     ) -> Self:
-        """`pretrained` is kept frozen as the embedder; a copy is trained with the UNet."""
+        """Keep `pretrained` frozen as the embedder, and train a copy of it with the UNet."""
         encoder = deepcopy(pretrained).train()
         groups = [
             {"params": list(unet.parameters()), "lr_share": 1.0},
@@ -74,7 +74,7 @@ class TrainingState:
             torch._foreach_lerp_(averages, parameters, 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write to a side file and rename, so that a stop in the middle leaves the last checkpoint whole."""
+        """Write another file and rename it, so that a stop in the middle leaves the last checkpoint intact."""
         modules = {name: getattr(self, name).state_dict() for name in _MODULES}
         spent = self.cpu_s + time.process_time()
         side = path.with_suffix(".part")

@@ -1,4 +1,4 @@
-"""Where models and embedders come from: from the address in a pool to a folder on this machine.
+"""Find the folder of a model or an embedder on this machine, from its address in a pool document.
 
 builtin://scenes            the small model that ships with t2i-serving, and its embedder
 file:///models/sdxl         a folder

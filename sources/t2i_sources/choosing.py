@@ -1,16 +1,16 @@
-"""Which files of a hub's repository are needed: pure, from their names.
+"""Choose the files of a hub's repository to download, by their names alone.
 
-A repository holds the same weights many times: for other frameworks, in one file beside the folders, at two precisions.
-SDXL's has about ten times what one pipeline loads.
+A repository holds the same weights several times: for other frameworks, as one file beside the folders, at two
+precisions. That of SDXL has about ten times the bytes that one pipeline loads.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterable
 
-#: Names in the repository, names of the pipeline's components (empty where there are none), variant: names to download.
+#: From the names in the repository, the pipeline's components (empty without a pipeline) and the variant: what to get.
 Choice = Callable[[Collection[str], Collection[str], str], list[str]]
 
-INDEX = "model_index.json"  # of a pipeline in diffusers layout
+INDEX = "model_index.json"  # every pipeline in diffusers layout has this file
 _BESIDE_WEIGHTS = re.compile(r"\.(json|txt|model|jinja)$")
 _WEIGHTS = re.compile(r"^(?P<name>[^.]+)(\.(?P<variant>[a-z][a-z0-9_]*))?(-\d+-of-\d+)?\.(?P<format>safetensors|bin)$")
 _SHARDS = re.compile(r"^(?P<name>[^.]+)\.(?P<format>safetensors|bin)\.index(\.(?P<variant>[a-z0-9_]+))?\.json$")
@@ -21,10 +21,10 @@ _EMBEDDER = re.compile(
 
 
 def choose_model_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
-    """Of a pipeline in diffusers layout: each component's settings and one set of weights.
+    """Choose the settings of each component and one set of weights, for a pipeline in diffusers layout.
 
-    Safetensors before pickles; the variant's weights (fp16, bf16) where a component has them, else the plain ones, else
-    whatever there is.
+    Safetensors come before pickles. Weights of the variant (fp16, bf16) come before plain ones, and these before any
+    others.
     """
     chosen = [name for name in names if name == INDEX]
     for component in components:
@@ -35,7 +35,7 @@ def choose_model_files(names: Collection[str], components: Collection[str], vari
 
 
 def choose_embedder_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
-    """Of a sentence encoder with an ONNX export, as sentence-transformers lays it out."""
+    """Choose the files of a sentence encoder with an ONNX export, in the layout of sentence-transformers."""
     del components, variant
     chosen = {name for name in names if _EMBEDDER.match(name)}
     if "model.onnx" in chosen:

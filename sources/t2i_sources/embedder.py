@@ -1,12 +1,12 @@
-"""Prompt embeddings: a folder with tokenizer.json and model.onnx, run by onnxruntime; no torch.
+"""Prompt embeddings by onnxruntime, without torch, from a folder with tokenizer.json and model.onnx.
 
-The folder is our own kind, whose model gives one vector a prompt, or a sentence encoder with an ONNX export as
-sentence-transformers lays it out: `onnx/model.onnx` gives a vector a token, and `1_Pooling/config.json` says how they
-become one (mean, if it is not there); `config_sentence_transformers.json` may name a text that stands before every
-prompt. Inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B,L].
+Two kinds of folders work. In the first, model.onnx gives one vector a prompt. The second is a sentence encoder with an
+ONNX export in the layout of sentence-transformers: `onnx/model.onnx` gives a vector a token, `1_Pooling/config.json`
+says how they become one (default: the mean), and `config_sentence_transformers.json` may name a prefix for every
+prompt. The inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B, L].
 
-A prompt that the tokenizer does not read whole (`t2i_sources.prompt_reading`) is like no other prompt. Its vector is
-made of its hash, and it lies apart from the others.
+A prompt that the tokenizer does not read whole (`t2i_sources.prompt_reading`) is similar to no other prompt. Its vector
+comes from its hash, and it is compared only with others of this kind.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ Vector = npt.NDArray[np.float32]
 SETTINGS_FILES = ("1_Pooling/config.json", "sentence_bert_config.json")
 PREFIX_FILE = "config_sentence_transformers.json"
 MODEL_FILES = ("model.onnx", "onnx/model.onnx")
-TRIED = "a prompt"  # an embedder that cannot take this is of no use
+TRIED = "a prompt"  # an embedder is tried with this prompt when it is loaded
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 _POOLED = "sentence_embedding"
 
@@ -46,12 +46,15 @@ ONNX_ERRORS = (  # onnxruntime's own exceptions have no common base but Exceptio
 
 
 class EmbedderError(Exception):
-    """The folder holds no usable embedder; the message says what is missing."""
+    """Raised when a folder holds no usable embedder; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A prompt as a unit vector [D], and the digest of who made it. `unread`: why it does not say all of the prompt."""
+    """A unit vector [D] and the digest of the embedder that made it.
+
+    `unread` is the reason if the tokenizer did not read the whole prompt.
+    """
 
     vector: Vector
     embedder: str
@@ -59,15 +62,15 @@ class Embedding:
 
     @property
     def kind(self) -> str:
-        """Equal where two embeddings can be compared. Those of prompts that were not read whole are a kind apart."""
+        """Two embeddings of the same kind can be compared."""
         return self.embedder if self.unread is None else f"{self.embedder}.identical"
 
 
 class Embedder:
-    """Any thread, one at a time.
+    """Any thread may use it, but only one at a time.
 
     Raises:
-        EmbedderError: something is missing or cannot be used.
+        EmbedderError: a file is missing or cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,10 +96,10 @@ class Embedder:
             raise EmbedderError(f"{model.name} cannot embed a prompt: {error}") from error
 
     def embed_now(self, prompt: str) -> Embedding:
-        """The prompt's unit vector [D].
+        """Embed a prompt in the calling thread.
 
         Raises:
-            ValueError: the model gave something that is not one finite vector.
+            ValueError: the model's output is not one finite vector.
         """
         reading = self._reader.read(self._prefix + prompt)
         if reading.unread is not None:
@@ -124,10 +127,10 @@ class Embedder:
 
 
 def load_embedder(source: str, models_dir: Path) -> Embedder:
-    """The embedder of an address (`t2i_sources`), downloaded first if it is a hub's, or of a plain folder.
+    """The embedder of an address (`t2i_sources`), which may be downloaded first, or of a plain folder.
 
     Raises:
-        EmbedderError: there is none, it cannot be had now, or it cannot be used.
+        EmbedderError: it does not exist, cannot be downloaded now, or cannot be used.
     """
     address = source if "://" in source else Path(source).resolve().as_uri()
     try:
@@ -145,7 +148,7 @@ def _given(encoding: Encoding) -> dict[str, npt.NDArray[np.int64]]:
 
 
 def _hashed(prompt: str, dimension: int) -> Vector:
-    """A unit vector [D] that equal prompts share and nothing else means."""
+    """A pseudo-random unit vector [D]; only equal prompts get the same one."""
     digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     drawn = np.random.default_rng(int.from_bytes(digest)).standard_normal(dimension).astype(np.float32)
     unit: Vector = drawn / np.linalg.norm(drawn)
@@ -153,7 +156,7 @@ def _hashed(prompt: str, dimension: int) -> Vector:
 
 
 def _open_reader(path: Path, settings: Path) -> PromptReader:
-    """The sentence encoder's own length limit holds."""
+    """A tokenizer with the length limit of the sentence encoder's settings."""
     limit = _read(settings).get("max_seq_length")
     try:
         return PromptReader(path, limit if isinstance(limit, int) and limit > 0 else None)
@@ -162,7 +165,7 @@ def _open_reader(path: Path, settings: Path) -> PromptReader:
 
 
 def _default_prefix(settings: Path) -> str:
-    """What the encoder was trained to see before every text, such as `query: `; empty for most."""
+    """The prefix of every text that the encoder was trained with, such as `query: `; mostly empty."""
     found = _read(settings)
     prompts, name = found.get("prompts"), found.get("default_prompt_name")
     prefix = prompts.get(name, "") if isinstance(prompts, dict) and name is not None else ""
@@ -182,7 +185,7 @@ def _open_session(model: Path) -> Any:
 
 
 def _takes_first(settings: Path) -> bool:
-    """Whether the first token's vector stands for the prompt; else their mean does."""
+    """Whether the first token's vector stands for the prompt, not the mean of all."""
     modes = {name for name, on in _read(settings).items() if name.startswith("pooling_mode_") and on is True}
     if not modes <= {"pooling_mode_mean_tokens", "pooling_mode_cls_token"} or len(modes) > 1:
         raise EmbedderError(f"1_Pooling/config.json asks for {', '.join(sorted(modes))}: only mean or cls is known")
@@ -190,7 +193,7 @@ def _takes_first(settings: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
+    """Read a JSON object; empty if the file does not exist."""
     if not path.is_file():
         return {}
     try:
@@ -201,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _digest(*files: Path) -> str:
-    """32 hex digits: vectors of different embedders cannot be compared."""
+    """Hash the files; 32 hex digits. It names the embedder, because vectors of different ones cannot be compared."""
     total = hashlib.blake2b(digest_size=16)
     for path in files:
         total.update(f"\x1f{path.name}\x1f".encode())

@@ -1,13 +1,13 @@
-"""What can be wrong with a source.
+"""Errors of sources.
 
-SourceMissing            there is no such folder, or it is not what it should be
-└── SourceUnreachable    it must be downloaded, and the hub did not answer or said no: may work later
+SourceMissing
+└── SourceUnreachable
 """
 
 
 class SourceMissing(Exception):
-    """The message names the field of the pool and says what to do."""
+    """Raised when a folder does not exist or is of another kind. It names the field of the pool and the next step."""
 
 
 class SourceUnreachable(SourceMissing):
-    """Not here and not to be had now; the message carries the hub's words."""
+    """Raised when a download fails now; later it may work. The message holds the hub's words."""

@@ -1,4 +1,4 @@
-"""From an address to a folder; see the package."""
+"""Find the folder of an address."""
 
 import json
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from urllib.parse import unquote, urlsplit
 
 from t2i_sources.choosing import INDEX, Choice, choose_embedder_files, choose_model_files
 from t2i_sources.errors import SourceMissing
-from t2i_sources.hub import Wish, download
+from t2i_sources.hub import Download, download
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceKind:
-    """What is looked for.
+    """What a folder must hold.
 
     Attributes:
-        field: Of the pool document, for messages.
+        field: The field of the pool document, for messages.
         marks: One of these files must be in the folder.
         wanted: What the folder must be, in words.
-        choose: Which files of a hub's repository are needed.
-        builtin: Its folder inside a builtin model.
+        choose: Chooses the files of a hub's repository to download.
+        builtin: The folder inside a builtin model.
     """
 
     field: str
@@ -43,13 +43,13 @@ EMBEDDER = SourceKind(
 
 
 def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str = "", variant: str = "") -> Path:
-    """The folder of a source, downloaded first if it is a hub's; may take minutes then.
+    """The folder of a source. A hub's repository is downloaded first, which may take minutes.
 
-    `variant` (fp16, bf16) is the kind of weights that is downloaded if there is a choice.
+    `variant` (fp16, bf16) chooses the weights to download if there are several.
 
     Raises:
-        SourceMissing: no such folder, or it is not of this kind; says what to do.
-        SourceUnreachable: it must be downloaded and cannot be now.
+        SourceMissing: the folder does not exist, or is not of this kind.
+        SourceUnreachable: the download fails now.
     """
     scheme, _, rest = source.partition("://")
     match scheme:
@@ -61,8 +61,8 @@ def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str =
             folder = _inside(kind, models_dir, rest)
         case "hf":
             repository, _, pinned = rest.partition("@")
-            wish = Wish(kind.field, repository, pinned or revision or None, variant, kind.choose)
-            folder = download(wish, models_dir)
+            wanted = Download(kind.field, repository, pinned or revision or None, variant, kind.choose)
+            folder = download(wanted, models_dir)
         case _:
             raise SourceMissing(f"{kind.field} must start with {SCHEMES}, got {source!r}")
     if not any((folder / mark).is_file() for mark in kind.marks):
@@ -72,14 +72,14 @@ def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str =
 
 
 def builtin_folder(source: str) -> Path | None:
-    """The folder of a builtin model; None for other sources, and for one that is not installed."""
+    """The folder of a builtin model; None for other sources, and for a model that is not installed."""
     scheme, _, name = source.partition("://")
     spec = find_spec(f"t2i_{name}") if scheme == "builtin" and name.isidentifier() else None
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
 
 
 def components_of(folder: Path) -> tuple[str, ...]:
-    """What the model's index names, its own facts (with an underscore) too; nothing if it cannot be read."""
+    """All names in the model's index, those with an underscore too; empty if it cannot be read."""
     try:
         index = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError):

@@ -1,16 +1,16 @@
-"""Whether a tokenizer sees all of a prompt, because a vector of the rest says nothing about what was left out.
+"""Decide whether a tokenizer reads a whole prompt. A vector of a part says nothing about the rest.
 
-Decided from the prompt, what the tokenizer's normaliser makes of it, and its tokens with their places in the prompt.
-A prompt is not read whole where
+The decision uses the prompt, what the tokenizer's normaliser makes of it, and the tokens with their places in the
+prompt. A prompt is not read whole if one of these holds:
 
-    Cut      it is longer than the tokenizer, or we, read
+    Cut      it is longer than the tokenizer's limit or ours
     Unknown  a token stands for "unknown"
     Dropped  a character is in no token, or lost the mark that makes it another letter
-    Spelled  words came letter by letter, or a character byte by byte: the vocabulary does not know the script or sign
+    Spelled  words became single letters, or a character became bytes: the vocabulary does not know the script or sign
 
-Similar by right are prompts that differ in case, in accents of European, Hebrew and Arabic letters, in white space, in
-joiners that nobody sees, and in the stops between words, which some tokenizers leave out. Two prompts that lost
-something may have lost what sets them apart: all-MiniLM-L6-v2 gives any two Thai prompts the cosine 1.000.
+Two prompts that lost something may have lost their difference: all-MiniLM-L6-v2 gives any two Thai prompts the cosine
+1.000. Some losses are harmless: case, accents of European, Hebrew and Arabic letters, white space, invisible joiners,
+and punctuation between words, which some tokenizers leave out.
 """
 
 import json
@@ -24,13 +24,13 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 MAX_CHARACTERS = 2048  # longer prompts are cut before the tokenizer sees them
-SPELLED_FROM = 4  # letters of other scripts than Latin, from which there are enough to tell
-LETTERS_A_TOKEN = 1.3  # of them; below, the vocabulary holds the script's letters and not its words
-BYTES_FROM = 3  # tokens that one character falls into
+SPELLED_FROM = 4  # fewer non-Latin letters are too few to judge
+LETTERS_A_TOKEN = 1.3  # of non-Latin letters; below this, the vocabulary holds letters of the script but no words
+BYTES_FROM = 3  # a character that becomes this many tokens became bytes
 _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")
 _SYLLABLES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ETHIOPIC")
 _WORD_START = "\u2581"  # how SentencePiece writes a space
-_TAGS = range(0xE0020, 0xE0080)  # they tell flags apart
+_TAGS = range(0xE0020, 0xE0080)  # invisible, but they distinguish flags
 _STOPS = frozenset(",.;!?\u2026\u3001\u3002\uff0c\uff0e\uff1b\uff01\uff1f\u060c\u061b\u061f")
 _VARIATIONS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 
@@ -46,14 +46,14 @@ class Unread(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A prompt's tokens, and what is wrong with them; None: they say all of it."""
+    """A prompt's tokens, and why they miss a part of it; None if they do not."""
 
     encoding: Encoding
     unread: Unread | None
 
 
 class PromptReader:
-    """A tokenizer that tells what it did not see. Any thread, one at a time.
+    """A tokenizer that tells what it did not read. Any thread may use it, but only one at a time.
 
     Raises:
         ValueError: the file holds no tokenizer.
@@ -63,15 +63,15 @@ class PromptReader:
         """`max_tokens` overrides the limit that the file itself sets."""
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises nothing more special
+        except Exception as error:  # tokenizers raises no class of its own
             raise ValueError(f"{file.name} cannot be read: {error}") from error
-        self._tokenizer.no_padding()  # prompts go one by one
+        self._tokenizer.no_padding()  # prompts are encoded one by one
         if max_tokens is not None:
             self._tokenizer.enable_truncation(max_tokens)
         self._unknown = _unknown_id(file)
 
     def read(self, prompt: str) -> Reading:
-        """The tokens of the prompt's beginning, special ones included."""
+        """Encode the beginning of the prompt, with special tokens."""
         seen = prompt[:MAX_CHARACTERS]
         encoding = self._tokenizer.encode(seen)
         return Reading(encoding, self._unread(prompt, seen, encoding))
@@ -91,7 +91,7 @@ class PromptReader:
 
 
 def _unknown_id(file: Path) -> int | None:
-    """WordPiece, WordLevel and BPE name the token, Unigram its number; byte-level ones have none."""
+    """The id of the "unknown" token. Unigram names the id; WordPiece, WordLevel and BPE the token; byte-level none."""
     document = json.loads(file.read_text())
     model = document["model"]
     number: int | None = model.get("unk_id")
@@ -103,12 +103,12 @@ def _unknown_id(file: Path) -> int | None:
 
 
 def _differ(kept: str, seen: str) -> bool:
-    """Whether a normaliser took more than it may; most take nothing but case."""
+    """Whether the normaliser removed more than harmless differences; most only remove case."""
     return kept.lower() != seen.lower() and _essence(kept) != _essence(seen)
 
 
 def _essence(text: str) -> str:
-    """The text without what may differ by right."""
+    """The text without harmless differences."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     kept: list[str] = []
     accented = False
@@ -123,7 +123,7 @@ def _essence(text: str) -> str:
 
 
 def _is_silent(character: str) -> bool:
-    """Spaces, stops, controls, joiners and variation selectors: they set words apart, or nobody sees them."""
+    """Spaces, punctuation, controls, joiners and variation selectors: they separate words or are invisible."""
     if character == _WORD_START or character.isspace() or character in _STOPS:
         return True
     code, category = ord(character), unicodedata.category(character)
@@ -133,12 +133,12 @@ def _is_silent(character: str) -> bool:
 
 
 def _has_gap(seen: str, encoding: Encoding) -> bool:
-    """Whether a character that says something lies in no token."""
+    """Whether a character with a meaning lies in no token."""
     covered = bytearray(len(seen))
     for start, end in encoding.offsets:
         covered[start:end] = b"\x01" * (end - start)
     if not "".join(compress(seen, (1 - inside for inside in covered))).strip():
-        return False  # white space alone, as nearly always
+        return False  # only white space is uncovered, as nearly always
     accented = False
     for character, inside in zip(seen, covered, strict=True):
         mark = bool(unicodedata.combining(character))
@@ -149,12 +149,12 @@ def _has_gap(seen: str, encoding: Encoding) -> bool:
 
 
 def _is_spelled(seen: str, encoding: Encoding) -> bool:
-    """Whether foreign words are hardly more letters than tokens, or a character is BYTES_FROM tokens."""
+    """Whether non-Latin words have about as many tokens as letters, or a character became BYTES_FROM tokens."""
     letters, tokens, pieces = 0, 0, 0
     before = (-1, -1)
     for start, end in encoding.offsets:
         text = seen[start:end].lstrip()
-        place = (end - len(text), end)  # without the space before a word
+        place = (end - len(text), end)  # some tokens include the space before a word
         pieces = pieces + 1 if place == before else 1
         if len(text) == 1 and pieces >= BYTES_FROM:
             return True
@@ -166,7 +166,7 @@ def _is_spelled(seen: str, encoding: Encoding) -> bool:
 
 
 def _is_foreign_letter(character: str) -> bool:
-    """A letter or vowel sign of no Latin script, and of none whose characters are syllables or words."""
+    """A letter or vowel sign of a script that is not Latin and whose characters are no syllables or words."""
     if unicodedata.category(character)[0] not in "LM":
         return False
     return not unicodedata.name(character, "").startswith(("COMBINING", "LATIN", *_SYLLABLES))
