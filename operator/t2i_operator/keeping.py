@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 
 from t2i_operator.apart import run_apart
-from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.lease import Leadership
+from t2i_operator.api import KubeApi
+from t2i_operator.leadership import Leadership
 
 log = logging.getLogger(__name__)
 STUCK_S = 60.0

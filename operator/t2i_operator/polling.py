@@ -1,37 +1,95 @@
-"""Polling: what the gateways of a pool say about demand, each asked with a deadline; the silent are left out."""
+"""Polling: what the gateways of every pool say about demand, each asked with a deadline; the silent are left out.
+
+A pool is looked at if what they say makes a new plan due, or if it is something that people should know.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import grpc
 
 from t2i_api.names import HEALTH_PORT
-from t2i_operator.deciding.observed import DemandReport, MeasuredProfile, PodSeen
-from t2i_operator.deciding.pods import read_pod
-from t2i_operator.manifests import Manifest
+from t2i_operator.clock import Instant
+from t2i_operator.decide.observed import DemandReport, DesiredPool, MeasuredProfile, Observed, PodSeen, Problem
+from t2i_operator.decide.planning import is_plan_due
+from t2i_operator.decide.pods import read_pod
+from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 from t2i_runtime.grpc_options import NO_PROXY
 
 POLL_LIMIT_S = 1.0
+POLLS_AT_ONCE = 64
 CONTROL_PORT_NAME = "control"
 
 
-class DemandPoller:
-    """Keeps one channel per gateway; close it."""
+@dataclass(frozen=True, slots=True)
+class LastLook:
+    """What polling needs of the last look at a pool."""
 
-    def __init__(self, metrics: OperatorMetrics) -> None:
-        self._channels: dict[str, grpc.aio.Channel] = {}
+    seen: Observed
+    wanted: DesiredPool | Problem
+    gateways: tuple[Manifest, ...]
+
+
+class DemandPoller:
+    """Keeps one channel per gateway; close it. `ask` is called with the key of a pool to look at."""
+
+    def __init__(self, ask: Callable[[str], None], metrics: OperatorMetrics) -> None:
+        self._ask = ask
         self._metrics = metrics
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._reports: dict[str, tuple[DemandReport, ...]] = {}
+        self._last: dict[str, LastLook] = {}
+
+    def reports(self, key: str) -> tuple[DemandReport, ...]:
+        """What the gateways of a pool last said."""
+        return self._reports.get(key, ())
+
+    def remember(self, key: str, last: LastLook) -> None:
+        """The newest look at a pool. Children are left out: there are many, and polling needs none."""
+        wanted = last.wanted if isinstance(last.wanted, Problem) else replace(last.wanted, children=())
+        self._last[key] = LastLook(replace(last.seen, children={}), wanted, last.gateways)
+        self._metrics.pools.set(len(self._last))
+
+    def forget(self, key: str) -> None:
+        """The pool is gone."""
+        self._last.pop(key, None)
+        self._reports.pop(key, None)
+        self._metrics.pools.set(len(self._last))
+
+    async def poll_all(self) -> None:
+        """Ask the gateways of every pool once."""
+        polled = {key: last for key, last in self._last.items() if isinstance(last.wanted, DesiredPool)}
+        slots = asyncio.Semaphore(POLLS_AT_ONCE)
+
+        async def poll(key: str, last: LastLook) -> None:
+            async with slots:
+                self._take_in(key, last, await self.poll(last.gateways))
+
+        await asyncio.gather(*(poll(key, last) for key, last in polled.items()))
+        addresses = {address for last in polled.values() for pod in last.gateways if (address := control_address(pod))}
+        await self._close_others(addresses)
+
+    def _take_in(self, key: str, last: LastLook, reports: tuple[DemandReport, ...]) -> None:
+        if key not in self._last:
+            return  # gone meanwhile
+        self._reports[key] = reports
+        if isinstance(last.wanted, Problem) or not reports:
+            return
+        due = is_plan_due(last.wanted, replace(last.seen, reports=reports), Instant(time.time()))
+        if due or _troubles(reports) != _troubles(last.seen.reports):
+            self._ask(key)
 
     async def poll(self, gateways: Sequence[Manifest]) -> tuple[DemandReport, ...]:
         """Ask the running gateways among these pods. One that is not ready may know why: no worker serves."""
         asked = [(read_pod(pod), control_address(pod)) for pod in gateways if _runs(pod)]
-        answers = await asyncio.gather(*(self._ask(pod, address) for pod, address in asked if address is not None))
+        answers = await asyncio.gather(*(self._ask_one(pod, address) for pod, address in asked if address is not None))
         return tuple(answer for answer in answers if answer is not None)
 
-    async def _ask(self, pod: PodSeen, address: str) -> DemandReport | None:
+    async def _ask_one(self, pod: PodSeen, address: str) -> DemandReport | None:
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = grpc.aio.insecure_channel(address, options=NO_PROXY)
@@ -44,14 +102,21 @@ class DemandPoller:
         self._metrics.polls.labels("OK").inc()
         return replace(to_report(pod.name, answer), ready=pod.ready)
 
-    async def keep_only(self, addresses: set[str]) -> None:
-        """Close channels to gateways that have gone."""
+    async def _close_others(self, addresses: set[str]) -> None:
+        """Channels to gateways that have gone."""
         for address in self._channels.keys() - addresses:
             await self._channels.pop(address).close()
 
     async def close(self) -> None:
         """Close every channel."""
-        await self.keep_only(set())
+        await self._close_others(set())
+
+
+def _troubles(reports: Sequence[DemandReport]) -> frozenset[str]:
+    """What gateways want people to know; it is in the conditions."""
+    troubles = {trouble for report in reports for trouble in (report.embedder_trouble, report.store_trouble)}
+    failing = {name for report in reports for name in report.failing}
+    return frozenset(troubles | failing) - {""}
 
 
 def _runs(pod: Manifest) -> bool:
@@ -81,9 +146,6 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
         gateway=name,
         rates_rps={one.prompt_class: one.rate_rps for one in answer.demand if one.rate_rps > 0},
         earlier_rps=answer.earlier_rps,
-        revision=answer.plan_revision,
-        queued=answer.queued,
-        in_flight=answer.in_flight,
         embedder_trouble=answer.embedder_trouble,
         store_trouble=answer.store_trouble,
         left_out={one.worker: one.reason for one in answer.left_out},

@@ -7,25 +7,29 @@ every write already refuses.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
-from t2i_operator.children import Images
-from t2i_operator.cluster.api import KubeApi
-from t2i_operator.cluster.lease import Leadership
-from t2i_operator.errors import ApiError
-from t2i_operator.handlers import Listeners, build_registry, kopf_settings
+from t2i_operator.api import KubeApi
+from t2i_operator.handlers import build_registry, kopf_settings
 from t2i_operator.keeping import keep_apart
+from t2i_operator.kinds import ResourceKind
+from t2i_operator.leadership import Leadership
+from t2i_operator.manifests import Images
+from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
+from t2i_operator.mirror import Mirror
+from t2i_operator.polling import DemandPoller
 from t2i_operator.probes import Probes
-from t2i_operator.queueing import PoolQueue
-from t2i_operator.reconciling import Reconciler
+from t2i_operator.queue import PoolQueue
+from t2i_operator.reconcile import Reconciler
+from t2i_operator.resync import Resync
 from t2i_operator.settings import OperatorSettings
 from t2i_operator.watching import keep_watching
 from t2i_runtime.kube.client import open_client
@@ -34,9 +38,9 @@ from t2i_runtime.process import open_registry, stop_on_signals
 log = logging.getLogger(__name__)
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WEDGED_S = 120.0
+DEAF_S = 210.0  # three times kopf's inactivity timeout, after which it reconnects by itself
 GAUGES_EVERY_S = 1.0
 STOP_LIMIT_S = 10.0
-COMPARE_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,72 +106,86 @@ class Operator:
                 await asyncio.wait_for(self.leadership.changed.wait(), 0.5)
 
     async def _work(self, client: ApiClient, api: KubeApi) -> None:
-        settings = self.settings
-        images = Images(
-            settings.gateway_image,
-            settings.worker_image,
-            settings.image_pull_policy,
-            settings.image_pull_secrets,
-            _own_namespace(),
+        """Watch and reconcile, until cancelled."""
+        settings, mirror = self.settings, Mirror()
+        queue = PoolQueue(settings.max_parallel)
+        resync = Resync(api, mirror, settings.namespaces, queue.ask)
+        demand = DemandPoller(queue.ask, self.metrics)
+        reconciler = Reconciler(
+            api,
+            mirror,
+            queue=queue,
+            resync=resync,
+            demand=demand,
+            images=_images(settings),
+            settled_s=settings.resync_s,
+            metrics=self.metrics,
         )
-        reconciler = Reconciler(api, images, settings.resync_s, self.metrics)
-        queue = PoolQueue(reconciler.look, settings.max_parallel)
-        reconciler.queue = queue
-        begun = asyncio.Event()
-        listeners = Listeners(queue, reconciler.hearing, self.metrics, reconciler.memory, begun)
-
-        def on_restart() -> None:
-            self.metrics.watch_restarts.inc()
-            begun.set()
-
-        loop = asyncio.get_running_loop()
-        self.probes.check = lambda: _complaint(reconciler, queue)
+        listener = Listener(mirror, queue, resync, self.metrics)
+        build = partial(build_registry, client, listener.hear, asyncio.get_running_loop())
+        self.probes.check = lambda: _complaint(mirror, queue)
         try:
+            await resync.everything()
             async with asyncio.TaskGroup() as group:
-                await reconciler.start(settings.namespaces)
-                group.create_task(queue.run())
-                group.create_task(_compare(reconciler, queue, begun, settings.namespaces))
-                group.create_task(_every(settings.plan_every_s, reconciler.poll_all))
-                group.create_task(self._show(reconciler, queue))
-                build = partial(build_registry, client, listeners, loop)
-                await keep_watching(build, kopf_settings(), settings.namespaces, on_restart)
+                group.create_task(queue.run(reconciler.look))
+                group.create_task(resync.keep(settings.resync_s))
+                group.create_task(_every(settings.plan_every_s, demand.poll_all))
+                group.create_task(_every(GAUGES_EVERY_S, partial(self._show, mirror, queue, listener)))
+                await keep_watching(build, kopf_settings(), settings.namespaces, listener.restarted)
         finally:
-            await reconciler.close()
+            reconciler.close()
+            await demand.close()
 
-    async def _show(self, reconciler: Reconciler, queue: PoolQueue) -> None:
+    async def _show(self, mirror: Mirror, queue: PoolQueue, listener: "Listener") -> None:
         """Gauges that follow the clock."""
-
-        async def once() -> None:
-            now_s = time.monotonic()
-            self.metrics.queued.set(queue.depth)
-            self.metrics.tasks.set(len(asyncio.all_tasks()))
-            self.metrics.event_age.set(reconciler.hearing.age_s(now_s))
-            self.metrics.deaf.set(reconciler.hearing.unheard_s(now_s))
-
-        await _every(GAUGES_EVERY_S, once)
+        self.metrics.queued.set(queue.depth)
+        self.metrics.tasks.set(len(asyncio.all_tasks()))
+        self.metrics.event_age.set(time.monotonic() - listener.last_s)
+        self.metrics.deaf.set(mirror.unheard_s())
 
 
-def _complaint(reconciler: Reconciler, queue: PoolQueue) -> str | None:
+@dataclass(slots=True)
+class Listener:
+    """What becomes of the events of watches."""
+
+    mirror: Mirror
+    queue: PoolQueue
+    resync: Resync
+    metrics: OperatorMetrics
+    last_s: float = field(default_factory=time.monotonic)
+
+    def hear(self, kind: ResourceKind, item: Manifest, deleted: bool, listed: bool) -> None:
+        """An event; `listed` = the watch begins with it."""
+        self.last_s = time.monotonic()
+        self.metrics.watch_events.labels(kind.kind).inc()
+        if listed:
+            self.resync.begun.set()
+        for key in self.mirror.hear(kind, item, deleted):
+            self.queue.ask(key)
+
+    def restarted(self) -> None:
+        """All watches ended, and begin anew."""
+        self.metrics.watch_restarts.inc()
+        self.resync.begun.set()
+
+
+def _complaint(mirror: Mirror, queue: PoolQueue) -> str | None:
     """Why this process should be restarted; None if it is well."""
-    if reconciler.hearing.is_deaf(time.monotonic()):
+    if mirror.unheard_s() > DEAF_S:
         return "the watches do not report our own writes"
     if queue.longest_s() > WEDGED_S:
         return "a look at a pool does not end"
     return None
 
 
-async def _compare(reconciler: Reconciler, queue: PoolQueue, begun: asyncio.Event, namespaces: Sequence[str]) -> None:
-    """Find what went away while a watch was not there, a moment after it began."""
-    while True:
-        await begun.wait()
-        await asyncio.sleep(COMPARE_AFTER_S)
-        begun.clear()
-        try:
-            for key in await reconciler.memory.compare(namespaces):
-                queue.ask(key)
-        except ApiError as error:
-            log.warning("what was missed will be looked for again: %s", error)
-            begun.set()
+def _images(settings: OperatorSettings) -> Images:
+    return Images(
+        settings.gateway_image,
+        settings.worker_image,
+        settings.image_pull_policy,
+        settings.image_pull_secrets,
+        _own_namespace(),
+    )
 
 
 async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -6,11 +6,10 @@ import pytest
 
 from t2i_api.parse import PoolError, parse_pool
 from t2i_cache.stores.redis import PASSWORD_VARIABLE, TLS_VARIABLE, USER_VARIABLE
-from t2i_operator.children.gateway import render_gateway
-from t2i_operator.children.inputs import Images, Inputs
-from t2i_operator.children.storing import TLS_FOLDER_VARIABLE, VARIABLES
-from t2i_operator.children.workers import render_group
-from t2i_operator.manifests import Manifest, PoolRef
+from t2i_operator.manifests.child import Images, Inputs, Manifest, PoolRef
+from t2i_operator.manifests.gateway import render_gateway
+from t2i_operator.manifests.store import TLS_FOLDER_VARIABLE, VARIABLES
+from t2i_operator.manifests.workers import render_group
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pool-shared-cache.yaml"
 

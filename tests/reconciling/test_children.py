@@ -8,11 +8,11 @@ import pytest
 from operator_world import pool_document
 from t2i_api.parse import read_pool
 from t2i_api.template_rules import GATEWAY_OWNED, OWNED_VARIABLES, OWNED_VOLUMES, WORKER_OWNED, OwnedFields
-from t2i_operator.children import Images, Inputs, render_children
-from t2i_operator.children.templates import Overrides, merge_template
-from t2i_operator.deciding.children import key_of
+from t2i_operator.decide.children import key_of
 from t2i_operator.errors import TemplateInvalid
-from t2i_operator.manifests import Manifest, PoolRef
+from t2i_operator.manifests import Images, Inputs, render_children
+from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_operator.manifests.template import Overrides, merge_template
 from t2i_operator.polling import control_address
 
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()

@@ -7,20 +7,20 @@ import pytest
 
 from pool_scenes import NOW, gateway, look, report, wanted, worker
 from t2i_api.plan import PlanDocument
-from t2i_operator.deciding.actions import LabelPod, WriteStatus
-from t2i_operator.deciding.demand import current_demand
-from t2i_operator.deciding.observed import DesiredPool, Observed
-from t2i_operator.deciding.planning import decide_plan, is_plan_due
-from t2i_operator.deciding.reconcile import decide
-from t2i_operator.instants import Now
+from t2i_operator.clock import Instant
+from t2i_operator.decide.actions import LabelPod, WriteStatus
+from t2i_operator.decide.demand import current_demand
+from t2i_operator.decide.observed import DesiredPool, Observed
+from t2i_operator.decide.planning import decide_plan, is_plan_due
+from t2i_operator.decide.reconcile import decide
 from t2i_policy.level import Level
 
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
 OTHER = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 2}]}
-LATER = Now(NOW.unix_s + 120)  # past the dwell time
+LATER = Instant(NOW.unix_s + 120)  # past the dwell time
 
 
-def status_of(seen: Observed, wants: DesiredPool, now: Now = NOW) -> dict[str, Any]:
+def status_of(seen: Observed, wants: DesiredPool, now: Instant = NOW) -> dict[str, Any]:
     """The status after this look."""
     found = [one.status for one in decide(seen, wants, now).actions if isinstance(one, WriteStatus)]
     return found[0] if found else dict(seen.status)
@@ -45,7 +45,7 @@ def running(reports: tuple[Any, ...] = (), **spec: Any) -> dict[str, Any]:
         pytest.param((), (report(0.1),), LATER, None, id="a request now and then counts as none"),
     ],
 )
-def test_new_plan_for_demand(before: Any, reports: Any, now: Now, reason: str | None) -> None:
+def test_new_plan_for_demand(before: Any, reports: Any, now: Instant, reason: str | None) -> None:
     """None: the running plan stays. The cheap question of the polls agrees with the decision."""
     wants = wanted()
     seen = look(status=running(before), reports=reports)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from pool_scenes import NOW, gateway, look, problem, report, there, wanted, worker
-from t2i_operator.deciding.actions import Announce, Decision, WriteStatus
-from t2i_operator.deciding.observed import ChildSeen, DesiredPool, Observed, Problem, Trouble, TroubleKind
-from t2i_operator.deciding.reconcile import decide
-from t2i_operator.deciding.refusals import explain_refusal
-from t2i_operator.instants import Now
+from t2i_operator.clock import Instant
+from t2i_operator.decide.actions import Announce, Decision, WriteStatus
+from t2i_operator.decide.observed import ChildSeen, DesiredPool, Observed, Problem, Trouble, TroubleKind
+from t2i_operator.decide.reconcile import decide
+from t2i_operator.decide.refusals import explain_refusal
 
 ALL_KINDS = {"Ready", "Available", "Planned", "Progressing", "Degraded", "Secured"}
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
@@ -273,7 +273,7 @@ def test_planned(seen: Observed, wants: DesiredPool, status: str, reason: str) -
 def test_time_moves_with_the_status_only() -> None:
     """Another reason or message keeps lastTransitionTime; another status sets it."""
     first = status_of(decide(look(workers=()), wanted(), NOW))
-    later = Now(NOW.unix_s + 60)
+    later = Instant(NOW.unix_s + 60)
     one_ready = status_of(decide(look(status=first, workers=(worker(0),)), wanted(), later))
     all_ready = status_of(decide(look(status=one_ready), wanted(), later))
     times = [
@@ -290,7 +290,7 @@ def test_settled_pool_asks_for_nothing() -> None:
     first = decide(look(), wanted(), NOW)
     level = "0-of-12"
     again = look(status=status_of(first), workers=(worker(0, level=level), worker(1, level=level)))
-    assert decide(again, wanted(), Now(NOW.unix_s + 60)) == Decision((), settled=True)
+    assert decide(again, wanted(), Instant(NOW.unix_s + 60)) == Decision((), settled=True)
 
 
 def test_deleted_pool_is_left_alone() -> None:

@@ -6,15 +6,14 @@ import time
 import pytest
 
 from operator_world import World, operator_settings, running_operator
-from t2i_operator import keeping
-from t2i_operator.cluster import lease
+from t2i_operator import keeping, leadership
 from t2i_operator.keeping import Pulse
 
 
 async def test_busy_loop_keeps_the_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator's loop does nothing but compute, for longer than a lease lasts without renewal."""
-    monkeypatch.setattr(lease, "RENEW_LIMIT_S", 1.0)
-    monkeypatch.setattr(lease, "RETRY_S", 0.2)
+    monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 1.0)
+    monkeypatch.setattr(leadership, "RETRY_S", 0.2)
     async with running_operator(operator_settings(world.server, world.namespace)) as operator:
         await world.create_ready()
         end_s = time.monotonic() + 3.0
@@ -28,8 +27,8 @@ async def test_busy_loop_keeps_the_lease(world: World, monkeypatch: pytest.Monke
 async def test_stuck_loop_gives_the_lease_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that never comes round does no work any more: another operator may, before anybody restarts this one."""
     monkeypatch.setattr(keeping, "STUCK_S", 0.5)
-    monkeypatch.setattr(lease, "RENEW_LIMIT_S", 1.0)
-    monkeypatch.setattr(lease, "RETRY_S", 0.1)
+    monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 1.0)
+    monkeypatch.setattr(leadership, "RETRY_S", 0.1)
     async with running_operator(operator_settings(world.server, world.namespace)) as operator:
         await world.create_ready()
         end_s = time.monotonic() + 30.0

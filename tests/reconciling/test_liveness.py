@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from operator_world import World, operator_settings, running_operator
-from t2i_operator import hearing, server
+from t2i_operator import server
 from t2i_operator.server import Operator
 from t2i_testing_kit.kube.proxy import FaultProxy
 
@@ -30,7 +30,7 @@ async def livez(operator: Operator) -> tuple[int, str]:
 
 async def test_deaf_reactor_fails_liveness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watches are open and silent; our own status write does not come back as an event."""
-    monkeypatch.setattr(hearing, "DEAF_S", 2.0)
+    monkeypatch.setattr(server, "DEAF_S", 2.0)
     async with FaultProxy(world.server) as proxy:
         settings = replace(operator_settings(world.server, world.namespace, url=proxy.url), resync_s=2.0)
         async with running_operator(settings) as operator:
@@ -59,7 +59,7 @@ async def test_look_that_does_not_end_fails_liveness(world: World, monkeypatch: 
 
 async def test_quiet_cluster_is_well(world: World, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens for longer than the limit, and that proves nothing."""
-    monkeypatch.setattr(hearing, "DEAF_S", 0.5)
+    monkeypatch.setattr(server, "DEAF_S", 0.5)
     await world.create_ready()
     age = operator.metrics.event_age
     await world.wait("silence", lambda: asyncio.sleep(0, age._value.get()), lambda now: now > 1.0)

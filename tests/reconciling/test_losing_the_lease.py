@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from operator_world import World, operator_settings, pool_document, running_operator
-from t2i_operator.cluster import lease
+from t2i_operator import leadership
 from t2i_testing_kit.kube.proxy import ApiFault, FaultProxy, Write
 
 BEFORE = 4  # writes that get through
@@ -13,8 +13,8 @@ BEFORE = 4  # writes that get through
 
 async def test_lease_lost_between_two_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next write is refused with 429 until the lease has run out; its repetition must not be made."""
-    monkeypatch.setattr(lease, "RENEW_LIMIT_S", 1.0)
-    monkeypatch.setattr(lease, "RETRY_S", 0.2)
+    monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 1.0)
+    monkeypatch.setattr(leadership, "RETRY_S", 0.2)
     async with FaultProxy(world.server) as proxy:
         settings = operator_settings(world.server, world.namespace, url=proxy.url)
         async with running_operator(settings) as operator:

@@ -7,10 +7,10 @@ import pytest
 
 from operator_world import pool_document
 from t2i_api.parse import read_pool
-from t2i_operator.children import Images, Inputs, render_children
-from t2i_operator.deciding.children import key_of
-from t2i_operator.deciding.securing import find_gap
-from t2i_operator.manifests import Manifest, PoolRef
+from t2i_operator.decide.children import key_of
+from t2i_operator.decide.securing import find_gap
+from t2i_operator.manifests import Images, Inputs, render_children
+from t2i_operator.manifests.child import Manifest, PoolRef
 
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 INSIDE = {"gatewayClientTlsSecretName": "c", "workerTlsSecretName": "w"}

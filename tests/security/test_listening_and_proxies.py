@@ -180,7 +180,7 @@ async def test_operator_asks_gateways_directly(surrounded: Callable[[str], None]
     ]
     async with RecordingProxy() as proxy:
         surrounded(proxy.url)
-        poller = DemandPoller(OperatorMetrics(CollectorRegistry()))
+        poller = DemandPoller(lambda _: None, OperatorMetrics(CollectorRegistry()))
         try:
             assert await poller.poll(pods) == ()
         finally:

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from t2i_api.parse import parse_pool
-from t2i_operator.children import Images, Inputs, render_children
-from t2i_operator.manifests import Manifest, PoolRef
+from t2i_operator.manifests import Images, Inputs, render_children
+from t2i_operator.manifests.child import Manifest, PoolRef
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UID = "00000000-0000-0000-0000-000000000001"

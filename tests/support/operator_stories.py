@@ -119,10 +119,10 @@ async def delete(world: World, _: "Supervisor") -> None:
 class Supervisor:
     """Runs an operator behind the proxy, and starts it anew whenever the proxy kills it or its settings change."""
 
-    def __init__(self, world: World, proxy: FaultProxy) -> None:
+    def __init__(self, world: World, proxy: FaultProxy, settings: dict[str, Any]) -> None:
         self.kills = 0
         self._proxy = proxy
-        self._settings = operator_settings(world.server, world.namespace, url=proxy.url)
+        self._settings = replace(operator_settings(world.server, world.namespace, url=proxy.url), **settings)
         self._changed = asyncio.Event()
         self.operator: Operator = build_operator(self._settings)
 
@@ -153,9 +153,9 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def supervised(world: World, proxy: FaultProxy) -> AsyncIterator[Supervisor]:
-    """A supervisor at work."""
-    supervisor = Supervisor(world, proxy)
+async def supervised(world: World, proxy: FaultProxy, **settings: Any) -> AsyncIterator[Supervisor]:
+    """A supervisor at work; `settings` of its operator."""
+    supervisor = Supervisor(world, proxy, settings)
     task = asyncio.create_task(supervisor.run())
     try:
         yield supervisor

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from operator_world import pool_document
-from t2i_operator.children import Images
-from t2i_operator.deciding.children import key_of
-from t2i_operator.deciding.observed import (
+from t2i_operator.clock import Instant
+from t2i_operator.decide.children import key_of
+from t2i_operator.decide.observed import (
     ChildKey,
     ChildSeen,
     DemandReport,
@@ -20,13 +20,13 @@ from t2i_operator.deciding.observed import (
     Problem,
     Trouble,
 )
-from t2i_operator.deciding.wanting import want
-from t2i_operator.instants import Now
-from t2i_operator.manifests import PoolRef
+from t2i_operator.desired import want
+from t2i_operator.manifests import Images
+from t2i_operator.manifests.child import PoolRef
 
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 REF = PoolRef("ns", "p", "uid-p", "100")
-NOW = Now(1_800_000_000.0)
+NOW = Instant(1_800_000_000.0)
 MEASURED = {"a": MeasuredProfile((0.04,), 0.01)}  # 12 steps: about 2 images/s at full steps
 
 

@@ -77,6 +77,7 @@ class FaultProxy:
         self.watch_from: str | None = None  # watches begin at this version, whatever they ask for
         self.hide: Callable[[Any], bool] | None = None  # events of watches that are left out
         self.stale: dict[str, Any] = {}  # path -> an old answer that is given to every GET of it
+        self.stale_answers = 0
         self.read_delay_s = 0.0
         self.lease_is_lost = False  # nothing about leases is answered
         self.url = ""
@@ -128,6 +129,7 @@ class FaultProxy:
                 self.record.reads += 1
                 await asyncio.sleep(self.read_delay_s)
                 if request.path in self.stale:
+                    self.stale_answers += 1
                     return web.json_response(self.stale[request.path])
             self.record.events += request.method == "POST" and "/events" in request.path
             return await self._forward(request, body)

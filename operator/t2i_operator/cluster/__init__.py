@@ -1,1 +1,0 @@
-"""The API server: calls with deadlines and retries, our lease, events."""

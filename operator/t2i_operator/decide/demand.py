@@ -1,0 +1,77 @@
+"""Demand and capacity: what gateways report, as the numbers that plans are made from.
+
+Never plan for less because somebody was not heard: without a report the demand of the running plan stands, and where
+some gateways did not answer, those that did speak for them. One that is not ready gets no requests, so it says nothing
+of demand. Demand below QUIET of what the pool makes at full steps
+counts as none: nothing needs to bend there, and a pool with a request now and then must not be planned anew each time.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from t2i_api.plan import PlanDocument
+from t2i_api.pool import PoolSpec
+from t2i_operator.clock import Instant
+from t2i_operator.decide.observed import DemandReport, DesiredPool, MeasuredProfile, Observed
+from t2i_policy.planning.capacity import worker_rate_rps
+from t2i_policy.planning.demand import Demand
+from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.profile import LevelProfile
+
+QUIET_FRACTION = 0.1
+QUIET_RPS = 0.02  # a request in 50 seconds
+
+
+def current_demand(seen: Observed, before: PlanDocument | None, quiet_rps: float, now: Instant) -> Demand:
+    """The reports summed, for gateways that did not answer too; see the module."""
+    reports = [report for report in seen.reports if report.ready]
+    if not reports:
+        rates = before.rates_rps if before is not None else {}
+        return Demand.from_rates(rates, sum(rates.values()), now.unix_s)
+    scale = max(1.0, sum(gateway.ready for gateway in seen.gateways) / len(reports))
+    rates = {}
+    for report in reports:
+        for name, rate in report.rates_rps.items():
+            rates[name] = rates.get(name, 0.0) + scale * rate
+    if sum(rates.values()) < quiet_rps:
+        return Demand.from_rates({}, 0.0, now.unix_s)
+    whole = {name: round(rate, 3) for name, rate in rates.items() if rate >= 0.001}
+    return Demand.from_rates(whole, scale * sum(report.earlier_rps for report in reports), now.unix_s)
+
+
+def quiet_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:
+    """Below this, in requests/s, there is no demand worth a plan."""
+    return max(QUIET_RPS, QUIET_FRACTION * _exact_rps(spec, groups))
+
+
+def _exact_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:
+    return sum(group.num_workers * group.rates_rps.get(spec.ladder.exact, 0.0) for group in groups)
+
+
+def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, MeasuredProfile]:
+    """What workers measured, as the first gateway that knows the group reports it."""
+    found: dict[str, MeasuredProfile] = {}
+    for report in reports:
+        found = {**report.measured, **found}
+    return found
+
+
+def group_rates(
+    wanted: DesiredPool, ready: Mapping[str, frozenset[int]], measured: Mapping[str, MeasuredProfile], slo_s: float
+) -> tuple[GroupCapacity, ...]:
+    """What the ready workers of each group make: by their measurements, before any by the profile."""
+    by_profile = measured_by_profile(wanted.profile)
+    return tuple(
+        GroupCapacity(
+            group,
+            len(numbers),
+            {level: worker_rate_rps(known.step_s, known.fixed_s, level, slo_s) for level in wanted.spec.ladder.levels},
+        )
+        for group, numbers in sorted(ready.items())
+        if numbers
+        for known in [measured.get(group, by_profile)]
+    )
+
+
+def measured_by_profile(profile: LevelProfile) -> MeasuredProfile:
+    """What holds until the workers themselves have measured."""
+    return MeasuredProfile(profile.step_s, profile.fixed_s)

@@ -1,0 +1,126 @@
+"""What one look at a pool sees: frozen, and nothing but facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from t2i_api.pool import PoolSpec
+from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_policy.profile import LevelProfile
+
+FAILING = "Failing"  # why gateways leave out a worker, in their word
+
+
+class TroubleKind(StrEnum):
+    """Why a pod is not ready, as reasons of conditions; the first ones matter most."""
+
+    LOAD_FAILED = "LoadFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIG_FAILED = "ContainerConfigFailed"
+    PODS_REFUSED = "PodsRefused"
+    NO_CAPACITY = "NoCapacity"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a pod from being ready; `message` is the last error in its own words, or the next step."""
+
+    kind: TroubleKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod of the pool. `group` and `number` are None for gateways. `level` is the value of its label."""
+
+    name: str
+    uid: str
+    ready: bool
+    trouble: Trouble | None = None
+    level: str | None = None
+    group: str | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSeen:
+    """An object that has a child's name or our label. `owner_uid` None: nobody controls it. `as_answered`: its spec is
+    what the API server made of the one that we applied last."""
+
+    manifest: Manifest
+    uid: str
+    owner_uid: str | None
+    deleting: bool = False
+    as_answered: bool = False
+
+
+#: Kind and name.
+ChildKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredProfile:
+    """What the workers of a group measured: seconds of a step by batch size, and of the rest of a request."""
+
+    step_s: tuple[float, ...]
+    fixed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DemandReport:
+    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group; why it
+    finds no similar prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
+
+    gateway: str
+    rates_rps: Mapping[str, float]
+    earlier_rps: float
+    measured: Mapping[str, MeasuredProfile] = field(default_factory=dict)
+    embedder_trouble: str = ""
+    store_trouble: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    ready: bool = True
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Workers that fail what this gateway sends them; other reasons pass in seconds."""
+        return frozenset(name for name, reason in self.left_out.items() if reason == FAILING)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The pool object, everything that belongs to it, what its gateways say, and why pods cannot even be made."""
+
+    ref: PoolRef
+    generation: int
+    status: Manifest
+    deleting: bool = False
+    children: Mapping[ChildKey, ChildSeen] = field(default_factory=dict)
+    workers: tuple[PodSeen, ...] = ()
+    gateways: tuple[PodSeen, ...] = ()
+    reports: tuple[DemandReport, ...] = ()
+    starved: tuple[Trouble, ...] = ()
+    creating: bool = False  # some pod waits for its containers to be made
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Worker pods that are ready, and yet fail what some gateway sends them."""
+        told = frozenset().union(*(report.failing for report in self.reports))
+        return frozenset(pod.name for pod in self.workers if pod.ready and pod.name in told)
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredPool:
+    """What the spec asks for, parsed and rendered."""
+
+    spec: PoolSpec
+    profile: LevelProfile
+    children: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the spec cannot be carried out: a CamelCase reason and a sentence that names the field."""
+
+    reason: str
+    message: str

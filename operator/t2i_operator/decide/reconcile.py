@@ -1,0 +1,83 @@
+"""The reconcile decision: from one look at a pool to what must be done about it, top to bottom.
+
+A pool that is being deleted is left alone: its children go with it, by their owner references. A spec that cannot be
+carried out changes the conditions and nothing else. Otherwise: children, then the status with the plan in it, then the
+labels that follow the plan, then events. Crashing between any two of these is harmless: the next look finds what is
+missing, and nothing is decided from memory.
+"""
+
+from collections.abc import Iterator
+
+from t2i_api.names import level_value
+from t2i_api.plan import PlanDocument
+from t2i_api.status import PoolStatus
+from t2i_operator.clock import Instant
+from t2i_operator.decide.actions import Action, Announce, Decision, LabelPod, WriteStatus
+from t2i_operator.decide.children import decide_children
+from t2i_operator.decide.conditions import SETTLED, Standing
+from t2i_operator.decide.observed import DesiredPool, Observed, Problem
+from t2i_operator.decide.planning import decide_plan, running_plan
+from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
+
+
+def decide(seen: Observed, wanted: DesiredPool | Problem, now: Instant) -> Decision:
+    """See the module."""
+    if seen.deleting:
+        return Decision((), settled=True)
+    if isinstance(wanted, Problem):
+        return _finish(seen, (), (), render_problem(wanted, seen, now))
+    children = decide_children(seen.ref.uid, wanted.children, seen.children)
+    plan = decide_plan(wanted, seen, now)
+    standing = Standing(
+        seen=seen,
+        total_workers=wanted.spec.total_workers,
+        total_gateways=wanted.spec.gateway.replicas,
+        plan=plan,
+        problem=None,
+        in_the_way=children.in_the_way,
+        writing=bool(children.applies or children.deletes),
+        spec=wanted.spec,
+    )
+    labels = tuple(_labels(seen, plan)) if plan is not None else ()
+    return _finish(seen, (*children.applies, *children.deletes), labels, render_status(wanted, standing, now))
+
+
+def _finish(seen: Observed, first: tuple[Action, ...], labels: tuple[LabelPod, ...], status: PoolStatus) -> Decision:
+    """The status only if it says something new, and events on what changed in it."""
+    settled = not first and _is_settled(status)
+    if is_same(status, seen.status):
+        return Decision((*first, *labels), settled)
+    events = tuple(_events(seen, status))
+    return Decision((*first, WriteStatus(to_document(status)), *labels, *events), settled)
+
+
+def _is_settled(status: PoolStatus) -> bool:
+    return any(one.type == "Progressing" and one.reason == SETTLED for one in status.conditions)
+
+
+def _labels(seen: Observed, plan: PlanDocument) -> Iterator[LabelPod]:
+    """Pods whose label is not where the plan has them, stripped and edited ones too."""
+    for pod in seen.workers:
+        if pod.group is None or pod.number is None:
+            continue
+        level = plan.level_of(pod.group, pod.number)
+        if level is not None and pod.level != level_value(level):
+            yield LabelPod(pod.name, pod.uid, level_value(level))
+
+
+def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
+    """What a person would want to know: readiness gained or lost, a new obstacle, a gap in security, a new plan."""
+    before = {one["type"]: one for one in seen.status.get("conditions", ())}
+    for one in status.conditions:
+        was = before.get(one.type, {})
+        if one.type == "Ready" and one.status == "True" and was.get("status") != "True":
+            yield Announce("Ready", one.message)
+        if one.type == "Available" and one.status == "False" and was.get("status") == "True":
+            yield Announce("Unavailable", one.message, warning=True)
+        if one.type == "Degraded" and one.status == "True" and was.get("reason") != one.reason:
+            yield Announce(one.reason, one.message, warning=True)
+        if one.type == "Secured" and one.status == "False" and was.get("reason") != one.reason:
+            yield Announce("Insecure", one.message, warning=True)
+    old = running_plan(seen.status)
+    if status.plan is not None and (old is None or old.revision != status.plan.revision):
+        yield Announce("Planned", f"Plan {status.plan.revision} ({status.plan.reason}): {status.mix}")

@@ -1,0 +1,80 @@
+"""The status: workers, levels, plan, quality and conditions, rendered from one look.
+
+Nothing in it changes while nothing changes, so an idle pool is never written: rates and queues are metrics, not status.
+"""
+
+from typing import Any
+
+from t2i_api.plan import PlanDocument, render_plan
+from t2i_api.status import LevelStatus, PlanStatus, PoolStatus
+from t2i_operator.clock import Instant
+from t2i_operator.decide.conditions import Standing, judge, render_conditions
+from t2i_operator.decide.observed import DesiredPool, Observed, Problem
+from t2i_operator.decide.planning import describe, ready_numbers
+from t2i_policy.level import Level
+
+
+def render_status(wanted: DesiredPool, standing: Standing, now: Instant) -> PoolStatus:
+    """The status of a pool whose spec can be carried out."""
+    seen, spec, document = standing.seen, wanted.spec, standing.plan
+    sizes = spec.group_sizes
+    return PoolStatus(
+        observed_generation=seen.generation,
+        conditions=render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now),
+        workers=standing.total_workers,
+        ready_workers=min(standing.serving_workers, standing.total_workers),
+        mix=describe(document.plan if document else None, document.numbers if document else {}, spec.ladder.base_steps),
+        levels=tuple(_level(level, document, ready_numbers(seen, sizes)) for level in spec.ladder.levels),
+        plan=PlanStatus.model_validate(render_plan(document)) if document else None,
+        quality_percent=_quality(document),
+    )
+
+
+def render_problem(problem: Problem, seen: Observed, now: Instant) -> PoolStatus:
+    """The status of a pool whose spec cannot be carried out: what runs is as it was, the conditions say why."""
+    before = PoolStatus.model_validate(seen.status)
+    standing = Standing(seen, before.workers, 1, None, problem, (), writing=False)
+    conditions = render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now)
+    ready = min(standing.ready_workers, before.workers)
+    return before.model_copy(
+        update={"observed_generation": seen.generation, "conditions": conditions, "ready_workers": ready}
+    )
+
+
+def is_same(status: PoolStatus, before: dict[str, Any]) -> bool:
+    """True if writing it would change nothing."""
+    return status == PoolStatus.model_validate(before)
+
+
+def to_document(status: PoolStatus) -> dict[str, Any]:
+    """As the API server takes it."""
+    return status.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _level(level: Level, document: PlanDocument | None, ready: dict[str, frozenset[int]]) -> LevelStatus:
+    numbers = document.numbers if document else {}
+    here = [(group, number) for (group, at), which in numbers.items() if at == level for number in which]
+    return LevelStatus(
+        skipped_steps=level.skipped_steps,
+        num_inference_steps=level.num_inference_steps,
+        workers=len(here),
+        ready=sum(number in ready.get(group, frozenset()) for group, number in here),
+        load_percent=_load_percent(level, document),
+    )
+
+
+def _load_percent(level: Level, document: PlanDocument | None) -> int:
+    """Share of the planned traffic that is served at this level."""
+    if document is None:
+        return 0
+    served = {name: rate for name, rate in document.rates_rps.items() if (name, level) in document.plan.shift_map}
+    total = sum(document.rates_rps.values())
+    here = sum(rate * document.plan.shift_map[name, level] for name, rate in served.items())
+    return min(100, round(100 * here / total)) if total > 0 else 0
+
+
+def _quality(document: PlanDocument | None) -> int | None:
+    """Unknown for a Fixed mix without demand: it depends on the prompts."""
+    if document is None or (document.fixed and not document.rates_rps):
+        return None
+    return max(0, min(100, round(100 * (1 - document.plan.mean_loss))))

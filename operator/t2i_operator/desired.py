@@ -1,0 +1,43 @@
+"""From a pool's document to what it wants: parsed, checked and rendered, or the problem with it.
+
+Most mistakes never get here, the API server refuses them. A problem stops nothing that runs: children stay as they are
+until the spec can be carried out again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from t2i_api.parse import PoolError, read_pool
+from t2i_operator.decide.observed import DesiredPool, Problem
+from t2i_operator.errors import TemplateInvalid
+from t2i_operator.manifests import Images, Inputs, render_children
+from t2i_operator.manifests.child import PoolRef
+from t2i_policy.profile import ProfileError, parse_profile
+
+INVALID_SPEC = "InvalidSpec"
+PROFILE_MISSING = "ProfileMissing"
+PROFILE_INVALID = "ProfileInvalid"
+
+
+def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, images: Images) -> DesiredPool | Problem:
+    """`profile` is the JSON text, or why there is none."""
+    try:
+        spec = read_pool(document).spec
+    except PoolError as error:
+        return Problem(INVALID_SPEC, str(error))
+    if isinstance(profile, Problem):
+        return profile
+    try:
+        parsed = parse_profile(profile)
+    except ProfileError as error:
+        return Problem(PROFILE_INVALID, f"profileRef: {error}")
+    if parsed.base_steps != spec.model.num_inference_steps:
+        return Problem(
+            PROFILE_INVALID,
+            f"profileRef: the profile was measured at {parsed.base_steps} steps, model.numInferenceSteps is "
+            f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
+        )
+    try:
+        return DesiredPool(spec, parsed, render_children(Inputs(ref, spec, profile, images)))
+    except TemplateInvalid as error:
+        return Problem(INVALID_SPEC, str(error))

@@ -1,0 +1,139 @@
+"""Leadership: one operator at a time, by a Lease of `coordination.k8s.io`.
+
+Clocks of different machines are never compared: a foreign lease has run out when its record did not change for its
+whole duration, by our own clock (as client-go does). Our own is held until RENEW_LIMIT_S after the last renewal that
+the API server confirmed, counted from before we asked; that is DURATION_S - RENEW_LIMIT_S earlier than anybody else
+may take it, more than the deadline of a write (`api.WRITE_LIMIT_S`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from t2i_operator.api import KubeApi
+from t2i_operator.errors import ApiError, LeaseLost, NotFound
+from t2i_operator.manifests.child import Manifest
+
+log = logging.getLogger(__name__)
+DURATION_S = 15.0
+RENEW_LIMIT_S = 10.0
+RETRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """What a lease says: who holds it, and the version of that statement."""
+
+    holder: str
+    version: str
+    duration_s: float = DURATION_S
+
+
+def may_take(record: LeaseRecord | None, identity: str, unchanged_s: float) -> bool:
+    """True if there is none, it is free, ours, or its holder has been silent for the whole duration."""
+    if record is None or record.holder in ("", identity):
+        return True
+    return unchanged_s >= record.duration_s
+
+
+class Leadership:
+    """Run `keep` (see `keeping`); ask `is_held` from any thread. `clock` is monotonic. `changed` is of the loop that
+    waits for it."""
+
+    def __init__(self, place: tuple[str, str], identity: str, clock: Callable[[], float]) -> None:
+        self._namespace, self._name = place
+        self._identity = identity
+        self._clock = clock
+        self._confirmed_s: float | None = None
+        self._seen: LeaseRecord | None = None
+        self._seen_s = clock()
+        self.changed = asyncio.Event()
+
+    @property
+    def is_held(self) -> bool:
+        """True while we may write."""
+        confirmed_s = self._confirmed_s  # once: another thread keeps the lease
+        return confirmed_s is not None and self._clock() - confirmed_s < RENEW_LIMIT_S
+
+    def check(self) -> None:
+        """The gate before every write.
+
+        Raises:
+            LeaseLost: we do not hold it.
+        """
+        if not self.is_held:
+            raise LeaseLost("the lease is not held; another operator may be at work")
+
+    async def keep(self, api: KubeApi, is_useful: Callable[[], bool], tell: Callable[[], object]) -> None:
+        """Get and renew the lease until cancelled; then give it back. While it is not useful to hold it, it is left to
+        others. `tell` is called after every round.
+        """
+        try:
+            while True:
+                held = self.is_held
+                try:
+                    if is_useful():
+                        await self._round(api)
+                    else:
+                        log.error("lease %s/%s: this operator is stuck", self._namespace, self._name)
+                except ApiError as error:
+                    log.warning("lease %s/%s: %s", self._namespace, self._name, error)
+                if held != self.is_held:
+                    log.info("lease %s/%s is %s", self._namespace, self._name, "held" if self.is_held else "lost")
+                tell()
+                await asyncio.sleep(RETRY_S)
+        finally:
+            await self._release(api)
+
+    async def _round(self, api: KubeApi) -> None:
+        began_s = self._clock()
+        lease = await self._read(api)
+        record = None if lease is None else _record(lease)
+        if record != self._seen:
+            self._seen, self._seen_s = record, began_s
+        if not may_take(record, self._identity, began_s - self._seen_s):
+            self._confirmed_s = None
+            return
+        written = await api.write_lease(self._namespace, self._render(lease, self._identity), create=lease is None)
+        self._seen, self._seen_s, self._confirmed_s = _record(written), began_s, began_s
+
+    async def _read(self, api: KubeApi) -> Manifest | None:
+        try:
+            return await api.read_lease(self._namespace, self._name)
+        except NotFound:
+            return None
+
+    async def _release(self, api: KubeApi) -> None:
+        """So that the next one need not wait. Best effort: the lease runs out by itself."""
+        if not self.is_held:
+            return
+        self._confirmed_s = None
+        try:
+            lease = await self._read(api)
+            if lease is not None and _record(lease).holder == self._identity:
+                await api.write_lease(self._namespace, self._render(lease, ""), create=False)
+        except ApiError as error:
+            log.info("the lease could not be given back: %s", error)
+
+    def _render(self, lease: Manifest | None, holder: str) -> Manifest:
+        """The lease with us in it; its resource version makes a race end in a conflict."""
+        before = (lease or {}).get("spec", {})
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        is_new = before.get("holderIdentity") != holder
+        spec = {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": int(DURATION_S),
+            "acquireTime": now if is_new else before.get("acquireTime", now),
+            "renewTime": now,
+            "leaseTransitions": before.get("leaseTransitions", 0) + (1 if is_new and holder else 0),
+        }
+        metadata = (lease or {}).get("metadata") or {"name": self._name, "namespace": self._namespace}
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _record(lease: Manifest) -> LeaseRecord:
+    spec = lease.get("spec", {})
+    duration_s = float(spec.get("leaseDurationSeconds") or DURATION_S)
+    return LeaseRecord(spec.get("holderIdentity") or "", lease["metadata"].get("resourceVersion", ""), duration_s)

@@ -1,0 +1,134 @@
+"""Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
+
+Workers reach name servers and the latent store, and the model hub if the source is there. Pods also reach the port of a
+proxy or a mirror of the hub that a variable in their template names. Values in Secrets and ConfigMaps are not read, so
+their ports are not known: a NetworkPolicy of the owner's adds them.
+
+The control port answers in clear (the kubelet's probes know no TLS), so only the operator's pods in the operator's own
+namespace reach it; probes come from the node, which no policy holds back. Metrics count all tenants together, and a
+counter that moves just after somebody else's request tells something: once callers are told apart, only namespaces that
+the pool names may scrape.
+"""
+
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from t2i_api.names import (
+    COMPONENT_LABEL,
+    GATEWAY,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    WORKER,
+    gateway_name,
+    selector_labels,
+    workers_name,
+)
+from t2i_operator.errors import TemplateInvalid
+from t2i_operator.manifests.child import Inputs, Manifest, child
+from t2i_operator.manifests.store import store_port
+from t2i_operator.manifests.template import Overrides, of_gateway, of_group
+
+NETWORKING = "networking.k8s.io/v1"
+OPERATOR_LABELS = {"app.kubernetes.io/name": "t2i-serving", COMPONENT_LABEL: "operator"}
+HTTPS_PORTS = (443, 6443)  # the API server's Service and the server itself
+OUTSIDE_VARIABLES = ("hf_endpoint", "http_proxy", "https_proxy", "all_proxy")
+SCHEME_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+
+def render_policies(inputs: Inputs) -> list[Manifest]:
+    """One policy for the gateways, one for all workers.
+
+    Raises:
+        TemplateInvalid: a template names a proxy or a mirror that is no address.
+    """
+    return [_gateway(inputs), _workers(inputs)]
+
+
+def _gateway(inputs: Inputs) -> Manifest:
+    pool = inputs.ref.name
+    home = inputs.images.operator_namespace
+    operators = {"namespaceSelector": _called(home) if home else {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
+    spec = {
+        "podSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"ports": [_tcp(GRPC_PORT)]},
+            _scrapers(inputs),
+            {"from": [operators], "ports": [_tcp(HEALTH_PORT)]},
+        ],
+        "egress": [
+            _dns(),
+            {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [_tcp(GRPC_PORT)]},
+            {"ports": [_tcp(port) for port in HTTPS_PORTS]},
+            *_store(inputs),
+            *_outside([of_gateway(inputs.spec.gateway)]),
+        ],
+    }
+    return child(inputs.ref, GATEWAY, NETWORKING, "NetworkPolicy", {"name": gateway_name(pool), "spec": spec})
+
+
+def _workers(inputs: Inputs) -> Manifest:
+    pool = inputs.ref.name
+    hub = [{"ports": [_tcp(443)]}] if inputs.spec.model.source.startswith("hf://") else []
+    spec = {
+        "podSelector": {"matchLabels": selector_labels(pool, WORKER)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [_tcp(GRPC_PORT)]},
+            _scrapers(inputs),
+        ],
+        "egress": [_dns(), *hub, *_store(inputs), *_outside(map(of_group, inputs.spec.worker_groups))],
+    }
+    return child(inputs.ref, WORKER, NETWORKING, "NetworkPolicy", {"name": workers_name(pool), "spec": spec})
+
+
+def _scrapers(inputs: Inputs) -> Manifest:
+    """Who may read metrics."""
+    part = inputs.spec.security
+    if not part.authenticated and not part.metrics_namespaces:
+        return {"ports": [_tcp(METRICS_PORT)]}
+    names = part.metrics_namespaces or (inputs.ref.namespace,)
+    return {"from": [{"namespaceSelector": _called(name)} for name in names], "ports": [_tcp(METRICS_PORT)]}
+
+
+def _called(namespace: str) -> Manifest:
+    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+
+
+def _tcp(port: int) -> Manifest:
+    return {"port": port, "protocol": "TCP"}
+
+
+def _dns() -> Manifest:
+    return {"ports": [{"port": 53, "protocol": "UDP"}, _tcp(53)]}
+
+
+def _store(inputs: Inputs) -> list[Manifest]:
+    port = store_port(inputs.spec.cache)
+    return [] if port is None else [{"ports": [_tcp(port)]}]
+
+
+def _outside(everything: Iterable[Overrides]) -> list[Manifest]:
+    """Each port once, in order."""
+    ports = sorted({port for overrides in everything for port in _outside_ports(overrides)})
+    return [{"ports": [_tcp(port) for port in ports]}] if ports else []
+
+
+def _outside_ports(overrides: Overrides) -> Iterator[int]:
+    for one in overrides.template.get("env", ()):
+        value = one.get("value")
+        if one["name"].lower() in OUTSIDE_VARIABLES and isinstance(value, str) and value:
+            yield _port(value, f"{overrides.field}: env {one['name']}")
+
+
+def _port(value: str, field: str) -> int:
+    """An address without a scheme is one of a plain proxy, as curl takes it."""
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        port = parts.port or SCHEME_PORTS.get(parts.scheme)
+    except ValueError:
+        port = None
+    if port is None:
+        raise TemplateInvalid(f"{field} must be an address such as http://HOST:PORT")
+    return port

@@ -1,0 +1,135 @@
+"""What pods of gateways and workers have in common.
+
+Restricted Pod Security: nothing runs as root, gains privileges or writes to its image. `/tmp` and mounted volumes are
+the only places to write.
+
+The operator names Secrets and never reads them. They are mounted as optional, so that a missing one is told by the
+process itself, in words that reach the pool's conditions, rather than by a pod that waits in silence. Contents that
+change reach the files within about a minute and are taken up there; another name rolls the pods.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from t2i_api.names import API_VERSION, GATEWAY, KIND, config_name
+from t2i_operator.manifests.child import Images, Inputs, Manifest, child
+
+USER = 65532
+READABLE = 0o440  # by the pod's group: the process is neither root nor the owner
+CONFIG_FOLDER = "/etc/t2i"
+SECURITY_FOLDER = "/etc/t2i-security"
+MODELS_FOLDER = "/models"
+CLOSE_S = 10  # after the drain: closing connections, the interpreter's end
+
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+ENVIRONMENT: tuple[Manifest, ...] = (
+    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    {"name": "HOME", "value": "/tmp"},  # noqa: S108
+    {"name": "PYTHONUNBUFFERED", "value": "1"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of the container; `source` is what kind of volume it is."""
+
+    name: str
+    path: str
+    source: Manifest
+    read_only: bool = False
+
+    @property
+    def volume(self) -> Manifest:
+        """For the pod."""
+        return {"name": self.name, **self.source}
+
+    @property
+    def mount(self) -> Manifest:
+        """For the container."""
+        return {"name": self.name, "mountPath": self.path, **({"readOnly": True} if self.read_only else {})}
+
+
+#: Room for libraries that insist on writing.
+TMP = Folder("tmp", "/tmp", {"emptyDir": {}})  # noqa: S108 - a mount point inside the pod
+
+
+def config_folder(pool: str) -> Folder:
+    """The pool document and the profile."""
+    return Folder("config", CONFIG_FOLDER, {"configMap": {"name": config_name(pool)}}, read_only=True)
+
+
+def models_folder(source: str) -> Folder:
+    """A `pvc://CLAIM/PATH` source is a claim; other sources need at most a folder to download to."""
+    scheme, _, rest = source.partition("://")
+    if scheme != "pvc":
+        return Folder("models", MODELS_FOLDER, {"emptyDir": {}})
+    claim = rest.partition("/")[0]
+    volume = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+    return Folder("models", f"{MODELS_FOLDER}/{claim}", volume, read_only=True)
+
+
+def secret_folders(named: Mapping[str, str]) -> list[Folder]:
+    """Secrets by the name of their volume; those without a name are left out.
+
+    Whole folders: files that are mounted one by one are never updated.
+    """
+    return [
+        Folder(
+            volume,
+            f"{SECURITY_FOLDER}/{volume}",
+            {"secret": {"secretName": secret, "optional": True, "defaultMode": READABLE}},
+            read_only=True,
+        )
+        for volume, secret in named.items()
+        if secret
+    ]
+
+
+def grpc_probe(port: int, period_s: int, failures: int, service: str = "") -> Manifest:
+    """Ask grpc.health.v1; `failures` in a row count."""
+    grpc: Manifest = {"port": port, **({"service": service} if service else {})}
+    return {"grpc": grpc, "periodSeconds": period_s, "timeoutSeconds": 2, "failureThreshold": failures}
+
+
+def pull_secrets(images: Images) -> Manifest:
+    """The pod's pull secrets, if any."""
+    return {"imagePullSecrets": [{"name": name} for name in images.pull_secrets]} if images.pull_secrets else {}
+
+
+def disruption_budget(inputs: Inputs, component: str, name: str, selector: Mapping[str, str]) -> Manifest:
+    """One at a time; pods that do not serve hold nobody up."""
+    spec = {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": dict(selector)},
+    }
+    return child(inputs.ref, component, "policy/v1", "PodDisruptionBudget", {"name": name, "spec": spec})
+
+
+def render_config(inputs: Inputs) -> Manifest:
+    """The ConfigMap: the pool document and the profile, as gateways and workers read them at their start."""
+    data = {"pool.yaml": yaml.safe_dump(pool_document(inputs), sort_keys=True), "profile.json": inputs.profile}
+    return child(inputs.ref, GATEWAY, "v1", "ConfigMap", {"name": config_name(inputs.ref.name), "data": data})
+
+
+def pool_document(inputs: Inputs) -> Manifest:
+    """Without what neither process reads: pod templates, and the mix, which arrives as a plan."""
+    spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
+    if not spec["model"]["embedder"]:
+        del spec["model"]["embedder"]  # as before there was the field: pods of an older version can still read it
+    for part in (spec["gateway"], *spec["workerGroups"]):
+        part.pop("template", None)
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": inputs.ref.name}, "spec": spec}

@@ -1,0 +1,183 @@
+"""Reconcile: one look at one pool, from what is to what should be.
+
+    desire (pure) -> observe (the mirror) -> decide (pure) -> apply children -> decide by the answers -> apply the rest
+
+Everything that is known is the API server's word, in the mirror, and what the gateways last said. Between looks the
+gateways are polled, and a look follows only if their demand makes a new plan due.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from t2i_operator.api import KubeApi
+from t2i_operator.apply import Writer, summarize
+from t2i_operator.clock import Instant
+from t2i_operator.decide.actions import Decision, WriteStatus
+from t2i_operator.decide.observed import DesiredPool, Observed, Problem
+from t2i_operator.decide.planning import running_plan
+from t2i_operator.decide.reconcile import decide
+from t2i_operator.decide.refusals import explain_refusal
+from t2i_operator.decide.starving import is_short
+from t2i_operator.desired import want
+from t2i_operator.errors import ApiError, Conflict, LeaseLost, WriteRefused
+from t2i_operator.manifests import Images
+from t2i_operator.metrics import OperatorMetrics
+from t2i_operator.mirror import Mirror
+from t2i_operator.observe import after_writes, find_profile, gateways_of, mirrored, observe, ref_of
+from t2i_operator.polling import DemandPoller, LastLook
+from t2i_operator.queue import MAX_PAUSE_S, PoolQueue
+from t2i_operator.resync import Resync
+
+log = logging.getLogger(__name__)
+UNSETTLED_S = 60.0  # look again while something is under way, whatever is heard
+SHORT_S = 5.0  # a workload is short of pods: the reason comes as an event a moment later, and events are not watched
+CREATING_S = 15.0  # likewise; images are pulled in this state, too, which takes minutes
+
+
+class Reconciler:
+    """Looks at pools. Looks at one pool follow each other, as the queue has it."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        mirror: Mirror,
+        *,
+        queue: PoolQueue,
+        resync: Resync,
+        demand: DemandPoller,
+        images: Images,
+        settled_s: float,
+        metrics: OperatorMetrics,
+    ) -> None:
+        self._api = api
+        self._mirror = mirror
+        self._queue = queue
+        self._resync = resync
+        self._demand = demand
+        self._images = images
+        self._settled_s = settled_s
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decide")
+
+    async def look(self, key: str) -> float | None:
+        """One reconcile, whatever comes of it; seconds until the next if nobody asks before, None = when asked."""
+        began_s = time.monotonic()
+        delay_s: float | None = None
+        try:
+            delay_s = await self._reconcile(key)
+            self._queue.succeeded(key)
+            outcome = "gone" if delay_s is None else "ok"
+        except LeaseLost:
+            outcome = "lease_lost"
+        except Conflict as error:
+            log.info("%s: %s", key, error)
+            delay_s = self._queue.pause_after_failure(key)
+            await self._read_again(key, delay_s)
+            outcome = "conflict"
+        except WriteRefused as error:
+            log.warning("%s: %s", key, error)
+            delay_s = self._queue.pause_after_failure(key)
+            await self._tell_refusal(key, error)
+            outcome = "refused"
+        except ApiError as error:
+            log.warning("%s: %s", key, error)
+            delay_s = self._queue.pause_after_failure(key)
+            outcome = "api_error"
+        except Exception:  # one pool that we mishandle must not stop the others; it is logged, counted and tried again
+            log.exception("%s: a mistake of the operator", key)
+            delay_s = self._queue.pause_after_failure(key)
+            outcome = "mistake"
+        self._metrics.reconciles.labels(outcome).inc()
+        self._metrics.duration.observe(time.monotonic() - began_s)
+        return delay_s
+
+    async def _reconcile(self, key: str) -> float | None:
+        """Seconds until the next look, None if the pool is gone.
+
+        Raises:
+            ApiError: see `errors`.
+            LeaseLost: we may not write.
+        """
+        # 1. The pool, out of the mirror.
+        document = self._mirror.pool(key)
+        if document is None:
+            self._demand.forget(key)
+            return None
+        self._resync.check(document["metadata"]["namespace"])
+
+        # 2. What its spec asks for.
+        profile = await find_profile(self._api, self._mirror, document)
+        wanted = want(ref_of(document), document, profile, self._images)
+
+        # 3. What there is.
+        seen = await observe(self._api, self._mirror, document, wanted, self._demand.reports(key))
+
+        # 4. What to do about it.
+        now = Instant(time.time())
+        decision = await self._decide(seen, wanted, now)
+
+        # 5. Children first. The rest is decided by the API server's answers to them.
+        writer = Writer(self._api, self._mirror, seen.ref, partial(self._queue.succeeded, key))
+        children = decision.children
+        if children:
+            await writer.write_children(children)
+            seen = after_writes(self._mirror, seen)
+            decision = await self._decide(seen, wanted, now)
+
+        # 6. Status, labels, events.
+        self._demand.remember(key, LastLook(seen, wanted, gateways_of(self._mirror, key)))
+        self._count_replan(seen, decision)
+        if await writer.write_rest(decision.rest, now):
+            self._queue.ask(key)
+        if children or decision.rest:
+            log.info("%s: %s", key, summarize((*children, *decision.rest)))
+
+        # 7. When to look again, if nobody asks before.
+        return self._pause_s(seen, decision)
+
+    async def _decide(self, seen: Observed, wanted: DesiredPool | Problem, now: Instant) -> Decision:
+        """A plan may take tens of ms. One thread for all: more would only take the interpreter from the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, decide, seen, wanted, now)
+
+    def _pause_s(self, seen: Observed, decision: Decision) -> float:
+        if any(is_short(child) for child in seen.children.values()):
+            return SHORT_S
+        if seen.creating:
+            return CREATING_S
+        return self._settled_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
+
+    async def _read_again(self, key: str, delay_s: float) -> None:
+        """Somebody wrote in between, or the mirror has missed something."""
+        if delay_s >= MAX_PAUSE_S:
+            self._mirror.forget(key)  # an API server restored from a backup lives in the past for good
+        try:
+            await self._resync.pool(key)
+        except ApiError as error:
+            log.warning("%s: cannot be read again: %s", key, error)
+
+    async def _tell_refusal(self, key: str, error: WriteRefused) -> None:
+        """Put what was refused into the pool's conditions; best effort, as this may be refused too."""
+        document = self._mirror.pool(key)
+        if document is None:
+            return
+        now, seen = Instant(time.time()), mirrored(self._mirror, document)
+        decision = decide(seen, explain_refusal(error.status, str(error)), now)
+        try:
+            await Writer(self._api, self._mirror, seen.ref, lambda: None).write_rest(decision.rest, now)
+        except (ApiError, LeaseLost) as another:
+            log.warning("%s: its status cannot tell: %s", key, another)
+
+    def _count_replan(self, seen: Observed, decision: Decision) -> None:
+        before = running_plan(seen.status)
+        for action in decision.rest:
+            plan = action.status.get("plan") if isinstance(action, WriteStatus) else None
+            if plan is not None and (before is None or plan["revision"] != before.revision):
+                self._metrics.replans.labels(plan["reason"]).inc()
+
+    def close(self) -> None:
+        """End the thread that decides."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
