@@ -13,8 +13,7 @@ import numpy as np
 from bench.cache.index import Figures
 from bench.cache.made_up_embeddings import DIMENSION, MadeUpEmbeddings, Vectors
 from bench.kit.output import say
-from t2i_cache.catalogue import CatalogueLimits
-from t2i_cache.follow import SharedBooks
+from t2i_cache.follow import SharedFollower
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, decode_record, encode_record
 from t2i_cache.stores import RedisStore, StoreLimits
@@ -77,7 +76,7 @@ async def measure_rebuild(size: int) -> Figures:
             await _fill(store, size)
             say(f"{size}: rebuilding a catalogue")
             before, began_s = _resident_bytes(), time.perf_counter()
-            books = SharedBooks(store, CatalogueLimits(1 << 60, 86_400.0), lambda _: None)
+            books = SharedFollower(store, StoreLimits(1 << 60, 86_400.0), lambda _: None)
             catalogue, _ = await books._read_all()
             passed_s = time.perf_counter() - began_s
             if catalogue.num_entries != size:

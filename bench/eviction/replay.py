@@ -16,8 +16,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits, Neighbour
+from t2i_cache.catalogue import Catalogue, Neighbour
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores import StoreLimits
 from t2i_policy.eviction import EvictionPolicy
 from t2i_simulator.lineage import BASE_STEPS, SKIPS, THRESHOLDS
 from t2i_simulator.similarity import Vectors
@@ -73,7 +74,7 @@ def replay(
     workload: PromptSequence, policy: EvictionPolicy, capacity_items: int, rule: StoringRule, spacing_s: float = 1.0
 ) -> npt.NDArray[np.int64]:
     """Steps saved by each prompt [n], of BASE_STEPS."""
-    books = Catalogue(CatalogueLimits(capacity_items * LATENT_BYTES, ttl_s=float("inf"), max_reuses=1 << 60), policy)
+    books = Catalogue(StoreLimits(capacity_items * LATENT_BYTES, ttl_s=float("inf"), max_reuses=1 << 60), policy)
     draws = np.random.default_rng(0).random(len(workload.entries))
     weakest = WEAK_STEPS if rule is StoringRule.REFRESH else 0
     saved = np.zeros(len(workload.entries), np.int64)

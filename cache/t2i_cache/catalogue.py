@@ -2,30 +2,27 @@
 
 One per gateway, single writer. It holds no tensors: only embeddings, hits, sizes and times, so it is rebuilt from the
 store after a restart. Of a store of its own it decides what must go, by the eviction policy it is made with (ours by
-default): deletions come back as a list for the shell to carry out with `delete_latents`, and an item counts as gone at
-once. Of a shared store (`books.shared`) it only notes what the store says: `take_in`, `note_use`, `note_gone`.
+default): deletions come back as a list for the shell to carry out, and an item counts as gone at once. Of a shared
+store it only notes what the store says: `take_in`, `note_use`, `note_gone`.
 """
 
-import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from t2i_cache.errors import RecordError, StoreError
 from t2i_cache.index import PromptIndex, Vector
 from t2i_cache.keys import LatentKey
-from t2i_cache.records import LatentRecord, read_any
-from t2i_cache.stores import LatentStore
+from t2i_cache.records import LatentRecord
+from t2i_cache.stores import StoreLimits
 from t2i_policy.eviction import CachedItem, EvictionPolicy, EvictionReason, choose_evictions
 from t2i_policy.steps_at_stake import StepsAtStake
 
 log = logging.getLogger(__name__)
 NEAR_EQUAL = 0.005  # similarity within which candidates are drawn from at random (arXiv 2508.20424's advice)
 CANDIDATES = 4
-DELETE_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +42,6 @@ class Deletion:
     reason: EvictionReason
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueLimits:
-    """Bytes of latents, seconds an entry lives, and how often one latent may be reused."""
-
-    capacity_bytes: int
-    ttl_s: float
-    max_reuses: int = 1000
-
-
 @dataclass(slots=True)
 class _Shelf:
     """All entries of one (scope, model)."""
@@ -63,9 +51,9 @@ class _Shelf:
 
 
 class Catalogue:
-    """See the module. Times are seconds of the caller's wall clock (records carry it across restarts)."""
+    """Times are seconds of the caller's wall clock (records carry it across restarts)."""
 
-    def __init__(self, limits: CatalogueLimits, eviction: EvictionPolicy | None = None) -> None:
+    def __init__(self, limits: StoreLimits, eviction: EvictionPolicy | None = None) -> None:
         self._limits = limits
         self._eviction: EvictionPolicy = eviction or StepsAtStake()
         self._shelves: dict[tuple[str, str], _Shelf] = {}
@@ -176,11 +164,6 @@ class Catalogue:
         worn = [item.key for item in self._all() if item.hits > self._limits.max_reuses]
         return self._drop(old, EvictionReason.EXPIRED) + self._drop(worn, EvictionReason.WORN_OUT)
 
-    def purge(self, scope: str | None = None, model: str | None = None) -> list[Deletion]:
-        """Give up everything of a scope, of a model, or of both."""
-        keys = [i.key for i in self._all() if scope in (None, i.key.scope) and model in (None, i.key.model)]
-        return self._drop(keys, EvictionReason.PURGED)
-
     def restore(self, records: Iterable[tuple[LatentRecord, int]], now_s: float) -> list[Deletion]:
         """Take in records found in the store (with their sizes), oldest rules applied: TTL and byte cap."""
         gone: list[Deletion] = []
@@ -210,7 +193,7 @@ class Catalogue:
         return shelf.steps.get(key.entry_id, {}).get(key.step) if shelf else None
 
     def _put(self, item: CachedItem[LatentKey]) -> None:
-        """Into the books, in place of what was there; its entry is in the index."""
+        """Into the catalogue, in place of what was there; its entry is in the index."""
         self._forget(item.key)
         self._shelves[item.key.scope, item.key.model].steps.setdefault(item.key.entry_id, {})[item.key.step] = item
         self._bytes += item.size_bytes
@@ -237,7 +220,7 @@ class Catalogue:
         return [Deletion(key, reason) for key in keys if self._forget(key, whole=True)]
 
     def _forget(self, key: LatentKey, whole: bool = False) -> bool:
-        """Take one item out of the books; with `whole`, an entry without items leaves the index too."""
+        """Take one item out of the catalogue; with `whole`, an entry without items leaves the index too."""
         shelf = self._shelves.get((key.scope, key.model))
         steps = shelf.steps.get(key.entry_id, {}) if shelf else {}
         item = steps.pop(key.step, None)
@@ -268,30 +251,3 @@ def _extend(index: PromptIndex, named: dict[str, Vector]) -> set[str]:
             log.warning("stored latents of entry %s left out: %s", name, error)
             refused.add(name)
     return refused
-
-
-async def read_store(store: LatentStore, progress: Callable[[int], None]) -> list[tuple[LatentRecord, int]]:
-    """Every sound record of a store with its size, tensors left out; damaged ones are deleted, trouble is logged."""
-    found: list[tuple[LatentRecord, int]] = []
-    async for key, size in store.scan():
-        try:
-            data = await store.get(key)
-            if data is not None:
-                found.append((replace(read_any(data), tensor=b""), size))
-                progress(len(found))
-        except RecordError as error:
-            log.warning("damaged latent deleted: %s", error)
-            await store.delete(key)
-        except StoreError as error:
-            log.warning("latent left out: %s", error)
-    return found
-
-
-async def delete_latents(store: LatentStore, deletions: Sequence[Deletion]) -> None:
-    """Carry deletions out within a time limit; what fails stays as an orphan file and is found at the next start."""
-    try:
-        async with asyncio.timeout(DELETE_LIMIT_S):
-            for deletion in deletions:
-                await store.delete(deletion.key)
-    except (StoreError, TimeoutError) as error:
-        log.warning("latents could not be deleted: %s", error)

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from t2i_cache.errors import RecordError, RecordMismatch, StoreError
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, decode_record
+from t2i_cache.stores import LatentStore
 
 log = logging.getLogger(__name__)
 DELETE_LIMIT_S = 0.2
@@ -43,18 +43,8 @@ class Fetched:
         return 0 if self.record is None else self.record.key.step
 
 
-class Reader(Protocol):
-    """The part of a store that fetching needs."""
-
-    async def get(self, key: LatentKey) -> bytes | None:
-        """See `LatentStore`."""
-
-    async def delete(self, key: LatentKey) -> None:
-        """See `LatentStore`."""
-
-
-async def fetch_latent(store: Reader, start: LatentKey, stored_steps: Iterable[int], limit_s: float) -> Fetched:
-    """See the module. `start.step` is the K wanted; `stored_steps` the steps believed to be stored for that entry."""
+async def fetch_latent(store: LatentStore, start: LatentKey, stored_steps: Iterable[int], limit_s: float) -> Fetched:
+    """`start.step` is the K wanted; `stored_steps` the steps believed to be stored for that entry."""
     trouble: FetchReason | None = None
     try:
         async with asyncio.timeout(limit_s):
@@ -70,7 +60,7 @@ async def fetch_latent(store: Reader, start: LatentKey, stored_steps: Iterable[i
     return Fetched(None, trouble or FetchReason.MISSING)
 
 
-async def _try_step(store: Reader, key: LatentKey) -> LatentRecord | FetchReason:
+async def _try_step(store: LatentStore, key: LatentKey) -> LatentRecord | FetchReason:
     try:
         data = await store.get(key)
     except StoreError as error:
@@ -86,7 +76,7 @@ async def _try_step(store: Reader, key: LatentKey) -> LatentRecord | FetchReason
         return FetchReason.MISMATCH if isinstance(error, RecordMismatch) else FetchReason.CORRUPT
 
 
-async def _discard(store: Reader, key: LatentKey) -> None:
+async def _discard(store: LatentStore, key: LatentKey) -> None:
     try:
         async with asyncio.timeout(DELETE_LIMIT_S):
             await store.delete(key)

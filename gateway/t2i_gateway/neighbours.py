@@ -1,4 +1,4 @@
-"""Similar prompts: the books of the latent store, in a request's words. The gateway's only way to the cache.
+"""Similar prompts: the catalogue of the latent store, in a request's words. The gateway's only way to the cache.
 
 Nothing here is needed for a correct answer: without it every prompt has no neighbour.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from t2i_api.pool import Pool
-from t2i_cache.catalogue import CatalogueLimits, Neighbour
-from t2i_cache.follow import Books, Holdings, SpreadBooks, open_books
+from t2i_cache.catalogue import Neighbour
+from t2i_cache.follow import CatalogueFollower, Holdings, SpreadFollower, open_follower
 from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.scope import scope_id
-from t2i_cache.stores import LatentStore, StoreHealth, StoreReason
+from t2i_cache.stores import LatentStore, StoreHealth, StoreLimits, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.request import ImageRequest
@@ -79,14 +79,14 @@ class NeighbourIndex:
         self._metrics = metrics
         self._health = StoreHealth() if store is None else store.health
         self._shown = dict.fromkeys(StoreReason, 0)  # failures that the metric has
-        limits = CatalogueLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
+        limits = StoreLimits(part.capacity_bytes, part.ttl_seconds, part.max_reuses)
         self._asked = AskedPrompts()
-        self._spread: SpreadBooks | None = None
-        self._books: Books
+        self._spread: SpreadFollower | None = None
+        self._follower: CatalogueFollower
         if store is None:
-            self._books = self._spread = SpreadBooks(limits, self._count_eviction)
+            self._follower = self._spread = SpreadFollower(limits, self._count_eviction)
         else:
-            self._books = open_books(store, limits, self._count_eviction)
+            self._follower = open_follower(store, limits, self._count_eviction)
 
     def shelf(
         self, asked: ImageRequest, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
@@ -104,12 +104,12 @@ class NeighbourIndex:
         """The run of this very prompt and seed if it is cached, else one of the most similar prompts of this shelf."""
         if shelf is None or embedding is None:
             return None
-        own = self._books.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
+        own = self._follower.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
         if own is not None or shelf.identical_only:
             return own
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
-            return self._books.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
+            return self._follower.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
         except ValueError as error:
             log.warning("a lookup failed: %s", error)
             return None
@@ -145,10 +145,10 @@ class NeighbourIndex:
     def started(self, key: LatentKey, skipped_steps: int, reason: str, worker: str) -> None:
         """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""
         if skipped_steps:
-            self._books.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
+            self._follower.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
         if reason in _DAMAGE and skipped_steps < key.step:
             if self._spread is None:
-                self._books.damaged(key)
+                self._follower.damaged(key)
             else:
                 self._spread.taken_back(worker, key, EvictionReason.DAMAGED)
 
@@ -156,7 +156,7 @@ class NeighbourIndex:
         """A worker stored (step, bytes) latents of this shelf's own entry."""
         try:
             if self._spread is None:
-                self._books.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
+                self._follower.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
             else:  # it tells too, but the client may ask again before that is read
                 now_s, keys = time.time(), [(shelf.key(shelf.entry_id, step), size) for step, size in stored]
                 items = [CachedItem(key, key.step, size, 1, now_s, now_s) for key, size in keys]
@@ -212,13 +212,13 @@ class NeighbourIndex:
 
     async def restore(self) -> None:
         """Take in what the store holds from an earlier life."""
-        await self._books.restore()
+        await self._follower.restore()
         self._show()
 
     async def run(self) -> None:
         """What goes on beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._books.run())
+            group.create_task(self._follower.run())
             group.create_task(self._show_forever())
 
     @property
@@ -229,7 +229,7 @@ class NeighbourIndex:
 
     async def close(self) -> None:
         """Close the store."""
-        await self._books.close()
+        await self._follower.close()
 
     async def _show_forever(self) -> None:
         while True:
@@ -240,7 +240,7 @@ class NeighbourIndex:
         self._metrics.evictions.labels(reason if reason in _REASONS else "Other").inc()
 
     def _show(self) -> None:
-        catalogue = self._books.catalogue
+        catalogue = self._follower.catalogue
         self._metrics.cache_bytes.set(catalogue.used_bytes)
         self._metrics.cache_entries.set(catalogue.num_entries)
         trouble, failures = self._health.trouble, self._health.failures

@@ -60,7 +60,6 @@ class SceneJudge(_PixelDistance):
     name = "scenes: facts x fine quality"
 
     def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
-        """See `Judge`."""
         del exact_image
         if sample.scene is None:
             raise ValueError("only captions of known scenes can be scored")
@@ -73,7 +72,6 @@ class FidelityJudge(_PixelDistance):
     name = "structural similarity to the exact image"
 
     def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
-        """See `Judge`."""
         del sample
         return structural_similarity(_luminance(image), _luminance(exact_image))
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL, CatalogueLimits
+from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL
+from t2i_cache.stores import StoreLimits
 from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_evictions
 from t2i_policy.request.options import Neighbourhood
 from t2i_policy.steps_at_stake import StepsAtStake
@@ -52,7 +53,7 @@ class CacheRules:
     that a short list does not turn a long trace into exact repeats.
     """
 
-    limits: CatalogueLimits
+    limits: StoreLimits
     latent_bytes: int
     steps_to_keep: tuple[int, ...]
     own_repeats: bool = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from t2i_api.pool import ModelPart, PoolSpec
-from t2i_cache.catalogue import CatalogueLimits
+from t2i_cache.stores import StoreLimits
 from t2i_policy.level import Ladder
 from t2i_simulator import lineage
 from t2i_simulator.faults import Fault
@@ -64,7 +64,7 @@ def build_workload(
     def make_neighbours() -> Neighbours:
         if prompts is None:
             return drawn_neighbours(ladder, num, seed)
-        limits = CatalogueLimits(spec.cache.capacity_mebibytes << 20, spec.cache.ttl_seconds)
+        limits = StoreLimits(spec.cache.capacity_mebibytes << 20, spec.cache.ttl_seconds)
         keep = () if spec.cache.scope == "Off" else ladder.steps_to_keep
         rules = CacheRules(limits, latent_bytes(spec.model), keep, prompts.own_repeats)
         return PromptCache(prompts.similarities, prompts.of_line, rules)

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits, Deletion, delete_latents, read_store
+from t2i_cache.catalogue import Catalogue, Deletion
+from t2i_cache.follow.own import delete_latent, read_store
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, encode_record
-from t2i_cache.stores import DirectoryStore, MemoryStore
+from t2i_cache.stores import DirectoryStore, MemoryStore, StoreLimits
 from t2i_policy.eviction import LOW_WATER, EvictionPolicy, EvictionReason
 from t2i_simulator.rivals.eviction import LCBFU
 
@@ -21,7 +22,7 @@ TTL_S = 100.0
 
 
 def catalogue(capacity_bytes: int = 1000, max_reuses: int = 1000) -> Catalogue:
-    return Catalogue(CatalogueLimits(capacity_bytes, TTL_S, max_reuses))
+    return Catalogue(StoreLimits(capacity_bytes, TTL_S, max_reuses))
 
 
 def unit(degrees: float) -> Vector:
@@ -104,7 +105,7 @@ def test_latent_is_reused_only_so_often() -> None:
 )
 def test_least_worth_goes_first(eviction: EvictionPolicy | None, gone_step: int) -> None:
     """The policy it is made with decides, from hits, steps and the clock; ours without being asked for."""
-    books = Catalogue(CatalogueLimits(100, TTL_S), eviction)
+    books = Catalogue(StoreLimits(100, TTL_S), eviction)
     books.record_stored(ENTRY, unit(0), [(5, 40), (10, 40)], 0.0)
     for _ in range(2):
         books.record_hit(replace(ENTRY, step=5), 1.0)
@@ -142,22 +143,9 @@ def test_damaged_latent_is_gone_at_once() -> None:
     assert books.nearest("alice", "model", unit(0), 0.0) is None
 
 
-@pytest.mark.parametrize(
-    ("scope", "model", "left"), [("alice", None, 1), (None, "model", 1), ("alice", "model", 2), (None, None, 0)]
-)
-def test_purge_takes_what_is_named(scope: str | None, model: str | None, left: int) -> None:
-    """By tenant, by model, by both, or all."""
-    books = catalogue()
-    for entry in (ENTRY, replace(ENTRY, scope="bob"), replace(ENTRY, model="another")):
-        books.record_stored(entry, unit(0), [(5, 10)], 0.0)
-    gone = books.purge(scope, model)
-    assert {one.reason for one in gone} == {EvictionReason.PURGED}
-    assert (len(gone), books.num_items) == (3 - left, left)
-
-
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["store", "hit", "damage", "expire", "purge"]),
+        st.sampled_from(["store", "hit", "damage", "expire"]),
         st.sampled_from("abcd"),
         st.sampled_from(["alice", "bob"]),
         st.integers(1, 4),
@@ -182,10 +170,8 @@ def test_books_balance_and_never_exceed_the_cap(operations: list[tuple[str, str,
             books.record_hit(key, now_s * 10.0)
         elif kind == "damage":
             gone = books.record_damaged(key)
-        elif kind == "expire":
-            gone = books.expire(now_s * 10.0)
         else:
-            gone = books.purge(scope)
+            gone = books.expire(now_s * 10.0)
         for one in gone:
             del held[one.key]
         assert books.used_bytes == sum(held.values()) <= 100
@@ -205,12 +191,11 @@ async def test_restart_finds_what_is_stored(tmp_path: Path) -> None:
     for key, created_s in ((replace(ENTRY, step=5), 1000.0), (replace(ENTRY, entry_id="old", step=5), 0.0)):
         await store.put(key, encode_record(record(key, 0, created_s)))
     await store.put(replace(ENTRY, entry_id="broken", step=5), b"T2IL rubbish")
-    seen: list[int] = []
-    found = await read_store(store, seen.append)
+    found = await read_store(store)
     books = catalogue()
     assert deleted(books.restore(found, 1010.0)) == [("old", 5, EvictionReason.EXPIRED)]
     assert steps_found(books, now_s=1010.0) == {5}
-    assert (books.num_items, seen) == (1, [1, 2])
+    assert (books.num_items, len(found)) == (1, 2)
     assert books.used_bytes == found[0][1]
     assert await store.get(replace(ENTRY, entry_id="broken", step=5)) is None
     await store.close()
@@ -239,5 +224,6 @@ async def test_deletions_reach_the_store() -> None:
     store, books = MemoryStore(), catalogue()
     await store.put(replace(ENTRY, step=5), b"x")
     books.record_stored(ENTRY, unit(0), [(5, 1)], 0.0)
-    await delete_latents(store, books.purge())
+    for deletion in books.expire(TTL_S + 1):
+        await delete_latent(store, deletion.key)
     assert [key async for key, _ in store.scan()] == []

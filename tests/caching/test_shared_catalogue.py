@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_cache.catalogue import CatalogueLimits
-from t2i_cache.follow import SharedBooks
+from t2i_cache.follow import SharedFollower
 from t2i_cache.follow import shared as shared_books
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
@@ -41,8 +40,8 @@ class Gateway:
     def __init__(self, url: str, pool: str, limits: StoreLimits) -> None:
         self.gone: list[str] = []
         self.store = open_redis(url, pool, limits, {})
-        limits_of_books = CatalogueLimits(limits.capacity_bytes, limits.ttl_s, limits.max_reuses)
-        self.books = SharedBooks(self.store, limits_of_books, self.gone.append)
+        limits_of_books = StoreLimits(limits.capacity_bytes, limits.ttl_s, limits.max_reuses)
+        self.books = SharedFollower(self.store, limits_of_books, self.gone.append)
 
     def steps(self, key: LatentKey = CAT) -> frozenset[int]:
         found = self.books.catalogue.nearest(key.scope, key.model, unit(0), 0.0)

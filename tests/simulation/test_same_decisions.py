@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits
+from t2i_cache.catalogue import Catalogue
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores import StoreLimits
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
@@ -93,7 +94,7 @@ def test_nearest_is_the_catalogues(num: int) -> None:
     """Same entry (before near-equals are drawn from) and cosine as the gateway's catalogue, on a filling cache."""
     random_vectors = np.random.default_rng(num).normal(size=(num, 8))
     vectors = (random_vectors / np.linalg.norm(random_vectors, axis=1, keepdims=True)).astype(np.float32)
-    limits = CatalogueLimits(1 << 30, 1e9)
+    limits = StoreLimits(1 << 30, 1e9)
     catalogue = Catalogue(limits)
     cache = PromptCache(PromptSimilarities(vectors), range(num), CacheRules(limits, 100, (4, 8)))
     for prompt in range(num):
@@ -115,7 +116,7 @@ def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
     """Past the cap LCBFU gives up the smallest skips first: holes appear, a start takes the largest step left."""
     vectors = np.eye(6, dtype=np.float32)
     cache = PromptCache(
-        PromptSimilarities(vectors), range(6), CacheRules(CatalogueLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
+        PromptSimilarities(vectors), range(6), CacheRules(StoreLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
     )
     for prompt in range(6):
         cache.store(prompt, float(prompt))
@@ -127,7 +128,7 @@ def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
 def test_old_entries_are_gone() -> None:
     """A latent lives for its time and no longer."""
     cache = PromptCache(
-        PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(CatalogueLimits(800, 10.0), 100, (4,))
+        PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(StoreLimits(800, 10.0), 100, (4,))
     )
     cache.store(0, 0.0)
     assert cache.nearest(1, 10.0, 0.0).near != NOWHERE
@@ -138,7 +139,7 @@ def test_old_entries_are_gone() -> None:
 @pytest.mark.parametrize(("own_repeats", "similarity"), [(True, 1.0), (False, 0.0)])
 def test_cycled_prompt_finds_itself_only_if_allowed(own_repeats: bool, similarity: float) -> None:
     """Two prompts, cycled: the third request is the first prompt again."""
-    rules = CacheRules(CatalogueLimits(8000, 1e9), 100, (4,), own_repeats=own_repeats)
+    rules = CacheRules(StoreLimits(8000, 1e9), 100, (4,), own_repeats=own_repeats)
     cache = PromptCache(PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], rules)
     cache.store(0, 0.0)
     cache.store(1, 1.0)
@@ -149,7 +150,7 @@ def test_cycled_prompt_finds_itself_only_if_allowed(own_repeats: bool, similarit
 def test_start_from_a_level_lower_down() -> None:
     """The largest stored step below what was asked for; none is a start from noise."""
     cache = PromptCache(
-        PromptSimilarities(np.eye(1, dtype=np.float32)), [0], CacheRules(CatalogueLimits(8000, 1e9), 100, (4,))
+        PromptSimilarities(np.eye(1, dtype=np.float32)), [0], CacheRules(StoreLimits(8000, 1e9), 100, (4,))
     )
     assert cache.take(0, 8, 0.0) == 0
     cache.store(0, 0.0)
@@ -163,7 +164,7 @@ def test_prompt_asked_before_is_known_as_repeated(own_repeats: bool) -> None:
     cache = PromptCache(
         PromptSimilarities(np.eye(2, dtype=np.float32)),
         [0, 1, 0],
-        CacheRules(CatalogueLimits(800, 1e9), 100, (4,), own_repeats=own_repeats),
+        CacheRules(StoreLimits(800, 1e9), 100, (4,), own_repeats=own_repeats),
     )
     repeated = [cache.nearest(request, 0.0, 0.0).near.repeated for request in range(6)]
     assert repeated == [False, False, True, own_repeats, own_repeats, True]

@@ -7,18 +7,18 @@ All are the shell around one `Catalogue`: clock, store, queues, background work.
 from collections.abc import Callable
 from typing import Protocol
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits
-from t2i_cache.follow.own import OwnBooks
-from t2i_cache.follow.shared import SharedBooks
-from t2i_cache.follow.spread import Holdings, SpreadBooks
+from t2i_cache.catalogue import Catalogue
+from t2i_cache.follow.own import OwnFollower
+from t2i_cache.follow.shared import SharedFollower
+from t2i_cache.follow.spread import Holdings, SpreadFollower
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
-from t2i_cache.stores import LatentStore, RedisStore
+from t2i_cache.stores import LatentStore, RedisStore, StoreLimits
 
 Given = Callable[[str], None]
 
 
-class Books(Protocol):
+class CatalogueFollower(Protocol):
     """The catalogue of one store. Nothing here raises for a store in trouble."""
 
     @property
@@ -48,11 +48,11 @@ class Books(Protocol):
         """Close the store."""
 
 
-def open_books(store: LatentStore, limits: CatalogueLimits, given_up: Given) -> Books:
-    """The books that fit the store; `given_up` hears the reason of each latent that goes."""
+def open_follower(store: LatentStore, limits: StoreLimits, given_up: Given) -> CatalogueFollower:
+    """The follower that fits the store; `given_up` hears the reason of each latent that goes."""
     if isinstance(store, RedisStore):
-        return SharedBooks(store, limits, given_up)
-    return OwnBooks(store, limits, given_up)
+        return SharedFollower(store, limits, given_up)
+    return OwnFollower(store, limits, given_up)
 
 
-__all__ = ["Books", "Holdings", "OwnBooks", "SharedBooks", "SpreadBooks", "open_books"]
+__all__ = ["CatalogueFollower", "Holdings", "OwnFollower", "SharedFollower", "SpreadFollower", "open_follower"]

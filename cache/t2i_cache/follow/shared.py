@@ -1,4 +1,4 @@
-"""Books of a shared store: this gateway's catalogue follows the store's stream of changes.
+"""Following a shared store: this gateway's catalogue follows the store's stream of changes.
 
 Read everything -> follow the changes since -> on a gap (a stream that was trimmed, a store that was lost) read anew.
 
@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits
+from t2i_cache.catalogue import Catalogue
 from t2i_cache.errors import StoreError
 from t2i_cache.follow.lists import build_due_lists, keep_lists
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey, parse_key
+from t2i_cache.stores import StoreLimits
 from t2i_cache.stores.redis import RedisStore
 from t2i_cache.stores.redis.store import Change, StoredEntry, to_embedding
 from t2i_policy.backoff import Backoff
@@ -49,17 +50,17 @@ class Position:
     number: int
 
 
-class SharedBooks:
-    """See the module. One event loop; the follower is the catalogue's only writer."""
+class SharedFollower:
+    """One event loop; the follower is the catalogue's only writer."""
 
     def __init__(
         self,
         store: RedisStore,
-        limits: CatalogueLimits,
+        limits: StoreLimits,
         given_up: Callable[[str], None],
         policy: EvictionPolicy | None = None,
     ) -> None:
-        self._limits = CatalogueLimits(1 << 62, limits.ttl_s, limits.max_reuses)  # the store keeps the byte cap
+        self._limits = StoreLimits(1 << 62, limits.ttl_s, limits.max_reuses)  # the store keeps the byte cap
         self.catalogue = Catalogue(self._limits)
         self.current = asyncio.Event()  # set while the catalogue follows the store
         self._store = store
@@ -69,19 +70,19 @@ class SharedBooks:
         self._marked = 0
 
     def used(self, key: LatentKey) -> None:
-        """See `Books`: the store counts, for all gateways."""
+        """The store counts, for all gateways."""
         self._note(key, damaged=False)
 
     def damaged(self, key: LatentKey) -> None:
-        """See `Books`: out of this catalogue at once, out of the store soon."""
+        """Out of this catalogue at once, out of the store soon."""
         self.catalogue.note_gone(key)
         self._note(key, damaged=True)
 
     def stored(self, entry: LatentKey, embedding: Vector, sizes: list[tuple[int, int]]) -> None:
-        """See `Books`. Nothing to do: the store's stream tells every gateway, this one too."""
+        """Nothing to do: the store's stream tells every gateway, this one too."""
 
     async def restore(self) -> None:
-        """See `Books`; `run` must be running."""
+        """`run` must be running."""
         try:
             async with asyncio.timeout(RESTORE_WAIT_S):
                 await self.current.wait()
@@ -89,7 +90,7 @@ class SharedBooks:
             log.warning("the latent store is not read yet; serving meanwhile")
 
     async def run(self) -> None:
-        """See `Books`: follow, write what is noted, tidy, lists of large shelves."""
+        """Follow, write what is noted, tidy, lists of large shelves."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_forever())
             group.create_task(self._write_notes())
@@ -97,7 +98,6 @@ class SharedBooks:
             group.create_task(keep_lists(lambda: self.catalogue))
 
     async def close(self) -> None:
-        """See `Books`."""
         await self._store.close()
 
     async def _follow_forever(self) -> None:

@@ -1,4 +1,4 @@
-"""Books of latents that lie with workers, each with its own: the union of what they hold, and who holds what.
+"""Following latents that lie with workers, each with its own: the union of what they hold, and who holds what.
 
 The workers decide what goes; they tell what they hold and each change of it (`follow` of their stores). What a worker
 holds is known by its name, from the moment it tells until it takes it back or is lost from sight.
@@ -6,21 +6,22 @@ holds is known by its name, from the moment it tells until it takes it back or i
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from t2i_cache.catalogue import Catalogue, CatalogueLimits
+from t2i_cache.catalogue import Catalogue
 from t2i_cache.follow.lists import keep_lists
 from t2i_cache.index import Vector
 from t2i_cache.keys import LatentKey
+from t2i_cache.stores import StoreLimits
 from t2i_policy.eviction import CachedItem
 
 Holdings = Mapping[int, frozenset[str]]  # step -> names of the workers that have its latent
 
 
-class SpreadBooks:
-    """See `Books`. One event loop, one writer."""
+class SpreadFollower:
+    """One event loop, one writer."""
 
-    def __init__(self, limits: CatalogueLimits, given_up: Callable[[str], None]) -> None:
+    def __init__(self, limits: StoreLimits, given_up: Callable[[str], None]) -> None:
         # Each worker keeps the byte cap and counts uses.
-        self.catalogue = Catalogue(CatalogueLimits(1 << 62, limits.ttl_s, 1 << 62))
+        self.catalogue = Catalogue(StoreLimits(1 << 62, limits.ttl_s, 1 << 62))
         self._given_up = given_up
         self._holders: dict[LatentKey, frozenset[str]] = {}
         self._held: dict[str, set[LatentKey]] = {}
@@ -61,20 +62,20 @@ class SpreadBooks:
             self.catalogue.note_gone(key)
 
     def used(self, key: LatentKey) -> None:
-        """See `Books`. Nothing to do: the worker counts."""
+        """Nothing to do: the worker counts."""
 
     def damaged(self, key: LatentKey) -> None:
-        """See `Books`. Nothing to do: what one worker misses another may have; `taken_back` says whose it was."""
+        """Nothing to do: what one worker misses another may have; `taken_back` says whose it was."""
 
     def stored(self, entry: LatentKey, embedding: Vector, sizes: list[tuple[int, int]]) -> None:
-        """See `Books`. Nothing to do: the worker tells."""
+        """Nothing to do: the worker tells."""
 
     async def restore(self) -> None:
-        """See `Books`. Nothing to do: the workers tell, each when it is reached."""
+        """Nothing to do: the workers tell, each when it is reached."""
 
     async def run(self) -> None:
-        """See `Books`: lists of large shelves."""
+        """Lists of large shelves."""
         await keep_lists(lambda: self.catalogue)
 
     async def close(self) -> None:
-        """See `Books`. The workers' stores are not ours."""
+        """The workers' stores are not ours."""

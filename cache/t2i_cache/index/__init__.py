@@ -52,7 +52,7 @@ class Snapshot:
 
 
 class PromptIndex:
-    """See the module. Rows are reused after removal."""
+    """Rows are reused after removal."""
 
     def __init__(self, dimension: int) -> None:
         self._rows = Rows(dimension)

@@ -12,7 +12,7 @@ _FIRST = 64  # a small shelf (one of many tenants') starts small and doubles up 
 
 
 class Rows:
-    """See the module. Single writer."""
+    """Single writer."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension

@@ -38,7 +38,7 @@ _NS = 1_000_000_000
 
 
 class DirectoryStore:
-    """See the module. The folder is made on first use, readable by its owner only."""
+    """The folder is made on first use, readable by its owner only."""
 
     def __init__(self, root: Path, threads: int = 4) -> None:
         self.health = StoreHealth()
@@ -46,42 +46,34 @@ class DirectoryStore:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="latent-store")
 
     async def get(self, key: LatentKey) -> bytes | None:
-        """See `LatentStore`."""
         return await self._run(lambda: _read(self._path(key)))
 
     async def put(self, key: LatentKey, data: bytes) -> None:
-        """See `LatentStore`."""
         await self._run(lambda: _write(self._path(key), data))
         self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
-        """See `LatentStore`."""
         await self._run(lambda: _remove(self._path(key)))
 
     async def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
-        """See `LatentStore`."""
         for found in await self._run(lambda: list(_walk(self._root))):
             yield found
 
     async def check(self) -> None:
-        """See `LatentStore`."""
         await self._run(lambda: self._root.mkdir(mode=0o700, parents=True, exist_ok=True))
 
     async def block_bytes(self) -> int:
-        """See `OwnedStore`. Makes the folder."""
+        """Makes the folder."""
         return await self._run(lambda: _block_bytes(self._root))
 
     async def tidy(self) -> list[FoundLatent]:
-        """See `OwnedStore`."""
         return await self._run(lambda: _tidy(self._root))
 
     async def note_uses(self, key: LatentKey, uses: int, used_s: float) -> None:
-        """See `OwnedStore` and the module."""
         stamp_ns = int(used_s) * _NS + min(uses, _NS - 1)
         await self._run(lambda: _stamp(self._path(key), stamp_ns))
 
     async def close(self) -> None:
-        """See `LatentStore`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _path(self, key: LatentKey) -> Path:

@@ -18,11 +18,10 @@ class MemoryStore:
         self._bytes = 0
 
     async def get(self, key: LatentKey) -> bytes | None:
-        """See `LatentStore`."""
         return self._records.get(key)
 
     async def put(self, key: LatentKey, data: bytes) -> None:
-        """See `LatentStore`. Raises `StoreFull` past the cap."""
+        """Raises `StoreFull` past the cap."""
         grown = self._bytes + len(data) - len(self._records.get(key, b""))
         if grown > self._capacity_bytes:
             self.health.failed(StoreReason.FULL, f"{self._capacity_bytes} bytes are in use")
@@ -32,29 +31,26 @@ class MemoryStore:
         self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
-        """See `LatentStore`."""
         self._bytes -= len(self._records.pop(key, b""))
 
     async def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
-        """See `LatentStore`."""
         for key, data in list(self._records.items()):
             yield key, len(data)
 
     async def check(self) -> None:
-        """See `LatentStore`: memory is always there."""
+        """Memory is always there."""
 
     async def block_bytes(self) -> int:
-        """See `OwnedStore`: memory has no blocks."""
+        """Memory has no blocks."""
         return 0
 
     async def tidy(self) -> list[FoundLatent]:
-        """See `OwnedStore`: nothing outlives the process."""
+        """Nothing outlives the process."""
         return []
 
     async def note_uses(self, key: LatentKey, uses: int, used_s: float) -> None:
-        """See `OwnedStore`: nothing outlives the process."""
+        """Nothing outlives the process."""
 
     async def close(self) -> None:
-        """See `LatentStore`."""
         self._records.clear()
         self._bytes = 0

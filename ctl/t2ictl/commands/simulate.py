@@ -195,7 +195,6 @@ class OnnxEncoder:
         self.name = f"onnx-{embedder.digest}-whole"
 
     def encode(self, prompts: Sequence[str], progress: Counting) -> Vectors:
-        """See `Encoder`."""
         rows = []
         for number, prompt in enumerate(prompts, start=1):
             found = self._embedder.embed_now(prompt)

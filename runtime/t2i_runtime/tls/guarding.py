@@ -19,7 +19,6 @@ class OnlyFrom(grpc.aio.ServerInterceptor):
         self._name = name
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
-        """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(details)
         return None if handler is None else self._guarded(handler)
 

@@ -42,7 +42,7 @@ class _Follower:
 
 
 class Followers:
-    """See the module. One event loop."""
+    """One event loop."""
 
     def __init__(self) -> None:
         self._all: set[_Follower] = set()
@@ -56,7 +56,7 @@ class Followers:
             one.some.set()
 
     async def follow(self, held: Iterable[HeldLatents], every_s: float) -> AsyncGenerator[LatentNews, None]:
-        """See the module. `held` is read before anything else happens. A sign of life comes every `every_s` seconds.
+        """`held` is read before anything else happens. A sign of life comes every `every_s` seconds.
 
         Raises:
             FollowerTooSlow: too much waits.

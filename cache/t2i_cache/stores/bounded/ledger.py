@@ -47,7 +47,7 @@ class _Names:
 
 
 class Ledger:
-    """See the module. `block_bytes` of the disk; 0 for a store in memory, which has neither blocks nor folders."""
+    """`block_bytes` of the disk; 0 for a store in memory, which has neither blocks nor folders."""
 
     def __init__(self, limits: StoreLimits, block_bytes: int, policy: EvictionPolicy | None = None) -> None:
         self.limits = limits

@@ -41,7 +41,7 @@ class StoreTally:
 
 
 class BoundedStore:
-    """See the module. `open` before anything else."""
+    """`open` before anything else."""
 
     def __init__(self, inner: OwnedStore, limits: StoreLimits, clock: Callable[[], float] = time.time) -> None:
         self.tally = StoreTally()
@@ -93,7 +93,7 @@ class BoundedStore:
             self._followers.tell(held)
 
     async def get(self, key: LatentKey) -> bytes | None:
-        """See `LatentStore`. Counts as a use; None past the latent's time or uses."""
+        """Counts as a use; None past the latent's time or uses."""
         item = self._ledger.get(key)
         if item is None or self._ledger.due(item, self._clock()) is not None:
             return None
@@ -113,7 +113,7 @@ class BoundedStore:
         return data
 
     async def put(self, key: LatentKey, data: bytes) -> None:
-        """See `LatentStore`: others go before it is written.
+        """Others go before it is written.
 
         Raises:
             StoreFull: it is larger than all there may be, or the disk is full although room was made.
@@ -124,17 +124,15 @@ class BoundedStore:
         await self._alone(self._put(key, data))
 
     async def delete(self, key: LatentKey) -> None:
-        """See `LatentStore`: who deletes found it damaged."""
+        """Who deletes found it damaged."""
         await self._alone(self._give_up(key, EvictionReason.DAMAGED))
 
     async def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
-        """See `LatentStore`."""
         for held in list(self._ledger):
             for item in held.items:
                 yield item.key, item.size_bytes
 
     async def check(self) -> None:
-        """See `LatentStore`."""
         await self._inner.check()
 
     def __contains__(self, key: LatentKey) -> bool:
@@ -146,7 +144,7 @@ class BoundedStore:
         return self._followers.follow(iter(self._ledger), every_s)
 
     async def close(self) -> None:
-        """See `LatentStore`: what is being written is finished first."""
+        """What is being written is finished first."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             with suppress(asyncio.CancelledError):

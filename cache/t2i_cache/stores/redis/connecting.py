@@ -2,16 +2,17 @@
 
 redis://HOST[:PORT][/DATABASE], rediss:// with TLS. A URL is in pod arguments and pool documents, so a password in it is
 refused; it comes from `T2I_STORE_PASSWORD` (and `T2I_STORE_USER`). `T2I_STORE_TLS_DIR` names a folder: `ca.crt` to
-trust instead of the system's authorities, `tls.crt` and `tls.key` to show. See `securing` for when they are read.
+trust instead of the system's authorities, `tls.crt` and `tls.key` to show.
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionFailed
@@ -19,12 +20,12 @@ from redis.exceptions import ConnectionError as ConnectionFailed
 from t2i_cache.errors import StoreUrlError
 from t2i_cache.stores.protocol import StoreLimits
 from t2i_cache.stores.redis.greeting import make_greeting
-from t2i_cache.stores.redis.securing import AUTHORITIES, CHAIN, KEY, FreshTlsConnection
 from t2i_cache.stores.redis.store import CALL_LIMIT_S, RedisStore, key_prefix
 
 PASSWORD_VARIABLE = "T2I_STORE_PASSWORD"  # noqa: S105 - the variable's name
 USER_VARIABLE = "T2I_STORE_USER"
 TLS_VARIABLE = "T2I_STORE_TLS_DIR"
+AUTHORITIES, CHAIN, KEY = "ca.crt", "tls.crt", "tls.key"
 DEFAULT_PORT = 6379
 MAX_CONNECTIONS = 16
 
@@ -87,3 +88,32 @@ def _certificates(given: Mapping[str, str]) -> Path | None:
             "Secret that cache.storeSecretRef names)"
         )
     return Path(folder)
+
+
+class FreshTlsConnection(SSLConnection):
+    """TLS with the Secret's files as they are at that moment.
+
+    The client library keeps the files of a connection's first opening for all later ones, and trusts the system's
+    authorities beside ours. Here each opening reads the folder anew, so renewed certificates need no restart, and a
+    ca.crt is all that is trusted. `folder` None: the system's authorities, and no certificate to show.
+    """
+
+    def __init__(self, folder: Path | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._folder = folder
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**Connection._connection_arguments(self), "ssl": make_context(self._folder)}
+
+
+def make_context(folder: Path | None) -> ssl.SSLContext:
+    """Certificates and host names are checked, always.
+
+    Raises:
+        OSError, ssl.SSLError: a file is missing or holds something else.
+    """
+    there = {name for name in (AUTHORITIES, CHAIN, KEY) if folder is not None and (folder / name).is_file()}
+    context = ssl.create_default_context(cafile=str(folder / AUTHORITIES) if folder and AUTHORITIES in there else None)
+    if folder is not None and there & {CHAIN, KEY}:
+        context.load_cert_chain(str(folder / CHAIN), str(folder / KEY))
+    return context

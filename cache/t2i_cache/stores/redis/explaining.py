@@ -79,7 +79,6 @@ _SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @\w+:\d+\.$")
 
 
 def explain(error: BaseException) -> Explained:
-    """See `Explained`."""
     text = _SCRIPT.sub("", _PLACE.sub("", str(error)))
     if isinstance(error, ServerRefused):
         return Explained(error.reason, text, elsewhere=True)

@@ -75,7 +75,7 @@ class Change:
 
 
 class RedisStore:
-    """See the package. `pool` separates what pools keep in one server."""
+    """`pool` separates what pools keep in one server."""
 
     def __init__(self, client: "Redis", pool: str, limits: StoreLimits) -> None:
         self.limits = limits
@@ -86,12 +86,11 @@ class RedisStore:
         self._resting, self._last_failure = CircuitBreaker(), ""
 
     async def get(self, key: LatentKey) -> bytes | None:
-        """See `LatentStore`."""
         found: bytes | None = await self._command("GET", f"{self.prefix}l:{key.text}")
         return found
 
     async def put(self, key: LatentKey, data: bytes, age_s: float = 0.0) -> None:
-        """See `LatentStore`. Makes room by the lowest scores; `age_s` counts against the TTL.
+        """Makes room by the lowest scores; `age_s` counts against the TTL.
 
         Raises:
             StoreFull: larger than the pool's cap, or the server has no memory left even after an eviction.
@@ -115,7 +114,6 @@ class RedisStore:
         self.health.served(stored=True)
 
     async def delete(self, key: LatentKey) -> None:
-        """See `LatentStore`."""
         await self.drop([key], "Damaged")
 
     async def drop(self, keys: Iterable[LatentKey], reason: str) -> None:
@@ -184,18 +182,16 @@ class RedisStore:
         return _change(*reply[0]) if reply else Change("0", 0, "", "", "")
 
     async def scan(self) -> AsyncIterator[tuple[LatentKey, int]]:
-        """See `LatentStore`."""
         async for page in self.pages():
             for entry in page:
                 for item in entry.items:
                     yield LatentKey(entry.scope, entry.model, entry.entry_id, item.step), item.size_bytes
 
     async def check(self) -> None:
-        """See `LatentStore`. A new connection finds out whether the server can be used (`greeting`)."""
+        """A new connection finds out whether the server can be used (`greeting`)."""
         await self._command("GET", f"{self.prefix}probe")
 
     async def close(self) -> None:
-        """See `LatentStore`."""
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 

@@ -1,4 +1,4 @@
-"""The scripts of the store as texts: `shared.lua` before each, with the flags that the server asks for.
+"""The scripts of the store (`latents.lua`) as texts, with the flags that the server asks for.
 
 Scripts that only free memory may run when the server has none left; `put` may not, and says so.
 """
@@ -13,7 +13,6 @@ NAMES = ("put", *MAY_RUN_WHEN_FULL, "page")
 
 def read_script(name: str) -> str:
     """The whole text of one script."""
-    folder = files(__package__)
-    flags = "allow-oom" if name in MAY_RUN_WHEN_FULL else "no-writes" if name in READ_ONLY else ""
-    first = f"#!lua flags={flags}\n" if flags else "#!lua\n"
-    return first + (folder / "shared.lua").read_text() + (folder / f"{name}.lua").read_text()
+    flags = "flags=allow-oom" if name in MAY_RUN_WHEN_FULL else "flags=no-writes" if name in READ_ONLY else ""
+    text = (files(__package__) / "latents.lua").read_text()
+    return f"{f'#!lua {flags}'.rstrip()}\n{text}\nreturn COMMANDS.{name}()\n"
