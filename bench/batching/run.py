@@ -39,7 +39,7 @@ PUBLISHED = {  # queries a minute served, mean latency in s, violation ratio
 }
 EXACT = Level(0, BASE_STEPS)
 HEAD = ["load", "dispatch", "served a minute", "published", "mean latency s", "published", "violated", "published"]
-PARSER = BenchParser(__doc__, "batching", {"hours": 0.2}, page=True)
+PARSER = BenchParser(__doc__, "batching", quick={"hours": 0.2}, page=True)
 PARSER.add_argument("--hours", type=float, default=6.0, help="of arrivals at each load")
 PARSER.add_argument("--seed", type=int, default=0)
 

@@ -30,7 +30,7 @@ SIZE_KEYS = {
     "inserts_per_s": "inserts_per_s",  # of the largest size that was measured
     "bytes_per_entry": "bytes_per_entry",
 }
-PARSER = BenchParser(__doc__, "cache", {"sizes": [10_000], "turnovers": 1, "real_rows": 10_000}, page=True)
+PARSER = BenchParser(__doc__, "cache", quick={"sizes": [10_000], "turnovers": 1, "real_rows": 10_000}, page=True)
 PARSER.add_input(PROMPTS, needed=False)
 PARSER.add_argument("--sizes", type=int, nargs="*", default=list(NAMES), choices=list(NAMES))
 PARSER.add_argument("--turnovers", type=int, default=10, help="how often all content changes")

@@ -35,7 +35,7 @@ COLUMNS = {
     "quality there, %": "{quality_percent:.2f}",
     "in time at 2x": "{in_time_at_2x:.3f}",
 }
-PARSER = BenchParser(__doc__, "carried", {"arrivals_each": 200}, page=True)
+PARSER = BenchParser(__doc__, "carried", quick={"arrivals_each": 200}, page=True)
 PARSER.add_input(PROMPTS)
 PARSER.add_input(ARRIVALS, many=True)
 PARSER.add_argument("--arrivals-each", type=int, default=4000, help="Poisson arrivals of a run")

@@ -15,7 +15,7 @@ from t2i_testing_kit.crd.campaign import STATES, cases, run_campaign
 from t2i_testing_kit.crd.documents import Pools
 from t2i_testing_kit.kube.server import kube_server
 
-PARSER = BenchParser(__doc__, "crd", {"stride": 40}, figures="crd-campaign.json")
+PARSER = BenchParser(__doc__, "crd", quick={"stride": 40}, figures="crd-campaign.json")
 PARSER.add_argument("--stride", type=int, default=1, help="write every n-th mutation only")
 
 

@@ -36,7 +36,7 @@ PLAN_POOLS = ((256, 1), (256, 3), (64, 1), (8, 1))  # workers, device types
 STEP_S = (0.084, 0.164, 0.243, 0.320)
 STEADY = PlanRules(move_cost=1e-4)  # as the planning loop
 Result = TypeVar("Result")
-PARSER = BenchParser(__doc__, "decide", {"requests": 200, "plans": 5})
+PARSER = BenchParser(__doc__, "decide", quick={"requests": 200, "plans": 5})
 PARSER.add_argument("--requests", type=int, default=5000)
 PARSER.add_argument("--plans", type=int, default=200)
 

@@ -22,7 +22,8 @@ AUTO_TITLES = {
 }
 SOAK_TITLES = {"mib": "memory (MiB)", "files": "open files", "tasks": "tasks of the event loops"}
 Measured = dict[str, Any]
-PARSER = BenchParser(__doc__, "e2e", {}, page=True)
+PARSER = BenchParser(__doc__, "e2e", quick={}, page=True)
+PARSER.prog = "make e2e-results"
 PARSER.add_argument("--measured", type=Path, default=BUILD, help="folder of e2e.json, e2e-auto.json, e2e-soak.json")
 
 

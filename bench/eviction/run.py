@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +37,28 @@ OWN_WORTH = {StoringRule.FULL_RUNS: FRESH_WORTH, StoringRule.EVERY_RUN: 0.0}  # 
 CONSTANTS = ((0.0, 1.0), (0.0, 1.25), (0.0, 1.5), (0.25, 1.25), (0.5, 1.0), (0.5, 1.25), (0.5, 1.5), (1.0, 1.25))
 TRIED_PERCENT = 2.0  # of cache, where constants and clocks are tried
 SavedSteps = npt.NDArray[np.int64]
-PARSER = BenchParser(__doc__, "eviction", {"made_up": 300}, page=True)
+PARSER = BenchParser(__doc__, "eviction", quick={"made_up": 300}, page=True)
 PARSER.add_input(PROMPTS)
 PARSER.add_argument("--made-up", type=int, default=2000, help="prompts of made-up sessions")
 
 
+class StakeConstants(NamedTuple):
+    """Of our policy: fresh worth, and silence power."""
+
+    fresh_worth: float
+    silence_power: float
+
+
 @dataclass(frozen=True, slots=True)
 class EvictionCase:
-    """One replay. `constants` are (fresh worth, silence power) of our policy, None for those of the rule."""
+    """One replay. `constants` are those of our policy, None for the default under the rule."""
 
     workload: PromptSequence
     rule: StoringRule
     policy: str
     share_percent: float
     spacing_s: float = 1.0
-    constants: tuple[float, float] | None = None
+    constants: StakeConstants | None = None
 
     @property
     def capacity_items(self) -> int:
@@ -183,10 +191,11 @@ def main() -> None:
     began = time.monotonic()
     workloads = make_workloads(prompt_lines(options.prompts), options.made_up)
     half, policies = workloads[1], (OURS, *KNOWN, CLAIRVOYANT)
+    tried = [StakeConstants(*pair) for pair in CONSTANTS]
     cases = {
         "rows": [EvictionCase(w, r, p, s) for w in workloads for r in RULES for s in SHARES_PERCENT for p in policies],
         "clock_rows": [EvictionCase(half, r, OURS, TRIED_PERCENT, spacing_s=s) for r in RULES for s in SPACINGS_S],
-        "constant_rows": [EvictionCase(half, r, OURS, TRIED_PERCENT, constants=c) for r in RULES for c in CONSTANTS],
+        "constant_rows": [EvictionCase(half, r, OURS, TRIED_PERCENT, constants=c) for r in RULES for c in tried],
     }
     saved = {name: run_all(of_one) for name, of_one in cases.items()}
     document = {

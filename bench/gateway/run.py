@@ -24,7 +24,7 @@ from bench.gateway.bare_relay import measure_relay
 from bench.kit.arguments import BenchParser
 from bench.kit.machine import process_cpu_s
 from bench.kit.output import write_json
-from bench.kit.simulated_pool import RunningPool, SimulatedPool, running
+from bench.kit.simulated_pool import RunningPool, ServedPool, running
 from t2i_cache.keys import LatentKey, ModelKey
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import scope_id
@@ -47,7 +47,7 @@ LOSSES = (
     BandLoss(Level(0, 10), -1.0, 1.01, 0.05, 0.001, 100),
 )
 PROFILE = LevelProfile("simulated", "simulated", STEPS, (0.00025,) * MAX_BATCH, 0.0, LOSSES)
-PARSER = BenchParser(__doc__, "gateway", {"rounds": 100, "seconds": 3.0, "cached": 200, "relayed": 240})
+PARSER = BenchParser(__doc__, "gateway", quick={"rounds": 100, "seconds": 3.0, "cached": 200, "relayed": 240})
 PARSER.add_argument("--rounds", type=int, default=1000, help="requests on each way, one in flight")
 PARSER.add_argument("--seconds", type=float, default=15.0, help="of load")
 PARSER.add_argument("--cached", type=int, default=2000, help="prompts in the index")
@@ -192,7 +192,7 @@ async def measure(pool: RunningPool, options: argparse.Namespace) -> dict[str, f
 async def run(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     await fill_store(folder / "latents", options.cached)
     arguments = ["--store", (folder / "latents").as_uri(), "--embedder", str(embedder_path())]
-    async with running(SimulatedPool(LEVELS, PROFILE, 2.0, MAX_BATCH, max_queued=1000), folder, arguments) as pool:
+    async with running(ServedPool(LEVELS, PROFILE, 2.0, MAX_BATCH, max_queued=1000), folder, arguments) as pool:
         return await measure(pool, options)
 
 

@@ -8,10 +8,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot
 
-
-def subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
-    figure, axes = pyplot.subplots(*shape, **options)
-    return figure, axes
+subplots: Any = pyplot.subplots
 
 
 def save_plot(figure: Any, path: Path, dpi: int = 110) -> None:

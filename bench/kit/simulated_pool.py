@@ -25,7 +25,7 @@ spec:
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedPool:
+class ServedPool:
     """What to start. `levels` is a list in YAML; the profile says how long steps take."""
 
     levels: str
@@ -46,9 +46,7 @@ class RunningPool:
 
 
 @asynccontextmanager
-async def running(
-    pool: SimulatedPool, folder: Path, gateway_arguments: Sequence[str] = ()
-) -> AsyncIterator[RunningPool]:
+async def running(pool: ServedPool, folder: Path, gateway_arguments: Sequence[str] = ()) -> AsyncIterator[RunningPool]:
     """Yield it ready; no process outlives the block. `folder` takes its files and logs."""
     facts = {"steps": pool.profile.base_steps, "levels": pool.levels, "workers": pool.workers}
     text = POOL.format(**facts, slo_ms=round(1e3 * pool.slo_s), gateways=pool.gateways, max_queued=pool.max_queued)

@@ -6,7 +6,7 @@ workloads get ready as soon as they are written, every pool's gateway reports de
     ready_1000_s            from the first POST of `--pools` pools until the last one is Ready
     rss_mib_1000            the most memory that the operator had by then, or after its restart
     restart_1000_s          from the start of a new process until it has looked at every pool and nothing waits
-    restart_writes          writes of that process until `AFTER_RESTART_S` later
+    restart_writes          writes of that process until `--restart-seconds` later
     idle_writes             writes in `--idle-minutes` of quiet; leases are left out
     create_to_children_p99_s  from the POST of one more pool until its last child is written, one pool after the other
     plan_after_step_s       the longest of some 2x steps of one pool's demand until the new plan is in its status
@@ -31,7 +31,7 @@ from typing import Any
 
 from bench.kit.arguments import BenchParser
 from bench.kit.machine import load_average, machine_facts
-from bench.kit.output import say, table, write_json, write_page
+from bench.kit.output import rows_table, say, write_json, write_page
 from bench.operator.played_cluster import PlayedCluster, PlayedGateways
 from bench.operator.process import OperatorProcess
 from t2i_testing_kit.kube.proxy import FaultProxy
@@ -41,17 +41,23 @@ from t2i_testing_kit.pools import pool_document
 CHILDREN = 12
 PARALLEL_CREATES = 16
 STEADY_RPS = 1.0
-AFTER_RESTART_S = 30.0
 READY_LIMIT_S = 1800.0
 RESTART_LIMIT_S = 600.0
 SHOW_EVERY_S = 5.0
-PHASE_HEAD = ("phase", "took s", "reads", "writes", "events", "operator CPU s")
-PHASE_KEYS = ("took_s", "reads", "writes", "events", "operator_cpu_s")
-quick = {"pools": 10, "namespaces": 2, "idle_minutes": 0.05, "samples": 3, "steps": 1}
-PARSER = BenchParser(__doc__, "operator", quick, page=True)
+PHASES = {
+    "phase": "{name}",
+    "took s": "{took_s:g}",
+    "reads": "{reads:g}",
+    "writes": "{writes:g}",
+    "events": "{events:g}",
+    "operator CPU s": "{operator_cpu_s:g}",
+}
+TRIAL = {"pools": 10, "namespaces": 2, "idle_minutes": 0.05, "restart_seconds": 5.0, "samples": 3, "steps": 1}
+PARSER = BenchParser(__doc__, "operator", quick=TRIAL, page=True)
 PARSER.add_argument("--pools", type=int, default=1000)
 PARSER.add_argument("--namespaces", type=int, default=20, help="that the pools are spread over")
 PARSER.add_argument("--idle-minutes", type=float, default=10.0)
+PARSER.add_argument("--restart-seconds", type=float, default=30.0, help="of counting writes after a restart")
 PARSER.add_argument("--samples", type=int, default=100, help="pools created one after the other, for the p99")
 PARSER.add_argument("--steps", type=int, default=3, help="doublings of the demand")
 
@@ -149,7 +155,7 @@ async def restart(run: ScaleRun) -> None:
             if time.monotonic() - began_s > RESTART_LIMIT_S:
                 raise RuntimeError(f"the restart does not end: see {run.operator.log}")
         run.figures["restart_1000_s"] = round(time.monotonic() - began_s, 1)
-        await asyncio.sleep(AFTER_RESTART_S)
+        await asyncio.sleep(run.options.restart_seconds)
     run.figures["restart_writes"] = run.writes - written
     run.figures["rss_mib_1000"] = max(run.figures["rss_mib_1000"], round(run.operator.peak_rss_mib(), 1))
     run.figures["rss_mib_after_restart"] = round(run.operator.rss_mib(), 1)
@@ -267,14 +273,14 @@ def main() -> int:
         figures = asyncio.run(run_phases(options, server))
     figures |= {"pools": options.pools, "namespaces": options.namespaces, "load_average_before": before}
     write_json(options.out, figures)
-    phases = [[name, *(f"{one[key]:g}" for key in PHASE_KEYS)] for name, one in figures["phases"].items()]
-    write_page(
-        options.results / "operator.md",
-        Path(__file__).with_name("page.md.in"),
-        **figures,
-        machine=machine_facts(),
-        phase_table=table(PHASE_HEAD, phases),
-    )
+    if options.pools >= PARSER.get_default("pools"):  # a smaller run is no result
+        write_page(
+            options.results / "operator.md",
+            Path(__file__).with_name("page.md.in"),
+            **figures,
+            machine=machine_facts(),
+            phase_table=rows_table(PHASES, ({"name": name, **one} for name, one in figures["phases"].items())),
+        )
     return 1 if figures["restart_writes"] or figures["idle_writes"] else 0
 
 

@@ -22,7 +22,7 @@ from t2i_simulator.rivals.catalogue import all_policies, policy_named
 
 FEWER = ("prompt-aware", "paper", "proteus", "pac", "sommelier", "nirvana", "clipper-ha")  # at the other SLOs
 IF_WRONG = ("prompt-aware", "paper", "nirvana", "proteus")
-PARSER = BenchParser(__doc__, "policy", {"minutes": 3.0}, page=True)
+PARSER = BenchParser(__doc__, "policy", quick={"minutes": 3.0}, page=True)
 PARSER.add_input(PROMPTS)
 PARSER.add_input(ARRIVALS, many=True)
 PARSER.add_argument("--minutes", type=float, default=120.0, help="length of the burst")

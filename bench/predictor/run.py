@@ -29,12 +29,12 @@ TRAIN, TEST = ((600, 2, 101), (400, 2, 202)), ((400, 3, 303),)  # captions, seed
 PARTS = 5  # equal parts of the judged prompts, by similarity
 RULES = ("bands", "bands, no gain", "predictor", "NIRVANA")
 Array = np.ndarray[Any, np.dtype[np.float64]]
-quick = {"train": [[20, 2, 101]], "test": [[20, 2, 303]], "kept": 20, "sizes": [10]}
-PARSER = BenchParser(__doc__, "predictor", quick, page=True)
+TRIAL = {"train": [[20, 2, 101]], "test": [[20, 2, 303]], "kept": 20, "sizes": [10]}
+PARSER = BenchParser(__doc__, "predictor", quick=TRIAL, page=True)
 PARSER.add_argument("--samples", type=Path, default=Path("build/predictor"), help="drawn prompts, reused")
-draws: dict[str, Any] = {"type": int, "nargs": 3, "action": "append", "metavar": ("ASKED", "SEEDS", "SEED")}
-PARSER.add_argument("--train", **draws, help="captions to fit to; may be given several times")
-PARSER.add_argument("--test", **draws, help="captions to judge by; may be given several times")
+DRAWS: dict[str, Any] = {"type": int, "nargs": 3, "action": "append", "metavar": ("ASKED", "SEEDS", "SEED")}
+PARSER.add_argument("--train", **DRAWS, help="captions to fit to; may be given several times")
+PARSER.add_argument("--test", **DRAWS, help="captions to judge by; may be given several times")
 PARSER.add_argument("--kept", type=int, default=300)
 PARSER.add_argument("--sizes", type=int, nargs="+", default=[120, 240, 480], help="measured prompts to fit to")
 

@@ -4,7 +4,9 @@ The same captions, seeds and scores as `t2ictl profile` would give; workers and 
 only quality is looked at.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from bench.kit.output import progress
 from bench.kit.places import example_spec
 from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import parse_profile
-from t2i_profiler.judge import Pixels, Sample, SceneJudge, pixel_distance, spread
+from t2i_profiler.judge import Sample, SceneJudge, pixel_distance, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2i_profiler.samples import scene_samples
 from t2i_scenes import embedder_path, model_path
@@ -35,12 +37,9 @@ def load_or_draw(folder: Path, num_kept: int, num_asked: int, num_seeds: int, se
 
 def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
     """Score asked captions at every level of the example pool, once a seed."""
-    model, embedder, ladder = ScenesModel.load(), Embedder(embedder_path()), example_spec("pool-scenes").ladder
+    model, ladder = ScenesModel.load(), example_spec("pool-scenes").ladder
     samples = scene_samples(num_kept, num_asked, seed)
-    cosines = (
-        np.stack([embedder.embed_now(one.prompt).vector for one in samples.asked])
-        @ np.stack([embedder.embed_now(one.prompt).vector for one in samples.kept]).T
-    )
+    cosines = _embed(samples.asked) @ _embed(samples.kept).T
     nearest = cosines.argmax(1)
     kept = _with_seed(samples.kept, 0)
     keep = MeasureSettings(ladder.base_steps, model.constants.default_guidance_scale, keep_before=ladder.steps_to_keep)
@@ -48,44 +47,32 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
     starts = {step: latents[torch.from_numpy(nearest)] for step, latents in sources.latents.items()}
     theirs = [kept[near].seed for near in nearest]
     turns = [_draw_turn(model, ladder, samples.asked, starts, theirs, turn) for turn in range(num_seeds)]
-    prompts = tuple(
-        _scores(
-            one.prompt,
-            samples.kept[nearest[at]].prompt,
-            float(cosines[at].max()),
-            ladder.exact,
-            [_shots(turn, at) for turn in turns],
+    prompts = []
+    for at, (asked, near) in enumerate(zip(samples.asked, nearest, strict=True)):
+        scores = {level: tuple(turn[level].scores[at].quality for turn in turns) for level in ladder.levels}
+        spreads = {level: spread([turn[level].images[at] for turn in turns], pixel_distance) for level in ladder.levels}
+        prompts.append(
+            PromptScores(
+                prompt=asked.prompt,
+                nearest=samples.kept[near].prompt,
+                similarity=float(cosines[at].max()),
+                exact=scores.pop(ladder.exact),
+                by_level=scores,
+                exact_spread=spreads.pop(ladder.exact),
+                spreads=spreads if num_seeds > 1 else {},
+            )
         )
-        for at, one in enumerate(samples.asked)
-    )
     shipped = parse_profile((model_path() / "profile.json").read_text())
     facts = Facts(
         shipped.model_digest, shipped.device, ladder.base_steps, shipped.step_s, shipped.fixed_s, SceneJudge.name
     )
-    return Measurement(facts, prompts)
+    return Measurement(facts, tuple(prompts))
 
 
-Shot = tuple[float, Pixels]
-
-
-def _shots(turn: dict[Level, MeasuredScores], at: int) -> dict[Level, Shot]:
-    """One caption's score and image at every level of one turn."""
-    return {level: (drawn.scores[at].quality, drawn.images[at]) for level, drawn in turn.items()}
-
-
-def _scores(prompt: str, nearest: str, similarity: float, exact: Level, turns: list[dict[Level, Shot]]) -> PromptScores:
-    scores = {level: tuple(turn[level][0] for turn in turns) for level in turns[0]}
-    spreads = {level: spread([turn[level][1] for turn in turns], pixel_distance) for level in turns[0]}
-    several = len(turns) > 1
-    return PromptScores(
-        prompt=prompt,
-        nearest=nearest,
-        similarity=similarity,
-        exact=scores.pop(exact),
-        by_level=scores,
-        exact_spread=spreads.pop(exact),
-        spreads=spreads if several else {},
-    )
+def _embed(samples: Sequence[Sample]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Unit vectors [n, d]."""
+    embedder = Embedder(embedder_path())
+    return np.stack([embedder.embed_now(one.prompt).vector for one in samples])
 
 
 def _draw_turn(

@@ -13,8 +13,7 @@ from bench.kit.output import write_json
 from bench.scenes.drawn import draw_all, values
 from bench.scenes.page import write_report
 
-quick = {"kept": 12, "asked": 12}
-PARSER = BenchParser(__doc__, "scenes", quick, page=True, figures="scenes-quality.json")
+PARSER = BenchParser(__doc__, "scenes", quick={"kept": 12, "asked": 12}, page=True, figures="scenes-quality.json")
 PARSER.add_argument("--kept", type=int, default=300)
 PARSER.add_argument("--asked", type=int, default=240)
 PARSER.add_argument("--seed", type=int, default=41)

@@ -16,7 +16,7 @@ import grpc
 
 from bench.kit.arguments import BenchParser
 from bench.kit.output import write_json
-from bench.kit.simulated_pool import SimulatedPool, running
+from bench.kit.simulated_pool import ServedPool, running
 from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
@@ -27,7 +27,7 @@ CAPACITY_RPS = WORKERS * len(STEP_S) / STEP_S[-1] / CHEAPEST
 SHORT = BandLoss(Level(0, CHEAPEST), -1.0, 1.01, 0.05, 0.001, 100)
 PROFILE = LevelProfile("simulated", "simulated", STEPS, STEP_S, 0.0, (SHORT,))
 LEVELS = f"{{skippedSteps: 0}}, {{numInferenceSteps: {CHEAPEST}}}"
-PARSER = BenchParser(__doc__, "several-gateways", {"gateways": [2], "seconds": 5.0})
+PARSER = BenchParser(__doc__, "several-gateways", quick={"gateways": [2], "seconds": 5.0})
 PARSER.add_argument("--gateways", type=int, nargs="+", default=[1, 2])
 PARSER.add_argument("--loads", type=float, nargs="+", default=[1.25])
 PARSER.add_argument("--seconds", type=float, default=40.0)
@@ -66,7 +66,7 @@ async def offer(addresses: list[str], rate_rps: float, seconds: float) -> Counte
 
 async def measure(gateways: int, load: float, seconds: float) -> dict[str, float]:
     """One pool from start to stop; percent of requests by how they ended."""
-    pool = SimulatedPool(LEVELS, PROFILE, SLO_S, len(STEP_S), WORKERS, gateways)
+    pool = ServedPool(LEVELS, PROFILE, SLO_S, len(STEP_S), WORKERS, gateways)
     with tempfile.TemporaryDirectory() as folder:
         async with running(pool, Path(folder)) as servers:
             ends = await offer([gateway.address for gateway in servers.gateways], load * CAPACITY_RPS, seconds)

@@ -25,7 +25,7 @@ from t2i_simulator.workload import build_workload
 WORKERS = 64
 SWING = 0.5  # of the mean rate, up by day and down by night
 DAY_S = 86_400
-PARSER = BenchParser(__doc__, "simulator", {"hours": 0.5})
+PARSER = BenchParser(__doc__, "simulator", quick={"hours": 0.5})
 PARSER.add_argument("--hours", type=float, default=24.0)
 PARSER.add_argument("--load", type=float, default=0.5, help="mean load, of what the pool carries at K=0")
 PARSER.add_argument("--policy", default="prompt-aware")

@@ -34,7 +34,7 @@ from t2i_testing_kit.secured_pool import TOKEN, Caller, SecuredPool
 LEVEL, POWER, RESAMPLES = 0.01, 0.9, 100
 STEP_S = 0.002
 Times = npt.NDArray[np.float64]
-PARSER = BenchParser(__doc__, "tenant-timing", {"probes": 30})
+PARSER = BenchParser(__doc__, "tenant-timing", quick={"probes": 30})
 PARSER.add_argument("--probes", type=int, default=500, help="of each kind")
 
 

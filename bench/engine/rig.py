@@ -1,0 +1,80 @@
+"""The embedded model in an engine and in a bare loop, and jobs for both."""
+
+import itertools
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.kit.output import say
+from bench.kit.places import example_spec
+from t2i_cache.stores.memory import MemoryStore
+from t2i_policy.level import Level
+from t2i_scenes import caption, sample_scene
+from t2i_scenes.sampling import ScenesModel
+from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.warming import Warmth, warm_up
+from t2i_worker.jobs import Finished, Job, Sink, Source
+from t2i_worker.latents import LatentShelf
+from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.starting.diffusion import to_facts
+from t2i_worker.starting.finding import find_model
+
+BATCH = 4
+ids = itertools.count()
+
+
+class EngineRig:
+    """The loaded model, its measured warmth, and captions."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        torch.set_num_threads(threads)
+        self.spec = example_spec("pool-scenes")
+        model = self.spec.model
+        folder = find_model(model, Path("models"))
+        self.adapter: PipelineAdapter = load_adapter(folder, model.precision, model.width, model.height, "cpu")
+        self.warmth = warm_up(self.adapter, model.guidance_scale, 8, say)
+        self.bare = ScenesModel.load(folder)
+        self.steps = model.num_inference_steps
+        self.skips = [level.skipped_steps for level in self.spec.ladder.levels if level.needs_latent]
+        rng = np.random.default_rng(3)
+        self.captions = [caption(sample_scene(rng), rng) for _ in range(256)]
+
+    def engine(self, cap: int, queue_cap: int | None = None) -> DiffusionEngine:
+        step_s = (self.warmth.step_s + self.warmth.step_s[-1:] * cap)[:cap]
+        facts = to_facts(self.adapter, self.spec, "bench")
+        shelf = LatentShelf(MemoryStore(), facts)
+        return DiffusionEngine(self.adapter, facts, Warmth(cap, step_s, self.warmth.fixed_s), shelf, queue_cap)
+
+    def job(self, skipped: int = 0, sink: bool = False) -> Job:
+        number = next(ids)
+        return Job(
+            request_id=str(number),
+            prompt=self.captions[number % len(self.captions)],
+            negative_prompt="",
+            seed=number,
+            guidance_scale=self.spec.model.guidance_scale,
+            level=Level(skipped, self.steps),
+            image_format="png",
+            source=Source("bench", "entry", (skipped,)) if skipped else None,
+            sink=Sink("bench", "entry", tuple(self.skips), np.ones(4, np.float32)) if sink else None,
+        )
+
+
+async def draw(engine: DiffusionEngine, job: Job) -> Finished:
+    last = None
+    async for event in engine.generate(job):
+        last = event
+    assert isinstance(last, Finished)
+    assert last.served == job.level, f"asked {job.level}, served {last.served}"
+    return last
+
+
+async def timed(work: Coroutine[Any, Any, Finished]) -> float:
+    began = time.perf_counter()
+    await work
+    return time.perf_counter() - began
