@@ -18,7 +18,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See the class."""
+        """With the traceback, if there is one, as `error`."""
         entry = {"ts": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
         entry["msg"] = record.getMessage()
         if record.exc_info:

@@ -21,14 +21,14 @@ from t2i_operator.errors import ApiError, Conflict, NotFound, TryLater, WriteRef
 from t2i_operator.kinds import CHILD_KIND, EVENT, LEASE, POD, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest, PoolRef
 from t2i_operator.metrics import OperatorMetrics
+from t2i_policy.backoff import Backoff
 
 READ_LIMIT_S = 10.0
 WRITE_LIMIT_S = 4.0
 PAGE = 500
 CALLS_AT_ONCE = 16  # more only wait in a busy API server, past their deadlines; and the lease needs a connection
 TRIES = 4
-FIRST_PAUSE_S = 0.2
-MAX_PAUSE_S = 5.0
+BACKOFF = Backoff(first_s=0.4, most_s=5.0)
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 MISFIT = "failed to create typed patch object"  # a manifest that has not the kind's schema, answered with 500
@@ -36,10 +36,10 @@ Gate = Callable[[], None]
 
 
 class KubeApi:
-    """See the module."""
+    """One connection; close its client."""
 
     def __init__(self, client: ApiClient, gate: Gate, metrics: OperatorMetrics) -> None:
-        self._client = client
+        self.client = client
         self._gate = gate
         self._metrics = metrics
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -132,8 +132,7 @@ class KubeApi:
     async def _retried(
         self, method: str, path: str, query: Mapping[str, str], body: Manifest | None, content_type: str = ""
     ) -> Manifest:
-        pause_s = FIRST_PAUSE_S
-        for left in reversed(range(TRIES)):
+        for tried in range(1, TRIES + 1):
             try:
                 async with self._slots:  # waiting for a turn is no part of a call's deadline
                     if method != "GET":
@@ -141,9 +140,9 @@ class KubeApi:
                     return await self._once(method, path, query, body, content_type)
             except TryLater as error:
                 self._metrics.retries.labels(str(error.status)).inc()
-                if not left:
+                if tried == TRIES:
                     raise
-                pause_s = min(MAX_PAUSE_S, error.after_s if error.after_s is not None else 2 * pause_s)
+                pause_s = min(BACKOFF.most_s, error.after_s or BACKOFF.pause_s(tried))
             await asyncio.sleep(pause_s * random.uniform(1.0, 1.2))
         raise AssertionError("not reached")
 
@@ -154,11 +153,11 @@ class KubeApi:
         headers = {"Accept": "application/json", "Content-Type": content_type or "application/json"}
         try:
             async with asyncio.timeout(limit_s):
-                call = await self._client.param_serialize(
+                call = await self.client.param_serialize(
                     method, path, query_params=list(query.items()), header_params=headers, body=body,
                     auth_settings=["BearerToken"],
                 )  # fmt: skip
-                answer = await self._client.call_api(*call[:4], _request_timeout=limit_s)
+                answer = await self.client.call_api(*call[:4], _request_timeout=limit_s)
                 text: bytes = await answer.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             raise TryLater(0, f"{method} {path}: no answer within {limit_s:.0f} s") from error

@@ -12,19 +12,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from t2i_api.names import LEVEL_LABEL
+from t2i_api.names import API_VERSION, FIELD_MANAGER, KIND, LEVEL_LABEL
 from t2i_operator.api import KubeApi
 from t2i_operator.clock import Instant
-from t2i_operator.decide.actions import Action, Announce, Apply, Delete, LabelPod, WriteStatus
 from t2i_operator.decide.children import key_of
+from t2i_operator.decide.types import Action, Announce, Apply, Delete, LabelPod, WriteStatus
 from t2i_operator.errors import WriteRefused
-from t2i_operator.events import render_event
 from t2i_operator.kinds import CHILD_KIND, POD, POOL
-from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_operator.manifests.child import Manifest, PoolRef, digest
 from t2i_operator.mirror import Mirror
 
 log = logging.getLogger(__name__)
 LAST_KINDS = ("StatefulSet", "Deployment", "RoleBinding")  # they refer to others; a binding needs its role
+MAX_MESSAGE = 1024  # the API server's limit
 NAMED = 3  # names in a line of the log
 
 
@@ -78,8 +78,8 @@ class Writer:
                 kind = CHILD_KIND[manifest["kind"]]
                 log.debug("%s: apply %s %s (%s)", self.ref.key, kind.kind, manifest["metadata"]["name"], reason)
                 self.mirror.applied(kind, await self.api.apply(kind, manifest, uid))
-            case Delete(_, kind_name, name, uid, reason):
-                log.debug("%s: delete %s %s: %s", self.ref.key, kind_name, name, reason)
+            case Delete(kind_name, name, uid):
+                log.debug("%s: delete %s %s", self.ref.key, kind_name, name)
                 await self.api.delete(kind_name, self.ref.namespace, name, uid)
                 self.mirror.deleted(CHILD_KIND[kind_name], self.ref.namespace, name, uid)
         self.on_written()
@@ -105,7 +105,7 @@ class Writer:
 
 
 def _is_last(action: Apply | Delete) -> bool:
-    """What is not wanted any more goes after what replaces it is there."""
+    """What is not needed any more goes after what replaces it is there."""
     return isinstance(action, Delete) or action.manifest["kind"] in LAST_KINDS
 
 
@@ -116,6 +116,33 @@ def _is_relabelled(before: Manifest | None, after: Manifest | None) -> bool:
     ours = ("labels", "resourceVersion")
     was, now = ({name: value for name, value in one["metadata"].items() if name not in ours} for one in (before, after))
     return was == now and all(before.get(part) == after.get(part) for part in ("spec", "status"))
+
+
+def render_event(ref: PoolRef, announce: Announce, occasion: str, now: Instant) -> Manifest:
+    """An event on a pool, for `kubectl describe`. Its name follows from its content: saying it twice is saying it once.
+
+    `occasion` tells two events of the same words apart, e.g. by the status they came with."""
+    mark = digest([ref.uid, announce.reason, announce.message, occasion])
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{ref.name}.{mark}", "namespace": ref.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": ref.name,
+            "namespace": ref.namespace,
+            "uid": ref.uid,
+        },
+        "type": "Warning" if announce.warning else "Normal",
+        "reason": announce.reason,
+        "message": announce.message[:MAX_MESSAGE],
+        "source": {"component": FIELD_MANAGER},
+        "reportingComponent": FIELD_MANAGER,
+        "firstTimestamp": now.text,
+        "lastTimestamp": now.text,
+        "count": 1,
+    }
 
 
 def summarize(actions: Sequence[Action]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i_api.parse import PoolError, read_pool
-from t2i_operator.decide.observed import DesiredPool, Problem
+from t2i_operator.decide.types import DesiredPool, Problem
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import PoolRef
@@ -19,7 +19,9 @@ PROFILE_MISSING = "ProfileMissing"
 PROFILE_INVALID = "ProfileInvalid"
 
 
-def want(ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, images: Images) -> DesiredPool | Problem:
+def read_desired(
+    ref: PoolRef, document: Mapping[str, Any], profile: str | Problem, images: Images
+) -> DesiredPool | Problem:
     """`profile` is the JSON text, or why there is none."""
     try:
         spec = read_pool(document).spec

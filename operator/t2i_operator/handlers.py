@@ -1,10 +1,12 @@
-"""kopf is the shell only: it watches, and brings every object whole to whoever hears it.
+"""kopf is the shell only: it watches, and every object that it brings goes whole into the mirror.
 
 No handler has state, a finalizer or a return value, so kopf itself never writes to the API server.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,11 @@ import kopf
 from kubernetes.aio.client import ApiClient
 
 from t2i_operator.kinds import CONFIG_MAP, POOL, ResourceKind
-from t2i_operator.mirror import OURS, OWNED_KINDS
+from t2i_operator.manifests.child import Manifest
+from t2i_operator.metrics import OperatorMetrics
+from t2i_operator.mirror import OURS, OWNED_KINDS, Mirror
+from t2i_operator.queue import PoolQueue
+from t2i_operator.resync import Resync
 from t2i_operator.watching import awaited_in, from_thread
 
 #: Kind and object; is it deleted? Does the watch begin with it?
@@ -62,6 +68,31 @@ def kopf_settings() -> kopf.OperatorSettings:
         if kind is not CONFIG_MAP:  # profiles are ConfigMaps too, and carry no label of ours
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
     return settings
+
+
+@dataclass(slots=True)
+class Listener:
+    """What becomes of the events of watches."""
+
+    mirror: Mirror
+    queue: PoolQueue
+    resync: Resync
+    metrics: OperatorMetrics
+    last_s: float = field(default_factory=time.monotonic)
+
+    def hear(self, kind: ResourceKind, item: Manifest, deleted: bool, listed: bool) -> None:
+        """An event; `listed` = the watch begins with it."""
+        self.last_s = time.monotonic()
+        self.metrics.watch_events.labels(kind.kind).inc()
+        if listed:
+            self.resync.begun.set()
+        for key in self.mirror.hear(kind, item, deleted):
+            self.queue.ask(key)
+
+    def restarted(self) -> None:
+        """All watches ended, and begin anew."""
+        self.metrics.watch_restarts.inc()
+        self.resync.begun.set()
 
 
 def build_registry(client: ApiClient, hear: Hear, loop: asyncio.AbstractEventLoop) -> Any:

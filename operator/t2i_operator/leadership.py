@@ -2,24 +2,35 @@
 
 Clocks of different machines are never compared: a foreign lease has run out when its record did not change for its
 whole duration, by our own clock (as client-go does). Our own is held until RENEW_LIMIT_S after the last renewal that
-the API server confirmed, counted from before we asked; that is DURATION_S - RENEW_LIMIT_S earlier than anybody else
+the API server confirmed, counted from before we asked. That is DURATION_S - RENEW_LIMIT_S earlier than anybody else
 may take it, more than the deadline of a write (`api.WRITE_LIMIT_S`).
+
+The lease is renewed in a loop of its own, with a connection of its own. With a thousand pools the operator's loop has
+thousands of things to do at once after a restart, and an answer of the API server waits for all of them: renewed there,
+the lease would be lost to our own work, again and again. A loop that does not come round for STUCK_S does no work any
+more; then the lease is left to another operator, while the liveness probe has this process restarted.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from t2i_operator.api import KubeApi
 from t2i_operator.errors import ApiError, LeaseLost, NotFound
 from t2i_operator.manifests.child import Manifest
+from t2i_operator.own_loop import run_in_own_loop
 
 log = logging.getLogger(__name__)
 DURATION_S = 15.0
 RENEW_LIMIT_S = 10.0
 RETRY_S = 2.0
+STUCK_S = 60.0
+LOOK_S = 0.5  # the lease runs out by the clock, without a word
+OpenApi = Callable[[], AbstractAsyncContextManager[KubeApi]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +49,40 @@ def may_take(record: LeaseRecord | None, identity: str, unchanged_s: float) -> b
     return unchanged_s >= record.duration_s
 
 
-class Leadership:
-    """Run `keep` (see `keeping`); ask `is_held` from any thread. `clock` is monotonic. `changed` is of the loop that
-    waits for it."""
+class Pulse:
+    """Does another loop come round? Ask `beat` now and then, from the thread that wants to know."""
 
-    def __init__(self, place: tuple[str, str], identity: str, clock: Callable[[], float]) -> None:
-        self._namespace, self._name = place
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._answered_s = clock()
+        self._asked = False
+
+    def beat(self) -> bool:
+        """False if the loop has not come round for STUCK_S."""
+        if not self._asked:
+            self._asked = True
+            self._loop.call_soon_threadsafe(self._answer)
+        return self._clock() - self._answered_s < STUCK_S
+
+    def _answer(self) -> None:
+        self._asked, self._answered_s = False, self._clock()
+
+
+class Leadership:
+    """Run `keep` and `lead` beside each other; ask `is_held` from any thread. `clock` is monotonic."""
+
+    def __init__(
+        self, namespace: str, name: str, *, identity: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._namespace = namespace
+        self._name = name
         self._identity = identity
         self._clock = clock
         self._confirmed_s: float | None = None
         self._seen: LeaseRecord | None = None
         self._seen_s = clock()
-        self.changed = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def is_held(self) -> bool:
@@ -66,9 +99,49 @@ class Leadership:
         if not self.is_held:
             raise LeaseLost("the lease is not held; another operator may be at work")
 
-    async def keep(self, api: KubeApi, is_useful: Callable[[], bool], tell: Callable[[], object]) -> None:
-        """Get and renew the lease until cancelled; then give it back. While it is not useful to hold it, it is left to
-        others. `tell` is called after every round.
+    async def keep(self, open_api: OpenApi) -> None:
+        """Get and renew the lease until cancelled; then it has been given back.
+
+        Raises:
+            Exception: what ended it.
+        """
+        loop = asyncio.get_running_loop()
+        pulse = Pulse(loop)
+
+        async def renew() -> None:
+            async with open_api() as api:
+                await self._renew(api, pulse.beat, lambda: loop.call_soon_threadsafe(self._changed.set))
+
+        await run_in_own_loop("lease", renew)
+
+    async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work whenever the lease is held, until cancelled. When the lease is lost, the work is cancelled.
+
+        Raises:
+            Exception: what ended the work.
+        """
+        while True:
+            await self._wait_for(lambda: self.is_held)
+            working = asyncio.ensure_future(work())
+            lost = asyncio.create_task(self._wait_for(lambda: not self.is_held))
+            try:
+                await asyncio.wait((working, lost), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                working.cancel()
+                lost.cancel()
+                ended, _ = await asyncio.gather(working, lost, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended
+
+    async def _wait_for(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+
+    async def _renew(self, api: KubeApi, is_useful: Callable[[], bool], tell: Callable[[], object]) -> None:
+        """Until cancelled. While it is not useful to hold the lease, it is left to others. `tell` is called after every
+        round.
         """
         try:
             while True:

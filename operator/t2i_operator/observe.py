@@ -13,10 +13,18 @@ from dataclasses import replace
 from t2i_api.names import COMPONENT_LABEL, GATEWAY, WORKER
 from t2i_operator.api import KubeApi
 from t2i_operator.decide.children import is_ours, key_of
-from t2i_operator.decide.mounting import FAILED_MOUNT, find_unmounted, is_creating, name_fields, tell_unmounted
-from t2i_operator.decide.observed import ChildKey, ChildSeen, DemandReport, DesiredPool, Observed, Problem, Trouble
-from t2i_operator.decide.pods import read_pod
-from t2i_operator.decide.starving import FAILED_CREATE, find_starved, is_short
+from t2i_operator.decide.pods import (
+    FAILED_CREATE,
+    FAILED_MOUNT,
+    find_starved,
+    find_unmounted,
+    is_creating,
+    is_short,
+    name_fields,
+    read_pod,
+    tell_unmounted,
+)
+from t2i_operator.decide.types import ChildKey, ChildSeen, DemandReport, DesiredPool, Observed, Problem, Trouble
 from t2i_operator.desired import PROFILE_MISSING
 from t2i_operator.errors import NotFound
 from t2i_operator.kinds import CHILD_KIND, CHILD_KINDS, CONFIG_MAP, EVENT, POD, ResourceKind
@@ -31,7 +39,7 @@ async def observe(
     api: KubeApi,
     mirror: Mirror,
     document: Manifest,
-    wanted: DesiredPool | Problem,
+    desired: DesiredPool | Problem,
     reports: tuple[DemandReport, ...],
 ) -> Observed:
     """Everything that a decision about this pool is made from.
@@ -40,13 +48,13 @@ async def observe(
         ApiError: see `errors`.
     """
     seen = replace(mirrored(mirror, document), reports=reports)
-    if isinstance(wanted, DesiredPool):
-        seen = replace(seen, children={**await _find_missing(api, mirror, wanted, seen), **seen.children})
+    if isinstance(desired, DesiredPool):
+        seen = replace(seen, children={**await _find_missing(api, mirror, desired, seen), **seen.children})
     seen = replace(seen, starved=await _find_starved(api, seen))
     creating = [pod for pod in mirror.belongings(seen.ref.key, POD) if is_creating(pod)]
     if creating:
         seen = tell_unmounted(seen, find_unmounted(creating, await _mount_events(api, seen.ref)))
-    return replace(name_fields(seen, wanted), creating=bool(creating))
+    return replace(name_fields(seen, desired), creating=bool(creating))
 
 
 def mirrored(mirror: Mirror, document: Manifest) -> Observed:
@@ -93,19 +101,21 @@ def _children(mirror: Mirror, key: str) -> dict[ChildKey, ChildSeen]:
     }
 
 
-def _to_child(kind: ResourceKind, item: Manifest, as_answered: bool = False) -> ChildSeen:
+def _to_child(kind: ResourceKind, item: Manifest, as_applied: bool = False) -> ChildSeen:
     """Lists leave out what kind their items are."""
     metadata = item["metadata"]
     owners = [owner["uid"] for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
     manifest = {"apiVersion": kind.api_version, "kind": kind.kind, **item}
     owner = owners[0] if owners else None
-    return ChildSeen(manifest, metadata["uid"], owner, "deletionTimestamp" in metadata, as_answered)
+    return ChildSeen(manifest, metadata["uid"], owner, "deletionTimestamp" in metadata, as_applied)
 
 
-async def _find_missing(api: KubeApi, mirror: Mirror, wanted: DesiredPool, seen: Observed) -> dict[ChildKey, ChildSeen]:
+async def _find_missing(
+    api: KubeApi, mirror: Mirror, desired: DesiredPool, seen: Observed
+) -> dict[ChildKey, ChildSeen]:
     """Objects that have the name of a child and are not known as one: a stranger's, another pool's, or stripped of
     their labels by hand."""
-    missing = [manifest for manifest in wanted.children if key_of(manifest) not in seen.children]
+    missing = [manifest for manifest in desired.children if key_of(manifest) not in seen.children]
     found = await asyncio.gather(*(_find(api, mirror, manifest) for manifest in missing))
     return {key_of(child.manifest): child for child in found if child is not None}
 

@@ -12,9 +12,9 @@ import grpc
 
 from t2i_api.names import HEALTH_PORT
 from t2i_operator.clock import Instant
-from t2i_operator.decide.observed import DemandReport, DesiredPool, MeasuredProfile, Observed, PodSeen, Problem
-from t2i_operator.decide.planning import is_plan_due
+from t2i_operator.decide.plan import is_plan_due
 from t2i_operator.decide.pods import read_pod
+from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed, PodSeen, Problem
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
@@ -30,7 +30,7 @@ class LastLook:
     """What polling needs of the last look at a pool."""
 
     seen: Observed
-    wanted: DesiredPool | Problem
+    desired: DesiredPool | Problem
     gateways: tuple[Manifest, ...]
 
 
@@ -50,8 +50,8 @@ class DemandPoller:
 
     def remember(self, key: str, last: LastLook) -> None:
         """The newest look at a pool. Children are left out: there are many, and polling needs none."""
-        wanted = last.wanted if isinstance(last.wanted, Problem) else replace(last.wanted, children=())
-        self._last[key] = LastLook(replace(last.seen, children={}), wanted, last.gateways)
+        desired = last.desired if isinstance(last.desired, Problem) else replace(last.desired, children=())
+        self._last[key] = LastLook(replace(last.seen, children={}), desired, last.gateways)
         self._metrics.pools.set(len(self._last))
 
     def forget(self, key: str) -> None:
@@ -62,7 +62,7 @@ class DemandPoller:
 
     async def poll_all(self) -> None:
         """Ask the gateways of every pool once."""
-        polled = {key: last for key, last in self._last.items() if isinstance(last.wanted, DesiredPool)}
+        polled = {key: last for key, last in self._last.items() if isinstance(last.desired, DesiredPool)}
         slots = asyncio.Semaphore(POLLS_AT_ONCE)
 
         async def poll(key: str, last: LastLook) -> None:
@@ -77,9 +77,9 @@ class DemandPoller:
         if key not in self._last:
             return  # gone meanwhile
         self._reports[key] = reports
-        if isinstance(last.wanted, Problem) or not reports:
+        if isinstance(last.desired, Problem) or not reports:
             return
-        due = is_plan_due(last.wanted, replace(last.seen, reports=reports), Instant(time.time()))
+        due = is_plan_due(last.desired, replace(last.seen, reports=reports), Instant(time.time()))
         if due or _troubles(reports) != _troubles(last.seen.reports):
             self._ask(key)
 

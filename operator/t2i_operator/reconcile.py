@@ -16,20 +16,19 @@ from functools import partial
 from t2i_operator.api import KubeApi
 from t2i_operator.apply import Writer, summarize
 from t2i_operator.clock import Instant
-from t2i_operator.decide.actions import Decision, WriteStatus
-from t2i_operator.decide.observed import DesiredPool, Observed, Problem
-from t2i_operator.decide.planning import running_plan
+from t2i_operator.decide.plan import running_plan
+from t2i_operator.decide.pods import is_short
 from t2i_operator.decide.reconcile import decide
-from t2i_operator.decide.refusals import explain_refusal
-from t2i_operator.decide.starving import is_short
-from t2i_operator.desired import want
+from t2i_operator.decide.status import explain_refusal
+from t2i_operator.decide.types import Decision, DesiredPool, Observed, Problem, WriteStatus
+from t2i_operator.desired import read_desired
 from t2i_operator.errors import ApiError, Conflict, LeaseLost, WriteRefused
 from t2i_operator.manifests import Images
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.mirror import Mirror
 from t2i_operator.observe import after_writes, find_profile, gateways_of, mirrored, observe, ref_of
 from t2i_operator.polling import DemandPoller, LastLook
-from t2i_operator.queue import MAX_PAUSE_S, PoolQueue
+from t2i_operator.queue import BACKOFF, PoolQueue
 from t2i_operator.resync import Resync
 
 log = logging.getLogger(__name__)
@@ -111,14 +110,14 @@ class Reconciler:
 
         # 2. What its spec asks for.
         profile = await find_profile(self._api, self._mirror, document)
-        wanted = want(ref_of(document), document, profile, self._images)
+        desired = read_desired(ref_of(document), document, profile, self._images)
 
         # 3. What there is.
-        seen = await observe(self._api, self._mirror, document, wanted, self._demand.reports(key))
+        seen = await observe(self._api, self._mirror, document, desired, self._demand.reports(key))
 
         # 4. What to do about it.
         now = Instant(time.time())
-        decision = await self._decide(seen, wanted, now)
+        decision = await self._decide(seen, desired, now)
 
         # 5. Children first. The rest is decided by the API server's answers to them.
         writer = Writer(self._api, self._mirror, seen.ref, partial(self._queue.succeeded, key))
@@ -126,10 +125,10 @@ class Reconciler:
         if children:
             await writer.write_children(children)
             seen = after_writes(self._mirror, seen)
-            decision = await self._decide(seen, wanted, now)
+            decision = await self._decide(seen, desired, now)
 
         # 6. Status, labels, events.
-        self._demand.remember(key, LastLook(seen, wanted, gateways_of(self._mirror, key)))
+        self._demand.remember(key, LastLook(seen, desired, gateways_of(self._mirror, key)))
         self._count_replan(seen, decision)
         if await writer.write_rest(decision.rest, now):
             self._queue.ask(key)
@@ -139,9 +138,9 @@ class Reconciler:
         # 7. When to look again, if nobody asks before.
         return self._pause_s(seen, decision)
 
-    async def _decide(self, seen: Observed, wanted: DesiredPool | Problem, now: Instant) -> Decision:
+    async def _decide(self, seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Decision:
         """A plan may take tens of ms. One thread for all: more would only take the interpreter from the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, decide, seen, wanted, now)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, decide, seen, desired, now)
 
     def _pause_s(self, seen: Observed, decision: Decision) -> float:
         if any(is_short(child) for child in seen.children.values()):
@@ -152,7 +151,7 @@ class Reconciler:
 
     async def _read_again(self, key: str, delay_s: float) -> None:
         """Somebody wrote in between, or the mirror has missed something."""
-        if delay_s >= MAX_PAUSE_S:
+        if delay_s >= BACKOFF.most_s:
             self._mirror.forget(key)  # an API server restored from a backup lives in the past for good
         try:
             await self._resync.pool(key)

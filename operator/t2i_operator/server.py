@@ -1,7 +1,12 @@
 """The operator's life: get the lease, then watch and reconcile while it is held; without it, wait.
 
-What needs the lease runs in one task that is cancelled when the lease is lost; until that has happened the gate before
+What needs the lease runs in one task that is cancelled when the lease is lost. Until that has happened, the gate before
 every write already refuses.
+
+The way of an event:
+
+    handlers.Listener.hear -> mirror.Mirror.hear -> queue.PoolQueue.ask ... reconcile.Reconciler.look -> _reconcile:
+    desired.want -> observe.observe -> decide.reconcile.decide -> apply.Writer -> api.KubeApi
 """
 
 import asyncio
@@ -9,20 +14,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
 from t2i_operator.api import KubeApi
-from t2i_operator.handlers import build_registry, kopf_settings
-from t2i_operator.keeping import keep_apart
-from t2i_operator.kinds import ResourceKind
+from t2i_operator.handlers import Listener, build_registry, kopf_settings
 from t2i_operator.leadership import Leadership
 from t2i_operator.manifests import Images
-from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.mirror import Mirror
 from t2i_operator.polling import DemandPoller
@@ -56,57 +57,28 @@ class Operator:
 
     async def run(self) -> None:
         """Until told to stop; the lease is given back at the end."""
-        client = await open_client(self.settings.kubeconfig)
-        api = KubeApi(client, self.leadership.check, self.metrics)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(keep_apart(self.leadership, self._api_of_its_own)),
-                    group.create_task(self.probes.serve()),
-                    group.create_task(self._lead(client, api)),
-                ]
-                await self.stop.wait()
-                for task in reversed(tasks):
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([task], timeout=STOP_LIMIT_S)  # the rest of them need not wait for it
-        finally:
-            await client.close()  # type: ignore[no-untyped-call]
+        async with self._open_api() as api, asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.leadership.keep(self._open_api)),
+                group.create_task(self.probes.serve()),
+                group.create_task(self.leadership.lead(partial(self._work, api))),
+            ]
+            await self.stop.wait()
+            for task in reversed(tasks):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task], timeout=STOP_LIMIT_S)  # the rest of them need not wait for it
 
     @asynccontextmanager
-    async def _api_of_its_own(self) -> AsyncIterator[KubeApi]:
+    async def _open_api(self) -> AsyncIterator[KubeApi]:
         client = await open_client(self.settings.kubeconfig)
         try:
             yield KubeApi(client, self.leadership.check, self.metrics)
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
-    async def _lead(self, client: ApiClient, api: KubeApi) -> None:
-        """Work whenever the lease is held."""
-        while True:
-            await self._wait_for(lambda: self.leadership.is_held)
-            self.metrics.leader.set(1)
-            work = asyncio.create_task(self._work(client, api))
-            lost = asyncio.create_task(self._wait_for(lambda: not self.leadership.is_held))
-            try:
-                await asyncio.wait((work, lost), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                self.metrics.leader.set(0)
-                self.probes.check = lambda: None
-                for task in (work, lost):
-                    task.cancel()
-                results = await asyncio.gather(work, lost, return_exceptions=True)
-            if isinstance(results[0], Exception):
-                raise results[0]
-
-    async def _wait_for(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self.leadership.changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.leadership.changed.wait(), 0.5)
-
-    async def _work(self, client: ApiClient, api: KubeApi) -> None:
-        """Watch and reconcile, until cancelled."""
+    async def _work(self, api: KubeApi) -> None:
+        """What a leader does: watch and reconcile, until cancelled."""
         settings, mirror = self.settings, Mirror()
         queue = PoolQueue(settings.max_parallel)
         resync = Resync(api, mirror, settings.namespaces, queue.ask)
@@ -122,7 +94,8 @@ class Operator:
             metrics=self.metrics,
         )
         listener = Listener(mirror, queue, resync, self.metrics)
-        build = partial(build_registry, client, listener.hear, asyncio.get_running_loop())
+        build = partial(build_registry, api.client, listener.hear, asyncio.get_running_loop())
+        self.metrics.leader.set(1)
         self.probes.check = lambda: _complaint(mirror, queue)
         try:
             await resync.everything()
@@ -133,40 +106,17 @@ class Operator:
                 group.create_task(_every(GAUGES_EVERY_S, partial(self._show, mirror, queue, listener)))
                 await keep_watching(build, kopf_settings(), settings.namespaces, listener.restarted)
         finally:
+            self.metrics.leader.set(0)
+            self.probes.check = lambda: None
             reconciler.close()
             await demand.close()
 
-    async def _show(self, mirror: Mirror, queue: PoolQueue, listener: "Listener") -> None:
+    async def _show(self, mirror: Mirror, queue: PoolQueue, listener: Listener) -> None:
         """Gauges that follow the clock."""
         self.metrics.queued.set(queue.depth)
         self.metrics.tasks.set(len(asyncio.all_tasks()))
         self.metrics.event_age.set(time.monotonic() - listener.last_s)
         self.metrics.deaf.set(mirror.unheard_s())
-
-
-@dataclass(slots=True)
-class Listener:
-    """What becomes of the events of watches."""
-
-    mirror: Mirror
-    queue: PoolQueue
-    resync: Resync
-    metrics: OperatorMetrics
-    last_s: float = field(default_factory=time.monotonic)
-
-    def hear(self, kind: ResourceKind, item: Manifest, deleted: bool, listed: bool) -> None:
-        """An event; `listed` = the watch begins with it."""
-        self.last_s = time.monotonic()
-        self.metrics.watch_events.labels(kind.kind).inc()
-        if listed:
-            self.resync.begun.set()
-        for key in self.mirror.hear(kind, item, deleted):
-            self.queue.ask(key)
-
-    def restarted(self) -> None:
-        """All watches ended, and begin anew."""
-        self.metrics.watch_restarts.inc()
-        self.resync.begun.set()
 
 
 def _complaint(mirror: Mirror, queue: PoolQueue) -> str | None:
@@ -197,9 +147,9 @@ async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
 def build_operator(settings: OperatorSettings) -> Operator:
     """Nothing is started yet."""
     registry = open_registry()
-    place = (settings.lease_namespace or _own_namespace(), settings.lease_name)
     probes = Probes(settings.metrics_listen, settings.health_listen, registry)
-    leadership = Leadership(place, settings.identity, time.monotonic)
+    namespace = settings.lease_namespace or _own_namespace()
+    leadership = Leadership(namespace, settings.lease_name, identity=settings.identity)
     return Operator(settings, OperatorMetrics(registry), registry, leadership, probes, asyncio.Event())
 
 

@@ -12,7 +12,7 @@ MAX_NUMBER = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorSettings:
-    """See `parse_arguments` for each."""
+    """One attribute for each flag. No namespaces = all."""
 
     namespaces: tuple[str, ...]
     gateway_image: str
@@ -30,11 +30,6 @@ class OperatorSettings:
     max_parallel: int
     log_level: str
     log_format: str
-
-    @property
-    def everywhere(self) -> bool:
-        """True if pools of all namespaces are ours."""
-        return not self.namespaces
 
 
 def parse_arguments(

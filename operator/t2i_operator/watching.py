@@ -13,11 +13,11 @@ from typing import Any
 
 import kopf
 
-from t2i_operator.apart import run_apart
+from t2i_operator.own_loop import run_in_own_loop
+from t2i_policy.backoff import Backoff
 
 log = logging.getLogger(__name__)
-FIRST_PAUSE_S = 1.0
-MAX_PAUSE_S = 30.0
+BACKOFF = Backoff(first_s=1.0, most_s=30.0)
 LASTING_S = 60.0
 #: Shown by kopf's peering only, which is off. Without one kopf asks for the user's name: in a container there is none.
 IDENTITY: Any = "t2i-operator"  # kopf has a type for it that it does not export
@@ -50,7 +50,7 @@ async def watch(build: Callable[[], Any], settings: kopf.OperatorSettings, names
         finally:
             stop.set()  # kopf waits for the flag in a thread of the loop, and the loop's end waits for that thread
 
-    await run_apart("kopf", operate, stop.set)
+    await run_in_own_loop("kopf", operate, stop.set)
     raise WatchesEnded("the watches ended by themselves")
 
 
@@ -60,17 +60,17 @@ async def keep_watching(
     """`watch`, begun anew with a new list whenever it ends, until cancelled. An answer to a watch that kopf takes for
     fatal (a 410 as the status, a 403 while roles change) must not stop what does not need the watches.
     """
-    pause_s = FIRST_PAUSE_S
+    failures = 0
     while True:
         began_s = time.monotonic()
         try:
             await watch(build, settings, namespaces)
         except Exception as error:  # noqa: BLE001 - whatever kopf ended with is told, and answered by beginning anew
+            failures = 1 if time.monotonic() - began_s > LASTING_S else failures + 1
+            pause_s = BACKOFF.pause_s(failures)
             log.warning("the watches ended (%s: %s), begin anew in %.0f s", type(error).__name__, error, pause_s)
-        on_restart()
-        await asyncio.sleep(pause_s)
-        lasted = time.monotonic() - began_s > LASTING_S
-        pause_s = FIRST_PAUSE_S if lasted else min(MAX_PAUSE_S, 2 * pause_s)
+            on_restart()
+            await asyncio.sleep(pause_s)
 
 
 def from_thread(loop: asyncio.AbstractEventLoop, call: Callable[..., None]) -> Callable[..., None]:

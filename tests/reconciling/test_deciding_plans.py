@@ -8,11 +8,10 @@ import pytest
 from pool_scenes import NOW, gateway, look, report, wanted, worker
 from t2i_api.plan import PlanDocument
 from t2i_operator.clock import Instant
-from t2i_operator.decide.actions import LabelPod, WriteStatus
 from t2i_operator.decide.demand import current_demand
-from t2i_operator.decide.observed import DesiredPool, Observed
-from t2i_operator.decide.planning import decide_plan, is_plan_due
+from t2i_operator.decide.plan import decide_plan, is_plan_due
 from t2i_operator.decide.reconcile import decide
+from t2i_operator.decide.types import DesiredPool, LabelPod, Observed, WriteStatus
 from t2i_policy.level import Level
 
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}

@@ -8,10 +8,19 @@ import pytest
 
 from pool_scenes import NOW, gateway, look, problem, report, there, wanted, worker
 from t2i_operator.clock import Instant
-from t2i_operator.decide.actions import Announce, Decision, WriteStatus
-from t2i_operator.decide.observed import ChildSeen, DesiredPool, Observed, Problem, Trouble, TroubleKind
 from t2i_operator.decide.reconcile import decide
-from t2i_operator.decide.refusals import explain_refusal
+from t2i_operator.decide.status import explain_refusal
+from t2i_operator.decide.types import (
+    Announce,
+    ChildSeen,
+    Decision,
+    DesiredPool,
+    Observed,
+    Problem,
+    Trouble,
+    TroubleKind,
+    WriteStatus,
+)
 
 ALL_KINDS = {"Ready", "Available", "Planned", "Progressing", "Degraded", "Secured"}
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}

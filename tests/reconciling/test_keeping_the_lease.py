@@ -6,8 +6,8 @@ import time
 import pytest
 
 from operator_world import World, operator_settings, running_operator
-from t2i_operator import keeping, leadership
-from t2i_operator.keeping import Pulse
+from t2i_operator import leadership
+from t2i_operator.leadership import Pulse
 
 
 async def test_busy_loop_keeps_the_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ async def test_busy_loop_keeps_the_lease(world: World, monkeypatch: pytest.Monke
 
 async def test_stuck_loop_gives_the_lease_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that never comes round does no work any more: another operator may, before anybody restarts this one."""
-    monkeypatch.setattr(keeping, "STUCK_S", 0.5)
+    monkeypatch.setattr(leadership, "STUCK_S", 0.5)
     monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 1.0)
     monkeypatch.setattr(leadership, "RETRY_S", 0.1)
     async with running_operator(operator_settings(world.server, world.namespace)) as operator:
@@ -43,7 +43,7 @@ async def test_pulse_counts_from_the_last_answer() -> None:
     now_s = 100.0
     pulse = Pulse(asyncio.get_running_loop(), lambda: now_s)
     assert pulse.beat()
-    now_s += keeping.STUCK_S
+    now_s += leadership.STUCK_S
     assert not pulse.beat()
     await asyncio.sleep(0)
     assert pulse.beat()

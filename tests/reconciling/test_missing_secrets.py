@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pool_scenes import gateway, look, problem, wanted, worker
-from t2i_operator.decide.mounting import find_unmounted, is_creating, name_fields, tell_unmounted
-from t2i_operator.decide.observed import Trouble, TroubleKind
+from t2i_operator.decide.pods import find_unmounted, is_creating, name_fields, tell_unmounted
+from t2i_operator.decide.types import Trouble, TroubleKind
 
 SECURITY = {
     "clientAuthentication": "Token", "gatewayTlsSecretName": "g", "tokensSecretName": "t",

@@ -8,7 +8,7 @@ import pytest
 from operator_world import pool_document
 from t2i_api.parse import read_pool
 from t2i_operator.decide.children import key_of
-from t2i_operator.decide.securing import find_gap
+from t2i_operator.decide.conditions import judge_security
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import Manifest, PoolRef
 
@@ -134,12 +134,12 @@ SHARED = {"scope": "Pool", "sharedBetweenTenants": True}
 )
 def test_what_is_open_is_named_with_the_next_step(security: Any, cache: Any, reason: str) -> None:
     """The first gap; the message names a field of the spec."""
-    gap = find_gap(read_pool(pool_document(security=security, cache=cache)).spec)
-    assert gap is not None
-    assert gap[0] == reason
-    assert "spec." in gap[1]
+    verdict = judge_security(read_pool(pool_document(security=security, cache=cache)).spec)
+    assert verdict.holds is False
+    assert verdict.reason == reason
+    assert "spec." in verdict.message
 
 
 def test_nothing_is_open_when_everything_is_set() -> None:
     """Tenants told apart, traffic inside encrypted, latents private."""
-    assert find_gap(read_pool(pool_document(security=EVERYTHING)).spec) is None
+    assert judge_security(read_pool(pool_document(security=EVERYTHING)).spec).holds

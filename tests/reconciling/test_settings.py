@@ -11,8 +11,7 @@ def test_flag_beats_environment_beats_default() -> None:
     settings = parse_arguments(["--lease-name", "from-flag"], environment)
     assert settings.namespaces == ("a", "b")
     assert settings.lease_name == "from-flag"
-    assert not settings.everywhere
-    assert parse_arguments([], {}).everywhere
+    assert parse_arguments([], {}).namespaces == ()
 
 
 @pytest.mark.parametrize(

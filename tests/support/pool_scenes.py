@@ -9,7 +9,7 @@ from typing import Any
 from operator_world import pool_document
 from t2i_operator.clock import Instant
 from t2i_operator.decide.children import key_of
-from t2i_operator.decide.observed import (
+from t2i_operator.decide.types import (
     ChildKey,
     ChildSeen,
     DemandReport,
@@ -20,7 +20,7 @@ from t2i_operator.decide.observed import (
     Problem,
     Trouble,
 )
-from t2i_operator.desired import want
+from t2i_operator.desired import read_desired
 from t2i_operator.manifests import Images
 from t2i_operator.manifests.child import PoolRef
 
@@ -32,7 +32,7 @@ MEASURED = {"a": MeasuredProfile((0.04,), 0.01)}  # 12 steps: about 2 images/s a
 
 @cache
 def _wanted(key: str) -> DesiredPool:
-    found = want(REF, pool_document(**json.loads(key)), PROFILE, Images("gateway:1", "worker:1"))
+    found = read_desired(REF, pool_document(**json.loads(key)), PROFILE, Images("gateway:1", "worker:1"))
     assert isinstance(found, DesiredPool), found
     return found
 
@@ -44,7 +44,7 @@ def wanted(**spec: Any) -> DesiredPool:
 
 def problem(**spec: Any) -> Problem:
     """What is wrong with a spec."""
-    found = want(REF, pool_document(**spec), PROFILE, Images("gateway:1", "worker:1"))
+    found = read_desired(REF, pool_document(**spec), PROFILE, Images("gateway:1", "worker:1"))
     assert isinstance(found, Problem), found
     return found
 

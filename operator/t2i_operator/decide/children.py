@@ -6,15 +6,20 @@ that was deleted a moment ago, or to a person.
 
 A spec that the API server answered to the same manifest is as it should be, even if it does not say what we said: the
 server leaves out empty values, and admission may rewrite images. Writing it once more would change nothing, for ever.
+
+The API server adds defaults and other controllers add fields, so a live object may say more than we rendered. It must
+not say less or otherwise. Quantities are compared by value ("1000m" is "1").
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from t2i_api.names import HASH_ANNOTATION, POOL_UID_ANNOTATION
-from t2i_operator.decide.actions import Apply, ApplyReason, Delete
-from t2i_operator.decide.drift import says_all
-from t2i_operator.decide.observed import ChildKey, ChildSeen
+from t2i_operator.decide.types import Apply, ApplyReason, ChildKey, ChildSeen, Delete
 from t2i_operator.manifests.child import Manifest
 
 
@@ -27,11 +32,11 @@ class ChildrenDecision:
     in_the_way: tuple[str, ...]
 
 
-def decide_children(uid: str, wanted: Sequence[Manifest], seen: Mapping[ChildKey, ChildSeen]) -> ChildrenDecision:
+def decide_children(uid: str, desired: Sequence[Manifest], seen: Mapping[ChildKey, ChildSeen]) -> ChildrenDecision:
     """Compare what should be with what is."""
     applies: list[Apply] = []
     in_the_way: list[str] = []
-    for manifest in wanted:
+    for manifest in desired:
         key = key_of(manifest)
         there = seen.get(key)
         if there is not None and (there.deleting or not is_ours(there, uid)):
@@ -40,11 +45,11 @@ def decide_children(uid: str, wanted: Sequence[Manifest], seen: Mapping[ChildKey
         reason = _reason(manifest, there)
         if reason is not None:
             applies.append(Apply(manifest, reason, there.uid if there else None))
-    keep = {key_of(manifest) for manifest in wanted}
+    keep = {key_of(manifest) for manifest in desired}
     deletes = tuple(
-        Delete(child.manifest["apiVersion"], key[0], key[1], child.uid, "the spec does not ask for it any more")
-        for key, child in seen.items()
-        if key not in keep and is_ours(child, uid) and not child.deleting
+        Delete(kind, name, child.uid)
+        for (kind, name), child in seen.items()
+        if (kind, name) not in keep and is_ours(child, uid) and not child.deleting
     )
     return ChildrenDecision(tuple(applies), deletes, tuple(in_the_way))
 
@@ -55,7 +60,7 @@ def key_of(manifest: Manifest) -> ChildKey:
 
 
 def is_ours(child: ChildSeen, uid: str) -> bool:
-    """See the module."""
+    """By its owner; without one, by our annotation."""
     if child.owner_uid is not None:
         return child.owner_uid == uid
     marks = child.manifest["metadata"].get("annotations") or {}
@@ -81,5 +86,35 @@ def _reason(manifest: Manifest, there: ChildSeen | None) -> ApplyReason | None:
     live_metadata = there.manifest["metadata"]
     marked = all(says_all(live_metadata.get(part), metadata[part]) for part in ("labels", "annotations"))
     owned = any(says_all(one, metadata["ownerReferences"][0]) for one in live_metadata.get("ownerReferences", ()))
-    specified = there.as_answered or says_all(there.manifest, body)
+    specified = there.as_applied or says_all(there.manifest, body)
     return None if marked and owned and specified else ApplyReason.DRIFTED
+
+
+def says_all(live: Any, desired: Any) -> bool:
+    """True if everything in `desired` is in `live`. Lists must have the same length and order."""
+    if isinstance(desired, Mapping):
+        if not isinstance(live, Mapping):
+            return not desired
+        return all(says_all(live.get(key), value) for key, value in desired.items())
+    if isinstance(desired, Sequence) and not isinstance(desired, str):
+        if not isinstance(live, Sequence) or isinstance(live, str):
+            return not desired
+        return len(live) == len(desired) and all(says_all(one, other) for one, other in zip(live, desired, strict=True))
+    if live is None and desired == "":
+        return True
+    return bool(live == desired) or _same_quantity(live, desired)
+
+
+def _same_quantity(live: Any, desired: Any) -> bool:
+    one, other = _quantity(live), _quantity(desired)
+    return one is not None and one == other
+
+
+def _quantity(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    try:
+        parsed: Decimal = parse_quantity(value)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return None
+    return parsed

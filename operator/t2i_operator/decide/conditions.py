@@ -20,15 +20,14 @@ from t2i_api.plan import PlanDocument
 from t2i_api.pool import PoolSpec
 from t2i_api.status import ConditionStatus
 from t2i_operator.clock import Instant
-from t2i_operator.decide.observed import ChildSeen, Observed, PodSeen, Problem, TroubleKind
-from t2i_operator.decide.securing import find_gap
+from t2i_operator.decide.types import ChildSeen, Observed, PodSeen, Problem, TroubleKind
 
 SETTLED = "Settled"
 NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConditionInputs:
     """What conditions are judged from."""
 
     seen: Observed
@@ -63,31 +62,31 @@ class Verdict:
     message: str
 
 
-def judge(standing: Standing) -> dict[str, Verdict]:
-    """All six."""
-    obstacle = _obstacle(standing)
-    failing = _failing(standing)
-    missing = _missing(standing)
-    planned = _planned(standing)
+def judge(inputs: ConditionInputs) -> dict[str, Verdict]:
+    """A verdict for each condition, by its type."""
+    obstacle = _obstacle(inputs)
+    failing = _failing(inputs)
+    missing = _missing(inputs)
+    planned = _planned(inputs)
     ready = obstacle or failing or missing or (planned if not planned.holds else None)
     return {
-        "Ready": ready or Verdict(True, "AllReady", f"{standing.total_workers} workers serve."),
-        "Available": _available(standing, obstacle or failing),
+        "Ready": ready or Verdict(True, "AllReady", f"{inputs.total_workers} workers serve."),
+        "Available": _available(inputs, obstacle or failing),
         "Planned": planned,
-        "Progressing": _progressing(standing, obstacle, missing),
-        "Degraded": _degraded(standing, obstacle),
-        "Secured": _secured(standing),
+        "Progressing": _progressing(inputs, obstacle, missing),
+        "Degraded": _degraded(inputs, obstacle),
+        "Secured": judge_security(inputs.spec),
     }
 
 
-def _degraded(standing: Standing, obstacle: Verdict | None) -> Verdict:
+def _degraded(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
     """An obstacle, or what costs steps although requests are served."""
     if obstacle is not None:
         return Verdict(True, obstacle.reason, obstacle.message)
-    failing = _failing(standing)
+    failing = _failing(inputs)
     if failing is not None:
         return Verdict(True, failing.reason, failing.message)
-    for report in standing.seen.reports:
+    for report in inputs.seen.reports:
         if report.embedder_trouble:
             text = f"{report.gateway} serves without cached latents: {report.embedder_trouble}"
             return Verdict(True, "EmbedderMissing", text)
@@ -97,29 +96,38 @@ def _degraded(standing: Standing, obstacle: Verdict | None) -> Verdict:
     return Verdict(False, "AsExpected", "Nothing is wrong.")
 
 
-def _secured(standing: Standing) -> Verdict:
-    if standing.spec is None:
+def judge_security(spec: PoolSpec | None) -> Verdict:
+    """What the spec leaves open, the first that applies. What is open is allowed, but never silent."""
+    if spec is None:
         return Verdict(None, "SpecNotInForce", "The spec cannot be carried out: see Ready.")
-    gap = find_gap(standing.spec)
-    if gap is not None:
-        return Verdict(False, *gap)
+    if not spec.security.authenticated:
+        text = "Whoever reaches a gateway may call it, and all callers are one tenant: set "
+        return Verdict(
+            False, "NoClientAuthentication", f"{text}spec.security.clientAuthentication to Token or MutualTLS."
+        )
+    if not spec.security.workers_secured:
+        text = "Gateways and workers talk in clear: set spec.security.gatewayClientTlsSecretName and "
+        return Verdict(False, "WorkersInClear", f"{text}workerTlsSecretName.")
+    if spec.cache.scope == "Pool":
+        text = "Tenants start from each other's latents, as spec.cache.sharedBetweenTenants allows: use scope Tenant."
+        return Verdict(False, "LatentsShared", text)
     return Verdict(True, "Authenticated", "Callers, gateways and workers prove who they are; tenants share nothing.")
 
 
-def _obstacle(standing: Standing) -> Verdict | None:
+def _obstacle(inputs: ConditionInputs) -> Verdict | None:
     """What is wrong, worst first."""
-    if standing.problem is not None:
-        return Verdict(False, standing.problem.reason, standing.problem.message)
-    if standing.in_the_way:
-        names = ", ".join(standing.in_the_way)
+    if inputs.problem is not None:
+        return Verdict(False, inputs.problem.reason, inputs.problem.message)
+    if inputs.in_the_way:
+        names = ", ".join(inputs.in_the_way)
         text = f"{names}: the name is taken; delete it or wait until it is gone, or rename the pool or the worker group"
         return Verdict(False, "NameTaken", text)
-    pods = (*standing.seen.workers, *standing.seen.gateways)
+    pods = (*inputs.seen.workers, *inputs.seen.gateways)
     for kind in TroubleKind:
         troubled = sorted((pod for pod in pods if pod.trouble and pod.trouble.kind is kind), key=lambda pod: pod.name)
         if troubled:
             return Verdict(False, kind, _told(troubled, len(pods)))
-    for trouble in standing.seen.starved:
+    for trouble in inputs.seen.starved:
         return Verdict(False, trouble.kind, trouble.message)
     return None
 
@@ -130,52 +138,52 @@ def _told(troubled: Sequence[PodSeen], of: int) -> str:
     return first if len(troubled) == 1 else f"{len(troubled)} of {of} pods; {first}"
 
 
-def _failing(standing: Standing) -> Verdict | None:
+def _failing(inputs: ConditionInputs) -> Verdict | None:
     """Pods that are ready by their own word, and fail what they are sent."""
-    names = sorted(standing.seen.failing)
+    names = sorted(inputs.seen.failing)
     if not names:
         return None
     told = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    text = f"{len(names)} of {standing.total_workers} workers fail their requests: {told}."
+    text = f"{len(names)} of {inputs.total_workers} workers fail their requests: {told}."
     return Verdict(False, "WorkersFailing", f"{text} Read their logs, then delete these pods.")
 
 
-def _missing(standing: Standing) -> Verdict | None:
-    if standing.ready_workers < standing.total_workers:
-        text = f"{standing.ready_workers} of {standing.total_workers} workers are ready; the others start or load."
+def _missing(inputs: ConditionInputs) -> Verdict | None:
+    if inputs.ready_workers < inputs.total_workers:
+        text = f"{inputs.ready_workers} of {inputs.total_workers} workers are ready; the others start or load."
         return Verdict(False, "WorkersNotReady", text)
-    if standing.ready_gateways < standing.total_gateways:
-        text = f"{standing.ready_gateways} of {standing.total_gateways} gateways are ready."
+    if inputs.ready_gateways < inputs.total_gateways:
+        text = f"{inputs.ready_gateways} of {inputs.total_gateways} gateways are ready."
         return Verdict(False, "GatewaysNotReady", text)
     return None
 
 
-def _available(standing: Standing, obstacle: Verdict | None) -> Verdict:
-    if standing.serving_workers and standing.ready_gateways:
+def _available(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
+    if inputs.serving_workers and inputs.ready_gateways:
         return Verdict(True, "Serving", "Requests are served.")
     if obstacle is not None:
         return obstacle
-    what = "worker" if not standing.ready_workers else "gateway"
+    what = "worker" if not inputs.ready_workers else "gateway"
     return Verdict(False, "WorkersNotReady" if what == "worker" else "GatewaysNotReady", f"No {what} is ready yet.")
 
 
-def _planned(standing: Standing) -> Verdict:
-    if standing.problem is not None:
-        return Verdict(False, standing.problem.reason, standing.problem.message)
-    if standing.plan is None:
+def _planned(inputs: ConditionInputs) -> Verdict:
+    if inputs.problem is not None:
+        return Verdict(False, inputs.problem.reason, inputs.problem.message)
+    if inputs.plan is None:
         return Verdict(False, "NoWorkers", "The first plan is made when a worker is ready.")
-    document = standing.plan
+    document = inputs.plan
     if document.fixed:
         return Verdict(True, "FixedMix", f"Plan {document.revision} is the mix of the spec.")
     return Verdict(True, document.plan.reason, f"Plan {document.revision} was made because: {document.reason}.")
 
 
-def _progressing(standing: Standing, obstacle: Verdict | None, missing: Verdict | None) -> Verdict:
+def _progressing(inputs: ConditionInputs, obstacle: Verdict | None, missing: Verdict | None) -> Verdict:
     if obstacle is not None:
         return Verdict(False, obstacle.reason, "Stands still: see Degraded.")
-    if standing.writing:
+    if inputs.writing:
         return Verdict(True, "Applying", "What the spec asks for is being written.")
-    rolling = sorted(name for (_, name), child in standing.seen.children.items() if is_rolling(child))
+    rolling = sorted(name for (_, name), child in inputs.seen.children.items() if is_rolling(child))
     if rolling:
         return Verdict(True, "RollingOut", f"Pods are being replaced or started: {', '.join(rolling)}.")
     if missing is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from t2i_api.plan import PlanDocument
 from t2i_api.pool import PoolSpec
 from t2i_operator.clock import Instant
-from t2i_operator.decide.observed import DemandReport, DesiredPool, MeasuredProfile, Observed
+from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed
 from t2i_policy.planning.capacity import worker_rate_rps
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import GroupCapacity
@@ -56,15 +56,15 @@ def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, MeasuredProf
 
 
 def group_rates(
-    wanted: DesiredPool, ready: Mapping[str, frozenset[int]], measured: Mapping[str, MeasuredProfile], slo_s: float
+    desired: DesiredPool, ready: Mapping[str, frozenset[int]], measured: Mapping[str, MeasuredProfile], slo_s: float
 ) -> tuple[GroupCapacity, ...]:
     """What the ready workers of each group make: by their measurements, before any by the profile."""
-    by_profile = measured_by_profile(wanted.profile)
+    by_profile = measured_by_profile(desired.profile)
     return tuple(
         GroupCapacity(
             group,
             len(numbers),
-            {level: worker_rate_rps(known.step_s, known.fixed_s, level, slo_s) for level in wanted.spec.ladder.levels},
+            {level: worker_rate_rps(known.step_s, known.fixed_s, level, slo_s) for level in desired.spec.ladder.levels},
         )
         for group, numbers in sorted(ready.items())
         if numbers

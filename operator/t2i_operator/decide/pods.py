@@ -7,14 +7,21 @@
 
 A trouble holds until the pod is ready, so that a container that fails, restarts and fails again does not flicker.
 Messages leave out what changes from try to try.
+
+Two troubles are told by events alone. A pod that waits for a volume, most often for a Secret that does not exist, is
+ContainerCreating, as while an image is pulled. And a workload whose controller cannot create its pods (a quota, or an
+admission rule such as Pod Security) has no pod that could tell: a Deployment says it in its condition ReplicaFailure, a
+StatefulSet by events FailedCreate. Events outlive what they told of, so those of other pods are not asked for.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from t2i_api.names import GROUP_LABEL, LEVEL_LABEL
-from t2i_operator.decide.observed import PodSeen, Trouble, TroubleKind
+from t2i_api.pool import PoolSpec
+from t2i_operator.decide.types import ChildSeen, DesiredPool, Observed, PodSeen, Problem, Trouble, TroubleKind
 
 _PULLING = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _MAKING = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -41,7 +48,7 @@ def read_pod(document: Mapping[str, Any]) -> PodSeen:
 
 
 def find_trouble(pod: Mapping[str, Any]) -> Trouble | None:
-    """See the module; the first that applies."""
+    """The first that applies."""
     name = pod["metadata"]["name"]
     for container in _containers(pod):
         waiting = container.get("state", {}).get("waiting", {})
@@ -96,3 +103,114 @@ def last_words(ended: Mapping[str, Any]) -> str:
 def _condition(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     conditions = document.get("status", {}).get("conditions", ())
     return next((one for one in conditions if one.get("type") == kind), {})
+
+
+FAILED_MOUNT = "FailedMount"
+_CREATING = {"ContainerCreating", "PodInitializing"}
+_MISSING = re.compile(r'secret "(?P<name>[^"]+)" not found')
+_VOLUME = re.compile(r'MountVolume.SetUp failed for volume "[^"]+" : ')
+
+
+def is_creating(pod: Mapping[str, Any]) -> bool:
+    """True if nothing but the making of its containers is waited for."""
+    status, metadata = pod.get("status", {}), pod["metadata"]
+    containers = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    waiting = [one.get("state", {}).get("waiting", {}).get("reason") for one in containers]
+    return "deletionTimestamp" not in metadata and bool(waiting) and set(waiting) <= _CREATING
+
+
+def find_unmounted(creating: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> dict[str, Trouble]:
+    """By the UID of a pod that waits for its containers, what the latest of its FailedMount events says."""
+    found = {}
+    for pod in creating:
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        own = [event for event in events if event.get("involvedObject", {}).get("uid") == uid]
+        if own:
+            text = _VOLUME.sub("", str(max(own, key=_time).get("message", "")))
+            found[uid] = Trouble(TroubleKind.CONFIG_FAILED, f"{name}: {text}")
+    return found
+
+
+def tell_unmounted(seen: Observed, unmounted: Mapping[str, Trouble]) -> Observed:
+    """With these troubles of pods whose own status tells none."""
+    return _each(seen, lambda pod: pod.trouble if pod.ready else pod.trouble or unmounted.get(pod.uid))
+
+
+def name_fields(seen: Observed, desired: DesiredPool | Problem) -> Observed:
+    """With the field that names a missing Secret, and the next step, in the troubles of pods."""
+    if isinstance(desired, Problem):
+        return seen
+    return _each(seen, lambda pod: _with_field(pod.trouble, desired.spec))
+
+
+def _each(seen: Observed, told: Callable[[PodSeen], Trouble | None]) -> Observed:
+    def tell(pods: tuple[PodSeen, ...]) -> tuple[PodSeen, ...]:
+        return tuple(replace(pod, trouble=told(pod)) for pod in pods)
+
+    return replace(seen, workers=tell(seen.workers), gateways=tell(seen.gateways))
+
+
+def _time(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _with_field(trouble: Trouble | None, spec: PoolSpec) -> Trouble | None:
+    found = _MISSING.search(trouble.message) if trouble is not None else None
+    field = _field_of(found["name"], spec) if found is not None else None
+    if trouble is None or field is None:
+        return trouble
+    return replace(trouble, message=f"{trouble.message}: create the Secret that {field} names, or correct the field")
+
+
+def _field_of(secret: str, spec: PoolSpec) -> str | None:
+    security, store = spec.security, spec.cache.store_secret_ref
+    names = {
+        "spec.cache.storeSecretRef": store.name if store is not None else "",
+        "spec.security.gatewayTlsSecretName": security.gateway_tls_secret_name,
+        "spec.security.tokensSecretName": security.tokens_secret_name,
+        "spec.security.gatewayClientTlsSecretName": security.gateway_client_tls_secret_name,
+        "spec.security.workerTlsSecretName": security.worker_tls_secret_name,
+    }
+    return next((field for field, name in names.items() if name == secret), None)
+
+
+FAILED_CREATE = "FailedCreate"
+_QUOTA = "exceeded quota"
+
+
+def is_short(child: ChildSeen) -> bool:
+    """True if its controller has seen the spec and has made fewer pods than it asks for."""
+    manifest = child.manifest
+    if manifest["kind"] not in ("StatefulSet", "Deployment"):
+        return False
+    status, replicas = manifest.get("status", {}), manifest["spec"].get("replicas", 1)
+    heard = status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 1)
+    return bool(heard and status.get("replicas", 0) < replicas)
+
+
+def find_starved(
+    children: Sequence[ChildSeen], events: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[Trouble, ...]:
+    """What keeps the pods of each short workload from being made; `events` by the workload's UID."""
+    told = (_told(child, events.get(child.uid, ())) for child in children if is_short(child))
+    return tuple(trouble for trouble in told if trouble is not None)
+
+
+def _told(child: ChildSeen, events: Sequence[Mapping[str, Any]]) -> Trouble | None:
+    messages = [*_conditions(child), *_latest(events)]
+    if not messages:
+        return None
+    kind = TroubleKind.NO_CAPACITY if _QUOTA in messages[0] else TroubleKind.PODS_REFUSED
+    return Trouble(kind, f"{child.manifest['metadata']['name']}: {messages[0]}")
+
+
+def _conditions(child: ChildSeen) -> Iterator[str]:
+    for one in child.manifest.get("status", {}).get("conditions", ()):
+        if one.get("type") == "ReplicaFailure" and one.get("status") == "True":
+            yield str(one.get("message", ""))
+
+
+def _latest(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    failed = [event for event in events if event.get("reason") == FAILED_CREATE]
+    for event in sorted(failed, key=lambda event: str(event.get("lastTimestamp") or ""), reverse=True):
+        yield str(event.get("message", ""))

@@ -12,34 +12,33 @@ from t2i_api.names import level_value
 from t2i_api.plan import PlanDocument
 from t2i_api.status import PoolStatus
 from t2i_operator.clock import Instant
-from t2i_operator.decide.actions import Action, Announce, Decision, LabelPod, WriteStatus
 from t2i_operator.decide.children import decide_children
-from t2i_operator.decide.conditions import SETTLED, Standing
-from t2i_operator.decide.observed import DesiredPool, Observed, Problem
-from t2i_operator.decide.planning import decide_plan, running_plan
+from t2i_operator.decide.conditions import SETTLED, ConditionInputs
+from t2i_operator.decide.plan import decide_plan, running_plan
 from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
+from t2i_operator.decide.types import Action, Announce, Decision, DesiredPool, LabelPod, Observed, Problem, WriteStatus
 
 
-def decide(seen: Observed, wanted: DesiredPool | Problem, now: Instant) -> Decision:
-    """See the module."""
+def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Decision:
+    """What to do now, in this order."""
     if seen.deleting:
         return Decision((), settled=True)
-    if isinstance(wanted, Problem):
-        return _finish(seen, (), (), render_problem(wanted, seen, now))
-    children = decide_children(seen.ref.uid, wanted.children, seen.children)
-    plan = decide_plan(wanted, seen, now)
-    standing = Standing(
+    if isinstance(desired, Problem):
+        return _finish(seen, (), (), render_problem(desired, seen, now))
+    children = decide_children(seen.ref.uid, desired.children, seen.children)
+    plan = decide_plan(desired, seen, now)
+    inputs = ConditionInputs(
         seen=seen,
-        total_workers=wanted.spec.total_workers,
-        total_gateways=wanted.spec.gateway.replicas,
+        total_workers=desired.spec.total_workers,
+        total_gateways=desired.spec.gateway.replicas,
         plan=plan,
         problem=None,
         in_the_way=children.in_the_way,
         writing=bool(children.applies or children.deletes),
-        spec=wanted.spec,
+        spec=desired.spec,
     )
     labels = tuple(_labels(seen, plan)) if plan is not None else ()
-    return _finish(seen, (*children.applies, *children.deletes), labels, render_status(wanted, standing, now))
+    return _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
 
 
 def _finish(seen: Observed, first: tuple[Action, ...], labels: tuple[LabelPod, ...], status: PoolStatus) -> Decision:

@@ -1,6 +1,12 @@
 """The status: workers, levels, plan, quality and conditions, rendered from one look.
 
 Nothing in it changes while nothing changes, so an idle pool is never written: rates and queues are metrics, not status.
+
+What the API server refused is told in conditions and an event, as a problem of the pool:
+
+exceeded quota     NoCapacity   the quota's own words
+forbidden          Forbidden    which verb on which resource the operator may not
+anything else      Refused      e.g. a value in a group's template that only the API server can judge
 """
 
 from typing import Any
@@ -8,21 +14,26 @@ from typing import Any
 from t2i_api.plan import PlanDocument, render_plan
 from t2i_api.status import LevelStatus, PlanStatus, PoolStatus
 from t2i_operator.clock import Instant
-from t2i_operator.decide.conditions import Standing, judge, render_conditions
-from t2i_operator.decide.observed import DesiredPool, Observed, Problem
-from t2i_operator.decide.planning import describe, ready_numbers
+from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
+from t2i_operator.decide.plan import describe, ready_numbers
+from t2i_operator.decide.types import DesiredPool, Observed, Problem
 from t2i_policy.level import Level
 
+NO_CAPACITY = "NoCapacity"
+FORBIDDEN = "Forbidden"
+REFUSED = "Refused"
+_QUOTA = "exceeded quota"
 
-def render_status(wanted: DesiredPool, standing: Standing, now: Instant) -> PoolStatus:
+
+def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -> PoolStatus:
     """The status of a pool whose spec can be carried out."""
-    seen, spec, document = standing.seen, wanted.spec, standing.plan
+    seen, spec, document = inputs.seen, desired.spec, inputs.plan
     sizes = spec.group_sizes
     return PoolStatus(
         observed_generation=seen.generation,
-        conditions=render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now),
-        workers=standing.total_workers,
-        ready_workers=min(standing.serving_workers, standing.total_workers),
+        conditions=render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now),
+        workers=inputs.total_workers,
+        ready_workers=min(inputs.serving_workers, inputs.total_workers),
         mix=describe(document.plan if document else None, document.numbers if document else {}, spec.ladder.base_steps),
         levels=tuple(_level(level, document, ready_numbers(seen, sizes)) for level in spec.ladder.levels),
         plan=PlanStatus.model_validate(render_plan(document)) if document else None,
@@ -33,9 +44,9 @@ def render_status(wanted: DesiredPool, standing: Standing, now: Instant) -> Pool
 def render_problem(problem: Problem, seen: Observed, now: Instant) -> PoolStatus:
     """The status of a pool whose spec cannot be carried out: what runs is as it was, the conditions say why."""
     before = PoolStatus.model_validate(seen.status)
-    standing = Standing(seen, before.workers, 1, None, problem, (), writing=False)
-    conditions = render_conditions(judge(standing), seen.status.get("conditions", ()), seen.generation, now)
-    ready = min(standing.ready_workers, before.workers)
+    inputs = ConditionInputs(seen, before.workers, 1, None, problem, (), writing=False)
+    conditions = render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now)
+    ready = min(inputs.ready_workers, before.workers)
     return before.model_copy(
         update={"observed_generation": seen.generation, "conditions": conditions, "ready_workers": ready}
     )
@@ -78,3 +89,12 @@ def _quality(document: PlanDocument | None) -> int | None:
     if document is None or (document.fixed and not document.rates_rps):
         return None
     return max(0, min(100, round(100 * (1 - document.plan.mean_loss))))
+
+
+def explain_refusal(status: int, message: str) -> Problem:
+    """`status` is HTTP's, `message` the API server's own, with the path before it."""
+    if status == 403 and _QUOTA in message:
+        return Problem(NO_CAPACITY, f"{message}; raise the quota of the namespace, or ask for less")
+    if status == 403:
+        return Problem(FORBIDDEN, f"{message}; grant it to the operator (docs/permissions.md lists what it needs)")
+    return Problem(REFUSED, f"{message}; change what the message names")

@@ -18,7 +18,7 @@ from t2i_operator.decide.demand import (
     measured_by_group,
     quiet_rps,
 )
-from t2i_operator.decide.observed import DesiredPool, Observed
+from t2i_operator.decide.types import DesiredPool, Observed
 from t2i_policy.level import Level
 from t2i_policy.planning.classes import build_classes
 from t2i_policy.planning.fixed_mix import lay_out, rows_at_rest, with_shifts
@@ -30,7 +30,7 @@ FIXED_MIX = "FixedMix"
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
+class _PlanInputs:
     """The running plan, the spec's view of it, and who is there."""
 
     before: PlanDocument | None
@@ -62,31 +62,31 @@ def running_plan(status: Mapping[str, object]) -> PlanDocument | None:
         return None  # it is replaced by one that can be read
 
 
-def _scene(wanted: DesiredPool, seen: Observed) -> _Scene:
-    sizes = wanted.spec.group_sizes
-    return _Scene(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
+def _scene(desired: DesiredPool, seen: Observed) -> _PlanInputs:
+    sizes = desired.spec.group_sizes
+    return _PlanInputs(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
 
 
-def decide_plan(wanted: DesiredPool, seen: Observed, now: Instant) -> PlanDocument | None:
+def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> PlanDocument | None:
     """The plan from now on; the same object if the running one stays, None while there is nothing to plan with."""
-    scene = _scene(wanted, seen)
-    if wanted.spec.mix.mode == "Fixed":
-        return _fixed(wanted, seen, scene, now)
-    return _planned(wanted, seen, scene, now)
+    scene = _scene(desired, seen)
+    if desired.spec.mix.mode == "Fixed":
+        return _fixed(desired, seen, scene, now)
+    return _planned(desired, seen, scene, now)
 
 
-def is_plan_due(wanted: DesiredPool, seen: Observed, now: Instant) -> bool:
+def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
     """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
-    scene = _scene(wanted, seen)
+    scene = _scene(desired, seen)
     before = scene.before
-    if wanted.spec.mix.mode == "Fixed":
-        rates_rps = _rates(wanted, seen, scene, _everybody(wanted, seen, scene), now)
+    if desired.spec.mix.mode == "Fixed":
+        rates_rps = _rates(desired, seen, scene, _everybody(desired, seen, scene), now)
         return before is not None and choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s).due
-    groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+    groups = group_rates(desired, scene.ready, measured_by_group(seen.reports), desired.spec.slo.latency_s)
     if not groups:
         return False
     planned_for = _planning(before, _is_changed(before, seen)).planned_for
-    rates_rps = _rates(wanted, seen, scene, groups, now)
+    rates_rps = _rates(desired, seen, scene, groups, now)
     workers = {group.name: group.num_workers for group in groups}
     return choose_replan(planned_for, rates_rps, workers, now.unix_s, PlanningRules().replan).due
 
@@ -102,14 +102,14 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
     }
 
 
-def _fixed(wanted: DesiredPool, seen: Observed, scene: _Scene, now: Instant) -> PlanDocument:
-    spec = wanted.spec
+def _fixed(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> PlanDocument:
+    spec = desired.spec
     mix = lay_out(spec.fixed_workers, scene.sizes)
     numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
     before, reason = scene.before, FIXED_MIX
-    groups = _everybody(wanted, seen, scene)
-    rates_rps = _rates(wanted, seen, scene, groups, now)
-    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    groups = _everybody(desired, seen, scene)
+    rates_rps = _rates(desired, seen, scene, groups, now)
+    classes = build_classes(spec.ladder, desired.profile, spec.slo.max_loss, spec.slo.harmless_loss)
     if before is not None and not _is_changed_mix(before, seen, numbers, rows_at_rest(mix, classes)):
         replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
         if not replan.due:
@@ -131,29 +131,29 @@ def _is_changed_mix(
 
 
 def _rates(
-    wanted: DesiredPool, seen: Observed, scene: _Scene, groups: Sequence[GroupCapacity], now: Instant
+    desired: DesiredPool, seen: Observed, scene: _PlanInputs, groups: Sequence[GroupCapacity], now: Instant
 ) -> dict[str, float]:
     """Expected demand by class; for so little of it that nothing needs to bend in these groups, none."""
-    quiet = quiet_rps(wanted.spec, groups)
+    quiet = quiet_rps(desired.spec, groups)
     return expected_rates(current_demand(seen, scene.before, quiet, now), now.unix_s)
 
 
-def _everybody(wanted: DesiredPool, seen: Observed, scene: _Scene) -> tuple[GroupCapacity, ...]:
+def _everybody(desired: DesiredPool, seen: Observed, scene: _PlanInputs) -> tuple[GroupCapacity, ...]:
     """What all workers that the spec has make, ready or not."""
-    return group_rates(wanted, scene.everybody, measured_by_group(seen.reports), wanted.spec.slo.latency_s)
+    return group_rates(desired, scene.everybody, measured_by_group(seen.reports), desired.spec.slo.latency_s)
 
 
 def _made_for(before: PlanDocument) -> PlannedFor:
     return PlannedFor(before.rates_rps, before.group_workers(), parse_instant(before.made_at))
 
 
-def _planned(wanted: DesiredPool, seen: Observed, scene: _Scene, now: Instant) -> PlanDocument | None:
-    spec, before = wanted.spec, scene.before
+def _planned(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> PlanDocument | None:
+    spec, before = desired.spec, scene.before
     slo_s = spec.slo.latency_s
-    groups = group_rates(wanted, scene.ready, measured_by_group(seen.reports), slo_s)
+    groups = group_rates(desired, scene.ready, measured_by_group(seen.reports), slo_s)
     if not groups:
         return before  # nobody to plan with
-    classes = build_classes(spec.ladder, wanted.profile, spec.slo.max_loss, spec.slo.harmless_loss)
+    classes = build_classes(spec.ladder, desired.profile, spec.slo.max_loss, spec.slo.harmless_loss)
     planning = _planning(before, _is_changed(before, seen))
     demand = current_demand(seen, before, quiet_rps(spec, groups), now)
     after = plan_step(planning, classes, groups, demand, now.unix_s)

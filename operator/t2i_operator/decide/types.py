@@ -1,8 +1,9 @@
-"""What one look at a pool sees: frozen, and nothing but facts."""
+"""What decisions are made from, frozen and nothing but facts; and what they ask to be done, each with its reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from t2i_api.pool import PoolSpec
 from t2i_operator.manifests.child import Manifest, PoolRef
@@ -45,14 +46,14 @@ class PodSeen:
 
 @dataclass(frozen=True, slots=True)
 class ChildSeen:
-    """An object that has a child's name or our label. `owner_uid` None: nobody controls it. `as_answered`: its spec is
+    """An object that has a child's name or our label. `owner_uid` None: nobody controls it. `as_applied`: its spec is
     what the API server made of the one that we applied last."""
 
     manifest: Manifest
     uid: str
     owner_uid: str | None
     deleting: bool = False
-    as_answered: bool = False
+    as_applied: bool = False
 
 
 #: Kind and name.
@@ -124,3 +125,75 @@ class Problem:
 
     reason: str
     message: str
+
+
+class ApplyReason(StrEnum):
+    """Why a child is written."""
+
+    MISSING = "Missing"
+    CHANGED = "Changed"  # the spec asks for something else
+    DRIFTED = "Drifted"  # somebody else changed it
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply a child; `uid` is what it has now, None if it is not there."""
+
+    manifest: Manifest
+    reason: ApplyReason
+    uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete exactly this object: a new one of the same name has another UID."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPod:
+    """Give a pod the label of the level it stands at."""
+
+    name: str
+    uid: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Replace the pool's status."""
+
+    status: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """An event on the pool. `warning`: somebody should look."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+Action = Apply | Delete | LabelPod | WriteStatus | Announce
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, in this order. `settled` = nothing is under way: no need to look again before something happens."""
+
+    actions: tuple[Action, ...]
+    settled: bool
+
+    @property
+    def children(self) -> tuple[Apply | Delete, ...]:
+        """What is written first."""
+        return tuple(action for action in self.actions if isinstance(action, Apply | Delete))
+
+    @property
+    def rest(self) -> tuple[Action, ...]:
+        """Status, labels, events."""
+        return tuple(action for action in self.actions if not isinstance(action, Apply | Delete))
