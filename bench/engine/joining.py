@@ -12,7 +12,7 @@ from bench.engine.rig import BATCH, EngineRig, draw
 from bench.kit.output import say
 from t2i_scenes.sampling import Resume
 from t2i_worker.images import encode_image
-from t2i_worker.one_thread import in_own_thread
+from t2i_worker.engine.side_threads import in_own_thread
 
 LOAD = 0.7
 
@@ -22,7 +22,7 @@ async def compare_joining(rig: EngineRig, count: int) -> dict[str, Any]:
     rng = np.random.default_rng(11)
     skips = [int(rng.choice([0, *rig.skips])) for _ in range(count)]
     mean_steps = statistics.mean(rig.steps - skip for skip in skips)
-    step_s = rig.warmth.step_s[min(BATCH, len(rig.warmth.step_s)) - 1]
+    step_s = rig.times.step_s[min(BATCH, len(rig.times.step_s)) - 1]
     rate = LOAD * BATCH / (mean_steps * step_s)
     arrivals = np.cumsum(rng.exponential(1 / rate, count)).tolist()
     say(f"{count} arrivals at {rate:.1f}/s, {mean_steps:.1f} steps each on average")

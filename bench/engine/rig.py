@@ -16,9 +16,9 @@ from t2i_policy.level import Level
 from t2i_scenes import caption, sample_scene
 from t2i_scenes.sampling import ScenesModel
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warming import Warmth, warm_up
+from t2i_worker.engine.warm_up import WarmUpTimes, warm_up
 from t2i_worker.jobs import Finished, Job, Sink, Source
-from t2i_worker.latents import LatentShelf
+from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.starting.diffusion import to_facts
 from t2i_worker.starting.finding import find_model
@@ -28,7 +28,7 @@ ids = itertools.count()
 
 
 class EngineRig:
-    """The loaded model, its measured warmth, and captions."""
+    """The loaded model, its measured times, and captions."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -37,7 +37,7 @@ class EngineRig:
         model = self.spec.model
         folder = find_model(model, Path("models"))
         self.adapter: PipelineAdapter = load_adapter(folder, model.precision, model.width, model.height, "cpu")
-        self.warmth = warm_up(self.adapter, model.guidance_scale, 8, say)
+        self.times = warm_up(self.adapter, model.guidance_scale, 8, say)
         self.bare = ScenesModel.load(folder)
         self.steps = model.num_inference_steps
         self.skips = [level.skipped_steps for level in self.spec.ladder.levels if level.needs_latent]
@@ -45,10 +45,10 @@ class EngineRig:
         self.captions = [caption(sample_scene(rng), rng) for _ in range(256)]
 
     def engine(self, cap: int, queue_cap: int | None = None) -> DiffusionEngine:
-        step_s = (self.warmth.step_s + self.warmth.step_s[-1:] * cap)[:cap]
+        step_s = (self.times.step_s + self.times.step_s[-1:] * cap)[:cap]
         facts = to_facts(self.adapter, self.spec, "bench")
-        shelf = LatentShelf(MemoryStore(), facts)
-        return DiffusionEngine(self.adapter, facts, Warmth(cap, step_s, self.warmth.fixed_s), shelf, queue_cap)
+        latents = LatentCache(MemoryStore(), facts)
+        return DiffusionEngine(self.adapter, facts, WarmUpTimes(cap, step_s, self.times.fixed_s), latents, queue_cap)
 
     def job(self, skipped: int = 0, sink: bool = False) -> Job:
         number = next(ids)

@@ -28,11 +28,11 @@ from bench.engine.rig import BATCH, EngineRig, draw, timed
 from bench.kit.arguments import BenchParser
 from bench.kit.output import say, write_json
 from t2i_policy.level import Level
-from t2i_worker.engine.request import Denoised, Running
+from t2i_worker.engine.request import Denoised, RunningRequest
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Tally
-from t2i_worker.one_thread import in_own_thread
+from t2i_worker.engine.side_threads import in_own_thread
 
 PARSER = BenchParser(__doc__, "engine", quick={"rounds": 1, "batches": 1, "arrivals": 8, "compared": 4})
 PARSER.add_argument("--threads", type=int, default=1, help="intra-op threads, as a worker of the example pool has")
@@ -128,7 +128,7 @@ def final_latents(rig: EngineRig, levels: list[Level], cap: int) -> list[torch.T
             if isinstance(event, Denoised):
                 ended.release()
 
-    loop = StepLoop(rig.adapter, cap, rig.warmth.step_s, deliver_all, Tally())
+    loop = StepLoop(rig.adapter, cap, rig.times.step_s, deliver_all, Tally())
     requests = [to_running(rig, seed, level) for seed, level in enumerate(levels)]
     loop.start()
     for request in requests:
@@ -139,9 +139,9 @@ def final_latents(rig: EngineRig, levels: list[Level], cap: int) -> list[torch.T
     return [request.latent for request in requests]
 
 
-def to_running(rig: EngineRig, seed: int, level: Level) -> Running:
+def to_running(rig: EngineRig, seed: int, level: Level) -> RunningRequest:
     schedule = rig.adapter.schedule(level.num_inference_steps, 0, seed)
-    return Running(
+    return RunningRequest(
         latent=rig.adapter.initial_latent(seed) * schedule.initial_scale,
         step=0,
         num_steps=level.num_inference_steps,
@@ -165,7 +165,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     return {
         **figures,
         "loop_ratio_all_cores": all_cores["loop_ratio"],
-        "step_ms": [1e3 * seconds for seconds in rig.warmth.step_s],
+        "step_ms": [1e3 * seconds for seconds in rig.times.step_s],
     }
 
 

@@ -15,7 +15,7 @@ from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_sources.embedder import Embedding
 from t2i_worker.jobs import Job, ModelFacts, Sink
-from t2i_worker.latents import LatentShelf
+from t2i_worker.latents import LatentCache
 
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", 12, 2.0, 48, 64, 1024, "diffusion")
 DESCRIPTION = worker_pb2.WorkerDescription(
@@ -35,5 +35,5 @@ async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: flo
     assert prefix is not None
     job = Job("id", "a cat", negative, 1, guidance, Level(0, 12), "png")
     sink = Sink(prefix.scope, prefix.entry_id, (3,), WORDS.vector, prefix.embedder)
-    await LatentShelf(store, FACTS).keep(job, sink, {3: torch.zeros(1, 4)})
+    await LatentCache(store, FACTS).keep(job, sink, {3: torch.zeros(1, 4)})
     assert await store.get(prefix.key(prefix.entry_id, 3)) is not None

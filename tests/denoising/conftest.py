@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engine.request import Deliveries, Denoised, Running, StepEvent, StepFailed
+from t2i_worker.engine.request import Deliveries, Denoised, RunningRequest, StepEvent, StepFailed
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter, load_adapter, stack_conditions
@@ -134,7 +134,7 @@ class Listening:
     def __init__(self, adapter: PipelineAdapter, cap: int) -> None:
         self.tally = Tally()
         self.loop = StepLoop(adapter, cap, tuple(0.01 for _ in range(cap)), self._hear, self.tally)
-        self._heard: list[tuple[Running, StepEvent]] = []
+        self._heard: list[tuple[RunningRequest, StepEvent]] = []
         self._condition = threading.Condition()  # re-entrant: waiting reads too
 
     def _hear(self, deliveries: Deliveries) -> None:
@@ -142,17 +142,17 @@ class Listening:
             self._heard += deliveries
             self._condition.notify_all()
 
-    def events(self, request: Running) -> list[StepEvent]:
+    def events(self, request: RunningRequest) -> list[StepEvent]:
         """What was said about a request so far."""
         with self._condition:
             return [event for heard, event in self._heard if heard is request]
 
-    def ended(self) -> list[Running]:
+    def ended(self) -> list[RunningRequest]:
         """Requests that were done or failed, in this order."""
         with self._condition:
             return [heard for heard, event in self._heard if isinstance(event, Denoised | StepFailed)]
 
-    def wait_for_end(self, *requests: Running) -> None:
+    def wait_for_end(self, *requests: RunningRequest) -> None:
         """Return when each of them is done or has failed."""
         with self._condition:
             met = self._condition.wait_for(lambda: all(one in self.ended() for one in requests), WAIT_S)

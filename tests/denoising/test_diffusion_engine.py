@@ -15,10 +15,10 @@ from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warming import Warmth
+from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
-from t2i_worker.latents import LatentShelf
+from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 
 STEPS = 6
@@ -40,7 +40,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def engine(adapter: PipelineAdapter, store: MemoryStore) -> AsyncIterator[DiffusionEngine]:
-    made = DiffusionEngine(adapter, FACTS, Warmth(2, (0.01, 0.02), 0.001), LatentShelf(store, FACTS))
+    made = DiffusionEngine(adapter, FACTS, WarmUpTimes(2, (0.01, 0.02), 0.001), LatentCache(store, FACTS))
     yield made
     await made.close()
 

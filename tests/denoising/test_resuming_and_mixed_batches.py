@@ -14,7 +14,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from t2i_worker.engine.request import Denoised, Running
+from t2i_worker.engine.request import Denoised, RunningRequest
 from t2i_worker.pipelines import PipelineAdapter
 
 TOLERANCE = 1e-4
@@ -106,9 +106,9 @@ def test_random_schedulers_draw_from_request_own_seed(load: Load, denoise: Run, 
     assert all(distance(one.latent, full[-1]) <= TOLERANCE for one, full in zip(requests, alone, strict=True))
 
 
-def to_running(adapter: PipelineAdapter, wish: dict[str, Any], full: list[Tensor]) -> Running:
+def to_running(adapter: PipelineAdapter, wish: dict[str, Any], full: list[Tensor]) -> RunningRequest:
     begin = wish.get("begin", 0)
-    return Running(
+    return RunningRequest(
         latent=full[begin],
         step=begin,
         num_steps=wish["steps"],

@@ -24,9 +24,9 @@ from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warming import Warmth
+from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
-from t2i_worker.latents import LatentShelf
+from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter
 from t2i_worker.pipelines.schedules import NoiseSource
 
@@ -47,7 +47,7 @@ def adapter() -> PipelineAdapter:
 
 @pytest.fixture
 async def engine(adapter: PipelineAdapter) -> AsyncIterator[DiffusionEngine]:
-    made = DiffusionEngine(adapter, FACTS, Warmth(4, (0.01,) * 4, 0.001), LatentShelf(MemoryStore(), FACTS))
+    made = DiffusionEngine(adapter, FACTS, WarmUpTimes(4, (0.01,) * 4, 0.001), LatentCache(MemoryStore(), FACTS))
     await draw(made, replace(JOB, sink=SINK))
     yield made
     await made.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engine.request import Denoised, Running, StepDone, StepEntered, StepFailed
+from t2i_worker.engine.request import Denoised, RunningRequest, StepDone, StepEntered, StepFailed
 from t2i_worker.errors import BudgetSpent, JobFailed, OutOfMemory, WorkerDraining
 from t2i_worker.pipelines import Conditions, StackedConditions
 
@@ -69,24 +69,24 @@ class ScriptedSchedule:
         return latent + 100 * prediction
 
 
-def request(weight: int, steps: int = 3, fails_at: int = -1, **options: Any) -> Running:
+def request(weight: int, steps: int = 3, fails_at: int = -1, **options: Any) -> RunningRequest:
     conditions = Conditions({"weight": torch.tensor([float(weight)])}, None, 1.0)
     schedule: Any = ScriptedSchedule(steps, fails_at)
-    return Running(torch.zeros(1, 1), 0, steps, schedule, conditions, lambda _: None, **options)
+    return RunningRequest(torch.zeros(1, 1), 0, steps, schedule, conditions, lambda _: None, **options)
 
 
 def result(weight: int, steps: int = 3) -> float:
     return float(weight * sum(range(1, steps + 1)))
 
 
-def run(listening: Any, *requests: Running) -> None:
+def run(listening: Any, *requests: RunningRequest) -> None:
     for one in requests:
         listening.loop.submit(one)
     listening.loop.start()
     listening.wait_for_end(*requests)
 
 
-def failure(listening: Any, one: Running) -> Exception | None:
+def failure(listening: Any, one: RunningRequest) -> Exception | None:
     last = listening.events(one)[-1]
     return last.error if isinstance(last, StepFailed) else None
 

@@ -21,11 +21,11 @@ from t2i_scenes import model_path
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.engine import step_loop
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warming import Warmth
+from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.errors import EngineLost, JobFailed, NotFinite, OutOfMemory, WorkerUnready
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Event, Image, Job, ModelFacts, PreviewImage
-from t2i_worker.latents import LatentShelf
+from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 
 STEPS = 4
@@ -64,7 +64,7 @@ def faults(loaded: PipelineAdapter, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 @pytest.fixture
 async def engine(loaded: PipelineAdapter) -> AsyncIterator[DiffusionEngine]:
-    made = DiffusionEngine(loaded, FACTS, Warmth(2, (0.01, 0.02), 0.001), LatentShelf(MemoryStore(), FACTS))
+    made = DiffusionEngine(loaded, FACTS, WarmUpTimes(2, (0.01, 0.02), 0.001), LatentCache(MemoryStore(), FACTS))
     yield made
     await made.close()
 
@@ -181,16 +181,19 @@ async def test_success_between_failures_forgets_them(engine: DiffusionEngine, fa
         else:
             await draw(engine, number)
     assert engine.load().ready
-    assert engine.tally.failures == {"JobFailed": 4}
+    assert engine.tally.failures == {"GenerationFailed": 4}
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
-    [(torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory), (IndexError("odd"), JobFailed)],
+    ("error", "kind", "label"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory, "OutOfMemory"),
+        (IndexError("odd"), JobFailed, "GenerationFailed"),
+    ],
     ids=["memory", "other"],
 )
 async def test_failure_in_decoding_is_an_error_of_ours_and_counted(
-    error: Exception, kind: type[Exception], engine: DiffusionEngine, faults: dict[str, Refusing]
+    error: Exception, kind: type[Exception], label: str, engine: DiffusionEngine, faults: dict[str, Refusing]
 ) -> None:
     """Not a cancellation, no internal text; running out of memory is told as that."""
     faults["decode"].error = error
@@ -198,7 +201,7 @@ async def test_failure_in_decoding_is_an_error_of_ours_and_counted(
         await draw(engine)
     assert type(caught.value) is kind
     assert str(error) not in str(caught.value)
-    assert engine.tally.failures == {kind.__name__: 1}
+    assert engine.tally.failures == {label: 1}
     assert (engine.tally.out_of_memory > 0) is (kind is OutOfMemory)
 
 

@@ -1,27 +1,30 @@
-"""Errors of the worker.
+"""Errors of the worker. `status` maps them to gRPC.
 
 WorkerError
-├── JobInvalid                 a field of the request cannot be served; carries violations
-├── WorkerBusy                 the queue of accepted requests is full; try another worker
-├── WorkerDraining             no longer, or not yet, taking requests
-├── WorkerUnready              its requests fail one after another, so it tests itself first; try another worker
-│   └── EngineLost             the device or the denoise thread is gone: the process must end
-├── BudgetSpent                the budget was spent before the image was done
-├── JobFailed                  this one request failed; the worker goes on
-│   ├── NotFinite              the model produced NaN or infinity for it
-│   └── OutOfMemory            it does not fit even alone
-├── StoppedEarly               told to stop before the engine was there
-└── ModelError                 the worker cannot start
-    ├── ModelNotFound          the source names no folder we can read
-    └── ModelUnsupported       a pipeline class without an adapter, or a broken folder
+├── JobInvalid
+├── WorkerBusy
+├── WorkerDraining
+├── WorkerUnready
+│   └── EngineLost
+├── BudgetSpent
+├── JobFailed
+│   ├── NotFinite
+│   └── OutOfMemory
+├── StoppedEarly
+└── ModelError
+    ├── ModelNotFound
+    └── ModelUnsupported
 """
+
+import traceback
+from pathlib import Path
 
 from t2i_policy.readiness import ReadyReason
 from t2i_runtime.errors import FieldsInvalid
 
 
 class WorkerError(Exception):
-    """Root of the tree; messages are safe to show to clients."""
+    """Its message is safe to show to clients."""
 
 
 class JobInvalid(FieldsInvalid, WorkerError):
@@ -29,7 +32,7 @@ class JobInvalid(FieldsInvalid, WorkerError):
 
 
 class WorkerBusy(WorkerError):
-    """Raised when the queue of accepted requests is full."""
+    """Raised when the queue of accepted requests is full; another worker may take the request."""
 
 
 class WorkerDraining(WorkerError):
@@ -41,7 +44,7 @@ class WorkerUnready(WorkerError):
 
 
 class EngineLost(WorkerUnready):
-    """`reason`: what is gone."""
+    """Raised when the device or the denoise thread is lost, so that the process must end."""
 
     def __init__(self, message: str, reason: ReadyReason) -> None:
         super().__init__(message)
@@ -78,3 +81,10 @@ class ModelNotFound(ModelError):
 
 class ModelUnsupported(ModelError):
     """Raised for a pipeline class without an adapter, and for a broken folder."""
+
+
+def where(error: BaseException) -> str:
+    """The class of an exception, and the file and line that raised it. Logs show this: its text may hold a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"

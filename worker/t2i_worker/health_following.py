@@ -1,4 +1,4 @@
-"""Health of the process follows the engine: gRPC health, /readyz and /livez say what the engine's readiness says."""
+"""The health of the process follows the engine's readiness: in gRPC health, /readyz and /livez."""
 
 import asyncio
 import logging
@@ -9,18 +9,18 @@ from t2i_policy.readiness import Readiness
 from t2i_worker.jobs import Engine
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_S = 1.0  # changes are told; that a step takes too long is seen by looking
+LOOK_EVERY_S = 1.0  # the engine announces changes, but not that a step takes too long
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 async def follow_health(engine: Engine, say: Callable[[bool], Awaitable[None]]) -> Readiness:
-    """Say whether the engine takes requests, at once and at every change. Returns when the process must end."""
+    """Say now and at every change whether the engine takes requests. Return when the process must end."""
     said: bool | None = None
     while True:
         changed = asyncio.ensure_future(engine.changed())
         try:
-            await asyncio.sleep(0)  # it listens now, before the verdict is read: no change is missed
+            await asyncio.sleep(0)  # let `changed` begin to listen before readiness is read, or a change is missed
             now = engine.readiness()
             if now.ready is not said:
                 said = now.ready
@@ -34,7 +34,7 @@ async def follow_health(engine: Engine, say: Callable[[bool], Awaitable[None]]) 
 
 
 def with_probes(metrics: Wsgi, readiness: Callable[[], Readiness | None]) -> Wsgi:
-    """Answer /livez and /readyz too. `readiness` is None while the model warms up: alive, not ready."""
+    """Add /livez and /readyz to a metrics app. While `readiness` returns None the worker warms up: alive, not ready."""
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

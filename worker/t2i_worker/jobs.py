@@ -132,7 +132,8 @@ Event = Joined | Progress | PreviewImage | Image | Finished
 class Load:
     """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps.
 
-    `step_age_s` and `encode_age_s`: how long the present step, and the oldest text or image in work, take already.
+    `step_age_s` is how long the present step has run, `encode_age_s` how long the oldest encode or decode has run.
+    The others count steps as in `Tally`.
     """
 
     ready: bool
@@ -172,8 +173,8 @@ class Tally:
 
     steps_run: int = 0
     steps_skipped: int = 0
-    steps_took_s: float = 0.0  # of the loop: all requests of a batch share one
-    steps_usual_s: float = 0.0  # what these should have taken, by the measurement that they met
+    steps_took_s: float = 0.0  # time of all steps; a batch counts once
+    steps_usual_s: float = 0.0  # time of the same steps by the averages at their beginning
     batch_sizes: dict[int, int] = field(default_factory=dict)
     out_of_memory: int = 0
     cancelled: int = 0

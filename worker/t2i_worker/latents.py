@@ -36,7 +36,7 @@ class StartLatent:
     fetch_s: float = 0.0
 
 
-class LatentShelf:
+class LatentCache:
     def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
         self.own = store if isinstance(store, BoundedStore) else None
         self.not_kept: dict[str, int] = {}  # number of latents that were not kept, by reason

@@ -15,8 +15,7 @@ from t2i_cache.stores.bounded import HeldLatents, LatentNews
 from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
-from t2i_worker.error_places import where
-from t2i_worker.errors import WorkerDraining, WorkerError
+from t2i_worker.errors import WorkerDraining, WorkerError, where
 from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress, PromptCut
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.status import to_status

@@ -1,4 +1,4 @@
-"""Command line of a worker process."""
+"""The command line of a worker process."""
 
 import argparse
 from collections.abc import Callable

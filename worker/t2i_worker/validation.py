@@ -30,10 +30,10 @@ Violations = Iterator[Violation]
 
 
 def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) -> Job:
-    """The job, its deadline counted from now.
+    """Make a job whose budget begins now.
 
     Raises:
-        RequestInvalid: names every field that is wrong.
+        JobInvalid: names every field that is wrong.
     """
     violations = [*_violations(request, facts)]
     if violations:

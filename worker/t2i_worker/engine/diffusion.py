@@ -23,20 +23,20 @@ from torch import Tensor
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.level import Level
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
+from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.engine.decoding import Decoder
-from t2i_worker.engine.request import Deliveries, Denoised, Running, StepDone, StepEntered, StepEvent, StepFailed
+from t2i_worker.engine.request import Deliveries, Denoised, RunningRequest, StepDone, StepEntered, StepEvent, StepFailed
 from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import SideThreads
-from t2i_worker.engine.slots import Slots
 from t2i_worker.engine.step_loop import StepLoop
-from t2i_worker.engine.warming import Warmth
-from t2i_worker.error_places import where
+from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.errors import (
     BudgetSpent,
     EngineLost,
     JobFailed,
     WorkerError,
     WorkerUnready,
+    where,
 )
 from t2i_worker.jobs import (
     Event,
@@ -51,7 +51,7 @@ from t2i_worker.jobs import (
     PromptCut,
     Tally,
 )
-from t2i_worker.latents import LatentShelf, StartLatent, to_start
+from t2i_worker.latents import LatentCache, StartLatent, to_start
 from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class _Run:
     accepted_s: float
     fetch_s: float
     cuts: tuple[PromptCut, ...] = ()
-    running: Running = field(init=False)
+    running: RunningRequest = field(init=False)
     events: asyncio.Queue[StepEvent] = field(init=False)
     denoise_s: float = 0.0
 
@@ -88,29 +88,29 @@ class DiffusionEngine:
         self,
         adapter: PipelineAdapter,
         facts: ModelFacts,
-        warmth: Warmth,
-        shelf: LatentShelf,
+        times: WarmUpTimes,
+        latents: LatentCache,
         queue_cap: int | None = None,
     ) -> None:
         self.facts = facts
-        self.tally = Tally(store=shelf.health, latents_not_kept=shelf.not_kept)
-        self.own_latents = shelf.own
+        self.tally = Tally(store=latents.health, latents_not_kept=latents.not_kept)
+        self.own_latents = latents.own
         self._adapter = adapter
-        self._shelf = shelf
-        self._fixed_s = warmth.fixed_s
-        self._queue_cap = max(4, warmth.batch_cap) if queue_cap is None else queue_cap
-        self._slots = Slots()
+        self._latents = latents
+        self._fixed_s = times.fixed_s
+        self._queue_cap = max(4, times.batch_cap) if queue_cap is None else queue_cap
+        self._jobs = AcceptedJobs()
         self._event_loop = asyncio.get_running_loop()
         self._threads = SideThreads(adapter.device, self.tally, self._on_lost)
         self._decoder = Decoder(adapter, self.tally)
-        self._step_loop = StepLoop(adapter, warmth.batch_cap, warmth.step_s, self._deliver_soon, self.tally)
+        self._step_loop = StepLoop(adapter, times.batch_cap, times.step_s, self._deliver_soon, self.tally)
         self._step_loop.start()
-        self._self_test = SelfTest(self._draw_test, self._slots.notify, self.tally)
+        self._self_test = SelfTest(self._draw_test, self._jobs.notify, self.tally)
 
     def readiness(self) -> Readiness:
         lost, step_s = self._step_loop.lost, self._step_loop.state.step_s
         signs = EngineSigns(
-            draining=self._slots.draining,
+            draining=self._jobs.draining,
             lost=None if lost is None else lost.reason,
             failures=self._self_test.failures,
             step_age_s=self._step_loop.step_age_s,
@@ -122,9 +122,9 @@ class DiffusionEngine:
         state = self._step_loop.state
         return Load(
             ready=self.readiness().ready,
-            draining=self._slots.draining,
+            draining=self._jobs.draining,
             running=state.running,
-            waiting=max(0, self._slots.accepted - state.running),
+            waiting=max(0, self._jobs.count - state.running),
             batch_cap=state.batch_cap,
             queue_cap=self._queue_cap,
             step_s=state.step_s[: state.batch_cap],
@@ -137,10 +137,10 @@ class DiffusionEngine:
         )
 
     async def changed(self) -> None:
-        await self._slots.changed()
+        await self._jobs.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        with self._slots.taken(self._step_loop.state.batch_cap + self._queue_cap):
+        with self._jobs.taken(self._step_loop.state.batch_cap + self._queue_cap):
             verdict = self.readiness()
             if not verdict.ready:
                 raise self._step_loop.lost or WorkerUnready(f"the worker takes no requests now: {verdict.reason}")
@@ -201,14 +201,14 @@ class DiffusionEngine:
             self._step_loop.cancel(run.running)
 
     async def drain(self) -> None:
-        await self._slots.drain()
+        await self._jobs.drain()
 
     async def close(self) -> None:
-        self._slots.draining = True
+        self._jobs.draining = True
         await self._self_test.close()
         await asyncio.to_thread(self._step_loop.stop, STOP_LIMIT_S)
         self._threads.close()
-        await self._shelf.close()
+        await self._latents.close()
 
     async def _prepare(self, job: Job) -> _Run:
         """Encode the texts and fetch the start at the same time, within the job's budget."""
@@ -238,7 +238,7 @@ class DiffusionEngine:
             return StartLatent(None, 0, FetchReason.AS_REQUESTED)
         fetched = Fetched(None, FetchReason.MISSING)
         if job.source is not None:
-            fetched = await self._shelf.fetch(job, job.source, self._fetch_limit_s())
+            fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s())
         start = to_start(fetched, self._adapter.latent_shape, self._adapter.dtype)
         return replace(start, fetch_s=time.monotonic() - began_s)
 
@@ -256,7 +256,7 @@ class DiffusionEngine:
         else:
             start = self._with_own_noise(start, run, schedule)
         run.events = asyncio.Queue(served.num_inference_steps + 8)
-        run.running = Running(
+        run.running = RunningRequest(
             latent=start.to(self._adapter.device),
             step=served.skipped_steps,
             num_steps=served.num_inference_steps,
@@ -326,7 +326,7 @@ class DiffusionEngine:
         encode_s = time.monotonic() - began_s
         self._fixed_s += 0.1 * (encode_s - self._fixed_s)  # a running average
         yield Image(data, image_format, self.facts.width, self.facts.height)
-        stored = await self._shelf.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
+        stored = await self._latents.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
         wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
         yield Finished(
             served=run.served,
@@ -339,7 +339,7 @@ class DiffusionEngine:
 
     def _on_lost(self, error: EngineLost) -> None:
         self._step_loop.abandon(error)
-        self._slots.notify()
+        self._jobs.notify()
 
     def _deliver_soon(self, deliveries: Deliveries) -> None:
         """The denoise thread calls this."""
@@ -350,4 +350,4 @@ class DiffusionEngine:
         for running, event in deliveries:
             if not running.cancelled:
                 running.deliver(event)
-        self._slots.notify()
+        self._jobs.notify()

@@ -10,7 +10,7 @@ from t2i_worker.pipelines import Conditions, NoiseSchedule
 
 
 @dataclass(slots=True, eq=False)
-class Running:
+class RunningRequest:
     """Only the denoise thread writes it; any thread may set `cancelled`, and nobody unsets it.
 
     `latent` [1, ...] enters step `step` of `num_steps`. Latents that enter a step of `keep` are put into `kept`.
@@ -81,4 +81,4 @@ class StepFailed:
 
 StepEvent = StepEntered | StepDone | Denoised | StepFailed
 Deliver = Callable[[StepEvent], None]
-Deliveries = Sequence[tuple[Running, StepEvent]]
+Deliveries = Sequence[tuple[RunningRequest, StepEvent]]

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from t2i_policy.readiness import FailuresInARow, pause_before_test_s
-from t2i_worker.error_places import where
-from t2i_worker.errors import WorkerError
+from t2i_worker.errors import JobFailed, NotFinite, OutOfMemory, WorkerError, where
 from t2i_worker.jobs import Tally
 
 log = logging.getLogger(__name__)
 TEST_LIMIT_S = 60.0
+#: Values of a metric's label; they must not change when a class is renamed.
+_FAILURE_KINDS: dict[type[JobFailed], str] = {NotFinite: "NotFinite", OutOfMemory: "OutOfMemory"}
 Pause = Callable[[float], Awaitable[None]]
 
 
@@ -43,9 +44,9 @@ class SelfTest:
         if self.failures.count:
             self._set(FailuresInARow())
 
-    def count_failure(self, request_id: str, error: WorkerError) -> None:
+    def count_failure(self, request_id: str, error: JobFailed) -> None:
         """Count a request that failed by the worker's fault."""
-        kind = type(error).__name__
+        kind = _FAILURE_KINDS.get(type(error), "GenerationFailed")
         self._tally.failures[kind] = self._tally.failures.get(kind, 0) + 1
         self._set(self.failures.after_failure(request_id))
         if self.failures.too_many:

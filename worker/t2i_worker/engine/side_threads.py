@@ -5,17 +5,17 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
-from t2i_worker.error_places import where
-from t2i_worker.errors import EngineLost, JobFailed, OutOfMemory, WorkerError
+from t2i_worker.errors import EngineLost, JobFailed, OutOfMemory, WorkerError, where
 from t2i_worker.jobs import Tally
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -30,7 +30,7 @@ class SideThreads:
         # from the denoise thread's.
         self._pixels = ThreadPoolExecutor(2, "encode", torch.set_num_threads, (1,))
         self._texts = ThreadPoolExecutor(1, "text", torch.set_num_threads, (1,))  # no text waits behind an image
-        self._began_s: dict[Callable[[], object], float] = {}  # of the calls in work
+        self._began_s: dict[Callable[[], object], float] = {}  # when each running call began
 
     async def for_pixels(self, call: Callable[[], T]) -> T:
         """Run a decoder or an image encoder, two at a time."""
@@ -42,8 +42,8 @@ class SideThreads:
 
     @property
     def age_s(self) -> float:
-        """For how long the oldest call in work has run; 0 without any."""
-        began_s = list(self._began_s.values())  # a copy, as the threads write
+        """Seconds that the oldest running call has run; 0 without calls."""
+        began_s = list(self._began_s.values())  # a copy, because other threads write
         return time.monotonic() - min(began_s) if began_s else 0.0
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class SideThreads:
             raise self._to_worker_error(error, failed) from error
 
     def _timed(self, call: Callable[[], T]) -> T:
-        """In its thread, as what waits for a thread is not in work."""
+        """Note the beginning in the call's own thread: a call that waits for a thread does not run yet."""
         self._began_s[call] = time.monotonic()
         try:
             return call()
@@ -78,3 +78,17 @@ class SideThreads:
             self._tally.out_of_memory += 1
             return OutOfMemory("the request does not fit into memory")
         return JobFailed(failed)
+
+
+async def in_own_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a call in a thread that ends with it; heavy work before the denoise thread starts runs here.
+
+    CPU kernels keep a team of threads for every thread that has called them. When there are more such threads than
+    cores, idle members stop spinning. Each small kernel then waits for a wake-up, and a step takes up to twice as long.
+    So the denoise thread must own the only team.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        return await asyncio.wrap_future(pool.submit(call, *args, **kwargs))
+    finally:
+        await asyncio.to_thread(pool.shutdown)

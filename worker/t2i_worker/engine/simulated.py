@@ -16,13 +16,13 @@ import numpy as np
 from t2i_cache.stores import BoundedStore
 from t2i_policy.profile import LevelProfile, step_time
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
-from t2i_worker.engine.slots import Slots
+from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.errors import BudgetSpent
 from t2i_worker.images import FORMATS, encode_image
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, Progress, Tally
 
 REPORT_EVERY_S = 0.1
-WAKE_S = 0.01  # a busy event loop wakes this late: that is no step's fault
+WAKE_S = 0.01  # a busy event loop wakes this late; it must not count as a slow step
 
 
 class SimulatedEngine:
@@ -33,7 +33,7 @@ class SimulatedEngine:
         self._profile = profile
         self._batch_cap = batch_cap
         self._queue_cap = queue_cap
-        self._slots = Slots()
+        self._jobs = AcceptedJobs()
         self._batch = asyncio.Semaphore(batch_cap)
         self._running = 0
         self._steps_left = 0
@@ -41,14 +41,14 @@ class SimulatedEngine:
         self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
 
     def readiness(self) -> Readiness:
-        return judge_readiness(EngineSigns(draining=self._slots.draining))
+        return judge_readiness(EngineSigns(draining=self._jobs.draining))
 
     def load(self) -> Load:
         return Load(
-            ready=not self._slots.draining,
-            draining=self._slots.draining,
+            ready=not self._jobs.draining,
+            draining=self._jobs.draining,
             running=self._running,
-            waiting=self._slots.accepted - self._running,
+            waiting=self._jobs.count - self._running,
             batch_cap=self._batch_cap,
             queue_cap=self._queue_cap,
             step_s=tuple(step_time(self._profile.step_s, size) for size in range(1, self._batch_cap + 1)),
@@ -61,12 +61,12 @@ class SimulatedEngine:
         )
 
     async def changed(self) -> None:
-        await self._slots.changed()
+        await self._jobs.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         accepted_s = time.monotonic()
         steps = job.level.steps_run
-        with self._slots.taken(self._batch_cap + self._queue_cap):
+        with self._jobs.taken(self._batch_cap + self._queue_cap):
             self._steps_left += steps
             try:
                 async with self._joined():
@@ -90,7 +90,7 @@ class SimulatedEngine:
         """Wait for a place in the batch and hold it."""
         async with self._batch:
             self._running += 1
-            self._slots.notify()
+            self._jobs.notify()
             try:
                 yield
             finally:
@@ -103,19 +103,19 @@ class SimulatedEngine:
             await asyncio.sleep(min(seconds, max(0.0, left_s)))
         if left_s < seconds:
             raise BudgetSpent("the budget ran out")
-        self.tally.steps_took_s += (time.monotonic() - began_s) / self._running  # the batch shares its steps
+        self.tally.steps_took_s += (time.monotonic() - began_s) / self._running  # a batch shares its steps
         self.tally.steps_usual_s += (seconds + WAKE_S) / self._running
-        self._slots.notify()
+        self._jobs.notify()
 
     def _count(self, job: Job) -> None:
         self.tally.steps_run += job.level.steps_run
         self.tally.steps_skipped += job.level.skipped_steps
 
     async def drain(self) -> None:
-        await self._slots.drain()
+        await self._jobs.drain()
 
     async def close(self) -> None:
-        self._slots.draining = True
+        self._jobs.draining = True
 
 
 def _report_every(steps: int, step_s: float) -> int:

@@ -32,14 +32,13 @@ from t2i_worker.engine.batching import cap_after_out_of_memory, steps_to_place
 from t2i_worker.engine.request import (
     Deliveries,
     Denoised,
-    Running,
+    RunningRequest,
     StepDone,
     StepEntered,
     StepEvent,
     StepFailed,
 )
-from t2i_worker.error_places import where
-from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining
+from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, where
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
 
@@ -79,10 +78,10 @@ class StepLoop:
         self._deliver_all = deliver_all
         self._tally = tally
         self._condition = threading.Condition()
-        self._waiting: deque[Running] = deque()
-        self._running: list[Running] = []
-        self._events: list[tuple[Running, StepEvent]] = []
-        self._stacked: tuple[tuple[Running, ...], StackedConditions] | None = None
+        self._waiting: deque[RunningRequest] = deque()
+        self._running: list[RunningRequest] = []
+        self._events: list[tuple[RunningRequest, StepEvent]] = []
+        self._stacked: tuple[tuple[RunningRequest, ...], StackedConditions] | None = None
         self._dropped = False  # a cancelled request left: it gets no event, but the load has changed
         self._stopping = False
         self._step_began_s: float | None = None
@@ -93,7 +92,7 @@ class StepLoop:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, request: Running) -> None:
+    def submit(self, request: RunningRequest) -> None:
         """Queue a prepared request; it joins at the next step boundary where the batch has room.
 
         Raises:
@@ -107,7 +106,7 @@ class StepLoop:
             self._waiting.append(request)
             self._condition.notify()
 
-    def cancel(self, request: Running) -> None:
+    def cancel(self, request: RunningRequest) -> None:
         """Drop a request at the next boundary; it gets no more events. Ended and unknown requests are fine."""
         request.cancelled = True
         with self._condition:
@@ -175,7 +174,7 @@ class StepLoop:
                 request.joined_s = now_s
                 self._events.append((request, StepEntered(len(self._running))))
 
-    def _goes_on(self, request: Running, now_s: float) -> bool:
+    def _goes_on(self, request: RunningRequest, now_s: float) -> bool:
         if request.cancelled:
             self._tally.cancelled += 1
             self._dropped = True
@@ -200,14 +199,14 @@ class StepLoop:
         self._apply(batch, predictions)
         self._learn_step_time(len(batch), time.monotonic() - began_s)
 
-    def _predict(self, batch: tuple[Running, ...]) -> Tensor:
+    def _predict(self, batch: tuple[RunningRequest, ...]) -> Tensor:
         if self._stacked is None or self._stacked[0] != batch:
             self._stacked = (batch, stack_conditions([request.conditions for request in batch]))
         latents = torch.cat([request.model_input() for request in batch])
         timesteps = torch.stack([request.timestep() for request in batch]).to(latents.device)
         return self._adapter.predict(latents, timesteps, self._stacked[1])
 
-    def _apply(self, batch: tuple[Running, ...], predictions: Tensor) -> None:
+    def _apply(self, batch: tuple[RunningRequest, ...], predictions: Tensor) -> None:
         for index, request in enumerate(batch):
             try:
                 preview = request.advance(predictions[index : index + 1])
@@ -221,7 +220,7 @@ class StepLoop:
         self._tally.steps_run += len(batch)
         self._tally.batch_sizes[len(batch)] = self._tally.batch_sizes.get(len(batch), 0) + 1
 
-    def _recover(self, batch: tuple[Running, ...], error: Exception) -> None:
+    def _recover(self, batch: tuple[RunningRequest, ...], error: Exception) -> None:
         self._stacked = None
         if len(batch) == 1:
             self._fail(batch[0], "the model failed on this request", error)
@@ -233,7 +232,7 @@ class StepLoop:
             for request in batch:
                 self._run_alone(request)
 
-    def _run_alone(self, request: Running) -> None:
+    def _run_alone(self, request: RunningRequest) -> None:
         try:
             prediction = self._predict((request,))
         except Exception as error:  # noqa: BLE001 - as above
@@ -241,7 +240,7 @@ class StepLoop:
         else:
             self._apply((request,), prediction)
 
-    def _shrink(self, batch: tuple[Running, ...]) -> None:
+    def _shrink(self, batch: tuple[RunningRequest, ...]) -> None:
         self._tally.out_of_memory += 1
         free_memory()
         with self._condition:
@@ -250,7 +249,7 @@ class StepLoop:
             self._waiting.extendleft(reversed(surplus))
         log.warning("out of memory at batch size %d: the cap is %d from now on", len(batch), self._cap)
 
-    def _fail(self, request: Running, message: str, cause: Exception) -> None:
+    def _fail(self, request: RunningRequest, message: str, cause: Exception) -> None:
         self._raise_if_lost(cause, request)
         error = JobFailed(message)
         if is_out_of_memory(cause):
@@ -262,13 +261,13 @@ class StepLoop:
         self._events.append((request, StepFailed(error)))
 
     @staticmethod
-    def _raise_if_lost(error: Exception, request: Running) -> None:
+    def _raise_if_lost(error: Exception, request: RunningRequest) -> None:
         if is_device_lost(error, request.latent.device):
             log.critical("the device is lost to this process: %s", error)
             raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST) from error
 
     def _learn_step_time(self, size: int, took_s: float) -> None:
-        """Count the step against the measurement that it met, then let it change that."""
+        """Count the step beside the average time at its batch size, then update that average."""
         usual_s = took_s
         if size <= len(self._step_s):
             usual_s = self._step_s[size - 1]

@@ -13,11 +13,11 @@ from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warming import warm_up
+from t2i_worker.engine.side_threads import in_own_thread
+from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.errors import EngineLost, JobInvalid, ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
-from t2i_worker.latents import LatentShelf
-from t2i_worker.one_thread import in_own_thread
+from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.settings import WorkerSettings
 from t2i_worker.starting.finding import variant_of
@@ -45,13 +45,13 @@ async def start_diffusion(settings: WorkerSettings, pool: Pool, folder: Path) ->
     facts = to_facts(adapter, spec, digest)
     check_step_counts(adapter, spec)
     try:
-        warmth = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+        times = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
     except RuntimeError as error:
         if not is_device_lost(error, adapter.device):
             raise
         raise EngineLost("the worker's device failed while it warmed up", ReadyReason.DEVICE_LOST) from error
-    log.info("warm: batch cap %d, %.1f ms a step alone", warmth.batch_cap, 1e3 * warmth.step_s[0])
-    return DiffusionEngine(adapter, facts, warmth, LatentShelf(store, facts))
+    log.info("warm: batch cap %d, %.1f ms a step alone", times.batch_cap, 1e3 * times.step_s[0])
+    return DiffusionEngine(adapter, facts, times, LatentCache(store, facts))
 
 
 def _choose_store(settings: WorkerSettings, pool: Pool) -> LatentStore:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from t2i_worker.errors import WorkerBusy, WorkerDraining
 
 
-class Slots:
+class AcceptedJobs:
     """For one event loop only."""
 
     def __init__(self) -> None:
-        self.accepted = 0
+        self.count = 0
         self.draining = False
         self._changed = asyncio.Event()
 
@@ -25,14 +25,14 @@ class Slots:
         """
         if self.draining:
             raise WorkerDraining("the worker is shutting down")
-        if self.accepted >= cap:
-            raise WorkerBusy(f"{self.accepted} requests are running or waiting already")
-        self.accepted += 1
+        if self.count >= cap:
+            raise WorkerBusy(f"{self.count} requests are running or waiting already")
+        self.count += 1
         self.notify()
         try:
             yield
         finally:
-            self.accepted -= 1
+            self.count -= 1
             self.notify()
 
     def notify(self) -> None:
@@ -48,5 +48,5 @@ class Slots:
         """Give out no more places; return when all are free."""
         self.draining = True
         self.notify()
-        while self.accepted:
+        while self.count:
             await self.changed()

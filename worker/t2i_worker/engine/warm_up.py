@@ -21,7 +21,7 @@ REPETITIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Warmth:
+class WarmUpTimes:
     """`step_s[b - 1]` is the time of one step at batch size b, `fixed_s` the time to decode and encode one image."""
 
     batch_cap: int
@@ -29,7 +29,9 @@ class Warmth:
     fixed_s: float
 
 
-def warm_up(adapter: PipelineAdapter, guidance_scale: float, max_batch: int, progress: Callable[[str], None]) -> Warmth:
+def warm_up(
+    adapter: PipelineAdapter, guidance_scale: float, max_batch: int, progress: Callable[[str], None]
+) -> WarmUpTimes:
     """Double the batch size until it no longer pays or no longer fits."""
     with torch.inference_mode():
         conditions = adapter.encode("warm up", "", guidance_scale)
@@ -46,7 +48,7 @@ def warm_up(adapter: PipelineAdapter, guidance_scale: float, max_batch: int, pro
             if size > 1 and size / step_s[size] < MIN_GAIN * (size // 2) / step_s[size // 2]:
                 break
         cap = choose_batch_cap(step_s)
-        return Warmth(cap, fill_step_times(step_s, cap), _time_fixed(adapter))
+        return WarmUpTimes(cap, fill_step_times(step_s, cap), _time_fixed(adapter))
 
 
 def _time_step(adapter: PipelineAdapter, conditions: Conditions, size: int) -> float:
