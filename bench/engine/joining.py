@@ -11,8 +11,8 @@ import torch
 from bench.engine.rig import BATCH, EngineRig, draw
 from bench.kit.output import say
 from t2i_scenes.sampling import Resume
-from t2i_worker.images import encode_image
 from t2i_worker.engine.side_threads import in_own_thread
+from t2i_worker.images import encode_image
 
 LOAD = 0.7
 

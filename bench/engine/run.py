@@ -29,10 +29,10 @@ from bench.kit.arguments import BenchParser
 from bench.kit.output import say, write_json
 from t2i_policy.level import Level
 from t2i_worker.engine.request import Denoised, RunningRequest
+from t2i_worker.engine.side_threads import in_own_thread
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Tally
-from t2i_worker.engine.side_threads import in_own_thread
 
 PARSER = BenchParser(__doc__, "engine", quick={"rounds": 1, "batches": 1, "arrivals": 8, "compared": 4})
 PARSER.add_argument("--threads", type=int, default=1, help="intra-op threads, as a worker of the example pool has")
