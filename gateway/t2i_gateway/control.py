@@ -5,11 +5,7 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.dispatch import Dispatcher
-from t2i_gateway.embeddings import Embeddings
-from t2i_gateway.neighbours import NeighbourIndex
-from t2i_gateway.planning_loop import PlanningLoop
-from t2i_gateway.workers.pool import WorkerPool
+from t2i_gateway.director import Parts
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
@@ -17,40 +13,27 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
-    """See the module."""
-
-    def __init__(
-        self,
-        planning: PlanningLoop,
-        dispatcher: Dispatcher,
-        embeddings: Embeddings,
-        similar: NeighbourIndex,
-        workers: WorkerPool,
-    ) -> None:
-        self._planning = planning
-        self._dispatcher = dispatcher
-        self._embeddings = embeddings
-        self._similar = similar
-        self._workers = workers
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._loop = asyncio.get_running_loop()
 
     async def GetDemand(  # noqa: N802 - gRPC names its methods
         self, request: control_pb2.GetDemandRequest, context: Context
     ) -> control_pb2.GetDemandResponse:
-        """See control.proto."""
         del request, context
-        now_s, demand, view = self._loop.time(), self._planning.demand, self._dispatcher.view()
+        parts, now_s, view = self._parts, self._loop.time(), self._parts.dispatcher.view()
+        demand = parts.planning.demand
         response = control_pb2.GetDemandResponse(
             earlier_rps=demand.earlier_rps(now_s),
             queued=view.queued,
             in_flight=view.in_flight,
-            plan_revision=self._planning.course.planning.revision,
-            embedder_trouble=self._embeddings.trouble,
-            store_trouble=self._similar.store_trouble,
+            plan_revision=parts.planning.course.planning.revision,
+            embedder_trouble=parts.embeddings.trouble,
+            store_trouble=parts.neighbours.store_trouble,
         )
         for name, rate in sorted(demand.rates_rps(now_s).items()):
             response.demand.add(prompt_class=name, rate_rps=rate)
-        for name, reason in sorted(self._workers.left_out.items()):
+        for name, reason in sorted(parts.workers.left_out.items()):
             response.left_out.add(worker=name, reason=reason)
         groups = {worker.group: worker for worker in reversed(view.ready)}
         for group, worker in sorted(groups.items()):

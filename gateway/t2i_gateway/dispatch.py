@@ -53,7 +53,7 @@ class QueuedRequest:
 
 
 class Dispatcher:
-    """See the module. One event loop."""
+    """Of one gateway. One event loop."""
 
     def __init__(self, policy: ServingPolicy, workers: WorkerPool, part: GatewayPart, metrics: GatewayMetrics) -> None:
         self._policy = policy

@@ -29,7 +29,7 @@ _REQUEST_ID = re.compile(r"\s*\(Request ID:[^)]*\)")
 
 
 class Embeddings:
-    """See the module. One event loop; the model runs in a thread of its own.
+    """Of one pool. One event loop; the model runs in a thread of its own.
 
     Attributes:
         trouble: Why prompts are not embedded although the pool wants it; empty: they are, or it does not.

@@ -41,7 +41,7 @@ class _Run:
 
 
 class IdempotentRuns:
-    """See the module. Keys are (tenant, request id)."""
+    """Of one gateway. One event loop."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()

@@ -71,7 +71,7 @@ class LatentPrefix:
 
 
 class NeighbourIndex:
-    """See the module. `store` None: each worker keeps its own, and tells. One event loop, one writer."""
+    """`store` None: each worker keeps its own, and tells. One event loop, one writer."""
 
     def __init__(self, pool: Pool, store: LatentStore | None, metrics: GatewayMetrics) -> None:
         part = pool.spec.cache

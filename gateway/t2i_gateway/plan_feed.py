@@ -31,7 +31,7 @@ PORT_NAME = "grpc"
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class PlanInForce:
     """Which plan is in force: of which pool object, created when (RFC 3339, UTC), and its revision."""
 
     uid: str
@@ -39,7 +39,7 @@ class Followed:
     created: str = ""
 
 
-def newer_plan(pool: Item, followed: Followed | None) -> PlanDocument | None:
+def newer_plan(pool: Item, in_force: PlanInForce | None) -> PlanDocument | None:
     """The plan to change to; None if the running one stays.
 
     Raises:
@@ -49,11 +49,11 @@ def newer_plan(pool: Item, followed: Followed | None) -> PlanDocument | None:
     if plan is None:
         return None
     document = parse_plan(plan)
-    if followed is None:
+    if in_force is None:
         return document
-    if followed.uid != pool["metadata"]["uid"]:  # created anew, or an answer from before it was
-        return document if pool["metadata"].get("creationTimestamp", "") >= followed.created else None
-    return document if document.revision > followed.revision else None
+    if in_force.uid != pool["metadata"]["uid"]:  # created anew, or an answer from before it was
+        return document if pool["metadata"].get("creationTimestamp", "") >= in_force.created else None
+    return document if document.revision > in_force.revision else None
 
 
 def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
@@ -68,15 +68,15 @@ def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
     return frozenset(found)
 
 
-class Follower:
-    """See the module. `run` it beside the requests."""
+class PlanFeed:
+    """Takes both in. One event loop."""
 
     def __init__(self, place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:
         self._place = place
         self._planning = planning
         self._workers = workers
         self._metrics = metrics
-        self._followed: Followed | None = None
+        self._in_force: PlanInForce | None = None
 
     async def follow_plan(self, client: ApiClient) -> None:
         """Until cancelled."""
@@ -100,14 +100,14 @@ class Follower:
         if pool is None:
             return  # deleted: the last good plan stands as long as we do
         try:
-            document = newer_plan(pool, self._followed)
+            document = newer_plan(pool, self._in_force)
         except PlanError as error:
             log.warning("%s; the plan before stays in force", error)
             return
         if document is not None:
             self._planning.follow(document, self._place.name, self._workers)
             metadata = pool["metadata"]
-            self._followed = Followed(metadata["uid"], document.revision, metadata.get("creationTimestamp", ""))
+            self._in_force = PlanInForce(metadata["uid"], document.revision, metadata.get("creationTimestamp", ""))
 
     def _take_slices(self, slices: Mapping[str, Item]) -> None:
         wanted = worker_addresses(slices)
@@ -122,11 +122,11 @@ class Follower:
 
 async def follow(place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:
     """Follow plan and workers until cancelled."""
-    follower = Follower(place, planning, workers, metrics)
+    feed = PlanFeed(place, planning, workers, metrics)
     client = await open_client()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(follower.follow_plan(client))
-            group.create_task(follower.follow_workers(client))
+            group.create_task(feed.follow_plan(client))
+            group.create_task(feed.follow_workers(client))
     finally:
         await client.close()  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ PLAN_EVERY_S = 2.0
 
 
 class PlanningLoop:
-    """See the module. `course` is what requests are decided by; `demand` counts them by prompt class."""
+    """`course` is what requests are decided by; `demand` counts them by prompt class."""
 
     def __init__(self, policy: ServingPolicy, rules: Rules, dispatcher: Dispatcher, metrics: GatewayMetrics) -> None:
         self.policy = policy
@@ -54,7 +54,7 @@ class PlanningLoop:
         self._metrics.plan_revision.set(document.revision)
         self._metrics.replans.labels(document.reason).inc()
         log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))
-        workers.assign(_standing(document, pool))
+        workers.assign(_levels_by_name(document, pool))
 
     async def step(self, workers: WorkerPool) -> None:
         """One look at demand and pool; a new course if one is due."""
@@ -73,7 +73,7 @@ class PlanningLoop:
             _assign(planning.plan, workers)
 
 
-def _standing(document: PlanDocument, pool: str) -> dict[str, Level]:
+def _levels_by_name(document: PlanDocument, pool: str) -> dict[str, Level]:
     """Level by name of worker, as its StatefulSet names it."""
     return {
         f"{pool}-{group}-{number}": level for (group, level), numbers in document.numbers.items() for number in numbers

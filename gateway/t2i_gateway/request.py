@@ -34,7 +34,7 @@ class ImageRequest:
     preview_every_steps: int
 
 
-def parse_asked(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> ImageRequest:
+def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> ImageRequest:
     """Check a request against the pool.
 
     Raises:

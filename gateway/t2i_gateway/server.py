@@ -154,9 +154,7 @@ async def _start_control(
         return
     await health.show_alive(LIVENESS)
     health.add_to(server)
-    control_pb2_grpc.add_ControlServicer_to_server(
-        ControlService(parts.planning, parts.dispatcher, parts.embeddings, parts.neighbours, parts.workers), server
-    )
+    control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     bind_server(server, settings.control_listen)
     await server.start()
 

@@ -14,7 +14,7 @@ from t2i_gateway.idempotency import IdempotentRuns
 from t2i_gateway.identity import Identities
 from t2i_gateway.messages import Events
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.request import parse_asked
+from t2i_gateway.request import parse_request
 from t2i_gateway.status import to_status
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.errors import CallerUnknown, Violation
@@ -51,12 +51,12 @@ class TextToImageService:
         """What would be decided for a prompt."""
         async with self._outcome("Explain", context):
             tenant = self._tenant(context)
-            request = parse_asked(_readable(message).request, self._spec)
+            request = parse_request(_readable(message).request, self._spec)
             return await self._director.explain(request, tenant, _left_s(context))
         raise AssertionError("an error was answered")
 
     def _events(self, message: gateway_pb2.GenerateRequest, tenant: str, left_s: float | None) -> Events:
-        request = parse_asked(message, self._spec)
+        request = parse_request(message, self._spec)
         if not request.named:
             return self._director.generate(request, tenant, left_s)
         fingerprint = message.SerializeToString(deterministic=True)

@@ -18,8 +18,6 @@ class PoolPlace:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """See `parse_arguments` for each."""
-
     pool: Path
     listen: str
     metrics_listen: str

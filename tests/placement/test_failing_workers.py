@@ -237,7 +237,8 @@ async def test_worker_on_trial_is_not_counted_among_those_that_serve() -> None:
         metrics = GatewayMetrics(registry := CollectorRegistry())
         dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(replicas=1), metrics)
         _lose(played, INTERNAL)
-        played.connection.settle(HealthState.ON_TRIAL)
+        played.connection.set_state(HealthState.ON_TRIAL)
+        played.connection.changed()
         first, second = dispatcher.view().workers
         assert (first.ready, first.unproven, first.batch_cap) == (True, True, 1)
         assert (second.ready, second.unproven) == (True, False)

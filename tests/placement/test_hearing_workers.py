@@ -6,8 +6,7 @@ import pytest
 
 from played_workers import CAP, STEPS, PlayedCall, PlayedWorker, Request, turns, world
 from t2i_gateway.attempt import Attempt, WorkerLost
-from t2i_gateway.workers.connection import LOST_LIMIT_S
-from t2i_gateway.workers.pool import LOOK_EVERY_S
+from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S, LOST_LIMIT_S
 from t2i_policy.outliers import MIN_LATE_S, EjectedReason, HealthState
 from t2i_protos.v1 import level_pb2, worker_pb2
 

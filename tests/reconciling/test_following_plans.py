@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from t2i_api.plan import PlanDocument, PlanError, render_plan
-from t2i_gateway.plan_feed import Followed, newer_plan
+from t2i_gateway.plan_feed import PlanInForce, newer_plan
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Method, Plan, PlanReason
 
 EARLY, LATE = "2026-11-26T10:00:00Z", "2026-11-26T10:00:05Z"
-RUNNING = Followed("uid-1", 5, EARLY)
+RUNNING = PlanInForce("uid-1", 5, EARLY)
 
 
 def pool(revision: int, uid: str = "uid-1", created: str = EARLY) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def pool(revision: int, uid: str = "uid-1", created: str = EARLY) -> dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("followed", "answer", "revision"),
+    ("in_force", "answer", "revision"),
     [
         pytest.param(None, pool(3), 3, id="the first plan ever is followed"),
         pytest.param(RUNNING, pool(6), 6, id="a later one replaces it"),
@@ -31,15 +31,18 @@ def pool(revision: int, uid: str = "uid-1", created: str = EARLY) -> dict[str, A
         pytest.param(RUNNING, pool(4), None, id="a stale answer does not bring an older plan back"),
         pytest.param(RUNNING, pool(1, "uid-2", LATE), 1, id="a pool created anew begins at its own revision 1"),
         pytest.param(
-            Followed("uid-2", 1, LATE), pool(7), None, id="a stale answer does not bring the deleted pool's plan back"
+            PlanInForce("uid-2", 1, LATE),
+            pool(7),
+            None,
+            id="a stale answer does not bring back a deleted pool's plan",
         ),
         pytest.param(RUNNING, pool(2, "uid-2", EARLY), 2, id="recreated within the same second counts as created anew"),
         pytest.param(RUNNING, {"metadata": {"uid": "uid-1"}}, None, id="no plan: the last good one stays"),
     ],
 )
-def test_plan_that_is_followed(followed: Followed | None, answer: dict[str, Any], revision: int | None) -> None:
+def test_plan_that_is_followed(in_force: PlanInForce | None, answer: dict[str, Any], revision: int | None) -> None:
     """None = the running one stays."""
-    document = newer_plan(answer, followed)
+    document = newer_plan(answer, in_force)
     assert (document.revision if document is not None else None) == revision
 
 

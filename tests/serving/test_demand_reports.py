@@ -42,9 +42,11 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     dispatcher = SimpleNamespace(view=lambda: state.view)
     server = grpc.aio.server()
     embeddings = SimpleNamespace(trouble="the hub does not answer")
-    similar = SimpleNamespace(store_trouble="the server runs in cluster mode")
-    parts = (state, dispatcher, embeddings, similar, state)
-    service = ControlService(*(cast(Any, part) for part in parts))
+    neighbours = SimpleNamespace(store_trouble="the server runs in cluster mode")
+    parts = SimpleNamespace(
+        planning=state, dispatcher=dispatcher, embeddings=embeddings, neighbours=neighbours, workers=state
+    )
+    service = ControlService(cast(Any, parts))
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

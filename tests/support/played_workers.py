@@ -10,7 +10,8 @@ import grpc
 
 from t2i_gateway.attempt import Attempt, WorkerLost
 from t2i_gateway.workers.connection import Wiring, WorkerConnection
-from t2i_gateway.workers.pool import LOOK_EVERY_S, WorkerPool
+from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S
+from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.outliers import HealthState
 from t2i_protos.v1 import level_pb2, worker_pb2
 

@@ -1,6 +1,6 @@
 """One worker as a gateway sees it: the connection, what the worker last said, and the requests that we sent there.
 
-It keeps what it hears. What that makes of the worker's health the pool judges (`workers.pool`).
+It keeps what it hears. What that makes of the worker's health is judged by `outlier_detection`.
 """
 
 import asyncio
@@ -14,9 +14,8 @@ import grpc
 from t2i_gateway.workers.failures import WorkerFailures
 from t2i_gateway.workers.slot import Slot
 from t2i_policy.level import Level
-from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport, judge, moves
+from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport
 from t2i_policy.pool_view import WorkerView
-from t2i_policy.profile import step_time
 from t2i_policy.request.other_gateways import HeldLoad, foreign_load
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 DESCRIBE_LIMIT_S = 2.0
-OLD_PROMISE_S = 1.0  # of workers that do not say how often they send their load
-LOST_LIMIT_S = 5.0  # a connection this silent is begun anew
 OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
@@ -48,11 +45,27 @@ class Wiring:
     profiled_digest: str = ""
 
 
+@dataclass(slots=True)
+class LoadWatch:
+    """One stream of a worker's load: whether a message came since the last look, and what was judged then."""
+
+    has_news: bool = False
+    judged: WorkReport | None = None
+    reading: asyncio.Timeout | None = None
+
+    def end(self) -> None:
+        """The worker is silent for too long: reach it anew."""
+        if self.reading is not None and not self.reading.expired():
+            self.reading.reschedule(0.0)
+
+
 class WorkerConnection:
     """One worker. `on_change` hears that its view changed, `on_judged` that a request changed its health.
 
     Attributes:
         level: What the plan assigned it.
+        load: What the worker last said of itself.
+        watch: The stream of its load; None while it is being reached.
         idle: Set while nothing of ours is there.
         state: How it may be used, among all workers of the pool.
         number: Higher for each channel.
@@ -76,17 +89,16 @@ class WorkerConnection:
         self.health = WorkerHealth()
         self.state = HealthState.GOOD
         self.failures = WorkerFailures(lambda: self.health, self._judged, clock)
+        self.told_ejections = 0
+        self.load = worker_pb2.WorkerLoad()
+        self.watch: LoadWatch | None = None
         self.number = 0
         self._on_change = on_change
         self._on_judged = on_judged
         self._wiring = wiring
-        self._load = worker_pb2.WorkerLoad()
         self._step_s: tuple[float, ...] = ()
         self._foreign = HeldLoad()
         self._view: WorkerView | None = None
-        self._reading: asyncio.Timeout | None = None  # while a message of WatchLoad is waited for
-        self._news = False  # something came since the last look
-        self._judged_report: WorkReport | None = None  # at the last look of this watch
         self._channel = wiring.open_channel(address)
         self._stub = worker_pb2_grpc.WorkerStub(self._channel)
         self._closing: set[asyncio.Task[None]] = set()  # of channels that have a newer one
@@ -99,13 +111,13 @@ class WorkerConnection:
     @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.description is not None and self._load.ready and not self._load.draining
+        return self.description is not None and self.load.ready and not self.load.draining
 
     @property
     def view(self) -> WorkerView:
         """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:
-            own, load = self._own, self._load
+            own, load = self._own, self.load
             in_flight = own.requests + self._foreign.requests
             cap = min(1, load.batch_cap) if self.state is HealthState.ON_TRIAL else load.batch_cap
             self._view = WorkerView(
@@ -148,51 +160,23 @@ class WorkerConnection:
         self._view = None
         self._on_change()
 
-    def look(self, now_s: float) -> None:
-        """Judge what came since the last look, or that nothing came; failures that were not sure too."""
-        self.failures.look(self.ready)
-        if self._reading is None:
-            return
-        before = self._judged_report
-        heard_s = now_s if self._news or before is None else before.heard_s
-        report = self._judged_report = self._report(heard_s)
-        self._news = False
-        self._set_health(judge(self.health, before or report, report, now_s))
-        if now_s - heard_s >= LOST_LIMIT_S and not self._reading.expired():
-            self._reading.reschedule(0.0)
-
-    def _report(self, heard_s: float) -> WorkReport:
-        load = self._load
-        return WorkReport(
-            steps_took_s=load.steps_took_ms / 1e3,
-            steps_usual_s=load.steps_usual_ms / 1e3,
-            step_age_s=load.step_age_ms / 1e3,
-            encode_age_s=load.encode_age_ms / 1e3,
-            step_s=step_time(self._step_s, load.batch_cap),
-            encodes_s=load.batch_cap * load.fixed_ms / 1e3,
-            promised_s=load.next_within_ms / 1e3 or OLD_PROMISE_S,
-            heard_s=heard_s,
-        )
-
-    def _set_health(self, health: WorkerHealth) -> bool:
+    def set_health(self, health: WorkerHealth) -> bool:
+        """True if it is another one than before."""
         if health == self.health:
             return False
         self.health, self._view = health, None
         return True
 
     def _judged(self, health: WorkerHealth) -> None:
-        if self._set_health(health):
+        if self.set_health(health):
             self._on_judged()
 
-    def settle(self, state: HealthState) -> None:
-        """How it may be used from now on. What it holds leaves an ejected one where that is sooner."""
-        if state is not self.state:
-            self.state = state
-            self.changed()
-        if state is HealthState.EJECTED:
-            for slot in self.slots:
-                if slot.may_move and moves(self.health, slot.steps_left, slot.steps):
-                    slot.give_up()
+    def set_state(self, state: HealthState) -> bool:
+        """How it may be used from now on, among all workers of the pool. True if that is another way than before."""
+        if state is self.state:
+            return False
+        self.state, self._view = state, None
+        return True
 
     def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float) -> WorkerCall:
         """Send a request; read the call for its events."""
@@ -255,26 +239,27 @@ class WorkerConnection:
         """True if there is a newer channel to watch on, False at the end of the stream.
 
         Raises:
-            TimeoutError: nothing came for LOST_LIMIT_S.
+            TimeoutError: the watch was ended, as nothing came.
         """
         stub = self._stub
         call = stub.WatchLoad(worker_pb2.WatchLoadRequest())
-        self._judged_report = None
+        self.watch = watch = LoadWatch()
         try:
             while stub is self._stub:
-                async with asyncio.timeout(None) as self._reading:
+                async with asyncio.timeout(None) as watch.reading:
                     load = await call.read()
                 if not isinstance(load, worker_pb2.WorkerLoad):
                     return False
+                watch.has_news = True
                 self._take_in(load)
             return True
         finally:
-            self._reading = None
+            self.watch = None
             self.failures.forget_unsure()
             call.cancel()
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
-        before, self._load, self._news = self._view, load, True
+        before, self.load = self._view, load
         self._step_s = tuple(value / 1e3 for value in load.step_ms)
         reported = HeldLoad(load.running + load.waiting, load.steps_left)
         self._foreign = HeldLoad() if self._wiring.alone else foreign_load(reported, self._own)

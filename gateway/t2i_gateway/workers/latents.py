@@ -23,20 +23,20 @@ FIRST_LIMIT_S = 20.0  # for the first message; each promises the next one
 PATIENCE = 4  # times the promised interval
 
 
-async def follow_workers(workers: WorkerPool, similar: NeighbourIndex) -> None:
+async def follow_workers(workers: WorkerPool, neighbours: NeighbourIndex) -> None:
     """Follow every worker of the pool until cancelled; workers come and go."""
     following: dict[WorkerConnection, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as group:
         while True:
             for connection in workers.connections:
                 if connection not in following:
-                    following[connection] = group.create_task(_follow(connection, similar))
+                    following[connection] = group.create_task(_follow(connection, neighbours))
             for connection in following.keys() - set(workers.connections):
                 following.pop(connection).cancel()
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _follow(connection: WorkerConnection, similar: NeighbourIndex) -> None:
+async def _follow(connection: WorkerConnection, neighbours: NeighbourIndex) -> None:
     """One worker, until it leaves the pool."""
     pause_s = PAUSE_S
     while True:
@@ -44,19 +44,19 @@ async def _follow(connection: WorkerConnection, similar: NeighbourIndex) -> None
             name = connection.name
             keeps_own = True
             try:
-                keeps_own = await _read(connection, name, similar)
+                keeps_own = await _read(connection, name, neighbours)
             finally:
                 if keeps_own:
-                    similar.lost(name)
+                    neighbours.lost(name)
             pause_s = PAUSE_S if keeps_own else WITHOUT_PAUSE_S
         await asyncio.sleep(pause_s)
 
 
-async def _read(connection: WorkerConnection, name: str, similar: NeighbourIndex) -> bool:
+async def _read(connection: WorkerConnection, name: str, neighbours: NeighbourIndex) -> bool:
     """Take in what it tells until the stream ends, falls silent, or a newer connection is there. False: it keeps no
     latents of its own.
     """
-    similar.lost(name)
+    neighbours.lost(name)
     number, call, limit_s = connection.number, connection.watch_latents(), FIRST_LIMIT_S
     try:
         while number == connection.number:
@@ -64,7 +64,7 @@ async def _read(connection: WorkerConnection, name: str, similar: NeighbourIndex
                 changes = await call.read()
             if not isinstance(changes, worker_pb2.LatentChanges):
                 return True
-            similar.told(name, changes)
+            neighbours.told(name, changes)
             limit_s = PATIENCE * changes.next_within_ms / 1e3 or FIRST_LIMIT_S
     except grpc.aio.AioRpcError as error:
         log.info("latents of worker %s: %s", name, error.code().name)

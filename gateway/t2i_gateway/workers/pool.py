@@ -1,24 +1,16 @@
-"""The workers of a pool as the gateway sees them: a connection to each, their health, and at which level they stand.
-
-Every LOOK_EVERY_S all workers are judged at once by what they said since the last look (`t2i_policy.outliers`), and
-who is ejected gives up its requests. Time is counted in looks here, and a look that comes late counts as MAX_LOOK_S at
-most: a gateway that was stopped, swapped out or starved reads what came meanwhile before it calls anybody silent.
-"""
+"""The workers of a pool as the gateway sees them: a connection to each, who comes and goes, and their levels."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from t2i_gateway.workers.connection import Wiring, WorkerConnection
+from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S, OutlierDetection
 from t2i_policy.level import Level
-from t2i_policy.outliers import EjectedReason, usable
+from t2i_policy.outliers import EjectedReason
 from t2i_policy.pool_view import WorkerView
 from t2i_protos.v1 import worker_pb2
 
-log = logging.getLogger(__name__)
-LOOK_EVERY_S = 0.25
-MAX_LOOK_S = 2 * LOOK_EVERY_S
 RETIRE_LIMIT_S = 600.0  # for requests of a worker that has left the pool
 
 
@@ -34,16 +26,13 @@ class WorkerPool:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._wiring = wiring
-        self._on_ejection = on_ejection
-        self._clock = clock or asyncio.get_running_loop().time
-        self._looked_s = self._clock()
-        self._now_s = 0.0  # by looks
+        clock = clock or asyncio.get_running_loop().time
+        self._outliers = OutlierDetection(clock, on_ejection, on_change=lambda: self._listener())
         self._listener: Callable[[], None] = lambda: None
         self._levels: Mapping[str, Level] = {}
-        self._counted: dict[WorkerConnection, int] = {}  # ejections that were told of
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[WorkerConnection, asyncio.Task[None]] = {}
-        self._retiring: set[WorkerConnection] = set()
+        self._leaving: set[WorkerConnection] = set()
         self.connections: list[WorkerConnection] = []
         for address in addresses:
             self.add(address)
@@ -53,7 +42,7 @@ class WorkerPool:
         connection = WorkerConnection(
             address,
             self._wiring,
-            lambda: self._now_s,
+            lambda: self._outliers.now_s,
             on_change=lambda: self._listener(),
             on_judged=self._settle,
         )
@@ -68,7 +57,7 @@ class WorkerPool:
         """Send this worker nothing more; what it has may end, while it is heard and judged as before."""
         connection = next(one for one in self.connections if one.address == address)
         self.connections.remove(connection)
-        self._retiring.add(connection)
+        self._leaving.add(connection)
         if self._tasks is not None:
             self._tasks.create_task(self._retire(connection))
         self._listener()
@@ -77,8 +66,7 @@ class WorkerPool:
         with suppress(TimeoutError):
             async with asyncio.timeout(RETIRE_LIMIT_S):
                 await connection.idle.wait()
-        self._retiring.discard(connection)
-        self._counted.pop(connection, None)
+        self._leaving.discard(connection)
         self._watching.pop(connection).cancel()
         await connection.close()
 
@@ -133,29 +121,13 @@ class WorkerPool:
 
     def look(self) -> None:
         """Judge every worker. To be called every LOOK_EVERY_S."""
-        now_s = self._clock()
-        self._now_s += min(MAX_LOOK_S, now_s - self._looked_s)
-        self._looked_s = now_s
         self.assign(self._levels)
-        for connection in (*self.connections, *self._retiring):
-            connection.look(self._now_s)
-        self._settle()
+        self._outliers.look(self.connections, self._leaving)
 
     def _settle(self) -> None:
-        """How each worker may be used: together, as who is ejected depends on who else could serve."""
-        states = usable({one.address: one.health for one in self.connections if one.ready}, self._now_s)
-        for connection in (*self.connections, *self._retiring):
-            self._tell(connection)
-            connection.settle(states.get(connection.address) or connection.health.state(self._now_s))
-
-    def _tell(self, connection: WorkerConnection) -> None:
-        health = connection.health
-        if health.ejections > self._counted.get(connection, 0):
-            log.warning("worker %s is left out for a while: %s", connection.name, health.reason)
-            self._on_ejection(health.reason)
-        self._counted[connection] = health.ejections
+        self._outliers.settle(self.connections, self._leaving)
 
     async def close(self) -> None:
         """Close every connection."""
-        for connection in (*self.connections, *self._retiring):
+        for connection in (*self.connections, *self._leaving):
             await connection.close()
