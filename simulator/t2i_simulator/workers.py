@@ -32,7 +32,7 @@ class SimulatedWorker:
     """One worker. `alive` until a fault; `state` is what its health allows."""
 
     __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "level", "loop", "name",
-                 "queue_cap", "slow", "state", "step_s")  # fmt: skip
+                 "queue_cap", "state", "step_s")  # fmt: skip
 
     def __init__(self, index: int, name: str, group: Group) -> None:
         profile = group.profile
@@ -46,7 +46,6 @@ class SimulatedWorker:
         self.loop = SimulatedStepLoop(profile.step_s, self.batch_cap)
         self.level: Level | None = None
         self.alive = True
-        self.slow = False
         self.health = SOUND
         self.state = HealthState.GOOD
 

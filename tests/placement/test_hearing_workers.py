@@ -2,12 +2,21 @@
 
 import asyncio
 
+import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, PlayedCall, PlayedWorker, Request, turns, world
+from t2i_api.pool import GatewayPart
 from t2i_gateway.attempt import Attempt, WorkerLost
+from t2i_gateway.dispatch import Dispatcher, QueuePlace
+from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.workers.failures import RequestFailures
 from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S, LOST_LIMIT_S
-from t2i_policy.outliers import MIN_LATE_S, EjectedReason, HealthState
+from t2i_policy.failure_streak import FAILURES_IN_A_ROW
+from t2i_policy.level import Level
+from t2i_policy.outliers import FIRST_PAUSE_S, MIN_LATE_S, EjectedReason, HealthState
+from t2i_policy.policies import PromptAware
 from t2i_protos.v1 import level_pb2, worker_pb2
 
 
@@ -293,3 +302,30 @@ async def test_last_worker_is_never_left_out() -> None:
         await turns()
         assert played.connection.state is HealthState.EJECTED
         assert request.moved
+
+
+@pytest.mark.parametrize("away", ["not ready", "left out"])
+async def test_waiting_request_gets_the_worker_that_is_back(away: str) -> None:
+    """Nothing else wakes it: no request ends meanwhile."""
+    async with world() as played:
+        dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(), GatewayMetrics(CollectorRegistry()))
+        played.workers["second"].load.ready = False
+        played.first.load.ready = away == "left out"
+        for prompt in range(FAILURES_IN_A_ROW if away == "left out" else 0):
+            RequestFailures(prompt).lost(played.connection.failures, grpc.StatusCode.INTERNAL)
+        await played.pass_s(0.5)
+        waiting = asyncio.create_task(dispatcher.attempt(QueuePlace("tenant", Level(0, STEPS), 1e9)))
+        await turns()
+        assert not waiting.done()
+        played.first.load.ready = True
+        await played.pass_s(FIRST_PAUSE_S)
+        assert waiting.done()
+
+
+async def test_left_out_worker_is_not_counted_among_those_that_serve() -> None:
+    """At once, though nothing comes from it and no request ends."""
+    async with world() as played:
+        Dispatcher(PromptAware(), played.pool, GatewayPart(), GatewayMetrics(registry := CollectorRegistry()))
+        played.first.frozen = True
+        await played.until_out_s()
+        assert registry.get_sample_value("t2i_gateway_ready_workers") == 1

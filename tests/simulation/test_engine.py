@@ -111,6 +111,13 @@ def test_slow_or_frozen_worker_is_ejected(slowdown: float, ejected: bool) -> Non
     assert (outcomes.ejections > 0) == ejected
 
 
+def test_worker_that_freezes_while_it_is_idle_is_ejected() -> None:
+    """None of its steps ever ends: the age of the first one tells."""
+    faults = (Fault("gpu-0", 0.5, 200.0, 1e5),)
+    scenario = simulated_pool([1.0, 1.0, 1.0, 1.0], 2, step_profile((0.2, 0.25)), faults)
+    assert simulate(scenario, PromptAware()).ejections > 0
+
+
 def test_unknown_worker_in_a_fault_is_an_error() -> None:
     """A typo must not simulate a sound pool."""
     with pytest.raises(KeyError, match="gpu-9"):
