@@ -1,4 +1,8 @@
-"""From scored images to the profile's losses D(i, j): paired differences to exact, by similarity band. Pure."""
+"""From scored images to the profile's losses D(i, j): paired differences to exact, by similarity band. Pure.
+
+What twins lost bounds each band. One with few twins borrows the most similar of those below it: what a twin loses
+hardly depends on the cosine. A band without any is left alone: there the embedder tells twins and paraphrases apart.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,10 +12,12 @@ import numpy as np
 
 from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss
+from t2i_policy.twin_loss import TwinLoss
 
 #: Similarity bands before merging: narrow where similarity is high, because there the ladder decides.
 EDGES = (-1.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.01)
 MIN_SAMPLES = 15
+MIN_PAIRS = 8  # of twins; fewer tell nothing of their own spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +73,21 @@ def _lost(exact: Sequence[float], level: Sequence[float]) -> tuple[float, float]
     """Mean and standard error of (exact - level), as a fraction of the mean of exact."""
     lost = (np.array(exact) - np.array(level)) / max(float(np.mean(exact)), 1e-9)
     return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))) if len(lost) > 1 else 1.0
+
+
+def bound_by_twins(bands: Sequence[BandLoss], twins: Sequence[Scored]) -> tuple[BandLoss, ...]:
+    """The bands with what the twins of their similarities lost; twins are scored at every level with a latent."""
+    return tuple(replace(band, twins=_twin_loss(band, twins)) for band in bands)
+
+
+def _twin_loss(band: BandLoss, twins: Sequence[Scored]) -> TwinLoss | None:
+    if not band.level.needs_latent:
+        return None
+    up_to = sorted((one for one in twins if one.similarity < band.similarity_max), key=lambda one: -one.similarity)
+    inside = [one for one in up_to if one.similarity >= band.similarity_min]
+    taken = up_to[: max(MIN_PAIRS, len(inside))] if inside else []
+    if len(taken) < 2:
+        return None
+    exact = max(float(np.mean([one.exact for one in taken])), 1e-9)
+    lost = np.array([one.exact - one.by_level[band.level] for one in taken]) / exact
+    return TwinLoss(float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))), len(taken))

@@ -33,30 +33,37 @@ FETCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileTools:
+    """What tells similarities, what judges images, and where progress is shown."""
+
+    embedder: Embedder
+    judge: Judge
+    bar: Progress
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileBench:
     """What measuring works with. `scope` is fresh, so that no tenant ever meets these latents."""
 
     workers: Sequence[WorkerClient]
     ladder: Ladder
-    embedder: Embedder
-    judge: Judge
+    tools: ProfileTools
     scope: str
     num_seeds: int
-    bar: Progress
 
 
 async def measure(
-    addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: tuple[Embedder, Judge, Progress], num_seeds: int
+    addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: ProfileTools, num_seeds: int
 ) -> Measurement:
     """Time and score every level of the ladder on these workers."""
-    embedder, judge, bar = tools
     async with connect_workers(addresses) as workers:
-        bench = ProfileBench(workers, ladder, embedder, judge, f"profile-{secrets.token_hex(8)}", num_seeds, bar)
+        bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", num_seeds)
         step_s, fixed_s = await _time_steps(bench)
         prompts = await _score_levels(bench, samples)
         about = workers[0].description
         base_steps = ladder.base_steps
-        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge.name, embedder.digest)
+        judge, embedder = tools.judge.name, tools.embedder.digest
+        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge, embedder)
         return Measurement(facts, tuple(prompts))
 
 
@@ -64,7 +71,7 @@ async def _time_steps(bench: ProfileBench) -> tuple[tuple[float, ...], float]:
     """Seconds of a step at every batch size of the first worker, all other workers idle; and the fixed rest."""
     worker, exact = bench.workers[0], bench.ladder.exact
     cap = max(1, worker.load.batch_cap)
-    task = bench.bar.add_task("timing batch sizes", total=cap)
+    task = bench.tools.bar.add_task("timing batch sizes", total=cap)
     step_s, fixed_ms = [], []
     for size in range(1, cap + 1):
         times = []
@@ -73,12 +80,12 @@ async def _time_steps(bench: ProfileBench) -> tuple[tuple[float, ...], float]:
             times.append(max(one.finished.denoise_ms for one in drawn) / 1e3 / exact.steps_run)
             fixed_ms += [one.finished.encode_ms for one in drawn]
         step_s.append(statistics.median(times))
-        bench.bar.advance(task)
+        bench.tools.bar.advance(task)
     return tuple(step_s), statistics.median(fixed_ms) / 1e3
 
 
 async def _score_levels(bench: ProfileBench, samples: Samples) -> list[PromptScores]:
-    embedded = [bench.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
+    embedded = [bench.tools.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
     turns = itertools.cycle(bench.workers)
     steps = bench.ladder.steps_to_keep
     keeping = []
@@ -103,7 +110,7 @@ async def _score_one(
     bench: ProfileBench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
 ) -> PromptScores:
     """The sample at every level, once a seed, from the latents of its nearest prompt."""
-    similarities = embedded @ bench.embedder.embed_now(sample.prompt).vector
+    similarities = embedded @ bench.tools.embedder.embed_now(sample.prompt).vector
     nearest = int(similarities.argmax())
     source = Stored(bench.scope, _entry(nearest), kept[nearest].seed)
     exact: list[bytes] = []
@@ -116,18 +123,20 @@ async def _score_one(
             if level.needs_latent:
                 start_from(order, source, level.skipped_steps)
             drawn.append((await draw_at(worker, order, level)).data)
-    several = bench.num_seeds > 1
+    judge, several = bench.tools.judge, bench.num_seeds > 1
     return PromptScores(
         prompt=sample.prompt,
         nearest=kept[nearest].prompt,
         similarity=float(similarities[nearest]),
-        exact=tuple(bench.judge.score(image, image, sample) for image in exact),
+        exact=tuple(judge.score(image, image, sample) for image in exact),
         by_level={
-            level: tuple(bench.judge.score(one, whole, sample) for one, whole in zip(drawn, exact, strict=True))
+            level: tuple(judge.score(one, whole, sample) for one, whole in zip(drawn, exact, strict=True))
             for level, drawn in images.items()
         },
-        exact_spread=spread(exact, bench.judge.distance),
-        spreads={level: spread(drawn, bench.judge.distance) for level, drawn in images.items()} if several else {},
+        exact_spread=spread(exact, judge.distance),
+        spreads={level: spread(drawn, bench.tools.judge.distance) for level, drawn in images.items()}
+        if several
+        else {},
     )
 
 
@@ -145,11 +154,11 @@ async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest,
 
 async def draw_all(bench: ProfileBench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order, counted on the bar."""
-    task = bench.bar.add_task(title, total=len(work))
+    task = bench.tools.bar.add_task(title, total=len(work))
 
     async def counted(one: Coroutine[Any, Any, T]) -> T:
         result = await one
-        bench.bar.advance(task)
+        bench.tools.bar.advance(task)
         return result
 
     async with asyncio.TaskGroup() as group:

@@ -16,10 +16,9 @@ from t2i_policy.features import read_prompt
 from t2i_policy.level import Ladder, Level, build_ladder
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.options import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options
-from t2i_profiler.bands import band_losses
+from t2i_profiler.bands import band_losses, bound_by_twins
 from t2i_profiler.fit import train_predictor
 from t2i_profiler.sample_file import Measurement, PromptScores
-from t2i_profiler.twin_losses import bound_by_twins
 from t2i_simulator.rivals.nirvana import level_by_similarity
 
 Rule = Callable[[PromptScores], Option]
@@ -67,11 +66,6 @@ def profile_of(measurement: Measurement) -> LevelProfile:
         train_predictor(prompts),
         facts.embedder_digest,
     )
-
-
-def held_out(train: Measurement, test: Measurement, tolerances: Sequence[float] = TOLERANCES) -> list[Precision]:
-    """Rules of one measurement, judged by the prompts of another."""
-    return judge_profile(profile_of(train), test, tolerances)
 
 
 def judge_profile(

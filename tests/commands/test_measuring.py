@@ -9,11 +9,10 @@ from rich.progress import Progress
 
 from t2i_policy.level import Level, build_ladder
 from t2i_profiler.judge import Sample
-from t2i_profiler.measure import measure
+from t2i_profiler.measure import ProfileTools, measure
+from t2i_profiler.measure_twins import TwinPair, measure_twins
 from t2i_profiler.precision import profile_of
 from t2i_profiler.samples import Samples
-from t2i_profiler.twin_measuring import measure_twins
-from t2i_profiler.twin_samples import TwinPair
 from t2i_profiler.twins import Twin, TwinKind
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import embedder_path
@@ -79,7 +78,7 @@ async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper])
     """All seeds resume from the latents of one run of the nearest prompt, as requests do; scores pair up by seed."""
     address, books = worker
     with Progress(console=Console(quiet=True)) as bar:
-        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
         found = await measure([address], Samples(KEPT, ASKED), LADDER, tools, num_seeds=2)
     assert (found.facts.model_digest, found.facts.judge, found.facts.base_steps) == ("digest", "level", 12)
     assert found.facts.step_s == (pytest.approx(0.002), pytest.approx(0.002))
@@ -104,7 +103,7 @@ async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper])
 async def test_diversity_needs_two_seeds(worker: tuple[str, BookKeeper]) -> None:
     """One image a prompt says nothing of how different two would be: it is told as not measured."""
     with Progress(console=Console(quiet=True)) as bar:
-        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
         found = await measure([worker[0]], Samples(KEPT, ASKED), LADDER, tools, num_seeds=1)
     assert all(one.spreads == {} for one in found.prompts)
     assert all(band.diversity_loss is None for band in profile_of(found).losses)
@@ -115,7 +114,7 @@ async def test_twins_are_scored_from_their_own_latents(worker: tuple[str, BookKe
     address, books = worker
     pair = TwinPair(ASKED[1], Twin("two green rings on a flat white wall", TwinKind.RECOUNTED, "three to two"), 70)
     with Progress(console=Console(quiet=True)) as bar:
-        tools = (Embedder(embedder_path()), LevelJudge(), bar)
+        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
         (found,) = await measure_twins([address], [pair], LADDER, tools, num_seeds=2)
     assert (found.kind, found.scores.prompt, found.scores.nearest) == ("Recounted", ASKED[1].prompt, pair.twin.prompt)
     assert 0.3 < found.scores.similarity < 0.999

@@ -11,7 +11,7 @@ from t2i_policy.level import Level
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.fit import MIN_PROMPTS, train_predictor
-from t2i_profiler.precision import cross_validated, held_out, precision_table, profile_of
+from t2i_profiler.precision import cross_validated, judge_profile, precision_table, profile_of
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2ictl.commands.profile import refit_profile
 
@@ -141,7 +141,7 @@ def test_a_feature_is_taken_only_if_it_tells() -> None:
 
 def test_promises_are_precise_on_prompts_not_trained_on() -> None:
     """What a rule promises is what unseen prompts lose, within noise; it bends more than nothing."""
-    rows = held_out(synthetic(480, 7), synthetic(300, 8, seeds=2), tolerances=(0.05, 0.1))
+    rows = judge_profile(profile_of(synthetic(480, 7)), synthetic(300, 8, seeds=2), tolerances=(0.05, 0.1))
     mine = [row for row in rows if row.rule == "predictor" and row.level == "all"]
     assert [row.tolerance for row in mine] == [0.05, 0.1]
     for row in mine:

@@ -17,14 +17,13 @@ from t2i_policy.request.options import (
     eligible_options,
 )
 from t2i_policy.twin_loss import TwinLoss
-from t2i_profiler.bands import Scored, band_losses
+from t2i_profiler.bands import MIN_PAIRS, Scored, band_losses, bound_by_twins
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.judge import Sample
+from t2i_profiler.measure_twins import pair_twins
 from t2i_profiler.precision import profile_of
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, TwinScores, read_samples, write_samples
 from t2i_profiler.samples import scene_samples
-from t2i_profiler.twin_losses import MIN_PAIRS, bound_by_twins
-from t2i_profiler.twin_samples import pair_twins
 from t2i_profiler.twins import TwinKind, make_twins
 from t2i_scenes import embedder_path
 from t2i_sources.embedder import Embedder

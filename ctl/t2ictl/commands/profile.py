@@ -1,8 +1,8 @@
 """`t2ictl profile`: measure what every level costs and loses, on running workers, and fit the profile to it.
 
 Every measured prompt is kept in a samples file, so that a profile can be fitted anew without drawing again. The fit is
-similarity bands (`losses`), bounded by what twins lost (`twin_losses`), and, with prompts enough, the learned predictor
-(`training`), whose precision is told on prompts that it did not see (`precision`).
+similarity bands (`bands`), bounded by what twins lost, and, with prompts enough, the learned predictor (`fit`), whose
+precision is told on prompts that it did not see (`precision`).
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,11 @@ from t2i_policy.profile import LevelProfile, render_profile
 from t2i_policy.twin_loss import TwinLoss
 from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.judge import FidelityJudge, Judge, SceneJudge
-from t2i_profiler.measure import measure
+from t2i_profiler.measure import ProfileTools, measure
+from t2i_profiler.measure_twins import measure_twins, pair_twins
 from t2i_profiler.precision import cross_validated, precision_table, profile_of
 from t2i_profiler.sample_file import Measurement, read_samples, write_samples
 from t2i_profiler.samples import file_samples, only_read, scene_samples
-from t2i_profiler.twin_measuring import measure_twins
-from t2i_profiler.twin_samples import pair_twins
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -142,7 +141,7 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
     pairs = pair_twins(samples.asked, plan.num_twins, plan.seed, reads)
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
-        tools = (embedder, judge, bar)
+        tools = ProfileTools(embedder, judge, bar)
 
         async def on(addresses: Sequence[str]) -> Measurement:
             measurement = await measure(addresses, samples, pool.spec.ladder, tools, plan.num_seeds)
