@@ -20,8 +20,8 @@ from t2i_worker.engine.warm_up import WarmUpTimes, warm_up
 from t2i_worker.jobs import Finished, Job, Sink, Source
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
-from t2i_worker.starting.diffusion import to_facts
-from t2i_worker.starting.finding import find_model
+from t2i_worker.start_diffusion import to_facts
+from t2i_worker.starting import find_model
 
 BATCH = 4
 ids = itertools.count()

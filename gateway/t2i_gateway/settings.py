@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_DRAIN_S = 86400.0
+from t2i_runtime.arguments import drain_seconds, names
+
 WITH_WORKERS = "workers://"
 
 
@@ -49,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument(
         "--control-listen", default="", help="plaintext address of health and Control for kubelet and operator"
     )
-    parser.add_argument("--workers", type=_names, default=(), help="addresses of workers, comma separated")
+    parser.add_argument("--workers", type=names, default=(), help="addresses of workers, comma separated")
     parser.add_argument(
         "--kubernetes", type=_place, default=None, help="NAMESPACE/POOL: plan and workers come from the cluster"
     )
@@ -73,8 +74,10 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
     parser.add_argument("--local", action="store_true", help="no security: the x-t2i-tenant header names the tenant")
-    parser.add_argument("--tenants", type=lambda text: frozenset(_names(text)), default=frozenset(), help="known ones")
-    parser.add_argument("--drain-s", type=_seconds, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument("--tenants", type=lambda text: frozenset(names(text)), default=frozenset(), help="known ones")
+    parser.add_argument(
+        "--drain-s", type=drain_seconds, default=30.0, help="seconds running requests get after SIGTERM"
+    )
     parser.add_argument(
         "--gateways", type=int, default=0, help="gateways that share the workers; default: the pool's gateway.replicas"
     )
@@ -102,17 +105,3 @@ def _place(text: str) -> PoolPlace:
     if not namespace or not name or "/" in name:
         raise argparse.ArgumentTypeError(f"NAMESPACE/POOL, not {text!r}")
     return PoolPlace(namespace, name)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_DRAIN_S:
-        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_DRAIN_S:.0f}, not {text!r}")
-    return value

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2i_runtime.arguments import names
+
 MAX_NUMBER = 86400.0
 
 
@@ -74,11 +76,11 @@ def _checked(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Opera
     if given["log_format"] not in ("text", "json"):
         parser.error(f"--log-format: text or json, not {given['log_format']!r}")
     return OperatorSettings(
-        namespaces=_names(given["namespaces"]),
+        namespaces=names(given["namespaces"]),
         gateway_image=given["gateway_image"],
         worker_image=given["worker_image"],
         image_pull_policy=given["image_pull_policy"],
-        image_pull_secrets=_names(given["image_pull_secrets"]),
+        image_pull_secrets=names(given["image_pull_secrets"]),
         metrics_listen=given["metrics_listen"],
         health_listen=given["health_listen"],
         lease_namespace=given["lease_namespace"],
@@ -101,7 +103,3 @@ def _positive(parser: argparse.ArgumentParser, given: Mapping[str, str], name: s
     if not 0 < value <= MAX_NUMBER:
         parser.error(f"--{name.replace('_', '-')}: a number above 0, at most {MAX_NUMBER:.0f}, not {given[name]!r}")
     return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

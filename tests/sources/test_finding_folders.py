@@ -9,7 +9,7 @@ from t2i_api.pool import ModelPart
 from t2i_sources import EMBEDDER, MODEL, SourceMissing, find_folder
 from t2i_worker.digests import model_digest
 from t2i_worker.errors import ModelNotFound
-from t2i_worker.starting.finding import find_model
+from t2i_worker.starting import find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

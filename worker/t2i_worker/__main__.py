@@ -16,7 +16,7 @@ from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
 from t2i_worker.settings import WorkerSettings, parse_arguments
-from t2i_worker.starting.finding import find_model
+from t2i_worker.starting import find_model, start_simulated
 
 log = logging.getLogger("t2i_worker")
 EXIT_CODES = {ReadyReason.DEVICE_LOST: 3, ReadyReason.LOOP_ENDED: 4}
@@ -59,13 +59,11 @@ def _group(pool: Pool, name: str) -> WorkerGroupPart:
 
 async def _make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> Engine:
     if group.engine == "simulated":
-        from t2i_worker.starting.simulated import start_simulated
-
         return start_simulated(settings, pool.spec)
     model = pool.spec.model
     folder = await asyncio.to_thread(find_model, model, settings.models_dir)  # before torch, which takes its time
-    await asyncio.to_thread(import_module, "t2i_worker.starting.diffusion")  # probes are answered meanwhile
-    from t2i_worker.starting.diffusion import start_diffusion
+    await asyncio.to_thread(import_module, "t2i_worker.start_diffusion")  # probes are answered meanwhile
+    from t2i_worker.start_diffusion import start_diffusion
 
     return await start_diffusion(settings, pool, folder)
 

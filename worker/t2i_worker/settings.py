@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_DRAIN_S = 86400.0
+from t2i_runtime.arguments import drain_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,9 @@ def parse_arguments(arguments: list[str] | None = None) -> WorkerSettings:
         "--threads", type=_whole(0, 1024), default=0, help="CPU threads of the model; 0 = torch's choice"
     )
     parser.add_argument("--max-batch", type=_whole(1, 1024), default=8, help="largest batch tried at warm-up")
-    parser.add_argument("--drain-s", type=_seconds, default=30.0, help="seconds running requests get after SIGTERM")
+    parser.add_argument(
+        "--drain-s", type=drain_seconds, default=30.0, help="seconds running requests get after SIGTERM"
+    )
     parser.add_argument("--health-listen", default="", help="plaintext address of health alone, for the kubelet")
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.workerTlsSecretName, mounted")
     parser.add_argument("--gateway-name", default="", help="DNS name in the certificates of gateways")
@@ -73,13 +75,3 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_DRAIN_S:
-        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_DRAIN_S:.0f}, not {text!r}")
-    return value

@@ -15,7 +15,7 @@ from t2i_worker.pipelines.diffusion_transformers import FluxAdapter, StableDiffu
 from t2i_worker.pipelines.scenes import ScenesAdapter, ScenesPipeline
 from t2i_worker.pipelines.schedules import NoiseSchedule
 from t2i_worker.pipelines.stable_diffusion import StableDiffusionAdapter, StableDiffusionXLAdapter
-from t2i_worker.starting.finding import variant_of
+from t2i_worker.starting import variant_of
 
 ADAPTERS: Mapping[str, type[PipelineAdapter]] = {
     "ScenesPipeline": ScenesAdapter,

@@ -20,7 +20,7 @@ from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import PipelineAdapter, load_adapter
 from t2i_worker.settings import WorkerSettings
-from t2i_worker.starting.finding import variant_of
+from t2i_worker.starting import variant_of
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,0 @@
-"""From settings and pool to a running engine, one module a kind, so that only the diffusion one imports torch."""
