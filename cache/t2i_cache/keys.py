@@ -8,7 +8,7 @@ differed, every lookup would miss in silence.
 import hashlib
 import re
 from dataclasses import astuple, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -80,6 +80,14 @@ def model_fingerprint(model: DescribedModel, asked: GuidedRequest, *, num_infere
     ).fingerprint
 
 
+class EntryName(NamedTuple):
+    """One earlier prompt's run, whose latents have steps."""
+
+    scope: str
+    model: str
+    entry_id: str
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class LatentKey:
     """One stored latent: the state entering `step` (after `step` steps) of one earlier prompt's run.
@@ -99,6 +107,11 @@ class LatentKey:
                 raise ValueError(f"{name} must be 1 to 128 characters of A-Z a-z 0-9 _ and -")
         if not 0 <= self.step <= 1_000_000:
             raise ValueError(f"step must be from 0 to 1000000, got {self.step}")
+
+    @property
+    def entry(self) -> EntryName:
+        """Whose latent it is."""
+        return EntryName(self.scope, self.model, self.entry_id)
 
     @property
     def text(self) -> str:

@@ -25,12 +25,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from t2i_policy.backoff import Backoff
 from t2i_policy.failure_streak import Blame, FailureStreak
 
 SLOW_FACTOR = 3.0
 FIRST_PAUSE_S = 2.0
 MAX_PAUSE_S = 60.0
-MAX_DOUBLINGS = 16  # far past MAX_PAUSE_S; a worker that is ejected for weeks must not overflow
+PAUSES = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 #: Event loops on a busy machine run late by some 100 ms, a container that used up its CPU quota stands still for as
 #: long, and so does a collection of garbage. Two of them in a row must not cost a worker its place; a second is still
 #: small beside any SLO.
@@ -176,7 +177,7 @@ def after_image(health: WorkerHealth, now_s: float) -> WorkerHealth:
 
 
 def _ejected(health: WorkerHealth, reason: EjectedReason, now_s: float) -> WorkerHealth:
-    pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(health.ejections, MAX_DOUBLINGS))
+    pause_s = PAUSES.pause_s(health.ejections + 1)
     return WorkerHealth(0.0, health.pace, health.ejections + 1, now_s + pause_s, reason, health.failures)
 
 

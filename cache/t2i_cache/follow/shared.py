@@ -20,7 +20,7 @@ from t2i_cache.catalogue import Catalogue
 from t2i_cache.errors import StoreError
 from t2i_cache.follow.lists import build_due_lists, keep_lists
 from t2i_cache.index import Vector
-from t2i_cache.keys import LatentKey, parse_key
+from t2i_cache.keys import EntryName, LatentKey, parse_key
 from t2i_cache.stores import StoreLimits
 from t2i_cache.stores.redis import RedisStore
 from t2i_cache.stores.redis.store import Change, StoredEntry, to_embedding
@@ -158,9 +158,8 @@ class SharedFollower:
         vectors = await self._vectors(changes)
         for change in changes:
             key = parse_key(change.member)
-            name = (key.scope, key.model, key.entry_id)
             if change.kind == "+":
-                vector = vectors.get(name)
+                vector = vectors.get(key.entry)
                 if key in catalogue or vector is not None:
                     item = CachedItem(key, key.step, int(change.value), 1, now_s, now_s)
                     catalogue.take_in([(item, vector if vector is not None else _NO_VECTOR)])
@@ -170,10 +169,10 @@ class SharedFollower:
                 catalogue.note_gone(key)
                 self._given_up(change.value)
 
-    async def _vectors(self, changes: list[Change]) -> dict[tuple[str, str, str], Vector]:
+    async def _vectors(self, changes: list[Change]) -> dict[EntryName, Vector]:
         """Embeddings of entries that are new; those that have gone meanwhile are left out."""
         keys = [parse_key(change.member) for change in changes if change.kind == "+"]
-        names = list({(key.scope, key.model, key.entry_id): None for key in keys})
+        names = list(dict.fromkeys(key.entry for key in keys))
         if not names:
             return {}
         stored = await self._store.entries(names)

@@ -13,6 +13,7 @@ import grpc
 
 from t2i_gateway.workers.failures import WorkerFailures
 from t2i_gateway.workers.slot import Slot
+from t2i_policy.backoff import Backoff
 from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport
 from t2i_policy.pool_view import WorkerView
@@ -20,8 +21,7 @@ from t2i_policy.request.other_gateways import HeldLoad, foreign_load
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 2.0
+BACKOFF = Backoff(first_s=0.1, most_s=2.0)
 DESCRIBE_LIMIT_S = 2.0
 OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
@@ -208,12 +208,12 @@ class WorkerConnection:
         acknowledged after pauses that double, so it would learn of a healed network as long after as that was away.
         One that is still being made is left alone, as it may need longer than a first attempt gets.
         """
-        backoff_s = FIRST_BACKOFF_S
+        pauses = BACKOFF.pauses()
         while True:
             connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
             try:
                 await self._describe()
-                backoff_s = FIRST_BACKOFF_S
+                pauses = BACKOFF.pauses()
                 if await self._watch():
                     continue
             except grpc.aio.AioRpcError as error:
@@ -225,8 +225,7 @@ class WorkerConnection:
                 self._begin_anew()
             self.description = None
             self.changed()
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+            await asyncio.sleep(next(pauses))
 
     async def _describe(self) -> None:
         request = worker_pb2.DescribeRequest()

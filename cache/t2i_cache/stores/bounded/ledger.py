@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from t2i_cache.keys import LatentKey
+from t2i_cache.keys import EntryName, LatentKey
 from t2i_cache.records import LatentRecord
 from t2i_cache.stores.protocol import StoreLimits
 from t2i_policy.eviction import LOW_WATER, CachedItem, EvictionPolicy, EvictionReason
@@ -53,7 +53,7 @@ class Ledger:
         self.limits = limits
         self._block_bytes = block_bytes
         self._policy: EvictionPolicy = policy or StepsAtStake()
-        self._entries: dict[tuple[str, str, str], _Entry] = {}
+        self._entries: dict[EntryName, _Entry] = {}
         self._folders: dict[_Folder, _Names] = {_ROOT: _Names()}
         self.used_bytes = self._folder_bytes(0)  # what all of it takes of the disk
 
@@ -64,12 +64,12 @@ class Ledger:
 
     def get(self, key: LatentKey) -> CachedItem[LatentKey] | None:
         """What is known of one latent."""
-        entry = self._entries.get((key.scope, key.model, key.entry_id))
+        entry = self._entries.get(key.entry)
         return entry.items.get(key.step) if entry else None
 
     def held(self, key: LatentKey) -> HeldLatents | None:
         """All of the entry of this key (its step is ignored)."""
-        entry = self._entries.get((key.scope, key.model, key.entry_id))
+        entry = self._entries.get(key.entry)
         return HeldLatents(entry.record, tuple(entry.items.values())) if entry else None
 
     def __iter__(self) -> Iterator[HeldLatents]:
@@ -94,7 +94,7 @@ class Ledger:
         """A latent is stored, in place of an older one of its key."""
         key = record.key
         self.remove(key)
-        entry = self._entries.setdefault((key.scope, key.model, key.entry_id), _Entry(record))
+        entry = self._entries.setdefault(key.entry, _Entry(record))
         entry.record = record
         taken = self._file_bytes(size_bytes)
         entry.items[key.step] = CachedItem(key, key.step, taken, uses, record.created_s, used_s)
@@ -103,14 +103,13 @@ class Ledger:
 
     def remove(self, key: LatentKey) -> bool:
         """A latent is gone; False if it was not here."""
-        name = (key.scope, key.model, key.entry_id)
-        entry = self._entries.get(name)
+        entry = self._entries.get(key.entry)
         item = entry.items.pop(key.step, None) if entry else None
         if entry is None or item is None:
             return False
         self.used_bytes -= item.size_bytes
         if not entry.items:
-            del self._entries[name]
+            del self._entries[key.entry]
         self._leave(_path(key))
         return True
 
@@ -120,7 +119,7 @@ class Ledger:
         if item is None:
             return None
         used = replace(item, hits=item.hits + 1, used_s=now_s)
-        self._entries[key.scope, key.model, key.entry_id].items[key.step] = used
+        self._entries[key.entry].items[key.step] = used
         return used
 
     def due(self, item: CachedItem[LatentKey], now_s: float) -> EvictionReason | None:
@@ -147,9 +146,8 @@ class Ledger:
             if excess <= 0:
                 break
             chosen.append(item.key)
-            name = (item.key.scope, item.key.model, item.key.entry_id)
-            left[name] -= 1
-            excess -= item.size_bytes + (0 if left[name] else self._folder_bytes(0))
+            left[item.key.entry] -= 1
+            excess -= item.size_bytes + (0 if left[item.key.entry] else self._folder_bytes(0))
         return tuple(chosen)
 
     def _enter(self, path: _Folder) -> None:
@@ -186,7 +184,7 @@ def _blocks(size_bytes: int, block_bytes: int) -> int:
 
 
 def _path(key: LatentKey) -> _Folder:
-    return key.scope, key.model, key.entry_id, str(key.step)
+    return *key.entry, str(key.step)
 
 
 def _above(key: LatentKey) -> Iterator[_Folder]:

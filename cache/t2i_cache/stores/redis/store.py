@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from t2i_cache.errors import RecordError, StoreFull, StoreUnavailable
-from t2i_cache.keys import LatentKey, parse_key
+from t2i_cache.keys import EntryName, LatentKey, parse_key
 from t2i_cache.records import peek
 from t2i_cache.stores.health import StoreHealth, StoreReason
 from t2i_cache.stores.protocol import StoreLimits
@@ -163,8 +163,8 @@ class RedisStore:
             if cursor == "0":
                 return
 
-    async def entries(self, names: Sequence[tuple[str, str, str]]) -> list[bytes]:
-        """The embeddings (float16) of these (scope, model, entry); empty where there is none."""
+    async def entries(self, names: Sequence[EntryName]) -> list[bytes]:
+        """The embeddings (float16) of these entries; empty where there is none."""
         async with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hget(f"{self.prefix}e:{':'.join(name)}", "v")
@@ -283,7 +283,7 @@ def _entry(name: bytes, embedding: bytes, digest: bytes, items: bytes) -> Stored
     key = parse_key(f"{name.decode()}:0")
     parts = [part.split() for part in items.decode().split(";") if part]
     found = tuple(StoredItem(int(s), int(size), int(uses), float(age) / 1e3) for s, size, uses, age in parts)
-    return StoredEntry(key.scope, key.model, key.entry_id, to_embedding(embedding), digest.decode(), found)
+    return StoredEntry(*key.entry, to_embedding(embedding), digest.decode(), found)
 
 
 def to_embedding(stored: bytes) -> npt.NDArray[np.float32]:
