@@ -10,7 +10,7 @@ MAX_REMEMBERED = 16_384
 
 
 class AskedPrompts:
-    """One event loop, one writer."""
+    """Remembers the last seed of each tenant's newest prompts. Used from one event loop."""
 
     def __init__(self, most: int = MAX_REMEMBERED) -> None:
         self._most = most
@@ -25,7 +25,7 @@ class AskedPrompts:
         return self._seeds.get((tenant, prompt_id)) == seed
 
     def note(self, tenant: str, prompt_id: str, seed: int) -> None:
-        """It asks now."""
+        """Remember that the tenant asks for this prompt and seed now."""
         self._seeds[tenant, prompt_id] = seed
         self._seeds.move_to_end((tenant, prompt_id))
         if len(self._seeds) > self._most:

@@ -81,7 +81,7 @@ class Attempt:
                 self.finished = event.finished
 
     def end(self) -> None:
-        """The request is over here, whichever way."""
+        """Give the slot back. The request may have ended in any way, or this may have been called before."""
         self.connection.leave_slot(self.slot)
 
 

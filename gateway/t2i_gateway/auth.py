@@ -37,7 +37,7 @@ class GatewaySecurity:
 
     @property
     def credentials(self) -> grpc.ServerCredentials | None:
-        """For the port of clients; None = in clear."""
+        """What the port for clients shows and asks for; None = it speaks in clear."""
         if self.clients is None:
             return None
         return server_credentials(self.clients, ask_clients=self.identities.mode == "MutualTLS")

@@ -43,7 +43,7 @@ SLOS_WITHOUT_DEADLINE = 10  # a request without a deadline gets this many SLOs
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a director works with."""
+    """Everything that a director works with."""
 
     spec: PoolSpec
     rules: Rules
@@ -56,7 +56,7 @@ class Parts:
 
 
 class Director:
-    """Of one gateway. One event loop."""
+    """Leads requests through one gateway. Used from one event loop."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -128,7 +128,7 @@ class Director:
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
         embedding = await parts.embeddings.embed(request.prompt, tenant)
-        prefix = parts.neighbours.shelf(request, tenant, parts.workers.description, embedding)
+        prefix = parts.neighbours.prefix(request, tenant, parts.workers.description, embedding)
         neighbour = parts.neighbours.nearest(prefix, embedding)
         holdings = parts.neighbours.holdings(prefix, neighbour)
         if neighbour is not None and holdings is not None:  # what no ready worker has cannot be promised

@@ -1,6 +1,6 @@
 """Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
-Between tenants the one furthest behind its share goes first (`fairness`), within a tenant the nearest deadline. The
+Between tenants the one furthest behind its share goes first (`fair_queue`), within a tenant the nearest deadline. The
 queue is bounded by admission. Nothing waits for ever: a request leaves with an attempt, at its deadline, or when the
 pool has had no worker for NO_WORKERS_GRACE_S.
 """
@@ -53,7 +53,7 @@ class QueuedRequest:
 
 
 class Dispatcher:
-    """Of one gateway. One event loop."""
+    """The queue of one gateway. Used from one event loop."""
 
     def __init__(self, policy: ServingPolicy, workers: WorkerPool, part: GatewayPart, metrics: GatewayMetrics) -> None:
         self._policy = policy
@@ -85,13 +85,13 @@ class Dispatcher:
         free = any(view.free_slots for view in self._workers.views if view.name in holders)
         if not free and self.num_queued >= max_queued:
             return HolderLine(frozenset())
-        waiting = (ticket.place for ticket in self._bound.values())
+        waiting = (queued.place for queued in self._bound.values())
         steps = sum(place.level.steps_run for place in waiting if place.holders and place.holders() & holders)
         return HolderLine(holders, steps)
 
     @property
     def num_queued(self) -> int:
-        """Requests that wait for a slot."""
+        """How many requests wait for a slot."""
         return self._queued.total()
 
     def queue_room(self, tenant: str, max_queued: int) -> int:
@@ -107,24 +107,24 @@ class Dispatcher:
             WorkersUnavailable: no worker is left that could take it.
         """
         self._check_any_left(place.excluded)
-        ticket = QueuedRequest(place.deadline_s, next(self._numbers), place, self._loop.create_future())
-        heapq.heappush(self._waiting.setdefault(place.tenant, []), ticket)
+        queued = QueuedRequest(place.deadline_s, next(self._numbers), place, self._loop.create_future())
+        heapq.heappush(self._waiting.setdefault(place.tenant, []), queued)
         self._count(place, +1)
         if place.holders is not None:
-            self._bound[ticket.number] = ticket
+            self._bound[queued.number] = queued
         attempt: Attempt | None = None
         try:
             self.pump()
             async with asyncio.timeout_at(place.deadline_s):
-                attempt = await ticket.ready
+                attempt = await queued.ready
             return attempt
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
             self._count(place, -1)
-            self._bound.pop(ticket.number, None)
+            self._bound.pop(queued.number, None)
             if attempt is None:
-                self._give_back(ticket)
+                self._give_back(queued)
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
@@ -133,55 +133,55 @@ class Dispatcher:
         self._watch_forlorn(ready)
         passed_over: list[QueuedRequest] = []
         while (tenant := next_tenant(self._fair, self._waiting)) is not None:
-            ticket = heapq.heappop(self._waiting[tenant])
+            queued = heapq.heappop(self._waiting[tenant])
             if not self._waiting[tenant]:
                 del self._waiting[tenant]
-            if ticket.ready.done():
+            if queued.ready.done():
                 continue
-            left_s = ticket.deadline_s - self._loop.time()
-            excluded = self._excluded(ticket.place)
-            placement = self._policy.place(ticket.place.level, self.view(), left_s, excluded)
+            left_s = queued.deadline_s - self._loop.time()
+            excluded = self._excluded(queued.place)
+            placement = self._policy.place(queued.place.level, self.view(), left_s, excluded)
             if placement is None:
-                passed_over.append(ticket)
+                passed_over.append(queued)
                 if not excluded or not any(view.free_slots for view in self._workers.views):
                     break
                 continue
-            self._hand_out(ticket, placement)
-        for ticket in passed_over:
-            heapq.heappush(self._waiting.setdefault(ticket.place.tenant, []), ticket)
+            self._hand_out(queued, placement)
+        for queued in passed_over:
+            heapq.heappush(self._waiting.setdefault(queued.place.tenant, []), queued)
 
     def _excluded(self, place: QueuePlace) -> frozenset[str]:
-        """Who may not take it: those excluded, and those without its latent while any other has it."""
+        """Workers that may not take it: those excluded, and those without its latent while any other has it."""
         if place.holders is None:
             return place.excluded
         ready = frozenset(view.name for view in self._workers.views if view.ready)
         able = (ready & place.holders()) - place.excluded
         return place.excluded | (ready - able) if able else place.excluded
 
-    def _hand_out(self, ticket: QueuedRequest, placement: Placement) -> None:
+    def _hand_out(self, queued: QueuedRequest, placement: Placement) -> None:
         self._metrics.placements.labels(placement.reason).inc()
-        place = ticket.place
+        place = queued.place
         weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
         self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
         connection = self._workers.by_name(placement.worker)
-        ticket.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run)))
-        self._bound.pop(ticket.number, None)
+        queued.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run)))
+        self._bound.pop(queued.number, None)
 
     def placement(self, place: QueuePlace) -> Placement | None:
-        """Where a request would go now; for Explain."""
+        """Where a request would go now; `Explain` tells it."""
         left_s = place.deadline_s - self._loop.time()
         return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
-    def _give_back(self, ticket: QueuedRequest) -> None:
+    def _give_back(self, queued: QueuedRequest) -> None:
         """Its waiter is gone: leave the queue, or end an attempt that was handed out in the same instant."""
-        granted = ticket.ready.done() and not ticket.ready.cancelled() and ticket.ready.exception() is None
+        granted = queued.ready.done() and not queued.ready.cancelled() and queued.ready.exception() is None
         if granted:
-            ticket.ready.result().end()
-        ticket.ready.cancel()
-        tenant = ticket.place.tenant
+            queued.ready.result().end()
+        queued.ready.cancel()
+        tenant = queued.place.tenant
         line = self._waiting.get(tenant, [])
-        if ticket in line:
-            line.remove(ticket)
+        if queued in line:
+            line.remove(queued)
             heapq.heapify(line)
             if not line:
                 del self._waiting[tenant]
@@ -208,7 +208,7 @@ class Dispatcher:
     def _fail_all(self) -> None:
         self._forlorn = None
         error: GatewayError = WorkersUnavailable("no worker is ready")
-        for ticket in itertools.chain.from_iterable(self._waiting.values()):
-            if not ticket.ready.done():
-                ticket.ready.set_exception(error)
+        for queued in itertools.chain.from_iterable(self._waiting.values()):
+            if not queued.ready.done():
+                queued.ready.set_exception(error)
         self._waiting.clear()

@@ -41,7 +41,7 @@ class _Run:
 
 
 class IdempotentRuns:
-    """Of one gateway. One event loop."""
+    """The runs of one gateway by tenant and request id. Used from one event loop."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()

@@ -25,7 +25,6 @@ Mode = Literal["Local", "None", "Token", "MutualTLS"]
 
 
 def no_tokens() -> TokenBook:
-    """Nobody has one."""
     return TokenBook({})
 
 

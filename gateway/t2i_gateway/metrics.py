@@ -22,7 +22,7 @@ def band_of(similarity: float | None) -> str:
 
 
 class GatewayMetrics:
-    """All of them on one registry."""
+    """Every metric of a gateway, on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -96,16 +96,16 @@ class GatewayMetrics:
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
 
     def count_ejection(self, reason: str) -> None:
-        """A worker is left out."""
+        """Count a worker that is left out."""
         self.ejections.labels(reason).inc()
 
     def show_left_out(self, reasons: Iterable[EjectedReason]) -> None:
-        """Those that are now."""
+        """Show how many workers are left out now, for each reason."""
         counts = Counts(reasons)
         for reason in EjectedReason:
             if reason is not EjectedReason.NONE:
                 self.left_out.labels(reason).set(counts[reason])
 
     def count_reload(self, use: str, in_force: bool) -> None:
-        """A mounted Secret was read: at the start, and after every change."""
+        """Count a reading of a mounted Secret, at the start and after every change."""
         self.reloads.labels(use, "in_force" if in_force else "refused").inc()

@@ -66,7 +66,7 @@ class LatentPrefix:
         return entry_id.partition(_SEED_MARK)[0] == self.prompt_id
 
     def key(self, entry_id: str, step: int) -> LatentKey:
-        """The key of one latent on this shelf."""
+        """The key of one latent of an entry here."""
         return LatentKey(self.scope, self.model, entry_id, step)
 
 
@@ -88,7 +88,7 @@ class NeighbourIndex:
         else:
             self._follower = open_follower(store, limits, self._count_eviction)
 
-    def shelf(
+    def prefix(
         self, asked: ImageRequest, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
     ) -> LatentPrefix | None:
         """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet."""
@@ -100,50 +100,50 @@ class NeighbourIndex:
         prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
         return LatentPrefix(scope, fingerprint, prompt_id, asked.seed, embedding.kind, embedding.unread is not None)
 
-    def nearest(self, shelf: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
-        """The run of this very prompt and seed if it is cached, else one of the most similar prompts of this shelf."""
-        if shelf is None or embedding is None:
+    def nearest(self, prefix: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
+        """The run of this very prompt and seed if it is cached, else of one of the most similar prompts there."""
+        if prefix is None or embedding is None:
             return None
-        own = self._follower.catalogue.find(shelf.key(shelf.entry_id, 0), time.time())
-        if own is not None or shelf.identical_only:
+        own = self._follower.catalogue.find(prefix.key(prefix.entry_id, 0), time.time())
+        if own is not None or prefix.identical_only:
             return own
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
-            return self._follower.catalogue.nearest(shelf.scope, shelf.model, embedding.vector, time.time(), draw)
+            return self._follower.catalogue.nearest(prefix.scope, prefix.model, embedding.vector, time.time(), draw)
         except ValueError as error:
             log.warning("a lookup failed: %s", error)
             return None
 
-    def holds_same_image(self, shelf: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
+    def holds_same_image(self, prefix: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
         """Whether what is cached is of this very prompt and seed, and this tenant may know it."""
-        if shelf is None or neighbour is None or neighbour.entry_id != shelf.entry_id:
+        if prefix is None or neighbour is None or neighbour.entry_id != prefix.entry_id:
             return False
-        return not self._is_shared or self._asked.with_same_seed(tenant, shelf.prompt_id, shelf.seed)
+        return not self._is_shared or self._asked.with_same_seed(tenant, prefix.prompt_id, prefix.seed)
 
-    def repeats(self, shelf: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
+    def repeats(self, prefix: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
         """Whether this tenant asked for this prompt before with another seed.
 
         Of what all tenants share, only the own requests count: the words of another's must not be told from what they
         do to a decision.
         """
-        if shelf is None:
+        if prefix is None:
             return False
-        cached = neighbour is not None and shelf.holds_prompt(neighbour.entry_id)
-        own = neighbour is not None and neighbour.entry_id == shelf.entry_id
+        cached = neighbour is not None and prefix.holds_prompt(neighbour.entry_id)
+        own = neighbour is not None and neighbour.entry_id == prefix.entry_id
         told = cached and not own and not self._is_shared
-        return told or self._asked.with_other_seed(tenant, shelf.prompt_id, shelf.seed)
+        return told or self._asked.with_other_seed(tenant, prefix.prompt_id, prefix.seed)
 
     @property
     def _is_shared(self) -> bool:
         return self._pool.spec.cache.scope == "Pool"
 
-    def note_asked(self, shelf: LatentPrefix | None, tenant: str) -> None:
+    def note_asked(self, prefix: LatentPrefix | None, tenant: str) -> None:
         """A request for this prompt and seed was admitted."""
-        if shelf is not None:
-            self._asked.note(tenant, shelf.prompt_id, shelf.seed)
+        if prefix is not None:
+            self._asked.note(tenant, prefix.prompt_id, prefix.seed)
 
     def started(self, key: LatentKey, skipped_steps: int, reason: str, worker: str) -> None:
-        """A worker began from this shelf's entry `key.entry_id`, asked for step `key.step`."""
+        """A worker began from the entry `key.entry_id`; it was asked to begin at step `key.step`."""
         if skipped_steps:
             self._follower.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
         if reason in _DAMAGE and skipped_steps < key.step:
@@ -152,13 +152,13 @@ class NeighbourIndex:
             else:
                 self._spread.taken_back(worker, key, EvictionReason.DAMAGED)
 
-    def stored(self, shelf: LatentPrefix, embedding: Embedding, stored: list[tuple[int, int]], worker: str) -> None:
-        """A worker stored (step, bytes) latents of this shelf's own entry."""
+    def stored(self, prefix: LatentPrefix, embedding: Embedding, stored: list[tuple[int, int]], worker: str) -> None:
+        """A worker stored (step, bytes) latents of the request's own entry."""
         try:
             if self._spread is None:
-                self._follower.stored(shelf.key(shelf.entry_id, 0), embedding.vector, stored)
+                self._follower.stored(prefix.key(prefix.entry_id, 0), embedding.vector, stored)
             else:  # it tells too, but the client may ask again before that is read
-                now_s, keys = time.time(), [(shelf.key(shelf.entry_id, step), size) for step, size in stored]
+                now_s, keys = time.time(), [(prefix.key(prefix.entry_id, step), size) for step, size in stored]
                 items = [CachedItem(key, key.step, size, 1, now_s, now_s) for key, size in keys]
                 self._spread.told(worker, [(item, embedding.vector) for item in items])
         except ValueError as error:
@@ -169,19 +169,19 @@ class NeighbourIndex:
         """Whether each worker keeps latents of its own."""
         return self._spread is not None
 
-    def holdings(self, shelf: LatentPrefix | None, neighbour: Neighbour | None) -> Holdings | None:
+    def holdings(self, prefix: LatentPrefix | None, neighbour: Neighbour | None) -> Holdings | None:
         """Which workers have the neighbour's latents, by step; None where all workers have what any has."""
-        if self._spread is None or shelf is None or neighbour is None:
+        if self._spread is None or prefix is None or neighbour is None:
             return None
-        return self._spread.holdings(shelf.key(neighbour.entry_id, 0), neighbour.steps)
+        return self._spread.holdings(prefix.key(neighbour.entry_id, 0), neighbour.steps)
 
-    def holders(self, shelf: LatentPrefix | None, neighbour: Neighbour | None, step: int) -> frozenset[str]:
+    def holders(self, prefix: LatentPrefix | None, neighbour: Neighbour | None, step: int) -> frozenset[str]:
         """Who has the neighbour's latent at this step by now, where each worker keeps its own."""
-        return (self.holdings(shelf, neighbour) or {}).get(step, frozenset())
+        return (self.holdings(prefix, neighbour) or {}).get(step, frozenset())
 
-    def steps_at(self, worker: str, shelf: LatentPrefix | None, neighbour: Neighbour | None) -> frozenset[int]:
+    def steps_at(self, worker: str, prefix: LatentPrefix | None, neighbour: Neighbour | None) -> frozenset[int]:
         """Steps of the neighbour whose latents this worker can reach by now."""
-        holdings = self.holdings(shelf, neighbour)
+        holdings = self.holdings(prefix, neighbour)
         if holdings is None:
             return frozenset() if neighbour is None else neighbour.steps
         return frozenset(step for step, names in holdings.items() if worker in names)

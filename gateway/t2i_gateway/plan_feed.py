@@ -57,7 +57,7 @@ def newer_plan(pool: Item, in_force: PlanInForce | None) -> PlanDocument | None:
 
 
 def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
-    """HOST:PORT of every worker in the slices, ready or not."""
+    """The address HOST:PORT of every worker in the slices, ready or not."""
     found = set()
     for item in slices.values():
         ports = [port["port"] for port in item.get("ports") or () if port.get("name") == PORT_NAME]
@@ -69,7 +69,7 @@ def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
 
 
 class PlanFeed:
-    """Takes both in. One event loop."""
+    """Takes in what the API server says of one pool. Used from one event loop."""
 
     def __init__(self, place: PoolPlace, planning: PlanningLoop, workers: WorkerPool, metrics: GatewayMetrics) -> None:
         self._place = place
@@ -79,12 +79,12 @@ class PlanFeed:
         self._in_force: PlanInForce | None = None
 
     async def follow_plan(self, client: ApiClient) -> None:
-        """Until cancelled."""
+        """Serve by each new plan, until cancelled."""
         pool = Collection(POOL.path(self._place.namespace), fields=f"metadata.name={self._place.name}")
         await self._watch(client, pool, self._take_pool, "pool")
 
     async def follow_workers(self, client: ApiClient) -> None:
-        """Until cancelled."""
+        """Reach workers that appear and leave those that go, until cancelled."""
         labels = f"{POOL_LABEL}={self._place.name},{COMPONENT_LABEL}={WORKER}"
         slices = Collection(ENDPOINT_SLICE.path(self._place.namespace), labels=labels)
         await self._watch(client, slices, self._take_slices, "endpointslices")

@@ -37,7 +37,7 @@ class PlanningLoop:
         self._loop = asyncio.get_running_loop()
 
     def count(self, prompt_class: str) -> None:
-        """One more request of this class."""
+        """Count one more request of this class."""
         self.demand = self.demand.counted(prompt_class, self._loop.time())
 
     async def run(self, workers: WorkerPool) -> None:

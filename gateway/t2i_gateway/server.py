@@ -123,7 +123,7 @@ def _make_parts(
 
 
 def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
-    """None: latents lie with the workers."""
+    """The store that workers share; None = each worker keeps its own latents."""
     if settings.store == WITH_WORKERS:
         return None
     cache = pool.spec.cache
@@ -132,7 +132,7 @@ def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
 
 
 def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
-    """What goes on beside the requests."""
+    """The tasks that go on beside the requests."""
     usual = (parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts))
     return (*usual, follow_workers(parts.workers, parts.neighbours)) if parts.neighbours.spread else usual
 

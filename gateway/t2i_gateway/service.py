@@ -26,7 +26,7 @@ RELAY_MARGIN_S = 0.02  # of the client's time, for the last bytes on their way
 
 
 class TextToImageService:
-    """The calls of gateway.proto."""
+    """The service of gateway.proto."""
 
     def __init__(self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, identities: Identities) -> None:
         self._director = director
@@ -36,7 +36,7 @@ class TextToImageService:
         self._runs = IdempotentRuns()
 
     async def Generate(self, message: gateway_pb2.GenerateRequest | None, context: Context) -> Events:
-        """Image events of one prompt."""
+        """Draw one prompt; stream what happens to it."""
         async with self._outcome("Generate", context):
             tenant = self._tenant(context)
             async with aclosing(self._events(_readable(message), tenant, _left_s(context))) as events:
@@ -48,7 +48,7 @@ class TextToImageService:
     async def Explain(
         self, message: gateway_pb2.ExplainRequest | None, context: Context
     ) -> gateway_pb2.ExplainResponse:
-        """What would be decided for a prompt."""
+        """Tell what would be decided for a prompt."""
         async with self._outcome("Explain", context):
             tenant = self._tenant(context)
             request = parse_request(_readable(message).request, self._spec)

@@ -33,7 +33,7 @@ class Gateway:
 
     def shelf(self, tenant: str, seed: int) -> Any:
         asked = ImageRequest("id", False, "a red circle", "", seed, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
-        return self.similar.shelf(asked, tenant, MODEL, WORDS)
+        return self.similar.prefix(asked, tenant, MODEL, WORDS)
 
     def draw(self, tenant: str, seed: int) -> None:
         shelf = self.shelf(tenant, seed)

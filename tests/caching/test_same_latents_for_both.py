@@ -31,7 +31,7 @@ async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: flo
         parse_pool((EXAMPLES / "pool-scenes.yaml").read_text()), store, GatewayMetrics(CollectorRegistry())
     )
     asked = ImageRequest("id", False, "a cat", negative, 1, guidance, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
-    prefix = index.shelf(asked, "tenant", DESCRIPTION, WORDS)
+    prefix = index.prefix(asked, "tenant", DESCRIPTION, WORDS)
     assert prefix is not None
     job = Job("id", "a cat", negative, 1, guidance, Level(0, 12), "png")
     sink = Sink(prefix.scope, prefix.entry_id, (3,), WORDS.vector, prefix.embedder)

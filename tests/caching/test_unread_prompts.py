@@ -49,7 +49,7 @@ class Books:
         """Where the prompt's latents belong."""
         asked = ImageRequest("id", False, prompt, "", 1, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(max_loss=0.1), 0)
         embedding = self.embedder.embed_now(prompt)
-        shelf = self.similar.shelf(asked, "tenant", MODEL, embedding)
+        shelf = self.similar.prefix(asked, "tenant", MODEL, embedding)
         assert shelf is not None
         return shelf, embedding
 

@@ -54,7 +54,7 @@ class LoadWatch:
     reading: asyncio.Timeout | None = None
 
     def end(self) -> None:
-        """The worker is silent for too long: reach it anew."""
+        """Give the stream up, as the worker is silent for too long."""
         if self.reading is not None and not self.reading.expired():
             self.reading.reschedule(0.0)
 
@@ -148,7 +148,7 @@ class WorkerConnection:
         return slot
 
     def leave_slot(self, slot: Slot) -> None:
-        """Its request is over, whichever way. It may be over already."""
+        """Give a place back. It may have been given back before."""
         self.slots.discard(slot)
         if not self.slots:
             self.idle.set()
@@ -161,7 +161,7 @@ class WorkerConnection:
         self._on_change()
 
     def set_health(self, health: WorkerHealth) -> bool:
-        """True if it is another one than before."""
+        """Take in what the worker was judged to be. True if that differs from before."""
         if health == self.health:
             return False
         self.health, self._view = health, None
@@ -172,7 +172,7 @@ class WorkerConnection:
             self._on_judged()
 
     def set_state(self, state: HealthState) -> bool:
-        """How it may be used from now on, among all workers of the pool. True if that is another way than before."""
+        """Take in how the worker may be used from now on. True if that differs from before."""
         if state is self.state:
             return False
         self.state, self._view = state, None

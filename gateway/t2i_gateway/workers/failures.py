@@ -16,7 +16,7 @@ _SURE = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 
 
 class WorkerFailures:
-    """Of one worker: judges its health, which `read` gives and `judged` takes, by failures and images."""
+    """The failures of one worker. `read` gives its health, `judged` takes what failures and images make of it."""
 
     def __init__(
         self, read: Callable[[], WorkerHealth], judged: Callable[[WorkerHealth], None], clock: Callable[[], float]
@@ -39,18 +39,18 @@ class WorkerFailures:
             self._judged(after_failure(self._read(), prompt, blame, self._clock()))
 
     def drew(self) -> None:
-        """It drew an image."""
+        """The worker drew an image."""
         self._judged(after_image(self._read(), self._clock()))
 
     def look(self, ready: bool) -> None:
-        """What was not sure is now: the worker says that it is ready, or does not."""
+        """Count unsure failures if the worker still says that it is ready, else forget them."""
         unsure, self._unsure = self._unsure, {}
         if ready:
             for prompt, blame in unsure.items():
                 self.failed(prompt, blame)
 
     def forget_unsure(self) -> None:
-        """The connection broke: that was it."""
+        """The connection broke, which explains the unsure failures."""
         self._unsure = {}
 
 
@@ -73,7 +73,7 @@ class RequestFailures:
         self._failed.append((worker, sound))
 
     def drawn(self, worker: WorkerFailures) -> None:
-        """This worker drew it."""
+        """This worker drew the request."""
         worker.drew()
         self._tell(Blame.WORKERS)
 

@@ -37,7 +37,7 @@ async def follow_workers(workers: WorkerPool, neighbours: NeighbourIndex) -> Non
 
 
 async def _follow(connection: WorkerConnection, neighbours: NeighbourIndex) -> None:
-    """One worker, until it leaves the pool."""
+    """Follow one worker until it leaves the pool."""
     pause_s = PAUSE_S
     while True:
         if connection.description is not None:
@@ -53,8 +53,9 @@ async def _follow(connection: WorkerConnection, neighbours: NeighbourIndex) -> N
 
 
 async def _read(connection: WorkerConnection, name: str, neighbours: NeighbourIndex) -> bool:
-    """Take in what it tells until the stream ends, falls silent, or a newer connection is there. False: it keeps no
-    latents of its own.
+    """Take in what the worker tells, until the stream ends or falls silent, or a newer connection is there.
+
+    False: it keeps no latents of its own.
     """
     neighbours.lost(name)
     number, call, limit_s = connection.number, connection.watch_latents(), FIRST_LIMIT_S

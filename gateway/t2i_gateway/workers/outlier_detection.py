@@ -26,8 +26,9 @@ OLD_PROMISE_S = 1.0  # of workers that do not say how often they send their load
 
 
 class OutlierDetection:
-    """Of one gateway. `clock`: seconds that never go back. `on_ejection` hears why a worker is left out; `on_change`,
-    that workers may be used otherwise than before.
+    """Judges all workers of a gateway. `clock`: seconds that never go back.
+
+    `on_ejection` hears why a worker is left out; `on_change`, that workers may be used otherwise than before.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class OutlierDetection:
 
 
 def work_report(load: worker_pb2.WorkerLoad, heard_s: float) -> WorkReport:
-    """What health needs of a load."""
+    """The part of a load that health is judged by."""
     return WorkReport(
         steps_took_s=load.steps_took_ms / 1e3,
         steps_usual_s=load.steps_usual_ms / 1e3,

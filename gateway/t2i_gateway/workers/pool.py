@@ -15,7 +15,7 @@ RETIRE_LIMIT_S = 600.0  # for requests of a worker that has left the pool
 
 
 class WorkerPool:
-    """All workers of one gateway. `clock`: seconds that never go back."""
+    """The workers of one gateway. `clock`: seconds that never go back."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class WorkerPool:
             self.add(address)
 
     def add(self, address: str) -> None:
-        """One more worker."""
+        """Reach one more worker."""
         connection = WorkerConnection(
             address,
             self._wiring,
@@ -89,7 +89,7 @@ class WorkerPool:
 
     @property
     def views(self) -> tuple[WorkerView, ...]:
-        """Snapshots of all workers."""
+        """The snapshots of all workers that decisions see."""
         return tuple(connection.view for connection in self.connections)
 
     @property
