@@ -69,9 +69,9 @@ class BenchParser(argparse.ArgumentParser):
         if needed:
             self._needed.append(file)
         if many:
-            self.add_argument(file.option, type=Path, nargs="+", default=[], metavar="FILE", help=file.holds)
+            self.add_argument(file.option, type=_existing, nargs="+", default=[], metavar="FILE", help=file.holds)
         else:
-            self.add_argument(file.option, type=Path, metavar="FILE", help=file.holds)
+            self.add_argument(file.option, type=_existing, metavar="FILE", help=file.holds)
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """The options. Without a needed file the process ends with 2 and says what to bring."""
@@ -83,3 +83,9 @@ class BenchParser(argparse.ArgumentParser):
             told = "".join(f"\n  {file.told}" for file in missing)
             self.exit(2, f"{self.prog} needs files that are no part of this repository:{told}\n")
         return options
+
+
+def _existing(name: str) -> Path:
+    if not Path(name).is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {name}")
+    return Path(name)

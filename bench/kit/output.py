@@ -16,12 +16,12 @@ _began_s = time.perf_counter()
 
 
 def write_json(path: Path, figures: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write figures, with the machine's facts beside them, and print them. Rows alone are written as they are."""
+    """Write figures, with the machine's facts beside them, and print them. Rows alone are only written."""
     document = {**figures, "machine": machine_facts()} if isinstance(figures, Mapping) else figures
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=1)
     path.write_text(text + "\n")
-    print(text)
+    print(text if isinstance(figures, Mapping) else f"written: {path}")
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
