@@ -1,33 +1,29 @@
 """Captions drawn in full, resumed from similar ones, and plainly with fewer steps; their scores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from bench.kit.output import progress
+from bench.kit.caption_runs import CaptionRuns, Floats
+from t2i_policy.level import Level
 from t2i_profiler.judge import pixel_distance
-from t2i_scenes import Scene, caption, edit_scene, embedder_path, sample_scene, score_image
-from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
-from t2i_scenes.sampling import Resume, ScenesModel
-from t2i_sources.embedder import Embedder
+from t2i_scenes import Scene, caption, edit_scene, sample_scene, score_image
+from t2i_scenes.measuring import AskedCaption, MeasuredScores
+from t2i_scenes.sampling import ScenesModel
 
 BANDS = ((0.98, 1.01), (0.95, 0.98), (0.9, 0.95), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (-1.0, 0.5))
 #: What an asked caption is to a kept one -> edits of it (None: a scene of its own), and the share of such captions.
 KINDS: dict[str, int | None] = {"paraphrase": 0, "one edit": 1, "two edits": 2, "fresh": None}
 SHARES = (0.3, 0.3, 0.2, 0.2)
-EXACT = "exact"
 FRACTIONS = (0.1, 0.25, 0.4, 0.5, 0.65, 0.75, 0.9)
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnCaptions:
-    """Per asked caption: similarity, kind, scores by way of drawing, and the spread of two seeds by way."""
+    """Per asked caption: similarity, kind, scores by way of drawing, and the spread of two seeds by level."""
 
     steps: int
     similarities: Floats
@@ -36,7 +32,7 @@ class DrawnCaptions:
     resumed: dict[int, MeasuredScores]
     plain: dict[int, MeasuredScores]
     as_is: Floats
-    spreads: dict[str, Floats]
+    spreads: dict[Level, Floats]
 
     @property
     def everybody(self) -> Mask:
@@ -82,46 +78,27 @@ def ask(kept: Sequence[AskedCaption], count: int, rng: np.random.Generator) -> d
 
 
 def draw_all(num_kept: int, num_asked: int, seed: int) -> DrawnCaptions:
-    """Draw everything, each with its own seed and, for the spread, with another one."""
-    model, embedder = ScenesModel.load(), Embedder(embedder_path())
-    steps, guidance = model.constants.default_num_inference_steps, model.constants.default_guidance_scale
+    """Draw everything, each with its own seed and, for the spread, with the next one."""
+    steps = ScenesModel.load().constants.default_num_inference_steps
     skips = sorted({round(fraction * steps) for fraction in FRACTIONS} - {0, steps})
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng) for _ in range(num_kept)]
     kept = [AskedCaption(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
     kinds = ask(kept, num_asked, rng)
-    asked = list(kinds)
-    cosines = _embed(embedder, asked) @ _embed(embedder, kept).T
-    nearest = cosines.argmax(1)
-    source = measure(model, kept, MeasureSettings(steps, guidance, keep_before=skips), "kept captions", progress)
-    again = [replace(one, seed=one.seed + 1) for one in asked]
-    spreads: dict[str, Floats] = {}
+    runs = CaptionRuns.of(steps, kept, list(kinds), skips)
+    spreads: dict[Level, Floats] = {}
 
-    def twice(name: str, settings: Callable[[list[AskedCaption]], MeasureSettings]) -> MeasuredScores:
-        first, second = (measure(model, ones, settings(ones), name, progress) for ones in (asked, again))
+    def twice(level: Level) -> MeasuredScores:
+        """The second one only tells how far the images are apart."""
+        first, second = runs.draw(level), runs.draw(level, seed_shift=1)
         pairs = zip(first.images, second.images, strict=True)
-        spreads[name] = np.array([pixel_distance(one, other) for one, other in pairs])
+        spreads[level] = np.array([pixel_distance(one, other) for one, other in pairs])
         return first
 
-    def resume(skip: int, ones: list[AskedCaption]) -> MeasureSettings:
-        start = source.latents[skip][torch.from_numpy(nearest)]
-        theirs = [kept[near].seed for near in nearest]
-        latents = model.with_own_noise(start, skip, [one.seed for one in ones], theirs)
-        return MeasureSettings(steps, guidance, Resume(skip, latents))
-
-    def anew(count: int, _: list[AskedCaption]) -> MeasureSettings:
-        return MeasureSettings(count, guidance)
-
-    full = twice(EXACT, partial(anew, steps))
+    full = twice(Level(0, steps))
     resumed, plain = {}, {}
     for skip in skips:
-        resumed[skip] = twice(f"resumed at {skip}", partial(resume, skip))
-        plain[skip] = twice(f"plain, {steps - skip} steps", partial(anew, steps - skip))
-    as_is = [score_image(source.images[near], one.scene).quality for near, one in zip(nearest, asked, strict=True)]
-    return DrawnCaptions(steps, cosines.max(1), list(kinds.values()), full, resumed, plain, np.array(as_is), spreads)
-
-
-def _embed(embedder: Embedder, asked: Sequence[AskedCaption]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Unit vectors [B,D]."""
-    stacked: np.ndarray[Any, np.dtype[np.float32]] = np.stack([embedder.embed_now(one.text).vector for one in asked])
-    return stacked
+        resumed[skip], plain[skip] = twice(Level(skip, steps)), twice(Level(0, steps - skip))
+    sources = [runs.source.images[near] for near in runs.nearest]
+    as_is = [score_image(image, one.scene).quality for image, one in zip(sources, runs.asked, strict=True)]
+    return DrawnCaptions(steps, runs.similarities, list(kinds.values()), full, resumed, plain, np.array(as_is), spreads)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.kit.caption_runs import Floats
 from bench.kit.machine import machine_line
 from bench.kit.output import table, write_page
 from bench.kit.plots import save_plot, subplots
-from bench.scenes.drawn import EXACT, KINDS, DrawnCaptions, Floats, Mask, values
+from bench.scenes.drawn import KINDS, DrawnCaptions, Mask, values
+from t2i_policy.level import Level
 from t2i_scenes.measuring import MeasuredScores
 
 PARTS = ("quality", "facts_fraction", "fine_fraction")
@@ -71,13 +73,13 @@ def _band_parts_table(drawn: DrawnCaptions) -> str:
 
 def _spread_table(drawn: DrawnCaptions) -> str:
     """1.00 = as different as exact images of two seeds; 0 = the same image."""
-    exact = drawn.spreads[EXACT]
+    exact = drawn.spreads[Level(0, drawn.steps)]
 
     def cells(spreads: Iterable[Floats], inside: Mask) -> list[str]:
         return [f"{spread[inside].mean() / exact[inside].mean():.2f}" for spread in spreads]
 
-    resumed = [drawn.spreads[f"resumed at {skip}"] for skip in drawn.resumed]
-    plain = [drawn.spreads[f"plain, {drawn.steps - skip} steps"] for skip in drawn.resumed]
+    resumed = [drawn.spreads[Level(skip, drawn.steps)] for skip in drawn.resumed]
+    plain = [drawn.spreads[Level(0, drawn.steps - skip)] for skip in drawn.resumed]
     lines = [[name, *cells(resumed, inside)] for name, inside in drawn.bands.items()]
     lines.append(["plain, as many steps", *cells(plain, drawn.everybody)])
     return table(["similarity", *(f"K={skip}" for skip in drawn.resumed)], lines)
