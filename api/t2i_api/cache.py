@@ -40,5 +40,4 @@ class CachePart(Part):
 
     @property
     def capacity_bytes(self) -> int:
-        """Size of the store in bytes."""
         return self.capacity_mebibytes << 20

@@ -36,7 +36,6 @@ COLUMNS = (
 
 
 def crd_document() -> dict[str, Any]:
-    """The CustomResourceDefinition."""
     names = {
         "kind": KIND,
         "listKind": f"{KIND}List",

@@ -124,7 +124,6 @@ class SloPart(_Part):
 
     @property
     def latency_s(self) -> float:
-        """The latency target in seconds."""
         return self.latency_milliseconds / 1e3
 
     @property
@@ -219,7 +218,6 @@ class PoolSpec(_Part):
 
     @property
     def total_workers(self) -> int:
-        """Workers of all groups."""
         return sum(group.workers for group in self.worker_groups)
 
     @property
@@ -229,7 +227,6 @@ class PoolSpec(_Part):
 
     @property
     def group_sizes(self) -> dict[str, int]:
-        """Workers by group."""
         return {group.name: group.workers for group in self.worker_groups}
 
 

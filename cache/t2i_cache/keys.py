@@ -110,7 +110,6 @@ class LatentKey:
 
     @property
     def entry(self) -> EntryName:
-        """Whose latent it is."""
         return EntryName(self.scope, self.model, self.entry_id)
 
     @property

@@ -17,7 +17,6 @@ for command in (
 
 
 def main() -> None:
-    """Entry point."""
     keep_prompts_out()
     app()
 

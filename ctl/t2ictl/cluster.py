@@ -40,7 +40,6 @@ class PoolSeen:
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Self:
-        """From the API server's answer."""
         metadata, spec = document["metadata"], document.get("spec", {})
         name = PoolName(metadata["namespace"], metadata["name"])
         return cls(name, spec.get("mix", {}).get("mode", "Auto"), PoolStatus.model_validate(document.get("status", {})))

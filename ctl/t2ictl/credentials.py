@@ -26,7 +26,6 @@ class Proof:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
         named = ((TENANT_HEADER, self.tenant),) if self.tenant else ()
         return (*named, ("authorization", f"Bearer {self.token}")) if self.token else named
 

@@ -20,7 +20,7 @@ LIMIT_S = 15.0
 
 
 class Cluster:
-    """A connection; see `open_cluster`."""
+    """What the command line asks of an API server."""
 
     def __init__(self, client: ApiClient) -> None:
         self._pools = CustomObjectsApi(client)

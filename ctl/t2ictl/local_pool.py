@@ -139,7 +139,6 @@ class LocalPool:
 
     @property
     def address(self) -> str:
-        """The gateway's address."""
         return self.gateway.address if self.gateway is not None else ""
 
     async def supervise(self) -> None:

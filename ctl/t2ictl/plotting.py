@@ -11,7 +11,6 @@ from t2i_policy.profile import LevelProfile
 
 
 def plot_profile(profile: LevelProfile, judge: str, to: Path) -> None:
-    """Write a png."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), width_ratios=(2, 1))
     levels = sorted({band.level for band in profile.losses}, key=lambda level: -level.steps_run)
     bands = sorted({(b.similarity_min, b.similarity_max) for b in profile.losses if b.level.needs_latent})

@@ -33,7 +33,6 @@ class ServerProcess:
 
     @property
     def log_path(self) -> Path:
-        """Where its output goes."""
         return self.folder / f"{self.name}.log"
 
     @property
@@ -94,7 +93,6 @@ class ServerProcess:
         return f"{self.name} ended before it was ready:\n{self.log_tail()}"
 
     def log_tail(self) -> str:
-        """The last lines it wrote."""
         return "\n".join(self._written().splitlines()[-LOG_TAIL_LINES:])
 
     def _written(self) -> str:

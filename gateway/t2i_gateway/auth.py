@@ -17,8 +17,7 @@ from t2i_gateway.identity import Identities, no_tokens
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.settings import GatewaySettings
 from t2i_runtime.errors import CertificatesUnusable, TokensUnusable
-from t2i_runtime.tls.certificates import Certificates, read_certificates
-from t2i_runtime.tls.following import Shown, follow_certificates
+from t2i_runtime.tls.certificates import Certificates, Shown, follow_certificates, read_certificates
 from t2i_runtime.tls.reloading import Reloaded
 from t2i_runtime.tls.transport import server_credentials
 from t2i_runtime.tokens import TokenBook, read_tokens

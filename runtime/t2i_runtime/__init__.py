@@ -1,3 +1,3 @@
-"""Who is who, and how processes reach each other: certificates and tokens from mounted Secrets, reloaded while serving,
-the names in them, and what every server and channel of the system has in common.
+"""What every process needs: signals, health, metrics port and drain; errors as gRPC statuses; the Kubernetes client;
+certificates and tokens from mounted Secrets, reloaded while serving.
 """

@@ -28,7 +28,6 @@ ORDINARY = Keepalive()
 
 
 def server_options(max_request_bytes: int = 4 << 20, keepalive: Keepalive = ORDINARY) -> tuple[Option, ...]:
-    """Options of a server."""
     return (
         ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.keepalive_permit_without_calls", 1),

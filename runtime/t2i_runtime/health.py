@@ -15,12 +15,10 @@ class ServerHealth:
         self._servicer = health.aio.HealthServicer()
 
     def add_to(self, *servers: grpc.aio.Server) -> None:
-        """Answer there."""
         for server in servers:
             health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def show(self, serving: bool) -> None:
-        """From now on, say so."""
         for name in self._names:
             await self._servicer.set(name, _STATUSES[serving])
 

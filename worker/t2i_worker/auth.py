@@ -8,8 +8,7 @@ from pathlib import Path
 import grpc
 
 from t2i_runtime.listening import bind_server
-from t2i_runtime.tls.certificates import Certificates, read_certificates
-from t2i_runtime.tls.following import Shown, follow_certificates
+from t2i_runtime.tls.certificates import Certificates, Shown, follow_certificates, read_certificates
 from t2i_runtime.tls.guarding import OnlyFrom
 from t2i_runtime.tls.reloading import Reloaded
 from t2i_runtime.tls.transport import server_credentials

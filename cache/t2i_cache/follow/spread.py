@@ -74,7 +74,6 @@ class SpreadFollower:
         """Nothing to do: the workers tell, each when it is reached."""
 
     async def run(self) -> None:
-        """Lists of large shelves."""
         await keep_lists(lambda: self.catalogue)
 
     async def close(self) -> None:

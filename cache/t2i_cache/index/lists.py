@@ -58,7 +58,6 @@ class Lists:
         return int(self._index.ntotal)
 
     def add(self, rows: npt.NDArray[np.int64], vectors: Vector) -> None:
-        """Rows with their unit vectors."""
         self._index.add_with_ids(vectors @ self._directions, rows)
 
     def candidates(self, unit: Vector, count: int) -> npt.NDArray[np.int64]:

@@ -22,18 +22,15 @@ class Rows:
         self._free: list[int] = []
 
     def take(self) -> int:
-        """A row to write to."""
         if not self._free:
             self._grow()
         return self._free.pop()
 
     def write(self, row: int, unit: Vector) -> None:
-        """Fill a row that was taken."""
         self._chunks[row // CHUNK][row % CHUNK] = unit
         self._penalty[row] = 0.0
 
     def give_back(self, row: int) -> None:
-        """It holds nothing any more."""
         self._penalty[row] = FREE_PENALTY
         self._free.append(row)
 
@@ -60,7 +57,6 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the vectors."""
         return sum(chunk.nbytes for chunk in self._chunks) + self._penalty.nbytes
 
     def _grow(self) -> None:

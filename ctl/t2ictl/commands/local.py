@@ -61,7 +61,6 @@ class StartBar:
         self.live = False
 
     def report(self, name: str, state: str) -> None:
-        """One process changed its state."""
         if not self.live:
             self._console.print(f"{name}: {state}")
             return

@@ -183,7 +183,6 @@ def write_profile(console: Console, measurement: Measurement, out: Path, with_pr
 
 
 def to_table(profile: LevelProfile, judge: str) -> Table:
-    """Losses as people read them."""
     table = Table(
         *("level", "runs", "similarity", "loss", "n", "twins lose", "n", "seeds differ less"),
         title=f"quality loss ({judge}) of prompts and of their twins, mean ± s.e.;\n"

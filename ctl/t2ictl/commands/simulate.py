@@ -209,7 +209,6 @@ def pool_title(row: Row) -> str:
 
 
 def to_table(rows: Sequence[Row]) -> Table:
-    """The rows as people read them."""
     table = Table(title=pool_title(rows[0]), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("policy", no_wrap=True)
     headings = ("viol %", "shed %", "late %", "fail %", "qual %", "p50 s", "p99 s", "steps")

@@ -1,6 +1,11 @@
-"""A folder with a certificate, as a Secret of type kubernetes.io/tls is mounted: tls.crt, tls.key, and ca.crt."""
+"""A folder with a certificate, as a Secret of type kubernetes.io/tls is mounted: tls.crt, tls.key, and ca.crt.
 
+It is read again when it changes; its end is shown, and an expired one is shouted about.
+"""
+
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from t2i_runtime.errors import CertificatesUnusable
+from t2i_runtime.tls.reloading import Reloaded
 
+log = logging.getLogger(__name__)
 CHAIN, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 MAX_BYTES = 1 << 20  # what a Secret can hold at most
 
@@ -82,3 +89,31 @@ def _parsed(folder: Path, name: str, data: bytes) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise CertificatesUnusable(f"{folder / name} holds no certificate in PEM: write it anew") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Where it is shown: whether each reading is in force, and the certificate's end (Unix seconds)."""
+
+    on_outcome: Callable[[bool], None]
+    on_end: Callable[[float], None]
+
+
+def follow_certificates(
+    field: str, folder: Path, read: Callable[[Path], Certificates], shown: Shown
+) -> Reloaded[Certificates]:
+    """What the Secret of the pool's `field` holds, mounted at `folder`.
+
+    Raises:
+        CertificatesUnusable: a file is missing or unusable; the message names the field.
+    """
+    certificates = Reloaded(field, folder, read, shown.on_outcome)
+
+    def show(current: Certificates) -> None:
+        shown.on_end(current.ends_s)
+        if current.expired:
+            log.error("%s: the certificate has expired; new connections will fail until it is renewed", field)
+
+    show(certificates.current)
+    certificates.on_change(show)
+    return certificates

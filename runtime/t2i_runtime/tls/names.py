@@ -25,7 +25,7 @@ def is_tenant_name(name: str) -> bool:
 
 
 def tenant_of_certificate(context: AuthContext) -> str:
-    """See the module.
+    """Whose certificate the caller has shown.
 
     Raises:
         CallerUnknown: no certificate, no name, several, or one that no tenant can have.

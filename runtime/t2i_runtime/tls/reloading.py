@@ -62,7 +62,6 @@ class Reloaded(Generic[T]):
             await self.look()
 
     async def look(self) -> None:
-        """Read again if the files changed."""
         stamp = await asyncio.to_thread(stamp_of, self._folder)
         if stamp == self._stamp:
             return

@@ -48,7 +48,6 @@ class Followers:
         self._all: set[_Follower] = set()
 
     def tell(self, news: HeldLatents | GoneLatent) -> None:
-        """To everybody who follows."""
         for one in self._all:
             one.lost = one.lost or len(one.waiting) >= MAX_WAITING
             if not one.lost:

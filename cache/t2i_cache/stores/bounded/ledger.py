@@ -59,11 +59,9 @@ class Ledger:
 
     @property
     def num_entries(self) -> int:
-        """Prompts with a stored latent."""
         return len(self._entries)
 
     def get(self, key: LatentKey) -> CachedItem[LatentKey] | None:
-        """What is known of one latent."""
         entry = self._entries.get(key.entry)
         return entry.items.get(key.step) if entry else None
 

@@ -62,7 +62,6 @@ class BoundedStore:
 
     @property
     def num_entries(self) -> int:
-        """Prompts with a stored latent."""
         return self._ledger.num_entries
 
     async def open(self) -> None:
@@ -136,7 +135,6 @@ class BoundedStore:
         await self._inner.check()
 
     def __contains__(self, key: LatentKey) -> bool:
-        """Whether this latent is stored now."""
         return self._ledger.get(key) is not None
 
     def follow(self, every_s: float) -> AsyncGenerator[LatentNews, None]:

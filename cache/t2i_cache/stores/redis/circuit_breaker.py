@@ -22,16 +22,13 @@ class CircuitBreaker:
     until_s: float = 0.0
 
     def rests(self, now_s: float) -> bool:
-        """Whether to fail at once."""
         return now_s < self.until_s
 
     def after_failure(self, now_s: float) -> "CircuitBreaker":
-        """A call failed or was late."""
         failures = self.failures + 1
         if failures < PATIENCE:
             return CircuitBreaker(failures)
         return CircuitBreaker(failures, now_s + RESTS.pause_s(failures - PATIENCE + 1))
 
     def after_success(self) -> "CircuitBreaker":
-        """A call was answered."""
         return self if not self.failures else CircuitBreaker()

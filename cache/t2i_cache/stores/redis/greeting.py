@@ -53,7 +53,6 @@ def make_greeting(prefix: str) -> Greet:
 
 
 def missing_rights(commands: list[str], prefix: str) -> str:
-    """The sentence that names them."""
     return (
         f"cache.storeSecretRef: the Secret's user may not run {', '.join(commands)} on keys {prefix}*: grant what "
         "docs/cache.md lists"

@@ -12,7 +12,6 @@ NAMES = ("put", *MAY_RUN_WHEN_FULL, "page")
 
 
 def read_script(name: str) -> str:
-    """The whole text of one script."""
     flags = "flags=allow-oom" if name in MAY_RUN_WHEN_FULL else "flags=no-writes" if name in READ_ONLY else ""
     text = (files(__package__) / "latents.lua").read_text()
     return f"{f'#!lua {flags}'.rstrip()}\n{text}\nreturn COMMANDS.{name}()\n"
