@@ -38,11 +38,3 @@ def to_latents(images: npt.NDArray[np.uint8], patch_size: int) -> Tensor:
     """uint8 [B,48,48,3] -> float32 [B,3*p*p,48/p,48/p] of about unit variance."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return torch.nn.functional.pixel_unshuffle((pixels - LATENT_SHIFT) * LATENT_SCALE, patch_size)
-
-
-def to_images(latents: Tensor, patch_size: int) -> npt.NDArray[np.uint8]:
-    """float32 [B,C,h,w] -> uint8 [B,48,48,3], rounded and clipped."""
-    pixels = torch.nn.functional.pixel_shuffle(latents.float(), patch_size) / LATENT_SCALE + LATENT_SHIFT
-    scaled = ((pixels + 1) * 127.5).round().clamp(0, 255)
-    images: npt.NDArray[np.uint8] = scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return images

@@ -52,6 +52,7 @@ def observe_regions(tones: npt.NDArray[np.int16]) -> tuple[list[Region], Mask]:
 
 def _region(mask: Mask, tones: npt.NDArray[np.int16], window: tuple[slice, slice]) -> Region:
     table = tone_table()
+    # The most frequent fill tone decides, because single pixels may be wrong.
     fills = np.bincount(table.colour[tones[table.role[tones] == _THING]], minlength=len(COLOURS))
     height, width = mask.shape
     extent = max(height, width)

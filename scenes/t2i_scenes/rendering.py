@@ -50,7 +50,7 @@ def shape_mask(shape: str, radius: int) -> Mask:
         case _:
             raise ValueError(f"unknown shape {shape!r}")
     frozen: Mask = np.asarray(mask)
-    frozen.setflags(write=False)
+    frozen.setflags(write=False)  # the cache hands the same array to every caller
     return frozen
 
 
@@ -74,7 +74,7 @@ def _layers(shape: str, radius: int) -> _Layers:
     mask = shape_mask(shape, radius)
     inner = ndimage.binary_erosion(mask, border_value=0)
     padded = np.pad(inner, 1)
-    lit = inner & padded[2:, 2:] & padded[2:, 1:-1]
+    lit = inner & padded[2:, 2:] & padded[2:, 1:-1]  # pixels that are not at the lower or right edge
     return _Layers(mask & ~inner, inner & ~lit, lit)
 
 

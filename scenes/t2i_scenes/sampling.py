@@ -116,7 +116,7 @@ class ScenesModel:
     def velocity(self, latents: Tensor, sigma: float, conditions: EncodedCaptions, guidance: float) -> Tensor:
         """The guided estimate of noise - image. `conditions` hold the captions, then as many empty captions."""
         count = len(latents)
-        if guidance == 1.0:
+        if guidance == 1.0:  # without guidance the empty captions are not needed
             hidden, cls = conditions.hidden[:count], conditions.cls[:count]
             plain: Tensor = self.unet(latents, torch.full((count,), sigma * 1000), hidden, class_labels=cls).sample
             return plain

@@ -59,7 +59,7 @@ def flow_matching_loss(state: TrainingState, params: Hyperparameters, step: int)
         params.sigma_logit_mean + params.sigma_logit_std * torch.randn(len(x0), generator=generator)
     ).view(-1, 1, 1, 1)
     noise = torch.randn(x0.shape, generator=generator)
-    noisy = ((1 - sigma) * x0 + sigma * noise).to(memory_format=torch.channels_last)
+    noisy = ((1 - sigma) * x0 + sigma * noise).to(memory_format=torch.channels_last)  # faster convolutions on a CPU
     hidden, cls = text_model.encode(state.encoder, state.tokenizer, captions)
     velocity = state.unet(noisy, sigma.flatten() * 1000, hidden, class_labels=cls).sample
     return torch.nn.functional.mse_loss(velocity, noise - x0)

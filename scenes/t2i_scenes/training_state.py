@@ -68,7 +68,7 @@ class TrainingState:
         nn.utils.clip_grad_norm_(parameters, self.params.max_gradient_norm)
         self.optimiser.step()
         self.step += 1
-        decay = min(self.params.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.params.ema_decay, (1 + self.step) / (10 + self.step))  # forget the random start quickly
         averages = [*self.average_unet.parameters(), *self.average_encoder.parameters()]
         with torch.no_grad():
             torch._foreach_lerp_(averages, parameters, 1 - decay)

@@ -7,6 +7,11 @@ from math import inf
 from typing import Any
 
 Handler = Callable[[float, Any], None]
+Progress = Callable[[int], None]
+
+
+def silent(done: int) -> None:
+    """Report no progress. `done` counts requests or prompts."""
 
 
 class Clock:

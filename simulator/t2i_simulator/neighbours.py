@@ -89,7 +89,7 @@ class PromptCache:
         near: list[tuple[int, float]] = []
         for other, cosine in self._similarities.nearest(prompt, self._stored, prompt if foreign else NO_PROMPT):
             if near and cosine < near[0][1] - NEAR_EQUAL:
-                break
+                break  # candidates come by falling similarity
             near.append((other, cosine))
             if len(near) == CANDIDATES:
                 break
@@ -116,7 +116,7 @@ class PromptCache:
         if step:
             item = self._items[entry, step]
             self._items[entry, step] = replace(item, hits=item.hits + 1, used_s=now_s)
-            if item.hits >= self._rules.limits.max_reuses:
+            if item.hits >= self._rules.limits.max_reuses:  # hits start at 1, so this was the last allowed use
                 self._drop((entry, step))
         return step
 
@@ -126,7 +126,7 @@ class PromptCache:
         prompt, steps = self._prompt_of[place], self._rules.steps_to_keep
         if not steps or (self._steps[prompt].issuperset(steps) and self._cycle_of[prompt] == cycle):
             return
-        for step in self._steps[prompt]:
+        for step in self._steps[prompt]:  # a prompt of which some latents were evicted is stored as a whole again
             self._drop((prompt, step))
         for step in steps:
             self._items[prompt, step] = CachedItem((prompt, step), step, self._rules.latent_bytes, 1, now_s, now_s)
@@ -146,7 +146,7 @@ class PromptCache:
         while self._by_age and self._by_age[0][0] < oldest_s:
             stored_s, prompt = self._by_age.popleft()
             for step in self._steps[prompt]:
-                if self._items[prompt, step].stored_s == stored_s:
+                if self._items[prompt, step].stored_s == stored_s:  # else it was stored again since
                     self._drop((prompt, step))
 
     def _drop(self, key: Place) -> None:

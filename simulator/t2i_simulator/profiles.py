@@ -72,6 +72,7 @@ def spread(total: int, counts: Mapping[str, int]) -> dict[str, int]:
     whole = sum(counts.values())
     shares = {name: total * count / whole for name, count in counts.items()}
     spread = {name: int(share) for name, share in shares.items()}
+    # The groups with the largest fractional parts get one more each.
     for name in sorted(shares, key=lambda name: (spread[name] - shares[name], name))[: total - sum(spread.values())]:
         spread[name] += 1
     return spread

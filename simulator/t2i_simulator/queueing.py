@@ -62,7 +62,7 @@ class Queue:
         """
         best: list[SimulatedRequest] | None = None
         for key, line in list(self._lines.items()):
-            while line and not line[0].waits:
+            while line and not line[0].waits:  # it left early, for example at its deadline
                 heapq.heappop(line)
             if not line:
                 del self._lines[key]

@@ -80,12 +80,13 @@ def measure(outcomes: Outcomes, setting: Setting, truth: Truth) -> MeasuredRun:
     similarity, prompts = np.asarray(outcomes.similarity), np.asarray(setting.prompts, np.int64)
     repeated = np.asarray(outcomes.repeated)
     loss = np.full(num, np.nan)
-    places: dict[Level, list[int]] = {}
+    places: dict[Level, list[int]] = {}  # grouped by level, because losses are computed in columns
     for number, level in enumerate(outcomes.levels):
         if level is not None:
             places.setdefault(level, []).append(number)
     for level, numbers in places.items():
         loss[numbers] = truth.losses(level, similarity[numbers], prompts[numbers], repeated[numbers])
+    # An image that comes exactly at the SLO is in time, whatever rounding did to its instant.
     return MeasuredRun(loss, latency_s, ~served | (latency_s > setting.slo_s + 1e-9))
 
 

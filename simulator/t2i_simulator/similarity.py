@@ -26,7 +26,7 @@ class PromptSimilarities:
         self._cosines = np.zeros((len(vectors), count), np.float32)
         for start in range(0, len(vectors), BLOCK):
             cosines = self._vectors[start : start + BLOCK] @ self._vectors.T
-            best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+            best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]  # faster than sorting all prompts
             values = np.take_along_axis(cosines, best, axis=1)
             order = np.argsort(-values, axis=1, kind="stable")
             self._others[start : start + BLOCK] = np.take_along_axis(best, order, axis=1)
@@ -46,7 +46,7 @@ class PromptSimilarities:
         for other, cosine in zip(self._others[prompt].tolist(), cosines, strict=True):
             if stored[other] and other != without and not self._alone[other]:
                 found = True
-                yield other, min(1.0, cosine)
+                yield other, min(1.0, cosine)  # rounding may give a cosine above 1
         if not found:
             yield from self._nearest_of_all(prompt, stored, without)
 

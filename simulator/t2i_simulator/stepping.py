@@ -94,7 +94,7 @@ class SimulatedStepLoop:
         """Remove a request, if it is here, because its client gave up. Its slot is free at the next boundary."""
         self.waiting = [job for job in self.waiting if job.request != request]
         if any(job.request == request for job in self.running):
-            self._to_boundary(now_s)
+            self._to_boundary(now_s)  # a step cannot be stopped in the middle
             self._ends -= sum(job.ends_at_step for job in self.running if job.request == request)
             self.running = [job for job in self.running if job.request != request]
             self._fill()

@@ -30,7 +30,7 @@ class Totals:
         """Set the view of worker `index`."""
         before, self._views[index] = self._views[index], view
         if view.ready is not before.ready or view.batch_cap != before.batch_cap:
-            self._count()
+            self._count()  # rare: a worker came, went or ran out of memory
         elif view.ready:
             self._in_flight += view.running + view.waiting - before.running - before.waiting
             self._owed_steps += view.steps_left - before.steps_left
@@ -43,7 +43,7 @@ class Totals:
         del rests[view.name]
         if not rests:
             del self._rests[pace], self._least[pace]
-        elif view.rest_s == self._least[pace]:
+        elif view.rest_s == self._least[pace]:  # only the least one's leaving changes the minimum
             self._least[pace] = min(rests.values())
 
     def _enter(self, view: WorkerView) -> None:

@@ -102,5 +102,5 @@ def bursty_arrivals(minutes: float, num_workers: int, seed: int, burst_minutes: 
     rate = LINEAGE_BASE_PER_MINUTE + (LINEAGE_PEAK_PER_MINUTE - LINEAGE_BASE_PER_MINUTE) * burst
     random = np.random.default_rng([seed, 2])
     counts = random.poisson(rate / 60 * num_workers / LINEAGE_WORKERS)
-    times = np.repeat(per_second, counts) + random.random(int(counts.sum()))
+    times = np.repeat(per_second, counts) + random.random(int(counts.sum()))  # uniform within each second
     return [float(value) for value in np.sort(times)]

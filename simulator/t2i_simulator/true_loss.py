@@ -35,7 +35,7 @@ class Truth:
     ) -> Floats:
         """True losses at one level. `prompts` are numbers; `similarity` is to the prompt that the run started from."""
         if level == Level(0, self.profile.base_steps):
-            return np.zeros(len(similarity))
+            return np.zeros(len(similarity))  # the exact level defines no loss
         bands = sorted((band for band in self.profile.losses if band.level == level), key=lambda b: b.similarity_min)
         if not bands:  # a level that was not measured loses everything
             return np.ones(len(similarity))
@@ -57,7 +57,7 @@ def _normals(seed: int, level: Level, prompts: npt.NDArray[np.int64]) -> Floats:
     key = (seed * 1_000_003 + level.skipped_steps) * 1_000_003 + level.num_inference_steps
     first = _mix(prompts.astype(np.uint64) ^ np.uint64(key * 0x9E3779B97F4A7C15 % 2**64))
     second = _mix(first)
-    radius = np.sqrt(-2 * np.log(1 - _uniforms(first)))
+    radius = np.sqrt(-2 * np.log(1 - _uniforms(first)))  # Box-Muller transform
     return np.asarray(radius * np.cos(2 * np.pi * _uniforms(second)), np.float64)
 
 

@@ -65,7 +65,7 @@ def build_workload(
         if prompts is None:
             return drawn_neighbours(ladder, num, seed)
         limits = StoreLimits(spec.cache.capacity_mebibytes << 20, spec.cache.ttl_seconds)
-        keep = () if spec.cache.scope == "Off" else ladder.steps_to_keep
+        keep = () if spec.cache.scope == "Off" else ladder.steps_to_keep  # nothing is stored without a cache
         rules = CacheRules(limits, latent_bytes(spec.model), keep, prompts.own_repeats)
         return PromptCache(prompts.similarities, prompts.of_line, rules)
 

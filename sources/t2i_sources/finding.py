@@ -97,6 +97,6 @@ def _builtin(kind: SourceKind, source: str) -> Path:
 def _inside(kind: SourceKind, models_dir: Path, relative: str) -> Path:
     root = models_dir.resolve()
     folder = (root / unquote(relative)).resolve()
-    if not folder.is_relative_to(root):
+    if not folder.is_relative_to(root):  # `..` or a link leads out of the volume
         raise SourceMissing(f"{kind.field}: a pvc:// path must stay inside its volume")
     return folder

@@ -109,6 +109,7 @@ def _fetch(wanted: Download, models_dir: Path) -> _Snapshot:
         etag_timeout=ANSWER_LIMIT_S,
         endpoint=endpoint,
     )
+    # The client returns a folder even if files are missing there.
     missing = [name for name in files if not (Path(folder) / name).is_file()]
     if missing:
         raise OSError(f"{missing[0]} did not arrive")

@@ -10,9 +10,11 @@ import re
 import torch
 
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|STATUS_ALLOC_FAILED|ErrorMemoryAllocation")
+#: Texts of errors that come from a device or its libraries at all.
 _OF_THE_DEVICE = re.compile(
     r"\b(CUDA|HIP|XPU|NCCL|cuDNN|MPS|device|driver)[ -](\w+ )?(error|assert)|CU\w+_STATUS_", re.I
 )
+#: Texts of errors after which the CUDA context does not recover.
 _LOST = re.compile(
     "device-side assert|illegal memory access|illegal address|unspecified launch failure|misaligned address"
     "|illegal instruction|hardware stack error|invalid program counter|not supported on global/shared address space"
@@ -42,7 +44,7 @@ def _answers(device: torch.device) -> bool:
     try:
         return bool(torch.ones(1, device=device).add(1).item() == 2)
     except RuntimeError as error:
-        return is_out_of_memory(error)
+        return is_out_of_memory(error)  # a full device answers, too
 
 
 def free_memory() -> None:

@@ -21,7 +21,7 @@ def model_digest(folder: Path, variant: str = "") -> str:
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     for name in choose_model_files(names, components_of(folder), variant):
         path = folder / name
-        total.update(f"{name}\x1f{path.stat().st_size}\x1f".encode())
+        total.update(f"{name}\x1f{path.stat().st_size}\x1f".encode())  # with sizes, contents cannot run into each other
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 total.update(chunk)

@@ -10,6 +10,7 @@ from t2i_worker.jobs import ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
 PREVIEW_MAX_SIDE_PX = 256
+#: Moderate effort: on a CPU worker the encoders share the cores with the denoise thread.
 _OPTIONS: dict[ImageFormat, dict[str, int | bool]] = {
     "png": {"compress_level": 4},
     "jpeg": {"quality": 92, "optimize": False},

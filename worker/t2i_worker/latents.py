@@ -21,7 +21,7 @@ from t2i_cache.stores import BoundedStore, LatentStore
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source, StoredLatent
 
 log = logging.getLogger(__name__)
-KEEP_LIMIT_S = 1.0
+KEEP_LIMIT_S = 1.0  # a slow store must not hold the request's place in the worker
 _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
@@ -87,7 +87,7 @@ def _not_kept_reason(error: CacheError | TimeoutError) -> str:
 def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> LatentRecord:
     """Copy a latent [1, ...] from the device into a record, as raw little-endian bytes."""
     host = latent.detach().cpu().contiguous()
-    raw = host.view(torch.uint8).numpy().tobytes()
+    raw = host.view(torch.uint8).numpy().tobytes()  # numpy has no bfloat16, so the bytes are viewed
     embedding = np.asarray(sink.embedding)
     return LatentRecord(
         key=key,

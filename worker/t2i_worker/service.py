@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 import grpc
@@ -16,21 +17,17 @@ from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_worker.errors import WorkerDraining, WorkerError, where
-from t2i_worker.jobs import Engine, Event, Finished, Image, ImageFormat, Joined, Load, PreviewImage, Progress, PromptCut
+from t2i_worker.jobs import Engine, Event, Finished, Image, Joined, Load, PreviewImage, Progress
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.status import to_status
-from t2i_worker.validation import parse_request
+from t2i_worker.validation import FORMATS, parse_request
 
 log = logging.getLogger(__name__)
-CHUNK_BYTES = 1 << 20
-LOAD_MIN_INTERVAL_S = 0.05
+CHUNK_BYTES = 1 << 20  # below gRPC's limit of 4 MiB for a message
+LOAD_MIN_INTERVAL_S = 0.05  # changes within this time are sent together
 LATENTS_MAX_INTERVAL_S = 5.0
 LOAD_MAX_INTERVAL_S = 0.25  # a gateway believes that a worker stands still after a few of these without a report
-_FORMATS: dict[ImageFormat, level_pb2.OutputFormat.ValueType] = {
-    "png": level_pb2.OUTPUT_FORMAT_PNG,
-    "jpeg": level_pb2.OUTPUT_FORMAT_JPEG,
-    "webp": level_pb2.OUTPUT_FORMAT_WEBP,
-}
+_FORMATS = {name: value for value, name in FORMATS.items() if value != level_pb2.OUTPUT_FORMAT_UNSPECIFIED}
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -106,21 +103,8 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
         del request
         await self._require_warm(context)
-        facts = self._engine.facts
-        return worker_pb2.WorkerDescription(
-            name=self._name,
-            model_digest=facts.model_digest,
-            noise_scheduler=facts.noise_scheduler,
-            dtype=facts.dtype,
-            device=facts.device,
-            num_inference_steps=facts.num_inference_steps,
-            guidance_scale=facts.guidance_scale,
-            width=facts.width,
-            height=facts.height,
-            latent_bytes=facts.latent_bytes,
-            engine=facts.engine,
-            group=self._group,
-        )
+        # The fields of ModelFacts have the same names on the wire.
+        return worker_pb2.WorkerDescription(name=self._name, group=self._group, **asdict(self._engine.facts))
 
     async def WatchLatents(
         self, request: worker_pb2.WatchLatentsRequest, context: Context
@@ -167,7 +151,7 @@ def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
                 reason=reason,
                 batch_size=batch_size,
                 report_every_steps=every,
-                prompt_cuts=[_cut(cut) for cut in cuts],
+                prompt_cuts=[level_pb2.PromptCut(**asdict(cut)) for cut in cuts],
             )
             yield worker_pb2.WorkerEvent(started=started)
         case Progress(step, num_steps):
@@ -238,16 +222,6 @@ def _finished(event: Finished) -> worker_pb2.Finished:
         encode_ms=event.encode_ms,
         fetch_ms=event.fetch_ms,
         stored=[worker_pb2.StoredLatent(step=one.step, size_bytes=one.size_bytes) for one in event.stored],
-    )
-
-
-def _cut(cut: PromptCut) -> level_pb2.PromptCut:
-    return level_pb2.PromptCut(
-        encoder=cut.encoder,
-        kept_tokens=cut.kept_tokens,
-        total_tokens=cut.total_tokens,
-        kept_characters=cut.kept_characters,
-        negative=cut.negative,
     )
 
 

@@ -20,7 +20,7 @@ MAX_PROMPT_CHARACTERS = 8192
 MAX_STEPS = 1000
 MAX_KEPT_STEPS = 64
 MAX_EMBEDDING_BYTES = 1 << 16
-FORMATS: dict[int, ImageFormat] = {
+FORMATS: dict[level_pb2.OutputFormat.ValueType, ImageFormat] = {
     level_pb2.OUTPUT_FORMAT_UNSPECIFIED: "png",
     level_pb2.OUTPUT_FORMAT_PNG: "png",
     level_pb2.OUTPUT_FORMAT_JPEG: "jpeg",

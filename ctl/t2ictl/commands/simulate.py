@@ -19,8 +19,8 @@ from rich.table import Table
 from t2i_api.pool import Pool
 from t2i_policy.planning.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
+from t2i_simulator.clock import Progress as Counting
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
-from t2i_simulator.embedding import Progress as Counting
 from t2i_simulator.engine import simulate as replay
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups

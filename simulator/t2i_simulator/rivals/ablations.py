@@ -71,6 +71,7 @@ class Ablation:
 def without_trend(demand: Demand, now_s: float) -> Demand:
     """The same demand with a slow average that shows no rise."""
     demand = demand.as_of(now_s)
+    # In a steady state the slow average holds SLOWER times the count of the fast one.
     return replace(demand, slow={name: SLOWER * count for name, count in demand.counts.items()})
 
 

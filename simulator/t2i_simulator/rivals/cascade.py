@@ -37,7 +37,7 @@ def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level,
     demand_rps = OVER_PROVISION * rate_rps
     if demand_rps <= 0:
         return 1.0
-    if light_rps <= demand_rps:
+    if light_rps <= demand_rps:  # the light runs alone are too many
         return 0.0
     return min(1.0, (1 - demand_rps / light_rps) * exact_rps / demand_rps)
 
@@ -56,12 +56,11 @@ def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], 
 class Cascade(AnyWorker):
     """Its shift map holds P(escalated to exact | class)."""
 
-    part: LadderPart = LadderPart.SKIPS
     name: str = "cascade"
     source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        light, exact = cheapest_of(rules.ladder, self.part), rules.ladder.exact
+        light, exact = cheapest_of(rules.ladder, LadderPart.SKIPS), rules.ladder.exact
         rates_rps = seen.demand.rates_rps(seen.now_s)
         escalated = escalated_share(seen.groups, light, exact, sum(rates_rps.values()))
         runs = {name: runnable_option(rules, light, *prompt) for name, prompt in typical_prompts(rules).items()}
@@ -72,7 +71,7 @@ class Cascade(AnyWorker):
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, self.part))
+        once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, LadderPart.SKIPS))
         light, exact = once.served.level, rules.ladder.exact
         drawn = draw_level(course.shift.get(once.prompt_class, ()), arrival.draw)
         if light == exact or drawn != exact:

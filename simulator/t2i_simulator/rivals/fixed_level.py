@@ -31,22 +31,20 @@ class ClipperHighAccuracy(NothingPlanned, AnyWorker):
 
 @dataclass(frozen=True, slots=True)
 class ClipperHighThroughput(NothingPlanned, AnyWorker):
-    part: LadderPart = LadderPart.SKIPS
     name: str = "clipper-ht"
     source: str = "Clipper (NSDI'17), high throughput, as run by Proteus; AIMD batching left out"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        return decide_for(rules, arrival, pool, cheapest_of(rules.ladder, self.part))
+        return decide_for(rules, arrival, pool, cheapest_of(rules.ladder, LadderPart.SKIPS))
 
 
 @dataclass(frozen=True, slots=True)
 class RandomLevel(NothingPlanned, AnyWorker):
-    part: LadderPart = LadderPart.SKIPS
     name: str = "random-k"
     source: str = "uniformly random K, nearest latent"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        levels = levels_of(rules.ladder, self.part)
+        levels = levels_of(rules.ladder, LadderPart.SKIPS)
         return decide_for(rules, arrival, pool, levels[min(len(levels) - 1, int(arrival.draw * len(levels)))])
 
 

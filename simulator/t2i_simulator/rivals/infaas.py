@@ -56,17 +56,16 @@ def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_wor
 class InfaasAccuracy(WorkersByLevel):
     """`course.memory["rung"]` is the pool's position on the ladder."""
 
-    part: LadderPart = LadderPart.SKIPS
     name: str = "infaas-acc"
     source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        levels = levels_of(rules.ladder, self.part)
+        levels = levels_of(rules.ladder, LadderPart.SKIPS)
         rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)
         queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
         rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        means = mean_levels(rules, self.part, rates_rps)
+        means = mean_levels(rules, LadderPart.SKIPS, rates_rps)
         groups = mean_capacities(seen.groups, means)
         plan = equal_share_plan({group.name: levels[rung] for group in groups}, groups, means, sum(rates_rps.values()))
         before = course.planning.plan

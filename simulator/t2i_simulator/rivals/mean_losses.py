@@ -82,6 +82,7 @@ def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) 
     """loss_j and steps_j of the module, over the demand by prompt class."""
     typical = typical_prompts(rules)
     weights = {name: rate for name, rate in rates_rps.items() if name in typical and rate > 0}
+    # Before any demand all bands count alike; a profile may have no bands either.
     weights = weights or {band_name(edge): 1.0 for edge in rules.classes.edges} or {NO_NEIGHBOUR: 1.0}
     total = sum(weights.values())
     means: dict[Level, MeanLevel] = {}

@@ -19,13 +19,12 @@ from t2i_simulator.rivals.mean_losses import LadderPart, agnostic_step, drawn_le
 
 @dataclass(frozen=True, slots=True)
 class PromptAgnostic(AnyWorker):
-    part: LadderPart = LadderPart.SKIPS
     settings: PlanningRules = field(default_factory=PlanningRules)
     name: str = "pac"
     source: str = "PAC, the prompt-agnostic ablation of AccuScale/Argus, rebuilt on our program with mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        planning = agnostic_step(rules, self.part, course.planning, seen, self.settings)
+        planning = agnostic_step(rules, LadderPart.SKIPS, course.planning, seen, self.settings)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
         return Course(planning, shift, course.memory)
 

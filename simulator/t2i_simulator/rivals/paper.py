@@ -65,7 +65,7 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
     levels = sorted(by_wanted, key=lambda level: level.skipped_steps)
     total = sum(by_wanted.values())
     f = [plan.shift_map.get((ALL_PROMPTS, level), 0.0) for level in levels]
-    if total <= 0 or sum(f) <= 0:
+    if total <= 0 or sum(f) <= 0:  # without demand or workers nobody is redirected
         return replace(plan, shift_map={})
     h = [by_wanted[level] / total for level in levels]
     rows = (chained_map if chained else one_hop_map)(h, [share / sum(f) for share in f])

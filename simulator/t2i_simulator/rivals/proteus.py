@@ -54,7 +54,6 @@ def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
 class Proteus(WorkersByLevel):
     """`course.memory["beta"]` is that of the last plan."""
 
-    part: LadderPart = LadderPart.SKIPS
     name: str = "proteus"
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
@@ -63,13 +62,13 @@ class Proteus(WorkersByLevel):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # `group_capacities` allows slo / (1 + WAIT_SHARE) for service
-        groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, self.part), half_slo_s)
-        real = mean_capacities(groups, mean_levels(rules, self.part, rates_rps))
+        groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, LadderPart.SKIPS), half_slo_s)
+        real = mean_capacities(groups, mean_levels(rules, LadderPart.SKIPS, rates_rps))
         beta = feasible_beta(real, sum(rates_rps.values()))
-        plan = agnostic_plan(rules, self.part, rates_rps, groups, PlanRules(over_provision=beta))
+        plan = agnostic_plan(rules, LadderPart.SKIPS, rates_rps, groups, PlanRules(over_provision=beta))
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), {"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw by z; with a plan for no workers, serve the cheapest level."""
-        otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, self.part)
+        otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, LadderPart.SKIPS)
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))

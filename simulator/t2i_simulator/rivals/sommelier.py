@@ -42,13 +42,12 @@ def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], shar
 
 @dataclass(frozen=True, slots=True)
 class Sommelier(WorkersByLevel):
-    part: LadderPart = LadderPart.SKIPS
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        means = mean_levels(rules, self.part, rates_rps)
+        means = mean_levels(rules, LadderPart.SKIPS, rates_rps)
         groups, total_rps = mean_capacities(seen.groups, means), sum(rates_rps.values())
         share_rps = total_rps / max(1, sum(group.num_workers for group in groups))
         levels = {group.name: level_for_share(group, means, share_rps) for group in groups}

@@ -38,7 +38,7 @@ class AcceptedJobs:
     def notify(self) -> None:
         """Wake everyone who waits for a change."""
         self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # those who wait from now on wait for the next change
 
     async def changed(self) -> None:
         """Return after the next `notify`."""

@@ -7,6 +7,8 @@ it depends on model, image size and device.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 MIN_GAIN = 1.03  # factor by which a larger batch must raise throughput
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -20,7 +22,7 @@ def choose_batch_cap(step_s: Mapping[int, float]) -> int:
     cap = sizes[0]
     for size in sizes[1:]:
         if size / step_s[size] < MIN_GAIN * cap / step_s[cap]:
-            break
+            break  # the device is full: more requests in a step only make it longer
         cap = size
     return cap
 
@@ -28,16 +30,8 @@ def choose_batch_cap(step_s: Mapping[int, float]) -> int:
 def fill_step_times(step_s: Mapping[int, float], cap: int) -> tuple[float, ...]:
     """Seconds of one step for every batch size 1..cap, linear between the measured sizes."""
     sizes = sorted(step_s)
-    return tuple(_interpolated(step_s, sizes, size) for size in range(1, cap + 1))
-
-
-def _interpolated(step_s: Mapping[int, float], sizes: Sequence[int], size: int) -> float:
-    below = max(measured for measured in sizes if measured <= size)
-    above = min((measured for measured in sizes if measured >= size), default=below)
-    if above == below:
-        return step_s[below]
-    share = (size - below) / (above - below)
-    return step_s[below] + share * (step_s[above] - step_s[below])
+    filled = np.interp(range(1, cap + 1), sizes, [step_s[size] for size in sizes])
+    return tuple(filled.tolist())
 
 
 def cap_after_out_of_memory(failed_batch: int) -> int:

@@ -124,6 +124,7 @@ class DiffusionEngine:
             ready=self.readiness().ready,
             draining=self._jobs.draining,
             running=state.running,
+            # A cancelled job is not counted any more, but runs until the next step boundary.
             waiting=max(0, self._jobs.count - state.running),
             batch_cap=state.batch_cap,
             queue_cap=self._queue_cap,
@@ -140,6 +141,7 @@ class DiffusionEngine:
         await self._jobs.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        # The cap is read for each job, because running out of memory lowers it.
         with self._jobs.taken(self._step_loop.state.batch_cap + self._queue_cap):
             verdict = self.readiness()
             if not verdict.ready:
@@ -152,7 +154,7 @@ class DiffusionEngine:
                 self._self_test.count_failure(job.request_id or str(id(job)), error)
                 raise
             except (WorkerError, asyncio.CancelledError):
-                raise
+                raise  # a full queue, a spent budget or a cancellation is no fault of the worker
             except Exception as error:
                 failed = JobFailed("the worker failed on this request")
                 # Log only the place: the text of an exception may hold a prompt.
@@ -169,6 +171,7 @@ class DiffusionEngine:
             async for event in self._finish(run):
                 yield event
         finally:
+            # When the caller closes the generator, the request must leave the batch too.
             self._step_loop.cancel(run.running)
 
     async def _draw_test(self) -> None:
@@ -229,6 +232,7 @@ class DiffusionEngine:
 
     def _encode(self, job: Job) -> _EncodedTexts:
         conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
+        # Without guidance no encoder reads the negative prompt, so it cannot be cut.
         read_negative = job.negative_prompt if conditions.unprompted is not None else ""
         return _EncodedTexts(conditions, self._adapter.cuts(job.prompt, read_negative))
 
@@ -255,7 +259,7 @@ class DiffusionEngine:
             start = self._adapter.initial_latent(job.seed) * schedule.initial_scale
         else:
             start = self._with_own_noise(start, run, schedule)
-        run.events = asyncio.Queue(served.num_inference_steps + 8)
+        run.events = asyncio.Queue(served.num_inference_steps + 8)  # an event a step, and a few for joining and the end
         run.running = RunningRequest(
             latent=start.to(self._adapter.device),
             step=served.skipped_steps,
@@ -326,6 +330,7 @@ class DiffusionEngine:
         encode_s = time.monotonic() - began_s
         self._fixed_s += 0.1 * (encode_s - self._fixed_s)  # a running average
         yield Image(data, image_format, self.facts.width, self.facts.height)
+        # The client has its image by now, so a slow store does not delay it.
         stored = await self._latents.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
         wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
         yield Finished(

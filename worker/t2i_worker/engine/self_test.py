@@ -65,7 +65,7 @@ class SelfTest:
         while True:
             await self._due.wait()
             self._due.clear()
-            failed = 0
+            failed = 0  # failed tests make the pauses longer
             log.error("%d requests in a row failed: out of service until a test succeeds", self.failures.count)
             while self.failures.too_many:
                 await self._pause(pause_before_test_s(failed))

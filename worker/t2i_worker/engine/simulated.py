@@ -71,7 +71,7 @@ class SimulatedEngine:
             try:
                 async with self._joined():
                     joined_s, size = time.monotonic(), self._running
-                    await self._spend(job, self._profile.fixed_s)
+                    await self._spend(job, self._profile.fixed_s)  # the time beside the steps is spent first
                     step_s = step_time(self._profile.step_s, size)
                     every = _report_every(steps, step_s)
                     yield Joined(job.level, "AsRequested", size, every)
@@ -101,7 +101,7 @@ class SimulatedEngine:
         left_s = float("inf") if job.deadline_s is None else job.deadline_s - began_s
         if seconds > 0:
             await asyncio.sleep(min(seconds, max(0.0, left_s)))
-        if left_s < seconds:
+        if left_s < seconds:  # the deadline comes before the end of these steps
             raise BudgetSpent("the budget ran out")
         self.tally.steps_took_s += (time.monotonic() - began_s) / self._running  # a batch shares its steps
         self.tally.steps_usual_s += (seconds + WAKE_S) / self._running

@@ -41,10 +41,11 @@ def warm_up(
                 step_s[size] = _time_step(adapter, conditions, size)
             except (RuntimeError, MemoryError) as error:
                 if not step_s or is_device_lost(error, adapter.device):
-                    raise
+                    raise  # not even one request fits, or nothing works any more
                 log.warning("batch size %d does not fit: %s", size, error)
                 break
             progress(f"batch size {size}: {1e3 * step_s[size]:.1f} ms a step")
+            # Stop here, because `choose_batch_cap` would not take a larger size, and each takes time to measure.
             if size > 1 and size / step_s[size] < MIN_GAIN * (size // 2) / step_s[size // 2]:
                 break
         cap = choose_batch_cap(step_s)
@@ -59,7 +60,7 @@ def _time_step(adapter: PipelineAdapter, conditions: Conditions, size: int) -> f
     for _ in range(REPETITIONS + 1):
         began_s = time.perf_counter()
         adapter.predict(latents, timesteps, stacked)
-        if adapter.device.type == "cuda":
+        if adapter.device.type == "cuda":  # CUDA calls return before the device has finished
             torch.cuda.synchronize(adapter.device)
         times.append(time.perf_counter() - began_s)
     return statistics.median(times[1:])  # the first call compiles and allocates

@@ -161,6 +161,7 @@ class PipelineAdapter(ABC):
         count, guided = len(latents), conditions.guided
         if not len(guided):
             return self.forward(latents, timesteps, conditions.inputs)
+        # Only guided requests have a second row, so requests without guidance cost half.
         out = self.forward(
             torch.cat([latents, latents[guided]]), torch.cat([timesteps, timesteps[guided]]), conditions.inputs
         )
@@ -168,7 +169,7 @@ class PipelineAdapter(ABC):
         scale = conditions.scale.view(-1, *[1] * (out.dim() - 1))
         # `scale` is fp32, so the product is rounded once, like the stock pipelines' product with a Python number.
         led = unprompted + (scale * (prompted[guided] - unprompted)).to(out.dtype)
-        if len(guided) == count:
+        if len(guided) == count:  # the usual case needs no copy
             return led
         mixed = prompted.clone()
         mixed[guided] = led
@@ -196,7 +197,7 @@ class PipelineAdapter(ABC):
         """
         sentence = "the decoder produced pixels that are not finite for this request"
         with self._upcasting:
-            mine = used is not None and self.pipeline.vae is used
+            mine = used is not None and self.pipeline.vae is used  # no other thread has replaced it meanwhile
             if used is None or (mine and used.dtype == torch.float32):
                 raise NotFinite(sentence)
             self.decode_fallbacks += 1

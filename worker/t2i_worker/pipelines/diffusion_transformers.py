@@ -16,6 +16,7 @@ def _dynamic_shift(scheduler: Any, num_tokens: int) -> Mapping[str, float]:
     config = scheduler.config
     if not config.get("use_dynamic_shifting", False):
         return {}
+    # The stock pipelines take these defaults where a scheduler's configuration lacks a value.
     names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
     known = [config.get(name, default) for name, default in zip(names, (256, 4096, 0.5, 1.15), strict=True)]
     return {"mu": calculate_shift(num_tokens, *known)}
@@ -111,7 +112,7 @@ class FluxAdapter(PipelineAdapter):
         text_ids = torch.zeros(inputs["encoder_hidden_states"].shape[1], 3, device=self.device, dtype=self.dtype)
         predicted: Tensor = self.denoiser(
             hidden_states=latents,
-            timestep=timesteps.to(latents.dtype) / 1000,
+            timestep=timesteps.to(latents.dtype) / 1000,  # FLUX takes noise levels from 0 to 1
             img_ids=image_ids,
             txt_ids=text_ids,
             return_dict=False,

@@ -70,7 +70,7 @@ class NoiseSchedule:
             self._options["eta"] = 0.0  # as stock pipelines do; the scheduler's own default may differ
         if "generator" in taken:
             generator = noise.generator()
-            if begin:
+            if begin:  # move the generator to where a full run would be
                 _draw_steps(_made_from(template, timesteps, 0), begin, self._options | {"generator": generator}, noise)
             self._options["generator"] = generator
         self._limits_order = "order" in taken

@@ -22,7 +22,7 @@ class StableDiffusionAdapter(PipelineAdapter):
         return 1, self.denoiser.config.in_channels, self.height // factor, self.width // factor
 
     def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        guided = guidance_scale > 1.0
+        guided = guidance_scale > 1.0  # stock pipelines guide only above 1
         with torch.inference_mode():
             prompted, unprompted = self.pipeline.encode_prompt(prompt, self.device, 1, guided, negative_prompt or None)
         without = {"encoder_hidden_states": unprompted} if guided else None
