@@ -1,7 +1,7 @@
 """The index at one size: lookup times, recall against comparing with every prompt, insert rate, turnover."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,15 @@ def _measure(index: PromptIndex, prompts: MadeUpEmbeddings, held: npt.NDArray[np
     }
 
 
-def _truth(held: npt.NDArray[np.float16], questions: Vectors) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The nearest row of each question and its cosine, by comparing with all."""
+class NearestRows(NamedTuple):
+    """The nearest row of each question, and its cosine."""
+
+    rows: npt.NDArray[np.int64]
+    cosines: npt.NDArray[np.float32]
+
+
+def _truth(held: npt.NDArray[np.float16], questions: Vectors) -> NearestRows:
+    """By comparing with all."""
     best = np.zeros(len(questions), np.int64)
     top = np.full(len(questions), -2.0, np.float32)
     for start in range(0, len(held), 50_000):
@@ -92,7 +99,7 @@ def _truth(held: npt.NDArray[np.float16], questions: Vectors) -> tuple[npt.NDArr
         best[better], top[better] = start + place[better], value[better]
         if start and start % 500_000 == 0:
             say(f"  truth: {start} of {len(held)}")
-    return best, top
+    return NearestRows(best, top)
 
 
 def _insert_rate(index: PromptIndex, prompts: MadeUpEmbeddings) -> int:

@@ -76,9 +76,12 @@ async def measure_rebuild(size: int) -> Figures:
             await _fill(store, size)
             say(f"{size}: rebuilding a catalogue")
             before, began_s = _resident_bytes(), time.perf_counter()
-            books = SharedFollower(store, StoreLimits(1 << 60, 86_400.0), lambda _: None)
-            catalogue, _ = await books._read_all()
-            passed_s = time.perf_counter() - began_s
+            follower = SharedFollower(store, StoreLimits(1 << 60, 86_400.0), lambda _: None)
+            following = asyncio.create_task(follower.run())
+            await follower.current.wait()
+            passed_s, catalogue = time.perf_counter() - began_s, follower.catalogue
+            following.cancel()
+            await asyncio.wait([following])
             if catalogue.num_entries != size:
                 raise RuntimeError(f"{catalogue.num_entries} of {size} prompts are back")
             return {

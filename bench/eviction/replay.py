@@ -74,20 +74,20 @@ def replay(
     workload: PromptSequence, policy: EvictionPolicy, capacity_items: int, rule: StoringRule, spacing_s: float = 1.0
 ) -> npt.NDArray[np.int64]:
     """Steps saved by each prompt [n], of BASE_STEPS."""
-    books = Catalogue(StoreLimits(capacity_items * LATENT_BYTES, ttl_s=float("inf"), max_reuses=1 << 60), policy)
+    catalogue = Catalogue(StoreLimits(capacity_items * LATENT_BYTES, ttl_s=float("inf"), max_reuses=1 << 60), policy)
     draws = np.random.default_rng(0).random(len(workload.entries))
     weakest = WEAK_STEPS if rule is StoringRule.REFRESH else 0
     saved = np.zeros(len(workload.entries), np.int64)
     for place, entry in enumerate(workload.entries):
         now_s, vector = place * spacing_s, workload.vectors[place]
-        found = books.nearest(SHELF.scope, SHELF.model, vector, now_s, float(draws[place]))
+        found = catalogue.nearest(SHELF.scope, SHELF.model, vector, now_s, float(draws[place]))
         step = usable_step(found, weakest)
         if step and found is not None:
-            books.record_hit(replace(SHELF, entry_id=found.entry_id, step=step), now_s)
+            catalogue.record_hit(replace(SHELF, entry_id=found.entry_id, step=step), now_s)
         saved[place] = step
         if step == 0 or rule is StoringRule.EVERY_RUN:
             passed = [(rung, LATENT_BYTES) for rung in LADDER if rung > step]
-            books.record_stored(replace(SHELF, entry_id=entry), vector, passed, now_s)
+            catalogue.record_stored(replace(SHELF, entry_id=entry), vector, passed, now_s)
     return saved
 
 

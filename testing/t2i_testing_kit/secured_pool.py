@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import grpc
 
@@ -31,6 +31,13 @@ spec:
 INSIDE = {"gatewayClientTlsSecretName": "c", "workerTlsSecretName": "w"}
 TOKEN = {"clientAuthentication": "Token", "tokensSecretName": "t", "gatewayTlsSecretName": "g", **INSIDE}
 MUTUAL = {"clientAuthentication": "MutualTLS", "gatewayTlsSecretName": "g", **INSIDE}
+
+
+class Refusal(NamedTuple):
+    """What a client is told."""
+
+    code: str
+    words: str
 
 
 @dataclass
@@ -68,12 +75,12 @@ class Caller:
         events = await self.generate("a red circle", num_inference_steps=1, seed=1, request_id=request_id)
         return events[-1].done
 
-    async def refusal(self) -> tuple[str, str]:
-        """Code and words of the error that a request must end in."""
+    async def refusal(self) -> Refusal:
+        """The error that a request must end in."""
         try:
             await self.quick()
         except grpc.aio.AioRpcError as error:
-            return error.code().name, error.details() or ""
+            return Refusal(error.code().name, error.details() or "")
         raise AssertionError("the request was served")
 
 

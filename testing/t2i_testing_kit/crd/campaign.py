@@ -12,6 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from t2i_api.crd import pool_schema
 from t2i_api.parse import PoolError, read_pool
@@ -55,6 +56,14 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
 STATUS = {"observedGeneration": 1, "workers": 4, "mix": "3x0 1x10", "plan": {"revision": 3, "reason": "NoPlan"}}
 
 
+class CampaignCase(NamedTuple):
+    """A mutation of the document that belongs to a state."""
+
+    state: str
+    document: Document
+    mutation: Mutation
+
+
 @dataclass
 class CampaignOutcome:
     """Counts by kind of mutation, and every failure in a sentence."""
@@ -65,12 +74,14 @@ class CampaignOutcome:
     failures: list[str] = field(default_factory=list)
 
 
-def cases(stride: int = 1) -> Iterator[tuple[str, Document, Mutation]]:
-    """(state, its document, mutation); every stride-th of them."""
+def cases(stride: int = 1) -> Iterator[CampaignCase]:
+    """Every stride-th of all."""
     schema = pool_schema()
     documents = {state: _document(state) for state in STATES}
     every = (
-        (state, document, mutation) for state, document in documents.items() for mutation in mutations(schema, document)
+        CampaignCase(state, document, mutation)
+        for state, document in documents.items()
+        for mutation in mutations(schema, document)
     )
     yield from itertools.islice(every, 0, None, stride)
 
@@ -100,7 +111,7 @@ def reach(pools: Pools, state: str) -> Document:
     return pools.get(document["metadata"]["name"])
 
 
-def run_campaign(pools: Pools, chosen: Iterable[tuple[str, Document, Mutation]]) -> CampaignOutcome:
+def run_campaign(pools: Pools, chosen: Iterable[CampaignCase]) -> CampaignOutcome:
     """Write every mutation; see the oracles above."""
     outcome = CampaignOutcome()
     reached: dict[str, Document] = {}

@@ -7,7 +7,7 @@ lists too long, too short, repeated and reversed, unknown fields. Nothing here k
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from t2i_testing_kit.crd.documents import REMOVED, Document, changed
 
@@ -56,6 +56,14 @@ class Mutation:
         return f"{self.path} {self.kind}{shown}"
 
 
+class SchemaField(NamedTuple):
+    """A field's place, its schema, and its value in a document."""
+
+    path: str
+    node: dict[str, Any]
+    value: object
+
+
 def mutations(schema: dict[str, Any], document: Document) -> Iterator[Mutation]:
     """Every change of the document's `spec` that changes it."""
     spec_schema = schema["properties"]["spec"]
@@ -65,9 +73,9 @@ def mutations(schema: dict[str, Any], document: Document) -> Iterator[Mutation]:
                 yield mutation
 
 
-def _fields(node: dict[str, Any], value: object, path: str) -> Iterator[tuple[str, dict[str, Any], object]]:
+def _fields(node: dict[str, Any], value: object, path: str) -> Iterator[SchemaField]:
     """The schema's fields as far as the document has their parents; of lists the first and the last item."""
-    yield path, node, value
+    yield SchemaField(path, node, value)
     if isinstance(value, dict):
         for name, child in node.get("properties", {}).items():
             yield from _fields(child, value.get(name, REMOVED), f"{path}.{name}")

@@ -6,6 +6,7 @@ Key usages and key identifiers are set: Python from 3.13 on refuses certificates
 import datetime
 import ipaddress
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,6 +24,13 @@ NO_OTHER_USE = {
 }
 
 
+class CertificateFiles(NamedTuple):
+    """Of one user."""
+
+    certificate: Path
+    key: Path
+
+
 class Authority:
     """A certificate authority whose files lie in one folder: `ca.crt`, and `NAME.crt`, `NAME.key` for each issued."""
 
@@ -38,7 +46,7 @@ class Authority:
 
     def issue(
         self, name: str, user: str, groups: tuple[str, ...] = (), addresses: tuple[str, ...] = ()
-    ) -> tuple[Path, Path]:
+    ) -> CertificateFiles:
         """A certificate (client, and server on loopback and `addresses`) for a user and their groups; its files."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
@@ -55,7 +63,7 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([*names, *places]), critical=False)
         )
         self.write_key(name, key)
-        return self._write(name, builder), self.folder / f"{name}.key"
+        return CertificateFiles(self._write(name, builder), self.folder / f"{name}.key")
 
     def write_key(self, name: str, key: ec.EllipticCurvePrivateKey) -> Path:
         """Write a private key that only we can read."""
