@@ -44,7 +44,7 @@ class Attempt:
     @property
     def outdated(self) -> bool:
         """True if the worker is reached over another connection since."""
-        return self.slot.connection != self.connection.number
+        return self.slot.connection_number != self.connection.number
 
     async def relay(self, call: WorkerCall) -> Events:
         """Yield the client's events as the worker's come in.

@@ -47,6 +47,7 @@ class OutlierDetection:
         self._looked_s = now_s
         for worker in (*serving, *leaving):
             worker.failures.look(worker.ready)
+        for worker in (*serving, *leaving):
             self._judge(worker)
         self.settle(serving, leaving)
 

@@ -10,10 +10,10 @@ from typing import Any
 class Slot:
     """`is_held` until its last step is done; `may_move` until a byte of its image has been sent.
 
-    `connection` is the number of the worker's connection that its request went over.
+    `connection_number` is `WorkerConnection.number` when the request was sent.
     """
 
-    connection: int
+    connection_number: int
     steps: int
     changed: Callable[[], None]
     steps_left: int = field(init=False)
