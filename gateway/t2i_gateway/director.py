@@ -19,7 +19,7 @@ from t2i_gateway.context import RequestContext, Waited
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
-from t2i_gateway.messages import Events, decision_message, done_event, outlook_message, worker_request
+from t2i_gateway.messages import Events, accepted_event, done_event, explain_response, outlook_message, worker_request
 from t2i_gateway.metrics import GatewayMetrics, band_of
 from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
@@ -83,7 +83,9 @@ class Director:
             self._count(context.decided)  # 2. count the demand
             admitted = self._admit(context)  # 3. accept or refuse
             self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
-            yield self._accepted(context, admitted)
+            yield accepted_event(
+                context, admitted, self._parts.dispatcher.num_queued, tells_nearest=self._tells_nearest
+            )
             async with aclosing(self._draw(context)) as events:  # 4. place, send, relay
                 async for event in events:
                     yield event
@@ -95,22 +97,19 @@ class Director:
     async def explain(self, request: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
         context = await self._look(request, tenant, left_s)
-        parts, decided, tells = self._parts, context.decided, self._tells_nearest
-        admission = self._admission(context)
-        response = gateway_pb2.ExplainResponse(
-            decision=decision_message(decided, tells),
-            cached_steps=sorted(decided.near.stored_steps) if tells else (),
-            refusal=f"{admission.reason}: {admission.message}" if isinstance(admission, Refused) else "",
+        rules, dispatcher = self._parts.rules, self._parts.dispatcher
+        view = dispatcher.view()
+        levels = [
+            outlook_message(entry, estimate_s(view, entry.level))
+            for entry in outlook(rules.ladder, rules.profile, context.decided.near, request.limits)
+        ]
+        return explain_response(
+            context.decided,
+            self._admission(context),
+            dispatcher.placement(self._place(context)),
+            levels=levels,
+            tells_nearest=self._tells_nearest,
         )
-        if decided.near.similarity is not None and tells:
-            response.similarity = decided.near.similarity
-        rules, view = parts.rules, parts.dispatcher.view()
-        for entry in outlook(rules.ladder, rules.profile, decided.near, request.limits) if tells else ():
-            response.levels.append(outlook_message(entry, estimate_s(view, entry.level)))
-        placement = parts.dispatcher.placement(self._place(context))
-        if placement is not None:
-            response.worker, response.placement_reason = placement.worker, placement.reason
-        return response
 
     async def drain(self) -> None:
         """Take no more requests; return when those taken have ended."""
@@ -197,15 +196,6 @@ class Director:
 
     def _queue_room(self, tenant: str) -> int:
         return self._parts.dispatcher.queue_room(tenant, self._parts.spec.gateway.max_queued_requests)
-
-    def _accepted(self, context: RequestContext, admitted: Admitted) -> gateway_pb2.GenerateEvent:
-        accepted = gateway_pb2.Accepted(
-            request_id=context.request.request_id,
-            decision=decision_message(context.decided, self._tells_nearest),
-            queued_ahead=self._parts.dispatcher.num_queued,
-            estimated_ms=1e3 * admitted.estimated_s,
-        )
-        return gateway_pb2.GenerateEvent(accepted=accepted)
 
     async def _draw(self, context: RequestContext) -> Events:
         """Try a worker; try another one while no byte of the image has gone out."""

@@ -3,14 +3,16 @@
 Where tenants share latents a decision's sentence leaves out how similar a cached prompt is: it may be another tenant's.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.context import RequestContext, Waited
 from t2i_gateway.neighbours import seed_of
 from t2i_policy.level import Level, level_phrase
+from t2i_policy.request.admission import Admitted, Refused
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.explain import LevelOutlook
+from t2i_policy.request.placement import Placement
 from t2i_policy.request.served import ServedReason
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
@@ -43,6 +45,40 @@ def outlook_message(entry: LevelOutlook, estimated_s: float) -> gateway_pb2.Leve
         reason=entry.reason,
         explanation=entry.explanation,
     )
+
+
+def explain_response(
+    decided: Decided,
+    admission: Admitted | Refused,
+    placement: Placement | None,
+    *,
+    levels: Sequence[gateway_pb2.LevelOutlook],
+    tells_nearest: bool,
+) -> gateway_pb2.ExplainResponse:
+    """What would be decided, and where the request would go now."""
+    near = decided.near
+    return gateway_pb2.ExplainResponse(
+        decision=decision_message(decided, tells_nearest),
+        cached_steps=sorted(near.stored_steps) if tells_nearest else (),
+        similarity=near.similarity if tells_nearest else None,
+        levels=levels if tells_nearest else (),
+        refusal=f"{admission.reason}: {admission.message}" if isinstance(admission, Refused) else "",
+        worker=placement.worker if placement else "",
+        placement_reason=placement.reason if placement else "",
+    )
+
+
+def accepted_event(
+    context: RequestContext, admitted: Admitted, queued_ahead: int, *, tells_nearest: bool
+) -> gateway_pb2.GenerateEvent:
+    """The first event: what was decided, and when the image is expected."""
+    accepted = gateway_pb2.Accepted(
+        request_id=context.request.request_id,
+        decision=decision_message(context.decided, tells_nearest),
+        queued_ahead=queued_ahead,
+        estimated_ms=1e3 * admitted.estimated_s,
+    )
+    return gateway_pb2.GenerateEvent(accepted=accepted)
 
 
 def worker_request(
