@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from t2i_scenes.rendering import LARGE_ABOVE_PX, shape_mask
 from t2i_scenes.scene import CANVAS_PX, COLOURS, SHAPES
 
 Mask = npt.NDArray[np.bool_]
+Point = tuple[float, float]  # (x, y) in pixels
 
 #: Regions with fewer pixels are noise; the smallest thing, a cross of radius 6, has 57.
 MIN_REGION_PX = 16
@@ -20,20 +22,24 @@ _INK, _THING = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One thing in the picture. `centre` is (x, y) in pixels; a shape or colour that is not clear is empty."""
+    """One thing in the picture. A shape or colour that is not clear is empty."""
 
     colour: str
     shape: str
     size: str
-    centre: tuple[float, float]
+    centre: Point
     area_px: int
 
 
-def observe_regions(tones: npt.NDArray[np.int16]) -> tuple[list[Region], Mask]:
-    """Things by falling area, and the mask of pixels that are at least one pixel away from all of them.
+class ObservedRegions(NamedTuple):
+    """Things by falling area, and the pixels that are at least one pixel away from all of them."""
 
-    `tones` [H,W] are indexes into the tone table.
-    """
+    things: list[Region]
+    ground: Mask
+
+
+def observe_regions(tones: npt.NDArray[np.int16]) -> ObservedRegions:
+    """`tones` [H,W] are indexes into the tone table."""
     table = tone_table()
     painted = table.role[tones] <= _THING
     labels, count = ndimage.label(painted, structure=np.ones((3, 3)))
@@ -47,7 +53,7 @@ def observe_regions(tones: npt.NDArray[np.int16]) -> tuple[list[Region], Mask]:
         kept[window] |= mask
         regions.append(_region(mask, tones[window][mask], window))
     regions.sort(key=lambda region: -region.area_px)
-    return regions, ~ndimage.binary_dilation(kept)
+    return ObservedRegions(regions, ~ndimage.binary_dilation(kept))
 
 
 def _region(mask: Mask, tones: npt.NDArray[np.int16], window: tuple[slice, slice]) -> Region:
@@ -96,8 +102,8 @@ def _fitted(shape: str, height: int, width: int) -> Mask:
     return fitted
 
 
-def stands_as(centres: list[tuple[float, float]], arrangement: str) -> bool:
-    """Whether centres (x, y) in reading order have this arrangement. The limits in pixels follow from the renderer."""
+def is_arranged(centres: list[Point], arrangement: str) -> bool:
+    """Whether centres in reading order have this arrangement. The limits in pixels follow from the renderer."""
     if len(centres) == 1:
         return _place(centres[0]) == arrangement
     steps = np.diff(np.array(centres), axis=0)
@@ -112,7 +118,7 @@ def stands_as(centres: list[tuple[float, float]], arrangement: str) -> bool:
             return along_x and along_y
 
 
-def _place(centre: tuple[float, float]) -> str:
+def _place(centre: Point) -> str:
     def third(value: float) -> int:
         return 0 if value < 19.5 else 2 if value > 27.5 else 1
 

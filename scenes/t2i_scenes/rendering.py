@@ -15,6 +15,7 @@ from t2i_scenes import palette
 from t2i_scenes.scene import CANVAS_PX, Scene, Thing
 
 Mask = npt.NDArray[np.bool_]
+Pixel = tuple[int, int]  # (x, y)
 
 #: Radius in pixels by (count of things, size): half the width of the thing, outline included.
 RADII_PX: dict[tuple[int, str | None], tuple[int, ...]] = {
@@ -115,7 +116,7 @@ def _placed(scene: Scene, rng: np.random.Generator) -> list[_PlacedThing]:
     return [_PlacedThing(thing, radius, *centre) for thing, radius, centre in placed]
 
 
-def _place_centre(place: str, radius: int, rng: np.random.Generator) -> tuple[int, int]:
+def _place_centre(place: str, radius: int, rng: np.random.Generator) -> Pixel:
     """A thing in an outer third lies near its edge."""
 
     def along(low: bool, high: bool) -> int:
@@ -129,9 +130,9 @@ def _place_centre(place: str, radius: int, rng: np.random.Generator) -> tuple[in
     return along("left" in place, "right" in place), along("top" in place, "bottom" in place)
 
 
-def _pair_centres(arrangement: str, radii: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
+def _pair_centres(arrangement: str, radii: list[int], rng: np.random.Generator) -> list[Pixel]:
     """Each thing lies anywhere in its half of the canvas, near the middle line across."""
-    centres: list[tuple[int, int]] = []
+    centres: list[Pixel] = []
     for index, radius in enumerate(radii):
         start = index * CANVAS_PX // 2
         gap = 1 - index  # one pixel stays free between the two
@@ -141,9 +142,9 @@ def _pair_centres(arrangement: str, radii: list[int], rng: np.random.Generator) 
     return centres
 
 
-def _trio_centres(arrangement: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _trio_centres(arrangement: str, rng: np.random.Generator) -> list[Pixel]:
     common = CANVAS_PX // 2 + int(rng.integers(-6, 6))
-    centres: list[tuple[int, int]] = []
+    centres: list[Pixel] = []
     for index in range(3):
         if arrangement == "diagonal":
             centres.append((7 + 16 * index + int(rng.integers(0, 2)), 7 + 16 * index + int(rng.integers(0, 2))))

@@ -21,7 +21,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from t2i_scenes.observing import Region, observe_pattern, observe_regions, stands_as
+from t2i_scenes.observing import Region, is_arranged, observe_pattern, observe_regions
 from t2i_scenes.palette import nearest_tone, tone_table
 from t2i_scenes.scene import COLOURS, Fact, Scene, facts
 
@@ -132,5 +132,5 @@ def _holds(fact: Fact, scene: Scene, chosen: tuple[Region | None, ...], seen: di
         return region is not None and getattr(region, fact.kind) == fact.value
     if fact.kind == "arrangement":
         centres = [region.centre for region in chosen if region is not None]
-        return len(centres) == len(scene.things) and stands_as(centres, scene.arrangement)
+        return len(centres) == len(scene.things) and is_arranged(centres, scene.arrangement)
     return seen[fact.kind] == fact.value

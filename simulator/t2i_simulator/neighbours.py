@@ -8,7 +8,7 @@ when their image is done. Without prompts, `DrawnNeighbours` draws similarities 
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -157,14 +157,21 @@ class PromptCache:
             self._stored[prompt] = False
 
 
-class DrawnNeighbours:
-    """Draws a similarity for each request from a histogram; every latent is stored. `bands`: (lower, upper, share)."""
+class DrawnBand(NamedTuple):
+    """Similarities from `lower` to `upper`, and the share of requests that draw one of them."""
 
-    def __init__(self, bands: Sequence[tuple[float, float, float]], steps: Iterable[int], num: int, seed: int) -> None:
-        shares = np.array([share for _, _, share in bands])
+    lower: float
+    upper: float
+    share: float
+
+
+class DrawnNeighbours:
+    """Draws a similarity for each request from a histogram. Every latent is stored."""
+
+    def __init__(self, bands: Sequence[DrawnBand], steps: Iterable[int], num: int, seed: int) -> None:
+        lower, upper, shares = np.array(bands).T
         random = np.random.default_rng([seed, 1])
         chosen = random.choice(len(bands), num, p=shares / shares.sum())
-        lower, upper = np.array([low for low, _, _ in bands]), np.array([high for _, high, _ in bands])
         within = random.random(num)
         self._similarity = (lower[chosen] + within * (upper - lower)[chosen]).tolist()
         self._steps = frozenset(steps)

@@ -13,7 +13,7 @@ from t2i_cache.stores import StoreLimits
 from t2i_policy.level import Ladder
 from t2i_simulator import lineage
 from t2i_simulator.faults import Fault
-from t2i_simulator.neighbours import CacheRules, DrawnNeighbours, Neighbours, PromptCache
+from t2i_simulator.neighbours import CacheRules, DrawnBand, DrawnNeighbours, Neighbours, PromptCache
 from t2i_simulator.scenario import Scenario, ServiceTarget
 from t2i_simulator.similarity import PromptSimilarities
 from t2i_simulator.workers import Group
@@ -84,5 +84,7 @@ def build_workload(
 
 def drawn_neighbours(ladder: Ladder, num: int, seed: int) -> DrawnNeighbours:
     shares = lineage.shares()
-    bands = [(max(lower, LOWEST_DRAWN), min(upper, 1.0), shares[skip]) for skip, lower, upper in lineage.bands()]
+    bands = [
+        DrawnBand(max(band.lower, LOWEST_DRAWN), min(band.upper, 1.0), shares[band.skip]) for band in lineage.bands()
+    ]
     return DrawnNeighbours(bands, ladder.steps_to_keep, num, seed)

@@ -6,9 +6,9 @@ pvc://claim/path            a folder of a volume that the pod mounts at <models 
 hf://owner/name[@revision]  a model hub repository, kept under <models dir>
 """
 
-from t2i_sources.choosing import INDEX, choose_model_files
 from t2i_sources.errors import SourceMissing, SourceUnreachable
-from t2i_sources.finding import EMBEDDER, MODEL, SourceKind, builtin_folder, components_of, find_folder
+from t2i_sources.folders import EMBEDDER, MODEL, SourceKind, builtin_folder, components_of, find_folder
+from t2i_sources.hub_files import INDEX, choose_model_files
 
 __all__ = [
     "EMBEDDER",

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from t2i_sources.choosing import INDEX, Choice
 from t2i_sources.errors import SourceMissing, SourceUnreachable
+from t2i_sources.hub_files import INDEX, Choice
 
 log = logging.getLogger(__name__)
 ANSWER_LIMIT_S = 10.0
@@ -140,5 +140,5 @@ def _put_here_by_hand(wanted: Download, models_dir: Path, why: Exception) -> Pat
             f"{wanted.field}: {wanted.repository!r} is not under the models folder and cannot be downloaded: {why}"
         )
         raise SourceUnreachable(message) from why
-    log.warning("the hub cannot be asked about %s (%s): using what is here", wanted.repository, type(why).__name__)
+    log.warning("the hub cannot be reached (%s): using the files of %s here", type(why).__name__, wanted.repository)
     return folder

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity, PlanRules, PromptClass, make_plan
-from t2i_simulator.rivals.distribution import Map, chained_map, one_hop_map, reached
+from t2i_simulator.rivals.distribution import Map, chained_map, one_hop_map
 
 SIZE, CASES, MISS = 6, 2000, 0.02  # levels of the paper, cases, what counts as a miss
 LEVELS = [Level(5 * k, 50) for k in range(SIZE)]
@@ -27,6 +27,11 @@ def random_cases() -> list[tuple[Shares, Shares]]:
     """The same every time."""
     rng = random.Random(2502)
     return [(random_shares(rng), random_shares(rng)) for _ in range(CASES)]
+
+
+def reached(h: Shares, shares: Map) -> Shares:
+    """The histogram that a map makes of h: sum_i h_i P[i][j] for each j."""
+    return tuple(sum(mass * row[j] for mass, row in zip(h, shares, strict=True)) for j in range(len(h)))
 
 
 def miss(h: Shares, f: Shares, shares: Map) -> float:

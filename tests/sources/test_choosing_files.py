@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2i_sources.choosing import choose_embedder_files, choose_model_files
+from t2i_sources.hub_files import choose_embedder_files, choose_model_files
 
 COMPONENTS = (
     "_class_name",

@@ -67,7 +67,15 @@ class Cascade(AnyWorker):
         losses = {name: run.expected_loss for name, run in runs.items() if run.level != exact}
         chances = escalations(losses, seen.demand.wanted_fractions(seen.now_s), escalated)
         rows = {(name, level): share for name, p in chances.items() for level, share in ((exact, p), (light, 1 - p))}
-        plan = Plan({}, rows, sum(rates_rps.values()), 0.0, 0.0, PlanReason.ALL_SERVED, Method.GREEDY)
+        plan = Plan(
+            workers={},
+            shift_map=rows,
+            demand_rps=sum(rates_rps.values()),
+            shed_rps=0.0,
+            mean_loss=0.0,
+            reason=PlanReason.ALL_SERVED,
+            method=Method.GREEDY,
+        )
         return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:

@@ -58,11 +58,6 @@ def chained_map(h: Sequence[float], f: Sequence[float]) -> Map:
     return _normalised(at)
 
 
-def reached(h: Sequence[float], shares: Map) -> tuple[float, ...]:
-    """The histogram that a map makes of h: sum_i h_i P[i][j] for each j."""
-    return tuple(sum(mass * row[j] for mass, row in zip(h, shares, strict=True)) for j in range(len(h)))
-
-
 def _move(at: list[list[float]], source: int, to: int, mass: float) -> None:
     """Move `mass` from `source`, of every wanted level in proportion to what it has there."""
     total = sum(row[source] for row in at)

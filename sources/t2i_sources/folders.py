@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from t2i_sources.choosing import INDEX, Choice, choose_embedder_files, choose_model_files
 from t2i_sources.errors import SourceMissing
 from t2i_sources.hub import Download, download
+from t2i_sources.hub_files import INDEX, Choice, choose_embedder_files, choose_model_files
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
 
