@@ -2,19 +2,20 @@
 
 import asyncio
 import multiprocessing
-import time
 from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
 
+from bench.kit.machine import process_cpu_s
+
 METHOD = "/bare.Relay/Generate"
 WORKER_METHOD = "/t2iserving.v1.Worker/Generate"
 
 
 def serve_relay(worker_address: str, pipe: Connection) -> None:
-    """A process: tells its port, relays, and on a message tells its CPU seconds since the last one, until None."""
+    """A process: tells its port, and relays until it is ended."""
     asyncio.run(_serve(worker_address, pipe))
 
 
@@ -32,11 +33,7 @@ async def _serve(worker_address: str, pipe: Connection) -> None:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         pipe.send(port)
-        used = time.process_time()
-        while await asyncio.to_thread(pipe.recv):
-            pipe.send(time.process_time() - used)
-            used = time.process_time()
-        await server.stop(0)
+        await server.wait_for_termination()
 
 
 async def measure_relay(worker_address: str, order: bytes, requests: int, in_flight: int) -> float:
@@ -46,6 +43,7 @@ async def measure_relay(worker_address: str, order: bytes, requests: int, in_fli
     process.start()
     try:
         port = await asyncio.to_thread(ours.recv)
+        assert process.pid is not None
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call: Any = channel.unary_stream(METHOD)
 
@@ -54,13 +52,10 @@ async def measure_relay(worker_address: str, order: bytes, requests: int, in_fli
                     pass
 
             await asyncio.gather(*(one() for _ in range(in_flight)))
-            ours.send(True)
-            await asyncio.to_thread(ours.recv)
+            before_s = process_cpu_s(process.pid)
             for _ in range(requests // in_flight):
                 await asyncio.gather(*(one() for _ in range(in_flight)))
-        ours.send(True)
-        used_s: float = await asyncio.to_thread(ours.recv)
-        return (requests // in_flight) * in_flight / used_s
+            return (requests // in_flight) * in_flight / (process_cpu_s(process.pid) - before_s)
     finally:
-        ours.send(None)
+        process.terminate()
         await asyncio.to_thread(process.join, 10)
