@@ -30,17 +30,14 @@ class NothingKept(kopf.DiffBaseStorage):
     """kopf copies every object at every event to see what changed; no handler of ours asks for that."""
 
     def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
-        """Nothing of it."""
         del body, extra_fields
         return kopf.BodyEssence({})
 
     def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
-        """Nothing was stored."""
         del body
         return None
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
-        """Nothing is stored."""
         del body, patch, essence
 
 

@@ -14,9 +14,9 @@ What was deleted must not come back by an answer that was under way: its UID is 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from t2i_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, POOL_LABEL
-from t2i_operator.errors import ApiError
 from t2i_operator.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest, owning_pool
 
@@ -45,10 +45,10 @@ class Mirror:
         self._objects: dict[Place, Manifest] = {}
         self._places: dict[str, set[Place]] = {}  # of each pool
         self._pools: dict[str, Manifest] = {}
+        self._measured: dict[Place, set[str]] = {}  # by a ConfigMap, the pools that name it as their profile
         self._gone: dict[str, int] = {}  # by UID, the version in which it went
         self._applied: dict[str, int] = {}  # by UID, the generation that the API server made of our last manifest
         self._unheard: dict[str, tuple[float, int]] = {}  # by pool, since when no watch has told of which version
-        self.refused: dict[str, ApiError] = {}  # by path, why its objects cannot be listed
 
     def hear(self, kind: ResourceKind, item: Manifest, deleted: bool = False) -> set[str]:
         """An event of a watch."""
@@ -81,10 +81,7 @@ class Mirror:
             return self.drop(kind, item)
         told |= self._interested(place, held)
         self._remove(place)
-        kept = self._objects[place] = slim(kind, item)
-        self._places.setdefault(self._owner(place, kept) or NOBODY, set()).add(place)
-        if kind is POOL:
-            self._pools[key_of(item)] = kept
+        self._add(place, slim(kind, item))
         return told
 
     def drop(self, kind: ResourceKind, item: Manifest) -> set[str]:
@@ -144,9 +141,9 @@ class Mirror:
 
     def places(self, kind: str = "", namespace: str = "", key: str = "") -> list[Place]:
         """Where something is that belongs to a pool: to any, or to this one."""
-        keys = [key] if key else self._places.keys() - {NOBODY}
-        found = (place for one in keys for place in self._places.get(one, ()))
-        return [place for place in found if kind in ("", place.kind) and namespace in ("", place.namespace)]
+        prefix = f"{namespace}/" if namespace else ""
+        keys = [key] if key else [one for one in self._places if one != NOBODY and one.startswith(prefix)]
+        return [place for one in keys for place in self._places.get(one, ()) if kind in ("", place.kind)]
 
     def profiles(self) -> list[Place]:
         """ConfigMaps that pools name, or have named, and that belong to none."""
@@ -154,8 +151,7 @@ class Mirror:
 
     def measured_by(self, namespace: str, name: str) -> set[str]:
         """Pools whose profileRef names this ConfigMap."""
-        prefix = f"{namespace}/"
-        return {key for key, pool in self._pools.items() if key.startswith(prefix) and profile_name(pool) == name}
+        return set(self._measured.get(Place(CONFIG_MAP.kind, namespace, name), ()))
 
     def unheard_s(self) -> float:
         """How long the oldest status that we wrote has not come back as an event; 0 if all have.
@@ -194,17 +190,35 @@ class Mirror:
         profiled = self.measured_by(place.namespace, place.name) if place.kind == CONFIG_MAP.kind else set()
         return profiled | ({owner} if owner is not None else set())
 
+    def _add(self, place: Place, item: Manifest) -> None:
+        self._objects[place] = item
+        self._places.setdefault(self._owner(place, item) or NOBODY, set()).add(place)
+        if place.kind == POOL.kind:
+            self._pools[key_of(item)] = item
+            self._measured.setdefault(_profile_place(item), set()).add(key_of(item))
+
     def _remove(self, place: Place) -> set[str]:
         held = self._objects.pop(place, None)
         if held is None:
             return set()
-        told, owner = self._interested(place, held), self._owner(place, held) or NOBODY
-        self._places[owner].discard(place)
-        if not self._places[owner]:
-            del self._places[owner]
+        told = self._interested(place, held)
+        _discard(self._places, self._owner(place, held) or NOBODY, place)
         if place.kind == POOL.kind:
-            self._pools.pop(key_of(held), None)
+            del self._pools[key_of(held)]
+            _discard(self._measured, _profile_place(held), key_of(held))
         return told
+
+
+def _profile_place(pool: Manifest) -> Place:
+    """Without a name for a pool that names none: nothing can be there."""
+    return Place(CONFIG_MAP.kind, pool["metadata"]["namespace"], profile_name(pool) or "")
+
+
+def _discard(sets: dict[Any, set[Any]], key: object, value: object) -> None:
+    """Empty sets are not kept."""
+    sets[key].discard(value)
+    if not sets[key]:
+        del sets[key]
 
 
 def key_of(item: Manifest) -> str:

@@ -49,7 +49,6 @@ class Reconciler:
         resync: Resync,
         demand: DemandPoller,
         images: Images,
-        settled_s: float,
         metrics: OperatorMetrics,
     ) -> None:
         self._api = api
@@ -58,7 +57,6 @@ class Reconciler:
         self._resync = resync
         self._demand = demand
         self._images = images
-        self._settled_s = settled_s
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decide")
 
@@ -147,7 +145,7 @@ class Reconciler:
             return SHORT_S
         if seen.creating:
             return CREATING_S
-        return self._settled_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
+        return self._resync.every_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
 
     async def _read_again(self, key: str, delay_s: float) -> None:
         """Somebody wrote in between, or the mirror has missed something."""

@@ -24,7 +24,10 @@ RETRY_S = 5.0
 class Resync:
     """`ask` is called with the key of every pool of which something was otherwise. No namespaces = all."""
 
-    def __init__(self, api: KubeApi, mirror: Mirror, namespaces: Sequence[str], ask: Callable[[str], None]) -> None:
+    def __init__(
+        self, api: KubeApi, mirror: Mirror, namespaces: Sequence[str], *, every_s: float, ask: Callable[[str], None]
+    ) -> None:
+        self.every_s = every_s
         self._api = api
         self._mirror = mirror
         self._ask = ask
@@ -43,7 +46,7 @@ class Resync:
             for error in self._unlisted.get(one, {}).values():
                 raise error
 
-    async def keep(self, every_s: float) -> None:
+    async def keep(self) -> None:
         """Until cancelled."""
         pause_s = BEGUN_S
         while True:
@@ -52,7 +55,7 @@ class Resync:
                     await self.begun.wait()
                     await asyncio.sleep(BEGUN_S)
             self.begun.clear()
-            pause_s = every_s if await self.everything() else RETRY_S
+            pause_s = self.every_s if await self.everything() else RETRY_S
 
     async def everything(self) -> bool:
         """False if something could not be listed."""

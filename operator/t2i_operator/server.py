@@ -81,7 +81,7 @@ class Operator:
         """What a leader does: watch and reconcile, until cancelled."""
         settings, mirror = self.settings, Mirror()
         queue = PoolQueue(settings.max_parallel)
-        resync = Resync(api, mirror, settings.namespaces, queue.ask)
+        resync = Resync(api, mirror, settings.namespaces, every_s=settings.resync_s, ask=queue.ask)
         demand = DemandPoller(queue.ask, self.metrics)
         reconciler = Reconciler(
             api,
@@ -90,7 +90,6 @@ class Operator:
             resync=resync,
             demand=demand,
             images=_images(settings),
-            settled_s=settings.resync_s,
             metrics=self.metrics,
         )
         listener = Listener(mirror, queue, resync, self.metrics)
@@ -101,7 +100,7 @@ class Operator:
             await resync.everything()
             async with asyncio.TaskGroup() as group:
                 group.create_task(queue.run(reconciler.look))
-                group.create_task(resync.keep(settings.resync_s))
+                group.create_task(resync.keep())
                 group.create_task(_every(settings.plan_every_s, demand.poll_all))
                 group.create_task(_every(GAUGES_EVERY_S, partial(self._show, mirror, queue, listener)))
                 await keep_watching(build, kopf_settings(), settings.namespaces, listener.restarted)

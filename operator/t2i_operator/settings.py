@@ -3,13 +3,15 @@
 import argparse
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from t2i_runtime.arguments import names
 
 MAX_NUMBER = 86400.0
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,61 +47,51 @@ def parse_arguments(
     env = os.environ if environment is None else environment
     parser = argparse.ArgumentParser(prog="t2i-operator", description="Keeps every T2IServingPool as its spec says.")
 
-    def flag(name: str, default: str, text: str) -> None:
+    def flag(name: str, default: str, text: str, read: Callable[[str], Any] = str) -> None:
         variable = "T2I_" + name.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(name, default=env.get(variable, default), help=f"{text} [{variable}]")
+        parser.add_argument(name, default=env.get(variable, default), type=read, help=f"{text} [{variable}]")
 
-    flag("--namespaces", "", "namespaces to watch, comma separated; empty = all")
+    flag("--namespaces", "", "namespaces to watch, comma separated; empty = all", names)
     flag("--gateway-image", "t2i-serving/gateway:0.1.0", "image of gateways, best by digest")
     flag("--worker-image", "t2i-serving/worker:0.1.0", "image of workers, best by digest")
-    flag("--image-pull-policy", "IfNotPresent", "of both: Always, IfNotPresent or Never")
-    flag("--image-pull-secrets", "", "names of pull secrets in the pools' namespaces, comma separated")
+    flag("--image-pull-policy", "IfNotPresent", "of both: Always, IfNotPresent or Never", _one_of(*PULL_POLICIES))
+    flag("--image-pull-secrets", "", "names of pull secrets in the pools' namespaces, comma separated", names)
     flag("--metrics-listen", "[::]:9090", "address of /metrics")
     flag("--health-listen", "[::]:8081", "address of /livez and /readyz")
     flag("--lease-namespace", "", "namespace of the leader's lease; empty = the pod's own")
     flag("--lease-name", "t2i-operator", "name of the leader's lease")
-    flag("--identity", "", "this process in the lease; empty = the host name (in a pod: the pod's name)")
-    flag("--kubeconfig", "", "kubeconfig file; empty = the pod's service account, else the user's own")
-    flag("--resync-s", "300", "look at every pool this often even if nothing was heard")
-    flag("--plan-every-s", "2", "poll gateways for demand this often")
-    flag("--max-parallel", "16", "pools that are reconciled at the same time")
-    flag("--log-level", "info", "debug, info, warning or error")
-    flag("--log-format", "text", "text or json")
-    return _checked(parser, vars(parser.parse_args(arguments)))
+    flag("--identity", "", "this process in the lease; empty = the host name (in a pod: the pod's name)", _or_host_name)
+    flag("--kubeconfig", "", "kubeconfig file; empty = the pod's service account, else the user's own", _file)
+    flag("--resync-s", "300", "list everything and look at every pool this often, whatever is heard", _positive)
+    flag("--plan-every-s", "2", "poll gateways for demand this often", _positive)
+    flag("--max-parallel", "16", "pools that are reconciled at the same time", lambda text: int(_positive(text)))
+    flag("--log-level", "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error"))
+    flag("--log-format", "text", "text or json", _one_of("text", "json"))
+    return OperatorSettings(**vars(parser.parse_args(arguments)))
 
 
-def _checked(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> OperatorSettings:
-    if given["image_pull_policy"] not in ("Always", "IfNotPresent", "Never"):
-        parser.error(f"--image-pull-policy: Always, IfNotPresent or Never, not {given['image_pull_policy']!r}")
-    if given["log_level"] not in ("debug", "info", "warning", "error"):
-        parser.error(f"--log-level: debug, info, warning or error, not {given['log_level']!r}")
-    if given["log_format"] not in ("text", "json"):
-        parser.error(f"--log-format: text or json, not {given['log_format']!r}")
-    return OperatorSettings(
-        namespaces=names(given["namespaces"]),
-        gateway_image=given["gateway_image"],
-        worker_image=given["worker_image"],
-        image_pull_policy=given["image_pull_policy"],
-        image_pull_secrets=names(given["image_pull_secrets"]),
-        metrics_listen=given["metrics_listen"],
-        health_listen=given["health_listen"],
-        lease_namespace=given["lease_namespace"],
-        lease_name=given["lease_name"],
-        identity=given["identity"] or socket.gethostname(),
-        kubeconfig=Path(given["kubeconfig"]) if given["kubeconfig"] else None,
-        resync_s=_positive(parser, given, "resync_s"),
-        plan_every_s=_positive(parser, given, "plan_every_s"),
-        max_parallel=int(_positive(parser, given, "max_parallel")),
-        log_level=given["log_level"],
-        log_format=given["log_format"],
-    )
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"one of {', '.join(allowed)}, not {text!r}")
+        return text
+
+    return read
 
 
-def _positive(parser: argparse.ArgumentParser, given: Mapping[str, str], name: str) -> float:
+def _positive(text: str) -> float:
     try:
-        value = float(given[name])
+        value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value <= MAX_NUMBER:
-        parser.error(f"--{name.replace('_', '-')}: a number above 0, at most {MAX_NUMBER:.0f}, not {given[name]!r}")
+        raise argparse.ArgumentTypeError(f"a number above 0, at most {MAX_NUMBER:.0f}, not {text!r}")
     return value
+
+
+def _or_host_name(text: str) -> str:
+    return text or socket.gethostname()
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
