@@ -125,6 +125,11 @@ class Mirror:
         """The pool's document."""
         return self._pools.get(key)
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The keys of all."""
+        return tuple(self._pools)
+
     def find(self, kind: ResourceKind, namespace: str, name: str) -> Manifest | None:
         """One object; None also for a stranger's."""
         return self._objects.get(Place(kind.kind, namespace, name))

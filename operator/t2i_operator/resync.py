@@ -59,6 +59,7 @@ class Resync:
 
     async def everything(self) -> bool:
         """False if something could not be listed."""
+        was_whole = self._is_whole
         try:
             for kind in (POOL, *OWNED_KINDS):
                 for namespace in self._namespaces:
@@ -68,16 +69,21 @@ class Resync:
             log.warning("what was missed will be looked for again: %s", error)
             return False
         self._mirror.listed_all()
+        if self._is_whole and not was_whole:
+            self._tell(self._mirror.pools)
+        return self._is_whole
+
+    @property
+    def _is_whole(self) -> bool:
         return not any(self._unlisted.values())
 
     async def _list_all(self, kind: ResourceKind, namespace: str) -> None:
         try:
-            told = await self._list(kind, namespace, labels="" if kind is POOL else OURS)
+            await self._list(kind, namespace, labels="" if kind is POOL else OURS)
         except WriteRefused as error:
             self._unlisted[namespace][kind.kind] = error
             return
         self._unlisted[namespace].pop(kind.kind, None)
-        self._tell(told)
 
     async def pool(self, key: str) -> None:
         """Everything of one pool.
@@ -92,16 +98,16 @@ class Resync:
 
     async def _list(
         self, kind: ResourceKind, namespace: str, *, labels: str = "", fields: str = "", key: str = ""
-    ) -> set[str]:
-        """Take in what is there, and drop what is not; the pools of which something was otherwise."""
-        told, uids, version = set[str](), set[str](), FOR_EVER
+    ) -> None:
+        """Take in what is there, and drop what is not."""
+        uids, version = set[str](), FOR_EVER
         path = kind.path(namespace) if namespace else kind.everywhere
         async for page in self._api.list_pages(path, labels, fields):
             version = min(version, version_of(page))
             for item in page["items"]:
                 uids.add(item["metadata"]["uid"])
-                told |= self._mirror.take(kind, item)
-        return told | self._mirror.keep_listed(self._mirror.places(kind.kind, namespace, key), uids, version)
+                self._tell(self._mirror.take(kind, item))
+        self._tell(self._mirror.keep_listed(self._mirror.places(kind.kind, namespace, key), uids, version))
 
     async def _read_profiles(self) -> None:
         """They carry no label of ours, so each is read by its name."""
