@@ -126,13 +126,13 @@ def _obstacle(inputs: ConditionInputs) -> Verdict | None:
     for kind in TroubleKind:
         troubled = sorted((pod for pod in pods if pod.trouble and pod.trouble.kind is kind), key=lambda pod: pod.name)
         if troubled:
-            return Verdict(False, kind, _told(troubled, len(pods)))
+            return Verdict(False, kind, _summarize(troubled, len(pods)))
     for trouble in inputs.seen.starved:
         return Verdict(False, trouble.kind, trouble.message)
     return None
 
 
-def _told(troubled: Sequence[PodSeen], of: int) -> str:
+def _summarize(troubled: Sequence[PodSeen], of: int) -> str:
     trouble = troubled[0].trouble
     first = trouble.message if trouble is not None else ""
     return first if len(troubled) == 1 else f"{len(troubled)} of {of} pods; {first}"

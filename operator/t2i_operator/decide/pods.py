@@ -27,6 +27,12 @@ _PULLING = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 _MAKING = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 MAX_WORDS = 500
 _LAST_WORDS = re.compile(r"cannot start: (.*)", re.DOTALL)
+FAILED_MOUNT = "FailedMount"
+FAILED_CREATE = "FailedCreate"
+_CREATING = {"ContainerCreating", "PodInitializing"}
+_MISSING = re.compile(r'secret "(?P<name>[^"]+)" not found')
+_VOLUME = re.compile(r'MountVolume.SetUp failed for volume "[^"]+" : ')
+_QUOTA = "exceeded quota"
 
 
 def read_pod(document: Mapping[str, Any]) -> PodSeen:
@@ -105,12 +111,6 @@ def _condition(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((one for one in conditions if one.get("type") == kind), {})
 
 
-FAILED_MOUNT = "FailedMount"
-_CREATING = {"ContainerCreating", "PodInitializing"}
-_MISSING = re.compile(r'secret "(?P<name>[^"]+)" not found')
-_VOLUME = re.compile(r'MountVolume.SetUp failed for volume "[^"]+" : ')
-
-
 def is_creating(pod: Mapping[str, Any]) -> bool:
     """True if nothing but the making of its containers is waited for."""
     status, metadata = pod.get("status", {}), pod["metadata"]
@@ -174,10 +174,6 @@ def _field_of(secret: str, spec: PoolSpec) -> str | None:
     return next((field for field, name in names.items() if name == secret), None)
 
 
-FAILED_CREATE = "FailedCreate"
-_QUOTA = "exceeded quota"
-
-
 def is_short(child: ChildSeen) -> bool:
     """True if its controller has seen the spec and has made fewer pods than it asks for."""
     manifest = child.manifest
@@ -192,11 +188,11 @@ def find_starved(
     children: Sequence[ChildSeen], events: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[Trouble, ...]:
     """What keeps the pods of each short workload from being made; `events` by the workload's UID."""
-    told = (_told(child, events.get(child.uid, ())) for child in children if is_short(child))
+    told = (_trouble_of(child, events.get(child.uid, ())) for child in children if is_short(child))
     return tuple(trouble for trouble in told if trouble is not None)
 
 
-def _told(child: ChildSeen, events: Sequence[Mapping[str, Any]]) -> Trouble | None:
+def _trouble_of(child: ChildSeen, events: Sequence[Mapping[str, Any]]) -> Trouble | None:
     messages = [*_conditions(child), *_latest(events)]
     if not messages:
         return None
