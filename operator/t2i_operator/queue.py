@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from t2i_policy.backoff import Backoff
 
-BACKOFF = Backoff(first_s=0.5, most_s=60.0)
+LOOK_BACKOFF = Backoff(first_s=0.5, most_s=60.0)
 GAP_S = 0.5
 Work = Callable[[str], Awaitable[float | None]]
 
@@ -102,7 +102,7 @@ class PoolQueue:
     def pause_after_failure(self, key: str) -> float:
         """Seconds to wait after one more failure in a row."""
         self._failures[key] = self._failures.get(key, 0) + 1
-        return BACKOFF.pause_s(self._failures[key])
+        return LOOK_BACKOFF.pause_s(self._failures[key])
 
     def succeeded(self, key: str) -> None:
         """The row of failures has ended."""

@@ -28,7 +28,7 @@ from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.mirror import Mirror
 from t2i_operator.observe import after_writes, find_profile, gateways_of, mirrored, observe, ref_of
 from t2i_operator.polling import DemandPoller, LastLook
-from t2i_operator.queue import BACKOFF, PoolQueue
+from t2i_operator.queue import LOOK_BACKOFF, PoolQueue
 from t2i_operator.resync import Resync
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Reconciler:
 
     async def _read_again(self, key: str, delay_s: float) -> None:
         """Somebody wrote in between, or the mirror has missed something."""
-        if delay_s >= BACKOFF.most_s:
+        if delay_s >= LOOK_BACKOFF.most_s:
             self._mirror.forget(key)  # an API server restored from a backup lives in the past for good
         try:
             await self._resync.pool(key)

@@ -44,7 +44,7 @@ class Resync:
         """
         for one in ("", namespace):
             for error in self._unlisted.get(one, {}).values():
-                raise error
+                raise error.with_traceback(None)  # it is raised again and again, and would carry every earlier way
 
     async def keep(self) -> None:
         """Until cancelled."""
