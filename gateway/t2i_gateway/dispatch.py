@@ -59,7 +59,7 @@ class Dispatcher:
         self._policy = policy
         self._workers = workers
         self._weights = part.tenant_weights
-        self._gateways = part.replicas
+        self.gateways = part.replicas
         self._metrics = metrics
         self._waiting: dict[str, list[QueuedRequest]] = {}  # by tenant, each a heap
         self._queued: Counter[str] = Counter()
@@ -78,7 +78,7 @@ class Dispatcher:
             ahead: int | None = 0  # who still waits, waits for others than the free ones
         else:
             ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
-        return PoolView(views, self.num_queued, queued_steps, ahead, self._gateways)
+        return PoolView(views, self.num_queued, queued_steps, ahead, self.gateways)
 
     def holder_line(self, holders: frozenset[str], max_queued: int) -> HolderLine:
         """Who waits for one of these workers because it holds their latent. Nobody may where the queue is full."""

@@ -184,9 +184,9 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
             near += " (all but these words) and another seed"
     says = f"{near}; {_phrase(wanted.level)} is the cheapest harmless level"
     if served.reason is ServedReason.PLANNED:
-        says += f"; the plan for the present demand serves it with {_phrase(served.level)}"
+        says += f"; the pool's fixed mix serves it with {_phrase(served.level)}"
     elif served.reason is ServedReason.LOAD:
-        says += f"; served with {_phrase(served.level)} because the backlog takes {decided.pressed:.0%} of the slack"
+        says += f"; served with {_phrase(served.level)} under load, with {decided.pressed:.0%} of the slack gone"
     elif served.reason is ServedReason.DEADLINE:
         says += f"; served with {_phrase(served.level)} to meet the deadline"
     elif served.reason is ServedReason.LATENT_ELSEWHERE:

@@ -6,6 +6,7 @@ waits for a plan.
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from t2i_api.plan import PlanDocument
 from t2i_gateway.dispatch import Dispatcher
@@ -19,9 +20,11 @@ from t2i_policy.planning.loop import Planning
 from t2i_policy.planning.plan import Plan
 from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.request.decide import Rules, shift_rows
+from t2i_policy.request.price import price_curve
 
 log = logging.getLogger(__name__)
 PLAN_EVERY_S = 2.0
+PRICES_EVERY_S = 1.0
 
 
 class PlanningLoop:
@@ -32,13 +35,20 @@ class PlanningLoop:
         self.rules = rules
         self.course = Course()
         self.demand = Demand()
+        self._priced_s = -PRICES_EVERY_S
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
 
     def count(self, prompt_class: str) -> None:
         """Count one more request of this class."""
-        self.demand = self.demand.counted(prompt_class, self._loop.time())
+        now_s = self._loop.time()
+        self.demand = self.demand.counted(prompt_class, now_s)
+        if now_s >= self._priced_s + PRICES_EVERY_S:  # also where the plan is the operator's
+            self._priced_s = now_s
+            demand = self.demand.times(self._dispatcher.gateways)
+            prices = price_curve(self.rules.classes, demand.rates_rps(now_s))
+            self.course = replace(self.course, prices=prices)
 
     async def run(self, workers: WorkerPool) -> None:
         """Plan until cancelled."""
@@ -50,7 +60,7 @@ class PlanningLoop:
         """Serve by this plan from now on: one assignment, so every request sees the old or the new one as a whole."""
         plan = document.plan
         planning = Planning(plan, None, document.revision)
-        self.course = Course(planning, shift_rows(plan), self.course.memory, binding=document.fixed)
+        self.course = Course(planning, shift_rows(plan), binding=document.fixed, prices=self.course.prices)
         self._metrics.plan_revision.set(document.revision)
         self._metrics.replans.labels(document.reason).inc()
         log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))
@@ -62,7 +72,7 @@ class PlanningLoop:
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
             return  # keep the last good course; there is nothing to plan for
-        seen = PoolState(self._loop.time(), self.demand, groups, view)
+        seen = PoolState(self._loop.time(), self.demand.times(view.gateways), groups, view)
         before = self.course.planning
         self.course = await asyncio.to_thread(self.policy.replan, self.rules, self.course, seen)
         planning = self.course.planning

@@ -15,13 +15,15 @@ from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.loop import Planning, PlanningRules, plan_step
 from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, ShiftRows, shift_rows
+from t2i_policy.request.decide import NO_SHIFT, Arrival, Decided, Rules, ShiftRows, shift_rows
 from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.price import NO_DEMAND, PriceCurve, price_curve
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """What the slow loop sees: the time (seconds), demand by prompt class, what the ready workers can do, the pool."""
+    """What the slow loop sees: the time (seconds), the whole pool's demand by prompt class, what the ready workers can
+    do, the pool."""
 
     now_s: float
     demand: Demand
@@ -31,13 +33,15 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next; `binding`:
-    the pool's owner fixed the mix, so the shift map holds at rest too."""
+    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next. `binding`:
+    the pool's owner fixed the mix, so requests draw their level from the shift map. `prices`: what demand a price of a
+    step meets."""
 
     planning: Planning = field(default_factory=Planning)
-    shift: ShiftRows = field(default_factory=lambda: MappingProxyType({}))
+    shift: ShiftRows = field(default_factory=lambda: NO_SHIFT)
     memory: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     binding: bool = False
+    prices: PriceCurve = NO_DEMAND
 
 
 class ServingPolicy(Protocol):
@@ -63,7 +67,7 @@ class ServingPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptAware:
-    """Ours: the joint plan's shift map, corrected by the price of a step; see `planning`, `serving`, `placement`."""
+    """Ours: one price of a step for everybody. The plan says where workers stand, which placement prefers."""
 
     planning: PlanningRules = field(default_factory=PlanningRules)
     name: str = "prompt-aware"
@@ -72,10 +76,12 @@ class PromptAware:
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         planning = plan_step(course.planning, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
-        return Course(planning, shift, course.memory)
+        return Course(planning, shift, prices=price_curve(rules.classes, seen.demand.rates_rps(seen.now_s)))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return rules.decide(arrival, pool, course.shift, course.binding)
+        if course.binding:  # its owner chose the levels; only a backlog bends them
+            return rules.decide(arrival, pool, NO_DEMAND, course.shift)
+        return rules.decide(arrival, pool, course.prices)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -7,17 +7,22 @@ have waiting. It sees its own queue only. Clients spread evenly over gateways, s
 
     waiting in all gateways = gateways * waiting in this one
 
+Whose request takes the slot that falls free is chance, so a wait behind several queues is taken to be TURN_MARGIN times
+as long: a queue kept a little shorter costs no throughput, an image that is late costs all its steps.
+
 What workers owe to the others is in the workers' views already (`request.other_gateways`). Only the bound on the queue,
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 
 from t2i_policy.level import Level
 from t2i_policy.profile import step_time
+
+TURN_MARGIN = 1.25  # at 1.25x of capacity 2 and 4 gateways then have as many images in time as one, within 2 points
 
 #: For each time of a step (seconds) that a joining request may meet, the least a ready worker of that pace takes beside
 #: the steps (seconds). Whatever finishes first, at any number of steps, is among them.
@@ -127,6 +132,11 @@ class PoolView:
             return 1.0
         return (self.in_flight + self.queued_in_all) / self.slots
 
+    @property
+    def is_half_full(self) -> bool:
+        """From here on a batch is expected to be full before the image is done."""
+        return 2 * self.in_flight >= self.slots
+
     def backlog_s(self) -> float:
         """Seconds the pool needs to work off every owed step, running, waiting and queued in any gateway."""
         if self.steps_per_s <= 0:
@@ -140,12 +150,17 @@ class PoolView:
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
 
+    @property
+    def turns(self) -> float:
+        """Steps that all gateways hand out until one of this one's is, at worst."""
+        return self.gateways * TURN_MARGIN if self.gateways > 1 else 1.0
+
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""
         if self.queued == 0 and self.in_flight < self.slots:
             return 0.0
         ahead = self.queued_steps if self.ahead_steps is None else self.ahead_steps
-        return self.gateways * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
+        return self.turns * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
 
 
 def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
@@ -155,6 +170,16 @@ def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
     """
     run = float(steps)  # a float times a float is the fast case
     return min([run * worker.join_step_s + worker.rest_s for worker in workers], default=inf)
+
+
+def full_batch_finish_s(pool: PoolView) -> Callable[[int], float]:
+    """As `PoolView.best_finish_s`, if every batch filled up at once: seconds by number of steps."""
+    rests: dict[float, float] = {}
+    for worker in pool.ready:
+        step_s = worker.batch_cap / worker.steps_per_s
+        rests[step_s] = min(worker.rest_s, rests.get(step_s, inf))
+    paces = tuple(rests.items())
+    return lambda steps: min((steps * step_s + rest_s for step_s, rest_s in paces), default=inf)
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,8 @@ from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.request.options import Limits, Option, WantedLevel, WantedReason
-from t2i_policy.request.served import Served, ServedReason, Situation, choose_served_level, pressure, step_price
+from t2i_policy.request.price import backlog_price
+from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
 
 EXACT, HALF, QUARTER = Level(0, 20), Level(10, 20), Level(0, 5)
 OPTIONS = (Option(QUARTER, 0.08), Option(HALF, 0.03), Option(EXACT, 0.0))
@@ -34,14 +35,15 @@ def pool(*workers: WorkerView, queued: int = 0) -> PoolView:
     return PoolView(workers or (worker(),), queued, queued_steps=20 * queued)
 
 
-def served_at(pressed: float, left_s: float = 60.0, view: PoolView | None = None) -> Served:
-    return choose_served_level(WANTED, OPTIONS, view or pool(), LIMITS, Situation(left_s, pressed))
+def served_at(pressed: float, left_s: float = 60.0) -> Served:
+    price = backlog_price(pressed, LIMITS.max_loss, EXACT.num_inference_steps)
+    return choose_served_level(WANTED, OPTIONS, pool(), LoadState(left_s, price))
 
 
 LOAD_CASES = {
     "an idle pool serves what is wanted": (0.0, EXACT, ServedReason.AS_WANTED),
-    "just under the low mark too": (0.3, EXACT, ServedReason.AS_WANTED),
-    "pressure buys a cheaper level within its allowance": (0.6, HALF, ServedReason.LOAD),
+    "just under the low mark too": (0.45, EXACT, ServedReason.AS_WANTED),
+    "pressure buys a cheaper level within its allowance": (0.65, HALF, ServedReason.LOAD),
     "full pressure spends quality to the floor": (1.5, QUARTER, ServedReason.LOAD),
 }
 
@@ -63,7 +65,7 @@ def test_deadline_takes_most_faithful_level_in_time() -> None:
 def test_floor_holds_under_any_pressure() -> None:
     """A request whose floor leaves only exact is served exactly, however long the queue."""
     only_exact = (Option(EXACT, 0.0),)
-    served = choose_served_level(WANTED, only_exact, pool(queued=50), Limits(0.0), Situation(0.1, 9.0))
+    served = choose_served_level(WANTED, only_exact, pool(queued=50), LoadState(0.1, float("inf")))
     assert served.level == EXACT
 
 
@@ -71,8 +73,8 @@ def test_floor_holds_under_any_pressure() -> None:
 def test_price_of_a_step_rises_with_pressure(low: float, high: float, max_loss: float) -> None:
     """Monotone in pressure, nothing at rest: no oscillation from the rule itself."""
     low, high = min(low, high), max(low, high)
-    assert step_price(low, max_loss, 20) <= step_price(high, max_loss, 20)
-    assert step_price(min(low, 0.3), max_loss, 20) == 0.0
+    assert backlog_price(low, max_loss, 20) <= backlog_price(high, max_loss, 20)
+    assert backlog_price(min(low, 0.45), max_loss, 20) == 0.0
 
 
 @given(low=st.floats(0, 3), high=st.floats(0, 3))
@@ -82,44 +84,35 @@ def test_more_pressure_never_takes_more_steps(low: float, high: float) -> None:
     assert served_at(high).level.steps_run <= served_at(low).level.steps_run
 
 
-PLANNED_CASES = {
-    "the plan's draw is served": (HALF, 0.2, OPTIONS, HALF, ServedReason.PLANNED),
-    "an idle pool serves what is wanted, whatever the plan says": (HALF, 0.05, OPTIONS, EXACT, ServedReason.AS_WANTED),
-    "pressure goes on down from the draw": (HALF, 2.0, OPTIONS, QUARTER, ServedReason.LOAD),
-    "pressure never makes it dearer": (QUARTER, 0.5, OPTIONS, QUARTER, ServedReason.PLANNED),
-    "a hole in the cache takes what costs no more": (HALF, 0.2, OPTIONS[::2], QUARTER, ServedReason.PLANNED),
-    "a request that may not bend does not": (HALF, 0.2, OPTIONS[2:], EXACT, ServedReason.AS_WANTED),
+DRAWN_CASES = {
+    "a fixed mix's draw is served, in an idle pool too": (HALF, 0.0, OPTIONS, HALF, ServedReason.PLANNED),
+    "a price goes on down from the draw": (HALF, float("inf"), OPTIONS, QUARTER, ServedReason.LOAD),
+    "a price never makes it dearer": (QUARTER, 1e-3, OPTIONS, QUARTER, ServedReason.PLANNED),
+    "a hole in the cache serves what is wanted": (HALF, 0.0, OPTIONS[::2], EXACT, ServedReason.AS_WANTED),
+    "a request that may not bend does not": (HALF, 0.0, OPTIONS[2:], EXACT, ServedReason.AS_WANTED),
 }
 
 
-@pytest.mark.parametrize("case", PLANNED_CASES)
-def test_plan_steers_served_level(case: str) -> None:
-    """Feedforward from the shift map, corrected by the pressure."""
-    planned, pressed, options, level, reason = PLANNED_CASES[case]
-    served = choose_served_level(WANTED, options, pool(), LIMITS, Situation(60.0, pressed, planned))
+@pytest.mark.parametrize("case", DRAWN_CASES)
+def test_fixed_mix_steers_served_level(case: str) -> None:
+    """Its owner fixed the mix: the draw holds as far as the request's own floor allows."""
+    drawn, price, options, level, reason = DRAWN_CASES[case]
+    served = choose_served_level(WANTED, options, pool(), LoadState(60.0, price, drawn))
     assert (served.level, served.reason) == (level, reason)
-
-
-def test_binding_plan_holds_at_rest() -> None:
-    """Its owner fixed the mix: the draw is served by an idle pool too, as far as the request's own floor allows."""
-    at_rest = Situation(60.0, 0.0, HALF, binding=True)
-    assert choose_served_level(WANTED, OPTIONS, pool(), LIMITS, at_rest).level == HALF
-    for others in (OPTIONS[2:], OPTIONS[::2]):  # the drawn level is below its floor, or its latent is not there
-        assert choose_served_level(WANTED, others, pool(), LIMITS, at_rest).level == EXACT
 
 
 def test_pressure_grows_with_backlog() -> None:
     """An idle pool presses nothing; a backlog as long as the slack presses 1."""
-    assert pressure(pool(), slo_s=5, exact_s=2) == 0.0
+    assert pressure(pool(), slack_s=3) == 0.0
     rate = worker().steps_per_s
     waiting = PoolView((worker(),), queued=1, queued_steps=round(3 * rate))
-    assert pressure(waiting, slo_s=5, exact_s=2) == pytest.approx(1.0, rel=0.02)
+    assert pressure(waiting, slack_s=3) == pytest.approx(1.0, rel=0.02)
 
 
 def admission(view: PoolView, left_s: float, steps: int = 20, max_queued: int = 4) -> Admitted | Refused:
     level = Level(0, steps)
     estimated = choose_served_level(
-        WantedLevel(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, Limits(0.0), Situation(left_s, 0.0)
+        WantedLevel(level, 0, WantedReason.NO_NEIGHBOUR), (Option(level, 0),), view, LoadState(left_s, 0.0)
     )
     return decide_admission(view, estimated, left_s, max_queued)
 

@@ -14,10 +14,11 @@ from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.level import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.pool_view import TURN_MARGIN, PoolView, WorkerView
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.latent_holders import HolderLine, choose_with_holders, reachable_steps
 from t2i_policy.request.options import Neighbourhood
+from t2i_policy.request.price import NO_DEMAND
 from t2i_policy.request.served import ServedReason
 
 FIRST = frozenset({"w0"})
@@ -32,8 +33,8 @@ def chosen(pool: PoolView, line: HolderLine, left_s: float = SLO_S) -> Decided:
     """Of a near-repeat, whose wanted level skips 25 of 50 steps."""
     arrival = asks(0.98)
     alone = Neighbourhood(0.98, frozenset())
-    latent = RULES.decide(arrival, pool, {})
-    without = RULES.decide(type(arrival)(arrival.limits, alone, arrival.left_s, arrival.draw), pool, {})
+    latent = RULES.decide(arrival, pool, NO_DEMAND)
+    without = RULES.decide(type(arrival)(arrival.limits, alone, arrival.left_s, arrival.draw), pool, NO_DEMAND)
     assert latent.served.level.needs_latent
     assert not without.served.level.needs_latent
     return choose_with_holders(latent, without, pool, line, left_s)
@@ -80,7 +81,7 @@ def test_wait_before_a_holder_counts_every_gateway() -> None:
     workers = tuple(worker(f"w{number}", 4) for number in range(3))
     alone, shared = (chosen(PoolView(workers, 0, 0, None, gateways), HolderLine(FIRST, 25)) for gateways in (1, 2))
     line_s = 25 / workers[0].steps_per_s
-    assert shared.served.estimated_s - alone.served.estimated_s == pytest.approx(line_s)
+    assert shared.served.estimated_s - alone.served.estimated_s == pytest.approx((2 * TURN_MARGIN - 1) * line_s)
 
 
 def test_waiting_for_a_holder_is_no_sooner_than_waiting_for_anybody() -> None:

@@ -7,9 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, pool_of, seen, worker
-from t2i_policy.level import Level
-from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.replan import ReplanReason
 from t2i_policy.policies import Course, PromptAware, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival
@@ -17,11 +14,11 @@ from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_policy.request.placement import PlacementReason
 from t2i_policy.request.served import ServedReason
 from t2i_simulator.errors import UnknownPolicy
-from t2i_simulator.rivals.ablations import Ablation, ablations, without_trend
+from t2i_simulator.rivals.ablations import Ablation, ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named, policy_names
 from t2i_simulator.rivals.clearing import TracedRequest, clear
-from t2i_simulator.rivals.mean_losses import ALL_PROMPTS
 from t2i_simulator.rivals.oracle import Oracle
+from t2i_simulator.rivals.shift_map import ShiftMapAndBacklog
 
 MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
 BUSY = {name: 1.6 * rate for name, rate in MIX.items()}
@@ -79,40 +76,42 @@ def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
 # --- one part removed ---
 
 
-def test_feedback_only_never_draws_from_the_plan() -> None:
-    """Under a plan that moves prompts, at little pressure: as wanted."""
-    pool, ours = pressed_pool(0.2), PromptAware()
-    course = ours.replan(RULES, Course(), seen(BUSY))
-    reasons = {
-        policy.name: {policy.serve(RULES, course, asks(0.8, n / 50), pool).served.reason for n in range(50)}
-        for policy in (ours, ablation("ours-feedback-only"))
-    }
-    assert ServedReason.PLANNED in reasons["prompt-aware"]
-    assert reasons["ours-feedback-only"] == {ServedReason.AS_WANTED}
+def test_backlog_only_waits_for_a_backlog() -> None:
+    """Twice what the pool carries, and nobody waits yet: ours saves steps at once, the barrier alone does not."""
+    course = PromptAware().replan(RULES, Course(), seen({name: 4 * rate for name, rate in MIX.items()}))
+    reasons = [
+        policy.serve(RULES, course, asks(0.8), pool_of()).served.reason
+        for policy in (PromptAware(), ablation("ours-backlog-only"))
+    ]
+    assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
 
 
-def test_feedforward_only_never_reacts_to_the_backlog() -> None:
-    """A backlog near the slack changes ours; the plan alone does not see it. The plan's draws stay."""
-    policy = ablation("ours-feedforward-only")
+def test_demand_only_never_reacts_to_the_backlog() -> None:
+    """No demand of late, and a backlog near the slack: ours saves steps, the price of demand alone does not."""
+    policies = (PromptAware(), ablation("ours-demand-only"))
+    pool = pressed_pool(0.8)
+    reasons = [one.serve(RULES, Course(), asks(0.8, left_s=100.0), pool).served.reason for one in policies]
+    assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
+
+
+def test_guard_takes_the_batch_as_full() -> None:
+    """Two of four slots taken. Alone with them it would be in time; the batch fills up, and it would be late."""
+    views = [replace(worker("a", 2, steps_left=0), step_s=(0.1, 0.15, 0.2, 0.3))]
+    pool, left_s = PoolView(tuple(views), 0, 0), 12.0
+    levels = [
+        policy.serve(RULES, Course(), asks(None, left_s=left_s), pool).served.level
+        for policy in (ablation("ours-no-guard"), PromptAware())
+    ]
+    assert levels[0] == EXACT
+    assert levels[1].steps_run * 0.3 <= left_s
+
+
+def test_shift_map_draws_from_the_plan() -> None:
+    """What ours was: under a plan that moves prompts the draw decides, with a little pressure and no price."""
+    policy = ShiftMapAndBacklog()
     course = policy.replan(RULES, Course(), seen(BUSY))
-    calm, pressed = pressed_pool(0.25), pressed_pool(0.6)
-
-    def levels(one: ServingPolicy, pool: PoolView) -> list[Level]:
-        asked = [asks(0.8, n / 50, left_s=100.0) for n in range(50)]
-        return [one.serve(RULES, course, arrival, pool).served.level for arrival in asked]
-
-    assert levels(policy, calm) == levels(policy, pressed) == levels(PromptAware(), calm)
-    assert levels(PromptAware(), pressed) != levels(PromptAware(), calm)
-
-
-def test_no_classes_plans_one_row_for_all() -> None:
-    """Strangers and near-duplicates draw from the same shares, each within its own options."""
-    policy = ablation("ours-no-classes")
-    course = policy.replan(RULES, Course(), seen(BUSY))
-    assert set(course.shift) == {ALL_PROMPTS}
-    assert len(PromptAware().replan(RULES, Course(), seen(BUSY)).shift) == len(BUSY)
-    decided = policy.serve(RULES, course, asks(0.97, 0.5), pressed_pool(0.2))
-    assert decided.prompt_class == "0.95"
+    reasons = {policy.serve(RULES, course, asks(0.8, n / 50), pressed_pool(0.2)).served.reason for n in range(50)}
+    assert ServedReason.PLANNED in reasons
 
 
 def test_no_filling_always_spreads() -> None:
@@ -153,38 +152,12 @@ def test_parts_of_the_ladder_bend() -> None:
     assert served == [K25, SHORT25]
 
 
-def test_no_trend_plans_for_what_is_seen() -> None:
-    """Demand that doubled within minutes: ours plans ahead of it, the variant for the rate itself."""
-    demand = Demand()
-    for second in range(600):
-        demand = demand.counted("0.75", float(second), 1.0 if second < 500 else 2.0)
-    here = replace(seen({}, now_s=599.0), demand=demand)
-    rate = demand.rate_rps(599.0)
-    ours = PromptAware().replan(RULES, Course(), here).planning.plan
-    flat = ablation("ours-no-trend").replan(RULES, Course(), here).planning.plan
-    assert ours is not None
-    assert flat is not None
-    assert ours.demand_rps > 1.02 * rate
-    assert flat.demand_rps == pytest.approx(rate)
-    assert without_trend(demand, 599.0).earlier_rps(599.0) == pytest.approx(rate)
-
-
-def test_no_hysteresis_plans_at_every_change() -> None:
-    """Two percent more: ours stays, the variant plans."""
-    changed = seen({name: 1.02 * rate for name, rate in BUSY.items()}, now_s=1001.0)
-    reasons = [
-        policy.replan(RULES, policy.replan(RULES, Course(), seen(BUSY)), changed).planning.reason
-        for policy in (PromptAware(), ablation("ours-no-hysteresis"))
-    ]
-    assert reasons == [ReplanReason.STEADY, ReplanReason.DEMAND_ROSE]
-
-
 # --- the catalogue and what every policy owes ---
 
 
 def test_every_policy_has_a_name_of_its_own_and_a_source() -> None:
     """And can be had by that name; ours comes first."""
-    assert len(policy_names()) == len(set(policy_names())) == 22
+    assert len(policy_names()) == len(set(policy_names())) == 21
     assert policy_names()[0] == "prompt-aware"
     assert all(policy_named(name).name == name and policy_named(name).source for name in policy_names())
 

@@ -40,6 +40,12 @@ class Demand:
         counts, slower = MappingProxyType(fast), MappingProxyType(slow)
         return Demand(self.half_life_s, self.at_s, counts, slower, max(now_s, self.latest_s))
 
+    def times(self, factor: float) -> "Demand":
+        """The demand of `factor` such gateways: what one sees of a pool that clients spread over evenly."""
+        counts = MappingProxyType({name: factor * count for name, count in self.counts.items()})
+        slow = MappingProxyType({name: factor * count for name, count in self.slow.items()})
+        return Demand(self.half_life_s, self.at_s, counts, slow, self.latest_s)
+
     def as_of(self, now_s: float) -> "Demand":
         """The same demand with its counts decayed to `now_s`."""
         fast, slow = self._decayed(now_s)

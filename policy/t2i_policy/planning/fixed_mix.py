@@ -2,8 +2,8 @@
 
 The map is the joint program's (`plan`), in which every worker has but one level: prompts go where they lose least as
 long as the workers there keep up. Classes that it does not serve (no demand, no room) go where they lose least of all
-the mix has. What no level of the mix may serve is drawn nowhere. The plan binds: it holds for an idle pool too
-(`serving`).
+the mix has. What no level of the mix may serve is drawn nowhere. The plan binds: requests draw their level from the
+map, in an idle pool too, and the price of a step only goes down from there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ class FixedMix(PromptAware):
 
         planning = when_due(before, planned_for, self.planning.replan, make)
         shift = course.shift if planning.plan is before.plan else shift_rows(planning.plan)
-        return Course(planning, shift, course.memory, binding=True)
+        return Course(planning, shift, binding=True)
 
 
 def serving_policy(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> ServingPolicy:

@@ -1,12 +1,13 @@
 """One request's decision: the policy's functions in their order, over one snapshot of cache and pool.
 
-options -> wanted level -> prompt class -> the plan's draw -> pressure -> served level
+options -> wanted level -> prompt class -> a Fixed mix's draw -> price of a step -> served level
 
 Gateway and simulator both call `Rules.decide` and nothing else, so what is simulated is what is served.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import ClassTable, build_classes
@@ -22,10 +23,12 @@ from t2i_policy.request.options import (
     choose_wanted_level,
     eligible_options,
 )
-from t2i_policy.request.served import Served, ServedReason, Situation, choose_served_level, pressure
+from t2i_policy.request.price import PriceCurve, backlog_price, demand_price, slack_of
+from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
 
 #: Shift map by class: (level, cumulative share), most steps first. Shares end at 1.
 ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
+NO_SHIFT: ShiftRows = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +88,18 @@ class Rules:
     classes: ClassTable
     tolerance: float = HARMLESS_LOSS
 
-    def decide(self, arrival: Arrival, pool: PoolView, shift: ShiftRows, binding: bool = False) -> Decided:
-        """`shift` empty = no plan; `binding`: it holds for an idle pool too."""
+    def decide(self, arrival: Arrival, pool: PoolView, prices: PriceCurve, shift: ShiftRows = NO_SHIFT) -> Decided:
+        """`shift`: what a Fixed mix draws from; empty where the mix is planned."""
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
-        planned = draw_level(shift.get(prompt_class, ()), arrival.draw)
-        exact_s = pool.best_finish_s(self.ladder.base_steps)
-        pressed = pressure(pool, self.slo_s, min(exact_s, self.slo_s))
-        situation = Situation(arrival.left_s, pressed, planned, binding)
-        served = choose_served_level(wanted, options, pool, limits, situation)
+        drawn = draw_level(shift.get(prompt_class, ()), arrival.draw)
+        slack_s = slack_of(self.slo_s, pool.best_finish_s(self.ladder.base_steps))
+        pressed = pressure(pool, slack_s)
+        price = max(
+            demand_price(prices, pool, slack_s), backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
+        )
+        load = LoadState(arrival.left_s, price, drawn, full_batches=pool.is_half_full)
+        served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
     def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], WantedLevel, str]:

@@ -8,7 +8,7 @@ promise a latent that no ready worker has.
     with    = wait(H) + finish(H, steps with the latent)       H: ready workers that hold it; infinite without one;
                                                                never less than the estimate over all workers
     without = the estimate of the decision without latents     over all workers, the queue included
-    wait(H) = 0 with a free slot there, else gateways * steps that wait for H / steps a second of H
+    wait(H) = 0 with a free slot there, else turns * steps that wait for H / steps a second of H
 
 So a prompt that many ask for at once draws copies to idle workers: a run in full stores its latents where it ran.
 """
@@ -54,4 +54,4 @@ def _finish_s(pool: PoolView, line: HolderLine, steps: int) -> float:
     if not holders or steps_per_s <= 0:
         return inf
     free = not line.waiting_steps and any(worker.free_slots for worker in holders)
-    return (0.0 if free else pool.gateways * line.waiting_steps / steps_per_s) + best_finish_s(holders, steps)
+    return (0.0 if free else pool.turns * line.waiting_steps / steps_per_s) + best_finish_s(holders, steps)

@@ -1,0 +1,94 @@
+"""The price of a denoising step: one number that every request pays, from demand, capacity and backlog.
+
+With step-level batches any worker runs any level, so a pool's capacity is one resource: steps a second. The Lagrangian
+of that constraint asks each request to take the level of least loss + price * steps. The dearer of two prices counts.
+
+- *Demand* (slow): the least price at which the prompts of late, each at its best level, ask for no more steps than the
+  pool makes, while the backlog moves to SLACK_SHARE of the slack within REACH_S:
+
+      rate * W(price) <= capacity * (1 + (SLACK_SHARE * slack - backlog) / REACH_S)
+
+  W = mean steps of an image at a price, over the prompt classes seen. It is the dual of the plan's program.
+- *Backlog* (fast): a barrier, for what the demand of late does not tell. A burst has a backlog before it has a rate.
+
+      price(p) = max_loss / N * x / (1 - x),   x = clamp((p - LOW) / (HIGH - LOW), 0, 1),   p = backlog / slack
+
+slack = SLO - time of an exact image; N = steps of the full schedule. At p = HIGH the cheapest allowed level is served.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from t2i_policy.level import Level
+from t2i_policy.planning.classes import MUST_BE_EXACT, ClassTable
+from t2i_policy.pool_view import PoolView
+
+SLACK_SHARE = 0.5  # of the slack that may be used up at a steady load: a standing queue keeps the slots filled
+REACH_S = 10.0  # a third of the demand's half-life: what is steered by cannot be known faster
+LOW_PRESSURE = 0.45  # below: the backlog sets no price
+HIGH_PRESSURE = 0.9  # above: quality is spent to the floor
+HAIR = 1e-9  # above a turn of the curve: whoever is indifferent there takes the fewer steps, as the curve counts on
+LEAST_SLACK = 0.05  # of the SLO, where an exact image takes all of it
+
+
+@dataclass(frozen=True, slots=True)
+class PriceCurve:
+    """The whole pool's demand, requests/s, and (price, mean steps of an image from there on), prices ascending."""
+
+    rate_rps: float = 0.0
+    steps_from: tuple[tuple[float, float], ...] = ()
+
+
+NO_DEMAND = PriceCurve()
+
+
+def price_curve(classes: ClassTable, rates_rps: Mapping[str, float]) -> PriceCurve:
+    """What prompts of these rates by class would run at each price."""
+    rate_rps = sum(rates_rps.values())
+    if rate_rps <= 0:
+        return NO_DEMAND
+    changes: list[tuple[float, float]] = []
+    for name, rate in rates_rps.items():
+        steps_before = 0.0
+        for price, steps in best_steps(classes.losses.get(name, classes.losses[MUST_BE_EXACT])):
+            changes.append((price, rate / rate_rps * (steps - steps_before)))
+            steps_before = steps
+    points: dict[float, float] = {}
+    mean_steps = 0.0
+    for price, change in sorted(changes):
+        mean_steps += change
+        points[price] = mean_steps
+    return PriceCurve(rate_rps, tuple(points.items()))
+
+
+def best_steps(losses: Mapping[Level, float]) -> list[tuple[float, int]]:
+    """(price from which it is best, steps of the level), from 0 up: the lower hull of loss over steps."""
+    loss, steps = min((loss, level.steps_run) for level, loss in losses.items())
+    turns, price = [(0.0, steps)], 0.0
+    while cheaper := [(lost, level.steps_run) for level, lost in losses.items() if level.steps_run < steps]:
+        price, steps, loss = min(((lost - loss) / (steps - run), run, lost) for lost, run in cheaper)
+        turns.append((price, steps))
+    return turns
+
+
+def slack_of(slo_s: float, exact_s: float) -> float:
+    """Seconds that a request may wait, at most, if it ran exactly."""
+    return max(slo_s - exact_s, LEAST_SLACK * slo_s)
+
+
+def demand_price(curve: PriceCurve, pool: PoolView, slack_s: float) -> float:
+    """The least price at which demand fits, 0 without any; the dearest that changes something where it never does."""
+    if curve.rate_rps <= 0 or pool.steps_per_s <= 0:
+        return 0.0
+    room = 1 + (SLACK_SHARE * slack_s - pool.backlog_s()) / REACH_S
+    allowed_steps = pool.steps_per_s * room / curve.rate_rps
+    turn = next((price for price, steps in curve.steps_from if steps <= allowed_steps), curve.steps_from[-1][0])
+    return turn * (1 + HAIR)
+
+
+def backlog_price(pressed: float, max_loss: float, base_steps: int) -> float:
+    """What a step costs at this pressure (backlog / slack): 0 at rest, infinite at the top, monotone between."""
+    share = (pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)
+    if share <= 0:
+        return 0.0
+    return float("inf") if share >= 1 else max_loss / base_steps * share / (1 - share)

@@ -1,0 +1,65 @@
+"""The shift map, corrected by the backlog: our own policy until one price replaced it.
+
+Two forces. The plan's shift map (arXiv 2502.06798's K -> K') draws the level for a prompt's class. As the backlog eats
+the slack, a step gets a price, and the level is served that is best at it, no dearer than the drawn one. Below IDLE the
+plan is for a demand that is not here, and the wanted level is served.
+
+It was left because the map is a forecast of one number, the price, made for a demand that is seconds old; taking the
+dearer of forecast and backlog bends where nobody waits (docs/decisions/2026-11-29-one-price.md).
+"""
+
+from dataclasses import dataclass, field, replace
+
+from t2i_policy.level import Level
+from t2i_policy.planning.loop import PlanningRules
+from t2i_policy.policies import Course, PoolState, PromptAware
+from t2i_policy.pool_view import PoolView
+from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level
+from t2i_policy.request.options import Option
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_policy.request.price import NO_DEMAND
+from t2i_policy.request.served import LoadState, choose_served_level
+
+IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
+LOW_PRESSURE = 0.3  # below: a step has no price
+HIGH_PRESSURE = 0.9  # above: quality may be spent to the floor
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftMapAndBacklog:
+    """The plan's draw, corrected by the price that the backlog sets."""
+
+    planning: PlanningRules = field(default_factory=PlanningRules)
+    name: str = "ours-shift-map"
+    source: str = "ours until there was one price: the plan's shift map, corrected by the backlog"
+
+    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+        """Our planning step."""
+        return PromptAware(self.planning).replan(rules, course, seen)
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+        """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
+        decided = rules.decide(arrival, pool, NO_DEMAND)
+        start = decided.wanted.level
+        planned = draw_level(course.shift.get(decided.prompt_class, ()), arrival.draw)
+        if planned is not None and decided.pressed >= IDLE_PRESSURE:
+            start = _nearest(planned, decided.options)
+        share = (decided.pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)
+        price = 0.0
+        if share > 0:
+            most = max(option.level.num_inference_steps for option in decided.options)
+            price = float("inf") if share >= 1 else arrival.limits.max_loss / most * share / (1 - share)
+        load = LoadState(arrival.left_s, price, start)
+        return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        """As ours."""
+        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
+
+
+def _nearest(planned: Level, options: tuple[Option, ...]) -> Level:
+    """The draw; else what loses least among those that cost no more (a hole in the cache, a tighter floor)."""
+    cheaper = [option for option in options if option.level.steps_run <= planned.steps_run]
+    exact = next((option for option in options if option.level == planned), None)
+    best = exact or min(cheaper, key=lambda one: (one.expected_loss, one.level.steps_run), default=options[0])
+    return best.level
