@@ -29,7 +29,7 @@ TRAIN, TEST = ((600, 2, 101), (400, 2, 202)), ((400, 3, 303),)  # captions, seed
 PARTS = 5  # equal parts of the judged prompts, by similarity
 RULES = ("bands", "bands, no gain", "predictor", "NIRVANA")
 Array = np.ndarray[Any, np.dtype[np.float64]]
-TRIAL = {"train": [[12, 1, 101]], "test": [[12, 2, 303]], "kept": 12, "sizes": [6]}
+TRIAL = {"train": [[20, 2, 101]], "test": [[20, 2, 303]], "kept": 20, "sizes": [10]}
 PARSER = BenchParser(__doc__, "predictor", quick=TRIAL, page=True)
 PARSER.add_argument("--samples", type=Path, default=Path("build/predictor"), help="drawn prompts, reused")
 DRAWS: dict[str, Any] = {"type": int, "nargs": 3, "action": "append", "metavar": ("ASKED", "SEEDS", "SEED")}
