@@ -120,7 +120,7 @@ def bench_request(rules: Rules, rounds: int) -> dict[str, Any]:
         busy = busy_pool(rng, 1.5 * (index % 31) / 30)
         pool = timed(partial(PoolView, busy.workers, busy.queued, busy.queued_steps), view)
         decided = timed(partial(policy.serve, rules, course, arrival(rng), pool), serve)
-        timed(partial(policy.place, decided.place_level, pool, SLO_S, frozenset()), place)
+        timed(partial(policy.place, decided.served.level, pool, SLO_S, frozenset()), place)
     whole = [one + other for one, other in zip(serve, place, strict=True)]
     parts = {"serve_and_place": whole, "serve": serve, "place": place, "view": view}
     return {"workers": WORKERS, "levels": len(LEVELS), **{name: quantiles(values) for name, values in parts.items()}}

@@ -5,9 +5,7 @@ A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop 
 request. Admission, the queue and the workers are the same for all, so differences come from the policy alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol
 
 from t2i_policy.level import Level
@@ -33,13 +31,14 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the slow loop has settled. `memory` is for policies that carry numbers from one step to the next. `binding`:
-    the pool's owner fixed the mix, so requests draw their level from the shift map. `prices`: what demand a price of a
-    step meets."""
+    """What the slow loop has settled.
+
+    `binding`: the pool's owner fixed the mix, so requests draw their level from the shift map. `prices`: what demand
+    runs at each price of a step.
+    """
 
     planning: Planning = field(default_factory=Planning)
     shift: ShiftRows = field(default_factory=lambda: NO_SHIFT)
-    memory: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     binding: bool = False
     prices: PriceCurve = NO_DEMAND
 

@@ -28,6 +28,7 @@ from t2i_simulator.dispatching import End, SimulatedDispatcher
 from t2i_simulator.faults import Faults
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
 from t2i_simulator.queueing import SimulatedRequest
+from t2i_simulator.rivals.common import RivalDecided
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
 
@@ -112,10 +113,10 @@ class Simulation:
             number=number,
             gives_up_s=now_s + PATIENCE * target.slo_s,
             level=decided.served.level,
-            extra_steps=decided.extra_steps,
-            sent_to=decided.sent_to,
             gateway=gateway,
         )
+        if isinstance(decided, RivalDecided):
+            ticket.extra_steps, ticket.sent_to = decided.extra_steps, decided.sent_to
         self._dispatcher.submit(ticket, now_s)
 
     def _ended(self, end: End) -> None:

@@ -17,6 +17,7 @@ from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import Ablation, ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named, policy_names
 from t2i_simulator.rivals.clearing import TracedRequest, clear
+from t2i_simulator.rivals.common import place_level
 from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.rivals.shift_map import ShiftMapAndBacklog
 
@@ -69,7 +70,7 @@ def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
     assert course == ours.replan(RULES, Course(), seen(BUSY))
     decided = whole.serve(RULES, course, arrival, pool)
     assert decided == ours.serve(RULES, course, arrival, pool)
-    level = decided.place_level
+    level = place_level(decided)
     assert whole.place(level, pool, 20.0, frozenset()) == ours.place(level, pool, 20.0, frozenset())
 
 
@@ -188,6 +189,6 @@ def test_every_policy_keeps_the_contract(policy: ServingPolicy, arrival: Arrival
     if level.needs_latent:
         assert level.skipped_steps in arrival.near.stored_steps
         assert limits.max_skipped_steps is None or level.skipped_steps <= limits.max_skipped_steps
-    placed = policy.place(decided.place_level, pool, arrival.left_s, frozenset())
+    placed = policy.place(place_level(decided), pool, arrival.left_s, frozenset())
     free = {view.name for view in pool.ready if view.free_slots}
-    assert placed.worker in free if placed is not None else not free or decided.sent_to is not None
+    assert placed.worker in free if placed is not None else not free or place_level(decided) != level

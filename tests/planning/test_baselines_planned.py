@@ -30,6 +30,7 @@ from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.placement import PlacementReason
 from t2i_simulator.rivals.cascade import Cascade
+from t2i_simulator.rivals.common import place_level
 from t2i_simulator.rivals.infaas import InfaasAccuracy
 from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 from t2i_simulator.rivals.pac import PromptAgnostic
@@ -134,8 +135,8 @@ def test_a_hole_is_run_by_the_worker_it_was_sent_to() -> None:
     course = planned(Proteus(), 10.0)
     pool = pool_of(2, levels={0: K25, 1: EXACT})
     decided = Proteus().serve(RULES, course, asks(None), pool)
-    assert (decided.served.level, decided.sent_to, decided.place_level) == (EXACT, K25, K25)
-    placed = Proteus().place(decided.place_level, pool, 20.0, frozenset())
+    assert (decided.served.level, decided.sent_to, place_level(decided)) == (EXACT, K25, K25)
+    placed = Proteus().place(place_level(decided), pool, 20.0, frozenset())
     assert placed is not None
     assert placed.worker == "w0"
 

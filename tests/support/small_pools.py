@@ -11,6 +11,7 @@ from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.decide import Arrival, Rules, build_rules
 from t2i_policy.request.options import Limits, Neighbourhood
+from t2i_simulator.rivals.common import RivalDecided
 
 N, SLO_S = 50, 20.0
 EXACT, K5, K10, K15, K20, K25 = SKIPS = tuple(Level(k, N) for k in (0, 5, 10, 15, 20, 25))
@@ -86,7 +87,8 @@ def planned(policy: ServingPolicy, total_rps: float, pool: PoolView | None = Non
 
 def sent_to(policy: ServingPolicy, course: Course, similarity: float, draw: float) -> Level | None:
     """Where one request is sent."""
-    return policy.serve(RULES, course, asks(similarity, draw), pool_of()).sent_to
+    decided = policy.serve(RULES, course, asks(similarity, draw), pool_of())
+    return decided.sent_to if isinstance(decided, RivalDecided) else None
 
 
 def workers_at(course: Course) -> dict[Level, int]:

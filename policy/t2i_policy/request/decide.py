@@ -33,12 +33,7 @@ NO_SHIFT: ShiftRows = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was decided for one request, and from what.
-
-    `extra_steps` run before the served level's own and leave no image (a cascade's light run). `sent_to` is for
-    policies whose workers run one level each: the level whose workers take it, where a hole in the cache makes the
-    served level another.
-    """
+    """What was decided for one request, and from what."""
 
     near: Neighbourhood
     options: tuple[Option, ...]
@@ -46,13 +41,6 @@ class Decided:
     wanted: WantedLevel
     served: Served
     pressed: float
-    extra_steps: int = 0
-    sent_to: Level | None = None
-
-    @property
-    def place_level(self) -> Level:
-        """What `ServingPolicy.place` is asked for."""
-        return self.sent_to or self.served.level
 
     @property
     def reason(self) -> str:

@@ -10,7 +10,7 @@ Here the cheapest level is light and the exact one heavy. The discriminator know
 prompt. So classes are escalated from the largest loss down until the share e is used up, the last class by a draw.
 This favours the cascade: a real discriminator sees an image and errs. Prompts without a light level run exact at once.
 
-The steps of the light run are `Decided.extra_steps`: the simulator charges them to the request before those of the
+The steps of the light run are `RivalDecided.extra_steps`: the simulator charges them to the request before those of the
 served level, at the same worker. So the pool carries both runs. This favours the cascade again, because no integer
 split of light and heavy workers wastes capacity. Also simplified: the engine chooses batch sizes, and the plan has no
 queueing term, because the simulator admits. When the light level alone is too much, nothing is escalated.
@@ -76,7 +76,7 @@ class Cascade(AnyWorker):
             reason=PlanReason.ALL_SERVED,
             method=Method.GREEDY,
         )
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, LadderPart.SKIPS))

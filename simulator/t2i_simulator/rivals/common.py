@@ -9,8 +9,9 @@ request then waits for a worker of its level, even if others are idle. If no wor
 plan, or when the last one left), any worker takes it, so that no request is stranded.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from t2i_policy.level import Level
 from t2i_policy.policies import Course, PoolState
@@ -20,12 +21,43 @@ from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, c
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.served import Served, ServedReason
 
+NO_MEMORY: Mapping[str, float] = MappingProxyType({})
 SPREAD = 0.0  # at this occupancy `choose_worker` never fills batches
 
 
 def workers_at(workers: Sequence[WorkerView], level: Level) -> tuple[WorkerView, ...]:
     """The workers at `level`, or all workers if none is."""
     return tuple(worker for worker in workers if worker.level == level) or tuple(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class RivalDecided(Decided):
+    """A rival's decision. `extra_steps` run before the served level's own and leave no image (a cascade's light run).
+
+    `sent_to`: the level whose workers take it, where workers run one level each. A hole in the cache may make the
+    served level another.
+    """
+
+    extra_steps: int = 0
+    sent_to: Level | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RivalCourse(Course):
+    """What a rival's slow loop has settled. `memory`: numbers that it carries from one step to the next."""
+
+    memory: Mapping[str, float] = field(default_factory=lambda: NO_MEMORY)
+
+
+def memory_of(course: Course) -> Mapping[str, float]:
+    """What the step before remembered; nothing at the first."""
+    return course.memory if isinstance(course, RivalCourse) else NO_MEMORY
+
+
+def place_level(decided: Decided) -> Level:
+    """What `ServingPolicy.place` is asked for."""
+    sent_to = decided.sent_to if isinstance(decided, RivalDecided) else None
+    return sent_to or decided.served.level
 
 
 class NothingPlanned:
@@ -79,14 +111,16 @@ def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Lim
     return Option(rules.ladder.exact, 0.0)
 
 
-def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None) -> Decided:
+def decide_for(
+    rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
+) -> RivalDecided:
     """Run `sent_to` or its fallback at any worker. `wanted` is the level without load (None = exact)."""
     limits, near = arrival.limits, arrival.near
     run = runnable_option(rules, sent_to, near, limits)
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
     estimated_s = pool.queue_wait_s() + pool.best_finish_s(run.level.steps_run)
-    return Decided(
+    return RivalDecided(
         near=near,
         options=(run,),
         prompt_class=rules.classes.classify(near, limits),
@@ -98,7 +132,7 @@ def decide_for(rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, w
 
 def decide_by_level(
     rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
-) -> Decided:
+) -> RivalDecided:
     """Like `decide_for`, but only workers at `sent_to` take the request, even if its fallback runs."""
     decided = decide_for(rules, arrival, pool, sent_to, wanted)
     served, there = decided.served, workers_at(pool.ready, sent_to)

@@ -18,7 +18,7 @@ from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level, memory_of
 from t2i_simulator.rivals.mean_losses import (
     LadderPart,
     drawn_level,
@@ -61,7 +61,7 @@ class InfaasAccuracy(WorkersByLevel):
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         levels = levels_of(rules.ladder, LadderPart.SKIPS)
-        rung = min(int(course.memory.get("rung", 0.0)), len(levels) - 1)
+        rung = min(int(memory_of(course).get("rung", 0.0)), len(levels) - 1)
         queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
         rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
         rates_rps = seen.demand.rates_rps(seen.now_s)
@@ -72,7 +72,7 @@ class InfaasAccuracy(WorkersByLevel):
         if before is not None and before.workers == plan.workers:
             return course
         planning = next_planning(course.planning, plan, rates_rps, seen)
-        return Course(planning, shift_rows(plan), {"rung": float(rung)})
+        return RivalCourse(planning, shift_rows(plan), memory={"rung": float(rung)})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

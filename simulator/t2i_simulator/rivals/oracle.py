@@ -13,7 +13,7 @@ planning loop's period, because the price changes when `replan` is called.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from t2i_policy.level import Level
@@ -25,9 +25,10 @@ from t2i_policy.request.options import Option, choose_wanted_level, eligible_opt
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.served import Served, ServedReason
 from t2i_simulator.rivals.clearing import OracleKnowledge
+from t2i_simulator.rivals.common import RivalCourse, memory_of
 
 TIE = 1e-9  # costs this close are equal
-NO_MEMORY: Mapping[str, float] = MappingProxyType({"price": 0.0, "cheaper_share": 0.0})
+AT_REST: Mapping[str, float] = MappingProxyType({"price": 0.0, "cheaper_share": 0.0})
 
 
 def option_at_price(options: tuple[Option, ...], price: float, cheaper_share: float, draw: float) -> Option:
@@ -50,11 +51,11 @@ class Oracle:
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
         price, share = self.knowledge.at(seen.now_s)
-        return replace(course, memory={"price": price, "cheaper_share": share})
+        return RivalCourse(course.planning, course.shift, memory={"price": price, "cheaper_share": share})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         limits, near = arrival.limits, arrival.near
-        memory = course.memory or NO_MEMORY
+        memory = memory_of(course) or AT_REST
         options = eligible_options(rules.ladder, self.profile, near, limits)
         best = option_at_price(options, memory["price"], memory["cheaper_share"], arrival.draw)
         wanted = choose_wanted_level(rules.ladder, options, near, limits)

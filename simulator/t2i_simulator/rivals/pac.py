@@ -26,7 +26,7 @@ class PromptAgnostic(AnyWorker):
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         planning = agnostic_step(rules, LadderPart.SKIPS, course.planning, seen, self.settings)
         shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
-        return Course(planning, shift, course.memory)
+        return Course(planning, shift)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

@@ -93,7 +93,7 @@ class ThePaper:
         by_band, by_wanted = split_demand(rules, rates_rps)
         assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, AS_SEEN)
         plan = redirects(assigned, by_wanted, self.chained)
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw from the row of the wanted level; without a row, serve that level."""

@@ -22,7 +22,7 @@ from t2i_policy.planning.plan import GroupCapacity, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
-from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level
 from t2i_simulator.rivals.mean_losses import (
     LadderPart,
     agnostic_plan,
@@ -66,7 +66,8 @@ class Proteus(WorkersByLevel):
         real = mean_capacities(groups, mean_levels(rules, LadderPart.SKIPS, rates_rps))
         beta = feasible_beta(real, sum(rates_rps.values()))
         plan = agnostic_plan(rules, LadderPart.SKIPS, rates_rps, groups, PlanRules(over_provision=beta))
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), {"beta": beta})
+        planning = next_planning(course.planning, plan, rates_rps, seen)
+        return RivalCourse(planning, shift_rows(plan), memory={"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw by z; with a plan for no workers, serve the cheapest level."""

@@ -55,7 +55,7 @@ class Sommelier(WorkersByLevel):
         before = course.planning.plan
         if before is not None and before.workers == plan.workers:
             return course
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan), course.memory)
+        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
