@@ -240,6 +240,7 @@ class Director:
         left_s = max(0.001, context.deadline_s - self._loop.time())
         steps = self._parts.neighbours.steps_at(worker, context.prefix, context.neighbour)
         message = worker_request(context, self._parts.spec, left_s, steps)
+        self._parts.dispatcher.tell_others(message, self._parts.planning.rate_rps)
         return attempt.relay(attempt.connection.generate(message, left_s))
 
     def _learn_start(self, context: RequestContext, attempt: Attempt, worker: str) -> None:

@@ -23,6 +23,7 @@ from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
+from t2i_protos.v1 import worker_pb2
 
 NO_WORKERS_GRACE_S = 5.0
 
@@ -78,7 +79,20 @@ class Dispatcher:
             ahead: int | None = 0  # who still waits, waits for others than the free ones
         else:
             ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
-        return PoolView(views, self.num_queued, queued_steps, ahead, self.gateways)
+        others = self._workers.others.queues if self.gateways > 1 else None
+        return PoolView(views, self.num_queued, queued_steps, ahead, self.gateways, others)
+
+    def tell_others(self, request: worker_pb2.WorkerGenerateRequest, rate_rps: float) -> None:
+        """Let the other gateways know, through a worker, what waits here and how many requests a second come."""
+        if self.gateways > 1:
+            self._workers.others.tell(request, self.num_queued, self._queued_steps.total(), rate_rps)
+
+    def share_of_demand(self, rate_rps: float) -> float:
+        """How many times the demand of this gateway (requests/s) the pool's is."""
+        others = self._workers.others.queues
+        if self.gateways == 1 or others is None or rate_rps <= 0:
+            return self.gateways
+        return 1 + others.rate_rps / rate_rps
 
     def holder_line(self, holders: frozenset[str], max_queued: int) -> HolderLine:
         """Who waits for one of these workers because it holds their latent. Nobody may where the queue is full."""

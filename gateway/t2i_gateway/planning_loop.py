@@ -35,6 +35,7 @@ class PlanningLoop:
         self.rules = rules
         self.course = Course()
         self.demand = Demand()
+        self.rate_rps = 0.0  # about a second old
         self._priced_s = -PRICES_EVERY_S
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -46,9 +47,13 @@ class PlanningLoop:
         self.demand = self.demand.counted(prompt_class, now_s)
         if now_s >= self._priced_s + PRICES_EVERY_S:  # also where the plan is the operator's
             self._priced_s = now_s
-            demand = self.demand.times(self._dispatcher.gateways)
-            prices = price_curve(self.rules.classes, demand.rates_rps(now_s))
+            self.rate_rps = self.demand.rate_rps(now_s)
+            prices = price_curve(self.rules.classes, self._pool_demand().rates_rps(now_s))
             self.course = replace(self.course, prices=prices)
+
+    def _pool_demand(self) -> Demand:
+        """This gateway's demand, scaled up by what the others say comes to them."""
+        return self.demand.times(self._dispatcher.share_of_demand(self.rate_rps))
 
     async def run(self, workers: WorkerPool) -> None:
         """Plan until cancelled."""
@@ -72,7 +77,7 @@ class PlanningLoop:
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
             return  # keep the last good course; there is nothing to plan for
-        seen = PoolState(self._loop.time(), self.demand.times(view.gateways), groups, view)
+        seen = PoolState(self._loop.time(), self._pool_demand(), groups, view)
         before = self.course.planning
         self.course = await asyncio.to_thread(self.policy.replan, self.rules, self.course, seen)
         planning = self.course.planning

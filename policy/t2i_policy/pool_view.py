@@ -3,12 +3,14 @@
 A snapshot is built once a change and read by many decisions, so what they all ask for is worked out at birth.
 
 Several gateways may share the workers. Each divides by the rate of the whole pool, so it must count what all of them
-have waiting. It sees its own queue only. Clients spread evenly over gateways, so each is taken to hold as much:
+have waiting. They tell each other (`OtherQueues`, see `request.other_gateways`). Until one has heard, it takes each of
+the others to hold as much as itself. Gateways with a queue get the slots that fall free in turn, while new requests
+come to all of them. So for each step that is ahead here, one runs for each other gateway that has a queue:
 
-    waiting in all gateways = gateways * waiting in this one
+    wait = steps ahead * (1 + other gateways with a queue) * TURN_MARGIN / steps a second      without others: no margin
 
-Whose request takes the slot that falls free is chance, so a wait behind several queues is taken to be TURN_MARGIN times
-as long: a queue kept a little shorter costs no throughput, an image that is late costs all its steps.
+Whose turn it is, is chance: hence the margin. A queue kept a little shorter costs no throughput, an image that is late
+costs all its steps.
 
 What workers owe to the others is in the workers' views already (`request.other_gateways`). Only the bound on the queue,
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
@@ -89,11 +91,21 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherQueues:
+    """What the other gateways have: waiting requests, their steps, how many gateways have any, requests/s that come."""
+
+    requests: int
+    steps: int
+    gateways: int
+    rate_rps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
 
     `ahead_steps` are those of them that would be served before the request that asks (`fair_queue.steps_ahead`); None =
-    all of them. `gateways` share the workers, this one included.
+    all of them. `gateways` share the workers, this one included. `others` None = nothing was heard of their queues.
     """
 
     workers: tuple[WorkerView, ...]
@@ -101,6 +113,7 @@ class PoolView:
     queued_steps: int
     ahead_steps: int | None = None
     gateways: int = 1
+    others: OtherQueues | None = None
     ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
     steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
     slots: int = field(init=False, compare=False)  # batch places of ready workers
@@ -123,7 +136,7 @@ class PoolView:
     @property
     def queued_in_all(self) -> int:
         """Requests that wait in all gateways."""
-        return self.gateways * self.queued
+        return self.gateways * self.queued if self.others is None else self.queued + self.others.requests
 
     @property
     def occupancy(self) -> float:
@@ -141,7 +154,8 @@ class PoolView:
         """Seconds the pool needs to work off every owed step, running, waiting and queued in any gateway."""
         if self.steps_per_s <= 0:
             return float("inf")
-        return (self.owed_steps + self.gateways * self.queued_steps) / self.steps_per_s
+        in_others = (self.gateways - 1) * self.queued_steps if self.others is None else self.others.steps
+        return (self.owed_steps + self.queued_steps + in_others) / self.steps_per_s
 
     def best_finish_s(self, steps: int) -> float:
         """Expected seconds to an image of `steps` steps on the ready worker that would finish it first; inf without
@@ -152,8 +166,9 @@ class PoolView:
 
     @property
     def turns(self) -> float:
-        """Steps that all gateways hand out until one of this one's is, at worst."""
-        return self.gateways * TURN_MARGIN if self.gateways > 1 else 1.0
+        """Steps that all gateways hand out for one of this one's, at worst."""
+        sharing = self.gateways if self.others is None else 1 + self.others.gateways
+        return sharing * TURN_MARGIN if sharing > 1 else 1.0
 
     def queue_wait_s(self) -> float:
         """Expected seconds in the gateway's queue for a request that asks now; 0 with a free slot."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool_view import PoolView
+from t2i_policy.pool_view import OtherQueues, PoolView
 from t2i_policy.request.placement import Placement
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
@@ -19,6 +19,7 @@ from t2i_simulator.workers import SimulatedPool, SimulatedWorker
 
 MAX_RETRIES = 2  # as the gateway's director
 NO_WORKERS_GRACE_S = 5.0  # as the gateway's dispatcher
+TOLD_EVERY_S = 0.25  # about what real gateways need, through the workers' loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class SimulatedDispatcher:
         self._neighbours = neighbours
         self._queues = [Queue() for _ in range(gateways)]
         self._first = 0  # whose turn it is
+        self._told_s = -TOLD_EVERY_S
+        self._others: list[OtherQueues] = []
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
@@ -74,7 +77,22 @@ class SimulatedDispatcher:
     def view(self, now_s: float, gateway: int = 0) -> PoolView:
         """The pool as decisions of this gateway see it now."""
         queue = self._queues[gateway]
-        return self._pool.view(now_s, queue.count, queue.steps)
+        return self._pool.view(now_s, queue.count, queue.steps, self._told(now_s, gateway))
+
+    def _told(self, now_s: float, gateway: int) -> OtherQueues | None:
+        """What the other gateways told of their queues, at most TOLD_EVERY_S ago."""
+        if len(self._queues) == 1:
+            return None
+        if now_s >= self._told_s + TOLD_EVERY_S:
+            self._told_s = now_s
+            requests = sum(queue.count for queue in self._queues)
+            steps = sum(queue.steps for queue in self._queues)
+            waiting = sum(queue.count > 0 for queue in self._queues)
+            self._others = [
+                OtherQueues(requests - queue.count, steps - queue.steps, waiting - (queue.count > 0))
+                for queue in self._queues
+            ]
+        return self._others[gateway]
 
     def submit(self, ticket: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""

@@ -49,7 +49,9 @@ class Simulation:
         gateways = scenario.gateways
         self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
         # All draws are made before the run, so that every policy meets the same luck.
-        asked = np.random.default_rng([scenario.seed, 1]).integers(gateways, size=len(scenario.arrived_s))
+        rng, num = np.random.default_rng([scenario.seed, 1]), len(scenario.arrived_s)
+        shares = scenario.gateway_shares
+        asked = rng.choice(gateways, num, p=shares) if shares else rng.integers(gateways, size=num)
         self._asked: list[int] = asked.tolist()
         target = scenario.target
         self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)

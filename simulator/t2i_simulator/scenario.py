@@ -34,8 +34,8 @@ class Scenario:
     """`arrived_s` rises from 0, and every request's deadline is the SLO.
 
     `make_neighbours` makes a new, empty cache for each policy. Decisions believe the losses of `profile`; each group's
-    own step times are both true and believed. Each request goes to a random one of `gateways`. Every gateway has its
-    own queue; all share workers, demand and plan.
+    own step times are both true and believed. Each request goes to a random one of `gateways`, evenly or by
+    `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan.
     """
 
     ladder: Ladder
@@ -48,3 +48,4 @@ class Scenario:
     replan_every_s: float = REPLAN_EVERY_S
     faults: tuple[Fault, ...] = field(default=())
     gateways: int = 1
+    gateway_shares: tuple[float, ...] = ()

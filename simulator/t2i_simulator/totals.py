@@ -7,7 +7,7 @@ those of a new view.
 from collections.abc import Sequence
 from math import inf
 
-from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
 
 
 class Totals:
@@ -52,7 +52,7 @@ class Totals:
         if view.rest_s < self._least.get(pace, inf):
             self._least[pace] = view.rest_s
 
-    def pool(self, queued: int, queued_steps: int, gateways: int = 1) -> PoolView:
+    def pool(self, queued: int, queued_steps: int, gateways: int = 1, others: OtherQueues | None = None) -> PoolView:
         """Make a `PoolView` past its constructor, which would compute the sums."""
         workers, counted = tuple(self._views), self._pool
         all_ready = len(counted.ready) == len(workers)
@@ -63,6 +63,7 @@ class Totals:
         set_field(pool, "queued_steps", queued_steps)
         set_field(pool, "ahead_steps", None)
         set_field(pool, "gateways", gateways)
+        set_field(pool, "others", others)
         set_field(pool, "ready", workers if all_ready else tuple(view for view in workers if view.ready))
         set_field(pool, "steps_per_s", counted.steps_per_s)
         set_field(pool, "slots", counted.slots)

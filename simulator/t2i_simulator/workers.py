@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState, WorkerHealth, usable
-from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
 from t2i_policy.profile import LevelProfile
 from t2i_simulator.stepping import SimulatedStepLoop
 from t2i_simulator.totals import Totals
@@ -93,7 +93,7 @@ class SimulatedPool:
         """Its view is out of date; it is built anew when somebody looks, so several changes share one."""
         self._changed.add(worker.index)
 
-    def view(self, now_s: float, queued: int, queued_steps: int) -> PoolView:
+    def view(self, now_s: float, queued: int, queued_steps: int, others: OtherQueues | None = None) -> PoolView:
         """The pool as a gateway's decisions see it now; `queued` requests of `queued_steps` wait there."""
         reported = self._reported
         while reported:
@@ -103,12 +103,13 @@ class SimulatedPool:
             del reported[index]
             self._changed.add(index)
         base = self._base
-        if not self._changed and queued == base.queued and queued_steps == base.queued_steps:
+        same = queued == base.queued and queued_steps == base.queued_steps and others == base.others
+        if same and not self._changed:
             return base
         for index in self._changed:
             self._rebuild(index, now_s)
         self._changed.clear()
-        self._base = self._totals.pool(queued, queued_steps, self._gateways)
+        self._base = self._totals.pool(queued, queued_steps, self._gateways, others)
         return self._base
 
     def _rebuild(self, index: int, now_s: float) -> None:

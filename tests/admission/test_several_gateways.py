@@ -12,10 +12,11 @@ from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.level import Level
 from t2i_policy.policies import PromptAware
-from t2i_policy.pool_view import TURN_MARGIN, PoolView
+from t2i_policy.pool_view import TURN_MARGIN, OtherQueues, PoolView
 from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
-from t2i_policy.request.other_gateways import HeldLoad, foreign_load
+from t2i_policy.request.other_gateways import HeldLoad, ToldQueue, foreign_load, other_queues
 from t2i_policy.request.served import Served, ServedReason, estimate_s
+from t2i_protos.v1 import worker_pb2
 
 EXACT = Level(0, STEPS)
 FULL = tuple(worker(f"w{n}", running=4) for n in range(2))
@@ -104,3 +105,49 @@ async def test_gateway_waits_as_if_the_others_had_its_queue() -> None:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+OWN = ToldQueue("own", 99.5, 5, 100, 2.0)
+TOLD = {
+    "nobody was heard": ([], None),
+    "what comes back of ourselves shows that workers pass it on": ([OWN], OtherQueues(0, 0, 0)),
+    "others without ourselves may come from before a restart": ([ToldQueue("b", 99.0, 4, 80, 1.0)], None),
+    "the newest of each counts": (
+        [OWN, ToldQueue("b", 98.0, 9, 900, 9.0), ToldQueue("b", 99.0, 4, 80, 1.0), ToldQueue("c", 99.9, 0, 0, 0.5)],
+        OtherQueues(4, 80, 1, 1.5),
+    ),
+    "who was silent for long has no queue": ([OWN, ToldQueue("b", 90.0, 9, 900, 9.0)], OtherQueues(0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_what_gateways_tell_of_themselves(case: str) -> None:
+    """Each by what it told last, never oneself twice."""
+    told, expected = TOLD[case]
+    assert other_queues(told, "own", 100.0) == expected
+
+
+def test_queue_alone_in_the_pool_waits_alone() -> None:
+    """All clients are at one of two gateways: it waits as if it were the only one."""
+    single = PoolView(FULL, 10, 400)
+    shared = PoolView(FULL, 10, 400, gateways=2, others=OtherQueues(0, 0, 0))
+    assert shared.queue_wait_s() == single.queue_wait_s()
+    assert shared.backlog_s() == single.backlog_s()
+    assert shared.occupancy == single.occupancy
+
+
+async def test_gateways_hear_of_each_other_through_a_worker() -> None:
+    """What one tells with a request comes back to all with the load, and makes their wait longer."""
+    async with world(alone=False) as played:
+        dispatcher = Dispatcher(
+            PromptAware(), played.pool, GatewayPart(replicas=2), GatewayMetrics(CollectorRegistry())
+        )
+        assert dispatcher.view().others is None
+        request = worker_pb2.WorkerGenerateRequest()
+        dispatcher.tell_others(request, 2.0)
+        other = worker_pb2.GatewayQueue(gateway="other", requests=3, steps=150, rate_rps=6.0, age_ms=200)
+        played.first.load.gateway_queues.extend([request.gateway_queue, other])
+        played.first.say()
+        await turns()
+        assert dispatcher.view().others == OtherQueues(3, 150, 1, 6.0)
+        assert dispatcher.share_of_demand(2.0) == pytest.approx(4.0)

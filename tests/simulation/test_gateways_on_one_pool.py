@@ -17,13 +17,13 @@ SLO_S, WORKERS, SECONDS = 6.0, 8, 60.0
 TARGET = ServiceTarget(SLO_S, max_loss=0.6, max_queued=256)
 
 
-def simulated(load: float, gateways: int) -> Outcomes:
+def simulated(load: float, gateways: int, shares: tuple[float, ...] = ()) -> Outcomes:
     """Poisson at `load` of what the workers make in full batches at the cheapest level."""
     cheapest = min(level.steps_run for level in LADDER.levels)
     rate_rps = load * WORKERS * len(STEP_S) / STEP_S[-1] / cheapest
     arrived_s = poisson(rate_rps, int(rate_rps * SECONDS))
     scenario = simulated_pool(arrived_s, WORKERS, step_profile(STEP_S), target=TARGET)
-    return simulate(replace(scenario, gateways=gateways), PromptAware())
+    return simulate(replace(scenario, gateways=gateways, gateway_shares=shares), PromptAware())
 
 
 def percent_in_time(outcomes: Outcomes) -> float:
@@ -47,6 +47,13 @@ def test_overload_is_refused_and_does_not_expire(gateways: int) -> None:
 def test_pool_below_capacity_refuses_nothing(gateways: int) -> None:
     """Counting the others' queues must not refuse what fits."""
     assert percent_in_time(simulated(0.88, gateways)) == 100
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.9, 0.1)])
+def test_clients_need_not_spread_evenly(shares: tuple[float, ...]) -> None:
+    """One long-lived client keeps to one gateway: it gets what the pool can do, above and below its capacity."""
+    assert percent_in_time(simulated(0.88, 2, shares)) == 100
+    assert percent_in_time(simulated(1.25, 2, shares)) >= percent_in_time(simulated(1.25, 1)) - 4
 
 
 def test_every_request_ends_at_its_own_gateway() -> None:

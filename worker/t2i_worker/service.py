@@ -17,6 +17,7 @@ from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_worker.errors import WorkerDraining, WorkerError, where
+from t2i_worker.gateway_queues import GatewayQueues
 from t2i_worker.jobs import Engine, Event, Finished, Image, Joined, Load, PreviewImage, Progress
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.status import to_status
@@ -39,6 +40,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self._group = group
         self._warm_engine: Engine | None = None
         self._metrics = metrics
+        self._queues = GatewayQueues(time.monotonic)
 
     def attach(self, engine: Engine) -> None:
         """Serve with this warm engine from now on."""
@@ -60,6 +62,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         outcome = "CANCELLED"
         try:
+            self._queues.take_in(request)
             job = parse_request(request, self._engine.facts)
             async with aclosing(self._engine.generate(job)) as events:
                 async for event in events:
@@ -94,7 +97,9 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             changed = asyncio.ensure_future(self._engine.changed())
             try:
                 await asyncio.sleep(0)  # let `changed` begin to listen before the load is read, or a change is missed
-                yield to_load_message(self._engine.load())
+                load = to_load_message(self._engine.load())
+                load.gateway_queues.extend(self._queues.current())
+                yield load
                 await asyncio.sleep(LOAD_MIN_INTERVAL_S)
                 await asyncio.wait([changed], timeout=LOAD_MAX_INTERVAL_S - LOAD_MIN_INTERVAL_S)
             finally:

@@ -6,12 +6,13 @@ It keeps what it hears. What that makes of the worker's health is judged by `out
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
 from t2i_gateway.workers.failures import WorkerFailures
+from t2i_gateway.workers.other_gateways import OtherGateways
 from t2i_gateway.workers.slot import Slot
 from t2i_policy.backoff import Backoff
 from t2i_policy.level import Level
@@ -43,6 +44,7 @@ class Wiring:
     open_channel: OpenChannel
     alone: bool
     profiled_digest: str = ""
+    others: OtherGateways = field(default_factory=OtherGateways)
 
 
 @dataclass(slots=True)
@@ -261,7 +263,9 @@ class WorkerConnection:
         before, self.load = self._view, load
         self._step_s = tuple(value / 1e3 for value in load.step_ms)
         reported = HeldLoad(load.running + load.waiting, load.steps_left)
-        self._foreign = HeldLoad() if self._wiring.alone else foreign_load(reported, self._own)
+        if not self._wiring.alone:
+            self._foreign = foreign_load(reported, self._own)
+            self._wiring.others.take_in(load)
         self._view = None
         if self.view != before:
             self._on_change()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from t2i_gateway.workers.connection import Wiring, WorkerConnection
+from t2i_gateway.workers.other_gateways import OtherGateways
 from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S, OutlierDetection
 from t2i_policy.level import Level
 from t2i_policy.outliers import EjectedReason
@@ -91,6 +92,11 @@ class WorkerPool:
     def views(self) -> tuple[WorkerView, ...]:
         """The snapshots of all workers that decisions see."""
         return tuple(connection.view for connection in self.connections)
+
+    @property
+    def others(self) -> OtherGateways:
+        """The other gateways that send to these workers."""
+        return self._wiring.others
 
     @property
     def left_out(self) -> dict[str, EjectedReason]:

@@ -1,16 +1,36 @@
-"""Foreign load: what other gateways have sent to a worker that this gateway sends to as well.
+"""Other gateways that share the workers: what they sent to a worker, and what waits in them.
 
-A gateway knows its own leases at once. Of the others it knows what the worker reports, which includes its own:
+A gateway knows its own slots at once. Of the others it knows what the worker reports, which includes its own:
 
     foreign requests = max(0, running + waiting as reported - own requests there)
     foreign steps    = max(0, steps owed as reported        - own steps there)
 
 Both are taken when a report comes and stand until the next one, a fraction of a second. Ours may have changed since it
-was written: a negative difference is a lease that it does not know yet, so it counts as none.
+was written: a negative difference is a slot that it does not know yet, so it counts as none.
 It must count steps along with requests: full slots that owe nothing look as if they would be free at once.
+
+What waits in a gateway it tells with every request that it sends; workers pass that on with their load. A gateway with
+a queue sends often, so one of which nothing was heard for KEPT_S has none. A gateway that does not hear of itself has
+workers of an older version, or has not sent yet: then it knows nothing of the others.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from t2i_policy.pool_view import OtherQueues
+
+KEPT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToldQueue:
+    """What a gateway told at `at_s` (seconds): requests that wait there, their steps, requests a second that come."""
+
+    gateway: str
+    at_s: float
+    requests: int
+    steps: int
+    rate_rps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +44,20 @@ class HeldLoad:
 def foreign_load(reported: HeldLoad, own: HeldLoad) -> HeldLoad:
     """The part of a worker's report that is not ours."""
     return HeldLoad(max(0, reported.requests - own.requests), max(0, reported.steps - own.steps))
+
+
+def other_queues(told: Iterable[ToldQueue], own: str, now_s: float) -> OtherQueues | None:
+    """The sum over the other gateways, each by what it told last; None = nothing can be known."""
+    newest: dict[str, ToldQueue] = {}
+    for one in told:
+        if one.gateway not in newest or one.at_s > newest[one.gateway].at_s:
+            newest[one.gateway] = one
+    if newest.pop(own, None) is None:
+        return None
+    fresh = [one for one in newest.values() if now_s - one.at_s <= KEPT_S]
+    return OtherQueues(
+        requests=sum(one.requests for one in fresh),
+        steps=sum(one.steps for one in fresh),
+        gateways=sum(one.requests > 0 for one in fresh),
+        rate_rps=sum(one.rate_rps for one in fresh),
+    )

@@ -36,6 +36,7 @@ class WorkerGenerateRequest(_message.Message):
     SINK_FIELD_NUMBER: _builtins.int
     BUDGET_MS_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    GATEWAY_QUEUE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -59,6 +60,10 @@ class WorkerGenerateRequest(_message.Message):
     def sink(self) -> Global___LatentSink:
         """Latents to store on the way; empty: none."""
 
+    @_builtins.property
+    def gateway_queue(self) -> Global___GatewayQueue:
+        """What waits in the gateway that sends this. The worker passes it on to the others."""
+
     def __init__(
         self,
         *,
@@ -75,14 +80,53 @@ class WorkerGenerateRequest(_message.Message):
         sink: Global___LatentSink | None = ...,
         budget_ms: _builtins.int = ...,
         preview_every_steps: _builtins.int = ...,
+        gateway_queue: Global___GatewayQueue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "sink", b"sink", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gateway_queue", b"gateway_queue", "level", b"level", "sink", b"sink", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "guidance_scale", b"guidance_scale", "height", b"height", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "gateway_queue", b"gateway_queue", "guidance_scale", b"guidance_scale", "height", b"height", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerGenerateRequest: _TypeAlias = WorkerGenerateRequest  # noqa: Y015
+
+@_typing.final
+class GatewayQueue(_message.Message):
+    """Gateways that share workers tell each other so what waits in them; they need no other way to each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RATE_RPS_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    """a name that the gateway makes up at its start"""
+    requests: _builtins.int
+    """that wait for a slot"""
+    steps: _builtins.int
+    """denoising steps of those"""
+    rate_rps: _builtins.float
+    """requests that come to it, a second"""
+    age_ms: _builtins.int
+    """since it was told; set by the worker"""
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        rate_rps: _builtins.float = ...,
+        age_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "gateway", b"gateway", "rate_rps", b"rate_rps", "requests", b"requests", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayQueue: _TypeAlias = GatewayQueue  # noqa: Y015
 
 @_typing.final
 class LatentSource(_message.Message):
@@ -337,6 +381,7 @@ class WorkerLoad(_message.Message):
     STEPS_USUAL_MS_FIELD_NUMBER: _builtins.int
     STEP_AGE_MS_FIELD_NUMBER: _builtins.int
     ENCODE_AGE_MS_FIELD_NUMBER: _builtins.int
+    GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -368,6 +413,10 @@ class WorkerLoad(_message.Message):
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b; measured at warm-up, kept current."""
 
+    @_builtins.property
+    def gateway_queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayQueue]:
+        """What gateways told of themselves within the last seconds, each once."""
+
     def __init__(
         self,
         *,
@@ -385,10 +434,11 @@ class WorkerLoad(_message.Message):
         steps_usual_ms: _builtins.float = ...,
         step_age_ms: _builtins.float = ...,
         encode_age_ms: _builtins.float = ...,
+        gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,32 @@
+"""A worker passes on what gateways tell of their queues: the newest of each, with its age, for a few seconds."""
+
+from t2i_protos.v1 import worker_pb2
+from t2i_worker.gateway_queues import KEPT_S, MAX_GATEWAYS, GatewayQueues
+
+
+def request(gateway: str, requests: int) -> worker_pb2.WorkerGenerateRequest:
+    return worker_pb2.WorkerGenerateRequest(
+        gateway_queue=worker_pb2.GatewayQueue(gateway=gateway, requests=requests, steps=50 * requests)
+    )
+
+
+def test_newest_of_each_gateway_is_told_for_a_while() -> None:
+    """Older ones would make the others wait for nobody."""
+    now_s = 100.0
+    queues = GatewayQueues(lambda: now_s)
+    queues.take_in(worker_pb2.WorkerGenerateRequest())  # of an older version
+    queues.take_in(request("a", 7))
+    queues.take_in(request("b", 1))
+    now_s += 2.0
+    queues.take_in(request("a", 3))
+    assert {(one.gateway, one.requests, one.age_ms) for one in queues.current()} == {("a", 3, 0), ("b", 1, 2000)}
+    now_s += KEPT_S - 1.0
+    assert [one.gateway for one in queues.current()] == ["a"]
+
+
+def test_names_without_end_do_not_fill_the_memory() -> None:
+    """Gateways that start anew have new names."""
+    queues = GatewayQueues(lambda: 0.0)
+    for number in range(3 * MAX_GATEWAYS):
+        queues.take_in(request(f"gateway-{number}", 1))
+    assert len(queues.current()) == MAX_GATEWAYS

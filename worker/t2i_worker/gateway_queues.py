@@ -1,0 +1,34 @@
+"""What gateways told this worker of their queues, to be passed on to the others with its load."""
+
+from collections.abc import Callable
+
+from t2i_protos.v1 import worker_pb2
+
+KEPT_S = 5.0  # a gateway with a queue sends a request more often than this
+MAX_GATEWAYS = 64
+
+
+class GatewayQueues:
+    """`clock`: seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[str, tuple[float, worker_pb2.GatewayQueue]] = {}  # oldest first
+
+    def take_in(self, request: worker_pb2.WorkerGenerateRequest) -> None:
+        """Keep what came with a request; an older gateway tells nothing."""
+        queue = request.gateway_queue
+        if not queue.gateway:
+            return
+        self._told.pop(queue.gateway, None)
+        if len(self._told) >= MAX_GATEWAYS:
+            del self._told[next(iter(self._told))]
+        self._told[queue.gateway] = (self._clock(), queue)
+
+    def current(self) -> list[worker_pb2.GatewayQueue]:
+        """What was told within KEPT_S, with its age."""
+        now_s = self._clock()
+        fresh = [(now_s - at_s, queue) for at_s, queue in self._told.values() if now_s - at_s <= KEPT_S]
+        for age_s, queue in fresh:
+            queue.age_ms = round(1e3 * age_s)
+        return [queue for _, queue in fresh]
