@@ -164,12 +164,13 @@ class Director:
     def _decide(self, arrival: Arrival, tenant: str, holdings: Holdings | None) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
         parts, view = self._parts, self._parts.dispatcher.view(tenant)
-        decided = parts.planning.policy.serve(parts.rules, parts.planning.course, arrival, view)
+        course = parts.planning.course_now()
+        decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
         level = decided.served.level
         if holdings is None or not level.needs_latent:
             return decided
         alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
-        without = parts.planning.policy.serve(parts.rules, parts.planning.course, alone, view)
+        without = parts.planning.policy.serve(parts.rules, course, alone, view)
         holders = holdings.get(level.skipped_steps, frozenset())
         line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
         return choose_with_holders(decided, without, view, line, arrival.left_s)

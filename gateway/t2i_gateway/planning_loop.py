@@ -6,7 +6,9 @@ waits for a plan.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 from t2i_api.plan import PlanDocument
 from t2i_gateway.dispatch import Dispatcher
@@ -28,31 +30,47 @@ PRICES_EVERY_S = 1.0
 
 
 class PlanningLoop:
-    """`course` is what requests are decided by; `demand` counts them by prompt class."""
+    """`course` is what requests are decided by; `demand` counts them by prompt class. `clock`: seconds, never back."""
 
-    def __init__(self, policy: ServingPolicy, rules: Rules, dispatcher: Dispatcher, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        policy: ServingPolicy,
+        rules: Rules,
+        dispatcher: Dispatcher,
+        metrics: GatewayMetrics,
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.policy = policy
         self.rules = rules
         self.course = Course()
         self.demand = Demand()
         self.rate_rps = 0.0  # about a second old
-        self._priced_s = -PRICES_EVERY_S
+        self._priced_s = -inf
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock or asyncio.get_running_loop().time
 
     def count(self, prompt_class: str) -> None:
         """Count one more request of this class."""
-        now_s = self._loop.time()
-        self.demand = self.demand.counted(prompt_class, now_s)
-        if now_s >= self._priced_s + PRICES_EVERY_S:  # also where the plan is the operator's
-            self._priced_s = now_s
-            self.rate_rps = self.demand.rate_rps(now_s)
-            prices = price_curve(self.rules.classes, self._pool_demand().rates_rps(now_s))
-            self.course = replace(self.course, prices=prices)
+        self.demand = self.demand.counted(prompt_class, self._clock())
 
-    def _pool_demand(self) -> Demand:
+    def course_now(self) -> Course:
+        """The course that a request is decided by now, with prices that are at most PRICES_EVERY_S old.
+
+        They are made here because the plan may be the operator's, and before the decision because the first request
+        after a pause must not pay for the demand from before it.
+        """
+        now_s = self._clock()
+        if now_s >= self._priced_s + PRICES_EVERY_S:
+            self._priced_s = now_s
+            prices = price_curve(self.rules.classes, self._pool_demand(now_s).rates_rps(now_s))
+            self.course = replace(self.course, prices=prices)
+        return self.course
+
+    def _pool_demand(self, now_s: float) -> Demand:
         """This gateway's demand, scaled up by what the others say comes to them."""
+        self.rate_rps = self.demand.rate_rps(now_s)
         return self.demand.times(self._dispatcher.share_of_demand(self.rate_rps))
 
     async def run(self, workers: WorkerPool) -> None:
@@ -77,9 +95,11 @@ class PlanningLoop:
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
             return  # keep the last good course; there is nothing to plan for
-        seen = PoolState(self._loop.time(), self._pool_demand(), groups, view)
+        now_s = self._clock()
+        seen = PoolState(now_s, self._pool_demand(now_s), groups, view)
         before = self.course.planning
         self.course = await asyncio.to_thread(self.policy.replan, self.rules, self.course, seen)
+        self._priced_s = now_s  # its prices are those of before the program was solved
         planning = self.course.planning
         if planning.plan is not None and planning.revision != before.revision:
             self._metrics.plan_revision.set(planning.revision)

@@ -191,6 +191,8 @@ def full_batch_finish_s(pool: PoolView) -> Callable[[int], float]:
     """As `PoolView.best_finish_s`, if every batch filled up at once: seconds by number of steps."""
     rests: dict[float, float] = {}
     for worker in pool.ready:
+        if worker.steps_per_s <= 0:
+            continue  # it takes nothing: it reported a batch of no places
         step_s = worker.batch_cap / worker.steps_per_s
         rests[step_s] = min(worker.rest_s, rests.get(step_s, inf))
     paces = tuple(rests.items())

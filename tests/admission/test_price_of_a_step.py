@@ -1,12 +1,18 @@
 """The price of a step: demand fits the pool at it, and every turn of the curve is best."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from small_pools import EXACT, K25, RULES, SHORT25, mix, pool_of, steady, worker
+from small_pools import EXACT, K10, K25, MIX, RULES, SHORT25, SLO_S, asks, mix, pool_of, steady, worker
 from t2i_policy.level import Level
-from t2i_policy.pool_view import PoolView
+from t2i_policy.policies import Course, PromptAware
+from t2i_policy.pool_view import PoolView, WorkerView
+from t2i_policy.request.admission import Refused, decide_admission
+from t2i_policy.request.decide import build_rules
+from t2i_policy.request.options import Option, WantedLevel, WantedReason
 from t2i_policy.request.price import (
     NO_DEMAND,
     REACH_S,
@@ -17,8 +23,10 @@ from t2i_policy.request.price import (
     price_curve,
     slack_of,
 )
+from t2i_policy.request.served import LoadState, choose_served_level
 
 SLACK_S = 10.0
+CURVE_OF_A_BURST = price_curve(RULES.classes, mix(40.0))
 CURVE = PriceCurve(2.0, ((0.0, 50.0), (0.001, 40.0), (0.004, 25.0)))
 losses = st.dictionaries(
     st.builds(Level, st.integers(0, 9), st.just(10)) | st.builds(Level, st.just(0), st.integers(1, 10)),
@@ -95,3 +103,49 @@ def test_slack_is_what_an_exact_image_leaves() -> None:
     """And never nothing, so that pressure stays a number."""
     assert slack_of(20.0, 4.0) == 16.0
     assert slack_of(20.0, 40.0) == slack_of(20.0, float("inf")) == 1.0
+
+
+def test_whoever_is_indifferent_at_the_price_takes_fewer_steps() -> None:
+    """The curve counts on them, so a demand that just fits must not run the steps above the turn."""
+    for total_rps in (0.6, 1.0, 1.5, 2.0, 2.5, 3.0):
+        curve = price_curve(RULES.classes, mix(total_rps))
+        price = demand_price(curve, steady_pool(80.0), SLACK_S)
+        served = sum(share * _steps_at(name, price) for name, share in MIX.items())
+        assert served == pytest.approx([steps for turn, steps in curve.steps_from if turn <= price][-1])
+
+
+def _steps_at(prompt_class: str, price: float) -> int:
+    """Of the level that a request of this class gets."""
+    losses = RULES.classes.losses[prompt_class]
+    options = tuple(
+        sorted((Option(level, loss) for level, loss in losses.items()), key=lambda one: one.level.steps_run)
+    )
+    wanted = min(options, key=lambda one: (one.expected_loss, one.level.steps_run))
+    start = WantedLevel(wanted.level, wanted.expected_loss, WantedReason.SIMILAR_CACHED)
+    return choose_served_level(start, options, pool_of(), LoadState(1e6, price)).level.steps_run
+
+
+def test_fixed_mix_pays_for_a_backlog_only() -> None:
+    """Its owner chose the levels: demand that its workers cannot carry shows as a queue first."""
+    course = Course(shift=dict.fromkeys(MIX, ((K10, 1.0),)), binding=True, prices=CURVE_OF_A_BURST)
+    idle, full = pool_of(), pool_of(running=4, queued=1000)
+    assert PromptAware().serve(RULES, replace(course, binding=False), asks(0.65), idle).served.reason == "Load"
+    assert PromptAware().serve(RULES, course, asks(0.65), idle).served.reason == "Planned"
+    assert PromptAware().serve(RULES, course, asks(0.65), full).served.reason == "Load"
+
+
+@pytest.mark.parametrize("cap", [0, 4])
+def test_pool_that_can_run_nothing_decides_all_the_same(cap: int) -> None:
+    """No worker is ready, or the only one that says so has no places: admission refuses, nothing divides by zero."""
+    view = PoolView((WorkerView("a", cap == 0, 0, 0, cap, (0.1,), 0.0, 0),), 0, 0)
+    decided = PromptAware().serve(RULES, Course(prices=CURVE_OF_A_BURST), asks(0.65), view)
+    assert isinstance(decide_admission(view, decided.served, SLO_S, 10), Refused)
+
+
+def test_profile_without_losses_serves_everything_exactly() -> None:
+    """Nothing was measured, so nothing may be approximated at any price."""
+    profile = replace(RULES.profile, losses=())
+    rules = build_rules(RULES.ladder, profile, SLO_S, 0.2)
+    course = Course(prices=price_curve(rules.classes, {"none": 40.0, "exact": 1.0, "a class of another profile": 1.0}))
+    assert [steps for _, steps in course.prices.steps_from] == pytest.approx([EXACT.steps_run])
+    assert PromptAware().serve(rules, course, asks(0.9), pool_of(running=4, queued=1000)).served.level == EXACT
