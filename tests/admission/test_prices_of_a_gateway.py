@@ -32,11 +32,12 @@ class Played:
         return decided.served.reason
 
 
-@pytest.fixture
-async def played() -> AsyncIterator[Played]:
+@pytest.fixture(params=[1])
+async def played(request: pytest.FixtureRequest) -> AsyncIterator[Played]:
+    """One of `param` gateways."""
     async with world() as workers:
         policy, metrics = PromptAware(), GatewayMetrics(CollectorRegistry())
-        dispatcher = Dispatcher(policy, workers.pool, GatewayPart(replicas=1), metrics)
+        dispatcher = Dispatcher(policy, workers.pool, GatewayPart(replicas=request.param), metrics)
         planning = PlanningLoop(policy, RULES, dispatcher, metrics, clock=lambda: found.now_s)
         found = Played(planning)
         yield found
@@ -58,3 +59,11 @@ async def test_first_request_after_a_pause_does_not_pay_for_the_demand_before_it
     assert played.reason() is ServedReason.LOAD
     played.now_s += 3600.0
     assert played.reason() is ServedReason.AS_WANTED
+
+
+@pytest.mark.parametrize("played", [4], indirect=True)
+async def test_gateway_that_has_heard_of_no_other_takes_each_to_have_as_much(played: Played) -> None:
+    """The price is that of the pool, not of a part of its demand."""
+    played.now_s, played.planning.demand = BUSY_S, steady(mix(2.0), BUSY_S)
+    assert played.planning.course_now().prices.rate_rps == pytest.approx(8.0)
+    assert played.planning.rate_rps == pytest.approx(2.0)  # what it tells the others is its own

@@ -1,13 +1,14 @@
 """Keys and scopes: a latent of another model or tenant is never addressed, and no id leaves the store's folder."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_cache.keys import LatentKey, ModelKey
+from t2i_cache.keys import LatentKey, ModelKey, model_fingerprint
 from t2i_cache.scope import scope_id
 
 MODEL = ModelKey("sha256:ab", "flow-euler", 20, 512, 768, 4500, "float16")
@@ -45,6 +46,32 @@ HOSTILE_IDS = {
 def test_each_field_changes_fingerprint(name: str) -> None:
     """Anything that changes the meaning of a latent makes it a miss; a new field must be listed here too."""
     assert replace(MODEL, **{name: OTHER_VALUES[name]}).fingerprint != MODEL.fingerprint
+
+
+OTHER_FACTS: dict[str, Any] = {
+    "model_digest": "sha256:ac",
+    "noise_scheduler": "ddim",
+    "width": 768,
+    "height": 512,
+    "dtype": "bfloat16",
+    "guidance_scale": 4.501,
+    "negative_prompt": "blurry",
+    "num_inference_steps": 21,
+    "embedder": "0123abcd",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FACTS)
+def test_each_fact_of_model_and_request_reaches_the_key(name: str) -> None:
+    """Gateway and worker both ask this function: what it left out would be left out by both, and nobody would miss."""
+    facts = {**asdict(MODEL), "guidance_scale": 4.5}
+    assert _fingerprint(facts) == MODEL.fingerprint
+    assert _fingerprint(facts | {name: OTHER_FACTS[name]}) != MODEL.fingerprint
+
+
+def _fingerprint(facts: dict[str, Any]) -> str:
+    said = SimpleNamespace(**facts)
+    return model_fingerprint(said, said, num_inference_steps=said.num_inference_steps, embedder=said.embedder)
 
 
 def test_exchanged_fields_change_fingerprint() -> None:

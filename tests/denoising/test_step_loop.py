@@ -1,6 +1,7 @@
 """The step loop on a scripted model (tensor arithmetic): who runs when, and who is hurt when something breaks."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -181,12 +182,12 @@ def test_deadline_passed_fails_with_deadline_exceeded(listen: Listen) -> None:
     """Waiting or running, a request out of time gives its slot back at the boundary; the others go on."""
     model = ScriptedModel(permits=1)
     listening = listen(model, 2)
-    never, late, in_time = request(1, deadline_s=0.0), request(2), request(3)
+    never, late, in_time = request(1, deadline_s=time.monotonic()), request(2), request(3)
     for one in (never, late, in_time):
         listening.loop.submit(one)
     listening.loop.start()
     model.wait_until_in_step(2)
-    late.deadline_s = 0.0
+    late.deadline_s = time.monotonic()
     model.allow()
     listening.wait_for_end(never, late, in_time)
     assert model.batches == [[2, 3], [2, 3], [3]]

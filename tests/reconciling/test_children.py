@@ -39,6 +39,13 @@ def test_another_group_changes_only_the_config_and_its_own() -> None:
     assert after.keys() - before.keys() == {"Service/p-b", "StatefulSet/p-b", "PodDisruptionBudget/p-b"}
 
 
+def test_pods_of_a_group_start_together_and_never_surge() -> None:
+    """Its devices are all taken. Gateways need none, so a new one is there before an old one goes."""
+    group, gateway = rendered()["StatefulSet/p-a"]["spec"], rendered()["Deployment/p-gateway"]["spec"]
+    assert (group["podManagementPolicy"], group["updateStrategy"]) == ("Parallel", {"type": "RollingUpdate"})
+    assert gateway["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
 def test_every_port_listens_on_both_families() -> None:
     """A cluster may have IPv4, IPv6 or both."""
     listens = [

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import grpc
@@ -38,10 +39,13 @@ async def test_drain_ends_at_its_limit_or_with_what_runs() -> None:
 
 def test_announcement_names_the_bound_ports_and_is_there_whole(tmp_path: Path) -> None:
     announce(None, "nobody", "asks")
-    announce(tmp_path / "me.json", bound_address("[::]:0", 4711), bound_address("127.0.0.1:0", 9))
+    announce(tmp_path / "me.json", "of an", "earlier process")
+    with (tmp_path / "me.json").open() as reader:
+        announce(tmp_path / "me.json", bound_address("[::]:0", 4711), bound_address("127.0.0.1:0", 9))
+        assert json.load(reader)["address"] == "of an"  # who began to read goes on with what it began
     assert [path.name for path in tmp_path.iterdir()] == ["me.json"]
     said = json.loads((tmp_path / "me.json").read_text())
-    assert (said["address"], said["metrics_address"]) == ("[::]:4711", "127.0.0.1:9")
+    assert said == {"address": "[::]:4711", "metrics_address": "127.0.0.1:9", "pid": os.getpid()}
 
 
 def test_refusal_says_why_and_when_to_come_back() -> None:

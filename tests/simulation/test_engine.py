@@ -1,6 +1,7 @@
 """The simulation as a whole: nothing is lost or invented, the same seed gives the same run, queueing theory agrees."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from t2i_policy.policies import PromptAware
 from t2i_policy.request.admission import RefusedReason
-from t2i_simulated_pools import STEPS, ExactOnly, poisson, simulated_pool, step_profile
+from t2i_simulated_pools import DRAWN, LADDER, STEPS, ExactOnly, poisson, simulated_pool, step_profile
 from t2i_simulator.engine import simulate
 from t2i_simulator.faults import Fault
+from t2i_simulator.neighbours import DrawnNeighbours
 from t2i_simulator.outcomes import Fate, Outcomes
 from t2i_simulator.report import Row, Setting, measure, summarise
 from t2i_simulator.scenario import Scenario, ServiceTarget
@@ -116,6 +118,25 @@ def test_worker_that_freezes_while_it_is_idle_is_ejected() -> None:
     faults = (Fault("gpu-0", 0.5, 200.0, 1e5),)
     scenario = simulated_pool([1.0, 1.0, 1.0, 1.0], 2, step_profile((0.2, 0.25)), faults)
     assert simulate(scenario, PromptAware()).ejections > 0
+
+
+class _Recorded(DrawnNeighbours):
+    """Whose images were stored."""
+
+    stored: tuple[int, ...] = ()
+
+    def store(self, request: int, now_s: float) -> None:
+        self.stored += (request,)
+
+
+def test_only_exact_images_are_stored() -> None:
+    """As live: latents of an approximated run would pass its loss on to the next."""
+    scenario = simulated_pool(poisson(0.6, 100))
+    cache = _Recorded(DRAWN, LADDER.steps_to_keep, 100, 0)
+    outcomes = simulate(replace(scenario, make_neighbours=lambda: cache), PromptAware())
+    exact = [number for number, level in enumerate(outcomes.levels) if level == LADDER.exact]
+    assert sorted(cache.stored) == exact
+    assert 0 < len(exact) < len(outcomes.levels)
 
 
 def test_unknown_worker_in_a_fault_is_an_error() -> None:
