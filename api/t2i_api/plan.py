@@ -5,8 +5,8 @@ forgets what the running plan was made for nor writes anything. Shares are per m
 that is served; rates are requests per 1000 seconds.
 
 `numbers` says where every single worker stands: the plan's counts, laid out so that as few as possible move
-(`assignment`). Workers that were not ready when the plan was made stay where they stood, or join the group's commonest
-level; they come on top of the plan's counts until the next plan counts on them.
+(`planning.assign`). Workers that were not ready when the plan was made stay where they stood, or join the group's
+commonest level; they come on top of the plan's counts until the next plan counts on them.
 """
 
 from collections.abc import Mapping, Sequence

@@ -88,7 +88,7 @@ class ClassStatus(_StatusPart):
     """The traffic of one class of prompts that a plan was made for."""
 
     prompt_class: str
-    """See `shifts`."""
+    """Name of the class, as in `shifts`."""
     milli_rps: Count
     """Requests per 1000 seconds."""
 

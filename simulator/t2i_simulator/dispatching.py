@@ -1,4 +1,4 @@
-"""The simulated dispatch: tickets wait for a slot, go to workers, come back from lost ones. Mirrors the gateways'.
+"""The simulated dispatch: requests wait for a slot, go to workers, come back from lost ones. Mirrors the gateways'.
 
 queue -> place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
 """
@@ -24,7 +24,7 @@ TOLD_EVERY_S = 0.25  # about what real gateways need, through the workers' loads
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a ticket ended: what it was served at (None if not), the steps run for it, and how many
+    """How a request ended: what it was served at (None if not), the steps run for it, and how many
     workers lost it before."""
 
     number: int
@@ -40,9 +40,9 @@ Ended = Callable[[End], None]
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """One ticket at one worker, from its first step until its image is out."""
+    """One request at one worker, from its first step until its image is out."""
 
-    ticket: SimulatedRequest
+    request: SimulatedRequest
     worker: SimulatedWorker
     level: Level
     steps: int
@@ -50,7 +50,7 @@ class _Run:
 
 
 class SimulatedDispatcher:
-    """`ended` is called once for every ticket. `entries`: the cache entry by request number."""
+    """`ended` is called once for every request. `entries`: the cache entry by request number."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class SimulatedDispatcher:
             ]
         return self._others[gateway]
 
-    def submit(self, ticket: SimulatedRequest, now_s: float) -> None:
+    def submit(self, request: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""
-        self._queues[ticket.gateway].push(ticket)
+        self._queues[request.gateway].push(request)
         self.pump(now_s)
-        if ticket.waits:
-            self._clock.at(ticket.deadline_s, self._expire, ticket)
+        if request.waits:
+            self._clock.at(request.deadline_s, self._expire, request)
 
     def pump(self, now_s: float) -> None:
         """Hand out every slot that is free: called whenever one may have become so. Gateways hear of it in turn."""
@@ -111,21 +111,21 @@ class SimulatedDispatcher:
     def _pump_queue(self, queue: Queue, now_s: float) -> None:
         passed_over: list[SimulatedRequest] = []
         blocked: set[Level | None] = set()
-        while queue.count and (ticket := queue.next(blocked)) is not None:
-            placement = self._place(ticket, now_s)
+        while queue.count and (request := queue.next(blocked)) is not None:
+            placement = self._place(request, now_s)
             worker = None if placement is None else self._pool.by_name(placement.worker)
             if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
-                passed_over.append(ticket)
-                if not ticket.excluded:
-                    blocked.add(ticket.sent_to)
+                passed_over.append(request)
+                if not request.excluded:
+                    blocked.add(request.sent_to)
                 continue
-            queue.leave(ticket)
-            self._start(ticket, worker, now_s)
+            queue.leave(request)
+            self._start(request, worker, now_s)
         queue.put_back(passed_over)
 
-    def _place(self, ticket: SimulatedRequest, now_s: float) -> Placement | None:
-        level, left_s = ticket.sent_to or ticket.level, ticket.deadline_s - now_s
-        return self._policy.place(level, self.view(now_s, ticket.gateway), left_s, ticket.excluded)
+    def _place(self, request: SimulatedRequest, now_s: float) -> Placement | None:
+        level, left_s = request.sent_to or request.level, request.deadline_s - now_s
+        return self._policy.place(level, self.view(now_s, request.gateway), left_s, request.excluded)
 
     def ready_changed(self, now_s: float) -> None:
         """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
@@ -142,29 +142,29 @@ class SimulatedDispatcher:
         self._pool.changed(worker)
         for run in [run for run in self._runs.values() if run.worker is worker]:
             run.lost = True
-            del self._runs[run.ticket.number]
-            self._retry(run.ticket, worker.name, now_s)
+            del self._runs[run.request.number]
+            self._retry(run.request, worker.name, now_s)
         self.ready_changed(now_s)
 
     def give_up_overdue(self, worker: SimulatedWorker, now_s: float) -> None:
         """Requests that a slow or frozen worker holds beyond their clients' patience are cancelled, as live."""
-        overdue = [run for run in self._runs.values() if run.worker is worker and run.ticket.gives_up_s <= now_s]
+        overdue = [run for run in self._runs.values() if run.worker is worker and run.request.gives_up_s <= now_s]
         for run in overdue:
             run.lost = True
-            del self._runs[run.ticket.number]
-            worker.loop.drop(run.ticket.number, now_s)
-            self._ended(End(run.ticket.number, Fate.EXPIRED, now_s, retries=run.ticket.tries))
+            del self._runs[run.request.number]
+            worker.loop.drop(run.request.number, now_s)
+            self._ended(End(run.request.number, Fate.EXPIRED, now_s, retries=run.request.tries))
         if overdue:
             self.follow(worker)
             self.pump(now_s)
 
-    def _start(self, ticket: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
-        level, number = ticket.level, ticket.number
+    def _start(self, request: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
+        level, number = request.level, request.number
         if level.needs_latent:
             got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
                 level = Level(got, level.num_inference_steps)
-        run = self._runs[number] = _Run(ticket, worker, level, level.steps_run + ticket.extra_steps)
+        run = self._runs[number] = _Run(request, worker, level, level.steps_run + request.extra_steps)
         worker.loop.join(SimulatedJob(number, run.steps), now_s)
         self.follow(worker)
 
@@ -191,27 +191,27 @@ class SimulatedDispatcher:
 
     def _image_out(self, now_s: float, run: _Run) -> None:
         if not run.lost:
-            number = run.ticket.number
+            number = run.request.number
             del self._runs[number]
-            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.ticket.tries))
+            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.request.tries))
 
-    def _retry(self, ticket: SimulatedRequest, lost_on: str, now_s: float) -> None:
-        ticket.tries += 1
-        ticket.excluded |= {lost_on}
-        if ticket.tries > MAX_RETRIES or all(worker.name in ticket.excluded for worker in self.view(now_s).ready):
-            self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))
-        elif ticket.deadline_s <= now_s:
-            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
+    def _retry(self, request: SimulatedRequest, lost_on: str, now_s: float) -> None:
+        request.tries += 1
+        request.excluded |= {lost_on}
+        if request.tries > MAX_RETRIES or all(worker.name in request.excluded for worker in self.view(now_s).ready):
+            self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))
+        elif request.deadline_s <= now_s:
+            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
         else:
-            self.submit(ticket, now_s)
+            self.submit(request, now_s)
 
-    def _expire(self, now_s: float, ticket: SimulatedRequest) -> None:
-        if ticket.waits:
-            self._queues[ticket.gateway].leave(ticket)
-            self._ended(End(ticket.number, Fate.EXPIRED, now_s, retries=ticket.tries))
+    def _expire(self, now_s: float, request: SimulatedRequest) -> None:
+        if request.waits:
+            self._queues[request.gateway].leave(request)
+            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:
             self._forlorn_since_s = None
-            for ticket in [ticket for queue in self._queues for ticket in queue.drain()]:
-                self._ended(End(ticket.number, Fate.LOST, now_s, retries=ticket.tries))
+            for request in [request for queue in self._queues for request in queue.drain()]:
+                self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))

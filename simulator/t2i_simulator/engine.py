@@ -110,7 +110,7 @@ class Simulation:
             return
         # 5. Wait for a worker.
         self._dispatcher.entries[number] = found.entry
-        ticket = SimulatedRequest(
+        request = SimulatedRequest(
             deadline_s=now_s + target.slo_s,
             number=number,
             gives_up_s=now_s + PATIENCE * target.slo_s,
@@ -118,8 +118,8 @@ class Simulation:
             gateway=gateway,
         )
         if isinstance(decided, RivalDecided):
-            ticket.extra_steps, ticket.sent_to = decided.extra_steps, decided.sent_to
-        self._dispatcher.submit(ticket, now_s)
+            request.extra_steps, request.sent_to = decided.extra_steps, decided.sent_to
+        self._dispatcher.submit(request, now_s)
 
     def _ended(self, end: End) -> None:
         """Record the end of a request. Each request ends exactly once."""

@@ -44,16 +44,16 @@ class Queue:
         self.count = 0
         self.steps = 0
 
-    def push(self, ticket: SimulatedRequest) -> None:
-        ticket.waits = True
+    def push(self, request: SimulatedRequest) -> None:
+        request.waits = True
         self.count += 1
-        self.steps += ticket.steps
-        heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
+        self.steps += request.steps
+        heapq.heappush(self._lines.setdefault(request.sent_to, []), request)
 
-    def put_back(self, tickets: list[SimulatedRequest]) -> None:
+    def put_back(self, requests: list[SimulatedRequest]) -> None:
         """Put back requests that `next` returned and that no worker took. They still count as waiting."""
-        for ticket in tickets:
-            heapq.heappush(self._lines.setdefault(ticket.sent_to, []), ticket)
+        for request in requests:
+            heapq.heappush(self._lines.setdefault(request.sent_to, []), request)
 
     def next(self, blocked: Collection[Level | None] = ()) -> SimulatedRequest | None:
         """Take the request with the nearest deadline from its line, except from `blocked` lines.
@@ -70,16 +70,16 @@ class Queue:
                 best = line
         return None if best is None else heapq.heappop(best)
 
-    def leave(self, ticket: SimulatedRequest) -> None:
+    def leave(self, request: SimulatedRequest) -> None:
         """Stop counting a request: it was placed, or its time is up."""
-        ticket.waits = False
+        request.waits = False
         self.count -= 1
-        self.steps -= ticket.steps
+        self.steps -= request.steps
 
     def drain(self) -> list[SimulatedRequest]:
         """Let all requests leave, in order."""
-        tickets = []
-        while (ticket := self.next()) is not None:
-            self.leave(ticket)
-            tickets.append(ticket)
-        return tickets
+        requests = []
+        while (request := self.next()) is not None:
+            self.leave(request)
+            requests.append(request)
+        return requests

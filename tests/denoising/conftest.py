@@ -100,8 +100,6 @@ def adapter_of(load: Callable[..., PipelineAdapter]) -> Callable[[str], Pipeline
 
 @pytest.fixture(scope="session")
 def denoise() -> Denoise:
-    """See `Denoise`."""
-
     def run(
         adapter: PipelineAdapter,
         prompt: str,

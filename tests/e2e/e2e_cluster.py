@@ -41,7 +41,7 @@ class ImageName:
 
 @dataclass(slots=True)
 class Cluster:
-    """See the module. `local` is None on a cluster of yours: faults that need its node are not possible there."""
+    """`local` is None on a cluster of yours: faults that need its node are not possible there."""
 
     kubeconfig: Path
     programs: dict[str, Path]

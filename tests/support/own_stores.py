@@ -11,7 +11,7 @@ from t2ictl.processes import ServerProcess
 
 @dataclass(slots=True)
 class OwnStores(LocalPool):
-    """See the module."""
+    """A local pool whose workers share no store."""
 
     def store_of(self, worker: str) -> Path:
         """The worker's folder."""

@@ -17,7 +17,7 @@ COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class PlayedHub(ThreadingHTTPServer):
-    """See the module. `asked` holds method and path of every request, `hosts` whom it was for, `tokens` who asked."""
+    """`asked` holds method and path of every request, `hosts` whom it was for, `tokens` who asked."""
 
     daemon_threads = True
 

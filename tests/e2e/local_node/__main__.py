@@ -24,7 +24,6 @@ def open_cluster() -> LocalCluster:
 
 
 def main() -> int:
-    """See the module."""
     verb = sys.argv[1] if len(sys.argv) == 2 else ""
     try:
         cluster = open_cluster()

@@ -43,7 +43,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "system:cored
 
 
 class LocalCluster:
-    """See the module; `say` hears of progress."""
+    """Two machines on this host and what runs in them. `say` hears of progress."""
 
     def __init__(self, places: Places, say: Callable[[str], None] = lambda _text: None) -> None:
         self.places = places

@@ -33,7 +33,7 @@ exec "$PAUSE"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """See the module. Its state is in files, so another process may go on with it."""
+    """Its state is in files, so another process may go on with it."""
 
     name: str
     places: Places
