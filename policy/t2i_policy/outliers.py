@@ -86,14 +86,13 @@ class WorkReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """What slow steps in a row took (seconds) and how many times too long the last ones were, failures in a row, and
-    the present ejection: until when (seconds), for the how-manieth time, why."""
+    """What is held against a worker, and its present ejection."""
 
-    slow_s: float = 0.0
-    pace: float = 1.0
-    ejections: int = 0
-    until_s: float = 0.0
-    reason: EjectedReason = EjectedReason.NONE
+    slow_s: float = 0.0  # what slow steps in a row took
+    pace: float = 1.0  # how many times longer than usual the last of them took
+    ejections: int = 0  # the pause doubles with each; steps on time forget one
+    until_s: float = 0.0  # the end of the pause; on trial from then on
+    reason: EjectedReason = EjectedReason.NONE  # NONE: it is not ejected
     failures: FailureStreak = _NO_FAILURE
 
     def state(self, now_s: float) -> HealthState:
@@ -195,7 +194,7 @@ def moves(health: WorkerHealth, steps_left: int, steps: int) -> bool:
             return False
 
 
-def _hope(name: str, health: WorkerHealth) -> tuple[bool, float, str]:
+def _order_of_return(name: str, health: WorkerHealth) -> tuple[bool, float, str]:
     return (health.reason is EjectedReason.SILENT, health.until_s, name)
 
 
@@ -208,5 +207,5 @@ def usable(healths: Mapping[str, WorkerHealth], now_s: float) -> dict[str, Healt
     out = [name for name, state in states.items() if state is HealthState.EJECTED]
     excess = max(0, len(out) - int(MAX_EJECTED_FRACTION * len(states)))
     slow = [name for name in out if healths[name].reason is not EjectedReason.FAILING]
-    back = sorted(slow, key=lambda name: _hope(name, healths[name]))[:excess]
+    back = sorted(slow, key=lambda name: _order_of_return(name, healths[name]))[:excess]
     return states | dict.fromkeys(back, HealthState.ON_TRIAL)

@@ -17,7 +17,10 @@ MAX_AHEAD = 16.0  # half-lives after which the counts are brought up to the pres
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Decayed counts by class name as of `at_s`, requests after it at what will decay to them. `half_life_s` > 0."""
+    """Counts by class name, decayed to `at_s`. A later request is added as the larger count that decays to it.
+
+    `half_life_s` > 0.
+    """
 
     half_life_s: float = 30.0
     at_s: float = 0.0
