@@ -65,7 +65,7 @@ class GuidedRequest(Protocol):
     def negative_prompt(self) -> str: ...
 
 
-def model_fingerprint(model: DescribedModel, asked: GuidedRequest, *, num_inference_steps: int, embedder: str) -> str:
+def model_fingerprint(model: DescribedModel, request: GuidedRequest, *, num_inference_steps: int, embedder: str) -> str:
     """The fingerprint of everything but the prompt that a latent of this request depends on."""
     return ModelKey(
         model_digest=model.model_digest,
@@ -73,9 +73,9 @@ def model_fingerprint(model: DescribedModel, asked: GuidedRequest, *, num_infere
         num_inference_steps=num_inference_steps,
         width=model.width,
         height=model.height,
-        guidance_milli=round(asked.guidance_scale * 1000),
+        guidance_milli=round(request.guidance_scale * 1000),
         dtype=model.dtype,
-        negative_prompt=asked.negative_prompt,
+        negative_prompt=request.negative_prompt,
         embedder=embedder,
     ).fingerprint
 

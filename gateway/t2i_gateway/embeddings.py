@@ -66,10 +66,10 @@ class Embeddings:
         embedder = self._embedder
         if embedder is None:
             return None
-        asked = (tenant, prompt)
-        known = self._known.get(asked)
+        place = (tenant, prompt)
+        known = self._known.get(place)
         if known is not None:
-            self._known.move_to_end(asked)
+            self._known.move_to_end(place)
             return known
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, embedder.embed_now, prompt)
@@ -77,7 +77,7 @@ class Embeddings:
             log.warning("a prompt could not be embedded: %s", type(error).__name__)
             self._metrics.embedding_failures.inc()
             return None
-        self._known[asked] = found
+        self._known[place] = found
         if len(self._known) > CACHED_PROMPTS:
             self._known.popitem(last=False)
         return found

@@ -186,7 +186,8 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
     if served.reason is ServedReason.PLANNED:
         says += f"; the pool's fixed mix serves it with {_phrase(served.level)}"
     elif served.reason is ServedReason.LOAD:
-        says += f"; served with {_phrase(served.level)} under load, with {decided.pressed:.0%} of the slack gone"
+        gone = "all" if decided.pressed >= 1 else f"{decided.pressed:.0%}"  # without a ready worker it is infinite
+        says += f"; served with {_phrase(served.level)} under load, with {gone} of the slack gone"
     elif served.reason is ServedReason.DEADLINE:
         says += f"; served with {_phrase(served.level)} to meet the deadline"
     elif served.reason is ServedReason.LATENT_ELSEWHERE:

@@ -89,16 +89,20 @@ class NeighbourIndex:
             self._follower = open_follower(store, limits, self._count_eviction)
 
     def prefix(
-        self, asked: ImageRequest, tenant: str, model: worker_pb2.WorkerDescription | None, embedding: Embedding | None
+        self,
+        request: ImageRequest,
+        tenant: str,
+        model: worker_pb2.WorkerDescription | None,
+        embedding: Embedding | None,
     ) -> LatentPrefix | None:
         """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet."""
         scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
         if scope is None or model is None or embedding is None:
             return None
         steps = model.num_inference_steps
-        fingerprint = model_fingerprint(model, asked, num_inference_steps=steps, embedder=embedding.kind)
-        prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{asked.prompt}".encode()).hexdigest()[:32]
-        return LatentPrefix(scope, fingerprint, prompt_id, asked.seed, embedding.kind, embedding.unread is not None)
+        fingerprint = model_fingerprint(model, request, num_inference_steps=steps, embedder=embedding.kind)
+        prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{request.prompt}".encode()).hexdigest()[:32]
+        return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, embedding.unread is not None)
 
     def nearest(self, prefix: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
         """The run of this very prompt and seed if it is cached, else of one of the most similar prompts there."""

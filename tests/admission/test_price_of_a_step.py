@@ -134,10 +134,11 @@ def test_fixed_mix_pays_for_a_backlog_only() -> None:
     assert PromptAware().serve(RULES, course, asks(0.65), full).served.reason == "Load"
 
 
+@pytest.mark.parametrize("step_s", [(0.1,), ()])
 @pytest.mark.parametrize("cap", [0, 4])
-def test_pool_that_can_run_nothing_decides_all_the_same(cap: int) -> None:
+def test_pool_that_can_run_nothing_decides_all_the_same(cap: int, step_s: tuple[float, ...]) -> None:
     """No worker is ready, or the only one that says so has no places: admission refuses, nothing divides by zero."""
-    view = PoolView((WorkerView("a", cap == 0, 0, 0, cap, (0.1,), 0.0, 0),), 0, 0)
+    view = PoolView((WorkerView("a", cap == 0, 0, 0, cap, step_s, 0.0, 0),), 0, 0)
     decided = PromptAware().serve(RULES, Course(prices=CURVE_OF_A_BURST), asks(0.65), view)
     assert isinstance(decide_admission(view, decided.served, SLO_S, 10), Refused)
 

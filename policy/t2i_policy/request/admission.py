@@ -51,7 +51,8 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         )
     if served.estimated_s <= left_s:
         return Admitted(served.estimated_s)
-    idle_s = min(worker.fixed_s + served.level.steps_run * worker.step_s[0] for worker in pool.ready if worker.step_s)
+    steps = served.level.steps_run
+    idle_s = min((worker.fixed_s + steps * worker.step_s[0] for worker in pool.ready if worker.step_s), default=0.0)
     if idle_s > left_s:
         message = f"the fastest allowed level takes about {idle_s:.1f} s, {left_s:.1f} s are left"
         return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
