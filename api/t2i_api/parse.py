@@ -42,11 +42,18 @@ def read_pool(document: Mapping[str, Any]) -> Pool:
     try:
         pool = Pool.model_validate(wanted, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise PoolError("\n".join(_describe(item) for item in error.errors())) from error
+        raise PoolError("\n".join(_describe(item) for item in _causes(error))) from error
     complaints = [*_broken_rules(pool), *_repeated_items(pool)]
     if complaints:
         raise PoolError("\n".join(complaints))
     return pool
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """Without lists that are too short only because an item of theirs is wrong: that one is told."""
+    items = error.errors()
+    above = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    return [item for item in items if item["type"] != "too_short" or item["loc"] not in above]
 
 
 def _describe(item: Any) -> str:

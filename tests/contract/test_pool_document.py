@@ -33,6 +33,7 @@ def test_default_ladder_is_the_papers() -> None:
 
 MISTAKES = {
     "no workers": ("workers: 2", "workers: 0", "spec.workerGroups.0.workers"),
+    "no groups": ("\n  - {name: cpu, workers: 2}", " []", "spec.workerGroups: "),
     "unknown field": ("workers: 2", "workers: 2, replicas: 3", "spec.workerGroups.0.replicas"),
     "a source without scheme": ("builtin://scenes", "scenes", "spec.model.source"),
     "another kind": ("T2IServingPool", "Deployment", "kind"),
@@ -58,3 +59,10 @@ def test_mistake_names_field(mistake: str) -> None:
     assert old in MINIMAL
     with pytest.raises(PoolError, match=expected.replace(".", r"\.")):
         parse_pool(MINIMAL.replace(old, new))
+
+
+def test_a_wrong_item_does_not_make_its_list_too_short() -> None:
+    """The group is there, its number of workers is what is wrong."""
+    with pytest.raises(PoolError) as raised:
+        parse_pool(MINIMAL.replace("workers: 2", "workers: two"))
+    assert [line.partition(": ")[0] for line in str(raised.value).splitlines()] == ["spec.workerGroups.0.workers"]
