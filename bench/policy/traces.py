@@ -25,7 +25,6 @@ from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
 from t2i_simulator.workload import TracePrompts, Workload, build_workload
 
-BURST_MINUTES = 120.0
 MAX_ARRIVALS = 6000  # of a file: enough for percentiles, short enough for a bench
 EXACT_S = 4.2  # an exact image alone, as SLO multiples are meant
 LOADS = (0.6, 0.9, 1.2, 1.5)

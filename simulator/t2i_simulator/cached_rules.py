@@ -10,20 +10,21 @@ from dataclasses import dataclass, field
 
 from t2i_policy.level import Ladder
 from t2i_policy.profile import LevelProfile
-from t2i_policy.request.decide import Rules, build_rules
-from t2i_policy.request.options import Limits, Neighbourhood, Option, WantedLevel
+from t2i_policy.request.decide import JudgedPrompt, Rules, build_rules
+from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_simulator.scenario import ServiceTarget
 
-Judged = tuple[tuple[Option, ...], WantedLevel, str]
 MAX_CACHED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRules(Rules):
     edges: tuple[float, ...] = ()
-    cached: dict[tuple[int | None, frozenset[int], bool, Limits], Judged] = field(default_factory=dict, compare=False)
+    cached: dict[tuple[int | None, frozenset[int], bool, Limits], JudgedPrompt] = field(
+        default_factory=dict, compare=False
+    )
 
-    def judge(self, near: Neighbourhood, limits: Limits) -> Judged:
+    def judge(self, near: Neighbourhood, limits: Limits) -> JudgedPrompt:
         if self.profile.predictor is not None:
             return Rules.judge(self, near, limits)
         band = None if near.similarity is None else bisect.bisect_right(self.edges, near.similarity)

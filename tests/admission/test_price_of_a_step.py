@@ -18,6 +18,7 @@ from t2i_policy.request.price import (
     REACH_S,
     SLACK_SHARE,
     PriceCurve,
+    PriceTurn,
     best_steps,
     demand_price,
     price_curve,
@@ -27,7 +28,7 @@ from t2i_policy.request.served import LoadState, choose_served_level
 
 SLACK_S = 10.0
 CURVE_OF_A_BURST = price_curve(RULES.classes, mix(40.0))
-CURVE = PriceCurve(2.0, ((0.0, 50.0), (0.001, 40.0), (0.004, 25.0)))
+CURVE = PriceCurve(2.0, (PriceTurn(0.0, 50.0), PriceTurn(0.001, 40.0), PriceTurn(0.004, 25.0)))
 losses = st.dictionaries(
     st.builds(Level, st.integers(0, 9), st.just(10)) | st.builds(Level, st.just(0), st.integers(1, 10)),
     st.floats(0.0, 1.0),
@@ -46,8 +47,8 @@ def test_price_is_the_least_at_which_demand_fits() -> None:
     """At a rate of 2/s the pool has steps for 40 an image, as soon as the backlog stands where it should."""
     pool = steady_pool(80.0)
     assert demand_price(CURVE, pool, SLACK_S) == pytest.approx(0.001)
-    assert demand_price(PriceCurve(1.5, CURVE.steps_from), pool, SLACK_S) == 0.0
-    assert demand_price(PriceCurve(9.0, CURVE.steps_from), pool, SLACK_S) == pytest.approx(0.004)  # never fits
+    assert demand_price(PriceCurve(1.5, CURVE.turns), pool, SLACK_S) == 0.0
+    assert demand_price(PriceCurve(9.0, CURVE.turns), pool, SLACK_S) == pytest.approx(0.004)  # never fits
 
 
 def steady_pool(steps_per_s: float, backlog_s: float = SLACK_SHARE * SLACK_S) -> PoolView:
@@ -91,7 +92,7 @@ def test_curve_tells_what_is_best_at_a_price(losses: dict[Level, float], price: 
 def test_mean_steps_fall_as_the_price_rises(total_rps: float) -> None:
     """From all prompts at their wanted level down to the cheapest they may have."""
     curve = price_curve(RULES.classes, mix(total_rps))
-    prices, steps = zip(*curve.steps_from, strict=True)
+    prices, steps = zip(*curve.turns, strict=True)
     assert list(prices) == sorted(set(prices))
     assert list(steps) == sorted(steps, reverse=True)
     assert prices[0] == 0.0
@@ -111,7 +112,7 @@ def test_whoever_is_indifferent_at_the_price_takes_fewer_steps() -> None:
         curve = price_curve(RULES.classes, mix(total_rps))
         price = demand_price(curve, steady_pool(80.0), SLACK_S)
         served = sum(share * _steps_at(name, price) for name, share in MIX.items())
-        assert served == pytest.approx([steps for turn, steps in curve.steps_from if turn <= price][-1])
+        assert served == pytest.approx([steps for turn, steps in curve.turns if turn <= price][-1])
 
 
 def _steps_at(prompt_class: str, price: float) -> int:
@@ -148,5 +149,5 @@ def test_profile_without_losses_serves_everything_exactly() -> None:
     profile = replace(RULES.profile, losses=())
     rules = build_rules(RULES.ladder, profile, SLO_S, 0.2)
     course = Course(prices=price_curve(rules.classes, {"none": 40.0, "exact": 1.0, "a class of another profile": 1.0}))
-    assert [steps for _, steps in course.prices.steps_from] == pytest.approx([EXACT.steps_run])
+    assert [steps for _, steps in course.prices.turns] == pytest.approx([EXACT.steps_run])
     assert PromptAware().serve(rules, course, asks(0.9), pool_of(running=4, queued=1000)).served.level == EXACT

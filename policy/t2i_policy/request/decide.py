@@ -8,6 +8,7 @@ Gateway and simulator both call `Rules.decide` and nothing else, so what is simu
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import ClassTable, build_classes
@@ -63,6 +64,14 @@ class Arrival:
     draw: float
 
 
+class JudgedPrompt(NamedTuple):
+    """What depends on the prompt alone, not on the pool."""
+
+    options: tuple[Option, ...]
+    wanted: WantedLevel
+    prompt_class: str
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes.
@@ -90,11 +99,11 @@ class Rules:
         served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
-    def judge(self, near: Neighbourhood, limits: Limits) -> tuple[tuple[Option, ...], WantedLevel, str]:
-        """What depends on the prompt alone, not on the pool: its options, its wanted level, its class."""
+    def judge(self, near: Neighbourhood, limits: Limits) -> JudgedPrompt:
+        """What is known before the pool is looked at."""
         options = eligible_options(self.ladder, self.profile, near, limits)
         wanted = choose_wanted_level(self.ladder, options, near, limits, self.tolerance)
-        return options, wanted, self.classes.classify(near, limits)
+        return JudgedPrompt(options, wanted, self.classes.classify(near, limits))
 
     def label(self, level: Level) -> str:
         """The level's short name."""

@@ -18,6 +18,7 @@ slack = SLO - time of an exact image; N = steps of the full schedule. At p = HIG
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from t2i_policy.level import Level
 from t2i_policy.planning.classes import MUST_BE_EXACT, ClassTable
@@ -31,12 +32,19 @@ HAIR = 1e-9  # above a turn of the curve: whoever is indifferent there takes the
 LEAST_SLACK = 0.05  # of the SLO, where an exact image takes all of it
 
 
+class PriceTurn(NamedTuple):
+    """The price from which so many steps are best, up to the next turn."""
+
+    price: float
+    steps: float
+
+
 @dataclass(frozen=True, slots=True)
 class PriceCurve:
-    """The whole pool's demand, requests/s, and (price, mean steps of an image from there on), prices ascending."""
+    """The whole pool's demand, requests/s, and the mean steps of an image at each price, prices ascending."""
 
     rate_rps: float = 0.0
-    steps_from: tuple[tuple[float, float], ...] = ()
+    turns: tuple[PriceTurn, ...] = ()
 
 
 NO_DEMAND = PriceCurve()
@@ -47,27 +55,27 @@ def price_curve(classes: ClassTable, rates_rps: Mapping[str, float]) -> PriceCur
     rate_rps = sum(rates_rps.values())
     if rate_rps <= 0:
         return NO_DEMAND
-    changes: list[tuple[float, float]] = []
+    changes: list[PriceTurn] = []
     for name, rate in rates_rps.items():
         steps_before = 0.0
         for price, steps in best_steps(classes.losses.get(name, classes.losses[MUST_BE_EXACT])):
-            changes.append((price, rate / rate_rps * (steps - steps_before)))
+            changes.append(PriceTurn(price, rate / rate_rps * (steps - steps_before)))
             steps_before = steps
     points: dict[float, float] = {}
     mean_steps = 0.0
     for price, change in sorted(changes):
         mean_steps += change
         points[price] = mean_steps
-    return PriceCurve(rate_rps, tuple(points.items()))
+    return PriceCurve(rate_rps, tuple(PriceTurn(price, steps) for price, steps in points.items()))
 
 
-def best_steps(losses: Mapping[Level, float]) -> list[tuple[float, int]]:
-    """(price from which it is best, steps of the level), from 0 up: the lower hull of loss over steps."""
+def best_steps(losses: Mapping[Level, float]) -> list[PriceTurn]:
+    """From price 0 up: the lower hull of loss over steps."""
     loss, steps = min((loss, level.steps_run) for level, loss in losses.items())
-    turns, price = [(0.0, steps)], 0.0
+    turns = [PriceTurn(0.0, steps)]
     while cheaper := [(lost, level.steps_run) for level, lost in losses.items() if level.steps_run < steps]:
         price, steps, loss = min(((lost - loss) / (steps - run), run, lost) for lost, run in cheaper)
-        turns.append((price, steps))
+        turns.append(PriceTurn(price, steps))
     return turns
 
 
@@ -82,8 +90,8 @@ def demand_price(curve: PriceCurve, pool: PoolView, slack_s: float) -> float:
         return 0.0
     room = 1 + (SLACK_SHARE * slack_s - pool.backlog_s()) / REACH_S
     allowed_steps = pool.steps_per_s * room / curve.rate_rps
-    turn = next((price for price, steps in curve.steps_from if steps <= allowed_steps), curve.steps_from[-1][0])
-    return turn * (1 + HAIR)
+    price = next((turn.price for turn in curve.turns if turn.steps <= allowed_steps), curve.turns[-1].price)
+    return price * (1 + HAIR)
 
 
 def backlog_price(pressed: float, max_loss: float, base_steps: int) -> float:
