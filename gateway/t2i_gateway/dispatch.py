@@ -157,6 +157,7 @@ class Dispatcher:
             placement = self._policy.place(queued.place.level, self.view(), left_s, excluded)
             if placement is None:
                 passed_over.append(queued)
+                # One that may go anywhere found no slot, so nobody will. One that may not leaves free slots to others.
                 if not excluded or not any(view.free_slots for view in self._workers.views):
                     break
                 continue

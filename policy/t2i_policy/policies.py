@@ -1,7 +1,7 @@
 """Serving policies: the one interface behind which our policy, the paper's and every baseline stand.
 
 A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into a `Course`
-(a plan, drawn from by requests, and the levels its workers stand at); its fast path (`serve`, `place`) handles one
+(a plan, by which workers stand, and the prices that requests pay); its fast path (`serve`, `place`) handles one
 request. Admission, the queue and the workers are the same for all, so differences come from the policy alone.
 """
 

@@ -59,6 +59,7 @@ class OutlierDetection:
         heard_s = self.now_s if watch.has_news or before is None else before.heard_s
         report = watch.judged = work_report(worker.load, heard_s)
         watch.has_news = False
+        # The first report of a stream has none before it: no steps are judged by it.
         worker.set_health(judge(worker.health, before or report, report, self.now_s))
         if self.now_s - heard_s >= LOST_LIMIT_S:
             watch.end()

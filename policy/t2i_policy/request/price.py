@@ -73,6 +73,7 @@ def best_steps(losses: Mapping[Level, float]) -> list[PriceTurn]:
     """From price 0 up: the lower hull of loss over steps."""
     loss, steps = min((loss, level.steps_run) for level, loss in losses.items())
     turns = [PriceTurn(0.0, steps)]
+    # Each round: the least price at which some cheaper level is as good as the present one.
     while cheaper := [(lost, level.steps_run) for level, lost in losses.items() if level.steps_run < steps]:
         price, steps, loss = min(((lost - loss) / (steps - run), run, lost) for lost, run in cheaper)
         turns.append(PriceTurn(price, steps))
