@@ -102,6 +102,16 @@ async def test_edited_and_deleted_children_come_back(world: World, operator: Ope
     await world.wait("budget", lambda: world.child("PodDisruptionBudget/p-a"), bool)
 
 
+async def test_status_is_decided_by_the_answers_to_the_children(world: World, operator: Operator) -> None:
+    """A budget that is back at once was never under way: nobody else would write to it, so no event would mend that."""
+    await settled(world)
+    before, looks = (await world.pool())["metadata"]["resourceVersion"], reconciles(operator)
+    await world.call("DELETE", world.child_path("PodDisruptionBudget/p-a"))
+    await world.wait("budget", lambda: world.child("PodDisruptionBudget/p-a"), bool)
+    await world.wait("a look", lambda: asyncio.sleep(0, reconciles(operator)), lambda now: now > looks)
+    assert (await world.pool())["metadata"]["resourceVersion"] == before
+
+
 async def test_foreign_object_of_our_name_is_left_alone(world: World, operator: Operator) -> None:
     """Somebody's own Service has the gateway's name: said, never touched; its removal is enough."""
     spec = {"ports": [{"port": 80}], "selector": {"app": "theirs"}}
