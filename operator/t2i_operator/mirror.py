@@ -11,8 +11,9 @@ are no numbers are believed in the order in which they come.
 What was deleted must not come back by an answer that was under way: its UID is remembered until the next full list.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ OWNED_KINDS = (*CHILD_KINDS, POD)
 OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 NOBODY = ""  # in place of a pool's key
 FOR_EVER = 1 << 64
+SHARED_LENGTH = 256  # longer texts are documents, each its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,4 +257,14 @@ def slim(kind: ResourceKind, item: Manifest) -> Manifest:
     if kind is POD:
         containers = item.get("spec", {}).get("containers", ())
         kept["spec"] = {"containers": [{"name": one["name"], "ports": one.get("ports", [])} for one in containers]}
-    return kept
+    shared: Manifest = share_texts(kept)
+    return shared
+
+
+def share_texts(value: Any) -> Any:
+    """The same value with each text kept once: children of all pools are alike, and there are thousands of them."""
+    if isinstance(value, str):
+        return sys.intern(value) if len(value) <= SHARED_LENGTH else value
+    if isinstance(value, Mapping):
+        return {sys.intern(name): share_texts(one) for name, one in value.items()}
+    return [share_texts(one) for one in value] if isinstance(value, list) else value

@@ -225,3 +225,10 @@ def test_list_without_a_version_is_believed() -> None:
     mirror = Mirror()
     mirror.take(SERVICE, service("abc"))
     assert mirror.keep_listed(mirror.places(), set(), FOR_EVER) == {KEY}
+
+
+def test_texts_of_like_objects_are_kept_once() -> None:
+    """Thousands of children say the same; the values stay what they were."""
+    one, other = (slim(SERVICE, {**service("1", uid), "spec": {"image": "".join(("r/", "gateway"))}}) for uid in "ab")
+    assert one == {**service("1", "a"), "spec": {"image": "r/gateway"}}
+    assert one["spec"]["image"] is other["spec"]["image"]
