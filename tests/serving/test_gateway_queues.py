@@ -15,6 +15,7 @@ def test_newest_of_each_gateway_is_told_for_a_while() -> None:
     now_s = 100.0
     queues = GatewayQueues(lambda: now_s)
     queues.take_in(worker_pb2.WorkerGenerateRequest())  # of an older version
+    queues.take_in(request("x" * 65, 1))  # no name of a gateway
     queues.take_in(request("a", 7))
     queues.take_in(request("b", 1))
     now_s += 2.0

@@ -6,6 +6,7 @@ from t2i_protos.v1 import worker_pb2
 
 KEPT_S = 5.0  # a gateway with a queue sends a request more often than this
 MAX_GATEWAYS = 64
+MAX_NAME = 64
 
 
 class GatewayQueues:
@@ -16,9 +17,9 @@ class GatewayQueues:
         self._told: dict[str, tuple[float, worker_pb2.GatewayQueue]] = {}  # oldest first
 
     def take_in(self, request: worker_pb2.WorkerGenerateRequest) -> None:
-        """Keep what came with a request; an older gateway tells nothing."""
+        """Keep what came with a request, if it is a gateway's; an older one tells nothing."""
         queue = request.gateway_queue
-        if not queue.gateway:
+        if not 0 < len(queue.gateway) <= MAX_NAME:
             return
         self._told.pop(queue.gateway, None)
         if len(self._told) >= MAX_GATEWAYS:
