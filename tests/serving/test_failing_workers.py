@@ -54,7 +54,7 @@ async def test_broken_worker_costs_no_more_than_three_tries(write_pool: WritePoo
         assert FAILURES_IN_A_ROW <= len(workers[0].prompts) <= most
         assert sum(one.retries for one in done) == len(workers[0].prompts)
         assert await metric(gateway, 't2i_gateway_worker_ejections_total{reason="Failing"}') >= 1
-        assert await metric(gateway, LEFT_OUT) == 1
+        await until("the gauge tells", lambda: metric(gateway, LEFT_OUT), lambda count: count == 1)
         await client.channel.close()
 
 

@@ -32,8 +32,8 @@ from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, PoolFile, Seed
 from t2ictl.running import console, run
 
 LIMIT_S = 60.0
-#: Requests in flight in each third of the demo: people trying things, a busy hour, a burst.
-IN_FLIGHT = (2, 6, 20)
+#: (requests in flight, captions until then as a share of all): people trying things, a busy hour, a burst.
+PHASES = ((2, 0.2), (6, 0.5), (30, 1.0))
 #: What the next caption is to the earlier ones: new, the same words again, other words for it, one thing changed.
 SHARES = {"new": 0.3, "again": 0.15, "reworded": 0.3, "edited": 0.25}
 
@@ -108,9 +108,10 @@ async def run_demo(console: Console, pool_file: Path, out: Path, count: int, see
 async def _serve(client: GatewayClient, samples: Sequence[Sample], progress: Progress) -> list[Outcome]:
     """Three phases, each with more requests in flight than the one before."""
     outcomes: list[Outcome] = []
-    size = -(-len(samples) // len(IN_FLIGHT))
-    for index, in_flight in enumerate(IN_FLIGHT):
-        part = samples[index * size : (index + 1) * size]
+    begin = 0
+    for in_flight, until in PHASES:
+        end = round(until * len(samples))
+        part, begin = samples[begin:end], end
         task = progress.add_task(f"{in_flight} in flight", total=len(part))
         outcomes += await _send_all(client, part, in_flight, False, progress, task)
     return outcomes
