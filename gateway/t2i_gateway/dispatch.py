@@ -87,7 +87,7 @@ class Dispatcher:
         if self.gateways > 1:
             self._workers.others.tell(request, self.num_queued, self._queued_steps.total(), rate_rps)
 
-    def share_of_demand(self, rate_rps: float) -> float:
+    def demand_factor(self, rate_rps: float) -> float:
         """How many times the demand of this gateway (requests/s) the pool's is."""
         others = self._workers.others.queues
         if self.gateways == 1 or others is None or rate_rps <= 0:

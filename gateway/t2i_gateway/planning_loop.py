@@ -71,7 +71,7 @@ class PlanningLoop:
     def _pool_demand(self, now_s: float) -> Demand:
         """This gateway's demand, scaled up by what the others say comes to them."""
         self.rate_rps = self.demand.rate_rps(now_s)
-        return self.demand.times(self._dispatcher.share_of_demand(self.rate_rps))
+        return self.demand.times(self._dispatcher.demand_factor(self.rate_rps))
 
     async def run(self, workers: WorkerPool) -> None:
         """Plan until cancelled."""

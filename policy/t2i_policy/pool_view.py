@@ -16,7 +16,7 @@ What workers owe to the others is in the workers' views already (`request.other_
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -164,6 +164,14 @@ class PoolView:
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
 
+    def full_batch_finish_s(self, steps: int) -> float:
+        """As `best_finish_s`, if every batch filled up at once."""
+        able = (worker for worker in self.ready if worker.steps_per_s > 0)  # else it reported a batch of no places
+        return min(
+            [steps * (worker.batch_cap / worker.steps_per_s) + worker.rest_s for worker in able],
+            default=inf,
+        )
+
     @property
     def turns(self) -> float:
         """Steps that all gateways hand out for one of this one's, at worst."""
@@ -185,18 +193,6 @@ def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
     """
     run = float(steps)  # a float times a float is the fast case
     return min([run * worker.join_step_s + worker.rest_s for worker in workers], default=inf)
-
-
-def full_batch_finish_s(pool: PoolView) -> Callable[[int], float]:
-    """As `PoolView.best_finish_s`, if every batch filled up at once: seconds by number of steps."""
-    rests: dict[float, float] = {}
-    for worker in pool.ready:
-        if worker.steps_per_s <= 0:
-            continue  # it takes nothing: it reported a batch of no places
-        step_s = worker.batch_cap / worker.steps_per_s
-        rests[step_s] = min(worker.rest_s, rests.get(step_s, inf))
-    paces = tuple(rests.items())
-    return lambda steps: min((steps * step_s + rest_s for step_s, rest_s in paces), default=inf)
 
 
 @lru_cache(maxsize=256)

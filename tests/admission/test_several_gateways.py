@@ -150,4 +150,4 @@ async def test_gateways_hear_of_each_other_through_a_worker() -> None:
         played.first.say()
         await turns()
         assert dispatcher.view().others == OtherQueues(3, 150, 1, 6.0)
-        assert dispatcher.share_of_demand(2.0) == pytest.approx(4.0)
+        assert dispatcher.demand_factor(2.0) == pytest.approx(4.0)

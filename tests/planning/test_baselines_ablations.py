@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, pool_of, seen, worker
+from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, place_level, pool_of, seen, worker
 from t2i_policy.policies import Course, PromptAware, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival
@@ -17,7 +17,6 @@ from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import Ablation, ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named, policy_names
 from t2i_simulator.rivals.clearing import TracedRequest, clear
-from t2i_simulator.rivals.common import place_level
 from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.rivals.shift_map import ShiftMapAndBacklog
 

@@ -17,6 +17,7 @@ from small_pools import (
     SKIPS,
     asks,
     mix,
+    place_level,
     planned,
     pool_of,
     seen,
@@ -30,7 +31,6 @@ from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.placement import PlacementReason
 from t2i_simulator.rivals.cascade import Cascade
-from t2i_simulator.rivals.common import place_level
 from t2i_simulator.rivals.infaas import InfaasAccuracy
 from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, mean_capacities, mean_levels
 from t2i_simulator.rivals.pac import PromptAgnostic

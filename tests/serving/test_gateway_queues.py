@@ -1,7 +1,8 @@
 """A worker passes on what gateways tell of their queues: the newest of each, with its age, for a few seconds."""
 
+from t2i_policy.request.other_gateways import KEPT_S
 from t2i_protos.v1 import worker_pb2
-from t2i_worker.gateway_queues import KEPT_S, MAX_GATEWAYS, GatewayQueues
+from t2i_worker.gateway_queues import MAX_GATEWAYS, GatewayQueues
 
 
 def request(gateway: str, requests: int) -> worker_pb2.WorkerGenerateRequest:

@@ -9,7 +9,7 @@ from t2i_policy.planning.demand import SLOWER, Demand
 from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.request.decide import Arrival, Rules, build_rules
+from t2i_policy.request.decide import Arrival, Decided, Rules, build_rules
 from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_simulator.rivals.common import RivalDecided
 
@@ -95,3 +95,9 @@ def workers_at(course: Course) -> dict[Level, int]:
     """Workers by level."""
     assert course.planning.plan is not None
     return {level: count for (_, level), count in course.planning.plan.workers.items()}
+
+
+def place_level(decided: Decided) -> Level:
+    """What `ServingPolicy.place` is asked for."""
+    sent_to = decided.sent_to if isinstance(decided, RivalDecided) else None
+    return sent_to or decided.served.level

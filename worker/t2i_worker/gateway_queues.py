@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from t2i_policy.request.other_gateways import KEPT_S
 from t2i_protos.v1 import worker_pb2
 
-KEPT_S = 5.0  # a gateway with a queue sends a request more often than this
 MAX_GATEWAYS = 64
 MAX_NAME = 64
 

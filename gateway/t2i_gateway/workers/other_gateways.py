@@ -4,7 +4,7 @@ import asyncio
 import uuid
 
 from t2i_policy.pool_view import OtherQueues
-from t2i_policy.request.other_gateways import KEPT_S, ToldQueue, other_queues
+from t2i_policy.request.other_gateways import KEPT_S, ToldQueue, newest_told, other_queues
 from t2i_protos.v1 import worker_pb2
 
 
@@ -13,22 +13,22 @@ class OtherGateways:
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex
-        self._told: dict[str, ToldQueue] = {}
+        self._told: tuple[ToldQueue, ...] = ()
 
     def take_in(self, load: worker_pb2.WorkerLoad) -> None:
         """Keep what is newer than what was known, and nothing that is old."""
         now_s = asyncio.get_running_loop().time()
-        for queue in load.gateway_queues:
-            told = ToldQueue(queue.gateway, now_s - queue.age_ms / 1e3, queue.requests, queue.steps, queue.rate_rps)
-            known = self._told.get(told.gateway)
-            if known is None or told.at_s > known.at_s:
-                self._told[told.gateway] = told
-        self._told = {name: told for name, told in self._told.items() if now_s - told.at_s <= KEPT_S}
+        news = (
+            ToldQueue(queue.gateway, now_s - queue.age_ms / 1e3, queue.requests, queue.steps, queue.rate_rps)
+            for queue in load.gateway_queues
+        )
+        newest = newest_told((*self._told, *news)).values()
+        self._told = tuple(told for told in newest if now_s - told.at_s <= KEPT_S)
 
     @property
     def queues(self) -> OtherQueues | None:
         """Their sum; None while nothing can be known."""
-        return other_queues(self._told.values(), self.name, asyncio.get_running_loop().time())
+        return other_queues(self._told, self.name, asyncio.get_running_loop().time())
 
     def tell(self, request: worker_pb2.WorkerGenerateRequest, requests: int, steps: int, rate_rps: float) -> None:
         """Say with a request to a worker what waits here, and how many requests a second come."""

@@ -90,14 +90,20 @@ class Rules:
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         drawn = draw_level(shift.get(prompt_class, ()), arrival.draw)
-        slack_s = slack_of(self.slo_s, pool.best_finish_s(self.ladder.base_steps))
+        slack_s = self.slack_s(pool)
         pressed = pressure(pool, slack_s)
-        price = max(
-            demand_price(prices, pool, slack_s), backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
-        )
+        price = max(demand_price(prices, pool, slack_s), self.backlog_price(pressed, limits))
         load = LoadState(arrival.left_s, price, drawn, full_batches=pool.is_half_full)
         served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
+
+    def slack_s(self, pool: PoolView) -> float:
+        """What an exact image leaves of the SLO in this pool."""
+        return slack_of(self.slo_s, pool.best_finish_s(self.ladder.base_steps))
+
+    def backlog_price(self, pressed: float, limits: Limits) -> float:
+        """What the backlog makes a step cost for such a request."""
+        return backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
 
     def judge(self, near: Neighbourhood, limits: Limits) -> JudgedPrompt:
         """What is known before the pool is looked at."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from t2i_policy.pool_view import OtherQueues
 
-KEPT_S = 5.0
+KEPT_S = 5.0  # a gateway with a queue sends a request more often than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,18 @@ def foreign_load(reported: HeldLoad, own: HeldLoad) -> HeldLoad:
     return HeldLoad(max(0, reported.requests - own.requests), max(0, reported.steps - own.steps))
 
 
-def other_queues(told: Iterable[ToldQueue], own: str, now_s: float) -> OtherQueues | None:
-    """The sum over the other gateways, each by what it told last; None = nothing can be known."""
+def newest_told(told: Iterable[ToldQueue]) -> dict[str, ToldQueue]:
+    """What each gateway told last, by its name."""
     newest: dict[str, ToldQueue] = {}
     for one in told:
         if one.gateway not in newest or one.at_s > newest[one.gateway].at_s:
             newest[one.gateway] = one
+    return newest
+
+
+def other_queues(told: Iterable[ToldQueue], own: str, now_s: float) -> OtherQueues | None:
+    """The sum over the other gateways, each by what it told last; None = nothing can be known."""
+    newest = newest_told(told)
     if newest.pop(own, None) is None:
         return None
     fresh = [one for one in newest.values() if now_s - one.at_s <= KEPT_S]

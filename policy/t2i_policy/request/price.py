@@ -95,9 +95,11 @@ def demand_price(curve: PriceCurve, pool: PoolView, slack_s: float) -> float:
     return price * (1 + HAIR)
 
 
-def backlog_price(pressed: float, max_loss: float, base_steps: int) -> float:
-    """What a step costs at this pressure (backlog / slack): 0 at rest, infinite at the top, monotone between."""
-    share = (pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)
+def backlog_price(
+    pressed: float, max_loss: float, base_steps: int, *, low: float = LOW_PRESSURE, high: float = HIGH_PRESSURE
+) -> float:
+    """What a step costs at this pressure (backlog / slack): 0 at `low`, infinite at `high`, monotone between."""
+    share = (pressed - low) / (high - low)
     if share <= 0:
         return 0.0
     return float("inf") if share >= 1 else max_loss / base_steps * share / (1 - share)

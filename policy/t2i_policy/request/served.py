@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.level import Level
-from t2i_policy.pool_view import PoolView, full_batch_finish_s
+from t2i_policy.pool_view import PoolView
 from t2i_policy.request.options import Option, WantedLevel
 
 
@@ -69,7 +69,7 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
     start = _start(wanted, options, load.drawn)
     chosen = _at_price(start, options, load.price)
     queue_s = pool.queue_wait_s()
-    finish_s = full_batch_finish_s(pool) if load.full_batches else pool.best_finish_s
+    finish_s = pool.full_batch_finish_s if load.full_batches else pool.best_finish_s
     reason = ServedReason.LOAD
     if queue_s + finish_s(chosen.level.steps_run) > load.left_s:
         faster = _most_faithful_in_time(options, finish_s, load.left_s - queue_s) or options[0]

@@ -14,12 +14,11 @@ Source: ours (`policies.PromptAware`). Each variant runs the same functions; the
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Ladder, Level
-from t2i_policy.planning.loop import PlanningRules
 from t2i_policy.policies import Course, PoolState, PromptAware
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import NO_DEMAND, backlog_price, demand_price, slack_of
+from t2i_policy.request.price import NO_DEMAND, demand_price
 from t2i_policy.request.served import LoadState, choose_served_level
 from t2i_simulator.rivals.common import SPREAD
 from t2i_simulator.rivals.mean_losses import LadderPart, levels_of, only
@@ -40,21 +39,20 @@ class Ablation:
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Our planning step, on the part's levels."""
-        return PromptAware(PlanningRules()).replan(only(rules, self.part), course, seen)
+        return PromptAware().replan(only(rules, self.part), course, seen)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Our decision, on what is left of its inputs."""
         if self.part is not LadderPart.ALL:
             ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, self.part))
             rules = replace(rules, ladder=ladder)
-        decided = rules.decide(arrival, pool, course.prices if self.demand else NO_DEMAND)
+        prices = course.prices if self.demand else NO_DEMAND
+        decided = rules.decide(arrival, pool, prices)
         if self.backlog and self.guard:
             return decided
-        slack_s = slack_of(rules.slo_s, pool.best_finish_s(rules.ladder.base_steps))
-        price = max(
-            demand_price(course.prices if self.demand else NO_DEMAND, pool, slack_s),
-            backlog_price(decided.pressed, arrival.limits.max_loss, rules.ladder.base_steps) if self.backlog else 0.0,
-        )
+        price = demand_price(prices, pool, rules.slack_s(pool))
+        if self.backlog:
+            price = max(price, rules.backlog_price(decided.pressed, arrival.limits))
         load = LoadState(arrival.left_s, price, full_batches=self.guard and pool.is_half_full)
         return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
 

@@ -54,12 +54,6 @@ def memory_of(course: Course) -> Mapping[str, float]:
     return course.memory if isinstance(course, RivalCourse) else NO_MEMORY
 
 
-def place_level(decided: Decided) -> Level:
-    """What `ServingPolicy.place` is asked for."""
-    sent_to = decided.sent_to if isinstance(decided, RivalDecided) else None
-    return sent_to or decided.served.level
-
-
 class NothingPlanned:
     """A policy that never plans."""
 

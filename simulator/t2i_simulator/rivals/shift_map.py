@@ -17,7 +17,7 @@ from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level
 from t2i_policy.request.options import Option
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import NO_DEMAND
+from t2i_policy.request.price import NO_DEMAND, backlog_price
 from t2i_policy.request.served import LoadState, choose_served_level
 
 IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
@@ -44,11 +44,8 @@ class ShiftMapAndBacklog:
         planned = draw_level(course.shift.get(decided.prompt_class, ()), arrival.draw)
         if planned is not None and decided.pressed >= IDLE_PRESSURE:
             start = _nearest(planned, decided.options)
-        share = (decided.pressed - LOW_PRESSURE) / (HIGH_PRESSURE - LOW_PRESSURE)
-        price = 0.0
-        if share > 0:
-            most = max(option.level.num_inference_steps for option in decided.options)
-            price = float("inf") if share >= 1 else arrival.limits.max_loss / most * share / (1 - share)
+        most = max(option.level.num_inference_steps for option in decided.options)
+        price = backlog_price(decided.pressed, arrival.limits.max_loss, most, low=LOW_PRESSURE, high=HIGH_PRESSURE)
         load = LoadState(arrival.left_s, price, start)
         return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
 
