@@ -46,7 +46,7 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def cluster(say: Callable[[str], None]) -> Iterator[Cluster]:
-    """See `e2e_cluster`; never skipped: without one every scenario fails with what to do."""
+    """The cluster that all scenarios share. Never skipped: without one every scenario fails with what to do."""
     kubeconfig = os.environ.get("E2E_KUBECONFIG")
     ours = str(default_folder() / "admin.kubeconfig")
     try:
