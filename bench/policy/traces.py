@@ -11,14 +11,13 @@ from pathlib import Path
 from bench.kit.output import say
 from bench.kit.places import EXAMPLES, ROOT, example_spec
 from bench.kit.prompts import EmbeddedPrompts
-from bench.policy.oracle import knowledge_from
 from t2i_api.pool import PoolSpec
 from t2i_policy.policies import ServingPolicy
+from t2i_simulator.bound import bounds_of
 from t2i_simulator.engine import simulate
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.profiles import build_groups
 from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, timeline
-from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.similarity import PromptSimilarities
 from t2i_simulator.traces import bursty_arrivals, read_arrivals
 from t2i_simulator.true_loss import Truth
@@ -81,16 +80,18 @@ class TraceRunner:
             f"violated {row.violation_percent:5.2f} %  quality {row.quality_percent:6.2f} %  p99 {row.p99_s:5.1f} s"
         )
         say(f"{row.trace:32} {row.policy:22} {figures}")
-        return PolicyRun(row, timeline(outcomes, measured), outcomes)
+        bounds = bounds_of(outcomes, scenario, row.violations)
+        quality = bounds.quality_percent
+        gaps = replace(
+            row,
+            quality_gap=None if quality is None else quality - row.quality_percent,
+            goodput_gap=bounds.goodput_percent - row.goodput_percent,
+        )
+        return PolicyRun(gaps, timeline(outcomes, measured), outcomes)
 
     def run_all(self, trace: Trace, policies: Sequence[ServingPolicy]) -> list[PolicyRun]:
-        """All policies, then the oracle, told what the first one met; every row with its distance to the oracle."""
         workload = self.workload(trace)
-        runs = [self.run(trace, workload, policy) for policy in policies]
-        known = knowledge_from(runs[0].outcomes, workload.scenario)
-        runs.append(self.run(trace, workload, Oracle(known, workload.scenario.profile)))
-        best = runs[-1].row.quality_percent
-        return [replace(one, row=replace(one.row, oracle_quality_gap=best - one.row.quality_percent)) for one in runs]
+        return [self.run(trace, workload, policy) for policy in policies]
 
 
 def full_rate_rps(groups: Sequence[Group], steps: int) -> float:

@@ -47,7 +47,7 @@ def test_rows_and_plot_are_written(options: SimulateOptions) -> None:
     (row,) = json.loads(text)
     assert (row["trace"], row["policy"], row["offered"], row["workers"]) == ("arrivals", "prompt-aware", 40, 8)
     assert {"served", "violation_percent", "shed_percent", "quality_percent", "p99_s", "mean_skipped_steps"} <= set(row)
-    assert row["oracle_quality_gap"] is None
+    assert row["quality_gap"] is None
     assert options.plot_out.read_bytes().startswith(b"\x89PNG")
     assert "prompt-aware" in console.export_text()
     run_simulate(console, options)

@@ -16,14 +16,11 @@ from t2i_policy.request.served import ServedReason
 from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import Ablation, ablations
 from t2i_simulator.rivals.catalogue import all_policies, policy_named, policy_names
-from t2i_simulator.rivals.clearing import TracedRequest, clear
-from t2i_simulator.rivals.oracle import Oracle
 from t2i_simulator.rivals.shift_map import ShiftMapAndBacklog
 
 MIX = {"-1.00": 0.3, "0.75": 0.7, "0.95": 0.6, "none": 0.2}  # 1.8/s: just under what 8 workers make in full
 BUSY = {name: 1.6 * rate for name, rate in MIX.items()}
-ORACLE = Oracle(clear([TracedRequest(0.0, ((50, 0.0),))], 1.0, 0.0, 1.0), RULES.profile)
-EVERY: tuple[ServingPolicy, ...] = (*all_policies(), *ablations(), ORACLE)
+EVERY: tuple[ServingPolicy, ...] = (*all_policies(), *ablations())
 
 arrivals = st.builds(
     Arrival,

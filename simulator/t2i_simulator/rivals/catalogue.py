@@ -1,7 +1,4 @@
-"""All policies by name, as `--policy` takes them and tables print them.
-
-The oracle is not among them, because it must know the future: `oracle.Oracle(clear(...), true profile)`.
-"""
+"""All policies by name, as `--policy` takes them and tables print them."""
 
 from t2i_api.pool import PoolSpec
 from t2i_policy.planning.fixed_mix import serving_policy
