@@ -1,0 +1,97 @@
+"""Makers of tiny pipelines with a UNet: Stable Diffusion 1 and 2, SDXL and what came of them."""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    LatentConsistencyModelPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection
+
+from t2i_testing_kit.tiny_pipelines.text_encoders import clip_encoder, clip_tokenizer
+from t2i_testing_kit.tiny_pipelines.vaes import kl_vae
+
+PLAYGROUND_LATENTS = {
+    "latents_mean": [-1.6574, 1.886, -1.383, 2.5155],
+    "latents_std": [8.4927, 5.9022, 6.5498, 5.2299],
+    "scaling_factor": 0.5,
+}
+
+
+def tiny_unet(**options: Any) -> Any:
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **options,
+    )
+
+
+def _safety_checker(flags_all: bool) -> Any:
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+        vision_config={**vision, "image_size": 16, "patch_size": 8},
+        projection_dim=8,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    threshold = -2.0 if flags_all else 2.0  # of a cosine
+    with torch.no_grad():
+        for name in ("concept_embeds", "special_care_embeds"):
+            getattr(checker, f"{name}_weights").fill_(threshold)
+    return checker
+
+
+def stable_diffusion(scheduler: Any, *, checked: bool = False, flags_all: bool = False) -> Any:
+    return StableDiffusionPipeline(
+        vae=kl_vae(),
+        unet=tiny_unet(cross_attention_dim=32, attention_head_dim=8),
+        text_encoder=clip_encoder(CLIPTextModel),
+        tokenizer=clip_tokenizer(),
+        scheduler=scheduler,
+        safety_checker=_safety_checker(flags_all) if checked else None,
+        feature_extractor=CLIPImageProcessor(size=16, crop_size=16) if checked else None,
+        requires_safety_checker=checked,
+    )
+
+
+def latent_consistency(scheduler: Any) -> Any:
+    return LatentConsistencyModelPipeline(
+        vae=kl_vae(),
+        unet=tiny_unet(cross_attention_dim=32, attention_head_dim=8, time_cond_proj_dim=16),
+        text_encoder=clip_encoder(CLIPTextModel),
+        tokenizer=clip_tokenizer(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_xl(scheduler: Any, *, vae: dict[str, Any] | None = None, **unet: Any) -> Any:
+    return StableDiffusionXLPipeline(
+        vae=kl_vae(**(vae or {})),
+        unet=tiny_unet(
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+            **unet,
+        ),
+        text_encoder=clip_encoder(CLIPTextModel),
+        text_encoder_2=clip_encoder(CLIPTextModelWithProjection),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(),
+        scheduler=scheduler,
+    )
