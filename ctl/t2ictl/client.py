@@ -1,16 +1,16 @@
-"""Calls to a gateway: one request to one checked image."""
+"""Calls to a gateway: a request to its checked images."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, level_pb2
 from t2ictl.credentials import Proof
 from t2ictl.errors import CallFailed
 
@@ -29,6 +29,33 @@ class Generated:
     done: gateway_pb2.Done
 
 
+@dataclass(slots=True)
+class _Arriving:
+    """What has come of one image."""
+
+    data: bytearray = field(default_factory=bytearray)
+    info: level_pb2.ImageInfo | None = None
+    accepted: gateway_pb2.Accepted = field(default_factory=gateway_pb2.Accepted)
+    done: gateway_pb2.Done | None = None
+
+    def take_in(self, event: gateway_pb2.GenerateEvent) -> None:
+        match event.WhichOneof("event"):
+            case "accepted":
+                self.accepted = event.accepted
+            case "image":
+                self.info = event.image
+            case "chunk":
+                self.data += event.chunk.data
+            case "done":
+                self.done = event.done
+
+    def whole(self) -> Generated:
+        """The image. Raises CallFailed if it is not all here."""
+        if self.done is None or self.info is None or hashlib.sha256(self.data).digest() != self.info.sha256:
+            raise CallFailed("DATA_LOSS", "the image did not arrive whole; try again")
+        return Generated(bytes(self.data), self.accepted, self.done)
+
+
 class GatewayClient:
     """A gateway at an address."""
 
@@ -40,30 +67,20 @@ class GatewayClient:
 
     async def generate(
         self, request: gateway_pb2.GenerateRequest, limit_s: float, progress: Progress = lambda _event: None
-    ) -> Generated:
-        """Send a request and collect its image.
+    ) -> list[Generated]:
+        """Send a request and collect its images, by their index.
 
         Raises:
             CallFailed: an error status, or bytes that do not match their checksum.
         """
-        data, info, accepted, done = bytearray(), None, gateway_pb2.Accepted(), None
+        images = [_Arriving() for _ in range(max(1, request.num_images))]
         try:
             async for event in self._stub.Generate(request, timeout=limit_s, metadata=self._metadata):
                 progress(event)
-                match event.WhichOneof("event"):
-                    case "accepted":
-                        accepted = event.accepted
-                    case "image":
-                        info = event.image
-                    case "chunk":
-                        data += event.chunk.data
-                    case "done":
-                        done = event.done
+                images[event.image_index].take_in(event)
         except grpc.aio.AioRpcError as error:
             raise self._explained(error) from error
-        if done is None or info is None or hashlib.sha256(data).digest() != info.sha256:
-            raise CallFailed("DATA_LOSS", "the image did not arrive whole; try again")
-        return Generated(bytes(data), accepted, done)
+        return [image.whole() for image in images]
 
     async def explain(self, request: gateway_pb2.GenerateRequest, limit_s: float) -> gateway_pb2.ExplainResponse:
         """What would happen to a request now.

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,10 +25,12 @@ from t2i_gateway.metrics import GatewayMetrics, band_of
 from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.request import ImageRequest
+from t2i_gateway.several_images import behind_siblings, merge_events
 from t2i_gateway.workers.failures import RequestFailures
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.features import read_prompt
 from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView
 from t2i_policy.request.admission import Admitted, Refused, decide_admission
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.explain import outlook
@@ -67,7 +70,7 @@ class Director:
         self.draining = False
 
     async def generate(self, request: ImageRequest, tenant: str, left_s: float | None) -> Events:
-        """Accepted, (progress | preview)*, image, chunk+, done. `left_s` None = the client set no deadline.
+        """Accepted, (progress | preview)*, image, chunk+, done of each image. `left_s` None = no deadline is set.
 
         Raises:
             GatewayError: the request was refused, or it failed.
@@ -77,22 +80,31 @@ class Director:
         self._active += 1
         self._idle.clear()
         try:
-            began_s = time.perf_counter()
-            context = await self._look(request, tenant, left_s)  # 1. embed, find the nearest, choose a level
-            self._parts.metrics.decide.observe(time.perf_counter() - began_s)
-            self._count(context.decided)  # 2. count the demand
-            admitted = self._admit(context)  # 3. accept or refuse
-            self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
-            yield accepted_event(
-                context, admitted, self._parts.dispatcher.num_queued, tells_nearest=self._tells_nearest
-            )
-            async with aclosing(self._draw(context)) as events:  # 4. place, send, relay
+            before: list[Level] = []  # of this request's images
+            streams: list[Events] = []
+            for image in request.images:  # none is drawn unless all are admitted
+                began_s = time.perf_counter()
+                context = await self._look(image, tenant, left_s, before)  # 1. embed, find the nearest, choose a level
+                self._parts.metrics.decide.observe(time.perf_counter() - began_s)
+                self._count(context.decided)  # 2. count the demand
+                admitted = self._admit(context, before)  # 3. accept or refuse
+                self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
+                before.append(context.decided.served.level)
+                streams.append(self._answer(context, admitted))
+            async with aclosing(merge_events(streams)) as events:
                 async for event in events:
                     yield event
         finally:
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    async def _answer(self, context: RequestContext, admitted: Admitted) -> Events:
+        """The events of one image."""
+        yield accepted_event(context, admitted, self._parts.dispatcher.num_queued, tells_nearest=self._tells_nearest)
+        async with aclosing(self._draw(context)) as events:  # 4. place, send, relay
+            async for event in events:
+                yield event
 
     async def explain(self, request: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
@@ -121,8 +133,10 @@ class Director:
         """False where the nearest cached prompt may be another tenant's."""
         return self._parts.spec.cache.scope != "Pool"
 
-    async def _look(self, request: ImageRequest, tenant: str, left_s: float | None) -> RequestContext:
-        """Embed, find the nearest, decide."""
+    async def _look(
+        self, request: ImageRequest, tenant: str, left_s: float | None, before: Sequence[Level] = ()
+    ) -> RequestContext:
+        """Embed, find the nearest, decide; behind images of these levels that are not queued yet."""
         parts, arrived_s = self._parts, self._loop.time()
         if left_s is None:
             left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
@@ -134,9 +148,8 @@ class Director:
             neighbour = replace(neighbour, steps=reachable_steps(holdings, parts.workers.views))
         near = self._neighbourhood(request, tenant, prefix, neighbour)
         deadline_s = arrived_s + left_s
-        decided = self._decide(
-            Arrival(request.limits, near, deadline_s - self._loop.time(), random.random()), tenant, holdings
-        )
+        arrival = Arrival(request.limits, near, deadline_s - self._loop.time(), random.random())
+        decided = self._decide(arrival, self._view(tenant, before), holdings, self._queue_room(tenant))
         return RequestContext(
             request=request,
             tenant=tenant,
@@ -161,9 +174,12 @@ class Director:
             repeated=neighbours.repeats(prefix, tenant, neighbour),
         )
 
-    def _decide(self, arrival: Arrival, tenant: str, holdings: Holdings | None) -> Decided:
+    def _view(self, tenant: str, before: Sequence[Level]) -> PoolView:
+        return behind_siblings(self._parts.dispatcher.view(tenant), before)
+
+    def _decide(self, arrival: Arrival, view: PoolView, holdings: Holdings | None, queue_room: int) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
-        parts, view = self._parts, self._parts.dispatcher.view(tenant)
+        parts = self._parts
         course = parts.planning.course_now()
         decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
         level = decided.served.level
@@ -172,7 +188,7 @@ class Director:
         alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
         without = parts.planning.policy.serve(parts.rules, course, alone, view)
         holders = holdings.get(level.skipped_steps, frozenset())
-        line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
+        line = parts.dispatcher.holder_line(holders, queue_room)
         return choose_with_holders(decided, without, view, line, arrival.left_s)
 
     def _count(self, decided: Decided) -> None:
@@ -183,15 +199,15 @@ class Director:
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
         metrics.pressure.set(decided.pressed)
 
-    def _admit(self, context: RequestContext) -> Admitted:
-        admission = self._admission(context)
+    def _admit(self, context: RequestContext, before: Sequence[Level]) -> Admitted:
+        admission = self._admission(context, before)
         if isinstance(admission, Refused):
             self._parts.metrics.refusals.labels(admission.reason).inc()
             raise RequestRefused(admission)
         return admission
 
-    def _admission(self, context: RequestContext) -> Admitted | Refused:
-        view = self._parts.dispatcher.view(context.tenant)
+    def _admission(self, context: RequestContext, before: Sequence[Level] = ()) -> Admitted | Refused:
+        view = self._view(context.tenant, before)
         left_s = context.deadline_s - self._loop.time()
         return decide_admission(view, context.decided.served, left_s, self._queue_room(context.tenant))
 

@@ -4,7 +4,7 @@ import math
 import secrets
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
@@ -15,6 +15,7 @@ from t2i_runtime.errors import Violation
 MAX_PROMPT_CHARACTERS = 4096
 MAX_REQUEST_ID_CHARACTERS = 128
 MAX_GUIDANCE_SCALE = 30.0
+MAX_IMAGES = 10
 MIN_MAX_STEPS = 100  # a request may fix a schedule of up to this many steps, or twice the pool's
 Violations = Iterator[Violation]
 
@@ -32,6 +33,12 @@ class ImageRequest:
     output_format: level_pb2.OutputFormat.ValueType
     limits: Limits
     preview_every_steps: int
+    num_images: int = 1
+
+    @property
+    def images(self) -> "tuple[ImageRequest, ...]":
+        """One request for each image, with seeds in a row: each can be drawn again alone."""
+        return tuple(replace(self, seed=(self.seed + index) % 2**64, num_images=1) for index in range(self.num_images))
 
 
 def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> ImageRequest:
@@ -54,6 +61,7 @@ def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Image
         output_format=request.output_format or level_pb2.OUTPUT_FORMAT_PNG,
         limits=_limits(request, spec),
         preview_every_steps=request.preview_every_steps,
+        num_images=request.num_images or 1,
     )
 
 
@@ -95,6 +103,8 @@ def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> 
         yield Violation("output_format", "must be PNG, JPEG or WEBP")
     if request.min_quality_percent > 100:
         yield Violation("min_quality_percent", f"must be from 0 to 100, got {request.min_quality_percent}")
+    if request.num_images > MAX_IMAGES:
+        yield Violation("num_images", f"must be from 1 to {MAX_IMAGES}, got {request.num_images}")
     most = max(MIN_MAX_STEPS, 2 * spec.model.num_inference_steps)
     if request.HasField("num_inference_steps") and not 1 <= request.num_inference_steps <= most:
         yield Violation("num_inference_steps", f"must be from 1 to {most}, got {request.num_inference_steps}")

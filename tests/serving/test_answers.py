@@ -134,3 +134,24 @@ async def test_health_and_reflection_answer(pool: LocalPool, client: Client) -> 
         assert "t2iserving.v1.TextToImage" in names
         break
     assert pool.address
+
+
+async def test_several_images_have_seeds_in_a_row_and_come_whole(client: Client) -> None:
+    """Each of four images has all of its events in order, and the seed that draws it again alone."""
+    events = await client.events(Request(prompt="a red circle", seed=2**64 - 2, num_images=4))
+    by_image = [[event for event in events if event.image_index == index] for index in range(4)]
+    assert sum(map(len, by_image)) == len(events)
+    for image in by_image:
+        assert list(dict.fromkeys(kinds(image))) == ["accepted", "progress", "image", "chunk", "done"]
+        data = b"".join(event.chunk.data for event in image if event.HasField("chunk"))
+        assert hashlib.sha256(data).digest() == next(event.image.sha256 for event in image if event.HasField("image"))
+    assert [image[-1].done.seed for image in by_image] == [2**64 - 2, 2**64 - 1, 0, 1]
+
+
+async def test_a_repeat_of_several_images_replays_them_all(client: Client) -> None:
+    """The request id stands for all images of the call."""
+    request = Request(prompt="a red circle", request_id="four", num_images=4)
+    first, second = await client.events(request), await client.events(request)
+    assert {event.done.seed for event in first if event.HasField("done")} == {
+        event.done.seed for event in second if event.done.replayed
+    }

@@ -22,6 +22,7 @@ BAD = {
     "a width that is not a multiple of 8": (Request(prompt="a", width=47), "width"),
     "no steps": (Request(prompt="a", num_inference_steps=0), "num_inference_steps"),
     "a billion steps": (Request(prompt="a", num_inference_steps=10**9), "num_inference_steps"),
+    "a thousand images": (Request(prompt="a", num_images=1000), "num_images"),
     "guidance that is not a number": (Request(prompt="a", guidance_scale=math.nan), "guidance_scale"),
     "infinite guidance": (Request(prompt="a", guidance_scale=math.inf), "guidance_scale"),
     "negative guidance": (Request(prompt="a", guidance_scale=-1), "guidance_scale"),

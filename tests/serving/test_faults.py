@@ -150,3 +150,25 @@ async def test_load_bends_levels_before_it_refuses(write_pool: WritePool) -> Non
         reasons = {one.reason for one in done}
         assert "Load" in reasons
         assert {one.served.num_inference_steps for one in done} == {10, 20}
+
+
+async def test_several_images_are_refused_together(write_pool: WritePool) -> None:
+    """Where the queue has no room for the last of them, none is drawn, and the answer says so at once."""
+    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S, cap=1, max_queued=2)) as pool:
+        client = Client(pool.address)
+        running = asyncio.ensure_future(client.done(Request(prompt="circle", exact=True)))
+        await load_until(pool.workers[0].address, lambda load: load.running == 1)
+        error = await client.refusal(Request(prompt="circle", num_images=4))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await running).served.num_inference_steps == 20
+        await load_until(pool.workers[0].address, lambda load: load.running == 0 and load.waiting == 0)
+
+
+async def test_leaving_frees_the_slots_of_all_images(write_pool: WritePool) -> None:
+    """A client that goes away takes all of its images with it."""
+    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:
+        client = Client(pool.address)
+        call = asyncio.ensure_future(client.events(Request(prompt="circle", num_images=4, exact=True)))
+        await load_until(pool.workers[0].address, lambda load: load.running == 4)
+        call.cancel()
+        await load_until(pool.workers[0].address, lambda load: load.running == 0 and load.waiting == 0)

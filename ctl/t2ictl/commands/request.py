@@ -34,10 +34,13 @@ def generate(
         int | None, typer.Option(min=1, max=MAX_STEPS, help="fix the schedule length, without approximation")
     ] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, max=100)] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, max=MAX_STEPS, help="images with seeds in a row; files get -1, -2, ...")
+    ] = 1,
     request_id: Annotated[str, typer.Option(help="a repeat of it never draws twice")] = "",
     timeout_s: Limit = 120.0,
 ) -> None:
-    """Draw one image; prints level, reason and timings."""
+    """Draw a prompt; prints level, reason and timings."""
     request = gateway_pb2.GenerateRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -47,9 +50,10 @@ def generate(
         max_skipped_steps=max_skipped_steps,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
+        num_images=num_images,
         request_id=request_id,
     )
-    run(draw_image(console, target, request, output, timeout_s))
+    run(draw_images(console, target, request, output, timeout_s))
 
 
 @with_target
@@ -81,27 +85,29 @@ def output_format(path: Path) -> level_pb2.OutputFormat.ValueType:
     return level_pb2.OutputFormat.Value(FORMATS[suffix])
 
 
-async def draw_image(
+async def draw_images(
     console: Console, target: CallTarget, request: gateway_pb2.GenerateRequest, out: Path, limit_s: float
 ) -> None:
-    """Draw one image into a file, with a progress bar, and say what was done and why."""
+    """Draw a prompt into files, with a progress bar for each image, and say what was done and why."""
     request.output_format = output_format(out)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("waiting", total=None)
+        tasks = [bar.add_task("waiting", total=None) for _ in range(request.num_images)]
 
         def show(event: gateway_pb2.GenerateEvent) -> None:
             if event.HasField("progress"):
                 at, total = event.progress.step, event.progress.num_inference_steps
-                bar.update(task, description="denoising", completed=at, total=total)
+                bar.update(tasks[event.image_index], description="denoising", completed=at, total=total)
 
         async with target.connected() as client:
-            generated = await client.generate(request, limit_s, show)
+            images = await client.generate(request, limit_s, show)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(generated.data)
-    _print_result(console, generated, out)
+    for index, generated in enumerate(images):
+        path = out if len(images) == 1 else out.with_stem(f"{out.stem}-{index + 1}")
+        path.write_bytes(generated.data)
+        _print_result(console, generated, path)
     warnings = Console(stderr=True)
-    for cut in generated.done.prompt_cuts:
+    for cut in images[0].done.prompt_cuts:  # all have the same prompt
         warnings.print(tell_cut(cut), highlight=False, soft_wrap=True)
 
 

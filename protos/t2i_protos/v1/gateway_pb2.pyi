@@ -36,6 +36,7 @@ class GenerateRequest(_message.Message):
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    NUM_IMAGES_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     seed: _builtins.int
@@ -60,6 +61,10 @@ class GenerateRequest(_message.Message):
     """Classifier-free guidance scale; absent: the pool's."""
     preview_every_steps: _builtins.int
     """Send a preview every so many steps; 0 = none."""
+    num_images: _builtins.int
+    """Images of this prompt, at most 10; 0 = 1. The image with index i has the seed `seed` + i (modulo 2^64), so that each
+    can be drawn again alone.
+    """
     def __init__(
         self,
         *,
@@ -76,10 +81,11 @@ class GenerateRequest(_message.Message):
         num_inference_steps: _builtins.int | None = ...,
         guidance_scale: _builtins.float | None = ...,
         preview_every_steps: _builtins.int = ...,
+        num_images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "guidance_scale", b"guidance_scale", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "num_inference_steps", b"num_inference_steps", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "negative_prompt", b"negative_prompt", "num_images", b"num_images", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -114,6 +120,9 @@ class GenerateEvent(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    IMAGE_INDEX_FIELD_NUMBER: _builtins.int
+    image_index: _builtins.int
+    """Which of the request's images this is about, from 0."""
     @_builtins.property
     def accepted(self) -> Global___Accepted: ...
     @_builtins.property
@@ -135,10 +144,11 @@ class GenerateEvent(_message.Message):
         image: _level_pb2.ImageInfo | None = ...,
         chunk: _level_pb2.ImageChunk | None = ...,
         done: Global___Done | None = ...,
+        image_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "done", b"done", "event", b"event", "image", b"image", "preview", b"preview", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "done", b"done", "event", b"event", "image", b"image", "preview", b"preview", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "done", b"done", "event", b"event", "image", b"image", "image_index", b"image_index", "preview", b"preview", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "progress", "preview", "image", "chunk", "done"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

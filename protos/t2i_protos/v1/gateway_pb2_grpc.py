@@ -58,7 +58,9 @@ class TextToImageServicer:
     """
 
     def Generate(self, request, context):
-        """Generate draws one image. Events in order: accepted, (progress | preview)*, image, chunk+, done.
+        """Generate draws an image, or several of one prompt. Events of each image in order: accepted, (progress | preview)*,
+        image, chunk+, done. Several images are admitted or refused together. The first that fails ends the call; those
+        whose done came before are whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

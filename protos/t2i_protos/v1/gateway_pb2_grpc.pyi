@@ -38,7 +38,10 @@ class TextToImageStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TextToImageAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_gateway_pb2.GenerateRequest, _gateway_pb2.GenerateEvent]
-    """Generate draws one image. Events in order: accepted, (progress | preview)*, image, chunk+, done."""
+    """Generate draws an image, or several of one prompt. Events of each image in order: accepted, (progress | preview)*,
+    image, chunk+, done. Several images are admitted or refused together. The first that fails ends the call; those
+    whose done came before are whole.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ExplainRequest, _gateway_pb2.ExplainResponse]
     """Explain says what would happen to this request now, and why, without drawing it or counting it as demand."""
 
@@ -52,7 +55,10 @@ class TextToImageAsyncStub(TextToImageStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_gateway_pb2.GenerateRequest, _gateway_pb2.GenerateEvent]  # type: ignore[assignment]
-    """Generate draws one image. Events in order: accepted, (progress | preview)*, image, chunk+, done."""
+    """Generate draws an image, or several of one prompt. Events of each image in order: accepted, (progress | preview)*,
+    image, chunk+, done. Several images are admitted or refused together. The first that fails ends the call; those
+    whose done came before are whole.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ExplainRequest, _gateway_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explain says what would happen to this request now, and why, without drawing it or counting it as demand."""
 
@@ -69,7 +75,10 @@ class TextToImageServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_pb2.GenerateEvent], _abc.AsyncIterator[_gateway_pb2.GenerateEvent]]:
-        """Generate draws one image. Events in order: accepted, (progress | preview)*, image, chunk+, done."""
+        """Generate draws an image, or several of one prompt. Events of each image in order: accepted, (progress | preview)*,
+        image, chunk+, done. Several images are admitted or refused together. The first that fails ends the call; those
+        whose done came before are whole.
+        """
 
     @_abc_1.abstractmethod
     def Explain(

@@ -1,0 +1,65 @@
+"""Several images of one prompt: each is a request of its own, and all are one answer."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from t2i_gateway.messages import Events
+from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView
+from t2i_protos.v1 import gateway_pb2
+
+Arrived = asyncio.Queue[gateway_pb2.GenerateEvent | Exception | None]  # None: one of the streams has ended
+
+
+def behind_siblings(view: PoolView, before: Sequence[Level]) -> PoolView:
+    """The pool as an image sees it whose siblings of these levels are admitted, but not queued yet."""
+    if not before:
+        return view
+    steps = sum(level.steps_run for level in before)
+    ahead_steps = None if view.ahead_steps is None else view.ahead_steps + steps
+    return replace(
+        view, queued=view.queued + len(before), queued_steps=view.queued_steps + steps, ahead_steps=ahead_steps
+    )
+
+
+async def merge_events(streams: Sequence[Events]) -> Events:
+    """Events of all streams as they come, each with the number of its stream. No stream runs ahead of a slow reader.
+
+    Raises:
+        Exception: the first that any stream raised; the others are closed.
+    """
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as events:
+            async for event in events:
+                yield event
+        return
+    arrived = Arrived(maxsize=len(streams))
+    tasks = [asyncio.create_task(_forward(index, stream, arrived)) for index, stream in enumerate(streams)]
+    left = len(streams)
+    try:
+        while left:
+            came = await arrived.get()
+            if isinstance(came, Exception):
+                raise came
+            if came is None:
+                left -= 1
+            else:
+                yield came
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forward(index: int, stream: Events, arrived: Arrived) -> None:
+    try:
+        async with aclosing(stream) as events:
+            async for event in events:
+                event.image_index = index
+                await arrived.put(event)
+    except Exception as error:  # noqa: BLE001 - the reader raises it
+        await arrived.put(error)
+    else:
+        await arrived.put(None)
