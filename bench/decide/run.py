@@ -21,12 +21,11 @@ from bench.kit.machine import load_average
 from bench.kit.output import write_json
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.capacity import group_capacities
-from t2i_policy.planning.loop import Planning
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Method, PlanRules, PromptClass, make_plan
 from t2i_policy.policies import Course, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.request.decide import Arrival, Rules, build_rules, shift_rows
+from t2i_policy.request.decide import Arrival, Rules, build_rules
 from t2i_policy.request.options import Limits, Neighbourhood
 
 N, SLO_S, MAX_LOSS, WORKERS = 50, 20.0, 0.1, 64
@@ -112,7 +111,7 @@ def bench_request(rules: Rules, rounds: int) -> dict[str, Any]:
     rng, policy = random.Random(7), PromptAware()
     groups = group_capacities(busy_pool(rng, 0.5).workers, LEVELS, SLO_S)
     plan = make_plan(groups, demand(rules, rng, 20.0), STEADY)
-    course = Course(Planning(plan), shift_rows(plan))
+    course = Course(plan)
     serve: list[Took] = []
     place: list[Took] = []
     view: list[Took] = []
@@ -149,7 +148,7 @@ def bench_plan(rules: Rules, num_workers: int, kinds: int, rounds: int) -> dict[
     fastest_rps = sum(group.num_workers * max(group.rates_rps.values()) for group in groups)
     times: list[Took] = []
     methods: list[Method] = []
-    before: Plan | None = None
+    before = NO_PLAN
     for index in range(rounds):
         total_rps = 0.1 * exact_rps + (2 * fastest_rps - 0.1 * exact_rps) * index / max(1, rounds - 1)
         classes = demand(rules, rng, total_rps)

@@ -27,7 +27,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             earlier_rps=demand.earlier_rps(now_s),
             queued=view.queued,
             in_flight=view.in_flight,
-            plan_revision=parts.planning.course.planning.revision,
+            plan_revision=parts.planning.course.plan.revision,
             embedder_trouble=parts.embeddings.trouble,
             store_trouble=parts.neighbours.store_trouble,
         )

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from kubernetes.aio.client import ApiClient
 
 from t2i_api.names import COMPONENT_LABEL, POOL_LABEL, WORKER
-from t2i_api.plan import PlanDocument, PlanError, parse_plan
+from t2i_api.plan import PlanError, parse_plan
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.settings import PoolPlace
 from t2i_gateway.workers.pool import WorkerPool
+from t2i_policy.planning.plan import Plan
 from t2i_runtime.kube.client import open_client
 from t2i_runtime.kube.kinds import ENDPOINT_SLICE, POOL
 from t2i_runtime.kube.watch import Collection, Item, Show, Watch
@@ -39,21 +40,21 @@ class PlanInForce:
     created: str = ""
 
 
-def newer_plan(pool: Item, in_force: PlanInForce | None) -> PlanDocument | None:
+def newer_plan(pool: Item, in_force: PlanInForce | None) -> Plan | None:
     """The plan to change to; None if the running one stays.
 
     Raises:
         PlanError: there is one that cannot be read.
     """
-    plan = (pool.get("status") or {}).get("plan")
-    if plan is None:
+    document = (pool.get("status") or {}).get("plan")
+    if document is None:
         return None
-    document = parse_plan(plan)
+    plan = parse_plan(document)
     if in_force is None:
-        return document
+        return plan
     if in_force.uid != pool["metadata"]["uid"]:  # created anew, or an answer from before it was
-        return document if pool["metadata"].get("creationTimestamp", "") >= in_force.created else None
-    return document if document.revision > in_force.revision else None
+        return plan if pool["metadata"].get("creationTimestamp", "") >= in_force.created else None
+    return plan if plan.revision > in_force.revision else None
 
 
 def worker_addresses(slices: Mapping[str, Item]) -> frozenset[str]:
@@ -100,14 +101,14 @@ class PlanFeed:
         if pool is None:
             return  # deleted: the last good plan stands as long as we do
         try:
-            document = newer_plan(pool, self._in_force)
+            plan = newer_plan(pool, self._in_force)
         except PlanError as error:
             log.warning("%s; the plan before stays in force", error)
             return
-        if document is not None:
-            self._planning.follow(document, self._place.name, self._workers)
+        if plan is not None:
+            self._planning.follow(plan, self._place.name, self._workers)
             metadata = pool["metadata"]
-            self._in_force = PlanInForce(metadata["uid"], document.revision, metadata.get("creationTimestamp", ""))
+            self._in_force = PlanInForce(metadata["uid"], plan.revision, metadata.get("creationTimestamp", ""))
 
     def _take_slices(self, slices: Mapping[str, Item]) -> None:
         wanted = worker_addresses(slices)

@@ -10,18 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
-from t2i_api.plan import PlanDocument
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_policy.level import Level
 from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.loop import Planning
 from t2i_policy.planning.plan import Plan
 from t2i_policy.policies import Course, PoolState, ServingPolicy
-from t2i_policy.request.decide import Rules, shift_rows
+from t2i_policy.request.decide import Rules
 from t2i_policy.request.price import price_curve
 
 log = logging.getLogger(__name__)
@@ -79,15 +76,13 @@ class PlanningLoop:
             await asyncio.sleep(PLAN_EVERY_S)
             await self.step(workers)
 
-    def follow(self, document: PlanDocument, pool: str, workers: WorkerPool) -> None:
-        """Serve by this plan from now on: one assignment, so every request sees the old or the new one as a whole."""
-        plan = document.plan
-        planning = Planning(plan, None, document.revision)
-        self.course = Course(planning, shift_rows(plan), binding=document.fixed, prices=self.course.prices)
-        self._metrics.plan_revision.set(document.revision)
-        self._metrics.replans.labels(document.reason).inc()
-        log.info("plan %d (%s): %s", document.revision, document.reason, describe(plan, self.rules))
-        workers.assign(_levels_by_name(document, pool))
+    def follow(self, plan: Plan, pool: str, workers: WorkerPool) -> None:
+        """Serve by this plan from now on. Every request sees the old or the new one as a whole."""
+        self._show(plan)
+        self.course = replace(self.course, plan=plan)
+        # By name, as their StatefulSet names them.
+        numbered = {place: [f"{pool}-{place[0]}-{number}" for number in which] for place, which in plan.numbers.items()}
+        workers.assign({name: level for (_, level), names in numbered.items() for name in names})
 
     async def step(self, workers: WorkerPool) -> None:
         """One look at demand and pool; a new course if one is due."""
@@ -95,24 +90,25 @@ class PlanningLoop:
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
             return  # keep the last good course; there is nothing to plan for
-        now_s = self._clock()
+        now_s, before = self._clock(), self.course
         seen = PoolState(now_s, self._pool_demand(now_s), groups, view)
-        before = self.course.planning
-        self.course = await asyncio.to_thread(self.policy.replan, self.rules, self.course, seen)
+        self.course = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
         self._priced_s = now_s  # its prices are those of before the program was solved
-        planning = self.course.planning
-        if planning.plan is not None and planning.revision != before.revision:
-            self._metrics.plan_revision.set(planning.revision)
-            self._metrics.replans.labels(planning.reason).inc()
-            log.info("plan %d (%s): %s", planning.revision, planning.reason, describe(planning.plan, self.rules))
-            _assign(planning.plan, workers)
+        if self.course.plan is not before.plan:
+            self._show(self.course.plan)
+            _assign(self.course.plan, workers)
 
-
-def _levels_by_name(document: PlanDocument, pool: str) -> dict[str, Level]:
-    """Level by name of worker, as its StatefulSet names it."""
-    return {
-        f"{pool}-{group}-{number}": level for (group, level), numbers in document.numbers.items() for number in numbers
-    }
+    def _show(self, plan: Plan) -> None:
+        """To metrics and the log."""
+        self._metrics.plan_revision.set(plan.revision)
+        self._metrics.replans.labels(plan.reason).inc()
+        at = ", ".join(
+            f"{group} {count} x {self.rules.label(level)}" for (group, level), count in sorted(plan.workers.items())
+        )
+        log.info(
+            "plan %d (%s): %.2f/s on %s; %.1f%% loss, %.2f/s shed",
+            *(plan.revision, plan.reason, plan.demand_rps, at, 100 * plan.mean_loss, plan.shed_rps),
+        )
 
 
 def _assign(plan: Plan, workers: WorkerPool) -> None:
@@ -122,9 +118,3 @@ def _assign(plan: Plan, workers: WorkerPool) -> None:
         groups.setdefault(view.group, []).append(view.name)
     standing = {view.name: view.level for view in ready if view.level is not None}
     workers.assign(assign_levels(plan, groups, standing))
-
-
-def describe(plan: Plan, rules: Rules) -> str:
-    """The plan in one line, for logs."""
-    at = ", ".join(f"{group} {count} x {rules.label(level)}" for (group, level), count in sorted(plan.workers.items()))
-    return f"{plan.demand_rps:.2f}/s on {at}; {100 * plan.mean_loss:.1f}% loss, {plan.shed_rps:.2f}/s shed"

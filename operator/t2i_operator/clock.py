@@ -1,7 +1,8 @@
-"""Time as Kubernetes writes it (RFC 3339, whole seconds, UTC), and back."""
+"""The time that a look is decided at."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+
+from t2i_api.plan import render_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +14,4 @@ class Instant:
     @property
     def text(self) -> str:
         """As in `lastTransitionTime`."""
-        return datetime.fromtimestamp(int(self.unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_instant(text: str) -> float:
-    """Seconds since 1970; 0.0 for a text that is no time."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
+        return render_time(self.unix_s)

@@ -169,10 +169,10 @@ class Reconciler:
             log.warning("%s: its status cannot tell: %s", key, another)
 
     def _count_replan(self, seen: Observed, decision: Decision) -> None:
-        before = running_plan(seen.status)
+        before = running_plan(seen.status).revision
         for action in decision.rest:
             plan = action.status.get("plan") if isinstance(action, WriteStatus) else None
-            if plan is not None and (before is None or plan["revision"] != before.revision):
+            if plan is not None and plan["revision"] != before:
                 self._metrics.replans.labels(plan["reason"]).inc()
 
     def close(self) -> None:

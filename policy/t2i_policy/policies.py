@@ -10,10 +10,10 @@ from typing import Protocol
 
 from t2i_policy.level import Level
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.loop import Planning, PlanningRules, plan_step
-from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Plan
+from t2i_policy.planning.replan import PlanningRules, plan_step
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import NO_SHIFT, Arrival, Decided, Rules, ShiftRows, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import NO_DEMAND, PriceCurve, price_curve
 
@@ -31,15 +31,9 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the slow loop has settled.
+    """What requests are decided by now. `prices`: what demand runs at each price of a step."""
 
-    `binding`: the pool's owner fixed the mix, so requests draw their level from the shift map. `prices`: what demand
-    runs at each price of a step.
-    """
-
-    planning: Planning = field(default_factory=Planning)
-    shift: ShiftRows = field(default_factory=lambda: NO_SHIFT)
-    binding: bool = False
+    plan: Plan = NO_PLAN
     prices: PriceCurve = NO_DEMAND
 
 
@@ -73,13 +67,12 @@ class PromptAware:
     source: str = "this project"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        planning = plan_step(course.planning, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
-        shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
-        return Course(planning, shift, prices=price_curve(rules.classes, seen.demand.rates_rps(seen.now_s)))
+        plan = plan_step(course.plan, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
+        return Course(plan, price_curve(rules.classes, seen.demand.rates_rps(seen.now_s)))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        if course.binding:  # its owner chose the levels; only a backlog bends them
-            return rules.decide(arrival, pool, NO_DEMAND, course.shift)
+        if course.plan.binds:  # its owner chose the levels; only a backlog bends them
+            return rules.decide(arrival, pool, NO_DEMAND, course.plan)
         return rules.decide(arrival, pool, course.prices)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:

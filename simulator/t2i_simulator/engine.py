@@ -138,19 +138,17 @@ class Simulation:
 
     def _replan(self, now_s: float, _: object) -> None:
         """One step of the planning loop."""
-        scenario, before = self._scenario, self._course.planning.plan
+        scenario, before = self._scenario, self._course.plan
         pool = self._dispatcher.view(now_s)
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
         self._course = self._policy.replan(self._rules, self._course, PoolState(now_s, self._demand, groups, pool))
-        if self._course.planning.plan is not before:
+        if self._course.plan is not before:
             self._assign(now_s)
         self._clock.at(now_s + scenario.replan_every_s, self._replan)
 
     def _assign(self, now_s: float) -> None:
         """Give the levels of the new plan to the ready workers."""
-        plan = self._course.planning.plan
-        if plan is None:
-            return
+        plan = self._course.plan
         names: dict[str, list[str]] = {}
         before: dict[str, Level] = {}
         for worker in self._pool.workers:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from small_pools import EXACT, K10, K25, MIX, RULES, SHORT25, SLO_S, asks, mix, pool_of, steady, worker
 from t2i_policy.level import Level
+from t2i_policy.planning.plan import Plan
 from t2i_policy.policies import Course, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.admission import Refused, decide_admission
@@ -128,9 +129,9 @@ def _steps_at(prompt_class: str, price: float) -> int:
 
 def test_fixed_mix_pays_for_a_backlog_only() -> None:
     """Its owner chose the levels: demand that its workers cannot carry shows as a queue first."""
-    course = Course(shift=dict.fromkeys(MIX, ((K10, 1.0),)), binding=True, prices=CURVE_OF_A_BURST)
+    course = Course(Plan(shift_map={name: {K10: 1.0} for name in MIX}, binds=True), CURVE_OF_A_BURST)
     idle, full = pool_of(), pool_of(running=4, queued=1000)
-    assert PromptAware().serve(RULES, replace(course, binding=False), asks(0.65), idle).served.reason == "Load"
+    assert PromptAware().serve(RULES, Course(prices=course.prices), asks(0.65), idle).served.reason == "Load"
     assert PromptAware().serve(RULES, course, asks(0.65), idle).served.reason == "Planned"
     assert PromptAware().serve(RULES, course, asks(0.65), full).served.reason == "Load"
 

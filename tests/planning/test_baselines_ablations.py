@@ -130,7 +130,7 @@ def test_parts_of_the_ladder_keep_to_themselves(arrival: Arrival, pool: PoolView
     for policy in (skips, short):
         course = policy.replan(RULES, Course(), seen({name: 1.9 * rate for name, rate in MIX.items()}))
         level = policy.serve(RULES, course, arrival, pool).served.level
-        drawn = {at for row in course.shift.values() for at, _ in row} | {level}
+        drawn = {at for row in course.plan.shift_map.values() for at in row} | {level}
         if policy is short:
             assert not any(at.needs_latent for at in drawn)
         else:

@@ -46,7 +46,7 @@ def planned_map(h: Shares, f: Shares) -> Map:
         PromptClass(f"c{i}", rate, {LEVELS[j]: 0.01 * max(0, j - i) for j in range(SIZE)}) for i, rate in enumerate(h)
     ]
     plan = make_plan(groups, classes, PlanRules(over_provision=1.0))
-    return tuple(tuple(plan.shift_map.get((f"c{i}", level), 0.0) for level in LEVELS) for i in range(SIZE))
+    return tuple(tuple(plan.share(f"c{i}", level) for level in LEVELS) for i in range(SIZE))
 
 
 def test_one_hop_misses_where_the_chained_map_hits() -> None:

@@ -25,8 +25,7 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.planning.plan import PlanReason
-from t2i_policy.planning.replan import ReplanReason
+from t2i_policy.planning.plan import PlanOutcome
 from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.placement import PlacementReason
@@ -75,13 +74,13 @@ def test_proteus_lowers_beta_until_feasible(load: float, beta: float) -> None:
 def test_proteus_plan_is_feasible_and_its_shares_sum_to_one(total_rps: float) -> None:
     """Every worker at one level, beta x demand carried at each level, everything routed somewhere."""
     course = planned(Proteus(), total_rps)
-    plan, capacity = course.planning.plan, seen({}).groups[0].rates_rps
+    plan, capacity = course.plan, seen({}).groups[0].rates_rps
     assert plan is not None
     assert sum(plan.workers.values()) == 8
     if total_rps < 1e-3:
         return
-    assert sum(plan.shift_map.values()) == pytest.approx(1.0)
-    for (_, level), share in plan.shift_map.items():
+    assert sum(plan.shift_map[ALL_PROMPTS].values()) == pytest.approx(1.0)
+    for level, share in plan.shift_map[ALL_PROMPTS].items():
         standing = sum(count for (_, at), count in plan.workers.items() if at == level)
         made_rps = standing * capacity[level]
         assert share * course.memory["beta"] * total_rps * (1 - plan.shed_rps / total_rps) <= made_rps + 1e-5
@@ -99,23 +98,22 @@ def test_proteus_routes_by_weights() -> None:
     """Draws fall on levels by the plan's shares."""
     course = planned(Proteus(), 1.5 * EXACT_RPS)
     levels = [sent_to(Proteus(), course, 0.8, (n + 0.5) / 2000) for n in range(2000)]
-    assert course.planning.plan is not None
-    for (_, level), share in course.planning.plan.shift_map.items():
+    for level, share in course.plan.shift_map[ALL_PROMPTS].items():
         assert levels.count(level) / 2000 == pytest.approx(share, abs=2e-3)
 
 
 def test_proteus_plans_with_half_the_slo() -> None:
     """At an SLO of 8 s an exact image of 4.2 s is too long for half of it, though it would be in time."""
     course = Proteus().replan(replace(RULES, slo_s=8.0), Course(), seen(mix(0.5)))
-    assert EXACT not in {level for _, level in course.planning.plan.shift_map}  # type: ignore[union-attr]
+    assert EXACT not in course.plan.shift_map[ALL_PROMPTS]
 
 
 def test_proteus_solves_once_a_period() -> None:
     """Not before 10 s have passed, however demand jumps, unless workers went."""
     policy, course = Proteus(), planned(Proteus(), 1.0)
     assert policy.replan(RULES, course, seen(mix(5.0), now_s=1009.0)) is course
-    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1010.0)).planning.revision == 2
-    assert policy.replan(RULES, course, seen(mix(1.0), pool_of(7), now_s=1001.0)).planning.revision == 2
+    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1010.0)).plan.revision == 2
+    assert policy.replan(RULES, course, seen(mix(1.0), pool_of(7), now_s=1001.0)).plan.revision == 2
 
 
 def test_workers_of_one_level_wait_for_their_own() -> None:
@@ -147,10 +145,10 @@ def test_a_hole_is_run_by_the_worker_it_was_sent_to() -> None:
 def test_pac_plans_as_ours_does_but_for_one_class() -> None:
     """Hysteresis and all: small changes are left, a rise is answered; one row of shares for everybody."""
     policy, course = PromptAgnostic(), planned(PromptAgnostic(), 1.5 * EXACT_RPS)
-    assert {name for name, _ in course.planning.plan.shift_map} == {ALL_PROMPTS}  # type: ignore[union-attr]
+    assert course.plan.shift_map.keys() == {ALL_PROMPTS}
     same = policy.replan(RULES, course, seen(mix(1.52 * EXACT_RPS), now_s=1030.0))
-    assert (same.planning.revision, same.planning.reason) == (1, ReplanReason.STEADY)
-    assert policy.replan(RULES, course, seen(mix(1.8 * EXACT_RPS), now_s=1001.0)).planning.revision == 2
+    assert same.plan is course.plan
+    assert policy.replan(RULES, course, seen(mix(1.8 * EXACT_RPS), now_s=1001.0)).plan.revision == 2
 
 
 def test_pac_lets_no_floor_or_prompt_hold_it_back() -> None:
@@ -235,8 +233,7 @@ def test_no_workers_is_survived(policy: ServingPolicy) -> None:
     """All gone: a plan that says so, requests still get a level, nobody to place at."""
     gone = PoolView(tuple[WorkerView, ...](), 0, 0)
     course = policy.replan(RULES, Course(), PoolState(1000.0, seen(mix(1.0)).demand, (), gone))
-    assert course.planning.plan is not None
     assert policy.serve(RULES, course, asks(0.9), gone).served.estimated_s == float("inf")
     assert policy.place(EXACT, gone, 20.0, frozenset()) is None
     if not isinstance(policy, Cascade):
-        assert course.planning.plan.reason is PlanReason.NO_WORKERS
+        assert course.plan.outcome is PlanOutcome.NO_WORKERS

@@ -10,7 +10,7 @@ from t2i_policy.level import Ladder, Level, build_ladder
 from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.fixed_mix import FixedMix, lay_out, serving_policy, with_shifts
-from t2i_policy.planning.plan import GroupCapacity, PlanReason, PlanRules
+from t2i_policy.planning.plan import GroupCapacity, PlanOutcome, PlanRules
 from t2i_policy.policies import Course, PoolState, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
@@ -77,12 +77,10 @@ def test_workers_never_move() -> None:
     first = policy.replan(RULES, Course(), seen(0.5))
     busy = policy.replan(RULES, first, seen(2.0))
     again = policy.replan(RULES, busy, seen(2.05))
-    assert first.planning.plan is not None
-    assert busy.planning.plan is not None
-    assert first.planning.plan.workers == busy.planning.plan.workers == {("gpu", EXACT): 1, ("gpu", SHORT): 2}
-    assert first.shift != busy.shift
-    assert again.planning.plan is busy.planning.plan
-    assert again.binding
+    assert first.plan.workers == busy.plan.workers == {("gpu", EXACT): 1, ("gpu", SHORT): 2}
+    assert first.plan.shift_map != busy.plan.shift_map
+    assert again.plan is busy.plan
+    assert again.plan.binds
 
 
 def test_what_no_level_of_the_mix_may_serve_is_drawn_nowhere() -> None:
@@ -90,11 +88,11 @@ def test_what_no_level_of_the_mix_may_serve_is_drawn_nowhere() -> None:
     come, and served at what they want.
     """
     quiet = with_shifts(lay_out({SKIP: 3}, SIZES), GROUPS, RULES.classes, {}, PlanRules())
-    assert {name for name, _ in quiet.shift_map} == {"0.80", SAME_IMAGE}
-    assert quiet.reason is PlanReason.NO_DEMAND
+    assert quiet.shift_map.keys() == {"0.80", SAME_IMAGE}
+    assert quiet.outcome is PlanOutcome.NO_DEMAND
     busy = with_shifts(lay_out({SKIP: 3}, SIZES), GROUPS, RULES.classes, {NO_NEIGHBOUR: 1.0}, PlanRules())
-    assert busy.reason is PlanReason.SOME_SHED
-    assert {name for name, _ in busy.shift_map} == {"0.80", SAME_IMAGE}
+    assert busy.outcome is PlanOutcome.SOME_SHED
+    assert busy.shift_map.keys() == {"0.80", SAME_IMAGE}
     assert served({SKIP: 3}, 1.0, 0.5) == EXACT
 
 
@@ -103,8 +101,8 @@ def test_classes_without_demand_keep_their_rows_beside_others() -> None:
     mix = lay_out({EXACT: 1, SHORT: 2}, SIZES)
     plan = with_shifts(mix, GROUPS, RULES.classes, {MUST_BE_EXACT: 0.9}, PlanRules())
     assert plan.demand_rps == pytest.approx(0.9)
-    assert plan.shift_map[MUST_BE_EXACT, EXACT] == pytest.approx(1.0)
-    assert sum(share for (name, _), share in plan.shift_map.items() if name == NO_NEIGHBOUR) == pytest.approx(1.0)
+    assert plan.share(MUST_BE_EXACT, EXACT) == pytest.approx(1.0)
+    assert sum(plan.shift_map[NO_NEIGHBOUR].values()) == pytest.approx(1.0)
 
 
 def test_group_that_is_away_carries_nothing_until_it_is_there() -> None:
@@ -113,31 +111,29 @@ def test_group_that_is_away_carries_nothing_until_it_is_there() -> None:
     """
     policy = FixedMix(by_level={EXACT: 1, SHORT: 2}, sizes={"cpu": 1, "gpu": 2})
     without = policy.replan(RULES, Course(), seen(0.5))
-    assert without.planning.plan is not None
-    assert {level for name, level in without.planning.plan.shift_map if name == NO_NEIGHBOUR} == {SHORT}
+    assert without.plan.shift_map[NO_NEIGHBOUR].keys() == {SHORT}
     here = seen(0.5)
     both = replace(here, groups=(*here.groups, GroupCapacity("cpu", 1, {EXACT: 1.0})))
     again = policy.replan(RULES, without, both)
-    assert again.planning.plan is not None
-    assert {level for name, level in again.planning.plan.shift_map if name == NO_NEIGHBOUR} == {EXACT}
-    assert again.planning.plan.workers == without.planning.plan.workers == {("cpu", EXACT): 1, ("gpu", SHORT): 2}
+    assert again.plan.shift_map[NO_NEIGHBOUR].keys() == {EXACT}
+    assert again.plan.workers == without.plan.workers == {("cpu", EXACT): 1, ("gpu", SHORT): 2}
 
 
 def test_class_without_room_goes_where_it_loses_least() -> None:
     """More demand than the mix makes: whom the plan sheds is still drawn within the mix."""
     rates = {MUST_BE_EXACT: 2.0, NO_NEIGHBOUR: 8.0, "0.80": 4.2}
     plan = with_shifts(lay_out({EXACT: 1, SHORT: 2}, SIZES), GROUPS, RULES.classes, rates, PlanRules())
-    assert plan.reason is PlanReason.SOME_SHED
+    assert plan.outcome is PlanOutcome.SOME_SHED
     for name in rates:
-        assert sum(share for (row, _), share in plan.shift_map.items() if row == name) == pytest.approx(1.0)
+        assert sum(plan.shift_map[name].values()) == pytest.approx(1.0)
 
 
 def test_slow_workers_bind_too() -> None:
     """An exact image is too long for the SLO under load, so it counts as no capacity; at rest the mix holds."""
     slow = (GroupCapacity("gpu", 3, {EXACT: 0.0, SHORT: 0.001}),)
     plan = with_shifts(lay_out({EXACT: 2, SHORT: 1}, SIZES), slow, RULES.classes, {}, PlanRules())
-    assert plan.shift_map[NO_NEIGHBOUR, EXACT] == 1.0
-    assert plan.shift_map[MUST_BE_EXACT, EXACT] == 1.0
+    assert plan.share(NO_NEIGHBOUR, EXACT) == 1.0
+    assert plan.share(MUST_BE_EXACT, EXACT) == 1.0
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("Auto", PromptAware), ("Fixed", FixedMix)])

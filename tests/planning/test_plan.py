@@ -14,7 +14,7 @@ from t2i_policy.planning.plan import (
     GroupCapacity,
     Method,
     Plan,
-    PlanReason,
+    PlanOutcome,
     PlanRules,
     PromptClass,
     make_plan,
@@ -43,9 +43,10 @@ def check_valid(plan: Plan, groups: Sequence[GroupCapacity], classes: Sequence[P
     """The pool is used whole, no level carries more than its workers make, only allowed pairs are served."""
     for group in groups:
         assert sum(count for (name, _), count in plan.workers.items() if name == group.name) == group.num_workers
-    shares = {one.name: sum(p for (name, _), p in plan.shift_map.items() if name == one.name) for one in classes}
+    shares = {one.name: sum(plan.shift_map.get(one.name, {}).values()) for one in classes}
     assert all(share == pytest.approx(1.0) or share == 0.0 for share in shares.values())
-    assert all(level in next(c.losses for c in classes if c.name == name) for name, level in plan.shift_map)
+    losses = {one.name: one.losses for one in classes}
+    assert all(level in losses[name] for name, row in plan.shift_map.items() for level in row)
     assert 0 <= plan.shed_rps <= plan.demand_rps + 1e-6
     capacity = sum(
         count * next(group.rates_rps[at] for group in groups if group.name == name)
@@ -55,18 +56,18 @@ def check_valid(plan: Plan, groups: Sequence[GroupCapacity], classes: Sequence[P
 
 
 @pytest.mark.parametrize(
-    ("rps", "reason"),
+    ("rps", "outcome"),
     [
-        (0.0, PlanReason.NO_DEMAND),
-        (6.0, PlanReason.ALL_SERVED),
-        (9.0, PlanReason.ALL_SERVED),
-        (20, PlanReason.SOME_SHED),
+        (0.0, PlanOutcome.NO_DEMAND),
+        (6.0, PlanOutcome.ALL_SERVED),
+        (9.0, PlanOutcome.ALL_SERVED),
+        (20, PlanOutcome.SOME_SHED),
     ],
 )
-def test_quality_bends_before_anything_is_shed(rps: float, reason: PlanReason) -> None:
+def test_quality_bends_before_anything_is_shed(rps: float, outcome: PlanOutcome) -> None:
     """Up to the capacity of K=0 nothing is lost; past it near-duplicates skip; past everything the rest is refused."""
     plan = make_plan(POOL, demand(0.7 * rps, 0.3 * rps), AS_IS)
-    assert (plan.reason, plan.method) == (reason, Method.EXACT)
+    assert (plan.outcome, plan.method) == (outcome, Method.EXACT)
     check_valid(plan, POOL, demand(0.7 * rps, 0.3 * rps), 1.0)
     if rps <= 8:
         assert plan.mean_loss == pytest.approx(0.0)
@@ -78,8 +79,8 @@ def test_quality_bends_before_anything_is_shed(rps: float, reason: PlanReason) -
 def test_who_loses_least_bends_first() -> None:
     """At 9/s on a pool that does 8/s in full, near prompts skip and far ones are left alone."""
     plan = make_plan(POOL, demand(6.0, 3.0), AS_IS)
-    assert plan.shift_map["far", EXACT] == pytest.approx(1.0)
-    assert plan.shift_map["near", EXACT] < 1.0
+    assert plan.share("far", EXACT) == pytest.approx(1.0)
+    assert plan.share("near", EXACT) < 1.0
 
 
 def test_shedding_serves_the_most() -> None:
@@ -93,7 +94,7 @@ def test_shedding_serves_the_most() -> None:
 def test_floor_is_never_crossed() -> None:
     """A class without an allowed cheap level is shed rather than served below its floor."""
     plan = make_plan(POOL, [PromptClass("far", 10.0, {EXACT: 0.0})], AS_IS)
-    assert {level for _, level in plan.shift_map} == {EXACT}
+    assert plan.shift_map["far"].keys() == {EXACT}
     assert plan.shed_rps == pytest.approx(2.0)
 
 
@@ -101,7 +102,7 @@ def test_kinds_of_devices_are_planned_together() -> None:
     """The group that gains most from skipping does the skipping; the other stays exact."""
     groups = [GroupCapacity("a100", 2, {EXACT: 1.0, K25: 2.0}), GroupCapacity("t4", 2, {EXACT: 0.1, K25: 0.9})]
     plan = make_plan(groups, [PromptClass("near", 3.8, {EXACT: 0.0, K25: 0.02})], AS_IS)
-    assert plan.reason is PlanReason.ALL_SERVED
+    assert plan.outcome is PlanOutcome.ALL_SERVED
     assert plan.workers == {("a100", EXACT): 2, ("t4", K25): 2}
 
 
@@ -111,7 +112,7 @@ def test_move_cost_keeps_workers_where_they_are() -> None:
     calm = make_plan(POOL, demand(8.9, 0.0), PlanRules(1.0, move_cost=1.0), before)
     assert calm.workers == before.workers
     burst = make_plan(POOL, demand(15.0, 0.0), PlanRules(1.0, move_cost=1.0), before)
-    assert burst.reason is PlanReason.ALL_SERVED
+    assert burst.outcome is PlanOutcome.ALL_SERVED
     assert burst.workers != before.workers
 
 
@@ -134,7 +135,7 @@ def test_no_time_still_gives_a_valid_plan() -> None:
 def test_empty_pool_sheds_everything() -> None:
     """No worker: said as such."""
     plan = make_plan([GroupCapacity("gpu", 0, RATES)], demand(1.0, 1.0))
-    assert (plan.reason, plan.shed_rps, plan.workers) == (PlanReason.NO_WORKERS, 2.0, {})
+    assert (plan.outcome, plan.shed_rps, plan.workers) == (PlanOutcome.NO_WORKERS, 2.0, {})
 
 
 @pytest.mark.parametrize(

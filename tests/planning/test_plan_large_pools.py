@@ -8,7 +8,7 @@ from small_pools import EXACT, RULES, SLO_S, STEP_S
 from t2i_policy.level import Level
 from t2i_policy.planning import program
 from t2i_policy.planning.capacity import worker_rate_rps
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome, PlanRules, PromptClass, make_plan
 
 AS_IS = PlanRules(over_provision=1.0)
 RATES = {level: worker_rate_rps(STEP_S, 0.0, level, SLO_S) for level in RULES.ladder.levels}
@@ -41,8 +41,8 @@ def check_valid(plan: Plan, groups: list[GroupCapacity], classes: tuple[PromptCl
     rates_rps = {group.name: group.rates_rps for group in groups}
     for level in RULES.ladder.levels:
         makes_rps = sum(count * rates_rps[name][at] for (name, at), count in plan.workers.items() if at == level)
-        if plan.reason is PlanReason.ALL_SERVED:
-            carries_rps = sum(one.rate_rps * plan.shift_map.get((one.name, level), 0.0) for one in classes)
+        if plan.outcome is PlanOutcome.ALL_SERVED:
+            carries_rps = sum(one.rate_rps * plan.share(one.name, level) for one in classes)
             assert carries_rps <= makes_rps + 1e-4
 
 

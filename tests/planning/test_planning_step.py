@@ -8,11 +8,9 @@ from t2i_policy.level import Ladder, Level, build_ladder
 from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.loop import Planning, expected_rates, plan_step
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
-from t2i_policy.planning.replan import ReplanReason
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Plan, PlanOutcome
+from t2i_policy.planning.replan import ReplanReason, expected_rates, plan_step
 from t2i_policy.profile import BandLoss, LevelProfile
-from t2i_policy.request.decide import draw_level, shift_rows
 from t2i_policy.request.options import Limits, Neighbourhood
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
@@ -78,26 +76,24 @@ def test_classes_carry_losses_within_the_floor() -> None:
 
 def test_harmless_levels_are_planned_even_at_rest() -> None:
     """Near prompts skip, as wanted; those without a neighbour run in full while there is room."""
-    planning = plan_step(Planning(), CLASSES, GROUPS, steady({"0.80": 1.0, NO_NEIGHBOUR: 1.0}), 400.0)
-    assert planning.plan is not None
-    assert planning.plan.shift_map == {("0.80", SKIP): 1.0, (NO_NEIGHBOUR, EXACT): 1.0}
-    assert (planning.revision, planning.reason) == (1, ReplanReason.NO_PLAN)
+    plan = plan_step(NO_PLAN, CLASSES, GROUPS, steady({"0.80": 1.0, NO_NEIGHBOUR: 1.0}), 400.0)
+    assert plan.shift_map == {"0.80": {SKIP: 1.0}, NO_NEIGHBOUR: {EXACT: 1.0}}
+    assert (plan.revision, plan.reason) == (1, ReplanReason.NO_PLAN)
 
 
 def test_load_bends_prompts_without_neighbour_too() -> None:
     """The hybrid ladder: a short schedule carries what no latent can."""
-    planning = plan_step(Planning(), CLASSES, GROUPS, steady({NO_NEIGHBOUR: 6.0}), 400.0)
-    assert planning.plan is not None
-    assert planning.plan.reason is PlanReason.ALL_SERVED
-    assert planning.plan.shift_map[NO_NEIGHBOUR, SHORT] > 0.5
+    plan = plan_step(NO_PLAN, CLASSES, GROUPS, steady({NO_NEIGHBOUR: 6.0}), 400.0)
+    assert plan.outcome is PlanOutcome.ALL_SERVED
+    assert plan.share(NO_NEIGHBOUR, SHORT) > 0.5
 
 
 def test_same_demand_keeps_the_plan() -> None:
-    """No new revision, and the reason says why."""
+    """No new revision."""
     demand = steady({NO_NEIGHBOUR: 3.0})
-    first = plan_step(Planning(), CLASSES, GROUPS, demand, 400.0)
+    first = plan_step(NO_PLAN, CLASSES, GROUPS, demand, 400.0)
     second = plan_step(first, CLASSES, GROUPS, demand.counted(NO_NEIGHBOUR, 401.0, 3.0), 401.0)
-    assert (second.plan, second.revision, second.reason) == (first.plan, 1, ReplanReason.STEADY)
+    assert second is first
 
 
 def test_rising_trend_is_planned_ahead() -> None:
@@ -110,15 +106,13 @@ def test_rising_trend_is_planned_ahead() -> None:
     assert sum(expected_rates(rising, 430.0).values()) > rising.rate_rps(430.0)
 
 
-PLAN = Plan({("gpu", EXACT): 2, ("gpu", SKIP): 2}, {("c", EXACT): 0.25, ("c", SKIP): 0.75}, 1, 0, 0,
-            PlanReason.ALL_SERVED, Method.EXACT)  # fmt: skip
+PLAN = Plan({("gpu", EXACT): 2, ("gpu", SKIP): 2}, {"c": {EXACT: 0.25, SKIP: 0.75}})
 
 
 def test_draw_follows_the_shift_map() -> None:
     """Shares of draws are the map's, most steps first; a class without a row has no draw."""
-    row = shift_rows(PLAN)["c"]
-    assert [draw_level(row, draw) for draw in (0.0, 0.24, 0.26, 0.999)] == [EXACT, EXACT, SKIP, SKIP]
-    assert draw_level((), 0.5) is None
+    assert [PLAN.draw("c", draw) for draw in (0.0, 0.24, 0.26, 0.999)] == [EXACT, EXACT, SKIP, SKIP]
+    assert PLAN.draw("another", 0.5) is None
 
 
 def test_levels_move_as_few_workers_as_possible() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from pool_scenes import NOW, gateway, look, report, wanted, worker
-from t2i_api.plan import PlanDocument
 from t2i_operator.clock import Instant
 from t2i_operator.decide.demand import current_demand
 from t2i_operator.decide.plan import decide_plan, is_plan_due
 from t2i_operator.decide.reconcile import decide
 from t2i_operator.decide.types import DesiredPool, LabelPod, Observed, WriteStatus
 from t2i_policy.level import Level
+from t2i_policy.planning.plan import NO_PLAN, Plan
 
 FIXED = {"mode": "Fixed", "workers": [{"skippedSteps": 0, "workers": 1}, {"skippedSteps": 6, "workers": 1}]}
 OTHER = {"mode": "Fixed", "workers": [{"skippedSteps": 6, "workers": 2}]}
@@ -50,8 +50,6 @@ def test_new_plan_for_demand(before: Any, reports: Any, now: Instant, reason: st
     seen = look(status=running(before), reports=reports)
     old = decide_plan(wants, look(status=running(before), reports=before), NOW)
     plan = decide_plan(wants, seen, now)
-    assert plan is not None
-    assert old is not None
     assert (plan.reason if plan.revision > old.revision else None) == reason
     assert is_plan_due(wants, seen, now) == (reason is not None)
 
@@ -60,10 +58,9 @@ def test_lost_worker_is_planned_without() -> None:
     """PoolChanged; the worker keeps its place for when it is back."""
     seen = look(status=running(), workers=(worker(0), worker(1, False)))
     plan = decide_plan(wanted(), seen, NOW)
-    assert plan is not None
     assert plan.reason == "PoolChanged"
     assert plan.revision == 2
-    assert sum(plan.plan.workers.values()) == 1
+    assert sum(plan.workers.values()) == 1
     assert sorted(number for numbers in plan.numbers.values() for number in numbers) == [0, 1]
 
 
@@ -71,26 +68,24 @@ def test_change_of_the_spec_is_planned_for_whatever_the_demand() -> None:
     """The generation is not the one that the status has seen."""
     before = running((report(2.0),))
     plan = decide_plan(wanted(), look(status=before, generation=2, reports=(report(2.0),)), NOW)
-    assert plan is not None
     assert plan.revision == before["plan"]["revision"] + 1
 
 
 def test_silent_gateways_count_like_those_that_answer() -> None:
     """Two gateways are ready, one answered: twice what it says."""
     seen = look(gateways=(gateway(), gateway()), reports=(report(2.0),))
-    assert sum(current_demand(seen, None, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(4.0, rel=0.01)
+    assert sum(current_demand(seen, NO_PLAN, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(4.0, rel=0.01)
 
 
 def test_demand_of_several_gateways_is_summed() -> None:
     """Each counts its own requests."""
     seen = look(gateways=(gateway(), gateway()), reports=(report(2.0), report(1.0, name="h")))
-    assert sum(current_demand(seen, None, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(3.0, rel=0.01)
+    assert sum(current_demand(seen, NO_PLAN, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(3.0, rel=0.01)
 
 
-def placed(plan: PlanDocument | None) -> dict[str, int]:
+def placed(plan: Plan) -> dict[str, int]:
     """Workers by level."""
-    assert plan is not None
-    return {level.label(12): count for (_, level), count in plan.plan.workers.items()}
+    return {level.label(12): count for (_, level), count in plan.workers.items()}
 
 
 def test_fixed_mix_is_laid_out_before_anybody_is_ready() -> None:
@@ -209,7 +204,6 @@ def test_level_gone_from_the_ladder_is_left() -> None:
     before = running(mix=FIXED)
     wants = wanted(levels=[{"skippedSteps": 0}, {"numInferenceSteps": 6}])
     plan = decide_plan(wants, look(wants, status=before, generation=2), NOW)
-    assert plan is not None
     assert Level(6, 12) not in {level for _, level in plan.numbers}
     assert placed(plan) == {"0": 2}
 
@@ -221,8 +215,7 @@ def test_failing_worker_is_no_capacity() -> None:
     seen = look(status=before, reports=(failing,))
     assert is_plan_due(wanted(), seen, NOW)
     plan = decide_plan(wanted(), seen, NOW)
-    assert plan is not None
-    assert sum(plan.plan.workers.values()) == 1
+    assert sum(plan.workers.values()) == 1
 
 
 def test_gateway_that_is_not_ready_says_nothing_of_demand() -> None:
@@ -230,5 +223,4 @@ def test_gateway_that_is_not_ready_says_nothing_of_demand() -> None:
     idle = replace(report(0.0, name="h"), ready=False)
     seen = look(gateways=(gateway(), gateway(), gateway(False)), reports=(report(2.0), idle))
     plan = decide_plan(wanted(), seen, NOW)
-    assert plan is not None
     assert sum(plan.rates_rps.values()) == pytest.approx(4.0)

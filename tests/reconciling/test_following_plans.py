@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from t2i_api.plan import PlanDocument, PlanError, render_plan
+from t2i_api.plan import PlanError, render_plan
 from t2i_gateway.plan_feed import PlanInForce, newer_plan
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import Method, Plan, PlanReason
+from t2i_policy.planning.plan import Plan, PlanOutcome
 
 EARLY, LATE = "2026-11-26T10:00:00Z", "2026-11-26T10:00:05Z"
 RUNNING = PlanInForce("uid-1", 5, EARLY)
@@ -16,9 +16,9 @@ RUNNING = PlanInForce("uid-1", 5, EARLY)
 def pool(revision: int, uid: str = "uid-1", created: str = EARLY) -> dict[str, Any]:
     """A pool whose status holds a plan of this revision."""
     level = Level(0, 12)
-    plan = Plan({("a", level): 2}, {}, 0.0, 0.0, 0.0, PlanReason.NO_DEMAND, Method.EXACT)
-    document = PlanDocument(revision, "NoPlan", plan, {}, {("a", level): (0, 1)}, EARLY)
-    return {"metadata": {"uid": uid, "creationTimestamp": created}, "status": {"plan": render_plan(document)}}
+    plan = Plan({("a", level): 2}, outcome=PlanOutcome.NO_DEMAND, numbers={("a", level): (0, 1)}, revision=revision)
+    document = render_plan(plan).model_dump(by_alias=True, mode="json", exclude_none=True)
+    return {"metadata": {"uid": uid, "creationTimestamp": created}, "status": {"plan": document}}
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,7 @@ def sent_to(policy: ServingPolicy, course: Course, similarity: float, draw: floa
 
 def workers_at(course: Course) -> dict[Level, int]:
     """Workers by level."""
-    assert course.planning.plan is not None
-    return {level: count for (_, level), count in course.planning.plan.workers.items()}
+    return {level: count for (_, level), count in course.plan.workers.items()}
 
 
 def place_level(decided: Decided) -> Level:

@@ -158,19 +158,19 @@ def _shift_table(plan: Plan, subject: Subject, rates_rps: Mapping[str, float]) -
     labels = [level.label(subject.ladder.base_steps) for level in levels]
     table = Table("class", "images/s", *labels, title="shift map: where prompts of each class are served, percent")
     for name, rate in sorted(rates_rps.items()):
-        shares = [plan.shift_map.get((name, level), 0.0) for level in levels]
+        shares = [plan.share(name, level) for level in levels]
         table.add_row(name, f"{rate:.3f}", *(f"{100 * share:.0f}" if share else "" for share in shares))
     return table
 
 
 def _used_levels(plan: Plan, ladder: Ladder) -> Sequence[Level]:
-    used = {level for _, level in plan.shift_map}
+    used = {level for row in plan.shift_map.values() for level in row}
     return [level for level in ladder.levels if level in used]
 
 
 def _sentence(plan: Plan) -> str:
     return (
-        f"{plan.reason} ({plan.method}): expected quality {100 * (1 - plan.mean_loss):.2f}% of exact, "
+        f"{plan.outcome} ({plan.method}): expected quality {100 * (1 - plan.mean_loss):.2f}% of exact, "
         f"{plan.shed_rps:.3f} of {plan.demand_rps:.3f} images/s shed"
     )
 

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from t2i_api.plan import PlanDocument
 from t2i_api.pool import PoolSpec
 from t2i_api.status import ConditionStatus
 from t2i_operator.clock import Instant
 from t2i_operator.decide.types import ChildSeen, Observed, PodSeen, Problem, TroubleKind
+from t2i_policy.planning.plan import Plan
 
 SETTLED = "Settled"
 NAMED = 3
@@ -33,7 +33,7 @@ class ConditionInputs:
     seen: Observed
     total_workers: int
     total_gateways: int
-    plan: PlanDocument | None
+    plan: Plan
     problem: Problem | None
     in_the_way: tuple[str, ...]
     writing: bool  # children are being written in this very round
@@ -170,12 +170,12 @@ def _available(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
 def _planned(inputs: ConditionInputs) -> Verdict:
     if inputs.problem is not None:
         return Verdict(False, inputs.problem.reason, inputs.problem.message)
-    if inputs.plan is None:
+    plan = inputs.plan
+    if not plan.revision:
         return Verdict(False, "NoWorkers", "The first plan is made when a worker is ready.")
-    document = inputs.plan
-    if document.fixed:
-        return Verdict(True, "FixedMix", f"Plan {document.revision} is the mix of the spec.")
-    return Verdict(True, document.plan.reason, f"Plan {document.revision} was made because: {document.reason}.")
+    if plan.binds:
+        return Verdict(True, "FixedMix", f"Plan {plan.revision} is the mix of the spec.")
+    return Verdict(True, plan.outcome, f"Plan {plan.revision} was made because: {plan.reason}.")
 
 
 def _progressing(inputs: ConditionInputs, obstacle: Verdict | None, missing: Verdict | None) -> Verdict:

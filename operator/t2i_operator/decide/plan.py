@@ -2,16 +2,16 @@
 
 Fixed: the mix that the spec asks for, laid out over all workers; it only changes with the spec, never with readiness.
 Its shift map follows the reported demand (`t2i_policy.planning.fixed_mix`).
-Auto: `t2i_policy.planning.loop.plan_step` on the demand that gateways report and the workers that are ready. What it
+Auto: `t2i_policy.planning.replan.plan_step` on the demand that gateways report and the workers that are ready. What it
 needs to go on is in `status.plan`, so a restarted operator decides as the one before it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from t2i_api.plan import Numbers, PlanDocument, PlanError, parse_plan, place_workers
+from t2i_api.plan import PlanError, parse_plan
 from t2i_api.pool import PoolSpec
-from t2i_operator.clock import Instant, parse_instant
+from t2i_operator.clock import Instant
 from t2i_operator.decide.demand import (
     current_demand,
     group_rates,
@@ -19,12 +19,11 @@ from t2i_operator.decide.demand import (
     quiet_rps,
 )
 from t2i_operator.decide.types import DesiredPool, Observed
-from t2i_policy.level import Level
+from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.classes import build_classes
 from t2i_policy.planning.fixed_mix import lay_out, rows_at_rest, with_shifts
-from t2i_policy.planning.loop import Planning, PlanningRules, expected_rates, plan_step
-from t2i_policy.planning.plan import GroupCapacity, Plan
-from t2i_policy.planning.replan import PlannedFor, choose_replan
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Numbers, Plan, ShiftMap
+from t2i_policy.planning.replan import PlanningRules, count_workers, expected_rates, plan_step, succeed, why_replan
 
 FIXED_MIX = "FixedMix"
 
@@ -33,7 +32,7 @@ FIXED_MIX = "FixedMix"
 class _PlanInputs:
     """The running plan, the spec's view of it, and who is there."""
 
-    before: PlanDocument | None
+    before: Plan
     sizes: Mapping[str, int]
     ready: Mapping[str, frozenset[int]]
 
@@ -42,24 +41,16 @@ class _PlanInputs:
         """All workers that the spec has, ready or not."""
         return {group: frozenset(range(size)) for group, size in self.sizes.items()}
 
-    @property
-    def revision(self) -> int:
-        return self.before.revision if self.before else 0
 
-    @property
-    def numbers(self) -> Numbers:
-        return self.before.numbers if self.before else {}
-
-
-def running_plan(status: Mapping[str, object]) -> PlanDocument | None:
-    """The plan in a status; None if there is none, or none that can be used."""
+def running_plan(status: Mapping[str, object]) -> Plan:
+    """The plan in a status; NO_PLAN if there is none, or none that can be used."""
     plan = status.get("plan")
     if not isinstance(plan, Mapping):
-        return None
+        return NO_PLAN
     try:
         return parse_plan(plan)
     except PlanError:
-        return None  # it is replaced by one that can be read
+        return NO_PLAN  # it is replaced by one that can be read
 
 
 def _scene(desired: DesiredPool, seen: Observed) -> _PlanInputs:
@@ -67,8 +58,8 @@ def _scene(desired: DesiredPool, seen: Observed) -> _PlanInputs:
     return _PlanInputs(running_plan(seen.status), sizes, ready_numbers(seen, sizes))
 
 
-def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> PlanDocument | None:
-    """The plan from now on; the same object if the running one stays, None while there is nothing to plan with."""
+def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
+    """The plan from now on: equal to the running one if that stays, NO_PLAN while there is nothing to plan with."""
     scene = _scene(desired, seen)
     if desired.spec.mix.mode == "Fixed":
         return _fixed(desired, seen, scene, now)
@@ -81,14 +72,13 @@ def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
     before = scene.before
     if desired.spec.mix.mode == "Fixed":
         rates_rps = _rates(desired, seen, scene, _everybody(desired, seen, scene), now)
-        return before is not None and choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s).due
+        return before.revision > 0 and why_replan(before, rates_rps, scene.sizes, now.unix_s) is not None
     groups = group_rates(desired, scene.ready, measured_by_group(seen.reports), desired.spec.slo.latency_s)
     if not groups:
         return False
-    planned_for = _planning(before, _is_changed(before, seen)).planned_for
     rates_rps = _rates(desired, seen, scene, groups, now)
-    workers = {group.name: group.num_workers for group in groups}
-    return choose_replan(planned_for, rates_rps, workers, now.unix_s, PlanningRules().replan).due
+    due = why_replan(before, rates_rps, count_workers(groups), now.unix_s, PlanningRules().replan)
+    return _is_changed(before, seen) or due is not None
 
 
 def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
@@ -102,31 +92,28 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
     }
 
 
-def _fixed(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> PlanDocument:
-    spec = desired.spec
+def _fixed(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> Plan:
+    spec, before, reason = desired.spec, scene.before, FIXED_MIX
     mix = lay_out(spec.fixed_workers, scene.sizes)
-    numbers = place_workers(mix, scene.sizes, scene.everybody, scene.numbers)
-    before, reason = scene.before, FIXED_MIX
+    numbers = place_workers(mix, scene.sizes, scene.everybody, before.numbers)
     groups = _everybody(desired, seen, scene)
     rates_rps = _rates(desired, seen, scene, groups, now)
     classes = build_classes(spec.ladder, desired.profile, spec.slo.max_loss, spec.slo.harmless_loss)
-    if before is not None and not _is_changed_mix(before, seen, numbers, rows_at_rest(mix, classes)):
-        replan = choose_replan(_made_for(before), rates_rps, scene.sizes, now.unix_s)
-        if not replan.due:
+    if not _is_changed_mix(before, seen, numbers, rows_at_rest(mix, classes)):
+        due = why_replan(before, rates_rps, scene.sizes, now.unix_s)
+        if due is None:
             return before
-        reason = replan.reason
+        reason = due
     plan = with_shifts(mix, groups, classes, rates_rps, PlanningRules().plan)
-    return PlanDocument(scene.revision + 1, reason, plan, rates_rps, numbers, now.text, fixed=True)
+    return succeed(before, replace(plan, numbers=numbers), reason, now.unix_s)
 
 
-def _is_changed_mix(
-    before: PlanDocument, seen: Observed, numbers: Numbers, at_rest: Mapping[tuple[str, Level], float]
-) -> bool:
+def _is_changed_mix(before: Plan, seen: Observed, numbers: Numbers, at_rest: ShiftMap) -> bool:
     """True if the spec is another than the running plan was made for, a worker must move, or what the mix draws without
     demand is something else: a new measurement, or a plan of a version that did not say.
     """
-    rows = {(name, level): share for (name, level), share in at_rest.items() if name not in before.rates_rps}
-    known = {place: share for place, share in before.plan.shift_map.items() if place[0] not in before.rates_rps}
+    rows = {name: row for name, row in at_rest.items() if name not in before.rates_rps}
+    known = {name: row for name, row in before.shift_map.items() if name not in before.rates_rps}
     return _is_changed(before, seen, fixed=True) or before.numbers != numbers or known != rows
 
 
@@ -143,38 +130,24 @@ def _everybody(desired: DesiredPool, seen: Observed, scene: _PlanInputs) -> tupl
     return group_rates(desired, scene.everybody, measured_by_group(seen.reports), desired.spec.slo.latency_s)
 
 
-def _made_for(before: PlanDocument) -> PlannedFor:
-    return PlannedFor(before.rates_rps, before.group_workers(), parse_instant(before.made_at))
-
-
-def _planned(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> PlanDocument | None:
+def _planned(desired: DesiredPool, seen: Observed, scene: _PlanInputs, now: Instant) -> Plan:
     spec, before = desired.spec, scene.before
-    slo_s = spec.slo.latency_s
-    groups = group_rates(desired, scene.ready, measured_by_group(seen.reports), slo_s)
+    groups = group_rates(desired, scene.ready, measured_by_group(seen.reports), spec.slo.latency_s)
     if not groups:
         return before  # nobody to plan with
     classes = build_classes(spec.ladder, desired.profile, spec.slo.max_loss, spec.slo.harmless_loss)
-    planning = _planning(before, _is_changed(before, seen))
+    # After a change of the spec a new plan is due whatever the demand.
+    outdated = replace(before, group_workers={}) if _is_changed(before, seen) else before
     demand = current_demand(seen, before, quiet_rps(spec, groups), now)
-    after = plan_step(planning, classes, groups, demand, now.unix_s)
-    if before is not None and (after.planned_for is planning.planned_for or after.plan is None):
+    after = plan_step(outdated, classes, groups, demand, now.unix_s)
+    if after is outdated:
         return before
-    if after.plan is None or after.planned_for is None:
-        return None
-    numbers = place_workers(after.plan, scene.sizes, scene.ready, _on_ladder(scene.numbers, spec))
-    return PlanDocument(after.revision, after.reason, after.plan, after.planned_for.rates_rps, numbers, now.text)
+    return replace(after, numbers=place_workers(after, scene.sizes, scene.ready, _on_ladder(before.numbers, spec)))
 
 
-def _planning(before: PlanDocument | None, changed: bool) -> Planning:
-    """The loop's state out of the document. After a change of the spec a new plan is due whatever the demand."""
-    if before is None:
-        return Planning()
-    return Planning(before.plan, None if changed else _made_for(before), before.revision)
-
-
-def _is_changed(before: PlanDocument | None, seen: Observed, fixed: bool = False) -> bool:
+def _is_changed(before: Plan, seen: Observed, fixed: bool = False) -> bool:
     """True if the spec is another than the running plan was made for; `fixed`: its mix is."""
-    return before is None or before.fixed != fixed or seen.generation != seen.status.get("observedGeneration")
+    return not before.revision or before.binds != fixed or seen.generation != seen.status.get("observedGeneration")
 
 
 def _on_ladder(numbers: Numbers, spec: PoolSpec) -> Numbers:
@@ -182,10 +155,8 @@ def _on_ladder(numbers: Numbers, spec: PoolSpec) -> Numbers:
     return {(group, level): which for (group, level), which in numbers.items() if level in spec.ladder.levels}
 
 
-def describe(plan: Plan | None, numbers: Numbers, base_steps: int) -> str:
+def describe(numbers: Numbers, base_steps: int) -> str:
     """Workers by level in short: `5x0 2x10 1x0/25`, most steps first."""
-    if plan is None:
-        return ""
     counts: dict[str, int] = {}
     for (_, level), which in sorted(numbers.items(), key=lambda item: (-item[0][1].steps_run, item[0][1])):
         label = level.label(base_steps)

@@ -9,7 +9,6 @@ missing, and nothing is decided from memory.
 from collections.abc import Iterator
 
 from t2i_api.names import level_value
-from t2i_api.plan import PlanDocument
 from t2i_api.status import PoolStatus
 from t2i_operator.clock import Instant
 from t2i_operator.decide.children import decide_children
@@ -17,6 +16,7 @@ from t2i_operator.decide.conditions import SETTLED, ConditionInputs
 from t2i_operator.decide.plan import decide_plan, running_plan
 from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
 from t2i_operator.decide.types import Action, Announce, Decision, DesiredPool, LabelPod, Observed, Problem, WriteStatus
+from t2i_policy.planning.plan import Plan
 
 
 def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Decision:
@@ -37,7 +37,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         writing=bool(children.applies or children.deletes),
         spec=desired.spec,
     )
-    labels = tuple(_labels(seen, plan)) if plan is not None else ()
+    labels = tuple(_labels(seen, plan))
     return _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
 
 
@@ -54,7 +54,7 @@ def _is_settled(status: PoolStatus) -> bool:
     return any(one.type == "Progressing" and one.reason == SETTLED for one in status.conditions)
 
 
-def _labels(seen: Observed, plan: PlanDocument) -> Iterator[LabelPod]:
+def _labels(seen: Observed, plan: Plan) -> Iterator[LabelPod]:
     """Pods whose label is not where the plan has them, stripped and edited ones too."""
     for pod in seen.workers:
         if pod.group is None or pod.number is None:
@@ -77,6 +77,5 @@ def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
             yield Announce(one.reason, one.message, warning=True)
         if one.type == "Secured" and one.status == "False" and was.get("reason") != one.reason:
             yield Announce("Insecure", one.message, warning=True)
-    old = running_plan(seen.status)
-    if status.plan is not None and (old is None or old.revision != status.plan.revision):
+    if status.plan is not None and running_plan(seen.status).revision != status.plan.revision:
         yield Announce("Planned", f"Plan {status.plan.revision} ({status.plan.reason}): {status.mix}")

@@ -11,13 +11,14 @@ anything else      Refused      e.g. a value in a group's template that only the
 
 from typing import Any
 
-from t2i_api.plan import PlanDocument, render_plan
-from t2i_api.status import LevelStatus, PlanStatus, PoolStatus
+from t2i_api.plan import render_plan
+from t2i_api.status import LevelStatus, PoolStatus
 from t2i_operator.clock import Instant
 from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
 from t2i_operator.decide.plan import describe, ready_numbers
 from t2i_operator.decide.types import DesiredPool, Observed, Problem
 from t2i_policy.level import Level
+from t2i_policy.planning.plan import NO_PLAN, Plan
 
 NO_CAPACITY = "NoCapacity"
 FORBIDDEN = "Forbidden"
@@ -27,24 +28,24 @@ _QUOTA = "exceeded quota"
 
 def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -> PoolStatus:
     """The status of a pool whose spec can be carried out."""
-    seen, spec, document = inputs.seen, desired.spec, inputs.plan
-    sizes = spec.group_sizes
+    seen, spec, plan = inputs.seen, desired.spec, inputs.plan
+    ready = ready_numbers(seen, spec.group_sizes)
     return PoolStatus(
         observed_generation=seen.generation,
         conditions=render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now),
         workers=inputs.total_workers,
         ready_workers=min(inputs.serving_workers, inputs.total_workers),
-        mix=describe(document.plan if document else None, document.numbers if document else {}, spec.ladder.base_steps),
-        levels=tuple(_level(level, document, ready_numbers(seen, sizes)) for level in spec.ladder.levels),
-        plan=PlanStatus.model_validate(render_plan(document)) if document else None,
-        quality_percent=_quality(document),
+        mix=describe(plan.numbers, spec.ladder.base_steps),
+        levels=tuple(_level(level, plan, ready) for level in spec.ladder.levels),
+        plan=render_plan(plan) if plan.revision else None,
+        quality_percent=_quality(plan),
     )
 
 
 def render_problem(problem: Problem, seen: Observed, now: Instant) -> PoolStatus:
     """The status of a pool whose spec cannot be carried out: what runs is as it was, the conditions say why."""
     before = PoolStatus.model_validate(seen.status)
-    inputs = ConditionInputs(seen, before.workers, 1, None, problem, (), writing=False)
+    inputs = ConditionInputs(seen, before.workers, 1, NO_PLAN, problem, (), writing=False)
     conditions = render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now)
     ready = min(inputs.ready_workers, before.workers)
     return before.model_copy(
@@ -62,33 +63,28 @@ def to_document(status: PoolStatus) -> dict[str, Any]:
     return status.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
-def _level(level: Level, document: PlanDocument | None, ready: dict[str, frozenset[int]]) -> LevelStatus:
-    numbers = document.numbers if document else {}
-    here = [(group, number) for (group, at), which in numbers.items() if at == level for number in which]
+def _level(level: Level, plan: Plan, ready: dict[str, frozenset[int]]) -> LevelStatus:
+    here = [(group, number) for (group, at), which in plan.numbers.items() if at == level for number in which]
     return LevelStatus(
         skipped_steps=level.skipped_steps,
         num_inference_steps=level.num_inference_steps,
         workers=len(here),
         ready=sum(number in ready.get(group, frozenset()) for group, number in here),
-        load_percent=_load_percent(level, document),
+        load_percent=_load_percent(level, plan),
     )
 
 
-def _load_percent(level: Level, document: PlanDocument | None) -> int:
+def _load_percent(level: Level, plan: Plan) -> int:
     """Share of the planned traffic that is served at this level."""
-    if document is None:
-        return 0
-    served = {name: rate for name, rate in document.rates_rps.items() if (name, level) in document.plan.shift_map}
-    total = sum(document.rates_rps.values())
-    here = sum(rate * document.plan.shift_map[name, level] for name, rate in served.items())
-    return min(100, round(100 * here / total)) if total > 0 else 0
+    here_rps = sum(rate * plan.share(name, level) for name, rate in plan.rates_rps.items())
+    return min(100, round(100 * here_rps / plan.demand_rps)) if plan.demand_rps > 0 else 0
 
 
-def _quality(document: PlanDocument | None) -> int | None:
+def _quality(plan: Plan) -> int | None:
     """Unknown for a Fixed mix without demand: it depends on the prompts."""
-    if document is None or (document.fixed and not document.rates_rps):
+    if not plan.revision or (plan.binds and not plan.rates_rps):
         return None
-    return max(0, min(100, round(100 * (1 - document.plan.mean_loss))))
+    return max(0, min(100, round(100 * (1 - plan.mean_loss))))
 
 
 def explain_refusal(status: int, message: str) -> Problem:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from t2i_policy.level import Level
 from t2i_policy.planning.classes import ClassTable
-from t2i_policy.planning.loop import expected_rates, when_due
-from t2i_policy.planning.plan import TIE_COST, GroupCapacity, Method, Plan, PlanReason, PlanRules, make_plan
-from t2i_policy.planning.replan import PlannedFor
+from t2i_policy.planning.plan import TIE_COST, GroupCapacity, Plan, PlanOutcome, PlanRules, ShiftMap, make_plan
+from t2i_policy.planning.replan import count_workers, expected_rates, succeed, why_replan
 from t2i_policy.policies import Course, PoolState, PromptAware, ServingPolicy
-from t2i_policy.request.decide import Rules, shift_rows
+from t2i_policy.request.decide import Rules
 
 
 def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
@@ -31,17 +30,17 @@ def lay_out(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> Plan:
                 workers[group, level] = taken
                 left[group] -= taken
                 wanted -= taken
-    return Plan(workers, {}, 0.0, 0.0, 0.0, PlanReason.NO_DEMAND, Method.EXACT)
+    return Plan(workers, outcome=PlanOutcome.NO_DEMAND, binds=True, group_workers=sizes)
 
 
-def rows_at_rest(mix: Plan, classes: ClassTable) -> dict[tuple[str, Level], float]:
+def rows_at_rest(mix: Plan, classes: ClassTable) -> ShiftMap:
     """The shift map without demand: each class at the one level of the mix where it loses least."""
     levels = {level for _, level in mix.workers}
-    found: dict[tuple[str, Level], float] = {}
+    found: dict[str, dict[Level, float]] = {}
     for name, losses in classes.losses.items():
         allowed = sorted(levels & losses.keys())
         if allowed:
-            found[name, min(allowed, key=lambda at: losses[at] + TIE_COST * at.steps_run)] = 1.0
+            found[name] = {min(allowed, key=lambda at: losses[at] + TIE_COST * at.steps_run): 1.0}
     return found
 
 
@@ -65,9 +64,8 @@ def with_shifts(
         if group in made_rps
     ]
     plan = make_plan(held, classes.with_rates(rates_rps), rules)
-    planned = {name for name, _ in plan.shift_map}
-    others = {(name, level): share for (name, level), share in at_rest.items() if name not in planned}
-    return replace(plan, workers=mix.workers, shift_map={**plan.shift_map, **others})
+    shift_map = {**at_rest, **plan.shift_map}
+    return replace(plan, workers=mix.workers, group_workers=mix.group_workers, shift_map=shift_map, binds=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +77,13 @@ class FixedMix(PromptAware):
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """New shares when demand moved enough or workers came or went; nobody moves."""
-        before, rates_rps = course.planning, expected_rates(seen.demand, seen.now_s)
-        planned_for = PlannedFor(rates_rps, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
-
-        def make() -> Plan:
-            mix = lay_out(self.by_level, self.sizes)
-            return with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
-
-        planning = when_due(before, planned_for, self.planning.replan, make)
-        shift = course.shift if planning.plan is before.plan else shift_rows(planning.plan)
-        return Course(planning, shift, binding=True)
+        rates_rps, group_workers = expected_rates(seen.demand, seen.now_s), count_workers(seen.groups)
+        reason = why_replan(course.plan, rates_rps, group_workers, seen.now_s, self.planning.replan)
+        if reason is None:
+            return course
+        mix = replace(lay_out(self.by_level, self.sizes), group_workers=group_workers)
+        plan = with_shifts(mix, seen.groups, rules.classes, rates_rps, self.planning.plan)
+        return Course(succeed(course.plan, plan, reason, seen.now_s))
 
 
 def serving_policy(by_level: Mapping[Level, int], sizes: Mapping[str, int]) -> ServingPolicy:

@@ -16,7 +16,7 @@ there is none, the greedy one. `program` solves it, and says how exactly in larg
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from t2i_policy.level import Level
@@ -47,8 +47,8 @@ class PromptClass:
     losses: Mapping[Level, float]
 
 
-class PlanReason(StrEnum):
-    """What kind of plan it is."""
+class PlanOutcome(StrEnum):
+    """What a plan achieves."""
 
     ALL_SERVED = "AllServed"
     SOME_SHED = "SomeShed"  # no assignment serves everything within the floor
@@ -65,21 +65,67 @@ class Method(StrEnum):
     GREEDY = "Greedy"
 
 
+#: Workers by group and level.
+Places = Mapping[tuple[str, Level], int]
+#: Which workers of the group stand there.
+Numbers = Mapping[tuple[str, Level], tuple[int, ...]]
+#: By class: the share of its prompts that each level serves, most steps first.
+ShiftMap = Mapping[str, dict[Level, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`workers` by (group, level), zeros left out; `shift_map` by (class, level): P(served there | class).
+    """What is planned, how good it is, what it was made for, and why it replaced the plan before.
 
-    Rows of the shift map sum to 1 for classes that are served at all. `shed_rps` of `demand_rps` are refused;
-    `mean_loss` is of those served.
+    Rows of the shift map sum to 1 for classes that are served at all. `shed_rps` of the demand are refused; `mean_loss`
+    is of those served. `rates_rps` by class and `group_workers` are what it was made for, `made_s` when (the clock is
+    the maker's). `numbers` are the workers of each place, if the operator named them. `binds`: the owner of the pool
+    fixed the mix, so requests draw their level from the shift map.
     """
 
-    workers: Mapping[tuple[str, Level], int]
-    shift_map: Mapping[tuple[str, Level], float]
-    demand_rps: float
-    shed_rps: float
-    mean_loss: float
-    reason: PlanReason
-    method: Method
+    workers: Places = field(default_factory=dict)
+    shift_map: ShiftMap = field(default_factory=dict)
+    shed_rps: float = 0.0
+    mean_loss: float = 0.0
+    outcome: PlanOutcome = PlanOutcome.NO_WORKERS
+    method: Method = Method.EXACT
+    rates_rps: Mapping[str, float] = field(default_factory=dict)
+    group_workers: Mapping[str, int] = field(default_factory=dict)
+    made_s: float = 0.0
+    numbers: Numbers = field(default_factory=dict)
+    binds: bool = False
+    revision: int = 0  # of the first plan 1, rising
+    reason: str = ""
+
+    @property
+    def demand_rps(self) -> float:
+        """Requests a second that it was made for."""
+        return sum(self.rates_rps.values())
+
+    def share(self, prompt_class: str, level: Level) -> float:
+        """Of the class's prompts, those that this level serves."""
+        return self.shift_map.get(prompt_class, {}).get(level, 0.0)
+
+    def draw(self, prompt_class: str, draw: float) -> Level | None:
+        """The level at `draw` of [0, 1) in the row of a class; None without a row."""
+        row, until = self.shift_map.get(prompt_class, {}), 0.0
+        for level, share in row.items():
+            until += share
+            if draw < until:
+                return level
+        return next(reversed(row), None)  # shares may sum to a hair less than 1
+
+    def level_of(self, group: str, number: int) -> Level | None:
+        """Where a worker stands; None if the plan does not name it."""
+        return next((level for (name, level), which in self.numbers.items() if name == group and number in which), None)
+
+
+NO_PLAN = Plan()  # before the first one
+
+
+def sort_row(shares: Mapping[Level, float]) -> dict[Level, float]:
+    """A row of a shift map, most steps first."""
+    return {level: shares[level] for level in sorted(shares, key=lambda at: (-at.steps_run, at))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +150,7 @@ def make_plan(
     groups: Sequence[GroupCapacity],
     classes: Sequence[PromptClass],
     rules: PlanRules = PlanRules(),
-    before: Plan | None = None,
+    before: Plan = NO_PLAN,
 ) -> Plan:
     """The best plan for this demand; see the module.
 
@@ -112,11 +158,14 @@ def make_plan(
         ValueError: a negative rate or worker count, or a name twice.
     """
     _check(groups, classes)
-    demand_rps = sum(one.rate_rps for one in classes)
+    made_for = Plan(
+        rates_rps={one.name: one.rate_rps for one in classes},
+        group_workers={group.name: group.num_workers for group in groups},
+    )
     if not any(group.num_workers for group in groups):
-        return Plan({}, {}, demand_rps, demand_rps, 0.0, PlanReason.NO_WORKERS, Method.EXACT)
+        return replace(made_for, shed_rps=made_for.demand_rps)
     found = _solve(groups, classes, rules, before) or _greedy(groups, classes, rules)
-    return _to_plan(found, classes, rules)
+    return _fill_in(made_for, found, classes, rules)
 
 
 def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> None:
@@ -132,7 +181,7 @@ def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> N
 
 
 def _solve(
-    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan | None
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan
 ) -> _Found | None:
     """The program in arrays, solved, and named again; None if the solver found nothing in time."""
     spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
@@ -140,7 +189,6 @@ def _solve(
     level_at = {level: position for position, level in enumerate(sorted({at for _, at in (*spots, *lanes)}))}
     group_at = {group.name: position for position, group in enumerate(groups)}
     class_at = {one.name: position for position, one in enumerate(classes)}
-    stood: Mapping[tuple[str, Level], int] = before.workers if before is not None else {}
     program = Program(
         num_workers=[group.num_workers if group.rates_rps else 0 for group in groups],
         demands_rps=[one.rate_rps * rules.over_provision for one in classes],
@@ -150,7 +198,7 @@ def _solve(
                 level_at[level],
                 group.rates_rps[level],
                 SPARE_COST * sum(other.steps_run > level.steps_run for other in group.rates_rps),
-                stood.get((group.name, level), 0),
+                before.workers.get((group.name, level), 0),
             )
             for group, level in spots
         ],
@@ -159,7 +207,7 @@ def _solve(
             for one, level in lanes
         ],
         shed_cost=SHED_LOSS,
-        move_cost=rules.move_cost if before is not None else 0.0,
+        move_cost=rules.move_cost if before.workers else 0.0,
     )
     solution = solve(program, rules.time_limit_s)
     if solution is None:
@@ -209,23 +257,24 @@ def _cost_left(classes: Sequence[PromptClass], left: Mapping[str, float], level:
     return sum(served[one.name] * (one.losses[level] - SHED_LOSS) for one in classes if one.name in served)
 
 
-def _to_plan(found: _Found, classes: Sequence[PromptClass], rules: PlanRules) -> Plan:
-    served = {one.name: sum(f for (name, _), f in found.flow_rps.items() if name == one.name) for one in classes}
+def _fill_in(made_for: Plan, found: _Found, classes: Sequence[PromptClass], rules: PlanRules) -> Plan:
+    demand_rps = made_for.demand_rps
+    flows = {one.name: {at: found.flow_rps.get((one.name, at), 0.0) for at in one.losses} for one in classes}
+    served = {name: sum(row.values()) for name, row in flows.items()}
     total_rps = sum(served.values())
-    demand_rps = sum(one.rate_rps for one in classes)
-    loss = sum(found.flow_rps.get((one.name, at), 0.0) * lost for one in classes for at, lost in one.losses.items())
+    loss = sum(flows[one.name][at] * lost for one in classes for at, lost in one.losses.items())
     shed_rps = max(0.0, demand_rps - total_rps / rules.over_provision)
-    reason = PlanReason.ALL_SERVED if shed_rps <= TINY_RPS else PlanReason.SOME_SHED
-    return Plan(
+    outcome = PlanOutcome.ALL_SERVED if shed_rps <= TINY_RPS else PlanOutcome.SOME_SHED
+    return replace(
+        made_for,
         workers={place: count for place, count in found.workers.items() if count},
         shift_map={
-            (name, level): flow / served[name]
-            for (name, level), flow in found.flow_rps.items()
-            if served[name] > TINY_RPS and flow > TINY_RPS * served[name]
+            name: sort_row({at: flow / served[name] for at, flow in row.items() if flow > TINY_RPS * served[name]})
+            for name, row in flows.items()
+            if served[name] > TINY_RPS
         },
-        demand_rps=demand_rps,
         shed_rps=shed_rps if shed_rps > TINY_RPS else 0.0,
         mean_loss=loss / total_rps if total_rps > TINY_RPS else 0.0,
-        reason=PlanReason.NO_DEMAND if demand_rps <= TINY_RPS else reason,
+        outcome=PlanOutcome.NO_DEMAND if demand_rps <= TINY_RPS else outcome,
         method=found.method,
     )

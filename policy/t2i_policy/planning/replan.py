@@ -1,33 +1,30 @@
-"""Replanning: when a new plan is worth it.
+"""Replanning, the planning loop's one step: is a new plan due, and which one.
 
+Operator, gateway in local mode and simulator run it on the demand by prompt class and the workers that are ready.
 More demand than planned for is answered at once, less only after a dwell time and past a wider margin, so that a rate
-that swings around a threshold does not move workers to and fro (hysteresis). A rising trend is planned for ahead.
+that swings around a threshold does not move workers to and fro (hysteresis). A rising trend is planned for `AHEAD_S`
+ahead. A plan is made for what was seen, so the next step compares like with like.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from t2i_policy.planning.classes import ClassTable
+from t2i_policy.planning.demand import SLOWER, Demand
+from t2i_policy.planning.plan import GroupCapacity, Plan, PlanRules, make_plan
+
+AHEAD_S = 15.0
 
 
 class ReplanReason(StrEnum):
-    """Why a new plan is due, or why not."""
+    """Why a plan replaced the one before."""
 
     NO_PLAN = "NoPlan"
     POOL_CHANGED = "PoolChanged"
     DEMAND_ROSE = "DemandRose"
     DEMAND_FELL = "DemandFell"
     MIX_SHIFTED = "MixShifted"
-    DWELLING = "Dwelling"  # a change is there, but the last plan is too young
-    STEADY = "Steady"
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFor:
-    """What the running plan was made for: rates by prompt class, workers by group, and when (seconds)."""
-
-    rates_rps: Mapping[str, float]
-    workers: Mapping[str, int]
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +38,69 @@ class ReplanRules:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplanDecision:
-    """Whether to plan anew, and why."""
+class PlanningRules:
+    """The planner's and the hysteresis's settings."""
 
-    due: bool
-    reason: ReplanReason
-
-
-def with_trend(rate_rps: float, earlier_rps: float, elapsed_s: float, ahead_s: float) -> float:
-    """The rate expected `ahead_s` from now if it rises on as it did over `elapsed_s`; a fall is not extrapolated."""
-    if elapsed_s <= 0:
-        return rate_rps
-    return rate_rps + max(0.0, rate_rps - earlier_rps) * ahead_s / elapsed_s
+    plan: PlanRules = field(default_factory=lambda: PlanRules(move_cost=1e-4))
+    replan: ReplanRules = field(default_factory=ReplanRules)
 
 
-def choose_replan(
-    planned: PlannedFor | None,
+def plan_step(
+    before: Plan,
+    classes: ClassTable,
+    groups: Sequence[GroupCapacity],
+    demand: Demand,
+    now_s: float,
+    rules: PlanningRules = PlanningRules(),
+) -> Plan:
+    """The plan from now on: `before` itself if no other is due."""
+    rates_rps = expected_rates(demand, now_s)
+    reason = why_replan(before, rates_rps, count_workers(groups), now_s, rules.replan)
+    if reason is None:
+        return before
+    return succeed(before, make_plan(groups, classes.with_rates(rates_rps), rules.plan, before), reason, now_s)
+
+
+def succeed(before: Plan, plan: Plan, reason: str, now_s: float) -> Plan:
+    """`plan` as the one that replaces `before`."""
+    return replace(plan, revision=before.revision + 1, reason=reason, made_s=now_s)
+
+
+def count_workers(groups: Sequence[GroupCapacity]) -> dict[str, int]:
+    """By group."""
+    return {group.name: group.num_workers for group in groups}
+
+
+def why_replan(
+    before: Plan,
     rates_rps: Mapping[str, float],
-    workers: Mapping[str, int],
+    group_workers: Mapping[str, int],
     now_s: float,
     rules: ReplanRules = ReplanRules(),
-) -> ReplanDecision:
-    """Compare demand and pool with what the running plan was made for."""
-    if planned is None:
-        return ReplanDecision(True, ReplanReason.NO_PLAN)
-    if dict(workers) != dict(planned.workers):
-        return ReplanDecision(True, ReplanReason.POOL_CHANGED)
-    now_rps, then_rps = sum(rates_rps.values()), sum(planned.rates_rps.values())
+) -> ReplanReason | None:
+    """Compares demand and pool with what the running plan was made for. None: it stays."""
+    if not before.revision:
+        return ReplanReason.NO_PLAN
+    if dict(group_workers) != dict(before.group_workers):
+        return ReplanReason.POOL_CHANGED
+    now_rps, then_rps = sum(rates_rps.values()), before.demand_rps
     if now_rps > then_rps * (1 + rules.rise):
-        return ReplanDecision(True, ReplanReason.DEMAND_ROSE)
+        return ReplanReason.DEMAND_ROSE
     fell = now_rps < then_rps * (1 - rules.fall)
-    if not fell and _distance(rates_rps, planned.rates_rps) <= rules.mix_shift:
-        return ReplanDecision(False, ReplanReason.STEADY)
-    if now_s - planned.at_s < rules.dwell_s:
-        return ReplanDecision(False, ReplanReason.DWELLING)
-    return ReplanDecision(True, ReplanReason.DEMAND_FELL if fell else ReplanReason.MIX_SHIFTED)
+    if not fell and _distance(rates_rps, before.rates_rps) <= rules.mix_shift:
+        return None
+    if now_s - before.made_s < rules.dwell_s:
+        return None
+    return ReplanReason.DEMAND_FELL if fell else ReplanReason.MIX_SHIFTED
+
+
+def expected_rates(demand: Demand, now_s: float, ahead_s: float = AHEAD_S) -> dict[str, float]:
+    """Rates by class. If demand rises, scaled up as if it rose on like that; a fall is not extrapolated."""
+    rates_rps = demand.rates_rps(now_s)
+    total_rps = sum(rates_rps.values())
+    risen_rps = max(0.0, total_rps - demand.earlier_rps(now_s))
+    scale = 1 + risen_rps / total_rps * ahead_s / (SLOWER * demand.half_life_s) if total_rps > 0 else 1.0
+    return {name: rate * scale for name, rate in rates_rps.items()}
 
 
 def _distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:

@@ -5,14 +5,12 @@ options -> wanted level -> prompt class -> a Fixed mix's draw -> price of a step
 Gateway and simulator both call `Rules.decide` and nothing else, so what is simulated is what is served.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import ClassTable, build_classes
-from t2i_policy.planning.plan import Plan
+from t2i_policy.planning.plan import NO_PLAN, Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.options import (
@@ -26,10 +24,6 @@ from t2i_policy.request.options import (
 )
 from t2i_policy.request.price import PriceCurve, backlog_price, demand_price, slack_of
 from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
-
-#: Shift map by class: (level, cumulative share), most steps first. Shares end at 1.
-ShiftRows = Mapping[str, tuple[tuple[Level, float], ...]]
-NO_SHIFT: ShiftRows = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +79,11 @@ class Rules:
     classes: ClassTable
     tolerance: float = HARMLESS_LOSS
 
-    def decide(self, arrival: Arrival, pool: PoolView, prices: PriceCurve, shift: ShiftRows = NO_SHIFT) -> Decided:
-        """`shift`: what a Fixed mix draws from; empty where the mix is planned."""
+    def decide(self, arrival: Arrival, pool: PoolView, prices: PriceCurve, drawn_from: Plan = NO_PLAN) -> Decided:
+        """`drawn_from`: the plan of a Fixed mix."""
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
-        drawn = draw_level(shift.get(prompt_class, ()), arrival.draw)
+        drawn = drawn_from.draw(prompt_class, arrival.draw)
         slack_s = self.slack_s(pool)
         pressed = pressure(pool, slack_s)
         price = max(demand_price(prices, pool, slack_s), self.backlog_price(pressed, limits))
@@ -121,20 +115,3 @@ def build_rules(
 ) -> Rules:
     """The rules of a pool; `max_loss` is its floor and `tolerance` the loss that counts as none, as fractions."""
     return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss, tolerance), tolerance)
-
-
-def shift_rows(plan: Plan | None) -> ShiftRows:
-    """A plan's shift map, made ready for drawing."""
-    rows: dict[str, list[tuple[Level, float]]] = {}
-    for (name, level), share in sorted(plan.shift_map.items() if plan else (), key=lambda item: -item[0][1].steps_run):
-        row = rows.setdefault(name, [])
-        row.append((level, share + (row[-1][1] if row else 0.0)))
-    return {name: tuple(row) for name, row in rows.items()}
-
-
-def draw_level(row: tuple[tuple[Level, float], ...], draw: float) -> Level | None:
-    """The level at `draw` of [0, 1) in a row of `shift_rows`; None from an empty row."""
-    for level, until in row:
-        if draw < until:
-            return level
-    return row[-1][0] if row else None

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AnyWorker, decide_for, runnable_option
-from t2i_simulator.rivals.mean_losses import LadderPart, cheapest_of, next_planning, typical_prompts
+from t2i_simulator.rivals.mean_losses import LadderPart, cheapest_of, next_plan, typical_prompts
 
 OVER_PROVISION = 1.2
 
@@ -66,22 +66,14 @@ class Cascade(AnyWorker):
         runs = {name: runnable_option(rules, light, *prompt) for name, prompt in typical_prompts(rules).items()}
         losses = {name: run.expected_loss for name, run in runs.items() if run.level != exact}
         chances = escalations(losses, seen.demand.wanted_fractions(seen.now_s), escalated)
-        rows = {(name, level): share for name, p in chances.items() for level, share in ((exact, p), (light, 1 - p))}
-        plan = Plan(
-            workers={},
-            shift_map=rows,
-            demand_rps=sum(rates_rps.values()),
-            shed_rps=0.0,
-            mean_loss=0.0,
-            reason=PlanReason.ALL_SERVED,
-            method=Method.GREEDY,
-        )
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
+        rows = {name: {exact: chance, light: 1 - chance} for name, chance in chances.items()}
+        plan = Plan(shift_map=rows, outcome=PlanOutcome.ALL_SERVED, method=Method.GREEDY, rates_rps=rates_rps)
+        return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, LadderPart.SKIPS))
         light, exact = once.served.level, rules.ladder.exact
-        drawn = draw_level(course.shift.get(once.prompt_class, ()), arrival.draw)
+        drawn = course.plan.draw(once.prompt_class, arrival.draw)
         if light == exact or drawn != exact:
             return once
         twice = decide_for(rules, arrival, pool, exact)

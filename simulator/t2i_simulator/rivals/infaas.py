@@ -17,7 +17,7 @@ from t2i_policy.level import Level
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
-from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level, memory_of
 from t2i_simulator.rivals.mean_losses import (
     LadderPart,
@@ -26,7 +26,7 @@ from t2i_simulator.rivals.mean_losses import (
     levels_of,
     mean_capacities,
     mean_levels,
-    next_planning,
+    next_plan,
 )
 
 QUEUE_SHARE = 0.225
@@ -68,11 +68,9 @@ class InfaasAccuracy(WorkersByLevel):
         means = mean_levels(rules, LadderPart.SKIPS, rates_rps)
         groups = mean_capacities(seen.groups, means)
         plan = equal_share_plan({group.name: levels[rung] for group in groups}, groups, means, sum(rates_rps.values()))
-        before = course.planning.plan
-        if before is not None and before.workers == plan.workers:
+        if course.plan.revision and course.plan.workers == plan.workers:
             return course
-        planning = next_planning(course.planning, plan, rates_rps, seen)
-        return RivalCourse(planning, shift_rows(plan), memory={"rung": float(rung)})
+        return RivalCourse(next_plan(course, plan, seen), memory={"rung": float(rung)})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

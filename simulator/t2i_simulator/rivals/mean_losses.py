@@ -28,11 +28,20 @@ from t2i_policy.planning.classes import (
     band_name,
     class_similarities,
 )
-from t2i_policy.planning.loop import Planning, PlanningRules, expected_rates, when_due
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanReason, PlanRules, PromptClass, make_plan
-from t2i_policy.planning.replan import PlannedFor, ReplanReason
+from t2i_policy.planning.plan import (
+    NO_PLAN,
+    GroupCapacity,
+    Method,
+    Plan,
+    PlanOutcome,
+    PlanRules,
+    PromptClass,
+    make_plan,
+    sort_row,
+)
+from t2i_policy.planning.replan import PlanningRules, count_workers, expected_rates, succeed, why_replan
 from t2i_policy.policies import Course, PoolState
-from t2i_policy.request.decide import Rules, draw_level
+from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulator.rivals.common import runnable_option
 
@@ -139,7 +148,7 @@ def agnostic_plan(
     rates_rps: Mapping[str, float],
     groups: Sequence[GroupCapacity],
     plan_rules: PlanRules,
-    before: Plan | None = None,
+    before: Plan = NO_PLAN,
 ) -> Plan:
     """The best plan by mean losses."""
     means = mean_levels(rules, part, rates_rps)
@@ -147,37 +156,32 @@ def agnostic_plan(
     return make_plan(mean_capacities(groups, means), [one], plan_rules, before)
 
 
-def agnostic_step(
-    rules: Rules, part: LadderPart, planning: Planning, seen: PoolState, settings: PlanningRules
-) -> Planning:
-    """`planning.loop.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
+def agnostic_step(rules: Rules, part: LadderPart, before: Plan, seen: PoolState, settings: PlanningRules) -> Plan:
+    """`planning.replan.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
-    planned_for = PlannedFor(total, {group.name: group.num_workers for group in seen.groups}, seen.now_s)
-
-    def make() -> Plan:
-        return agnostic_plan(rules, part, rates_rps, seen.groups, settings.plan, planning.plan)
-
-    return when_due(planning, planned_for, settings.replan, make)
-
-
-def next_planning(planning: Planning, plan: Plan, rates_rps: Mapping[str, float], seen: PoolState) -> Planning:
-    """The state after a plan that a fixed period made due."""
-    workers = {group.name: group.num_workers for group in seen.groups}
-    reason = ReplanReason.NO_PLAN if planning.plan is None else ReplanReason.STEADY
-    return Planning(plan, PlannedFor(rates_rps, workers, seen.now_s), planning.revision + 1, reason)
+    reason = why_replan(before, total, count_workers(seen.groups), seen.now_s, settings.replan)
+    if reason is None:
+        return before
+    plan = agnostic_plan(rules, part, rates_rps, seen.groups, settings.plan, before)
+    return succeed(before, plan, reason, seen.now_s)
 
 
-def is_time(planning: Planning, seen: PoolState, period_s: float) -> bool:
+def next_plan(course: Course, plan: Plan, seen: PoolState) -> Plan:
+    """A plan that a fixed period made due."""
+    made_for = replace(plan, group_workers=count_workers(seen.groups))
+    return succeed(course.plan, made_for, "Period", seen.now_s)
+
+
+def is_time(before: Plan, seen: PoolState, period_s: float) -> bool:
     """Whether a new plan is due: at the start, once a period, and when workers came or went."""
-    planned = planning.planned_for
-    workers = {group.name: group.num_workers for group in seen.groups}
-    return planned is None or seen.now_s - planned.at_s >= period_s or dict(planned.workers) != workers
+    late = seen.now_s - before.made_s >= period_s
+    return not before.revision or late or dict(before.group_workers) != count_workers(seen.groups)
 
 
 def drawn_level(course: Course, draw: float, otherwise: Level) -> Level:
     """The level that the row `ALL_PROMPTS` gives at this draw; `otherwise` without that row."""
-    return draw_level(course.shift.get(ALL_PROMPTS, ()), draw) or otherwise
+    return course.plan.draw(ALL_PROMPTS, draw) or otherwise
 
 
 def equal_share_plan(
@@ -186,19 +190,19 @@ def equal_share_plan(
     """A plan with one level for each group, in which every worker gets the same share of the load."""
     serving = [group for group in groups if group.name in levels and group.num_workers]
     count = sum(group.num_workers for group in serving)
-    shares: dict[tuple[str, Level], float] = {}
+    shares: dict[Level, float] = {}
     for group in serving:
-        place = (ALL_PROMPTS, levels[group.name])
-        shares[place] = shares.get(place, 0.0) + group.num_workers / count
+        level = levels[group.name]
+        shares[level] = shares.get(level, 0.0) + group.num_workers / count
     most_rps = sum(group.num_workers * group.rates_rps.get(levels[group.name], 0.0) for group in serving)
     shed_rps = max(0.0, rate_rps - most_rps)
-    reason = PlanReason.SOME_SHED if shed_rps > 0 else PlanReason.ALL_SERVED
+    outcome = PlanOutcome.SOME_SHED if shed_rps > 0 else PlanOutcome.ALL_SERVED
     return Plan(
         workers={(group.name, levels[group.name]): group.num_workers for group in serving},
-        shift_map=shares,
-        demand_rps=rate_rps,
+        shift_map={ALL_PROMPTS: sort_row(shares)} if serving else {},
         shed_rps=shed_rps,
-        mean_loss=sum(share * means[level].loss for (_, level), share in shares.items()),
-        reason=reason if serving else PlanReason.NO_WORKERS,
+        mean_loss=sum(share * means[level].loss for level, share in shares.items()),
+        outcome=outcome if serving else PlanOutcome.NO_WORKERS,
         method=Method.GREEDY,
+        rates_rps={ALL_PROMPTS: rate_rps},
     )

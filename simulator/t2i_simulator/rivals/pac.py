@@ -9,10 +9,10 @@ Simplified: how the artifact's PAC batches and places is not published. Requests
 
 from dataclasses import dataclass, field
 
-from t2i_policy.planning.loop import PlanningRules
+from t2i_policy.planning.replan import PlanningRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AnyWorker, decide_for
 from t2i_simulator.rivals.mean_losses import LadderPart, agnostic_step, drawn_level
 
@@ -24,9 +24,7 @@ class PromptAgnostic(AnyWorker):
     source: str = "PAC, the prompt-agnostic ablation of AccuScale/Argus, rebuilt on our program with mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        planning = agnostic_step(rules, LadderPart.SKIPS, course.planning, seen, self.settings)
-        shift = course.shift if planning.plan is course.planning.plan else shift_rows(planning.plan)
-        return Course(planning, shift)
+        return Course(agnostic_step(rules, LadderPart.SKIPS, course.plan, seen, self.settings))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))

@@ -24,11 +24,11 @@ from t2i_policy.level import Level
 from t2i_policy.planning.plan import Plan, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement
 from t2i_simulator.rivals.common import decide_by_level, place_by_level
 from t2i_simulator.rivals.distribution import chained_map, one_hop_map
-from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, agnostic_plan, is_time, levels_of, next_planning
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, agnostic_plan, is_time, levels_of, next_plan
 from t2i_simulator.rivals.nirvana import level_by_similarity
 
 PERIOD_S = 10.0
@@ -64,7 +64,7 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
     """Replace the plan's one row of fractions f by a row for each wanted level."""
     levels = sorted(by_wanted, key=lambda level: level.skipped_steps)
     total = sum(by_wanted.values())
-    f = [plan.shift_map.get((ALL_PROMPTS, level), 0.0) for level in levels]
+    f = [plan.share(ALL_PROMPTS, level) for level in levels]
     if total <= 0 or sum(f) <= 0:  # without demand or workers nobody is redirected
         return replace(plan, shift_map={})
     h = [by_wanted[level] / total for level in levels]
@@ -72,10 +72,8 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
     return replace(
         plan,
         shift_map={
-            (str(wanted.skipped_steps), served): share
+            str(wanted.skipped_steps): {served: share for served, share in zip(levels, row, strict=True) if share > 0}
             for wanted, row in zip(levels, rows, strict=True)
-            for served, share in zip(levels, row, strict=True)
-            if share > 0
         },
     )
 
@@ -87,19 +85,19 @@ class ThePaper:
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        if not is_time(course.planning, seen, PERIOD_S):
+        if not is_time(course.plan, seen, PERIOD_S):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         by_band, by_wanted = split_demand(rules, rates_rps)
         assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, AS_SEEN)
         plan = redirects(assigned, by_wanted, self.chained)
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
+        return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw from the row of the wanted level; without a row, serve that level."""
         wanted = level_by_similarity(rules.ladder, arrival.near.similarity)
-        row = course.shift.get(str(wanted.skipped_steps), ())
-        decided = decide_by_level(rules, arrival, pool, draw_level(row, arrival.draw) or wanted, wanted)
+        drawn = course.plan.draw(str(wanted.skipped_steps), arrival.draw)
+        decided = decide_by_level(rules, arrival, pool, drawn or wanted, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:

@@ -21,7 +21,7 @@ from t2i_policy.planning.capacity import WAIT_SHARE, group_capacities
 from t2i_policy.planning.plan import GroupCapacity, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level
 from t2i_simulator.rivals.mean_losses import (
     LadderPart,
@@ -32,7 +32,7 @@ from t2i_simulator.rivals.mean_losses import (
     levels_of,
     mean_capacities,
     mean_levels,
-    next_planning,
+    next_plan,
 )
 
 PERIOD_S = 10.0
@@ -58,7 +58,7 @@ class Proteus(WorkersByLevel):
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        if not is_time(course.planning, seen, PERIOD_S):
+        if not is_time(course.plan, seen, PERIOD_S):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # `group_capacities` allows slo / (1 + WAIT_SHARE) for service
@@ -66,10 +66,9 @@ class Proteus(WorkersByLevel):
         real = mean_capacities(groups, mean_levels(rules, LadderPart.SKIPS, rates_rps))
         beta = feasible_beta(real, sum(rates_rps.values()))
         plan = agnostic_plan(rules, LadderPart.SKIPS, rates_rps, groups, PlanRules(over_provision=beta))
-        planning = next_planning(course.planning, plan, rates_rps, seen)
-        return RivalCourse(planning, shift_rows(plan), memory={"beta": beta})
+        return RivalCourse(next_plan(course, plan, seen), memory={"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw by z; with a plan for no workers, serve the cheapest level."""
-        otherwise = rules.ladder.exact if course.planning.plan is None else cheapest_of(rules.ladder, LadderPart.SKIPS)
+        otherwise = cheapest_of(rules.ladder, LadderPart.SKIPS) if course.plan.revision else rules.ladder.exact
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))

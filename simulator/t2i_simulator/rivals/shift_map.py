@@ -11,10 +11,10 @@ dearer of forecast and backlog bends where nobody waits (docs/decisions/2026-11-
 from dataclasses import dataclass, field, replace
 
 from t2i_policy.level import Level
-from t2i_policy.planning.loop import PlanningRules
+from t2i_policy.planning.replan import PlanningRules
 from t2i_policy.policies import Course, PoolState, PromptAware
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, draw_level
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import NO_DEMAND, backlog_price
@@ -41,7 +41,7 @@ class ShiftMapAndBacklog:
         """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
         decided = rules.decide(arrival, pool, NO_DEMAND)
         start = decided.wanted.level
-        planned = draw_level(course.shift.get(decided.prompt_class, ()), arrival.draw)
+        planned = course.plan.draw(decided.prompt_class, arrival.draw)
         if planned is not None and decided.pressed >= IDLE_PRESSURE:
             start = _nearest(planned, decided.options)
         most = max(option.level.num_inference_steps for option in decided.options)

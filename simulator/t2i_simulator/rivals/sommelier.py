@@ -19,7 +19,7 @@ from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
-from t2i_policy.request.decide import Arrival, Decided, Rules, shift_rows
+from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
 from t2i_simulator.rivals.mean_losses import (
     LadderPart,
@@ -28,7 +28,7 @@ from t2i_simulator.rivals.mean_losses import (
     equal_share_plan,
     mean_capacities,
     mean_levels,
-    next_planning,
+    next_plan,
 )
 
 
@@ -52,10 +52,9 @@ class Sommelier(WorkersByLevel):
         share_rps = total_rps / max(1, sum(group.num_workers for group in groups))
         levels = {group.name: level_for_share(group, means, share_rps) for group in groups}
         plan = equal_share_plan(levels, groups, means, total_rps)
-        before = course.planning.plan
-        if before is not None and before.workers == plan.workers:
+        if course.plan.revision and course.plan.workers == plan.workers:
             return course
-        return Course(next_planning(course.planning, plan, rates_rps, seen), shift_rows(plan))
+        return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
