@@ -5,7 +5,9 @@ counts), camelCase on the outside. Unknown fields are errors that name the field
 generated from these classes, descriptions included: what is said here is what `kubectl explain` says.
 """
 
+from collections import Counter
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -221,9 +223,15 @@ class PoolSpec(_Part):
         return sum(group.workers for group in self.worker_groups)
 
     @property
-    def fixed_workers(self) -> dict[Level, int]:
-        """Workers by level as a Fixed mix asks for; empty with Auto."""
-        return {part.level(self.base_steps): part.workers for part in self.mix.workers}
+    def pinned_workers(self) -> dict[tuple[str, Level], int]:
+        """Workers by group and level as a Fixed mix asks for; empty with Auto. Levels of most steps fill the groups in
+        their order.
+        """
+        wanted = {part.level(self.base_steps): part.workers for part in self.mix.workers}
+        rows = sorted(wanted.items(), key=lambda item: (-item[0].steps_run, item[0]))
+        levels = iter([level for level, count in rows for _ in range(count)])
+        places = [(group, level) for group, size in self.group_sizes.items() for level in islice(levels, size)]
+        return dict(Counter(places))
 
     @property
     def group_sizes(self) -> dict[str, int]:

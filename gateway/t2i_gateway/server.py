@@ -22,7 +22,7 @@ from t2i_gateway.settings import WITH_WORKERS, GatewaySettings
 from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.workers.latents import follow_workers
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_policy.planning.fixed_mix import serving_policy
+from t2i_policy.policies import PromptAware
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.decide import build_rules
 from t2i_protos.v1 import control_pb2_grpc
@@ -95,7 +95,7 @@ def _make_parts(
     security: GatewaySecurity,
 ) -> Parts:
     spec = pool.spec
-    policy = serving_policy(spec.fixed_workers, spec.group_sizes)
+    policy = PromptAware(pinned=spec.pinned_workers)
     slo = spec.slo
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)

@@ -12,6 +12,7 @@ from t2i_operator.decide.types import DesiredPool, Problem
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import PoolRef
+from t2i_policy.planning.classes import build_classes
 from t2i_policy.profile import ProfileError, parse_profile
 
 INVALID_SPEC = "InvalidSpec"
@@ -39,7 +40,8 @@ def read_desired(
             f"profileRef: the profile was measured at {parsed.base_steps} steps, model.numInferenceSteps is "
             f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
         )
+    classes = build_classes(spec.ladder, parsed, spec.slo.max_loss, spec.slo.harmless_loss)
     try:
-        return DesiredPool(spec, parsed, render_children(Inputs(ref, spec, profile, images)))
+        return DesiredPool(spec, parsed, classes, render_children(Inputs(ref, spec, profile, images)))
     except TemplateInvalid as error:
         return Problem(INVALID_SPEC, str(error))

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from t2i_policy.level import Level
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Plan
-from t2i_policy.planning.replan import PlanningRules, plan_step
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Places, Plan
+from t2i_policy.planning.replan import PlanInputs, PlanningRules, expected_rates, plan_step
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
@@ -60,14 +60,20 @@ class ServingPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptAware:
-    """Ours: one price of a step for everybody. The plan says where workers stand, which placement prefers."""
+    """Ours: one price of a step for everybody. The plan says where workers stand, which placement prefers.
+
+    `pinned`: where they stand in a Fixed mix. Its plan binds: requests draw their level from it.
+    """
 
     planning: PlanningRules = field(default_factory=PlanningRules)
+    pinned: Places = field(default_factory=dict)
     name: str = "prompt-aware"
     source: str = "this project"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        plan = plan_step(course.plan, rules.classes, seen.groups, seen.demand, seen.now_s, self.planning)
+        rates_rps = expected_rates(seen.demand, seen.now_s)
+        inputs = PlanInputs(rules.classes, seen.groups, rates_rps, self.pinned)
+        plan = plan_step(course.plan, inputs, seen.now_s, self.planning)
         return Course(plan, price_curve(rules.classes, seen.demand.rates_rps(seen.now_s)))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:

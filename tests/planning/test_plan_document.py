@@ -16,7 +16,6 @@ from t2i_api.plan import (
 from t2i_policy.level import Level
 from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.fixed_mix import lay_out
 from t2i_policy.planning.plan import Method, Plan, PlanOutcome
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
@@ -72,6 +71,11 @@ def test_shares_sum_to_a_thousand(shares: list[float]) -> None:
     assert all(abs(1000 * share / sum(shares) - at) <= 1 for share, at in zip(shares, whole, strict=True))
 
 
+def standing(counts: dict[Level, int]) -> Plan:
+    """A plan of group a."""
+    return Plan({("a", level): count for level, count in counts.items() if count})
+
+
 @given(
     st.lists(st.integers(0, 5), min_size=3, max_size=3),
     st.sets(st.integers(0, 14)),
@@ -80,12 +84,12 @@ def test_every_worker_stands_at_one_level(counts: list[int], gone: set[int]) -> 
     """Ready or not, before and after a plan: the levels' workers sum to the pool (fault class O12)."""
     sizes = {"a": sum(counts)}
     levels = dict(zip((EXACT, SKIP, SHORT), counts, strict=True))
-    plan = lay_out(levels, sizes)
+    plan = standing(levels)
     everybody = {"a": frozenset(range(sizes["a"]))}
     placed = place_workers(plan, sizes, everybody, {})
     assert {level: len(which) for (_, level), which in placed.items()} == {at: n for at, n in levels.items() if n}
     ready = {"a": everybody["a"] - gone}
-    again = place_workers(lay_out({EXACT: len(ready["a"])}, {"a": len(ready["a"])}), sizes, ready, placed)
+    again = place_workers(standing({EXACT: len(ready["a"])}), sizes, ready, placed)
     assert sorted(number for which in again.values() for number in which) == list(
         range(sizes["a"]) if ready["a"] or placed else []
     )
@@ -94,7 +98,7 @@ def test_every_worker_stands_at_one_level(counts: list[int], gone: set[int]) -> 
 def test_fixed_mix_is_kept_when_a_worker_goes_and_comes() -> None:
     """The same mix again: nobody moves."""
     sizes = {"a": 3, "b": 2}
-    plan = lay_out({EXACT: 4, SHORT: 1}, sizes)
+    plan = Plan({("a", EXACT): 3, ("b", EXACT): 1, ("b", SHORT): 1})
     everybody = {group: frozenset(range(size)) for group, size in sizes.items()}
     placed = place_workers(plan, sizes, everybody, {})
     assert placed == {("a", EXACT): (0, 1, 2), ("b", EXACT): (0,), ("b", SHORT): (1,)}
@@ -105,8 +109,8 @@ def test_changed_mix_moves_only_those_it_must() -> None:
     """One more at the short schedule moves one worker."""
     sizes = {"a": 4}
     everybody = {"a": frozenset(range(4))}
-    before = place_workers(lay_out({EXACT: 3, SHORT: 1}, sizes), sizes, everybody, {})
-    after = place_workers(lay_out({EXACT: 2, SHORT: 2}, sizes), sizes, everybody, before)
+    before = place_workers(standing({EXACT: 3, SHORT: 1}), sizes, everybody, {})
+    after = place_workers(standing({EXACT: 2, SHORT: 2}), sizes, everybody, before)
     assert before[("a", SHORT)] == (3,)
     assert set(before["a", SHORT]) < set(after["a", SHORT])
 

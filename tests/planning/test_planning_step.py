@@ -9,7 +9,7 @@ from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Plan, PlanOutcome
-from t2i_policy.planning.replan import ReplanReason, expected_rates, plan_step
+from t2i_policy.planning.replan import PlanInputs, ReplanReason, expected_rates, plan_step
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.options import Limits, Neighbourhood
 
@@ -74,16 +74,21 @@ def test_classes_carry_losses_within_the_floor() -> None:
     assert CLASSES.losses[MUST_BE_EXACT] == {EXACT: 0.0}
 
 
+def step(before: Plan, demand: Demand, now_s: float = 400.0) -> Plan:
+    """The plan after a look at this demand."""
+    return plan_step(before, PlanInputs(CLASSES, GROUPS, expected_rates(demand, now_s)), now_s)
+
+
 def test_harmless_levels_are_planned_even_at_rest() -> None:
     """Near prompts skip, as wanted; those without a neighbour run in full while there is room."""
-    plan = plan_step(NO_PLAN, CLASSES, GROUPS, steady({"0.80": 1.0, NO_NEIGHBOUR: 1.0}), 400.0)
+    plan = step(NO_PLAN, steady({"0.80": 1.0, NO_NEIGHBOUR: 1.0}))
     assert plan.shift_map == {"0.80": {SKIP: 1.0}, NO_NEIGHBOUR: {EXACT: 1.0}}
     assert (plan.revision, plan.reason) == (1, ReplanReason.NO_PLAN)
 
 
 def test_load_bends_prompts_without_neighbour_too() -> None:
     """The hybrid ladder: a short schedule carries what no latent can."""
-    plan = plan_step(NO_PLAN, CLASSES, GROUPS, steady({NO_NEIGHBOUR: 6.0}), 400.0)
+    plan = step(NO_PLAN, steady({NO_NEIGHBOUR: 6.0}))
     assert plan.outcome is PlanOutcome.ALL_SERVED
     assert plan.share(NO_NEIGHBOUR, SHORT) > 0.5
 
@@ -91,8 +96,8 @@ def test_load_bends_prompts_without_neighbour_too() -> None:
 def test_same_demand_keeps_the_plan() -> None:
     """No new revision."""
     demand = steady({NO_NEIGHBOUR: 3.0})
-    first = plan_step(NO_PLAN, CLASSES, GROUPS, demand, 400.0)
-    second = plan_step(first, CLASSES, GROUPS, demand.counted(NO_NEIGHBOUR, 401.0, 3.0), 401.0)
+    first = step(NO_PLAN, demand)
+    second = step(first, demand.counted(NO_NEIGHBOUR, 401.0, 3.0), 401.0)
     assert second is first
 
 

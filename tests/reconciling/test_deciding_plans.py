@@ -175,7 +175,7 @@ def test_other_mix_moves_the_fewest() -> None:
     before = running(mix=FIXED)
     after = status_of(look(wanted(mix=OTHER), status=before, generation=2), wanted(mix=OTHER))
     assert after["mix"] == "2x6"
-    assert after["plan"]["reason"] == "FixedMix"
+    assert after["plan"]["reason"] == "SpecChanged"
 
 
 @pytest.mark.parametrize(

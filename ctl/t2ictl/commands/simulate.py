@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from t2i_api.pool import Pool
-from t2i_policy.planning.fixed_mix import FixedMix
 from t2i_policy.policies import ServingPolicy
 from t2i_simulator.clock import Progress as Counting
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
@@ -134,7 +133,7 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
     policies = choose_policies(options.policies, pool.spec)
-    if any(isinstance(policy, FixedMix) for policy in policies):
+    if pool.spec.pinned_workers and any(policy.name == OURS for policy in policies):
         if options.workers is not None:
             raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
         bar.console.print(f"the pool's mix is Fixed: {OURS} keeps to it, other policies plan their own")

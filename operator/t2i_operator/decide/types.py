@@ -7,6 +7,7 @@ from typing import Any
 
 from t2i_api.pool import PoolSpec
 from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_policy.planning.classes import ClassTable
 from t2i_policy.profile import LevelProfile
 
 FAILING = "Failing"  # why gateways leave out a worker, in their word
@@ -112,10 +113,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class DesiredPool:
-    """What the spec asks for, parsed and rendered."""
+    """What the spec asks for, parsed and rendered. `classes` are its prompt classes by the profile."""
 
     spec: PoolSpec
     profile: LevelProfile
+    classes: ClassTable
     children: tuple[Manifest, ...]
 
 

@@ -8,6 +8,9 @@ both are one mixed-integer program, solved by HiGHS:
                sum_i x_ij         <= sum_g n_gj mu_gj                    at every level j
                sum_j n_gj          = N_g, n_gj whole                     the pool is fixed
 
+In a Fixed mix the n_gj are pinned to what the pool's owner asks for. Such a plan binds, so classes without demand or
+room have a row too: where they lose least of all the mix has.
+
 i are prompt classes (bands of similarity, or the paper's wanted levels), j levels of the hybrid ladder, D the measured
 loss, mu what one worker of a group makes within the SLO. A pair without D is not allowed: the latent is not there, or
 the loss is above the floor. Shedding costs more than any loss, so the most is served first and best second; what is
@@ -18,6 +21,7 @@ there is none, the greedy one. `program` solves it, and says how exactly in larg
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from t2i_policy.level import Level
 from t2i_policy.planning.program import Pair, Program, ProgramColumn, Solution, solve
@@ -121,6 +125,7 @@ class Plan:
 
 
 NO_PLAN = Plan()  # before the first one
+NO_PINS: Places = MappingProxyType({})
 
 
 def sort_row(shares: Mapping[Level, float]) -> dict[Level, float]:
@@ -151,20 +156,25 @@ def make_plan(
     classes: Sequence[PromptClass],
     rules: PlanRules = PlanRules(),
     before: Plan = NO_PLAN,
+    pinned: Places = NO_PINS,
 ) -> Plan:
-    """The best plan for this demand; see the module.
+    """The best plan for this demand; see the module. `pinned`: where the owner of the pool put its workers; those of a
+    group that is not in `groups` carry nothing.
 
     Raises:
         ValueError: a negative rate or worker count, or a name twice.
     """
     _check(groups, classes)
     made_for = Plan(
-        rates_rps={one.name: one.rate_rps for one in classes},
+        rates_rps={one.name: one.rate_rps for one in classes if one.rate_rps > 0},
         group_workers={group.name: group.num_workers for group in groups},
+        binds=bool(pinned),
     )
+    if pinned:
+        groups = _as_pinned(groups, pinned)
     if not any(group.num_workers for group in groups):
         return replace(made_for, shed_rps=made_for.demand_rps)
-    found = _solve(groups, classes, rules, before) or _greedy(groups, classes, rules)
+    found = _solve(groups, classes, rules, before, pinned) or _greedy(groups, classes, rules, pinned)
     return _fill_in(made_for, found, classes, rules)
 
 
@@ -180,8 +190,32 @@ def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> N
             raise ValueError(f"class {one.name!r}: the rate must not be negative")
 
 
+def _as_pinned(groups: Sequence[GroupCapacity], pinned: Places) -> list[GroupCapacity]:
+    """The groups with no levels but those where their workers stand."""
+    made_rps = {group.name: group.rates_rps for group in groups}
+    levels: dict[str, dict[Level, int]] = {}
+    for (name, level), count in pinned.items():
+        levels.setdefault(name, {})[level] = count
+    return [
+        GroupCapacity(name, sum(counts.values()), {at: made_rps.get(name, {}).get(at, 0.0) for at in counts})
+        for name, counts in levels.items()
+    ]
+
+
+def rows_at_rest(losses: Mapping[str, Mapping[Level, float]], pinned: Places) -> dict[str, dict[Level, float]]:
+    """The shift map of a Fixed mix without demand: each class at the one level of it where it loses least. A class that
+    no level of it may serve has no row.
+    """
+    levels, rows = {level for _, level in pinned}, {}
+    for name, row in losses.items():
+        costs = {level: row[level] + TIE_COST * level.steps_run for level in sorted(levels & row.keys())}
+        if costs:
+            rows[name] = {min(costs, key=costs.__getitem__): 1.0}
+    return rows
+
+
 def _solve(
-    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan, pinned: Places
 ) -> _Found | None:
     """The program in arrays, solved, and named again; None if the solver found nothing in time."""
     spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
@@ -199,6 +233,7 @@ def _solve(
                 group.rates_rps[level],
                 SPARE_COST * sum(other.steps_run > level.steps_run for other in group.rates_rps),
                 before.workers.get((group.name, level), 0),
+                pinned.get((group.name, level)),
             )
             for group, level in spots
         ],
@@ -225,14 +260,18 @@ def _method(solution: Solution) -> Method:
     return Method.NEAR if solution.near else Method.EXACT
 
 
-def _greedy(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules) -> _Found:
+def _greedy(
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, pinned: Places
+) -> _Found:
     """Each worker in turn goes where it serves most of what is left, at least loss; valid, not always the best."""
     left = {one.name: one.rate_rps * rules.over_provision for one in classes}
     workers: dict[tuple[str, Level], int] = {}
     flows: dict[tuple[str, Level], float] = {}
     for group in groups:
-        for _ in range(group.num_workers if group.rates_rps else 0):
-            level = min(sorted(group.rates_rps), key=lambda at: _cost_left(classes, left, at, group.rates_rps[at]))
+        held = [level for (name, level), count in pinned.items() if name == group.name for _ in range(count)]
+        for number in range(group.num_workers if group.rates_rps else 0):
+            levels = held[number : number + 1] or sorted(group.rates_rps)
+            level = min(levels, key=lambda at: _cost_left(classes, left, at, group.rates_rps[at]))
             workers[group.name, level] = workers.get((group.name, level), 0) + 1
             for name, served_rps in _served(classes, left, level, group.rates_rps[level]).items():
                 left[name] -= served_rps
@@ -265,10 +304,13 @@ def _fill_in(made_for: Plan, found: _Found, classes: Sequence[PromptClass], rule
     loss = sum(flows[one.name][at] * lost for one in classes for at, lost in one.losses.items())
     shed_rps = max(0.0, demand_rps - total_rps / rules.over_provision)
     outcome = PlanOutcome.ALL_SERVED if shed_rps <= TINY_RPS else PlanOutcome.SOME_SHED
+    workers = {place: count for place, count in found.workers.items() if count}
+    losses = {one.name: one.losses for one in classes}
     return replace(
         made_for,
-        workers={place: count for place, count in found.workers.items() if count},
-        shift_map={
+        workers=workers,
+        shift_map=(rows_at_rest(losses, workers) if made_for.binds else {})
+        | {
             name: sort_row({at: flow / served[name] for at, flow in row.items() if flow > TINY_RPS * served[name]})
             for name, row in flows.items()
             if served[name] > TINY_RPS

@@ -34,13 +34,17 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ProgramColumn:
-    """Where workers may stand: group, level (positions), images/s of one of them, cost of one, how many stood there."""
+    """Where workers may stand: group, level (positions), images/s of one of them, cost of one, how many stood there.
+
+    `pinned` = how many must.
+    """
 
     group: int
     level: int
     rate_rps: float
     cost: float
     before: int = 0
+    pinned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,12 @@ def _to_model(program: Program) -> highspy.HighsLp:
         + [program.shed_cost] * classes
         + [program.move_cost] * moves
     )
-    model.col_lower_ = np.zeros(model.num_col_)
-    upper = np.full(model.num_col_, highspy.kHighsInf)
-    upper[:places] = [program.num_workers[place.group] for place in program.places]
-    model.col_upper_ = upper
+    lower, upper = np.zeros(model.num_col_), np.full(model.num_col_, highspy.kHighsInf)
+    lower[:places] = [place.pinned or 0 for place in program.places]
+    upper[:places] = [
+        program.num_workers[place.group] if place.pinned is None else place.pinned for place in program.places
+    ]
+    model.col_lower_, model.col_upper_ = lower, upper
     used = [place.level for place in program.places] + [pair.level for pair in program.pairs]
     levels = 1 + max(used, default=-1)
     equal = [*map(float, program.num_workers), *program.demands_rps]

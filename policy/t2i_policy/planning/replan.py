@@ -1,6 +1,6 @@
 """Replanning, the planning loop's one step: is a new plan due, and which one.
 
-Operator, gateway in local mode and simulator run it on the demand by prompt class and the workers that are ready.
+Operator, gateway in local mode and simulator run it on the demand by prompt class and the workers that they count on.
 More demand than planned for is answered at once, less only after a dwell time and past a wider margin, so that a rate
 that swings around a threshold does not move workers to and fro (hysteresis). A rising trend is planned for `AHEAD_S`
 ahead. A plan is made for what was seen, so the next step compares like with like.
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from t2i_policy.planning.classes import ClassTable
 from t2i_policy.planning.demand import SLOWER, Demand
-from t2i_policy.planning.plan import GroupCapacity, Plan, PlanRules, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Places, Plan, PlanRules, make_plan, rows_at_rest
 
 AHEAD_S = 15.0
 
@@ -21,10 +21,23 @@ class ReplanReason(StrEnum):
     """Why a plan replaced the one before."""
 
     NO_PLAN = "NoPlan"
+    SPEC_CHANGED = "SpecChanged"
     POOL_CHANGED = "PoolChanged"
     DEMAND_ROSE = "DemandRose"
     DEMAND_FELL = "DemandFell"
     MIX_SHIFTED = "MixShifted"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan is made from: classes of prompts and their rates, the workers counted on, and where those of a Fixed
+    mix stand (`pinned`, empty if the program places them).
+    """
+
+    classes: ClassTable
+    groups: Sequence[GroupCapacity]
+    rates_rps: Mapping[str, float]
+    pinned: Places = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +58,21 @@ class PlanningRules:
     replan: ReplanRules = field(default_factory=ReplanRules)
 
 
-def plan_step(
-    before: Plan,
-    classes: ClassTable,
-    groups: Sequence[GroupCapacity],
-    demand: Demand,
-    now_s: float,
-    rules: PlanningRules = PlanningRules(),
-) -> Plan:
+def plan_step(before: Plan, inputs: PlanInputs, now_s: float, rules: PlanningRules = PlanningRules()) -> Plan:
     """The plan from now on: `before` itself if no other is due."""
-    rates_rps = expected_rates(demand, now_s)
-    reason = why_replan(before, rates_rps, count_workers(groups), now_s, rules.replan)
-    if reason is None:
-        return before
-    return succeed(before, make_plan(groups, classes.with_rates(rates_rps), rules.plan, before), reason, now_s)
+    reason = why_replan(before, inputs, now_s, rules.replan)
+    return before if reason is None else plan_anew(before, inputs, reason, now_s, rules.plan)
+
+
+def plan_anew(
+    before: Plan, inputs: PlanInputs, reason: str, now_s: float, rules: PlanRules = PlanningRules().plan
+) -> Plan:
+    """The plan that replaces `before`."""
+    rates_rps = inputs.rates_rps
+    if inputs.pinned:
+        rates_rps = {**dict.fromkeys(inputs.classes.losses, 0.0), **rates_rps}  # all have a row
+    plan = make_plan(inputs.groups, inputs.classes.with_rates(rates_rps), rules, before, inputs.pinned)
+    return succeed(before, plan, reason, now_s)
 
 
 def succeed(before: Plan, plan: Plan, reason: str, now_s: float) -> Plan:
@@ -66,32 +80,42 @@ def succeed(before: Plan, plan: Plan, reason: str, now_s: float) -> Plan:
     return replace(plan, revision=before.revision + 1, reason=reason, made_s=now_s)
 
 
-def count_workers(groups: Sequence[GroupCapacity]) -> dict[str, int]:
-    """By group."""
-    return {group.name: group.num_workers for group in groups}
-
-
 def why_replan(
-    before: Plan,
-    rates_rps: Mapping[str, float],
-    group_workers: Mapping[str, int],
-    now_s: float,
-    rules: ReplanRules = ReplanRules(),
+    before: Plan, inputs: PlanInputs, now_s: float, rules: ReplanRules = ReplanRules()
 ) -> ReplanReason | None:
     """Compares demand and pool with what the running plan was made for. None: it stays."""
     if not before.revision:
         return ReplanReason.NO_PLAN
-    if dict(group_workers) != dict(before.group_workers):
+    if _is_other_mix(before, inputs):
+        return ReplanReason.SPEC_CHANGED
+    if count_workers(inputs.groups) != before.group_workers:
         return ReplanReason.POOL_CHANGED
-    now_rps, then_rps = sum(rates_rps.values()), before.demand_rps
+    now_rps, then_rps = sum(inputs.rates_rps.values()), before.demand_rps
     if now_rps > then_rps * (1 + rules.rise):
         return ReplanReason.DEMAND_ROSE
     fell = now_rps < then_rps * (1 - rules.fall)
-    if not fell and _distance(rates_rps, before.rates_rps) <= rules.mix_shift:
+    if not fell and _distance(inputs.rates_rps, before.rates_rps) <= rules.mix_shift:
         return None
     if now_s - before.made_s < rules.dwell_s:
         return None
     return ReplanReason.DEMAND_FELL if fell else ReplanReason.MIX_SHIFTED
+
+
+def _is_other_mix(before: Plan, inputs: PlanInputs) -> bool:
+    """True if a Fixed mix began, ended or changed, or if what it draws without demand did: after a new measurement."""
+    if not inputs.pinned:
+        return before.binds
+    at_rest = rows_at_rest(inputs.classes.losses, inputs.pinned)
+    rows, known = (
+        {name: row for name, row in found.items() if name not in before.rates_rps}
+        for found in (at_rest, before.shift_map)
+    )
+    return not before.binds or before.workers != inputs.pinned or rows != known
+
+
+def count_workers(groups: Sequence[GroupCapacity]) -> dict[str, int]:
+    """By group."""
+    return {group.name: group.num_workers for group in groups}
 
 
 def expected_rates(demand: Demand, now_s: float, ahead_s: float = AHEAD_S) -> dict[str, float]:

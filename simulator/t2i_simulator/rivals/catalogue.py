@@ -1,7 +1,6 @@
 """All policies by name, as `--policy` takes them and tables print them."""
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.planning.fixed_mix import serving_policy
 from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import FEWER_STEPS_ONLY, ablations
@@ -67,5 +66,5 @@ def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
     wanted = [name.strip() for name in names.split(",")]
     if wanted == ["all"]:
         wanted = [policy.name for policy in all_policies()]
-    ours = serving_policy(spec.fixed_workers, spec.group_sizes)
+    ours = PromptAware(pinned=spec.pinned_workers)
     return tuple(ours if name == OURS else policy_named(name) for name in dict.fromkeys(wanted))

@@ -39,7 +39,14 @@ from t2i_policy.planning.plan import (
     make_plan,
     sort_row,
 )
-from t2i_policy.planning.replan import PlanningRules, count_workers, expected_rates, succeed, why_replan
+from t2i_policy.planning.replan import (
+    PlanInputs,
+    PlanningRules,
+    count_workers,
+    expected_rates,
+    succeed,
+    why_replan,
+)
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
@@ -160,7 +167,8 @@ def agnostic_step(rules: Rules, part: LadderPart, before: Plan, seen: PoolState,
     """`planning.replan.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
-    reason = why_replan(before, total, count_workers(seen.groups), seen.now_s, settings.replan)
+    inputs = PlanInputs(rules.classes, seen.groups, total)
+    reason = why_replan(before, inputs, seen.now_s, settings.replan)
     if reason is None:
         return before
     plan = agnostic_plan(rules, part, rates_rps, seen.groups, settings.plan, before)
