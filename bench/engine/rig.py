@@ -15,11 +15,12 @@ from t2i_cache.stores.memory import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import caption, sample_scene
 from t2i_scenes.sampling import ScenesModel
+from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warm_up import WarmUpTimes, warm_up
+from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.jobs import Finished, Job, Sink, Source
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 from t2i_worker.start_diffusion import to_facts
 from t2i_worker.starting import find_model
 
@@ -36,8 +37,8 @@ class EngineRig:
         self.spec = example_spec("pool-scenes")
         model = self.spec.model
         folder = find_model(model, Path("models"))
-        self.adapter: PipelineAdapter = load_adapter(folder, model.precision, model.width, model.height, "cpu")
-        self.times = warm_up(self.adapter, model.guidance_scale, 8, say)
+        self.pipeline: LoadedPipeline = load_pipeline(folder, model.precision, model.width, model.height, "cpu")
+        self.times = warm_up(self.pipeline, model.guidance_scale, 8, say)
         self.bare = ScenesModel.load(folder)
         self.steps = model.num_inference_steps
         self.skips = [level.skipped_steps for level in self.spec.ladder.levels if level.needs_latent]
@@ -46,9 +47,9 @@ class EngineRig:
 
     def engine(self, cap: int, queue_cap: int | None = None) -> DiffusionEngine:
         step_s = (self.times.step_s + self.times.step_s[-1:] * cap)[:cap]
-        facts = to_facts(self.adapter, self.spec, "bench")
+        facts = to_facts(self.pipeline, self.spec, "bench", self.times.latent_bytes)
         latents = LatentCache(MemoryStore(), facts)
-        return DiffusionEngine(self.adapter, facts, WarmUpTimes(cap, step_s, self.times.fixed_s), latents, queue_cap)
+        return DiffusionEngine(self.pipeline, facts, WarmUpTimes(cap, step_s, self.times.fixed_s), latents, queue_cap)
 
     def job(self, skipped: int = 0, sink: bool = False) -> Job:
         number = next(ids)

@@ -16,11 +16,11 @@ import asyncio
 import itertools
 import os
 import statistics
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.engine.joining import compare_joining
@@ -28,11 +28,14 @@ from bench.engine.rig import BATCH, EngineRig, draw, timed
 from bench.kit.arguments import BenchParser
 from bench.kit.output import say, write_json
 from t2i_policy.level import Level
-from t2i_worker.engine.request import Denoised, RunningRequest
+from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.side_threads import in_own_thread
 from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.stock_run import FROM_NOISE, DrawnImages, SharedParts, StockRun
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Tally
+from t2i_worker.latents import StartLatent
 
 PARSER = BenchParser(__doc__, "engine", quick={"rounds": 1, "batches": 1, "arrivals": 8, "compared": 4})
 PARSER.add_argument("--threads", type=int, default=1, help="intra-op threads, as a worker of the example pool has")
@@ -108,47 +111,40 @@ async def compare_skips(rig: EngineRig, rounds: int) -> dict[str, Any]:
 
 
 def check_invariance(rig: EngineRig, count: int) -> dict[str, Any]:
-    """Final latents of the same requests alone and in a loop of mixed levels."""
+    """Final latents and images of the same requests alone and in a loop of mixed levels."""
     steps = [rig.steps, rig.steps // 2, rig.steps // 3 or 1, rig.steps]
     levels = [Level(0, steps[number % len(steps)]) for number in range(count)]
-    pairs = list(zip(final_latents(rig, levels, BATCH), final_latents(rig, levels, 1), strict=True))
-    equal = [np.array_equal(rig.adapter.decode(one), rig.adapter.decode(other)) for one, other in pairs]
+    pairs = list(zip(draw_in_loop(rig, levels, BATCH), draw_in_loop(rig, levels, 1), strict=True))
+    finals = [
+        (mixed.kept[level.num_inference_steps], alone.kept[level.num_inference_steps])
+        for (mixed, alone), level in zip(pairs, levels, strict=True)
+    ]
     return {
-        "batch_invariance_max_abs": max(float((one - other).abs().max()) for one, other in pairs),
-        "images_equal_percent": 100 * sum(equal) / len(equal),
+        "batch_invariance_max_abs": max(float((one - other).abs().max()) for one, other in finals),
+        "images_equal_percent": 100 * sum(mixed.files == alone.files for mixed, alone in pairs) / len(pairs),
     }
 
 
-def final_latents(rig: EngineRig, levels: list[Level], cap: int) -> list[torch.Tensor]:
+def draw_in_loop(rig: EngineRig, levels: list[Level], cap: int) -> list[DrawnImages]:
     """Through a step loop of its own; a request's place is its seed."""
-    ended = threading.Semaphore(0)
-
-    def deliver_all(deliveries: Any) -> None:
-        for _, event in deliveries:
-            if isinstance(event, Denoised):
-                ended.release()
-
-    loop = StepLoop(rig.adapter, cap, rig.times.step_s, deliver_all, Tally())
-    requests = [to_running(rig, seed, level) for seed, level in enumerate(levels)]
+    times = WarmUpTimes(cap, rig.times.step_s, rig.times.fixed_s)
+    loop = StepLoop(rig.pipeline.denoiser, times, lambda _events: None, Tally())
+    parts = SharedParts(rig.pipeline, loop)
     loop.start()
-    for request in requests:
-        loop.submit(request)
-    for _ in requests:
-        assert ended.acquire(timeout=120)
+    with ThreadPoolExecutor(2 * cap) as threads:
+        drawn = list(threads.map(lambda seed: draw_one(rig, parts, seed, levels[seed]), range(len(levels))))
     loop.stop(10)
-    return [request.latent for request in requests]
+    return drawn
 
 
-def to_running(rig: EngineRig, seed: int, level: Level) -> RunningRequest:
-    schedule = rig.adapter.schedule(level.num_inference_steps, 0, seed)
-    return RunningRequest(
-        latent=rig.adapter.initial_latent(seed) * schedule.initial_scale,
-        step=0,
-        num_steps=level.num_inference_steps,
-        schedule=schedule,
-        conditions=rig.adapter.encode(rig.captions[seed], "", rig.spec.model.guidance_scale),
-        deliver=lambda _event: None,
-    )
+def draw_one(rig: EngineRig, parts: SharedParts, seed: int, level: Level) -> DrawnImages:
+    torch.set_num_threads(1)
+    start: Future[StartLatent] = Future()
+    start.set_result(FROM_NOISE)
+    job = replace(rig.job(), prompt=rig.captions[seed], seed=seed, level=level)
+    run = StockRun(parts, job, RunningRequest(level.num_inference_steps), start)
+    run.keep = frozenset({level.num_inference_steps})
+    return run.draw()
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:

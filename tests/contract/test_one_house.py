@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COMPONENTS = sorted(path for path in ROOT.glob("*/t2i*") if (path / "__init__.py").is_file())
 MAX_PARAMETERS = 7
-PRESCRIBED = {"worker/t2i_worker/pipelines/scenes.py: __init__"}  # diffusers reads a pipeline's signature
+PRESCRIBED = {  # diffusers reads a pipeline's signature
+    "worker/t2i_worker/pipelines/scenes.py: __init__",
+    "worker/t2i_worker/pipelines/scenes.py: __call__",
+}
 
 
 def sources() -> Iterator[Path]:

@@ -5,8 +5,10 @@ Sizes are not square (48x32 pixels) where a pipeline allows it, so that mixing u
 
 import runpy
 import threading
+import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from concurrent.futures import Future
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +16,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engine.request import Deliveries, Denoised, RunningRequest, StepEvent, StepFailed
+from t2i_policy.level import Level
+from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.meeting import SignatureReader
+from t2i_worker.engine.noise_scheduler import Start
+from t2i_worker.engine.request import Deliveries, RunningRequest, StepDone, StepEvent
 from t2i_worker.engine.step_loop import StepLoop
-from t2i_worker.jobs import Tally
-from t2i_worker.pipelines import PipelineAdapter, load_adapter, stack_conditions
+from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.engine.stock_run import SharedParts, StockRun
+from t2i_worker.jobs import Job, Tally
+from t2i_worker.latents import StartLatent
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 WIDTH, HEIGHT, SCENES_SIDE = 48, 32, 24
 WAIT_S = 30.0
@@ -25,11 +34,11 @@ BUILDERS = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))["BUIL
 
 
 class Denoise(Protocol):
-    """Runs one request alone with plain adapter calls."""
+    """Runs one request alone: the stock call, with the engine's hooks and without its loop."""
 
     def __call__(
         self,
-        adapter: PipelineAdapter,
+        pipeline: LoadedPipeline,
         prompt: str,
         *,
         negative: str = "",
@@ -82,26 +91,26 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 
 @pytest.fixture(scope="session")
-def load(model_folder: Callable[..., Path]) -> Callable[..., PipelineAdapter]:
-    """`load(family, scheduler=None, precision="fp32")`: a new adapter on the CPU, of the family's size."""
+def load(model_folder: Callable[..., Path]) -> Callable[..., LoadedPipeline]:
+    """`load(family, scheduler=None, precision="fp32")`: a new pipeline on the CPU, of the family's size."""
 
-    def adapter(family: str, scheduler: Any = None, precision: str = "fp32") -> PipelineAdapter:
+    def pipeline(family: str, scheduler: Any = None, precision: str = "fp32") -> LoadedPipeline:
         width, height = (SCENES_SIDE, SCENES_SIDE) if family == "scenes" else (WIDTH, HEIGHT)
-        return load_adapter(model_folder(family, scheduler), precision, width, height, "cpu")
+        return load_pipeline(model_folder(family, scheduler), precision, width, height, "cpu")
 
-    return adapter
+    return pipeline
 
 
 @pytest.fixture(scope="session")
-def adapter_of(load: Callable[..., PipelineAdapter]) -> Callable[[str], PipelineAdapter]:
-    """`adapter_of(family)`: one adapter for the whole session; do not change it."""
+def pipeline_of(load: Callable[..., LoadedPipeline]) -> Callable[[str], LoadedPipeline]:
+    """`pipeline_of(family)`: one pipeline for the whole session; do not change it."""
     return cache(lambda family: load(family))
 
 
 @pytest.fixture(scope="session")
 def denoise() -> Denoise:
     def run(
-        adapter: PipelineAdapter,
+        pipeline: LoadedPipeline,
         prompt: str,
         *,
         negative: str = "",
@@ -111,62 +120,142 @@ def denoise() -> Denoise:
         begin: int = 0,
         start: Tensor | None = None,
     ) -> list[Tensor]:
-        schedule = adapter.schedule(steps, begin, seed)
-        latent = adapter.initial_latent(seed) * schedule.initial_scale if start is None else start
-        latents = [latent]
-        with torch.inference_mode():
-            conditions = stack_conditions([adapter.encode(prompt, negative, guidance)])
-            for step in range(begin, steps):
-                timestep = schedule.timesteps[step].reshape(1)
-                prediction = adapter.predict(schedule.model_input(latent, step), timestep, conditions)
-                latent = schedule.advance(prediction, latent, step)
-                latents.append(latent)
-        return latents
+        job = Job("id", prompt, negative, seed, guidance, Level(begin, steps), "png")
+        call = StockCall(
+            pipeline,
+            pipeline.arguments(job),
+            pipeline.denoiser.forward,
+            keep=frozenset(range(begin, steps + 1)),
+            start=Start(start, begin),
+        )
+        call.draw(seed)
+        return [call.own.kept[step] for step in range(begin, steps + 1)]
 
     return run
+
+
+class Scripted:
+    """Stands for a stock pipeline: adds the model's predictions of timesteps 0, 1, 2 ... to `latent`."""
+
+    def __init__(self, weight: int, steps: int = 3, fails_at: int = -1, deadline_s: float | None = None) -> None:
+        self.request = RunningRequest(steps, deadline_s)
+        self.latent = 0.0
+        self.error: Exception | None = None
+        self.weight = torch.tensor([float(weight)])
+        self._fails_at = fails_at
+
+    def run(self, loop: StepLoop) -> None:
+        reader = SignatureReader(())
+        try:
+            for step in range(self.request.num_steps):
+                call = reader.read({"weight": self.weight, "timestep": torch.tensor(float(step))})
+                predicted = loop.meet(self.request, call)
+                if step == self._fails_at:
+                    raise IndexError("no such step")
+                self.latent += float(predicted[0])
+                loop.step_done(self.request, StepDone(step + 1, None))
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+        finally:
+            loop.leave(self.request)
+
+
+def _has_posted(one: Any) -> bool:
+    return bool(one.request.call or one.error or one.request.joined_s is not None)
 
 
 class Listening:
     """A step loop whose events are kept by request. `tally` is the loop's."""
 
-    def __init__(self, adapter: PipelineAdapter, cap: int) -> None:
+    def __init__(self, denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.tally = Tally()
-        self.loop = StepLoop(adapter, cap, tuple(0.01 for _ in range(cap)), self._hear, self.tally)
+        times = WarmUpTimes(cap, tuple(0.01 for _ in range(cap)), 0.001)
+        self.loop = StepLoop(denoiser, times, self._hear, self.tally, clock)
+        self.ended: list[Any] = []
         self._heard: list[tuple[RunningRequest, StepEvent]] = []
         self._condition = threading.Condition()  # re-entrant: waiting reads too
+        self._threads: list[threading.Thread] = []
 
     def _hear(self, deliveries: Deliveries) -> None:
         with self._condition:
             self._heard += deliveries
             self._condition.notify_all()
 
-    def events(self, request: RunningRequest) -> list[StepEvent]:
+    def post(self, *scripted: Any) -> None:
+        """Start their threads one after the other; each has asked for its first step when the next begins."""
+        for one in scripted:
+            thread = threading.Thread(target=self._run, args=(one,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            with self.loop._condition:
+                assert self.loop._condition.wait_for(partial(_has_posted, one), WAIT_S)
+
+    def _run(self, one: Any) -> None:
+        one.run(self.loop)
+        with self._condition:
+            self.ended.append(one)
+            self._condition.notify_all()
+
+    def finished(self) -> list[RunningRequest]:
+        """Requests in the order of their last steps."""
+        with self._condition:
+            return [
+                heard for heard, event in self._heard if isinstance(event, StepDone) and event.step == heard.num_steps
+            ]
+
+    def events(self, one: Any) -> list[StepEvent]:
         """What was said about a request so far."""
         with self._condition:
-            return [event for heard, event in self._heard if heard is request]
+            return [event for heard, event in self._heard if heard is one.request]
 
-    def ended(self) -> list[RunningRequest]:
-        """Requests that were done or failed, in this order."""
-        with self._condition:
-            return [heard for heard, event in self._heard if isinstance(event, Denoised | StepFailed)]
-
-    def wait_for_end(self, *requests: RunningRequest) -> None:
+    def wait_for_end(self, *scripted: Any) -> None:
         """Return when each of them is done or has failed."""
         with self._condition:
-            met = self._condition.wait_for(lambda: all(one in self.ended() for one in requests), WAIT_S)
-        assert met, [self.events(one)[-1:] for one in requests]
+            met = self._condition.wait_for(lambda: all(one in self.ended for one in scripted), WAIT_S)
+        assert met, [self.events(one)[-1:] for one in scripted]
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[[PipelineAdapter, int], Listening]]:
-    """`listen(adapter, cap)`: a loop, not started yet; stopped after the test."""
+def listen() -> Iterator[Callable[..., Listening]]:
+    """`listen(denoiser, cap)`: a loop, not started yet; stopped after the test."""
     made: list[Listening] = []
 
-    def make(adapter: PipelineAdapter, cap: int) -> Listening:
-        made.append(Listening(adapter, cap))
+    def make(denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic) -> Listening:
+        made.append(Listening(denoiser, cap, clock))
         return made[-1]
 
     yield make
     for one in made:
         if one.loop._thread.ident is not None:
             one.loop.stop(WAIT_S)
+
+
+@pytest.fixture
+def scripted() -> type[Scripted]:
+    return Scripted
+
+
+class InLoop:
+    """A job that runs through a step loop in a thread; `latent` is its final one."""
+
+    def __init__(self, parts: SharedParts, job: Job, start: Tensor | None = None) -> None:
+        fetched: Future[StartLatent] = Future()
+        fetched.set_result(StartLatent(start, job.level.skipped_steps if start is not None else 0, ""))
+        self.request = RunningRequest(job.level.num_inference_steps)
+        self.stock = StockRun(parts, job, self.request, fetched)
+        self.stock.keep = frozenset({job.level.num_inference_steps})
+        self.error: Exception | None = None
+        self.latent: Tensor
+
+    def run(self, _: StepLoop) -> None:
+        try:
+            drawn = self.stock.draw()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+        else:
+            self.latent = drawn.kept[self.request.num_steps]
+
+
+@pytest.fixture
+def in_loop() -> type[InLoop]:
+    return InLoop

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pytest
 
 from t2i_worker.engine.batching import (
+    GROW_AFTER_S,
     MIN_GAIN,
-    cap_after_out_of_memory,
+    BatchCap,
     choose_batch_cap,
     fill_step_times,
     steps_to_place,
@@ -55,7 +56,21 @@ def test_step_times_cover_every_size(step_s: Mapping[int, float], cap: int, fill
 @pytest.mark.parametrize(("failed", "cap"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (9, 4)])
 def test_cap_halves_when_memory_runs_out(failed: int, cap: int) -> None:
     """Half of what did not fit, and never below one: the worker goes on."""
-    assert cap_after_out_of_memory(failed) == cap
+    assert BatchCap(16).halve(failed, 0.0) == cap
+
+
+def test_cap_grows_step_by_step_and_more_slowly_where_that_fails() -> None:
+    """Never above what warm-up chose. A size that does not fit again is tried after twice the time."""
+    cap = BatchCap(8)
+    cap.halve(4, 0.0)
+    assert [_grown(cap, at * GROW_AFTER_S) for at in (0.9, 1, 1.9, 2, 3)] == [2, 4, 4, 8, 8]
+    cap.halve(8, 2.1 * GROW_AFTER_S)
+    assert [_grown(cap, at * GROW_AFTER_S) for at in (3.2, 4, 4.2)] == [4, 4, 8]
+
+
+def _grown(cap: BatchCap, now_s: float) -> int:
+    cap.grow(now_s)
+    return cap.now
 
 
 @pytest.mark.parametrize(

@@ -1,97 +1,133 @@
 """Decoding: pixels that are not finite are no image, texts are tokenized one at a time."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from t2i_worker.engine.decoding import Decoder
+from t2i_policy.level import Level
+from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.engine.stock_run import SharedParts
 from t2i_worker.errors import NotFinite
-from t2i_worker.jobs import Tally
-from t2i_worker.pipelines import PipelineAdapter
+from t2i_worker.jobs import Job
+from t2i_worker.pipelines import LoadedPipeline
 
-Load = Callable[..., PipelineAdapter]
-
-
-def latent_of(adapter: PipelineAdapter) -> Tensor:
-    return adapter.initial_latent(3)
+Load = Callable[..., LoadedPipeline]
 
 
-def overflow(adapter: PipelineAdapter, scale: float) -> None:
+def job(prompt: str = "red", seed: int = 3) -> Job:
+    return Job("id", prompt, "", seed, 3.0, Level(0, 2), "png")
+
+
+def draw(pipeline: LoadedPipeline) -> np.ndarray:
+    return StockCall(pipeline, pipeline.arguments(job()), pipeline.denoiser.forward).draw(3)[0]
+
+
+def overflow(pipeline: LoadedPipeline, scale: float) -> None:
     """Make the VAE's last activations larger than fp16 holds, and its image the same."""
     with torch.no_grad():
-        adapter.pipeline.vae.decoder.conv_norm_out.weight.mul_(scale)
-        adapter.pipeline.vae.decoder.conv_out.weight.div_(scale)
+        pipeline.stock.vae.decoder.conv_norm_out.weight.mul_(scale)
+        pipeline.stock.vae.decoder.conv_out.weight.div_(scale)
 
 
 @pytest.mark.parametrize("family", ["sd", "sd3", "flux"])
 def test_vae_that_overflows_runs_in_full_precision(family: str, load: Load, caplog: pytest.LogCaptureFixture) -> None:
     """Latents are finite, pixels are not: the image is drawn in fp32, and so are those after it; nobody gets black."""
-    adapter, tally = load(family, None, "fp16"), Tally()
-    overflow(adapter, 3e4)
-    latent = latent_of(adapter)
-    with torch.inference_mode():
-        assert not torch.isfinite(adapter.decode_latent(latent)).all(), "the VAE must overflow"
-        decoder = Decoder(adapter, tally)
-        with caplog.at_level(logging.WARNING):
-            first = decoder.to_image(latent, "png")
-        again = decoder.to_image(latent, "png")
-        image = adapter.decode(latent)
-    assert image.std() > 1
-    assert first == again
-    assert decoder.to_preview(latent)
-    assert adapter.pipeline.vae.dtype == torch.float32
-    assert tally.decode_fallbacks == 1
+    pipeline = load(family, None, "fp16")
+    overflow(pipeline, 3e4)
+    with caplog.at_level(logging.WARNING):
+        first = draw(pipeline)
+    assert first.std() > 1
+    assert np.array_equal(first, draw(pipeline))
+    assert pipeline.stock.vae.dtype == torch.float32
+    assert pipeline.vae.tally.decode_fallbacks == 1
     assert "runs in fp32 from now on" in caplog.text
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_vae_that_is_known_to_overflow_runs_in_full_precision_from_the_start(load: Load) -> None:
+    """The stock pipeline of SDXL changes its type for each image, and two threads would disturb each other."""
+    assert load("sdxl", None, "fp16").stock.vae.dtype == torch.float32
+    assert load("sdxl", None, "bf16").stock.vae.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_pixels_that_are_never_finite_are_an_error(precision: str, load: Load) -> None:
-    """No black image with status OK, as a preview neither; the VAE stays as it was."""
-    adapter = load("sd", None, precision)
-    before = adapter.pipeline.vae
+    """No black image with status OK; the VAE stays as it was."""
+    pipeline = load("sd", None, precision)
+    before = pipeline.stock.vae.dtype
     with torch.no_grad():
-        before.decoder.conv_out.weight.fill_(float("nan"))
-    decoder = Decoder(adapter, Tally())
-    for decode in (lambda: decoder.to_image(latent_of(adapter), "png"), lambda: decoder.to_preview(latent_of(adapter))):
-        with pytest.raises(NotFinite, match="not finite"):
-            decode()
-    assert adapter.pipeline.vae is before
+        pipeline.stock.vae.decoder.conv_out.weight.fill_(float("nan"))
+    with pytest.raises(NotFinite, match="not finite"):
+        draw(pipeline)
+    assert pipeline.stock.vae.dtype == before
 
 
 def test_model_without_a_vae_is_checked_too(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded model draws pixels directly; its infinities are none either."""
-    adapter = load("scenes")
-    monkeypatch.setattr(adapter, "decode_latent", lambda latent: torch.full((1, 3, 8, 8), float("inf")))
+    pipeline = load("scenes")
+    with torch.no_grad():
+        pipeline.stock.unet.conv_out.weight.fill_(float("nan"))
     with pytest.raises(NotFinite):
-        adapter.decode(latent_of(adapter))
+        draw(pipeline)
+
+
+def test_decode_that_does_not_fit_is_tried_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is freed first; the request does not notice."""
+    pipeline = load("sd")
+    errors, decode = [MemoryError()], pipeline.vae._real_decode
+
+    def short_of_memory(*args: Any, **kwargs: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.vae, "_real_decode", short_of_memory)
+    assert draw(pipeline).std() > 1
+    assert pipeline.vae.tally.out_of_memory == 1
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux", "scenes"])
-def test_two_texts_at_once_get_what_each_gets_alone(family: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_at_once_are_encoded_one_after_the_other(
+    family: str, load: Load, listen: Callable[..., Any], in_loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A fast tokenizer keeps truncation and padding as its own state, so no two calls may share it."""
-    adapter = load(family)
+    pipeline = load(family)
     busy, met = [0], [0]
-    encode = adapter.encode_texts
 
-    def watched(*args: Any) -> Any:
+    @contextmanager
+    def counted() -> Iterator[None]:
         busy[0] += 1
         met[0] = max(met[0], busy[0])
-        try:
-            return encode(*args)
-        finally:
-            busy[0] -= 1
+        yield
+        busy[0] -= 1
 
-    monkeypatch.setattr(adapter, "encode_texts", watched)
-    prompts = ["red", "a red circle left of the blue square " * 3, "two"] * 6
-    alone = [adapter.encode(prompt, "", 3.0).prompted for prompt in prompts[:3]]
-    with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda prompt: adapter.encode(prompt, "", 3.0).prompted, prompts))
+    encode = type(pipeline.stock).encode_prompt
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with counted():
+            return encode(*args, **kwargs)
+
+    monkeypatch.setattr(type(pipeline.stock), "encode_prompt", watched)
+    prompts = ["red", "a red circle left of the blue square " * 3, "two"]
+    listening = listen(pipeline.denoiser, 4)
+    parts = SharedParts(pipeline, listening.loop)
+    listening.loop.start()
+
+    def run(prompt: str) -> Tensor:
+        one = in_loop(parts, job(prompt))
+        one.run(listening.loop)
+        assert one.error is None
+        return one.latent
+
+    alone = [run(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(run, prompts * 4))
     for index, ours in enumerate(together):
-        for name, values in alone[index % 3].items():
-            assert torch.equal(ours[name], values), (index, name)
+        assert float((ours - alone[index % 3]).abs().max()) < 1e-4 * float(ours.std()), index
     assert met == [1]

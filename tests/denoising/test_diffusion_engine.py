@@ -14,12 +14,12 @@ from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
+from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 STEPS = 6
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")
@@ -29,8 +29,8 @@ SOURCE = Source("tenant", "entry", (2, 4))
 
 
 @pytest.fixture(scope="module")
-def adapter() -> PipelineAdapter:
-    return load_adapter(model_path(), "fp32", 48, 48, "cpu")
+def pipeline() -> LoadedPipeline:
+    return load_pipeline(model_path(), "fp32", 48, 48, "cpu")
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-async def engine(adapter: PipelineAdapter, store: MemoryStore) -> AsyncIterator[DiffusionEngine]:
-    made = DiffusionEngine(adapter, FACTS, WarmUpTimes(2, (0.01, 0.02), 0.001), LatentCache(store, FACTS))
+async def engine(pipeline: LoadedPipeline, store: MemoryStore) -> AsyncIterator[DiffusionEngine]:
+    made = DiffusionEngine(pipeline, FACTS, WarmUpTimes(2, (0.01, 0.02), 0.001), LatentCache(store, FACTS))
     yield made
     await made.close()
 
@@ -140,11 +140,11 @@ async def test_latent_of_another_guidance_is_not_used(engine: DiffusionEngine) -
 
 
 async def test_values_that_are_not_finite_are_no_image(
-    engine: DiffusionEngine, adapter: PipelineAdapter, monkeypatch: pytest.MonkeyPatch
+    engine: DiffusionEngine, pipeline: LoadedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model gone wrong fails this request with its own error; the engine serves the next."""
     with monkeypatch.context() as patch:
-        patch.setattr(adapter, "predict", lambda latents, *_: torch.full_like(latents, float("nan")))
+        patch.setattr(pipeline.denoiser, "forward", lambda call: (torch.full_like(call["sample"], float("nan")),))
         with pytest.raises(NotFinite):
             await run(engine, JOB)
     assert pixels(await run(engine, JOB)).any()

@@ -1,9 +1,10 @@
 """A seed is another picture: a run that starts from another seed's latent has the noise of its own seed."""
 
 import asyncio
+import inspect
 import io
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,12 @@ from PIL import Image as Pillow
 from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_scenes import model_path
+from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warm_up import WarmUpTimes
+from t2i_worker.engine.noise_scheduler import OwnScheduler, Start
 from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import NoiseSchedule, PipelineAdapter, load_adapter
-from t2i_worker.pipelines.schedules import NoiseSource
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 STEPS, THEIRS = 6, 7
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")
@@ -36,18 +37,17 @@ JOB = Job("id", "a red circle on a plain blue background", "", THEIRS, 2.0, Leve
 SINK = Sink("tenant", "entry", (2, 4), np.ones(3, np.float32))
 SOURCE = Source("tenant", "entry", (2, 4), seed=THEIRS)
 RESUMED = replace(JOB, level=Level(2, STEPS), source=SOURCE)
-NOISE = NoiseSource(0, (1, 4, 8, 8), torch.float32)
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 @pytest.fixture(scope="module")
-def adapter() -> PipelineAdapter:
-    return load_adapter(model_path(), "fp32", 48, 48, "cpu")
+def pipeline() -> LoadedPipeline:
+    return load_pipeline(model_path(), "fp32", 48, 48, "cpu")
 
 
 @pytest.fixture
-async def engine(adapter: PipelineAdapter) -> AsyncIterator[DiffusionEngine]:
-    made = DiffusionEngine(adapter, FACTS, WarmUpTimes(4, (0.01,) * 4, 0.001), LatentCache(MemoryStore(), FACTS))
+async def engine(pipeline: LoadedPipeline) -> AsyncIterator[DiffusionEngine]:
+    made = DiffusionEngine(pipeline, FACTS, WarmUpTimes(4, (0.01,) * 4, 0.001), LatentCache(MemoryStore(), FACTS))
     await draw(made, replace(JOB, sink=SINK))
     yield made
     await made.close()
@@ -93,7 +93,6 @@ async def test_latent_without_a_seed_is_taken_as_it_is(engine: DiffusionEngine) 
 def test_own_noise_takes_the_place_of_theirs(scheduler: Any, step: int) -> None:
     """A clean picture under one seed's noise becomes the same picture under another's, at every noise level."""
     clean, theirs, own = torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    schedule = NoiseSchedule(scheduler, {"num_inference_steps": STEPS}, step, NOISE)
 
     def noised(noise: torch.Tensor) -> torch.Tensor:
         plain = type(scheduler).from_config(scheduler.config)
@@ -103,12 +102,31 @@ def test_own_noise_takes_the_place_of_theirs(scheduler: Any, step: int) -> None:
             return plain.scale_noise(clean, at, noise)
         return plain.add_noise(clean, noise, at)
 
-    moved = noised(theirs) + schedule.noise_at(own - theirs, step)
+    moved = resumed_at(scheduler, step, noised(theirs), own - theirs)
     assert float((moved - noised(own)).abs().max()) < 1e-4 * float(noised(own).abs().max())
 
 
-def test_samplers_that_draw_noise_are_known(load: Callable[..., PipelineAdapter]) -> None:
+@pytest.mark.parametrize(
+    ("scheduler", "exchanged"),
+    [(EulerAncestralDiscreteScheduler(**BETAS), False), (EulerDiscreteScheduler(**BETAS), True)],
+    ids=["draws", "draws none"],
+)
+def test_samplers_that_draw_noise_keep_the_latent(scheduler: Any, exchanged: bool) -> None:
     """Of their latents little is the first noise, so none is exchanged; their own draws make seeds differ."""
-    assert load("sd", EulerAncestralDiscreteScheduler(**BETAS)).draws_noise
-    assert not load("sd", EulerDiscreteScheduler(**BETAS)).draws_noise
-    assert not load("flux").draws_noise
+    stored = torch.ones(1, 4, 8, 8)
+    moved = resumed_at(scheduler, 3, stored, torch.ones_like(stored))
+    assert torch.equal(moved, stored) is not exchanged
+
+
+def resumed_at(scheduler: Any, step: int, stored: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """The latent that enters a step when a stock loop runs with a start."""
+    own = OwnScheduler(scheduler, STEPS, lambda _: None)
+    own.start = Start(stored, step, change)
+    own.scheduler.set_timesteps(STEPS)
+    latent, generator = torch.zeros_like(stored), torch.Generator().manual_seed(0)
+    draws = {"generator": generator} if "generator" in inspect.signature(own.scheduler.step).parameters else {}
+    for timestep in own.scheduler.timesteps[:step]:
+        if hasattr(own.scheduler, "scale_model_input"):
+            own.scheduler.scale_model_input(latent, timestep)
+        latent = own.scheduler.step(torch.zeros_like(stored), timestep, latent, **draws, return_dict=False)[0]
+    return latent

@@ -1,33 +1,24 @@
-"""The threads beside the denoise thread: how long what is in work takes already."""
+"""The threads of requests: used again, bounded, and gone after the engine."""
 
 import threading
 
-import torch
-
-from t2i_worker.engine.side_threads import SideThreads
-from t2i_worker.jobs import Tally
+from t2i_worker.engine.side_threads import RequestThreads
 
 
-async def test_age_is_that_of_the_oldest_call_in_work() -> None:
-    """A text that hangs is seen by it; what ended or has not begun does not count."""
-    threads = SideThreads(torch.device("cpu"), Tally(), lambda _: None)
-    began, goes_on = threading.Event(), threading.Event()
-    ages_s: list[float] = []
+async def test_threads_are_bounded_and_used_again() -> None:
+    """Many requests run in few threads; one beyond waits for a thread."""
+    threads = RequestThreads(2)
+    names: set[str] = set()
+    ended = threading.Semaphore(0)
 
-    def hang() -> None:
-        began.set()
-        goes_on.wait(30)
+    def note() -> None:
+        names.add(threading.current_thread().name)
+        ended.release()
 
-    def look() -> None:
-        began.wait(30)
-        ages_s.extend((threads.age_s, threads.age_s))
-        goes_on.set()
-
-    watching = threading.Thread(target=look)
-    watching.start()
-    assert threads.age_s == 0.0
-    await threads.for_texts(hang)
-    watching.join()
-    assert 0.0 < ages_s[0] < ages_s[1]
-    assert threads.age_s == 0.0
+    for _ in range(50):
+        threads.start(note)
+    for _ in range(50):
+        assert ended.acquire(timeout=30)
+    assert 1 <= len(names) <= 2
+    assert await threads.preview(lambda: 7) == 7
     threads.close()

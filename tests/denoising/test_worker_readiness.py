@@ -20,13 +20,13 @@ from t2i_policy.readiness import (
 from t2i_scenes import model_path
 from t2i_worker.device_errors import is_device_lost
 from t2i_worker.engine import step_loop
+from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.warm_up import WarmUpTimes
 from t2i_worker.errors import EngineLost, JobFailed, NotFinite, OutOfMemory, WorkerUnready
 from t2i_worker.health_following import follow_health, with_probes
 from t2i_worker.jobs import Event, Image, Job, ModelFacts, PreviewImage
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 STEPS = 4
 FACTS = ModelFacts("digest", "flow-euler", "float32", "cpu", STEPS, 2.0, 48, 48, 27 * 16 * 16 * 4, "diffusion")
@@ -36,34 +36,37 @@ ASSERTED = torch.AcceleratorError("CUDA error: device-side assert triggered")
 
 
 class Refusing:
-    """Stands in for a call of the adapter and raises `error` while there is one."""
+    """Stands in for a call and raises `error` while there is one."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.error: Exception | None = None
         self._call = call
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.error is not None:
             raise self.error
-        return self._call(*args)
+        return self._call(*args, **kwargs)
 
 
 @pytest.fixture(scope="module")
-def loaded() -> PipelineAdapter:
-    return load_adapter(model_path(), "fp32", 48, 48, "cpu")
+def loaded() -> LoadedPipeline:
+    return load_pipeline(model_path(), "fp32", 48, 48, "cpu")
 
 
 @pytest.fixture
-def faults(loaded: PipelineAdapter, monkeypatch: pytest.MonkeyPatch) -> dict[str, Refusing]:
-    """`faults[name].error` is what the adapter's method of this name raises."""
-    made = {name: Refusing(getattr(loaded, name)) for name in ("encode", "predict", "decode")}
-    for name, one in made.items():
-        monkeypatch.setattr(loaded, name, one)
+def faults(loaded: LoadedPipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, Refusing]:
+    """`faults[place].error` is what is raised at this place of the stock pipeline."""
+    stock = loaded.stock
+    places = {"encode": (stock, "_encode"), "predict": (loaded.denoiser, "forward"), "decode": (stock, "_to_images")}
+    made = {}
+    for place, (owner, name) in places.items():
+        made[place] = Refusing(getattr(owner, name))
+        monkeypatch.setattr(owner, name, made[place])
     return made
 
 
 @pytest.fixture
-async def engine(loaded: PipelineAdapter) -> AsyncIterator[DiffusionEngine]:
+async def engine(loaded: LoadedPipeline) -> AsyncIterator[DiffusionEngine]:
     made = DiffusionEngine(loaded, FACTS, WarmUpTimes(2, (0.01, 0.02), 0.001), LatentCache(MemoryStore(), FACTS))
     yield made
     await made.close()
@@ -98,11 +101,14 @@ async def test_lost_device_makes_the_worker_unready_for_good(
 ) -> None:
     """In whichever thread it shows: the request may move, and health tells the process to end."""
     said: list[bool] = []
+    begun = asyncio.Event()
 
     async def say(ready: bool) -> None:
         said.append(ready)
+        begun.set()
 
     following = asyncio.create_task(follow_health(engine, say))
+    await begun.wait()
     faults[place].error = ASSERTED
     with pytest.raises(EngineLost):
         await draw(engine)
@@ -205,34 +211,18 @@ async def test_failure_in_decoding_is_an_error_of_ours_and_counted(
     assert (engine.tally.out_of_memory > 0) is (kind is OutOfMemory)
 
 
-async def test_decode_that_does_not_fit_is_tried_again(
-    engine: DiffusionEngine, loaded: PipelineAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory is freed first; the request does not notice."""
-    errors, decode = [MemoryError()], loaded.decode
-
-    def short_of_memory(latent: torch.Tensor) -> Any:
-        if errors:
-            raise errors.pop()
-        return decode(latent)
-
-    monkeypatch.setattr(loaded, "decode", short_of_memory)
-    assert any(isinstance(event, Image) for event in await draw(engine))
-    assert engine.tally.out_of_memory == 1
-
-
 async def test_preview_that_fails_is_left_out(
-    engine: DiffusionEngine, loaded: PipelineAdapter, monkeypatch: pytest.MonkeyPatch
+    engine: DiffusionEngine, loaded: LoadedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told in a metric; the image comes."""
-    errors, decode = [NotFinite("odd")], loaded.decode
+    errors, decode = [NotFinite("odd")], loaded.stock._to_images
 
     def once_not_finite(latent: torch.Tensor) -> Any:
         if errors:
             raise errors.pop()
         return decode(latent)
 
-    monkeypatch.setattr(loaded, "decode", once_not_finite)
+    monkeypatch.setattr(loaded.stock, "_to_images", once_not_finite)
     events = await draw(engine, preview_every_steps=1)
     assert [event.step for event in events if isinstance(event, PreviewImage)] == [2, 3]
     assert any(isinstance(event, Image) for event in events)

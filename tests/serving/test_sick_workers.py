@@ -24,14 +24,14 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 BREAKABLE = """
 import pathlib, sys
 import torch
-from t2i_worker.pipelines.adapter import PipelineAdapter
-fault, predict = pathlib.Path(sys.argv.pop(1)), PipelineAdapter.predict
+from t2i_worker.pipelines import Denoiser
+fault, predict = pathlib.Path(sys.argv.pop(1)), Denoiser.forward
 def breakable(self, *args):
     if fault.exists():
         text = fault.read_text()
         raise SystemExit if text == "exit" else torch.AcceleratorError(text)
     return predict(self, *args)
-PipelineAdapter.predict = breakable
+Denoiser.forward = breakable
 from t2i_worker.__main__ import main
 sys.exit(main())
 """

@@ -1,6 +1,6 @@
 """What an engine takes and what it gives: jobs, events, load, counters. Without torch and without the wire format."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -43,7 +43,11 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to make. `deadline_s` is an instant of `time.monotonic`; None = no deadline."""
+    """One image to make. `deadline_s` is an instant of `time.monotonic`; None = no deadline.
+
+    `size` is (width, height) in pixels, by default the pool's. `extra` are further arguments of the pipeline's call,
+    by its own names; the stored latents of such a job are its own alone, so none are fetched or kept.
+    """
 
     request_id: str
     prompt: str
@@ -56,6 +60,15 @@ class Job:
     source: Source | None = None
     sink: Sink | None = None
     preview_every_steps: int = 0
+    size: "ImageSize | None" = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+class ImageSize(NamedTuple):
+    """In pixels."""
+
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from t2i_cache.errors import CacheError, StoreFull
-from t2i_cache.fetching import Fetched, FetchReason, fetch_latent
+from t2i_cache.fetching import Fetched, fetch_latent
 from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, LatentStore
@@ -75,7 +75,10 @@ class LatentCache:
 
     def _fingerprint(self, job: Job, embedder: str) -> str:
         steps = job.level.num_inference_steps
-        return model_fingerprint(self._facts, job, num_inference_steps=steps, embedder=embedder)
+        facts = self._facts
+        if job.size is not None:
+            facts = replace(facts, width=job.size.width, height=job.size.height)
+        return model_fingerprint(facts, job, num_inference_steps=steps, embedder=embedder)
 
 
 def _not_kept_reason(error: CacheError | TimeoutError) -> str:
@@ -100,12 +103,10 @@ def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> 
     )
 
 
-def to_start(fetched: Fetched, shape: tuple[int, ...], dtype: torch.dtype) -> StartLatent:
-    """The fetched latent on the CPU, or noise if there is none or it has another shape or dtype."""
+def to_start(fetched: Fetched) -> StartLatent:
+    """The fetched latent on the CPU, or noise if there is none."""
     record = fetched.record
     if record is None:
         return StartLatent(None, 0, fetched.reason)
-    if record.shape != shape or _DTYPES[record.dtype] != dtype:
-        return StartLatent(None, 0, FetchReason.MISMATCH)
-    raw = torch.frombuffer(bytearray(record.tensor), dtype=dtype)  # a copy that torch may write to
-    return StartLatent(raw.view(shape), fetched.step, fetched.reason)
+    raw = torch.frombuffer(bytearray(record.tensor), dtype=_DTYPES[record.dtype])  # a copy that torch may write to
+    return StartLatent(raw.view(record.shape), fetched.step, fetched.reason)

@@ -14,11 +14,11 @@ from t2i_worker.device_errors import is_device_lost
 from t2i_worker.digests import model_digest
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.side_threads import in_own_thread
-from t2i_worker.engine.warm_up import warm_up
+from t2i_worker.engine.warm_up import make_schedule, warm_up
 from t2i_worker.errors import EngineLost, JobInvalid, ModelError, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import PipelineAdapter, load_adapter
+from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 from t2i_worker.settings import WorkerSettings
 from t2i_worker.starting import variant_of
 
@@ -37,21 +37,21 @@ async def start_diffusion(settings: WorkerSettings, pool: Pool, folder: Path) ->
     spec = pool.spec
     store = _choose_store(settings, pool)
     model = spec.model
-    digest, _, adapter = await asyncio.gather(
+    digest, _, pipeline = await asyncio.gather(
         asyncio.to_thread(model_digest, folder, variant_of(model.precision)),
         _open(store),
-        in_own_thread(load_adapter, folder, model.precision, model.width, model.height, _device(settings.device)),
+        in_own_thread(load_pipeline, folder, model.precision, model.width, model.height, _device(settings.device)),
     )
-    facts = to_facts(adapter, spec, digest)
-    check_step_counts(adapter, spec)
     try:
-        times = await in_own_thread(warm_up, adapter, facts.guidance_scale, settings.max_batch, log.info)
+        times = await in_own_thread(warm_up, pipeline, model.guidance_scale, settings.max_batch, log.info)
+        await in_own_thread(check_step_counts, pipeline, spec)
     except RuntimeError as error:
-        if not is_device_lost(error, adapter.device):
+        if not is_device_lost(error, pipeline.device):
             raise
         raise EngineLost("the worker's device failed while it warmed up", ReadyReason.DEVICE_LOST) from error
     log.info("warm: batch cap %d, %.1f ms a step alone", times.batch_cap, 1e3 * times.step_s[0])
-    return DiffusionEngine(adapter, facts, times, LatentCache(store, facts))
+    facts = to_facts(pipeline, spec, digest, times.latent_bytes)
+    return DiffusionEngine(pipeline, facts, times, LatentCache(store, facts))
 
 
 def _choose_store(settings: WorkerSettings, pool: Pool) -> LatentStore:
@@ -78,7 +78,7 @@ async def _open(store: LatentStore) -> None:
         log.warning("images start from noise until the latent store serves: %s", error)
 
 
-def check_step_counts(adapter: PipelineAdapter, spec: PoolSpec) -> None:
+def check_step_counts(pipeline: LoadedPipeline, spec: PoolSpec) -> None:
     """Make every schedule that the pool asks for.
 
     Raises:
@@ -87,7 +87,7 @@ def check_step_counts(adapter: PipelineAdapter, spec: PoolSpec) -> None:
     counts = {spec.model.num_inference_steps, *(level.num_inference_steps for level in spec.levels)}
     try:
         for steps in sorted(filter(None, counts)):
-            adapter.schedule(steps, 0, 0)
+            make_schedule(pipeline, steps)
     except JobInvalid as error:
         raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0].description}") from error
 
@@ -100,17 +100,17 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def to_facts(adapter: PipelineAdapter, spec: PoolSpec, digest: str) -> ModelFacts:
+def to_facts(pipeline: LoadedPipeline, spec: PoolSpec, digest: str, latent_bytes: int) -> ModelFacts:
     """What the worker tells gateways about its model."""
     return ModelFacts(
         model_digest=digest,
-        noise_scheduler=type(adapter.scheduler).__name__,
-        dtype=str(adapter.dtype).removeprefix("torch."),
-        device="cpu" if adapter.device.type == "cpu" else torch.cuda.get_device_name(adapter.device),
+        noise_scheduler=pipeline.scheduler_name,
+        dtype=str(pipeline.dtype).removeprefix("torch."),
+        device="cpu" if pipeline.device.type == "cpu" else torch.cuda.get_device_name(pipeline.device),
         num_inference_steps=spec.model.num_inference_steps,
         guidance_scale=spec.model.guidance_scale,
         width=spec.model.width,
         height=spec.model.height,
-        latent_bytes=adapter.initial_latent(0).nbytes,
+        latent_bytes=latent_bytes,
         engine="diffusion",
     )

@@ -2,38 +2,42 @@
 
 What happens to a job:
 
-1. encode its texts and fetch its start latent, at the same time (`_prepare`),
-2. join the batch and step until the schedule ends (`_denoise`),
-3. decode and encode the image, then keep latents for later prompts (`_finish`).
+1. its thread begins the stock pipeline's call, while the event loop fetches its start latent (`_begin`),
+2. the calls of the denoiser join the batch and step until the schedule ends (`StepLoop`),
+3. its thread decodes and encodes the image; then latents are kept for later prompts (`_finish`).
 
-Only the steps run in the denoise thread, so the device never waits for text, pixels or files.
-An exception in any of these threads ends its own request, with an error of `errors`.
+Only the denoiser runs in the denoise thread, so the device never waits for text, pixels or files, and the event loop
+never waits for the device. An exception in any of these threads ends its own request, with an error of `errors`.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.level import Level
-from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
+from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_readiness
+from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
-from t2i_worker.engine.decoding import Decoder
-from t2i_worker.engine.request import Deliveries, Denoised, RunningRequest, StepDone, StepEntered, StepEvent, StepFailed
+from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
 from t2i_worker.engine.self_test import SelfTest
-from t2i_worker.engine.side_threads import SideThreads
+from t2i_worker.engine.side_threads import RequestThreads
 from t2i_worker.engine.step_loop import StepLoop
-from t2i_worker.engine.warm_up import WarmUpTimes
+from t2i_worker.engine.stock_run import FROM_NOISE, DrawnImages, SharedParts, StockRun
 from t2i_worker.errors import (
     BudgetSpent,
     EngineLost,
     JobFailed,
+    OutOfMemory,
     WorkerError,
     WorkerUnready,
     where,
@@ -42,43 +46,46 @@ from t2i_worker.jobs import (
     Event,
     Finished,
     Image,
+    ImageSize,
     Job,
     Joined,
     Load,
     ModelFacts,
     PreviewImage,
     Progress,
-    PromptCut,
     Tally,
 )
 from t2i_worker.latents import LatentCache, StartLatent, to_start
-from t2i_worker.pipelines import Conditions, NoiseSchedule, PipelineAdapter
+from t2i_worker.pipelines import LoadedPipeline
 
 log = logging.getLogger(__name__)
 MIN_FETCH_LIMIT_S = 0.05  # on small models a step is shorter than a disk read
 STOP_LIMIT_S = 10.0
-TEST_STEPS = 2  # the self-test runs the last steps of the pool's schedule
+TEST_STEPS = 2
+#: What a client is told, by the place where its request failed.
+FAILED_AT = {
+    "text": "the prompt could not be encoded",
+    "steps": "the noise scheduler failed on this request",
+    "image": "the image could not be decoded",
+}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Run:
-    """A job that is being served. `served` is the level that really runs, `reason` a FetchReason."""
+    """A job that is being served, and what is heard of it: steps, then its images or an error."""
 
     job: Job
-    served: Level
-    reason: str
+    request: RunningRequest
+    stock: StockRun
+    start: "Future[StartLatent]"
     accepted_s: float
-    fetch_s: float
-    cuts: tuple[PromptCut, ...] = ()
-    running: RunningRequest = field(init=False)
-    events: asyncio.Queue[StepEvent] = field(init=False)
-    denoise_s: float = 0.0
+    fetching: "asyncio.Task[StartLatent] | None" = None
+    heard: "asyncio.Queue[StepEvent | DrawnImages | WorkerError]" = field(default_factory=asyncio.Queue)
 
-
-@dataclass(frozen=True, slots=True)
-class _EncodedTexts:
-    conditions: Conditions
-    cuts: tuple[PromptCut, ...]
+    @property
+    def served(self) -> Level:
+        """The level that really runs; known when the request has joined."""
+        return replace(self.job.level, skipped_steps=self.stock.started.step)
 
 
 class DiffusionEngine:
@@ -86,7 +93,7 @@ class DiffusionEngine:
 
     def __init__(
         self,
-        adapter: PipelineAdapter,
+        pipeline: LoadedPipeline,
         facts: ModelFacts,
         times: WarmUpTimes,
         latents: LatentCache,
@@ -95,15 +102,17 @@ class DiffusionEngine:
         self.facts = facts
         self.tally = Tally(store=latents.health, latents_not_kept=latents.not_kept)
         self.own_latents = latents.own
-        self._adapter = adapter
+        self._pipeline = pipeline
+        pipeline.vae.tally = self.tally
         self._latents = latents
         self._fixed_s = times.fixed_s
         self._queue_cap = max(4, times.batch_cap) if queue_cap is None else queue_cap
         self._jobs = AcceptedJobs()
         self._event_loop = asyncio.get_running_loop()
-        self._threads = SideThreads(adapter.device, self.tally, self._on_lost)
-        self._decoder = Decoder(adapter, self.tally)
-        self._step_loop = StepLoop(adapter, times.batch_cap, times.step_s, self._deliver_soon, self.tally)
+        self._threads = RequestThreads(times.batch_cap + self._queue_cap)
+        self._runs: dict[RunningRequest, _Run] = {}
+        self._step_loop = StepLoop(pipeline.denoiser, times, self._deliver_soon, self.tally)
+        self._parts = SharedParts(pipeline, self._step_loop)
         self._step_loop.start()
         self._self_test = SelfTest(self._draw_test, self._jobs.notify, self.tally)
 
@@ -120,6 +129,8 @@ class DiffusionEngine:
 
     def load(self) -> Load:
         state = self._step_loop.state
+        now_s = time.monotonic()
+        beside_s = [now_s - began_s for run in self._runs.values() if (began_s := run.stock.side_began_s) is not None]
         return Load(
             ready=self.readiness().ready,
             draining=self._jobs.draining,
@@ -134,7 +145,7 @@ class DiffusionEngine:
             steps_took_s=self.tally.steps_took_s,
             steps_usual_s=self.tally.steps_usual_s,
             step_age_s=self._step_loop.step_age_s,
-            encode_age_s=self._threads.age_s,
+            encode_age_s=max(beside_s, default=0.0),
         )
 
     async def changed(self) -> None:
@@ -162,47 +173,6 @@ class DiffusionEngine:
                 self._self_test.count_failure(job.request_id or str(id(job)), failed)
                 raise failed from error
 
-    async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
-        run = await self._prepare(job)
-        try:
-            self._step_loop.submit(run.running)
-            async for event in self._denoise(run):
-                yield event
-            async for event in self._finish(run):
-                yield event
-        finally:
-            # When the caller closes the generator, the request must leave the batch too.
-            self._step_loop.cancel(run.running)
-
-    async def _draw_test(self) -> None:
-        """Run the last steps of an ordinary schedule and decode the result.
-
-        Unit noise serves as the latent that enters them, because its size is about right there.
-        """
-        facts = self.facts
-        steps = facts.num_inference_steps
-        level = Level(max(0, steps - TEST_STEPS), steps)
-        job = Job(
-            request_id="self-test",
-            prompt="a photo",
-            negative_prompt="",
-            seed=0,
-            guidance_scale=facts.guidance_scale,
-            level=level,
-            image_format="png",
-        )
-        text = await self._threads.for_texts(partial(self._encode, job))
-        start = await self._threads.for_texts(partial(self._adapter.initial_latent, 0))
-        unstarted = _Run(job, level, reason="", accepted_s=time.monotonic(), fetch_s=0.0)
-        run = await self._threads.for_texts(partial(self._to_run, unstarted, start, text.conditions))
-        try:
-            self._step_loop.submit(run.running)
-            async for _ in self._denoise(run):
-                pass
-            await self._threads.for_pixels(partial(self._decoder.to_image, run.running.latent, job.image_format))
-        finally:
-            self._step_loop.cancel(run.running)
-
     async def drain(self) -> None:
         await self._jobs.drain()
 
@@ -213,38 +183,79 @@ class DiffusionEngine:
         self._threads.close()
         await self._latents.close()
 
-    async def _prepare(self, job: Job) -> _Run:
-        """Encode the texts and fetch the start at the same time, within the job's budget."""
-        accepted_s = time.monotonic()
-        limit_s = None if job.deadline_s is None else max(0.0, job.deadline_s - accepted_s)
+    async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
+        run = self._begin(job)
         try:
-            async with asyncio.timeout(limit_s):
-                text, start = await asyncio.gather(
-                    self._threads.for_texts(partial(self._encode, job)), self._fetch(job)
-                )
-        except TimeoutError as error:
-            raise BudgetSpent("the budget ran out before the first step") from error
-        served = replace(job.level, skipped_steps=start.step)
-        unstarted = _Run(job, served, start.reason, accepted_s, start.fetch_s, text.cuts)
-        run = await self._threads.for_texts(partial(self._to_run, unstarted, start.latent, text.conditions))
-        self._count_start(job, served, start.reason)
+            async with aclosing(self._follow(run)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            # When the caller closes the generator, the request must leave the batch too.
+            self._step_loop.cancel(run.request)
+            if run.fetching is not None:
+                run.fetching.cancel()
+            self._runs.pop(run.request, None)
+
+    async def _draw_test(self) -> None:
+        """Draw a short image of our own."""
+        facts = self.facts
+        level = Level(0, min(TEST_STEPS, facts.num_inference_steps))
+        async for _ in self._draw(Job("self-test", "a photo", "", 0, facts.guidance_scale, level, "png")):
+            pass
+
+    def _begin(self, job: Job) -> _Run:
+        """Start the job's thread, and fetch its start latent at the same time.
+
+        Raises:
+            JobInvalid: the pipeline does not take what the job says.
+        """
+        self._pipeline.arguments(job)
+        request = RunningRequest(job.level.num_inference_steps, job.deadline_s)
+        start: Future[StartLatent] = Future()
+        stock = StockRun(self._parts, job, request, start)
+        stock.keep = self._steps_to_keep(job)
+        run = _Run(job, request, stock, start, time.monotonic())
+        if job.level.skipped_steps:
+            run.fetching = asyncio.create_task(self._fetch(job))
+            run.fetching.add_done_callback(partial(_pass_on, start))
+        else:
+            start.set_result(FROM_NOISE)
+        self._runs[request] = run
+        self._threads.start(partial(self._work, run))
         return run
 
-    def _encode(self, job: Job) -> _EncodedTexts:
-        conditions = self._adapter.encode(job.prompt, job.negative_prompt, job.guidance_scale)
-        # Without guidance no encoder reads the negative prompt, so it cannot be cut.
-        read_negative = job.negative_prompt if conditions.unprompted is not None else ""
-        return _EncodedTexts(conditions, self._adapter.cuts(job.prompt, read_negative))
+    def _work(self, run: _Run) -> None:
+        """The job's own thread."""
+        outcome: DrawnImages | WorkerError
+        try:
+            outcome = run.stock.draw()
+        except Left:
+            return
+        except WorkerError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - libraries raise anything; the request gets the error
+            outcome = self._to_worker_error(error, FAILED_AT[run.stock.place])
+        self._tell(run.heard.put_nowait, outcome)
+
+    def _to_worker_error(self, error: Exception, failed: str) -> WorkerError:
+        """Any thread may call it."""
+        if is_device_lost(error, self._pipeline.device):
+            log.critical("the device is lost to this process: %s", error)
+            lost = EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
+            self._step_loop.abandon(lost)
+            return lost
+        log.warning("%s: %s", failed, where(error))
+        if is_out_of_memory(error):
+            self.tally.out_of_memory += 1
+            return OutOfMemory("the request does not fit into memory")
+        return JobFailed(failed)
 
     async def _fetch(self, job: Job) -> StartLatent:
         began_s = time.monotonic()
-        if not job.level.skipped_steps:
-            return StartLatent(None, 0, FetchReason.AS_REQUESTED)
         fetched = Fetched(None, FetchReason.MISSING)
-        if job.source is not None:
+        if job.source is not None and not job.extra:
             fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s())
-        start = to_start(fetched, self._adapter.latent_shape, self._adapter.dtype)
-        return replace(start, fetch_s=time.monotonic() - began_s)
+        return replace(to_start(fetched), fetch_s=time.monotonic() - began_s)
 
     def _fetch_limit_s(self) -> float:
         """One step, beyond the time that the job waits for a place in the batch anyway."""
@@ -252,107 +263,99 @@ class DiffusionEngine:
         step_s = state.step_s[-1] if state.step_s else 0.0
         return max(MIN_FETCH_LIMIT_S, step_s) + state.steps_to_place * step_s
 
-    def _to_run(self, run: _Run, start: Tensor | None, conditions: Conditions) -> _Run:
-        job, served = run.job, run.served
-        schedule = self._adapter.schedule(served.num_inference_steps, served.skipped_steps, job.seed)
-        if start is None:
-            start = self._adapter.initial_latent(job.seed) * schedule.initial_scale
-        else:
-            start = self._with_own_noise(start, run, schedule)
-        run.events = asyncio.Queue(served.num_inference_steps + 8)  # an event a step, and a few for joining and the end
-        run.running = RunningRequest(
-            latent=start.to(self._adapter.device),
-            step=served.skipped_steps,
-            num_steps=served.num_inference_steps,
-            schedule=schedule,
-            conditions=conditions,
-            deliver=run.events.put_nowait,
-            deadline_s=job.deadline_s,
-            keep=self._steps_to_keep(job, served),
-            preview_every_steps=job.preview_every_steps,
-        )
-        return run
-
-    def _with_own_noise(self, start: Tensor, run: _Run, schedule: NoiseSchedule) -> Tensor:
-        """Replace the other run's noise in a fetched latent with the noise of this job's seed.
-
-        Without this, all images that start from one latent would look alike. A sampler that draws noise at each step
-        varies them by itself, and by then little is left of its first noise.
-        """
-        theirs = None if run.job.source is None else run.job.source.seed
-        if theirs is None or theirs == run.job.seed or self._adapter.draws_noise:
-            return start
-        change = self._adapter.initial_latent(run.job.seed) - self._adapter.initial_latent(theirs)
-        return start + schedule.noise_at(change.to(start.device), run.served.skipped_steps)
-
-    def _steps_to_keep(self, job: Job, served: Level) -> frozenset[int]:
+    def _steps_to_keep(self, job: Job) -> frozenset[int]:
         """Keep latents of full exact runs only: a latent of a resumed run would drift from its prompt."""
         exact = Level(0, self.facts.num_inference_steps)
-        return frozenset(job.sink.steps) if job.sink is not None and served == exact else frozenset()
+        return (
+            frozenset(job.sink.steps) if job.sink is not None and job.level == exact and not job.extra else frozenset()
+        )
 
-    def _count_start(self, job: Job, served: Level, reason: str) -> None:
-        self.tally.steps_skipped += served.skipped_steps
-        if job.level.skipped_steps:
-            self.tally.latent_starts[reason] = self.tally.latent_starts.get(reason, 0) + 1
-
-    async def _denoise(self, run: _Run) -> AsyncIterator[Event]:
+    async def _follow(self, run: _Run) -> AsyncGenerator[Event, None]:
+        yield await self._join(run)
         while True:
-            event = await run.events.get()
-            match event:
-                case StepEntered(batch_size):
-                    yield Joined(run.served, run.reason, batch_size, prompt_cuts=run.cuts)
+            match await run.heard.get():
                 case StepDone(step, preview):
-                    yield Progress(step, run.served.num_inference_steps)
+                    yield Progress(step, run.request.num_steps)
                     if preview is not None:
-                        async for shown in self._show(step, preview):
+                        async for shown in self._show(run, step, preview):
                             yield shown
-                case Denoised(denoise_s):
-                    run.denoise_s = denoise_s
+                case DrawnImages() as drawn:
+                    async for event in self._finish(run, drawn):
+                        yield event
                     return
-                case StepFailed(error):
+                case WorkerError() as error:
                     raise error
 
-    async def _show(self, step: int, preview: Tensor) -> AsyncIterator[Event]:
+    async def _join(self, run: _Run) -> Joined:
+        """Wait for a place in the batch, within the job's budget."""
+        deadline_s = run.job.deadline_s
+        limit_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        try:
+            async with asyncio.timeout(limit_s):
+                heard = await run.heard.get()
+        except TimeoutError as error:
+            raise BudgetSpent("the budget ran out before the first step") from error
+        if isinstance(heard, WorkerError):
+            raise heard
+        self._count_start(run)
+        size = heard.batch_size if isinstance(heard, StepEntered) else 1
+        return Joined(run.served, run.stock.started.reason, size, prompt_cuts=run.stock.cuts)
+
+    def _count_start(self, run: _Run) -> None:
+        started = run.stock.started
+        self.tally.steps_skipped += started.step
+        if run.job.level.skipped_steps:
+            self.tally.latent_starts[started.reason] = self.tally.latent_starts.get(started.reason, 0) + 1
+
+    async def _show(self, run: _Run, step: int, preview: Tensor) -> AsyncIterator[Event]:
         """Decode a preview, or leave it out: a preview that fails must not end its request."""
         try:
-            data = await self._threads.for_pixels(partial(self._decoder.to_preview, preview))
-        except JobFailed as error:
+            data = await self._threads.preview(partial(run.stock.preview, preview))
+        except Exception as error:
             self.tally.previews_left_out += 1
-            log.warning("a preview was left out: %s", error)
+            failed = self._to_worker_error(error, "a preview was left out")
+            if isinstance(failed, EngineLost):
+                raise failed from error
         else:
             yield PreviewImage(step, data)
 
-    async def _finish(self, run: _Run) -> AsyncIterator[Event]:
-        began_s = time.monotonic()
-        image_format = run.job.image_format
-        data = await self._threads.for_pixels(partial(self._decoder.to_image, run.running.latent, image_format))
+    async def _finish(self, run: _Run, drawn: DrawnImages) -> AsyncIterator[Event]:
+        job, request = run.job, run.request
         self._self_test.count_success()
-        encode_s = time.monotonic() - began_s
-        self._fixed_s += 0.1 * (encode_s - self._fixed_s)  # a running average
-        yield Image(data, image_format, self.facts.width, self.facts.height)
+        self._fixed_s += 0.1 * (drawn.encode_s - self._fixed_s)  # a running average
+        size = job.size or ImageSize(self.facts.width, self.facts.height)
+        for data in drawn.files:
+            yield Image(data, job.image_format, size.width, size.height)
         # The client has its image by now, so a slow store does not delay it.
-        stored = await self._latents.keep(run.job, run.job.sink, run.running.kept) if run.job.sink else ()
-        wait_s = (run.running.joined_s or run.accepted_s) - run.accepted_s
+        stored = await self._latents.keep(job, job.sink, drawn.kept) if job.sink and drawn.kept else ()
+        joined_s = run.accepted_s if request.joined_s is None else request.joined_s
+        denoised_s = joined_s if request.denoised_s is None else request.denoised_s
         yield Finished(
             served=run.served,
-            wait_ms=1e3 * wait_s,
-            denoise_ms=1e3 * run.denoise_s,
-            encode_ms=1e3 * encode_s,
-            fetch_ms=1e3 * run.fetch_s,
+            wait_ms=1e3 * (joined_s - run.accepted_s),
+            denoise_ms=1e3 * (denoised_s - joined_s),
+            encode_ms=1e3 * drawn.encode_s,
+            fetch_ms=1e3 * run.stock.started.fetch_s,
             stored=stored,
         )
 
-    def _on_lost(self, error: EngineLost) -> None:
-        self._step_loop.abandon(error)
-        self._jobs.notify()
+    def _tell(self, call: Callable[..., object], *args: Any) -> None:
+        """Call something in the event loop, from any thread."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
+            self._event_loop.call_soon_threadsafe(call, *args)
 
     def _deliver_soon(self, deliveries: Deliveries) -> None:
-        """The denoise thread calls this."""
-        with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
-            self._event_loop.call_soon_threadsafe(self._deliver, deliveries)
+        """The denoise thread calls this, and a request's thread after its last step."""
+        self._tell(self._deliver, deliveries)
 
     def _deliver(self, deliveries: Deliveries) -> None:
-        for running, event in deliveries:
-            if not running.cancelled:
-                running.deliver(event)
+        for request, event in deliveries:
+            if not request.cancelled and (run := self._runs.get(request)) is not None:
+                run.heard.put_nowait(event)
         self._jobs.notify()
+
+
+def _pass_on(start: "Future[StartLatent]", fetching: "asyncio.Task[StartLatent]") -> None:
+    """A fetch that failed or was cancelled means noise; the job's thread must not wait for ever."""
+    failed = fetching.cancelled() or fetching.exception() is not None
+    start.set_result(StartLatent(None, 0, FetchReason.MISSING) if failed else fetching.result())

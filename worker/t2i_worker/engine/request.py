@@ -1,55 +1,46 @@
 """One request inside the step loop, and the events that the loop sends about it."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
-from t2i_worker.errors import WorkerError
-from t2i_worker.pipelines import Conditions, NoiseSchedule
+from t2i_worker.engine.meeting import DenoiserCall
+
+
+class Left(Exception):
+    """Unwinds the stock pipeline of a request that nobody waits for any more."""
+
+
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:
-    """Only the denoise thread writes it; any thread may set `cancelled`, and nobody unsets it.
+    """Any thread may set `cancelled`, and nobody unsets it. The step loop's lock guards the rest.
 
-    `latent` [1, ...] enters step `step` of `num_steps`. Latents that enter a step of `keep` are put into `kept`.
+    `step` of `num_steps` steps are done, skipped ones included. While the request waits for an answer of the
+    denoiser, `call` is what it asked; its thread sleeps until `turn` is released.
     """
 
-    latent: Tensor
-    step: int
     num_steps: int
-    schedule: NoiseSchedule
-    conditions: Conditions
-    deliver: "Deliver"
     deadline_s: float | None = None
-    keep: frozenset[int] = frozenset()
-    preview_every_steps: int = 0
-    kept: dict[int, Tensor] = field(default_factory=dict)
+    step: int = 0
     joined_s: float | None = None
+    denoised_s: float | None = None
     cancelled: bool = False
+    call: DenoiserCall | None = None
+    answer: Any = None
+    turn: threading.Lock = field(default_factory=_taken_lock)
 
     @property
     def steps_left(self) -> int:
         return self.num_steps - self.step
-
-    def model_input(self) -> Tensor:
-        """The latent as the model takes it at this step, [1, ...]."""
-        return self.schedule.model_input(self.latent, self.step)
-
-    def timestep(self) -> Tensor:
-        """A scalar on the CPU."""
-        return self.schedule.timesteps[self.step]
-
-    def advance(self, prediction: Tensor) -> Tensor | None:
-        """Apply the guided prediction [1, ...] and move on by one step; returns the latent to preview if one is due."""
-        due = self.preview_every_steps and (self.step + 1) % self.preview_every_steps == 0 and self.steps_left > 1
-        preview = self.schedule.clean_estimate(prediction, self.latent, self.step) if due else None
-        self.latent = self.schedule.advance(prediction, self.latent, self.step)
-        self.step += 1
-        if self.step in self.keep:
-            self.kept[self.step] = self.latent
-        return preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +58,5 @@ class StepDone:
     preview: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
-class Denoised:
-    """All steps are done after `denoise_s` seconds in the loop."""
-
-    denoise_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepFailed:
-    error: WorkerError
-
-
-StepEvent = StepEntered | StepDone | Denoised | StepFailed
-Deliver = Callable[[StepEvent], None]
+StepEvent = StepEntered | StepDone
 Deliveries = Sequence[tuple[RunningRequest, StepEvent]]

@@ -1,46 +1,41 @@
-"""The step loop: one thread owns the device and runs one forward pass a step for all running requests.
+"""The step loop: one thread owns the device and runs the denoiser for all running requests, step by step.
 
-At every step boundary the loop
+Each request runs a stock pipeline in a thread of its own. When that calls the denoiser, the call is posted here and
+the thread sleeps. A boundary is when every running request has posted. Then the loop
 
 1. drops requests that were cancelled or are out of time,
 2. admits waiting requests up to the batch cap,
-3. runs one forward pass for the whole batch, each request at its own timestep,
-4. applies each request's own noise scheduler,
+3. runs the posted calls, those of equal signature in one forward,
+4. gives each request its answer and its turn: to apply its own noise scheduler and to post its next call,
 5. hands the events out.
 
-Requests join and leave between steps, as Orca's iteration-level scheduling does for text (OSDI '22).
-Text encoding, decoding, image encoding and cache I/O never run in this thread.
+Requests join and leave between steps, as Orca's iteration-level scheduling does for text (OSDI '22). Turns go round one
+by one: threads that all want Python at once would spend their time on taking its lock from each other.
 
-Failures: out of memory halves the batch cap, and the surplus goes back to the head of the queue without losing steps.
-After any other failure each request runs alone, so that only the one that causes it fails.
-A lost device ends the loop, and so does a bug in the loop itself. All requests then fail, and `lost` holds the error.
+Failures: out of memory halves the batch cap, and the surplus goes back to the head of the queue without losing steps;
+the cap grows again after a while. After any other failure each request runs alone, so that only the one that causes it
+fails. A lost device ends the loop, and so does a bug in the loop itself. All requests then fail, and `lost` holds the
+error.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory
-from t2i_worker.engine.batching import cap_after_out_of_memory, steps_to_place
-from t2i_worker.engine.request import (
-    Deliveries,
-    Denoised,
-    RunningRequest,
-    StepDone,
-    StepEntered,
-    StepEvent,
-    StepFailed,
-)
-from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, where
+from t2i_worker.engine.batching import BatchCap, WarmUpTimes, steps_to_place
+from t2i_worker.engine.meeting import DenoiserCall, merge_calls, split_output
+from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
+from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, WorkerError, where
 from t2i_worker.jobs import Tally
-from t2i_worker.pipelines import PipelineAdapter, StackedConditions, stack_conditions
+from t2i_worker.pipelines import Denoiser
 
 log = logging.getLogger(__name__)
 STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
@@ -61,27 +56,39 @@ class LoopState:
     steps_to_place: int = 0  # steps until a request that arrives now could join
 
 
+@dataclass(frozen=True, slots=True)
+class _ForwardFailure:
+    """What is kept of a forward's exception. The exception itself would hold the forward's tensors in memory."""
+
+    place: str
+    out_of_memory: bool
+    lost: bool
+
+
 class StepLoop:
     """The loop's thread calls `deliver_all` with the events of a step; with none when a request only left."""
 
     def __init__(
         self,
-        adapter: PipelineAdapter,
-        batch_cap: int,
-        step_s: tuple[float, ...],
+        denoiser: Denoiser,
+        times: WarmUpTimes,
         deliver_all: Callable[[Deliveries], None],
         tally: Tally,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._adapter = adapter
-        self._cap = batch_cap
-        self._step_s = list(step_s)
+        self._denoiser = denoiser
+        self._cap = BatchCap(times.batch_cap)
+        self._step_s = list(times.step_s)
+        self._calls_per_step = times.calls_per_step
         self._deliver_all = deliver_all
         self._tally = tally
+        self._clock = clock
         self._condition = threading.Condition()
         self._waiting: deque[RunningRequest] = deque()
         self._running: list[RunningRequest] = []
+        self._turns: deque[RunningRequest] = deque()  # who gets its answer next
+        self._holder: RunningRequest | None = None  # whose turn it is
         self._events: list[tuple[RunningRequest, StepEvent]] = []
-        self._stacked: tuple[tuple[RunningRequest, ...], StackedConditions] | None = None
         self._dropped = False  # a cancelled request left: it gets no event, but the load has changed
         self._stopping = False
         self._step_began_s: float | None = None
@@ -92,52 +99,93 @@ class StepLoop:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, request: RunningRequest) -> None:
-        """Queue a prepared request; it joins at the next step boundary where the batch has room.
+    # What the threads of requests call.
+
+    def meet(self, request: RunningRequest, call: DenoiserCall) -> Any:
+        """Post a call of the denoiser and wait for its output. The first call joins at a boundary with room.
 
         Raises:
-            WorkerDraining, EngineLost: the loop has stopped.
+            Left: the request was cancelled.
+            WorkerError: its budget is spent, it failed, or the loop has stopped.
         """
         with self._condition:
-            if self.lost is not None:
-                raise self.lost
-            if self._stopping:
-                raise WorkerDraining("the worker is shutting down")
-            self._waiting.append(request)
-            self._condition.notify()
+            self.raise_if_over(request)
+            request.call = call
+            if request not in self._running:
+                self._waiting.append(request)
+            self._give_turn_on(request)
+            self._condition.notify_all()
+        request.turn.acquire()
+        answer, request.answer = request.answer, None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def raise_if_over(self, request: RunningRequest) -> None:
+        """Raises:
+        Left: the request was cancelled before it joined.
+        WorkerDraining, EngineLost: the loop has stopped.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self._stopping:
+            raise WorkerDraining("the worker is shutting down")
+        if request.cancelled and request.joined_s is None:
+            self._tally.cancelled += 1
+            raise Left
+
+    def step_done(self, request: RunningRequest, done: StepDone) -> None:
+        """The request's noise scheduler made a step. After the last one its place is free."""
+        with self._condition:
+            request.step = done.step
+            self._tally.steps_run += 1
+            self._events.append((request, done))
+            if request.steps_left <= 0:
+                self._remove(request)
+        if request.steps_left <= 0:
+            self._hand_out()
+
+    def leave(self, request: RunningRequest) -> None:
+        """The request needs no more steps, for whatever reason. Any number of calls is fine."""
+        with self._condition:
+            self._remove(request)
+
+    # What other threads call.
 
     def cancel(self, request: RunningRequest) -> None:
         """Drop a request at the next boundary; it gets no more events. Ended and unknown requests are fine."""
         request.cancelled = True
         with self._condition:
-            self._condition.notify()
+            self._condition.notify_all()
 
     def abandon(self, error: EngineLost) -> None:
         """End the loop and fail all requests, because another thread found the device lost."""
         with self._condition:
             self.lost = self.lost or error
-            self._condition.notify()
+            self._condition.notify_all()
 
     def stop(self, timeout_s: float) -> None:
         """End the thread; requests that are left fail with WorkerDraining."""
         with self._condition:
             self._stopping = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._thread.join(timeout_s)
 
     @property
     def state(self) -> LoopState:
         with self._condition:
             requests = [*self._running, *self._waiting]
-            left = sum(request.steps_left for request in requests)
-            joins_in = steps_to_place([request.steps_left for request in requests], self._cap)
-            return LoopState(len(self._running), len(self._waiting), left, self._cap, tuple(self._step_s), joins_in)
+            cap, left = self._cap.now, [request.steps_left for request in requests]
+            joins_in = steps_to_place(left, cap)
+            return LoopState(len(self._running), len(self._waiting), sum(left), cap, tuple(self._step_s), joins_in)
 
     @property
     def step_age_s(self) -> float:
         """Seconds that the present step has run; 0 between steps."""
         began_s = self._step_began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+        return 0.0 if began_s is None else self._clock() - began_s
+
+    # The loop's own thread.
 
     def _run(self) -> None:
         torch.set_num_threads(self._num_threads)  # torch keeps this setting per thread
@@ -158,136 +206,165 @@ class StepLoop:
 
     def _wait_for_work(self) -> bool:
         with self._condition:
-            while not (self._waiting or self._running or self._stopping or self.lost):
-                self._condition.wait()
-            return not self._stopping and self.lost is None
+            self._condition.wait_for(lambda: self._over or self._waiting or self._running)
+            return not self._over
+
+    @property
+    def _over(self) -> bool:
+        return self._stopping or self.lost is not None
 
     def _pass_boundary(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock()
         with self._condition:
             self._running = [request for request in self._running if self._goes_on(request, now_s)]
             self._waiting = deque(request for request in self._waiting if self._goes_on(request, now_s))
-            while self._waiting and len(self._running) < self._cap:
+            self._cap.grow(now_s)
+            while self._waiting and len(self._running) < self._cap.now:
                 self._running.append(self._waiting.popleft())
-        for request in self._running:
-            if request.joined_s is None:
-                request.joined_s = now_s
-                self._events.append((request, StepEntered(len(self._running))))
+            for request in self._running:
+                if request.joined_s is None:
+                    request.joined_s = now_s
+                    self._events.append((request, StepEntered(len(self._running))))
 
     def _goes_on(self, request: RunningRequest, now_s: float) -> bool:
         if request.cancelled:
             self._tally.cancelled += 1
             self._dropped = True
+            self._dismiss(request, Left())
             return False
         if request.deadline_s is not None and now_s >= request.deadline_s:
             done = request.step if request.joined_s is not None else 0
             message = f"the budget ran out after {done} of {request.num_steps} steps"
-            self._events.append((request, StepFailed(BudgetSpent(message))))
+            self._dismiss(request, BudgetSpent(message))
             return False
         return True
 
     def _run_step(self) -> None:
-        began_s = self._step_began_s = time.monotonic()
-        batch = tuple(self._running)
+        began_s = self._step_began_s = self._clock()
+        size = len(self._running)
+        groups: dict[Any, list[RunningRequest]] = {}
+        for request in self._running:
+            if request.call is not None:  # it always is at a boundary
+                groups.setdefault(request.call.signature, []).append(request)
+        answered = [request for group in groups.values() for request in self._answer(group)]
+        self._let_turns_go_round(answered)
+        self._step_began_s = None
+        if len(answered) == size:
+            self._learn_step_time(size, self._clock() - began_s)
+
+    def _answer(self, group: Sequence[RunningRequest]) -> Sequence[RunningRequest]:
+        """Run one forward for the group; returns those that have their output."""
+        calls = [request.call for request in group if request.call is not None]
         try:
-            predictions = self._predict(batch)
+            output = self._denoiser.forward(merge_calls(calls, self._denoiser.shared))
+            parts = split_output(output, [call.rows for call in calls])
         except Exception as error:  # noqa: BLE001 - libraries raise anything; the requests get the error
-            self._recover(batch, error)
-            return
-        finally:
-            self._step_began_s = None
-        self._apply(batch, predictions)
-        self._learn_step_time(len(batch), time.monotonic() - began_s)
-
-    def _predict(self, batch: tuple[RunningRequest, ...]) -> Tensor:
-        if self._stacked is None or self._stacked[0] != batch:
-            self._stacked = (batch, stack_conditions([request.conditions for request in batch]))
-        latents = torch.cat([request.model_input() for request in batch])
-        timesteps = torch.stack([request.timestep() for request in batch]).to(latents.device)
-        return self._adapter.predict(latents, timesteps, self._stacked[1])
-
-    def _apply(self, batch: tuple[RunningRequest, ...], predictions: Tensor) -> None:
-        for index, request in enumerate(batch):
-            try:
-                preview = request.advance(predictions[index : index + 1])
-            except Exception as error:  # noqa: BLE001 - as above
-                self._fail(request, "the noise scheduler failed on this request", error)
-                continue
-            self._events.append((request, StepDone(request.step, preview)))
-            if request.steps_left == 0:
-                self._events.append((request, Denoised(time.monotonic() - (request.joined_s or 0.0))))
-        self._running = [request for request in self._running if request.steps_left]
-        self._tally.steps_run += len(batch)
-        self._tally.batch_sizes[len(batch)] = self._tally.batch_sizes.get(len(batch), 0) + 1
-
-    def _recover(self, batch: tuple[RunningRequest, ...], error: Exception) -> None:
-        self._stacked = None
-        if len(batch) == 1:
-            self._fail(batch[0], "the model failed on this request", error)
-        elif is_out_of_memory(error):
-            self._shrink(batch)
+            failure = self._describe(error)
         else:
-            self._raise_if_lost(error, batch[0])
-            log.warning("a shared step failed (%s); trying its %d requests one by one", where(error), len(batch))
-            for request in batch:
-                self._run_alone(request)
+            for request, part in zip(group, parts, strict=True):
+                request.answer = part
+            self._tally.batch_sizes[len(group)] = self._tally.batch_sizes.get(len(group), 0) + 1
+            return group
+        return self._recover(group, failure)
 
-    def _run_alone(self, request: RunningRequest) -> None:
-        try:
-            prediction = self._predict((request,))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._recover((request,), error)
-        else:
-            self._apply((request,), prediction)
+    def _describe(self, error: Exception) -> _ForwardFailure:
+        lost = is_device_lost(error, self._denoiser.device)
+        if lost:
+            log.critical("the device is lost to this process: %s", error)
+        return _ForwardFailure(where(error), is_out_of_memory(error), lost)
 
-    def _shrink(self, batch: tuple[RunningRequest, ...]) -> None:
-        self._tally.out_of_memory += 1
-        free_memory()
-        with self._condition:
-            self._cap = cap_after_out_of_memory(len(batch))
-            surplus, self._running = self._running[self._cap :], self._running[: self._cap]
-            self._waiting.extendleft(reversed(surplus))
-        log.warning("out of memory at batch size %d: the cap is %d from now on", len(batch), self._cap)
-
-    def _fail(self, request: RunningRequest, message: str, cause: Exception) -> None:
-        self._raise_if_lost(cause, request)
-        error = JobFailed(message)
-        if is_out_of_memory(cause):
+    def _recover(self, group: Sequence[RunningRequest], failure: _ForwardFailure) -> Sequence[RunningRequest]:
+        if failure.lost:
+            raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
+        if failure.out_of_memory:
             self._tally.out_of_memory += 1
             free_memory()
+        if len(group) == 1:
+            self._fail(group[0], failure)
+            return ()
+        if failure.out_of_memory:
+            self._shrink(group)
+            return ()
+        log.warning("a shared step failed (%s); trying its %d requests one by one", failure.place, len(group))
+        return [done for request in group for done in self._answer((request,))]
+
+    def _shrink(self, group: Sequence[RunningRequest]) -> None:
+        with self._condition:
+            cap = self._cap.halve(len(group), self._clock())
+            surplus = [request for request in self._running[cap:] if request in group]
+            self._running = [request for request in self._running if request not in surplus]
+            self._waiting.extendleft(reversed(surplus))
+        log.warning("out of memory at batch size %d: the cap is %d for now", len(group), cap)
+
+    def _fail(self, request: RunningRequest, failure: _ForwardFailure) -> None:
+        log.warning("one request failed: %s", failure.place)
+        error = JobFailed("the model failed on this request")
+        if failure.out_of_memory:
             error = OutOfMemory("the request does not fit into memory even alone")
-        log.warning("one request failed: %s", where(cause))
-        self._running = [other for other in self._running if other is not request]
-        self._events.append((request, StepFailed(error)))
+        with self._condition:
+            self._running.remove(request)
+            self._dismiss(request, error)
+
+    def _let_turns_go_round(self, answered: Sequence[RunningRequest]) -> None:
+        """Return when each of them has posted its next call or left."""
+        with self._condition:
+            for request in answered:
+                request.call = None
+            self._turns.extend(answered)
+            self._next_turn()
+            self._condition.wait_for(lambda: self._holder is None or self._over)
+
+    def _next_turn(self) -> None:
+        self._holder = self._turns.popleft() if self._turns else None
+        if self._holder is not None:
+            self._holder.turn.release()
+
+    def _give_turn_on(self, request: RunningRequest) -> None:
+        if self._holder is request:
+            self._next_turn()
+
+    def _remove(self, request: RunningRequest) -> None:
+        if request in self._running:
+            self._running.remove(request)
+            request.denoised_s = self._clock()
+        self._give_turn_on(request)
+        self._condition.notify_all()
 
     @staticmethod
-    def _raise_if_lost(error: Exception, request: RunningRequest) -> None:
-        if is_device_lost(error, request.latent.device):
-            log.critical("the device is lost to this process: %s", error)
-            raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST) from error
+    def _dismiss(request: RunningRequest, error: WorkerError | Left) -> None:
+        """Wake a request that waits for an answer with an error instead."""
+        request.call, request.answer = None, error
+        request.turn.release()
 
     def _learn_step_time(self, size: int, took_s: float) -> None:
-        """Count the step beside the average time at its batch size, then update that average."""
-        usual_s = took_s
+        """Count the forward beside the average time at its batch size, then update that average."""
+        step_s = took_s * self._calls_per_step
+        usual_s = step_s
         if size <= len(self._step_s):
             usual_s = self._step_s[size - 1]
-            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(took_s, MAX_STEP_GROWTH * usual_s) - usual_s)
+            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(step_s, MAX_STEP_GROWTH * usual_s) - usual_s)
         self._tally.steps_took_s += took_s
-        self._tally.steps_usual_s += usual_s
+        self._tally.steps_usual_s += usual_s / self._calls_per_step
 
     def _hand_out(self) -> None:
-        if self._events or self._dropped:
-            events, self._events, self._dropped = self._events, [], False
-            self._deliver_all(events)
+        with self._condition:
+            events, self._events = self._events, []
+            dropped, self._dropped = self._dropped, False
+            if events or dropped:
+                self._deliver_all(events)  # under the lock, so that events of two threads keep their order
 
     def _end_all(self) -> None:
         with self._condition:
             if not self._stopping and self.lost is None:
                 self.lost = EngineLost("the worker's denoise thread ended", ReadyReason.LOOP_ENDED)
             self._stopping = True
-            left = [*self._running, *self._waiting]
-            self._running, self._waiting = [], deque()
-        error = self.lost or WorkerDraining("the worker is shutting down")
-        self._events += [(request, StepFailed(error)) for request in left]
-        self._dropped = True  # watchers of the load must hear that the loop ended, even without requests
+            error = self.lost or WorkerDraining("the worker is shutting down")
+            for request in (*self._running, *self._waiting):
+                if request.call is not None:
+                    self._dismiss(request, error)
+            # Answered requests go on to their next call, which is refused.
+            while self._turns:
+                self._turns.popleft().turn.release()
+            self._running, self._waiting, self._holder = [], deque(), None
+            self._dropped = True  # watchers of the load must hear that the loop ended, even without requests
         self._hand_out()

@@ -4,6 +4,7 @@ A pipeline's tokenizer keeps settings that change with each call. So each limit 
 never changes, and any thread may ask it. Token counts leave out the special tokens that an encoder adds.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -30,8 +31,21 @@ class TextLimit:
         return PromptCut(self.encoder, self._most, len(offsets), kept_characters, negative)
 
 
-def limit_of(encoder: str, tokenizer: Any, max_tokens: int | None) -> TextLimit | None:
-    """None if there is no such encoder, or its tokenizer, written in Python, does not report character offsets."""
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        return None
-    return TextLimit(encoder, tokenizer, tokenizer.model_max_length if max_tokens is None else max_tokens)
+def limits_of(pipeline: Any, parameters: Mapping[str, Any]) -> Iterator[TextLimit]:
+    """The limit of each text encoder that reads the prompt as it is; `parameters` are those of `__call__`.
+
+    CLIP reads what its tokenizer allows, T5 as many tokens as the pipeline's `max_sequence_length`. Encoders that wrap
+    the prompt in a conversation are left out, because their counts would be wrong.
+    """
+    for name, tokenizer in pipeline.components.items():
+        if not name.startswith("tokenizer") or getattr(tokenizer, "backend_tokenizer", None) is None:
+            continue  # a tokenizer that is written in Python does not report character offsets
+        kind = type(getattr(pipeline, name.replace("tokenizer", "text_encoder"), None)).__name__
+        most = tokenizer.model_max_length
+        if "T5" in kind and "max_sequence_length" in parameters:
+            most = parameters["max_sequence_length"].default
+        elif "max_caption_tokens" in pipeline.config:
+            most = pipeline.config.max_caption_tokens
+        elif "CLIP" not in kind:
+            continue
+        yield TextLimit(name.replace("tokenizer", "text_encoder"), tokenizer, most)

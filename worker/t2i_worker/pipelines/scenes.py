@@ -1,15 +1,21 @@
 """The embedded model of t2i_scenes: a pixel-space UNet with a BERT caption encoder and flow matching."""
 
-from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from t2i_worker.pipelines.adapter import Conditions, PipelineAdapter
+
+@dataclass(frozen=True, slots=True)
+class ScenesOutput:
+    """Images [n, H, W, 3] from 0 to 1."""
+
+    images: npt.NDArray[np.float32]
 
 
 class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -38,51 +44,68 @@ class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
             default_num_inference_steps=default_num_inference_steps,
             default_guidance_scale=default_guidance_scale,
         )
+        # Only the empty text is kept. With callers' texts, the time to encode one would reveal that it came before.
+        self._nothing: Tensor | None = None
 
-
-class ScenesAdapter(PipelineAdapter):
-    def __init__(self, pipeline: Any, width: int, height: int) -> None:
-        self.token_limits: Mapping[str, int | None] = {"tokenizer": pipeline.config.max_caption_tokens}
-        super().__init__(pipeline, width, height)
-        # Only the empty text is cached. With callers' texts, the time to encode one would reveal that it came before.
-        self._nothing = lru_cache(maxsize=1)(lambda: self._encode_text(""))
-
-    @property
-    def denoiser(self) -> Any:
-        return self.pipeline.unet
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        patch = self.pipeline.config.latent_patch_size
-        return 1, self.denoiser.config.in_channels, self.height // patch, self.width // patch
-
-    def timesteps(self, num_inference_steps: int) -> Mapping[str, Any]:
-        """Uniform noise levels from 1 down, as in training."""
-        return {"sigmas": np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()}
-
-    def encode_texts(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditions:
-        prompted = self._encode_text(prompt)
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str,
+        height: int = 48,
+        width: int = 48,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 2.0,
+        negative_prompt: str | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | None = None,
+        output_type: str = "np",
+    ) -> Any:
+        """Draw images of one prompt, with the arguments of every diffusers pipeline. Guidance 1 means none."""
+        count = num_images_per_prompt
         guided = guidance_scale != 1.0
-        if not guided:
-            return Conditions(prompted, None, guidance_scale)
-        avoided = self._encode_text(negative_prompt) if negative_prompt else self._nothing()
-        return Conditions(prompted, avoided, guidance_scale)
+        states = self.encode_prompt(prompt, negative_prompt or "", guided).repeat_interleave(count, dim=0)
+        summary = states[:, 0]
+        latents = self.prepare_latents(count, height, width, generator)
+        # Uniform noise levels from 1 down, as in training.
+        sigmas = np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()
+        self.scheduler.set_timesteps(sigmas=sigmas, device=self.device)
+        self.scheduler.set_begin_index(0)
+        for timestep in self.scheduler.timesteps:
+            twice = torch.cat([latents, latents]) if guided else latents
+            predicted = self.unet(twice, timestep, states, class_labels=summary, return_dict=False)[0]
+            if guided:
+                without, prompted = predicted.chunk(2)
+                predicted = without + guidance_scale * (prompted - without)
+            latents = self.scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        return latents if output_type == "latent" else ScenesOutput(self._to_images(latents))
 
-    def _encode_text(self, text: str) -> Mapping[str, Tensor]:
-        length = self.pipeline.config.max_caption_tokens
-        tokens = self.pipeline.tokenizer(
+    def encode_prompt(self, prompt: str, negative_prompt: str, guided: bool) -> Tensor:
+        """Hidden states [1, L, D]; with guidance [2, L, D], those without the prompt first."""
+        prompted = self._encode(prompt)
+        if not guided:
+            return prompted
+        if negative_prompt:
+            return torch.cat([self._encode(negative_prompt), prompted])
+        if self._nothing is None:
+            self._nothing = self._encode("")
+        return torch.cat([self._nothing, prompted])
+
+    def prepare_latents(self, count: int, height: int, width: int, generator: torch.Generator | None) -> Tensor:
+        patch = self.config.latent_patch_size
+        shape = (count, self.unet.config.in_channels, height // patch, width // patch)
+        noise: Tensor = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        return noise
+
+    def _encode(self, text: str) -> Tensor:
+        length = self.config.max_caption_tokens
+        tokens = self.tokenizer(
             [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(self.device)
-        with torch.inference_mode():
-            hidden = self.pipeline.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
-        return {"encoder_hidden_states": hidden, "class_labels": hidden[:, 0]}
+        hidden: Tensor = self.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
+        return hidden
 
-    def forward(self, latents: Tensor, timesteps: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        predicted: Tensor = self.denoiser(latents, timesteps, return_dict=False, **inputs)[0]
-        return predicted
-
-    def decode_latent(self, latent: Tensor) -> Tensor:
-        config = self.pipeline.config
-        pixels = torch.nn.functional.pixel_shuffle(latent, config.latent_patch_size)
-        shown: Tensor = pixels / config.latent_scale + config.latent_shift
-        return shown
+    def _to_images(self, latents: Tensor) -> npt.NDArray[np.float32]:
+        pixels = torch.nn.functional.pixel_shuffle(latents, self.config.latent_patch_size)
+        shown = (pixels / self.config.latent_scale + self.config.latent_shift) / 2 + 0.5
+        images: npt.NDArray[np.float32] = shown.clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+        return images

@@ -1,0 +1,232 @@
+"""A request's own copy of the pipeline's noise scheduler. Its `step` is where the engine looks into a stock pipeline.
+
+The copy counts steps, keeps the latents that enter some of them, and puts a stored latent in. To resume at step K the
+pipeline makes its first K steps as always, but the denoiser is not called and nothing is computed: the last of these
+steps returns the stored latent. Samplers that draw noise draw that of the skipped steps too, so that their generator
+stands where a full run's would. Samplers with a history of several steps resume without it, at first order; profiles
+measure K as it is.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from t2i_runtime.errors import Violation
+from t2i_worker.errors import JobInvalid
+
+HOOKED = ("step", "set_timesteps")
+
+
+class StartRefused(Exception):
+    """The stored latent has another shape or type than the pipeline's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Enter step `step` with `latent` [1, ...], without the steps before it. None: from the pipeline's own noise.
+
+    `noise_change` is the difference of two unit noises; the latent's noise is moved by it to another seed's.
+    """
+
+    latent: Tensor | None = None
+    step: int = 0
+    noise_change: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepTaken:
+    """`step` steps are done. `output` is what the scheduler's `step` returned."""
+
+    step: int
+    prediction: Tensor
+    sample: Tensor
+    output: Any
+
+
+class OwnScheduler:
+    """`scheduler` is the copy that the pipeline gets. `start` may be set until the first step."""
+
+    def __init__(
+        self,
+        template: Any,
+        num_steps: int,
+        on_step: Callable[[StepTaken], None],
+        keep: frozenset[int] = frozenset(),
+    ) -> None:
+        self.scheduler = copy.deepcopy(template)
+        self.start = Start()
+        self.kept: dict[int, Tensor] = {}
+        self.calls = 0  # of the scheduler's `step`
+        self.draws_noise = False  # known once a step was skipped
+        self._num_steps = num_steps
+        self._on_step = on_step
+        self._keep = keep
+        self._begin = 0
+        self._step, self._set_timesteps = self.scheduler.step, self.scheduler.set_timesteps
+        self._parameters = inspect.signature(self._step).parameters
+        # Pipelines read the signatures: of `step` to see whether it takes a generator, of the other for its schedules.
+        self.scheduler.step = _hook(self._step, self._take_step)
+        self.scheduler.set_timesteps = _hook(self._set_timesteps, self._make_schedule)
+
+    def let_go(self) -> None:
+        """Undo the hooks after the run. They refer to each other, so tensors would wait for the garbage collector."""
+        for name in HOOKED:
+            self.scheduler.__dict__.pop(name, None)
+
+    @property
+    def skips(self) -> bool:
+        """Whether the step that comes is skipped, so that nobody needs a prediction for it."""
+        return self.calls < self._skipped_calls
+
+    def estimate(self, taken: StepTaken) -> Tensor:
+        """The clean latent that this step was heading for; the noisy one where the sampler does not say."""
+        output, scheduler = taken.output, self.scheduler
+        found: Any = None
+        if isinstance(output, tuple):
+            found = output[1] if len(output) > 1 else None
+        else:
+            found = getattr(output, "pred_original_sample", None)
+        if found is None and hasattr(scheduler, "model_outputs") and _keeps_estimates(scheduler.config):
+            found = scheduler.model_outputs[-1]
+        if found is None and type(scheduler).__name__.startswith("FlowMatchEuler"):
+            sigma = scheduler.sigmas[scheduler.step_index - 1].to(taken.sample.device)
+            found = taken.sample - sigma * taken.prediction
+        if isinstance(found, Tensor) and found.shape == taken.sample.shape:
+            return found.to(taken.sample.dtype)
+        return taken.sample
+
+    @property
+    def _skipped_calls(self) -> int:
+        return min(self._first_call(self.start.step), self._total)
+
+    @property
+    def _total(self) -> int:
+        """Calls of `step` in the whole run."""
+        return len(self.scheduler.timesteps) - self._begin
+
+    def _first_call(self, step: int) -> int:
+        """The call of `scheduler.step` that a step begins with. Samplers of order 2 make two calls a step."""
+        return step * int(getattr(self.scheduler, "order", 1))
+
+    def _make_schedule(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._set_timesteps(*args, **kwargs)
+        except Exception as error:  # each scheduler says no in its own way
+            sentence = f"{type(self.scheduler).__name__} makes no schedule of {self._num_steps} steps"
+            raise JobInvalid([Violation("level.num_inference_steps", sentence)]) from error
+
+    def _take_step(self, prediction: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.calls == 0:
+            self._begin = getattr(self.scheduler, "_begin_index", None) or 0
+            self._check_start(sample)
+        for step in self._keep:
+            if self.calls == self._first_call(step):
+                self.kept[step] = sample.clone()
+        if self.skips:
+            return self._skip(prediction, sample, args, kwargs)
+        if "order" in self._parameters and self.start.step:
+            # LMS would use slopes of steps that a resumed run has not made.
+            kwargs["order"] = min(self.calls - self.start.step + 1, self._parameters["order"].default)
+        output = self._step(prediction, timestep, sample, *args, **kwargs)
+        self.calls += 1
+        if self.calls == self._total and self._num_steps in self._keep:
+            self.kept[self._num_steps] = output[0] if isinstance(output, tuple) else output.prev_sample
+        done, before = (calls * self._num_steps // max(1, self._total) for calls in (self.calls, self.calls - 1))
+        if done > before:
+            self._on_step(StepTaken(min(done, self._num_steps), prediction, sample, output))
+        return output
+
+    def _check_start(self, sample: Tensor) -> None:
+        latent = self.start.latent
+        if latent is not None and (latent.shape, latent.dtype) != (sample.shape, sample.dtype):
+            raise StartRefused
+
+    def _skip(self, prediction: Tensor, sample: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        begins = self._skipped_calls
+        if self.calls == 0 and kwargs.get("generator") is not None:
+            self.draws_noise = self._draw_skipped(begins, prediction, sample, args, kwargs)
+        self.calls += 1
+        entering = sample
+        if self.calls == begins:
+            entering = self._entering(sample.device)
+            for name, value in (("_step_index", None), ("_begin_index", self._begin + begins)):
+                if hasattr(self.scheduler, name):
+                    setattr(self.scheduler, name, value)
+        if kwargs.get("return_dict") is False:
+            return entering, entering
+        return SimpleNamespace(prev_sample=entering, pred_original_sample=entering)
+
+    def _entering(self, device: torch.device) -> Tensor:
+        """The latent that enters the first step that is computed. Another kind of start would be made here."""
+        latent, change = self.start.latent, self.start.noise_change
+        if latent is None:
+            raise StartRefused
+        entering = latent.to(device)
+        if change is None or self.draws_noise:
+            # A sampler that draws noise varies images by itself, and by now little is left of its first noise.
+            return entering.clone()
+        return entering + self._noise_at(change.to(device), self._begin + self._skipped_calls)
+
+    def _noise_at(self, noise: Tensor, index: int) -> Tensor:
+        """Scale unit noise to its strength in the latent that enters this step; same shape.
+
+        Every scheduler adds noise linearly. So a zero latent plus noise is the noise's share alone.
+        """
+        scheduler = self._scratch()
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(index)
+            scheduler._step_index = None
+        at, nothing = scheduler.timesteps[index : index + 1], torch.zeros_like(noise)
+        if hasattr(scheduler, "scale_noise"):
+            share: Tensor = scheduler.scale_noise(nothing, at, noise)
+        else:
+            share = scheduler.add_noise(nothing, noise, at)
+        return share
+
+    def _draw_skipped(
+        self, count: int, prediction: Tensor, sample: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Advance the generator past the noise of the first `count` steps; returns whether they draw any.
+
+        Only the scheduler knows how much noise a step draws. So a copy of it makes these steps on a zero latent.
+        """
+        scheduler, generator = self._scratch(), kwargs["generator"]
+        nothing, before = torch.zeros_like(sample), generator.get_state()
+        for index in range(self._begin, self._begin + count):
+            at = scheduler.timesteps[index]
+            if hasattr(scheduler, "scale_model_input"):
+                scheduler.scale_model_input(nothing, at)
+            scheduler.step(torch.zeros_like(prediction), at, nothing, *args, **kwargs)
+            if index == self._begin and torch.equal(generator.get_state(), before):
+                return False  # a sampler that draws no noise at its first step draws none later
+        return True
+
+    def _scratch(self) -> Any:
+        """A copy of the scheduler as it is, without our hooks."""
+        hooks = {name: self.scheduler.__dict__.pop(name) for name in HOOKED}
+        try:
+            return copy.deepcopy(self.scheduler)
+        finally:
+            self.scheduler.__dict__.update(hooks)
+
+
+def _keeps_estimates(config: Mapping[str, Any]) -> bool:
+    """Whether a sampler's history holds clean estimates and not predicted noise."""
+    return bool(config.get("predict_x0")) or str(config.get("algorithm_type", "")).endswith("dpmsolver++")
+
+
+def _hook(real: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that does ours and shows the signature of the real one."""
+
+    @functools.wraps(real)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return ours(*args, **kwargs)
+
+    return hooked

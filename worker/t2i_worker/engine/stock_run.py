@@ -1,0 +1,184 @@
+"""One request in its thread: the stock pipeline's call from text to pixels, whose denoiser calls go to the step loop.
+
+1. Wait for the text lock, and begin the call. The pipeline encodes the texts and makes its schedule and start noise.
+2. Its first call of the denoiser ends that part. Take the start that was fetched meanwhile.
+3. Calls of skipped steps are answered with zeros, all others meet in the step loop.
+4. After the last step the pipeline decodes, while the batch goes on without it.
+"""
+
+import time
+from collections.abc import Hashable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from t2i_cache.fetching import FetchReason
+from t2i_worker.engine.meeting import SignatureReader, blank
+from t2i_worker.engine.noise_scheduler import Start, StartRefused, StepTaken
+from t2i_worker.engine.request import RunningRequest, StepDone
+from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.errors import BudgetSpent
+from t2i_worker.images import encode_image, encode_preview
+from t2i_worker.jobs import Job, PromptCut
+from t2i_worker.latents import StartLatent
+from t2i_worker.pipelines import LoadedPipeline
+
+PREVIEW_STEPS = 2
+FROM_NOISE = StartLatent(None, 0, FetchReason.AS_REQUESTED)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnImages:
+    """Image files, and the kept latents by the step that they enter, on the CPU."""
+
+    files: list[bytes]
+    kept: Mapping[int, Tensor]
+    encode_s: float
+
+
+@dataclass(slots=True)
+class SharedParts:
+    """What all runs of an engine share. `blanks` holds zeros like the denoiser's outputs, by signature."""
+
+    pipeline: LoadedPipeline
+    loop: StepLoop
+    blanks: dict[Hashable, Any] = field(default_factory=dict)
+
+
+class StockRun:
+    """Call `draw` once, in the request's own thread. `start` is the latent that the event loop fetches meanwhile.
+
+    `place` says what the run does at the moment; `side_began_s` since when it has worked outside the step loop.
+    """
+
+    def __init__(self, parts: SharedParts, job: Job, request: RunningRequest, start: "Future[StartLatent]") -> None:
+        self.place = "text"
+        self.side_began_s: float | None = None
+        self.cuts: tuple[PromptCut, ...] = ()
+        self.started = FROM_NOISE  # how it really began; known when the request joins
+        self._parts = parts
+        self._job = job
+        self._request = request
+        self._start = start
+        self._reader = SignatureReader(parts.pipeline.denoiser.shared)
+        self._in_text = False
+        self._call: StockCall
+        self._encoded: list[Any] = []
+        self.keep: frozenset[int] = frozenset()
+
+    def draw(self) -> DrawnImages:
+        """Raises:
+        Left: the request was cancelled.
+        WorkerError, Exception: it failed; `place` says where.
+        """
+        try:
+            self.cuts = self._find_cuts()
+            try:
+                pixels = self._draw_pixels()
+            except StartRefused:
+                self._parts.loop.leave(self._request)
+                self._start = Future()
+                self._start.set_result(StartLatent(None, 0, FetchReason.MISMATCH))
+                self._request.step = 0
+                pixels = self._draw_pixels()
+            began_s = self._request.denoised_s or time.monotonic()
+            self.place = "image"
+            files = [encode_image(one, self._job.image_format) for one in pixels]
+            kept = {step: latent.cpu() for step, latent in self._call.own.kept.items()}
+            return DrawnImages(files, kept, time.monotonic() - began_s)
+        finally:
+            self._end_text()
+            self._parts.loop.leave(self._request)
+            self.side_began_s = None
+
+    def preview(self, estimate: Tensor) -> bytes:
+        """A small image of a clean latent: a stock call whose every step is skipped."""
+        pipeline = self._parts.pipeline
+        arguments = {**self._call.arguments, "num_inference_steps": PREVIEW_STEPS}
+
+        def answer(call: Mapping[str, Any]) -> Any:
+            known = self._parts.blanks.get(SignatureReader(pipeline.denoiser.shared).read(call).signature)
+            return pipeline.denoiser.forward(call) if known is None else blank(known)
+
+        start = Start(estimate, PREVIEW_STEPS)
+        call = StockCall(pipeline, arguments, answer, encoded=self._encoded, start=start)
+        with pipeline.texts:
+            return encode_preview(call.draw(self._job.seed)[0])
+
+    def _draw_pixels(self) -> npt.NDArray[np.uint8]:
+        job = self._job
+        self._wait_for_text()
+        source = job.source
+        other_seed = None if source is None or source.seed == job.seed else source.seed
+        self._call = StockCall(
+            self._parts.pipeline,
+            self._parts.pipeline.arguments(job),
+            self._answer,
+            self._on_step,
+            decodes=self._decodes,
+            keep=self.keep,
+            other_seed=other_seed,
+            encoded=self._encoded,
+        )
+        return self._call.draw(job.seed)
+
+    def _find_cuts(self) -> tuple[PromptCut, ...]:
+        job = self._job
+        # Without guidance no encoder reads the negative prompt, so it cannot be cut.
+        return self._parts.pipeline.cuts(job.prompt, job.negative_prompt if job.guidance_scale > 1 else "")
+
+    def _wait_for_text(self) -> None:
+        deadline_s = self._request.deadline_s
+        limit_s = -1.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        if not self._parts.pipeline.texts.acquire(timeout=limit_s):
+            raise BudgetSpent("the budget ran out before the first step")
+        self._in_text = True
+        self.place = "text"
+        self._parts.loop.raise_if_over(self._request)
+        self.side_began_s = time.monotonic()
+
+    def _end_text(self) -> None:
+        if self._in_text:
+            self._in_text = False
+            self._parts.pipeline.texts.release()
+
+    def _answer(self, arguments: Mapping[str, Any]) -> Any:
+        """What the pipeline gets in place of a call of the denoiser."""
+        if self.place == "text":
+            self._begin_steps()
+        call = self._reader.read(arguments)
+        own = self._call.own
+        if own.skips and (known := self._parts.blanks.get(call.signature)) is not None:
+            return blank(known)
+        output = self._parts.loop.meet(self._request, call)
+        if call.signature not in self._parts.blanks:
+            self._parts.blanks[call.signature] = blank(output)
+        return output
+
+    def _begin_steps(self) -> None:
+        self._end_text()
+        self.side_began_s = None
+        self.place = "steps"
+        self.started = self._start.result()
+        if self.started.latent is not None:
+            self._call.own.start = Start(self.started.latent, self.started.step, self._call.noise_change)
+            self._request.step = self.started.step
+
+    def _on_step(self, taken: StepTaken) -> None:
+        every = self._job.preview_every_steps
+        due = every and taken.step % every == 0 and taken.step < self._request.num_steps
+        preview = self._call.own.estimate(taken) if due else None
+        if taken.step >= self._request.num_steps:
+            self._decodes()
+        self._parts.loop.step_done(self._request, StepDone(taken.step, preview))
+
+    def _decodes(self) -> None:
+        if self.place == "steps":
+            self.place = "image"
+            self.side_began_s = time.monotonic()
+            self._parts.loop.leave(self._request)

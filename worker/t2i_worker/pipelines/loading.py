@@ -1,0 +1,101 @@
+"""Load a model folder. Its index alone decides whether the engine can serve its pipeline class, before any weights."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from t2i_sources import INDEX, components_of
+from t2i_worker.errors import ModelUnsupported
+from t2i_worker.pipelines.loaded import LoadedPipeline
+from t2i_worker.pipelines.scenes import ScenesPipeline
+from t2i_worker.starting import variant_of
+
+DENOISERS = ("transformer", "unet")
+#: Components of pipelines whose images come from more than one denoiser or loop.
+_FURTHER = ("transformer_2", "unet_2", "prior", "decoder", "prior_prior", "prior_pipe")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
+
+
+def load_pipeline(folder: Path, precision: str, width: int, height: int, device: str) -> LoadedPipeline:
+    """Load a model folder onto a device.
+
+    Raises:
+        ModelUnsupported: the engine cannot serve its pipeline class, or files are missing or broken.
+    """
+    index = read_index(folder / INDEX)
+    kind = class_of(index)
+    absent = {name: None for name, value in index.items() if value == [None, None]}
+    try:
+        stock = kind.from_pretrained(
+            folder, dtype=_DTYPES[precision], variant=_variant(folder, precision), local_files_only=True, **absent
+        )
+    except Exception as error:  # each library that reads files raises its own kinds
+        raise ModelUnsupported(f"the model folder cannot be loaded: {type(error).__name__}: {error}") from error
+    stock.set_progress_bar_config(disable=True)
+    for component in stock.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False).eval()
+    return LoadedPipeline(stock.to(device), denoiser_of(kind), width, height)
+
+
+def read_index(path: Path) -> Mapping[str, Any]:
+    """The content of a `model_index.json`.
+
+    Raises:
+        ModelUnsupported: it is missing or not an index.
+    """
+    try:
+        index = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelUnsupported(f"{INDEX} is not readable: {error!r}") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise ModelUnsupported(f"{INDEX} names no pipeline class")
+    return index
+
+
+def class_of(index: Mapping[str, Any]) -> Any:
+    """The pipeline class of an index.
+
+    Raises:
+        ModelUnsupported: says why the engine cannot serve it.
+    """
+    name = index["_class_name"]
+    kind = _OWN_PIPELINES.get(name) or getattr(diffusers, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
+        raise ModelUnsupported(f"diffusers {diffusers.__version__} has no pipeline class {name}")
+    takes, made_of = inspect.signature(kind.__call__).parameters, inspect.signature(kind).parameters
+    reason = None
+    if not denoiser_of(kind):
+        reason = f"it has no component {' or '.join(DENOISERS)}"
+    elif further := [one for one in _FURTHER if one in made_of and index.get(one, [None])[0] is not None]:
+        reason = f"it has further denoisers ({', '.join(further)})"
+    elif "scheduler" not in made_of:
+        reason = "it has no noise scheduler"
+    elif "prompt" not in takes:
+        reason = "it takes no prompt"
+    elif "num_frames" in takes:
+        reason = "it makes videos"
+    if reason is not None:
+        raise ModelUnsupported(f"{name} cannot be served: {reason}")
+    return kind
+
+
+def denoiser_of(kind: Any) -> str:
+    """The name of the one component that every step runs; empty if the class has none."""
+    made_of = inspect.signature(kind).parameters
+    return next((name for name in DENOISERS if name in made_of), "")
+
+
+def _variant(folder: Path, precision: str) -> str | None:
+    """The weights' variant to load: that of the precision if a component has one, else None for the plain weights."""
+    wanted = variant_of(precision)
+    there = wanted and any(
+        any((folder / component).glob(f"*.{wanted}[.-]*")) for component in components_of(folder) if component[0] != "_"
+    )
+    return wanted if there else None
