@@ -29,10 +29,10 @@ from bench.kit.arguments import BenchParser
 from bench.kit.output import say, write_json
 from t2i_policy.level import Level
 from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.pipeline_run import FROM_NOISE, DrawnImages, PipelineRun, SharedParts
 from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.side_threads import in_own_thread
 from t2i_worker.engine.step_loop import StepLoop
-from t2i_worker.engine.stock_run import FROM_NOISE, DrawnImages, SharedParts, StockRun
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import Tally
 from t2i_worker.latents import StartLatent
@@ -142,7 +142,7 @@ def draw_one(rig: EngineRig, parts: SharedParts, seed: int, level: Level) -> Dra
     start: Future[StartLatent] = Future()
     start.set_result(FROM_NOISE)
     job = replace(rig.job(), prompt=rig.captions[seed], seed=seed, level=level)
-    run = StockRun(parts, job, RunningRequest(level.num_inference_steps), start)
+    run = PipelineRun(parts, job, RunningRequest(level.num_inference_steps), start)
     run.keep = frozenset({level.num_inference_steps})
     return run.draw()
 

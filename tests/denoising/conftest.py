@@ -20,10 +20,10 @@ from t2i_policy.level import Level
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.meeting import SignatureReader
 from t2i_worker.engine.noise_scheduler import Start
+from t2i_worker.engine.pipeline_run import PipelineRun, SharedParts
 from t2i_worker.engine.request import Deliveries, RunningRequest, StepDone, StepEvent
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.engine.stock_call import StockCall
-from t2i_worker.engine.stock_run import SharedParts, StockRun
 from t2i_worker.jobs import Job, Tally
 from t2i_worker.latents import StartLatent
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
@@ -242,7 +242,7 @@ class InLoop:
         fetched: Future[StartLatent] = Future()
         fetched.set_result(StartLatent(start, job.level.skipped_steps if start is not None else 0, ""))
         self.request = RunningRequest(job.level.num_inference_steps)
-        self.stock = StockRun(parts, job, self.request, fetched)
+        self.stock = PipelineRun(parts, job, self.request, fetched)
         self.stock.keep = frozenset({job.level.num_inference_steps})
         self.error: Exception | None = None
         self.latent: Tensor

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from t2i_policy.level import Level
+from t2i_worker.engine.pipeline_run import SharedParts
 from t2i_worker.engine.stock_call import StockCall
-from t2i_worker.engine.stock_run import SharedParts
 from t2i_worker.errors import NotFinite
 from t2i_worker.jobs import Job
 from t2i_worker.pipelines import LoadedPipeline

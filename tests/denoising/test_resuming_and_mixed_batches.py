@@ -13,7 +13,7 @@ from diffusers import (
 from torch import Tensor
 
 from t2i_policy.level import Level
-from t2i_worker.engine.stock_run import SharedParts
+from t2i_worker.engine.pipeline_run import SharedParts
 from t2i_worker.jobs import Job
 from t2i_worker.pipelines import LoadedPipeline
 

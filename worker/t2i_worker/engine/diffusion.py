@@ -28,11 +28,11 @@ from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_read
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.pipeline_run import FROM_NOISE, DrawnImages, PipelineRun, SharedParts
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
 from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import RequestThreads
 from t2i_worker.engine.step_loop import StepLoop
-from t2i_worker.engine.stock_run import FROM_NOISE, DrawnImages, SharedParts, StockRun
 from t2i_worker.errors import (
     BudgetSpent,
     EngineLost,
@@ -76,7 +76,7 @@ class _Run:
 
     job: Job
     request: RunningRequest
-    stock: StockRun
+    stock: PipelineRun
     start: "Future[StartLatent]"
     accepted_s: float
     fetching: "asyncio.Task[StartLatent] | None" = None
@@ -212,7 +212,7 @@ class DiffusionEngine:
         self._pipeline.arguments(job)
         request = RunningRequest(job.level.num_inference_steps, job.deadline_s)
         start: Future[StartLatent] = Future()
-        stock = StockRun(self._parts, job, request, start)
+        stock = PipelineRun(self._parts, job, request, start)
         stock.keep = self._steps_to_keep(job)
         run = _Run(job, request, stock, start, time.monotonic())
         if job.level.skipped_steps:

@@ -50,7 +50,7 @@ class SharedParts:
     blanks: dict[Hashable, Any] = field(default_factory=dict)
 
 
-class StockRun:
+class PipelineRun:
     """Call `draw` once, in the request's own thread. `start` is the latent that the event loop fetches meanwhile.
 
     `place` says what the run does at the moment; `side_began_s` since when it has worked outside the step loop.
