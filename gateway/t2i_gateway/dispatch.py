@@ -1,8 +1,8 @@
 """Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
 Between tenants the one furthest behind its share goes first (`fair_queue`), within a tenant the nearest deadline. The
-queue is bounded by admission. Nothing waits for ever: a request leaves with an attempt, at its deadline, or when the
-pool has had no worker for NO_WORKERS_GRACE_S.
+queue is bounded by admission. Nothing waits for ever: a request leaves with an attempt, at its deadline, when its turn
+comes too late for it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 from t2i_api.pool import GatewayPart
 from t2i_gateway.attempt import Attempt
-from t2i_gateway.errors import DeadlineExceeded, GatewayError, WorkersUnavailable
+from t2i_gateway.errors import DeadlineExceeded, GatewayError, RequestRefused, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.fair_queue import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import PoolView
+from t2i_policy.request.admission import Refused, refuse_late
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
 from t2i_protos.v1 import worker_pb2
@@ -118,6 +119,7 @@ class Dispatcher:
 
         Raises:
             DeadlineExceeded: none came in time.
+            RequestRefused: one came, but too late for the image.
             WorkersUnavailable: no worker is left that could take it.
         """
         self._check_any_left(place.excluded)
@@ -161,7 +163,10 @@ class Dispatcher:
                 if not excluded or not any(view.free_slots for view in self._workers.views):
                     break
                 continue
-            self._hand_out(queued, placement)
+            if placement.is_late(left_s):
+                self._refuse(queued, refuse_late(placement.estimated_s, left_s))
+            else:
+                self._hand_out(queued, placement)
         for queued in passed_over:
             heapq.heappush(self._waiting.setdefault(queued.place.tenant, []), queued)
 
@@ -179,8 +184,12 @@ class Dispatcher:
         weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
         self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
         connection = self._workers.by_name(placement.worker)
-        queued.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run)))
+        queued.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run, place.deadline_s)))
         self._bound.pop(queued.number, None)
+
+    def _refuse(self, queued: QueuedRequest, refused: Refused) -> None:
+        self._metrics.refusals.labels(refused.reason).inc()
+        queued.ready.set_exception(RequestRefused(refused))
 
     def placement(self, place: QueuePlace) -> Placement | None:
         """Where a request would go now; `Explain` tells it."""

@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 
+from t2i_policy.batch_limit import NO_LIMIT
 from t2i_policy.level import Level
 from t2i_policy.profile import step_time
 
 TURN_MARGIN = 1.25  # at 1.25x of capacity 2 and 4 gateways then have as many images in time as one, within 2 points
 
 #: For each time of a step (seconds) that a joining request may meet, the least a ready worker of that pace takes beside
-#: the steps (seconds). Whatever finishes first, at any number of steps, is among them.
+#: the steps (seconds). Whatever finishes first, at any number of steps, is among them. A free slot is taken at once:
+#: while there is one, only workers with one are meant.
 Paces = tuple[tuple[float, float], ...]
 
 
@@ -38,7 +40,8 @@ class WorkerView:
     `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
     (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
     to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit.
-    `unproven`: it failed requests in a row, and has drawn no image since.
+    `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the largest batch with which
+    the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold more.
     """
 
     name: str
@@ -52,6 +55,7 @@ class WorkerView:
     group: str = ""
     level: Level | None = None
     unproven: bool = False
+    batch_limit: int = NO_LIMIT
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
@@ -61,6 +65,8 @@ class WorkerView:
 
     def __post_init__(self) -> None:
         in_flight, cap = self.running + self.waiting, self.batch_cap
+        steps_per_s, batch_gain = _full_batch(self.step_s, cap)
+        cap = min(cap, max(in_flight, self.batch_limit))
         free = cap - in_flight if self.ready and in_flight < cap else 0
         wait_s = 0.0
         if not free:
@@ -68,7 +74,6 @@ class WorkerView:
             # those waiting before us.
             ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, cap)
             wait_s = ahead * step_time(self.step_s, cap)
-        steps_per_s, batch_gain = _full_batch(self.step_s, cap)
         set_field = object.__setattr__
         set_field(self, "free_slots", free)
         set_field(self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap))
@@ -124,7 +129,7 @@ class PoolView:
     def __post_init__(self) -> None:
         ready = tuple(worker for worker in self.workers if worker.ready)
         rests: dict[float, float] = {}
-        for worker in ready:
+        for worker in able_now(ready):
             rests[worker.join_step_s] = min(worker.rest_s, rests.get(worker.join_step_s, inf))
         object.__setattr__(self, "ready", ready)
         object.__setattr__(self, "steps_per_s", sum(worker.steps_per_s for worker in ready))
@@ -145,11 +150,6 @@ class PoolView:
             return 1.0
         return (self.in_flight + self.queued_in_all) / self.slots
 
-    @property
-    def is_half_full(self) -> bool:
-        """From here on a batch is expected to be full before the image is done."""
-        return 2 * self.in_flight >= self.slots
-
     def backlog_s(self) -> float:
         """Seconds the pool needs to work off every owed step, running, waiting and queued in any gateway."""
         if self.steps_per_s <= 0:
@@ -163,14 +163,6 @@ class PoolView:
         """
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
-
-    def full_batch_finish_s(self, steps: int) -> float:
-        """As `best_finish_s`, if every batch filled up at once."""
-        able = (worker for worker in self.ready if worker.steps_per_s > 0)  # else it reported a batch of no places
-        return min(
-            [steps * (worker.batch_cap / worker.steps_per_s) + worker.rest_s for worker in able],
-            default=inf,
-        )
 
     @property
     def turns(self) -> float:
@@ -186,13 +178,18 @@ class PoolView:
         return self.turns * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
 
 
+def able_now(workers: Sequence[WorkerView]) -> Sequence[WorkerView]:
+    """Those with a free slot, which one more request would get at once; without any, all."""
+    return [worker for worker in workers if worker.free_slots] or workers
+
+
 def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
     """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one.
 
     `WorkerView.finish_s` written out: every decision runs this over the whole pool.
     """
     run = float(steps)  # a float times a float is the fast case
-    return min([run * worker.join_step_s + worker.rest_s for worker in workers], default=inf)
+    return min([run * worker.join_step_s + worker.rest_s for worker in able_now(workers)], default=inf)
 
 
 @lru_cache(maxsize=256)

@@ -114,12 +114,15 @@ class SimulatedDispatcher:
         while queue.count and (request := queue.next(blocked)) is not None:
             placement = self._place(request, now_s)
             worker = None if placement is None else self._pool.by_name(placement.worker)
-            if worker is None or worker.loop.in_flight >= worker.batch_cap + worker.queue_cap:
+            if placement is None or worker is None or worker.is_overfull:
                 passed_over.append(request)
                 if not request.excluded:
                     blocked.add(request.sent_to)
                 continue
             queue.leave(request)
+            if placement.is_late(request.deadline_s - now_s):
+                self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
+                continue
             self._start(request, worker, now_s)
         queue.put_back(passed_over)
 
@@ -165,7 +168,7 @@ class SimulatedDispatcher:
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
                 level = Level(got, level.num_inference_steps)
         run = self._runs[number] = _Run(request, worker, level, level.steps_run + request.extra_steps)
-        worker.loop.join(SimulatedJob(number, run.steps), now_s)
+        worker.loop.join(SimulatedJob(number, run.steps, due_s=request.deadline_s - worker.fixed_s), now_s)
         self.follow(worker)
 
     def follow(self, worker: SimulatedWorker) -> None:

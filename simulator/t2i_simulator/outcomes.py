@@ -13,7 +13,7 @@ class Fate(IntEnum):
     OPEN = 0
     SERVED = 1  # the image came, in time or late
     SHED = 2  # refused on arrival
-    EXPIRED = 3  # failed: its deadline passed while it waited, or its client gave up
+    EXPIRED = 3  # failed: its turn came too late for its deadline, or its client gave up
     LOST = 4  # failed: every worker that it may try was lost, or no worker was left
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf
 
+from t2i_policy.batch_limit import OwedSteps, longest_step_s
 from t2i_policy.profile import step_time
 
 ROUNDING = 1e-9  # in steps: an instant this close to a boundary is on it
@@ -20,11 +21,12 @@ ROUNDING = 1e-9  # in steps: an instant this close to a boundary is on it
 
 @dataclass(slots=True, eq=False)
 class SimulatedJob:
-    """A request at the worker. Its steps are done when the loop's step count reaches `ends_at_step`."""
+    """A request at the worker. Its steps are done when the loop's count reaches `ends_at_step`, in time by `due_s`."""
 
     request: int
     steps: int
     ends_at_step: int = 0
+    due_s: float = inf
 
 
 class SimulatedStepLoop:
@@ -70,6 +72,16 @@ class SimulatedStepLoop:
         """Denoising steps owed to running and waiting requests."""
         owed = self._ends - len(self.running) * self.steps_done(now_s)
         return owed + sum(job.steps for job in self.waiting) if self.waiting else owed
+
+    def longest_step_s(self, now_s: float) -> float:
+        """What the deadlines of those that run here bear."""
+        if not self.running:
+            return inf
+        done = self.steps_done(now_s)
+        ended_s = self._boundary_s + (done - self._steps) * self._pace_s  # the last boundary, or the one to come
+        return longest_step_s(
+            [OwedSteps(job.due_s - ended_s, job.ends_at_step - done) for job in self.running], self._pace_s
+        )
 
     def join(self, job: SimulatedJob, now_s: float) -> None:
         """Add a request to the batch at the next boundary, or to the waiting ones if the batch is full."""

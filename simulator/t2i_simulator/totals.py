@@ -10,6 +10,28 @@ from math import inf
 from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
 
 
+class LeastRests:
+    """The least `rest_s` of some workers, by their pace."""
+
+    def __init__(self) -> None:
+        self.by_pace: dict[float, float] = {}
+        self._rests: dict[float, dict[str, float]] = {}  # by pace, then by worker
+
+    def enter(self, view: WorkerView) -> None:
+        pace = view.join_step_s
+        self._rests.setdefault(pace, {})[view.name] = view.rest_s
+        if view.rest_s < self.by_pace.get(pace, inf):
+            self.by_pace[pace] = view.rest_s
+
+    def leave(self, view: WorkerView) -> None:
+        pace, rests = view.join_step_s, self._rests[view.join_step_s]
+        del rests[view.name]
+        if not rests:
+            del self._rests[pace], self.by_pace[pace]
+        elif view.rest_s == self.by_pace[pace]:  # only the least one's leaving changes the minimum
+            self.by_pace[pace] = min(rests.values())
+
+
 class Totals:
     """Sums over the ready workers of `views`."""
 
@@ -21,10 +43,12 @@ class Totals:
         """Compute all sums anew, after a worker became ready or unready, or changed its batch cap."""
         self._pool = PoolView(tuple(self._views), 0, 0)
         self._in_flight, self._owed_steps = self._pool.in_flight, self._pool.owed_steps
-        self._rests: dict[float, dict[str, float]] = {}  # `rest_s` by pace, then by worker
+        self._free, self._full = LeastRests(), LeastRests()
         for view in self._pool.ready:
-            self._rests.setdefault(view.join_step_s, {})[view.name] = view.rest_s
-        self._least = {step_s: min(rests.values()) for step_s, rests in self._rests.items()}
+            self._rests_of(view).enter(view)
+
+    def _rests_of(self, view: WorkerView) -> "LeastRests":
+        return self._free if view.free_slots else self._full
 
     def replace(self, index: int, view: WorkerView) -> None:
         """Set the view of worker `index`."""
@@ -34,23 +58,10 @@ class Totals:
         elif view.ready:
             self._in_flight += view.running + view.waiting - before.running - before.waiting
             self._owed_steps += view.steps_left - before.steps_left
-            if view.join_step_s != before.join_step_s or view.rest_s != before.rest_s:
-                self._leave(before)
-                self._enter(view)
-
-    def _leave(self, view: WorkerView) -> None:
-        pace, rests = view.join_step_s, self._rests[view.join_step_s]
-        del rests[view.name]
-        if not rests:
-            del self._rests[pace], self._least[pace]
-        elif view.rest_s == self._least[pace]:  # only the least one's leaving changes the minimum
-            self._least[pace] = min(rests.values())
-
-    def _enter(self, view: WorkerView) -> None:
-        pace = view.join_step_s
-        self._rests.setdefault(pace, {})[view.name] = view.rest_s
-        if view.rest_s < self._least.get(pace, inf):
-            self._least[pace] = view.rest_s
+            left, entered = self._rests_of(before), self._rests_of(view)
+            if left is not entered or view.join_step_s != before.join_step_s or view.rest_s != before.rest_s:
+                left.leave(before)
+                entered.enter(view)
 
     def pool(self, queued: int, queued_steps: int, gateways: int = 1, others: OtherQueues | None = None) -> PoolView:
         """Make a `PoolView` past its constructor, which would compute the sums."""
@@ -69,5 +80,5 @@ class Totals:
         set_field(pool, "slots", counted.slots)
         set_field(pool, "in_flight", self._in_flight)
         set_field(pool, "owed_steps", self._owed_steps)
-        set_field(pool, "paces", tuple(self._least.items()))
+        set_field(pool, "paces", tuple((self._free.by_pace or self._full.by_pace).items()))
         return pool

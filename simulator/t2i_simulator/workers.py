@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from t2i_policy.batch_limit import batch_limit
 from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState, WorkerHealth, usable
 from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
@@ -54,6 +55,11 @@ class SimulatedWorker:
         """True if it takes requests."""
         return self.alive and self.state is not HealthState.EJECTED
 
+    @property
+    def is_overfull(self) -> bool:
+        """True if it would refuse one more request."""
+        return self.loop.in_flight >= self.batch_cap + self.queue_cap
+
     def view(self, now_s: float) -> WorkerView:
         """What a decision sees of it now. On trial it offers one slot and no queue."""
         on_trial = self.state is HealthState.ON_TRIAL
@@ -69,6 +75,7 @@ class SimulatedWorker:
             loop.steps_left(now_s),
             self.group,
             self.level,
+            batch_limit=batch_limit(self.step_s, loop.longest_step_s(now_s)),
         )
 
 

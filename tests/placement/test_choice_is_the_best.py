@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from t2i_policy.batch_limit import NO_LIMIT
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView, WorkerView, best_finish_s
 from t2i_policy.profile import step_time
@@ -40,7 +41,8 @@ def test_random_pools() -> None:
         out = frozenset(w.name for w in workers if draw.random() < 0.15)
         placement = choose_worker(workers, level, left_s, occupancy, out)
         assert (placement.worker if placement else None) == reference(workers, level, left_s, occupancy, out)
-        expected_s = min((w.finish_s(30) for w in workers if w.ready), default=float("inf"))
+        able = [w for w in workers if w.free_slots] or [w for w in workers if w.ready]
+        expected_s = min((w.finish_s(30) for w in able), default=float("inf"))
         assert best_finish_s(workers, 30) == expected_s
         assert PoolView(tuple(workers), 0, 0).best_finish_s(30) == pytest.approx(expected_s)
 
@@ -51,5 +53,5 @@ def _worker(draw: random.Random, number: int) -> WorkerView:
     level = draw.choice([None, *LEVELS])
     return WorkerView(
         f"w{number}", draw.random() < 0.9, running, waiting, len(step_s), step_s, draw.choice([0.0, 0.5]),
-        30 * (running + waiting), "g", level,
+        30 * (running + waiting), "g", level, batch_limit=draw.choice([1, 2, NO_LIMIT, NO_LIMIT]),
     )  # fmt: skip

@@ -91,18 +91,6 @@ def test_demand_only_never_reacts_to_the_backlog() -> None:
     assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
 
 
-def test_guard_takes_the_batch_as_full() -> None:
-    """Two of four slots taken. Alone with them it would be in time; the batch fills up, and it would be late."""
-    views = [replace(worker("a", 2, steps_left=0), step_s=(0.1, 0.15, 0.2, 0.3))]
-    pool, left_s = PoolView(tuple(views), 0, 0), 12.0
-    levels = [
-        policy.serve(RULES, Course(), asks(None, left_s=left_s), pool).served.level
-        for policy in (ablation("ours-no-guard"), PromptAware())
-    ]
-    assert levels[0] == EXACT
-    assert levels[1].steps_run * 0.3 <= left_s
-
-
 def test_shift_map_draws_from_the_plan() -> None:
     """What ours was: under a plan that moves prompts the draw decides, with a little pressure and no price."""
     policy = ShiftMapAndBacklog()
@@ -154,7 +142,7 @@ def test_parts_of_the_ladder_bend() -> None:
 
 def test_every_policy_has_a_name_of_its_own_and_a_source() -> None:
     """And can be had by that name; ours comes first."""
-    assert len(policy_names()) == len(set(policy_names())) == 21
+    assert len(policy_names()) == len(set(policy_names())) == 20
     assert policy_names()[0] == "prompt-aware"
     assert all(policy_named(name).name == name and policy_named(name).source for name in policy_names())
 

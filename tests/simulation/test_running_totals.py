@@ -20,19 +20,31 @@ def blank(index: int) -> WorkerView:
 
 
 changes = st.tuples(
-    st.integers(0, NUM - 1), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 200), st.booleans()
+    st.integers(0, NUM - 1),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 200),
+    st.booleans(),
+    st.integers(1, 3),
 )
 
 
 @given(st.lists(changes, max_size=40))
-def test_totals_after_any_changes_equal_a_fresh_view(steps: list[tuple[int, bool, int, int, int, bool]]) -> None:
+def test_totals_after_any_changes_equal_a_fresh_view(steps: list[tuple[int, bool, int, int, int, bool, int]]) -> None:
     """Workers fill, empty, come, go and are tried with one slot; sums, and the soonest finish, stay a fresh view's."""
     views = [blank(index) for index in range(NUM)]
     totals = Totals(views)
-    for index, ready, running, waiting, owed, on_trial in steps:
+    for index, ready, running, waiting, owed, on_trial, limit in steps:
         cap = 1 if on_trial else len(views[index].step_s)
         views[index] = replace(
-            views[index], ready=ready, running=min(running, cap), waiting=waiting, steps_left=owed, batch_cap=cap
+            views[index],
+            ready=ready,
+            running=min(running, cap),
+            waiting=waiting,
+            steps_left=owed,
+            batch_cap=cap,
+            batch_limit=limit,
         )
         totals.replace(index, views[index])
         kept, fresh = totals.pool(3, 90), PoolView(tuple(views), 3, 90)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -145,6 +146,7 @@ Event = Joined | Progress | PreviewImage | Image | Finished
 class Load:
     """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps.
 
+    `longest_step_s` is what a step may take for all in the batch to end by their deadlines.
     `step_age_s` is how long the present step has run, `encode_age_s` how long the oldest encode or decode has run.
     The others count steps as in `Tally`.
     """
@@ -162,6 +164,7 @@ class Load:
     steps_usual_s: float
     step_age_s: float
     encode_age_s: float
+    longest_step_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import grpc
@@ -144,6 +145,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         steps_usual_ms=1e3 * load.steps_usual_s,
         step_age_ms=1e3 * load.step_age_s,
         encode_age_ms=1e3 * load.encode_age_s,
+        longest_step_ms=1e3 * load.longest_step_s if isfinite(load.longest_step_s) else 0.0,
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import grpc
@@ -15,9 +16,11 @@ from t2i_gateway.workers.failures import WorkerFailures
 from t2i_gateway.workers.other_gateways import OtherGateways
 from t2i_gateway.workers.slot import Slot
 from t2i_policy.backoff import Backoff
+from t2i_policy.batch_limit import OwedSteps, batch_limit, longest_step_s
 from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport
 from t2i_policy.pool_view import WorkerView
+from t2i_policy.profile import step_time
 from t2i_policy.request.other_gateways import HeldLoad, foreign_load
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 
@@ -64,6 +67,8 @@ class LoadWatch:
 class WorkerConnection:
     """One worker. `on_change` hears that its view changed, `on_judged` that a request changed its health.
 
+    `clock` is that of deadlines, `by_looks` that of judging.
+
     Attributes:
         level: What the plan assigned it.
         load: What the worker last said of itself.
@@ -79,6 +84,7 @@ class WorkerConnection:
         wiring: Wiring,
         clock: Callable[[], float],
         *,
+        by_looks: Callable[[], float],
         on_change: Callable[[], None],
         on_judged: Callable[[], None],
     ) -> None:
@@ -90,7 +96,8 @@ class WorkerConnection:
         self.idle.set()
         self.health = WorkerHealth()
         self.state = HealthState.GOOD
-        self.failures = WorkerFailures(lambda: self.health, self._judged, clock)
+        self._clock = clock
+        self.failures = WorkerFailures(lambda: self.health, self._judged, by_looks)
         self.told_ejections = 0
         self.load = worker_pb2.WorkerLoad()
         self.watch: LoadWatch | None = None
@@ -134,6 +141,7 @@ class WorkerConnection:
                 group=self.description.group if self.description else "",
                 level=self.level,
                 unproven=self.failures.failing,
+                batch_limit=batch_limit(self._step_s, self._longest_step_s),
             )
         return self._view
 
@@ -141,9 +149,17 @@ class WorkerConnection:
     def _own(self) -> HeldLoad:
         return HeldLoad(sum(slot.is_held for slot in self.slots), sum(slot.steps_left for slot in self.slots))
 
-    def take_slot(self, steps: int) -> Slot:
+    @property
+    def _longest_step_s(self) -> float:
+        """What the deadlines of ours bear, as of now, and those of the others, as the worker last said."""
+        due_s = self._clock() + self.load.fixed_ms / 1e3
+        owed = [OwedSteps(slot.deadline_s - due_s, slot.steps_left) for slot in self.slots if slot.is_held]
+        own = longest_step_s(owed, step_time(self._step_s, len(owed)))
+        return min(own, self.load.longest_step_ms / 1e3 or inf)
+
+    def take_slot(self, steps: int, deadline_s: float = inf) -> Slot:
         """A place for a request of this many steps."""
-        slot = Slot(self.number, steps, self.changed)
+        slot = Slot(self.number, steps, self.changed, deadline_s)
         self.slots.add(slot)
         self.idle.clear()
         self._view = None

@@ -27,8 +27,8 @@ class WorkerPool:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._wiring = wiring
-        clock = clock or asyncio.get_running_loop().time
-        self._outliers = OutlierDetection(clock, on_ejection, on_change=lambda: self._listener())
+        self._clock = clock or asyncio.get_running_loop().time
+        self._outliers = OutlierDetection(self._clock, on_ejection, on_change=lambda: self._listener())
         self._listener: Callable[[], None] = lambda: None
         self._levels: Mapping[str, Level] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -43,7 +43,8 @@ class WorkerPool:
         connection = WorkerConnection(
             address,
             self._wiring,
-            lambda: self._outliers.now_s,
+            self._clock,
+            by_looks=lambda: self._outliers.now_s,
             on_change=lambda: self._listener(),
             on_judged=self._settle,
         )

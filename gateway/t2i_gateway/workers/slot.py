@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 
@@ -10,12 +11,13 @@ from typing import Any
 class Slot:
     """`is_held` until its last step is done; `may_move` until a byte of its image has been sent.
 
-    `connection_number` is `WorkerConnection.number` when the request was sent.
+    `connection_number` is `WorkerConnection.number` when the request was sent. `deadline_s` is by the gateway's clock.
     """
 
     connection_number: int
     steps: int
     changed: Callable[[], None]
+    deadline_s: float = inf
     steps_left: int = field(init=False)
     is_held: bool = True
     may_move: bool = True

@@ -60,5 +60,11 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
     return Refused(RefusedReason.OVERLOADED, message, _retry_after(served.estimated_s - left_s))
 
 
+def refuse_late(estimated_s: float, left_s: float) -> Refused:
+    """What one is told whose turn came too late: it waited longer than was expected when it was admitted."""
+    message = f"its turn came with {max(0.0, left_s):.1f} s left, the image takes about {estimated_s:.1f} s"
+    return Refused(RefusedReason.OVERLOADED, message, _retry_after(estimated_s - left_s))
+
+
 def _retry_after(seconds: float) -> float:
     return min(MAX_RETRY_S, max(MIN_RETRY_S, seconds))

@@ -87,7 +87,7 @@ class Rules:
         slack_s = self.slack_s(pool)
         pressed = pressure(pool, slack_s)
         price = max(demand_price(prices, pool, slack_s), self.backlog_price(pressed, limits))
-        load = LoadState(arrival.left_s, price, drawn, full_batches=pool.is_half_full)
+        load = LoadState(arrival.left_s, price, drawn)
         served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 

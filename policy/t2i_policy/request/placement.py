@@ -7,6 +7,7 @@ filling raises throughput only where a larger batch is cheaper per image, and th
 workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
 An idle worker that failed what it was sent before is *tried* first, by a request with time left for another worker:
 else nobody would learn at low load that it is mended.
+A request whose turn comes too late for its deadline is given up (`Placement.is_late`) before it costs a step.
 It must never pick a worker that is not ready, was excluded after a failure, or has no room.
 """
 
@@ -19,6 +20,7 @@ from t2i_policy.pool_view import WorkerView
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
 TRIAL_TIMES = 2.0  # of the time to the image that a request must have left to be the trial of a worker
+ROUNDING_S = 1e-9
 MIN_BATCH_GAIN = 1.05  # per-image gain of the full batch under which filling buys nothing
 
 
@@ -37,6 +39,10 @@ class Placement:
     worker: str
     reason: PlacementReason
     estimated_s: float
+
+    def is_late(self, left_s: float) -> bool:
+        """Its image would come after the deadline: not worth a step, which would make those behind it late too."""
+        return self.estimated_s > left_s + ROUNDING_S
 
 
 def choose_worker(

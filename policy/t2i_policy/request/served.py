@@ -9,12 +9,11 @@ and only as far as demand and backlog ask for it.
 
 A Fixed mix binds: the plan's shift map draws the level, as its owner said, and the price only goes down from there.
 
-A level that cannot meet the deadline is passed over for the most faithful one that can, within the request's floor. In
-a pool that is half full that is judged by the time of a step in a full batch: the batch it joins will grow while it
-runs. It must never serve below the request's own floor, nor above the steps it allows: those are not in `options`.
+A level that cannot meet the deadline is passed over for the most faithful one that can, within the request's floor.
+The batch that it joins grows no further than that deadline bears (`batch_limit`). It must never serve below the
+request's own floor, nor above the steps it allows: those are not in `options`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,13 +44,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """What bears on one request: seconds left to its deadline, the price of a step, what a Fixed mix drew for it, and
-    whether batches are taken as full."""
+    """What bears on one request: seconds left to its deadline, the price of a step, what a Fixed mix drew for it."""
 
     left_s: float
     price: float
     drawn: Level | None = None
-    full_batches: bool = False
 
 
 def pressure(pool: PoolView, slack_s: float) -> float:
@@ -69,10 +66,9 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
     start = _start(wanted, options, load.drawn)
     chosen = _at_price(start, options, load.price)
     queue_s = pool.queue_wait_s()
-    finish_s = pool.full_batch_finish_s if load.full_batches else pool.best_finish_s
     reason = ServedReason.LOAD
-    if queue_s + finish_s(chosen.level.steps_run) > load.left_s:
-        faster = _most_faithful_in_time(options, finish_s, load.left_s - queue_s) or options[0]
+    if queue_s + pool.best_finish_s(chosen.level.steps_run) > load.left_s:
+        faster = _most_faithful_in_time(options, pool, load.left_s - queue_s) or options[0]
         if faster.level != chosen.level:
             chosen, reason = faster, ServedReason.DEADLINE
     if reason is ServedReason.LOAD:
@@ -105,8 +101,6 @@ def _at_price(start: Option, options: tuple[Option, ...], price: float) -> Optio
     return best
 
 
-def _most_faithful_in_time(
-    options: tuple[Option, ...], finish_s: Callable[[int], float], left_s: float
-) -> Option | None:
-    in_time = [option for option in options if finish_s(option.level.steps_run) <= left_s]
+def _most_faithful_in_time(options: tuple[Option, ...], pool: PoolView, left_s: float) -> Option | None:
+    in_time = [option for option in options if pool.best_finish_s(option.level.steps_run) <= left_s]
     return min(in_time, key=lambda option: (option.expected_loss, option.level.steps_run), default=None)

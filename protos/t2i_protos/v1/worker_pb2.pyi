@@ -382,6 +382,7 @@ class WorkerLoad(_message.Message):
     STEP_AGE_MS_FIELD_NUMBER: _builtins.int
     ENCODE_AGE_MS_FIELD_NUMBER: _builtins.int
     GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
+    LONGEST_STEP_MS_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -409,6 +410,10 @@ class WorkerLoad(_message.Message):
     """how long the present step goes on; 0 between steps"""
     encode_age_ms: _builtins.float
     """how long the oldest text or image in work is being encoded or decoded; 0 without any"""
+    longest_step_ms: _builtins.float
+    """So long may a step take for all in the batch to end by their deadlines: a gateway does not let the batch grow beyond.
+    0 = not told, or no limit.
+    """
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b; measured at warm-up, kept current."""
@@ -435,10 +440,11 @@ class WorkerLoad(_message.Message):
         step_age_ms: _builtins.float = ...,
         encode_age_ms: _builtins.float = ...,
         gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
+        longest_step_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,6 @@ Source: ours (`policies.PromptAware`). Each variant runs the same functions; the
 
     demand = False   the price of demand: what is left is the barrier on the backlog
     backlog = False  the barrier: what is left is the price of the demand of late
-    guard = False    taking batches as full when a deadline is judged
     fill = False     batch filling: requests always go where they finish first
     part             levels: skips only, or short schedules only (no cache at all)
 
@@ -34,7 +33,6 @@ class Ablation:
     part: LadderPart = LadderPart.ALL
     demand: bool = True
     backlog: bool = True
-    guard: bool = True
     fill: bool = True
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
@@ -48,12 +46,9 @@ class Ablation:
             rules = replace(rules, ladder=ladder)
         prices = course.prices if self.demand else NO_DEMAND
         decided = rules.decide(arrival, pool, prices)
-        if self.backlog and self.guard:
-            return decided
-        price = demand_price(prices, pool, rules.slack_s(pool))
         if self.backlog:
-            price = max(price, rules.backlog_price(decided.pressed, arrival.limits))
-        load = LoadState(arrival.left_s, price, full_batches=self.guard and pool.is_half_full)
+            return decided
+        load = LoadState(arrival.left_s, demand_price(prices, pool, rules.slack_s(pool)))
         return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
@@ -71,7 +66,6 @@ def ablations() -> tuple[Ablation | ShiftMapAndBacklog, ...]:
     return (
         Ablation("ours-backlog-only", "ours without the price of demand: the barrier alone", demand=False),
         Ablation("ours-demand-only", "ours without the barrier on the backlog", backlog=False),
-        Ablation("ours-no-guard", "ours without taking batches as full at deadlines", guard=False),
         Ablation("ours-no-filling", "ours without filling batches", fill=False),
         Ablation("ours-skips-only", "ours on the papers' ladder: skips, no short schedules", part=LadderPart.SKIPS),
         FEWER_STEPS_ONLY,

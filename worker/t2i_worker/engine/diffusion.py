@@ -146,6 +146,7 @@ class DiffusionEngine:
             steps_usual_s=self.tally.steps_usual_s,
             step_age_s=self._step_loop.step_age_s,
             encode_age_s=max(beside_s, default=0.0),
+            longest_step_s=state.longest_step_s,
         )
 
     async def changed(self) -> None:

@@ -24,10 +24,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 
+from t2i_policy.batch_limit import OwedSteps, longest_step_s
+from t2i_policy.profile import step_time
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory
 from t2i_worker.engine.batching import BatchCap, WarmUpTimes, steps_to_place
@@ -54,6 +57,7 @@ class LoopState:
     batch_cap: int
     step_s: tuple[float, ...]
     steps_to_place: int = 0  # steps until a request that arrives now could join
+    longest_step_s: float = inf  # that lets all of them end by their deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +180,16 @@ class StepLoop:
         with self._condition:
             requests = [*self._running, *self._waiting]
             cap, left = self._cap.now, [request.steps_left for request in requests]
-            joins_in = steps_to_place(left, cap)
-            return LoopState(len(self._running), len(self._waiting), sum(left), cap, tuple(self._step_s), joins_in)
+            step_s, running = tuple(self._step_s), len(self._running)
+            longest_s = longest_step_s(self._owed(time.monotonic()), step_time(step_s, running))
+            return LoopState(
+                running, len(self._waiting), sum(left), cap, step_s, steps_to_place(left, cap), longest_step_s=longest_s
+            )
+
+    def _owed(self, now_s: float) -> list[OwedSteps]:
+        """Of those in the batch that have a deadline."""
+        urgent = [(request, request.deadline_s) for request in self._running]
+        return [OwedSteps(at_s - now_s, request.steps_left) for request, at_s in urgent if at_s is not None]
 
     @property
     def step_age_s(self) -> float:
