@@ -1,54 +1,95 @@
-"""Every policy on the same traces: `make bench-policy` -> build/bench/policy.json, bench/results/policy.md and plots.
+"""Every policy on the same traces: `make bench-policy` -> build/bench/policy.json, bench/results/policy.md, a plot, and
+bench/results/policy-rows.md with every row.
 
-Traces: the bursty shape of the paper's lineage (3 bursts to about 390 queries/min on 8 SDXL workers, base 50) at SLOs
-of 2, 3 and 5 times the time of an exact image, and the arrival files given by --arrivals, rescaled to shares of what
-the pool carries with everybody at K=25. Prompts in order, embedded by a sentence encoder; caches start empty. Profile
-and truth are the lineage's (`t2i_simulator.lineage`), assumed and not measured. Nothing here is tuned: policies run
-with the defaults that they ship with.
+Traces (`traces`): development and held out, on a ladder of skips and on a hybrid one, at SLOs of 2, 3 and 5 times an
+exact image (3 times without most rivals as published); with 2 and 4 gateways for ours; with wrong losses
+(`wrong_losses`). Prompts in order, embedded by a sentence encoder. Profile and truth are the lineage's
+(`t2i_simulator.lineage`), assumed and not measured. Rivals run as published and tuned (`tune`).
 """
 
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
+import numpy.typing as npt
 
 from bench.kit.arguments import ARRIVALS, PROMPTS, BenchParser
 from bench.kit.output import write_json
-from bench.kit.places import example_spec
+from bench.kit.places import EXAMPLES
 from bench.kit.prompts import EmbeddedPrompts, embed_prompts, prompt_lines
+from bench.policy.jobs import PolicyJob, run_jobs
 from bench.policy.page import write_report
-from bench.policy.traces import EXACT_S, MULTIPLES, TraceRunner, ablation_traces, main_traces, sensitivity_traces
-from t2i_policy.policies import PromptAware
-from t2i_simulator.report import Row, Timeline
-from t2i_simulator.rivals.ablations import ablations
-from t2i_simulator.rivals.catalogue import all_policies, policy_named
+from bench.policy.traces import LADDERS, PolicyRun, Trace, TraceRunner, TraceSet
+from bench.policy.wrong_losses import TRUTHS
+from t2i_policy.policies import ServingPolicy
+from t2i_policy.profile import LevelProfile
+from t2i_simulator.profiles import build_groups
+from t2i_simulator.rivals.catalogue import OURS, TUNED, all_policies, policy_named
 
-FEWER = ("prompt-aware", "paper", "proteus", "pac", "sommelier", "nirvana", "clipper-ha")  # at the other SLOs
-IF_WRONG = ("prompt-aware", "paper", "nirvana", "proteus")
-PARSER = BenchParser(__doc__, "policy", quick={"minutes": 3.0}, page=True)
+BETWEEN = 3  # the SLO of fewer rows
+BARRIER = "ours-backlog-only"
+ABLATIONS = (BARRIER, "ours-demand-only", "ours-shift-map")
+NO_CACHE = "fewer-steps-only"  # on a ladder of skips it is clipper-ha
+IF_WRONG = (OURS, BARRIER, "paper", "paper-tuned-calm", "infaas-tuned", "pac-tuned-calm")
+QUICK = {"minutes": 3.0, "count": 60, "ladders": ["skips"], "multiples": [5], "gateways": [2]}
+PARSER = BenchParser(__doc__, "policy", quick=QUICK, page=True)
 PARSER.add_input(PROMPTS)
 PARSER.add_input(ARRIVALS, many=True)
-PARSER.add_argument("--minutes", type=float, default=120.0, help="length of the burst")
+PARSER.add_argument("--minutes", type=float, default=40.0, help="length of the burst")
+PARSER.add_argument("--count", type=int, default=2000, help="requests of every other trace")
+PARSER.add_argument("--ladders", nargs="+", choices=LADDERS, default=list(LADDERS))
+PARSER.add_argument("--multiples", type=int, nargs="+", default=[5, 3, 2], help="SLOs in exact images, loosest first")
+PARSER.add_argument("--gateways", type=int, nargs="+", default=[2, 4], help="beside one")
 PARSER.add_argument("--seed", type=int, default=0)
+
+
+def policies_on(ladder: str, multiple: int) -> list[ServingPolicy]:
+    """Ours, its ablations, rivals as published and tuned."""
+    rivals = all_policies()
+    if multiple == BETWEEN:
+        rivals = tuple(one for one in rivals if one.name in (OURS, "paper", NO_CACHE) or TUNED in one.name)
+    every = (*rivals, *map(policy_named, ABLATIONS))
+    return [policy for policy in every if ladder != "skips" or policy.name != NO_CACHE]
+
+
+def all_jobs(traces: TraceSet, options: argparse.Namespace) -> Iterator[PolicyJob]:
+    for ladder in options.ladders:
+        for multiple in options.multiples:
+            for trace in traces.make(ladder, multiple):
+                yield from (PolicyJob(trace, policy) for policy in policies_on(ladder, multiple))
+        at_rest = list(traces.make(ladder, options.multiples[0]))
+        for trace, gateways in product(at_rest, options.gateways):
+            several = replace(trace, gateways=gateways)
+            yield from (PolicyJob(several, policy_named(name)) for name in (OURS, BARRIER))
+        for trace, (name, truth) in product(at_rest[1:2] or at_rest, TRUTHS.items()):
+            wrong = replace(trace, truth=truth(believed_profile(trace)), truth_name=name)
+            yield from (PolicyJob(wrong, policy_named(policy)) for policy in IF_WRONG)
+
+
+def believed_profile(trace: Trace) -> LevelProfile:
+    (profile,) = {group.profile for group in build_groups(trace.spec, EXAMPLES, None)}
+    return profile
+
+
+def document(run: PolicyRun) -> dict[str, object]:
+    trace = run.trace
+    part = "held-out" if trace.held_out else "development"
+    setting = {"part": part, "ladder": trace.ladder, "slo_multiple": trace.multiple, "gateways": trace.gateways}
+    return setting | {"truth": trace.truth_name} | run.row.to_document()
 
 
 def main() -> None:
     options = PARSER.parse()
     prompts = embed_prompts(prompt_lines(options.prompts))
-    runner, spec = TraceRunner.of(prompts, options.seed), example_spec("pool-sdxl-8")
-    rows: dict[str, list[Row]] = {"policies": [], "ablations": [], "sensitivity": []}
-    timelines: dict[str, Timeline] = {}
-    for trace in main_traces(spec, options.arrivals, options.seed, options.minutes):
-        is_tight = trace.name.startswith("burst") and trace.slo_s < max(MULTIPLES) * EXACT_S
-        runs = runner.run_all(trace, [policy_named(name) for name in FEWER] if is_tight else all_policies())
-        rows["policies"] += [run.row for run in runs]
-        timelines = timelines or {run.row.policy: run.timeline for run in runs}  # of the first trace
-    for trace in ablation_traces(options.seed, options.minutes):
-        rows["ablations"] += [run.row for run in runner.run_all(trace, [PromptAware(), *ablations()])]
-    for trace in sensitivity_traces(spec, options.seed, options.minutes):
-        rows["sensitivity"] += [run.row for run in runner.run_all(trace, [policy_named(name) for name in IF_WRONG])]
-    write_report(rows, timelines, _best_similarity(prompts), options.results)
-    write_json(options.out, [dict(row.to_document(), table=name) for name, table in rows.items() for row in table])
+    traces = TraceSet(options.arrivals, options.count, options.minutes, options.seed)
+    runs = run_jobs(TraceRunner.of(prompts, options.seed), list(all_jobs(traces, options)))
+    write_json(options.out, [document(run) for run in runs])
+    write_report(runs, best_similarity(prompts), options.results)
 
 
-def _best_similarity(prompts: EmbeddedPrompts) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def best_similarity(prompts: EmbeddedPrompts) -> npt.NDArray[np.float64]:
     """Of each line's prompt, from the second on, to those of the lines before it."""
     vectors = prompts.in_order
     return np.array([float((vectors[:line] @ vectors[line]).max()) for line in range(1, len(vectors))])

@@ -1,18 +1,21 @@
 """Traces, and policies run on them: what benches of policies share.
 
-Profile and truth are the lineage's (`t2i_simulator.lineage`), assumed and not measured. Nothing here is tuned: policies
-run with the defaults that they ship with, from empty caches.
+*Development* traces are those that constants were chosen on, ours and the rivals': the lineage's burst, and the first
+arrivals of the files. *Held-out* ones are shapes that were never tuned on (`shapes`), and what a long file holds beyond
+its first `SEEN` arrivals. Profile and truth are the lineage's (`t2i_simulator.lineage`), assumed and not measured.
+Caches start empty.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.kit.output import say
-from bench.kit.places import EXAMPLES, ROOT, example_spec
+from bench.kit.places import EXAMPLES, example_spec
 from bench.kit.prompts import EmbeddedPrompts
+from bench.policy.shapes import SHAPES, arrivals
 from t2i_api.pool import PoolSpec
 from t2i_policy.policies import ServingPolicy
+from t2i_policy.profile import LevelProfile
 from t2i_simulator.bound import bounds_of
 from t2i_simulator.engine import simulate
 from t2i_simulator.outcomes import Outcomes
@@ -24,30 +27,43 @@ from t2i_simulator.true_loss import Truth
 from t2i_simulator.workers import Group
 from t2i_simulator.workload import TracePrompts, Workload, build_workload
 
-MAX_ARRIVALS = 6000  # of a file: enough for percentiles, short enough for a bench
+SEEN = 6000  # arrivals of a file that earlier versions of this bench showed: later ones are held out
+LOADS = (0.6, 0.9)  # of the files
+LATER_LOAD = 0.7
 EXACT_S = 4.2  # an exact image alone, as SLO multiples are meant
-LOADS = (0.6, 0.9, 1.2, 1.5)
-MULTIPLES = (5, 2, 3)
-SCENES_PROFILE = ROOT / "scenes" / "t2i_scenes" / "model" / "profile.json"
+BURST = "burst"
+BURST_MINUTES = 2.5  # the width of its bursts, half of the lineage's in half of its time
+LADDERS = {"skips": "pool-sdxl-8", "hybrid": "pool-sdxl-8-hybrid"}
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A named row of arrivals for a pool, and the SLO. `scale` makes the true losses differ from the believed ones."""
+    """A named row of arrivals for a pool, and the SLO. `truth` holds the true losses where the profile is wrong."""
 
     name: str
     spec: PoolSpec
     arrived_s: Sequence[float]
     slo_s: float
-    scale: float = 1.0
-    own_profile: Path | None = None
+    gateways: int = 1
+    truth: LevelProfile | None = None
+    truth_name: str = ""
+    held_out: bool = False
+    ladder: str = "skips"
+
+    @property
+    def multiple(self) -> int:
+        """The SLO, in exact images."""
+        return round(self.slo_s / EXACT_S)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRun:
+    """One policy on one trace. The timeline is kept of the burst alone, the outcomes where they are asked for."""
+
+    trace: Trace
     row: Row
-    timeline: Timeline
-    outcomes: Outcomes
+    timeline: Timeline | None
+    outcomes: Outcomes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +75,44 @@ class TraceRunner:
 
     @classmethod
     def of(cls, prompts: EmbeddedPrompts, seed: int) -> "TraceRunner":
-        """Prompts in their order, from the first one again after the last."""
+        """Prompts in their order. A trace that is longer than the list starts it again, and then no prompt finds an
+        image of its own earlier round: a cycled prompt is as new as it was at first."""
         return cls(TracePrompts(PromptSimilarities(prompts.vectors), prompts.of_line, own_repeats=False), seed)
 
     def workload(self, trace: Trace) -> Workload:
         """The trace as a scenario with this SLO."""
-        groups = build_groups(trace.spec, EXAMPLES, trace.own_profile)
+        groups = build_groups(trace.spec, EXAMPLES, None)
         workload = build_workload(trace.spec, groups, trace.arrived_s, self.prompts, self.seed)
         target = replace(workload.scenario.target, slo_s=trace.slo_s)
-        return Workload(replace(workload.scenario, target=target), workload.prompt_of)
+        scenario = replace(workload.scenario, target=target, gateways=trace.gateways)
+        return Workload(scenario, workload.prompt_of)
 
-    def run(self, trace: Trace, workload: Workload, policy: ServingPolicy) -> PolicyRun:
+    def run(self, trace: Trace, workload: Workload, policy: ServingPolicy, bounded: bool = True) -> PolicyRun:
+        """One run, and how far it is from the bound on what it met if `bounded`."""
         scenario = workload.scenario
         outcomes = simulate(scenario, policy)
         workers = sum(group.num_workers for group in scenario.groups)
         setting = Setting(trace.name, scenario.ladder, trace.slo_s, workers, workload.prompt_of)
-        measured = measure(outcomes, setting, Truth(scenario.profile, self.seed, scale=trace.scale))
+        truth = trace.truth or scenario.profile
+        measured = measure(outcomes, setting, Truth(truth, self.seed))
         row = summarise(policy.name, outcomes, setting, measured)
-        figures = (
-            f"violated {row.violation_percent:5.2f} %  quality {row.quality_percent:6.2f} %  p99 {row.p99_s:5.1f} s"
-        )
-        say(f"{row.trace:32} {row.policy:22} {figures}")
-        bounds = bounds_of(outcomes, scenario, row.violations)
-        quality = bounds.quality_percent
-        gaps = replace(
-            row,
-            quality_gap=None if quality is None else quality - row.quality_percent,
-            goodput_gap=bounds.goodput_percent - row.goodput_percent,
-        )
-        return PolicyRun(gaps, timeline(outcomes, measured), outcomes)
+        if bounded:
+            bounds = bounds_of(outcomes, replace(scenario, profile=truth), row.violations)
+            quality = bounds.quality_percent
+            row = replace(
+                row,
+                quality_gap=None if quality is None else quality - row.quality_percent,
+                goodput_gap=bounds.goodput_percent - row.goodput_percent,
+            )
+        return PolicyRun(trace, row, timeline(outcomes, measured) if trace.name == BURST else None, outcomes)
 
-    def run_all(self, trace: Trace, policies: Sequence[ServingPolicy]) -> list[PolicyRun]:
-        workload = self.workload(trace)
-        return [self.run(trace, workload, policy) for policy in policies]
+
+def describe(run: PolicyRun) -> str:
+    """A line of progress."""
+    row, trace = run.row, run.trace
+    setting = f"{trace.name}, {trace.ladder}, {trace.multiple}x, {trace.gateways} gateways"
+    figures = f"violated {row.violation_percent:5.2f} %  quality {row.quality_percent:6.2f} %"
+    return f"{setting:48} {row.policy:18} {figures}  goodput {row.goodput_percent:6.2f} %"
 
 
 def full_rate_rps(groups: Sequence[Group], steps: int) -> float:
@@ -108,39 +129,37 @@ def trace_name(path: Path) -> str:
     return path.stem.removeprefix("arrivals-").removesuffix("-ms")
 
 
-def rescaled(path: Path, rate_rps: float) -> list[float]:
-    """The file's arrivals, sped up or slowed down to this mean rate."""
-    arrived_s = read_arrivals(path)[:MAX_ARRIVALS]
-    return [at / (rate_rps * arrived_s[-1] / (len(arrived_s) - 1)) for at in arrived_s]
+def rescaled(path: Path, rate_rps: float, first: int = 0, count: int = SEEN) -> list[float]:
+    """The file's arrivals from `first` on, sped up or slowed down to this mean rate."""
+    arrived_s = read_arrivals(path)[first : first + count]
+    start_s, length_s = arrived_s[0], arrived_s[-1] - arrived_s[0]
+    return [(at - start_s) / (rate_rps * length_s / (len(arrived_s) - 1)) for at in arrived_s]
 
 
-def main_traces(spec: PoolSpec, files: Sequence[Path], seed: int, minutes: float) -> Iterator[Trace]:
-    """The burst at every SLO, then each file at every load."""
-    burst = bursty_arrivals(minutes, 8, seed)
-    for multiple in MULTIPLES:
-        yield Trace(f"burst, SLO {multiple}x", spec, burst, multiple * EXACT_S)
-    for path in files:
-        for load in LOADS:
-            arrived_s = rescaled(path, load * k25_rate_rps(spec))
-            yield Trace(f"{trace_name(path)} at {load}", spec, arrived_s, 5 * EXACT_S)
+@dataclass(frozen=True, slots=True)
+class TraceSet:
+    """What traces are made of: files of arrivals, requests of each trace, minutes of the burst, a seed."""
 
+    files: Sequence[Path]
+    count: int
+    minutes: float
+    seed: int
 
-def ablation_traces(seed: int, minutes: float) -> Iterator[Trace]:
-    """The burst on the hybrid SDXL pool, and a burst of the same shape on the embedded model's measured profile."""
-    hybrid, scenes = example_spec("pool-sdxl-8-hybrid"), example_spec("pool-scenes")
-    burst = bursty_arrivals(minutes, 8, seed)
-    yield Trace("ablation: burst, SDXL hybrid", hybrid, burst, 5 * EXACT_S)
-    groups = build_groups(scenes, EXAMPLES, SCENES_PROFILE)
-    squeeze = (
-        2.07 * full_rate_rps(groups, 12) / (390 / 60)
-    )  # peaks at as many times the exact capacity as the lineage's
-    exact_s = 12 * groups[0].profile.step_s[0]
-    arrived_s = [at / squeeze for at in burst]
-    yield Trace("ablation: burst, scenes", scenes, arrived_s, 5 * exact_s, own_profile=SCENES_PROFILE)
-
-
-def sensitivity_traces(spec: PoolSpec, seed: int, minutes: float) -> Iterator[Trace]:
-    """The burst, where the true losses are as believed, half of that, and half as much again."""
-    burst = bursty_arrivals(minutes, 8, seed)
-    for scale in (1.0, 0.5, 1.5):
-        yield Trace(f"burst, true losses x {scale:g}", spec, burst, 5 * EXACT_S, scale)
+    def make(self, ladder: str, multiple: int) -> Iterator[Trace]:
+        """All traces for one ladder at one SLO, development first."""
+        spec, slo_s = example_spec(LADDERS[ladder]), multiple * EXACT_S
+        k25_rps = k25_rate_rps(spec)
+        burst = bursty_arrivals(self.minutes, 8, self.seed, BURST_MINUTES * self.minutes / 60)
+        yield Trace(BURST, spec, burst, slo_s, ladder=ladder)
+        for path in self.files:
+            for load in LOADS:
+                arrived_s = rescaled(path, load * k25_rps, 0, self.count)
+                yield Trace(f"{trace_name(path)} at {load}", spec, arrived_s, slo_s, ladder=ladder)
+        for name, (shape, load) in SHAPES.items():
+            arrived_s = arrivals(shape, load * k25_rps, self.count, self.seed)
+            yield Trace(f"{name} at {load}", spec, arrived_s, slo_s, held_out=True, ladder=ladder)
+        for path in self.files:
+            if len(read_arrivals(path)) >= SEEN + self.count:
+                arrived_s = rescaled(path, LATER_LOAD * k25_rps, SEEN, self.count)
+                name = f"{trace_name(path)}, later, at {LATER_LOAD}"
+                yield Trace(name, spec, arrived_s, slo_s, held_out=True, ladder=ladder)

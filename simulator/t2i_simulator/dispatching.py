@@ -94,6 +94,10 @@ class SimulatedDispatcher:
             ]
         return self._others[gateway]
 
+    def steps_for(self, level: Level, gateway: int) -> int:
+        """Steps that wait there for workers of this level alone."""
+        return sum(request.steps for request in self._queues[gateway] if request.sent_to == level)
+
     def submit(self, request: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""
         self._queues[request.gateway].push(request)

@@ -28,7 +28,7 @@ from t2i_simulator.dispatching import End, SimulatedDispatcher
 from t2i_simulator.faults import Faults
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
 from t2i_simulator.queueing import SimulatedRequest
-from t2i_simulator.rivals.common import RivalDecided
+from t2i_simulator.rivals.common import RivalDecided, in_line
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
 
@@ -103,6 +103,8 @@ class Simulation:
             outcomes.similarity[number] = found.near.similarity
         outcomes.repeated[number] = found.near.another_take
         # 4. Accept or refuse.
+        if isinstance(decided, RivalDecided) and decided.sent_to is not None:
+            decided = in_line(decided, pool, self._dispatcher.steps_for(decided.sent_to, gateway))
         admission = decide_admission(pool, decided.served, target.slo_s, target.max_queued)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1

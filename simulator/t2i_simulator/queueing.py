@@ -1,7 +1,7 @@
 """The gateway's queue in virtual time. Admission bounds it; the nearest deadline is first; requests leave at it."""
 
 import heapq
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from t2i_policy.level import Level
@@ -43,6 +43,11 @@ class Queue:
         self._lines: dict[Level | None, list[SimulatedRequest]] = {}
         self.count = 0
         self.steps = 0
+
+    def __iter__(self) -> Iterator[SimulatedRequest]:
+        """Those that wait, in no order."""
+        for line in self._lines.values():
+            yield from (request for request in line if request.waits)
 
     def push(self, request: SimulatedRequest) -> None:
         request.waits = True

@@ -58,6 +58,13 @@ class Row:
     def violations(self) -> int:
         return self.late + self.shed + self.failed
 
+    def holds_against(self, other: "Row") -> bool:
+        """At least as good in both violations and quality, or better in goodput."""
+        at_least_as_good = (
+            self.violation_percent <= other.violation_percent and self.quality_percent >= other.quality_percent
+        )
+        return at_least_as_good or self.goodput_percent > other.goodput_percent
+
     def to_document(self) -> dict[str, object]:
         return asdict(self)
 

@@ -142,7 +142,7 @@ def test_parts_of_the_ladder_bend() -> None:
 
 def test_every_policy_has_a_name_of_its_own_and_a_source() -> None:
     """And can be had by that name; ours comes first."""
-    assert len(policy_names()) == len(set(policy_names())) == 20
+    assert len(policy_names()) == len(set(policy_names())) == 26
     assert policy_names()[0] == "prompt-aware"
     assert all(policy_named(name).name == name and policy_named(name).source for name in policy_names())
 

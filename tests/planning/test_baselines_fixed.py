@@ -15,21 +15,20 @@ from small_pools import (
     RULES,
     SHORT25,
     SHORT40,
-    SKIPS,
     STORED,
     asks,
     pool_of,
-    worker,
 )
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.policies import Course, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.options import Limits, Neighbourhood
-from t2i_simulator.rivals.common import runnable_option
-from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput, LeastLoaded, RandomLevel
-from t2i_simulator.rivals.nirvana import Nirvana, NirvanaCalibrated, level_by_similarity
+from t2i_simulator.rivals.common import Strength, runnable_option
+from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput
+from t2i_simulator.rivals.nirvana import MeasuredThresholds, Nirvana, level_by_similarity
 
 similarities = st.one_of(st.none(), st.floats(-1.0, 1.0))
+MEASURED = MeasuredThresholds(0.01, "nirvana")
 pools = st.builds(pool_of, st.integers(1, 8), st.integers(0, 4), st.integers(0, 500))
 
 
@@ -76,7 +75,7 @@ def test_nirvana_follows_its_table(similarity: float | None, level: Level) -> No
 @given(similarity=similarities, pool=pools)
 def test_nirvana_never_reacts_to_load(similarity: float | None, pool: PoolView) -> None:
     """Idle or drowning: the same level."""
-    for policy in (Nirvana(), NirvanaCalibrated()):
+    for policy in (Nirvana(), MEASURED):
         assert served(policy, similarity, pool) == served(policy, similarity)
 
 
@@ -88,29 +87,10 @@ def test_nirvana_table_scales_to_other_schedules() -> None:
 
 
 @pytest.mark.parametrize(("similarity", "level"), [(0.80, EXACT), (0.92, K5), (0.97, K25)])
-def test_nirvana_calibrated_uses_measured_losses(similarity: float, level: Level) -> None:
+def test_measured_thresholds_use_measured_losses(similarity: float, level: Level) -> None:
     """At 0.92 a K=10 loses 1.26 %, more than is harmless, where the published table would skip 20."""
-    assert served(NirvanaCalibrated(), similarity) == level
-
-
-def test_random_k_draws_every_level_alike() -> None:
-    """Each of six for a sixth of the draws."""
-    levels = [served(RandomLevel(), 0.5, draw=(n + 0.5) / 600) for n in range(600)]
-    assert {level: levels.count(level) for level in SKIPS} == dict.fromkeys(SKIPS, 100)
-
-
-def test_least_loaded_counts_work_not_requests() -> None:
-    """Two requests that are almost done are less than one that has just begun."""
-    pool = PoolView((worker("begun", 1, steps_left=50), worker("almost", 2, steps_left=10)), 0, 0)
-    policy = LeastLoaded()
-    assert served(policy, 0.99, pool) == EXACT
-    placed = policy.place(EXACT, pool, 20.0, frozenset())
-    assert placed is not None
-    assert placed.worker == "almost"
-    other = policy.place(EXACT, pool, 20.0, frozenset({"almost"}))
-    assert other is not None
-    assert other.worker == "begun"
-    assert policy.place(EXACT, pool_of(running=4), 20.0, frozenset()) is None
+    assert served(MEASURED, similarity) == level
+    assert served(MeasuredThresholds(0.02, "nirvana"), None) == SHORT40
 
 
 @pytest.mark.parametrize(
@@ -135,3 +115,17 @@ def test_fallback(level: Level, stored: set[int], limits: Limits, run: Level) ->
     assert option.level == run
     if run in RULES.ladder.levels:
         assert option.expected_loss == RULES.profile.expected_loss(run, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("budget", "similarity", "run"),
+    [
+        pytest.param(K10, 0.8, SHORT40, id="a short schedule that loses less at the same cost"),
+        pytest.param(K10, 0.97, K10, id="a near neighbour: the skip loses less"),
+        pytest.param(K20, None, SHORT25, id="nothing stored: no dearer than the budget"),
+    ],
+)
+def test_a_budget_of_steps_runs_what_loses_least(budget: Level, similarity: float | None, run: Level) -> None:
+    """With the whole ladder a rival's level is a budget."""
+    near = asks(similarity).near
+    assert runnable_option(RULES, budget, near, ANYTHING, Strength(whole_ladder=True)).level == run

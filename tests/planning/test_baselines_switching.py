@@ -8,6 +8,7 @@ from small_pools import (
     EXACT,
     EXACT_RPS,
     K5,
+    K10,
     K20,
     K25,
     RULES,
@@ -24,9 +25,11 @@ from small_pools import (
 )
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity
+from t2i_policy.policies import Course
 from t2i_policy.pool_view import PoolView
 from t2i_simulator.rivals.cascade import Cascade, escalated_share, escalations
-from t2i_simulator.rivals.infaas import InfaasAccuracy, next_rung
+from t2i_simulator.rivals.common import Strength
+from t2i_simulator.rivals.infaas import InfaasAccuracy, VariantByBacklog, next_rung
 from t2i_simulator.rivals.mean_losses import ALL_PROMPTS
 from t2i_simulator.rivals.sommelier import Sommelier
 
@@ -77,13 +80,24 @@ def test_infaas_puts_the_whole_pool_at_one_level_and_climbs_back() -> None:
         assert workers_at(course) == {level: 8}
 
 
+def test_variant_follows_the_backlog_at_once() -> None:
+    """From exact to the lightest as the backlog eats the slack, without a planning step in between."""
+    policy = VariantByBacklog(0.0, 1.0, Strength(), "infaas")
+    steps_per_s, slack_s = 8 / STEP_S[0], 20 - 4.2
+    served = [
+        policy.serve(RULES, Course(), asks(0.97), PoolView(pool_of().workers, 1, round(share * slack_s * steps_per_s)))
+        for share in (0.0, 0.4, 1.0)
+    ]
+    assert [decided.served.level for decided in served] == [EXACT, K10, K25]
+
+
 # --- the cascade ---
 
 
 def test_cascade_escalates_what_the_pool_carries() -> None:
     """e = (1 - D / C_light) C_exact / D with D = 1.2 x demand."""
     groups = [GroupCapacity("gpu", 8, {EXACT: 0.25, K25: 0.5})]  # 2/s exact, 4/s light
-    shares = [escalated_share(groups, K25, EXACT, rps / 1.2) for rps in (0.0, 1.0, 2.0, 3.0, 4.0, 9.0)]
+    shares = [escalated_share(groups, K25, EXACT, rps) for rps in (0.0, 1.0, 2.0, 3.0, 4.0, 9.0)]
     assert shares == pytest.approx([1.0, 1.0, 0.5, 1 / 6, 0.0, 0.0])
 
 

@@ -15,6 +15,7 @@ from t2i_simulator.faults import Fault
 from t2i_simulator.neighbours import DrawnNeighbours
 from t2i_simulator.outcomes import Fate, Outcomes
 from t2i_simulator.report import Row, Setting, measure, summarise
+from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.scenario import Scenario, ServiceTarget
 from t2i_simulator.true_loss import Truth
 
@@ -143,3 +144,15 @@ def test_unknown_worker_in_a_fault_is_an_error() -> None:
     """A typo must not simulate a sound pool."""
     with pytest.raises(KeyError, match="gpu-9"):
         simulate(simulated_pool([0.0], faults=(Fault("gpu-9", 1.0),)), PromptAware())
+
+
+def test_admission_reckons_with_the_line_of_one_level() -> None:
+    """Workers stand at levels and a request waits for its own; admission refuses what would be late in that line.
+
+    By the queue and the rate of the whole pool it lets in 23 late ones, many times as many.
+    """
+    outcomes = simulate(simulated_pool(poisson(1.5, 600), workers=6), Proteus())
+    served = [number for number, fate in enumerate(outcomes.fates) if fate is Fate.SERVED]
+    late = [at for at in served if outcomes.finished_s[at] - outcomes.arrived_s[at] > 30.0]
+    assert len(served) > 550
+    assert len(late) <= 5

@@ -3,7 +3,7 @@
 Source: DiffServe (MLSys'25). A discriminator scores the image of the light model. Below a threshold the query is
 escalated to the heavy model. Every second the threshold is set as high as the pool can carry:
 
-    x1 p_light >= D,  x2 p_heavy >= D e,  x1 + x2 <= workers      D = 1.2 x demand, e = escalated share
+    x1 p_light >= D,  x2 p_heavy >= D e,  x1 + x2 <= workers      D = 1.2 (`headroom`) x demand, e = escalated share
     =>  e = clamp((1 - D / C_light) C_exact / D, 0, 1)            C_j = images/s of the whole pool at level j
 
 Here the cheapest level is light and the exact one heavy. The discriminator knows the loss of the light level for this
@@ -24,17 +24,16 @@ from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import AnyWorker, decide_for, runnable_option
-from t2i_simulator.rivals.mean_losses import LadderPart, cheapest_of, next_plan, typical_prompts
+from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for, runnable_option
+from t2i_simulator.rivals.mean_losses import budgets_of, next_plan, typical_prompts
 
-OVER_PROVISION = 1.2
+PUBLISHED_MARGIN = Strength(headroom=1.2)
 
 
-def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level, rate_rps: float) -> float:
-    """e of the module."""
+def escalated_share(groups: Sequence[GroupCapacity], light: Level, exact: Level, demand_rps: float) -> float:
+    """e of the module, for D."""
     light_rps = sum(group.num_workers * group.rates_rps.get(light, 0.0) for group in groups)
     exact_rps = sum(group.num_workers * group.rates_rps.get(exact, 0.0) for group in groups)
-    demand_rps = OVER_PROVISION * rate_rps
     if demand_rps <= 0:
         return 1.0
     if light_rps <= demand_rps:  # the light runs alone are too many
@@ -56,14 +55,18 @@ def escalations(light_losses: Mapping[str, float], shares: Mapping[str, float], 
 class Cascade(AnyWorker):
     """Its shift map holds P(escalated to exact | class)."""
 
+    strength: Strength = PUBLISHED_MARGIN
     name: str = "cascade"
     source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        light, exact = cheapest_of(rules.ladder, LadderPart.SKIPS), rules.ladder.exact
+        light, exact = budgets_of(rules.ladder, self.strength)[-1], rules.ladder.exact
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        escalated = escalated_share(seen.groups, light, exact, sum(rates_rps.values()))
-        runs = {name: runnable_option(rules, light, *prompt) for name, prompt in typical_prompts(rules).items()}
+        escalated = escalated_share(seen.groups, light, exact, self.strength.headroom * sum(rates_rps.values()))
+        runs = {
+            name: runnable_option(rules, light, *prompt, self.strength)
+            for name, prompt in typical_prompts(rules).items()
+        }
         losses = {name: run.expected_loss for name, run in runs.items() if run.level != exact}
         chances = escalations(losses, seen.demand.wanted_fractions(seen.now_s), escalated)
         rows = {name: {exact: chance, light: 1 - chance} for name, chance in chances.items()}
@@ -71,12 +74,12 @@ class Cascade(AnyWorker):
         return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        once = decide_for(rules, arrival, pool, cheapest_of(rules.ladder, LadderPart.SKIPS))
+        once = decide_for(rules, arrival, pool, budgets_of(rules.ladder, self.strength)[-1], self.strength)
         light, exact = once.served.level, rules.ladder.exact
         drawn = course.plan.draw(once.prompt_class, arrival.draw)
         if light == exact or drawn != exact:
             return once
-        twice = decide_for(rules, arrival, pool, exact)
+        twice = decide_for(rules, arrival, pool, exact, self.strength)
         steps = light.steps_run + exact.steps_run
         served = replace(twice.served, estimated_s=pool.queue_wait_s() + pool.best_finish_s(steps))
         return replace(twice, served=served, extra_steps=light.steps_run)

@@ -1,19 +1,46 @@
 """All policies by name, as `--policy` takes them and tables print them."""
 
+from dataclasses import replace
+
 from t2i_api.pool import PoolSpec
 from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_simulator.errors import UnknownPolicy
 from t2i_simulator.rivals.ablations import FEWER_STEPS_ONLY, ablations
 from t2i_simulator.rivals.cascade import Cascade
-from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput, LeastLoaded, RandomLevel
-from t2i_simulator.rivals.infaas import InfaasAccuracy
-from t2i_simulator.rivals.nirvana import Nirvana, NirvanaCalibrated
+from t2i_simulator.rivals.common import Strength
+from t2i_simulator.rivals.fixed_level import ClipperHighAccuracy, ClipperHighThroughput
+from t2i_simulator.rivals.infaas import InfaasAccuracy, VariantByBacklog
+from t2i_simulator.rivals.nirvana import MeasuredThresholds, Nirvana
 from t2i_simulator.rivals.pac import PromptAgnostic
 from t2i_simulator.rivals.paper import ThePaper
 from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.rivals.sommelier import Sommelier
 
 OURS = "prompt-aware"
+TUNED, CALM = "-tuned", "-tuned-calm"  # end the name of a rival at its strongest
+
+
+def tuned() -> tuple[ServingPolicy, ...]:
+    """Rivals at their strongest: the values that `bench/policy/tune.py` found on its development traces.
+
+    All run any level on any worker and use the whole ladder, which paid for every rival. The headroom that is best over
+    all those traces, overloaded ones and tight SLOs included, is far too much at rest. So who plans by it stands here
+    twice: with the best one over all, and with the best one over the loads of 0.6 at SLO 5x (`-calm`).
+    """
+    always = Strength(2.2, any_worker=True, whole_ladder=True)
+    at_rest = replace(always, headroom=1.3)
+    return (
+        ThePaper(always, name=f"paper{TUNED}", source="the paper, tuned"),
+        ThePaper(at_rest, name=f"paper{CALM}", source="the paper, tuned at rest"),
+        Proteus(always, f"proteus{TUNED}", "Proteus, tuned"),
+        Proteus(at_rest, f"proteus{CALM}", "Proteus, tuned at rest"),
+        PromptAgnostic(always, f"pac{TUNED}", "PAC, tuned"),
+        PromptAgnostic(at_rest, f"pac{CALM}", "PAC, tuned at rest"),
+        Sommelier(always, f"sommelier{TUNED}", "Sommelier, tuned"),
+        VariantByBacklog(0.45, 0.9, always, f"infaas{TUNED}"),
+        MeasuredThresholds(0.05, f"nirvana{TUNED}"),
+        Cascade(always, f"cascade{TUNED}", "the cascade, tuned"),
+    )
 
 
 def all_policies() -> tuple[ServingPolicy, ...]:
@@ -21,19 +48,16 @@ def all_policies() -> tuple[ServingPolicy, ...]:
     return (
         PromptAware(),
         ThePaper(),
-        ThePaper(chained=True, name="paper-chained", source="the paper with the chained aligner, which hits f"),
         Proteus(),
         PromptAgnostic(),
         Nirvana(),
-        NirvanaCalibrated(),
         Sommelier(),
         InfaasAccuracy(),
         Cascade(),
         FEWER_STEPS_ONLY,
         ClipperHighAccuracy(),
         ClipperHighThroughput(),
-        RandomLevel(),
-        LeastLoaded(),
+        *tuned(),
     )
 
 

@@ -6,7 +6,10 @@ price, quality floor or deadline plays a part.
 
 In some systems a worker runs one level only (`WorkerView.level`, from the plan's counts by `planning.assign`). A
 request then waits for a worker of its level, even if others are idle. If no worker has its level (before the first
-plan, or when the last one left), any worker takes it, so that no request is stranded.
+plan, or when the last one left), any worker takes it, so that no request is stranded. Admission reckons with the line
+of that level alone, as an author of such a system would.
+
+Each rival is run twice: as published, and as strong as its rule gets on this engine (`Strength`, `catalogue`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +24,23 @@ from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, c
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.served import Served, ServedReason
 
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strongly a rival's rule is carried out. By default as published, where the rule's own module says no other.
+
+    `headroom`: capacity that is planned for, over the demand seen. `any_worker`: the level belongs to the request, as
+    this engine allows; else a worker runs one level. `whole_ladder`: levels are budgets of steps, and each prompt runs
+    what is measured to lose least within its budget, short schedules and the loss of repeats included; else the papers'
+    ladder, K of the full schedule, by similarity alone.
+    """
+
+    headroom: float = 1.0
+    any_worker: bool = False
+    whole_ladder: bool = False
+
+
+AS_PUBLISHED = Strength()
 NO_MEMORY: Mapping[str, float] = MappingProxyType({})
 SPREAD = 0.0  # at this occupancy `choose_worker` never fills batches
 
@@ -73,11 +93,17 @@ class AnyWorker:
 
 
 class WorkersByLevel:
-    """A policy whose workers run one level each; of those at its level, a request goes where it finishes first."""
+    """A policy whose workers run one level each, unless its strength frees them.
+
+    Of the workers that may take it, a request goes where it finishes first.
+    """
 
     __slots__ = ()
+    strength: Strength
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        if self.strength.any_worker:
+            return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
         return place_by_level(level, pool, left_s, excluded)
 
 
@@ -89,8 +115,14 @@ def place_by_level(
     return choose_worker(workers_at(able, level), level, left_s, occupancy)
 
 
-def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Limits) -> Option:
+def runnable_option(
+    rules: Rules, level: Level, near: Neighbourhood, limits: Limits, strength: Strength = AS_PUBLISHED
+) -> Option:
     """What runs for a request that is sent to `level`, with the bound on its loss."""
+    if strength.whole_ladder:
+        options = rules.judge(near, limits).options  # cheapest first
+        within = [option for option in options if option.level.steps_run <= level.steps_run]
+        return min(within, key=lambda option: option.expected_loss, default=options[0])
     if limits.fixed_steps is not None:
         return Option(Level(0, limits.fixed_steps), 0.0)
     if limits.exact:
@@ -106,12 +138,17 @@ def runnable_option(rules: Rules, level: Level, near: Neighbourhood, limits: Lim
 
 
 def decide_for(
-    rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
+    rules: Rules,
+    arrival: Arrival,
+    pool: PoolView,
+    sent_to: Level,
+    strength: Strength = AS_PUBLISHED,
+    wanted: Level | None = None,
 ) -> RivalDecided:
     """Run `sent_to` or its fallback at any worker. `wanted` is the level without load (None = exact)."""
     limits, near = arrival.limits, arrival.near
-    run = runnable_option(rules, sent_to, near, limits)
-    liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits)
+    run = runnable_option(rules, sent_to, near, limits, strength)
+    liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits, strength)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
     estimated_s = pool.queue_wait_s() + pool.best_finish_s(run.level.steps_run)
     return RivalDecided(
@@ -125,10 +162,24 @@ def decide_for(
 
 
 def decide_by_level(
-    rules: Rules, arrival: Arrival, pool: PoolView, sent_to: Level, wanted: Level | None = None
+    rules: Rules,
+    arrival: Arrival,
+    pool: PoolView,
+    sent_to: Level,
+    strength: Strength,
+    wanted: Level | None = None,
 ) -> RivalDecided:
     """Like `decide_for`, but only workers at `sent_to` take the request, even if its fallback runs."""
-    decided = decide_for(rules, arrival, pool, sent_to, wanted)
-    served, there = decided.served, workers_at(pool.ready, sent_to)
-    estimated_s = pool.queue_wait_s() + best_finish_s(there, served.level.steps_run)
-    return replace(decided, served=replace(served, estimated_s=estimated_s), sent_to=sent_to)
+    decided = decide_for(rules, arrival, pool, sent_to, strength, wanted)
+    return decided if strength.any_worker else in_line(replace(decided, sent_to=sent_to), pool, 0)
+
+
+def in_line(decided: RivalDecided, pool: PoolView, waiting_steps: int) -> RivalDecided:
+    """Estimate the request's end behind `waiting_steps` of its own level's line. Only the shell knows them."""
+    if decided.sent_to is None:
+        return decided
+    there = workers_at(pool.ready, decided.sent_to)
+    rate = sum(worker.steps_per_s for worker in there)
+    wait_s = pool.turns * waiting_steps / rate if rate > 0 else float("inf")
+    estimated_s = wait_s + best_finish_s(there, decided.served.level.steps_run)
+    return replace(decided, served=replace(decided.served, estimated_s=estimated_s))

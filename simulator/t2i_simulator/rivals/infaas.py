@@ -8,6 +8,9 @@ Source: INFaaS (ATC'21) as HADIS (arXiv 2509.00642) models it for one model fami
 exec is one image at the full measured batch, queue the number of waiting requests, throughput that of the pool at the
 present level. HADIS ran 16 workers, so here the jump comes at 60/16 queued requests for each ready worker.
 
+`VariantByBacklog` is the same ladder without the waiting for the next planning step: INFaaS selects a variant for each
+query, so the rung follows the share of the slack that the pool's backlog eats, from `low` (exact) to `high` (lightest).
+
 Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; the pool moves one rung a planning step.
 """
 
@@ -18,12 +21,22 @@ from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level, memory_of
+from t2i_policy.request.served import pressure
+from t2i_simulator.rivals.common import (
+    AS_PUBLISHED,
+    AnyWorker,
+    NothingPlanned,
+    RivalCourse,
+    Strength,
+    WorkersByLevel,
+    decide_by_level,
+    decide_for,
+    memory_of,
+)
 from t2i_simulator.rivals.mean_losses import (
-    LadderPart,
+    budgets_of,
     drawn_level,
     equal_share_plan,
-    levels_of,
     mean_capacities,
     mean_levels,
     next_plan,
@@ -56,16 +69,17 @@ def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_wor
 class InfaasAccuracy(WorkersByLevel):
     """`course.memory["rung"]` is the pool's position on the ladder."""
 
+    strength: Strength = AS_PUBLISHED
     name: str = "infaas-acc"
     source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        levels = levels_of(rules.ladder, LadderPart.SKIPS)
+        levels = budgets_of(rules.ladder, self.strength)
         rung = min(int(memory_of(course).get("rung", 0.0)), len(levels) - 1)
         queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
         rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        means = mean_levels(rules, LadderPart.SKIPS, rates_rps)
+        means = mean_levels(rules, rates_rps, self.strength)
         groups = mean_capacities(seen.groups, means)
         plan = equal_share_plan({group.name: levels[rung] for group in groups}, groups, means, sum(rates_rps.values()))
         if course.plan.revision and course.plan.workers == plan.workers:
@@ -73,4 +87,20 @@ class InfaasAccuracy(WorkersByLevel):
         return RivalCourse(next_plan(course, plan, seen), memory={"rung": float(rung)})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
+        level = drawn_level(course, arrival.draw, rules.ladder.exact)
+        return decide_by_level(rules, arrival, pool, level, self.strength)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantByBacklog(NothingPlanned, AnyWorker):
+    low: float
+    high: float
+    strength: Strength
+    name: str
+    source: str = "INFaaS (ATC'21): a variant for each query, its rung by the pool's backlog"
+
+    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+        levels = budgets_of(rules.ladder, self.strength)
+        share = (pressure(pool, rules.slack_s(pool)) - self.low) / (self.high - self.low)
+        rung = round(min(1.0, max(0.0, share)) * (len(levels) - 1))
+        return decide_for(rules, arrival, pool, levels[rung], self.strength)

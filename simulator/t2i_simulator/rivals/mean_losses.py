@@ -50,7 +50,7 @@ from t2i_policy.planning.replan import (
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
-from t2i_simulator.rivals.common import runnable_option
+from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, runnable_option
 
 ALL_PROMPTS = "all"  # the only class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)
@@ -80,8 +80,11 @@ def levels_of(ladder: Ladder, part: LadderPart) -> tuple[Level, ...]:
     return tuple(level for level in ladder.levels if level == ladder.exact or level.needs_latent is wants_latent)
 
 
-def cheapest_of(ladder: Ladder, part: LadderPart) -> Level:
-    return levels_of(ladder, part)[-1]
+def budgets_of(ladder: Ladder, strength: Strength) -> tuple[Level, ...]:
+    """What a rival chooses among, by falling cost: the papers' ladder, or one level for each number of steps."""
+    if not strength.whole_ladder:
+        return levels_of(ladder, LadderPart.SKIPS)
+    return tuple({level.steps_run: level for level in reversed(ladder.levels)}.values())[::-1]
 
 
 def only(rules: Rules, part: LadderPart) -> Rules:
@@ -94,7 +97,9 @@ def only(rules: Rules, part: LadderPart) -> Rules:
     return replace(rules, ladder=ladder, classes=ClassTable(rules.classes.edges, rows))
 
 
-def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) -> dict[Level, MeanLevel]:
+def mean_levels(
+    rules: Rules, rates_rps: Mapping[str, float], strength: Strength = AS_PUBLISHED
+) -> dict[Level, MeanLevel]:
     """loss_j and steps_j of the module, over the demand by prompt class."""
     typical = typical_prompts(rules)
     weights = {name: rate for name, rate in rates_rps.items() if name in typical and rate > 0}
@@ -102,11 +107,11 @@ def mean_levels(rules: Rules, part: LadderPart, rates_rps: Mapping[str, float]) 
     weights = weights or {band_name(edge): 1.0 for edge in rules.classes.edges} or {NO_NEIGHBOUR: 1.0}
     total = sum(weights.values())
     means: dict[Level, MeanLevel] = {}
-    for level in levels_of(rules.ladder, part):
+    for level in budgets_of(rules.ladder, strength):
         loss = steps = 0.0
         for name, weight in weights.items():
             near, limits = typical[name]
-            run = runnable_option(rules, level, near, limits)
+            run = runnable_option(rules, level, near, limits, strength)
             loss += weight / total * run.expected_loss
             steps += weight / total * run.level.steps_run
         means[level] = MeanLevel(loss, steps)
@@ -151,19 +156,19 @@ def mean_capacities(groups: Sequence[GroupCapacity], means: Mapping[Level, MeanL
 
 def agnostic_plan(
     rules: Rules,
-    part: LadderPart,
+    strength: Strength,
     rates_rps: Mapping[str, float],
     groups: Sequence[GroupCapacity],
     plan_rules: PlanRules,
     before: Plan = NO_PLAN,
 ) -> Plan:
     """The best plan by mean losses."""
-    means = mean_levels(rules, part, rates_rps)
+    means = mean_levels(rules, rates_rps, strength)
     one = mean_class(means, sum(rates_rps.values()))
     return make_plan(mean_capacities(groups, means), [one], plan_rules, before)
 
 
-def agnostic_step(rules: Rules, part: LadderPart, before: Plan, seen: PoolState, settings: PlanningRules) -> Plan:
+def agnostic_step(rules: Rules, strength: Strength, before: Plan, seen: PoolState, settings: PlanningRules) -> Plan:
     """`planning.replan.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
     rates_rps = expected_rates(seen.demand, seen.now_s)
     total = {ALL_PROMPTS: sum(rates_rps.values())}
@@ -171,7 +176,7 @@ def agnostic_step(rules: Rules, part: LadderPart, before: Plan, seen: PoolState,
     reason = why_replan(before, inputs, seen.now_s, settings.replan)
     if reason is None:
         return before
-    plan = agnostic_plan(rules, part, rates_rps, seen.groups, settings.plan, before)
+    plan = agnostic_plan(rules, strength, rates_rps, seen.groups, settings.plan, before)
     return succeed(before, plan, reason, seen.now_s)
 
 

@@ -6,8 +6,7 @@ Source: NIRVANA (NSDI'24, arXiv 2312.04429). Its table for K of N = 50 steps, ke
     K / N         0.5   0.4   0.3   0.2   0.1      else 0
 
 It has no load control: what it serves depends on the prompt alone. The artifact of the paper uses the same table as
-its "optimal K". `nirvana-calibrated` has thresholds that were measured on this model instead: it takes the largest skip
-whose loss bound is harmless.
+its "optimal K". `MeasuredThresholds` has none: it takes the cheapest level whose measured loss is within a tolerance.
 
 Simplified: the one-class SVM that predicts "no match" is left out, because it saves a vector look-up and no time of
 the device. The simulator evicts, in the same way for all policies.
@@ -19,12 +18,13 @@ from t2i_policy.level import Ladder, Level
 from t2i_policy.policies import Course
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_policy.request.options import choose_wanted_level, eligible_options
-from t2i_simulator.rivals.common import AnyWorker, NothingPlanned, decide_for
+from t2i_policy.request.options import cheapest_within
+from t2i_simulator.rivals.common import AnyWorker, NothingPlanned, Strength, decide_for
 from t2i_simulator.rivals.mean_losses import LadderPart, levels_of
 
 #: (similarity above, share of the schedule skipped), most similar first.
 THRESHOLDS = ((0.95, 0.5), (0.90, 0.4), (0.85, 0.3), (0.75, 0.2), (0.65, 0.1))
+WHOLE_LADDER = Strength(whole_ladder=True)
 ROUNDING = 1e-9  # so that 6 of 12 steps are a share of 0.5
 
 
@@ -50,13 +50,18 @@ class Nirvana(NothingPlanned, AnyWorker):
         return decide_for(rules, arrival, pool, level, wanted=level)
 
 
+def level_within(rules: Rules, arrival: Arrival, tolerance: float) -> Level:
+    """The cheapest level of the whole ladder that is measured to lose no more than `tolerance` for this prompt."""
+    options = rules.judge(arrival.near, arrival.limits).options
+    return (cheapest_within(options, tolerance) or options[-1]).level
+
+
 @dataclass(frozen=True, slots=True)
-class NirvanaCalibrated(NothingPlanned, AnyWorker):
-    name: str = "nirvana-calibrated"
-    source: str = "NIRVANA's rule with thresholds measured on this model (cache only, no load control)"
+class MeasuredThresholds(NothingPlanned, AnyWorker):
+    tolerance: float
+    name: str
+    source: str = "NIRVANA by losses measured on this model, short schedules too; no load control"
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
-        ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, LadderPart.SKIPS))
-        options = eligible_options(ladder, rules.profile, arrival.near, arrival.limits)
-        level = choose_wanted_level(ladder, options, arrival.near, arrival.limits).level
-        return decide_for(rules, arrival, pool, level, wanted=level)
+        level = level_within(rules, arrival, self.tolerance)
+        return decide_for(rules, arrival, pool, level, WHOLE_LADDER, wanted=level)

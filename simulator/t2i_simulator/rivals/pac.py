@@ -7,24 +7,29 @@ alike and nothing were corrected between plans. It sends any prompt to any level
 Simplified: how the artifact's PAC batches and places is not published. Requests go where they finish first.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from t2i_policy.planning.plan import PlanRules
 from t2i_policy.planning.replan import PlanningRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import AnyWorker, decide_for
-from t2i_simulator.rivals.mean_losses import LadderPart, agnostic_step, drawn_level
+from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for
+from t2i_simulator.rivals.mean_losses import agnostic_step, drawn_level
+
+MOVE_COST = 1e-4  # as ours
+PLANNED_LIKE_OURS = Strength(headroom=1.05)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAgnostic(AnyWorker):
-    settings: PlanningRules = field(default_factory=PlanningRules)
+    strength: Strength = PLANNED_LIKE_OURS
     name: str = "pac"
     source: str = "PAC, the prompt-agnostic ablation of AccuScale/Argus, rebuilt on our program with mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        return Course(agnostic_step(rules, LadderPart.SKIPS, course.plan, seen, self.settings))
+        settings = PlanningRules(PlanRules(over_provision=self.strength.headroom, move_cost=MOVE_COST))
+        return Course(agnostic_step(rules, self.strength, course.plan, seen, settings))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
+        return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact), self.strength)

@@ -9,7 +9,8 @@ Source: arXiv 2502.06798 (poster) with the artifact of its lineage (AccuScale/Ar
 3. The *Query Dispatcher* finds the wanted level in NIRVANA's similarity table, draws from its row, and takes a worker
    at the drawn level: spread at low load, the fullest batch at high load.
 
-`chained` uses the chained aligner instead, which hits f, as a careful reader of the paper would build it.
+`chained` uses the chained aligner instead, which hits f, as a careful reader of the paper would build it. With the
+whole ladder the wanted level is the cheapest that is measured to lose at most HARMLESS_LOSS for this prompt.
 
 Simplified: the period is that of Proteus, because the paper states none. The assigner is solved exactly, where the
 artifact rounds a continuous optimum. When demand exceeds the pool, f is of what can be served (not stated either).
@@ -25,18 +26,18 @@ from t2i_policy.planning.plan import Plan, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_policy.request.placement import Placement
-from t2i_simulator.rivals.common import decide_by_level, place_by_level
+from t2i_policy.request.options import HARMLESS_LOSS
+from t2i_policy.request.placement import Placement, choose_worker
+from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, decide_by_level, place_by_level
 from t2i_simulator.rivals.distribution import chained_map, one_hop_map
-from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, LadderPart, agnostic_plan, is_time, levels_of, next_plan
-from t2i_simulator.rivals.nirvana import level_by_similarity
+from t2i_simulator.rivals.mean_losses import ALL_PROMPTS, agnostic_plan, budgets_of, is_time, next_plan
+from t2i_simulator.rivals.nirvana import level_by_similarity, level_within
 
 PERIOD_S = 10.0
-AS_SEEN = PlanRules(over_provision=1.0)
 
 
 def class_name(band: str, wanted: Level) -> str:
-    return f"{band}>{wanted.skipped_steps}"
+    return f"{band}>{wanted.steps_run}"
 
 
 class SplitDemand(NamedTuple):
@@ -46,9 +47,9 @@ class SplitDemand(NamedTuple):
     by_wanted: dict[Level, float]
 
 
-def split_demand(rules: Rules, rates_rps: Mapping[str, float]) -> SplitDemand:
+def split_demand(rules: Rules, rates_rps: Mapping[str, float], strength: Strength) -> SplitDemand:
     """Split the rates that are counted by `class_name`."""
-    levels = levels_of(rules.ladder, LadderPart.SKIPS)
+    levels = budgets_of(rules.ladder, strength)
     by_band: dict[str, float] = {}
     by_wanted: dict[Level, float] = dict.fromkeys(levels, 0.0)
     for band in rules.classes.losses:
@@ -62,7 +63,7 @@ def split_demand(rules: Rules, rates_rps: Mapping[str, float]) -> SplitDemand:
 
 def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Plan:
     """Replace the plan's one row of fractions f by a row for each wanted level."""
-    levels = sorted(by_wanted, key=lambda level: level.skipped_steps)
+    levels = sorted(by_wanted, key=lambda level: -level.steps_run)
     total = sum(by_wanted.values())
     f = [plan.share(ALL_PROMPTS, level) for level in levels]
     if total <= 0 or sum(f) <= 0:  # without demand or workers nobody is redirected
@@ -72,7 +73,7 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
     return replace(
         plan,
         shift_map={
-            str(wanted.skipped_steps): {served: share for served, share in zip(levels, row, strict=True) if share > 0}
+            str(wanted.steps_run): {served: share for served, share in zip(levels, row, strict=True) if share > 0}
             for wanted, row in zip(levels, rows, strict=True)
         },
     )
@@ -80,6 +81,7 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
 
 @dataclass(frozen=True, slots=True)
 class ThePaper:
+    strength: Strength = AS_PUBLISHED
     chained: bool = False
     name: str = "paper"
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
@@ -88,17 +90,27 @@ class ThePaper:
         if not is_time(course.plan, seen, PERIOD_S):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        by_band, by_wanted = split_demand(rules, rates_rps)
-        assigned = agnostic_plan(rules, LadderPart.SKIPS, by_band, seen.groups, AS_SEEN)
+        by_band, by_wanted = split_demand(rules, rates_rps, self.strength)
+        assigned = agnostic_plan(
+            rules, self.strength, by_band, seen.groups, PlanRules(over_provision=self.strength.headroom)
+        )
         plan = redirects(assigned, by_wanted, self.chained)
         return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw from the row of the wanted level; without a row, serve that level."""
-        wanted = level_by_similarity(rules.ladder, arrival.near.similarity)
-        drawn = course.plan.draw(str(wanted.skipped_steps), arrival.draw)
-        decided = decide_by_level(rules, arrival, pool, drawn or wanted, wanted)
+        wanted = self._wanted(rules, arrival)
+        level = course.plan.draw(str(wanted.steps_run), arrival.draw) or wanted
+        decided = decide_by_level(rules, arrival, pool, level, self.strength, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        if self.strength.any_worker:
+            return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
         return place_by_level(level, pool, left_s, excluded, pool.occupancy)
+
+    def _wanted(self, rules: Rules, arrival: Arrival) -> Level:
+        if not self.strength.whole_ladder:
+            return level_by_similarity(rules.ladder, arrival.near.similarity)
+        steps = level_within(rules, arrival, HARMLESS_LOSS).steps_run
+        return next(level for level in budgets_of(rules.ladder, self.strength) if level.steps_run <= steps)

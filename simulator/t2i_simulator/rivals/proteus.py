@@ -22,29 +22,26 @@ from t2i_policy.planning.plan import GroupCapacity, PlanRules
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import RivalCourse, WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.common import RivalCourse, Strength, WorkersByLevel, decide_by_level
 from t2i_simulator.rivals.mean_losses import (
-    LadderPart,
     agnostic_plan,
-    cheapest_of,
+    budgets_of,
     drawn_level,
     is_time,
-    levels_of,
     mean_capacities,
     mean_levels,
     next_plan,
 )
 
 PERIOD_S = 10.0
-BETA = 1.05
+PUBLISHED_BETA = Strength(headroom=1.05)
 BETA_STEP = 0.05
 MIN_BETA = 0.2
 
 
-def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
-    """The largest of 1.05, 1.00, ..., MIN_BETA at which the pool at its fastest levels makes beta x demand."""
+def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float, beta: float) -> float:
+    """The largest of `beta`, less in steps of 0.05, at which the pool at its fastest levels makes beta x demand."""
     most_rps = sum(group.num_workers * max(group.rates_rps.values(), default=0.0) for group in groups)
-    beta = BETA
     while beta * demand_rps > most_rps and beta > MIN_BETA:
         beta = round(beta - BETA_STEP, 2)
     return beta
@@ -54,6 +51,7 @@ def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float) -> float:
 class Proteus(WorkersByLevel):
     """`course.memory["beta"]` is that of the last plan."""
 
+    strength: Strength = PUBLISHED_BETA
     name: str = "proteus"
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
@@ -62,13 +60,15 @@ class Proteus(WorkersByLevel):
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # `group_capacities` allows slo / (1 + WAIT_SHARE) for service
-        groups = group_capacities(seen.pool.ready, levels_of(rules.ladder, LadderPart.SKIPS), half_slo_s)
-        real = mean_capacities(groups, mean_levels(rules, LadderPart.SKIPS, rates_rps))
-        beta = feasible_beta(real, sum(rates_rps.values()))
-        plan = agnostic_plan(rules, LadderPart.SKIPS, rates_rps, groups, PlanRules(over_provision=beta))
+        groups = group_capacities(seen.pool.ready, budgets_of(rules.ladder, self.strength), half_slo_s)
+        real = mean_capacities(groups, mean_levels(rules, rates_rps, self.strength))
+        beta = feasible_beta(real, sum(rates_rps.values()), self.strength.headroom)
+        plan = agnostic_plan(rules, self.strength, rates_rps, groups, PlanRules(over_provision=beta))
         return RivalCourse(next_plan(course, plan, seen), memory={"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw by z; with a plan for no workers, serve the cheapest level."""
-        otherwise = cheapest_of(rules.ladder, LadderPart.SKIPS) if course.plan.revision else rules.ladder.exact
-        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, otherwise))
+        budgets = budgets_of(rules.ladder, self.strength)
+        otherwise = budgets[-1] if course.plan.revision else budgets[0]
+        level = drawn_level(course, arrival.draw, otherwise)
+        return decide_by_level(rules, arrival, pool, level, self.strength)

@@ -20,9 +20,8 @@ from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, WorkersByLevel, decide_by_level
 from t2i_simulator.rivals.mean_losses import (
-    LadderPart,
     MeanLevel,
     drawn_level,
     equal_share_plan,
@@ -42,14 +41,15 @@ def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], shar
 
 @dataclass(frozen=True, slots=True)
 class Sommelier(WorkersByLevel):
+    strength: Strength = AS_PUBLISHED
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        means = mean_levels(rules, LadderPart.SKIPS, rates_rps)
+        means = mean_levels(rules, rates_rps, self.strength)
         groups, total_rps = mean_capacities(seen.groups, means), sum(rates_rps.values())
-        share_rps = total_rps / max(1, sum(group.num_workers for group in groups))
+        share_rps = self.strength.headroom * total_rps / max(1, sum(group.num_workers for group in groups))
         levels = {group.name: level_for_share(group, means, share_rps) for group in groups}
         plan = equal_share_plan(levels, groups, means, total_rps)
         if course.plan.revision and course.plan.workers == plan.workers:
@@ -57,4 +57,5 @@ class Sommelier(WorkersByLevel):
         return Course(next_plan(course, plan, seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return decide_by_level(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact))
+        level = drawn_level(course, arrival.draw, rules.ladder.exact)
+        return decide_by_level(rules, arrival, pool, level, self.strength)
