@@ -17,13 +17,11 @@ from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import Plan
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy
 from t2i_policy.request.decide import Rules
-from t2i_policy.request.price import price_curve
 
 log = logging.getLogger(__name__)
 PLAN_EVERY_S = 2.0
-PRICES_EVERY_S = 1.0
 
 
 class PlanningLoop:
@@ -31,7 +29,7 @@ class PlanningLoop:
 
     def __init__(
         self,
-        policy: ServingPolicy,
+        policy: PricingPolicy,
         rules: Rules,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
@@ -61,8 +59,7 @@ class PlanningLoop:
         now_s = self._clock()
         if now_s >= self._priced_s + PRICES_EVERY_S:
             self._priced_s = now_s
-            prices = price_curve(self.rules.classes, self._pool_demand(now_s).rates_rps(now_s))
-            self.course = replace(self.course, prices=prices)
+            self.course = self.policy.reprice(self.rules, self.course, self._pool_demand(now_s).rates_rps(now_s))
         return self.course
 
     def _pool_demand(self, now_s: float) -> Demand:
@@ -92,9 +89,9 @@ class PlanningLoop:
             return  # keep the last good course; there is nothing to plan for
         now_s, before = self._clock(), self.course
         seen = PoolState(now_s, self._pool_demand(now_s), groups, view)
-        self.course = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
-        self._priced_s = now_s  # its prices are those of before the program was solved
-        if self.course.plan is not before.plan:
+        planned = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
+        self.course = replace(self.course, plan=planned.plan)  # prices may be newer than the program
+        if planned.plan is not before.plan:
             self._show(self.course.plan)
             _assign(self.course.plan, workers)
 

@@ -1,12 +1,14 @@
 """Serving policies: the one interface behind which our policy, the paper's and every baseline stand.
 
 A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into a `Course`
-(a plan, by which workers stand, and the prices that requests pay); its fast path (`serve`, `place`) handles one
-request. Admission, the queue and the workers are the same for all, so differences come from the policy alone.
+(a plan, by which workers stand); one that asks prices makes them anew each PRICES_EVERY_S (`reprice`). Its fast path
+(`serve`, `place`) handles one request. Admission, the queue and the workers are the same for all, so differences come
+from the policy alone.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 from t2i_policy.level import Level
 from t2i_policy.planning.demand import Demand
@@ -16,6 +18,8 @@ from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import NO_DEMAND, PriceCurve, price_curve
+
+PRICES_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,14 @@ class ServingPolicy(Protocol):
         """Its worker; None = wait."""
 
 
+@runtime_checkable
+class PricingPolicy(ServingPolicy, Protocol):
+    """A policy whose requests pay for steps. Prices are made anew before a request, once PRICES_EVERY_S have passed."""
+
+    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
+        """The same course at the prices of this demand, requests/s by prompt class."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptAware:
     """Ours: one price of a step for everybody. The plan says where workers stand, which placement prefers.
@@ -74,7 +86,10 @@ class PromptAware:
         rates_rps = expected_rates(seen.demand, seen.now_s)
         inputs = PlanInputs(rules.classes, seen.groups, rates_rps, self.pinned)
         plan = plan_step(course.plan, inputs, seen.now_s, self.planning)
-        return Course(plan, price_curve(rules.classes, seen.demand.rates_rps(seen.now_s)))
+        return replace(course, plan=plan)
+
+    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
+        return replace(course, prices=price_curve(rules.classes, rates_rps))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         if course.plan.binds:  # its owner chose the levels; only a backlog bends them

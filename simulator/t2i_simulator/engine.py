@@ -18,7 +18,7 @@ from t2i_policy.level import Level
 from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy, ServingPolicy
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
@@ -58,6 +58,7 @@ class Simulation:
         self._limits = Limits(target.max_loss)
         self._course = Course()
         self._demand = Demand()
+        self._priced_s = -inf
         self._open = len(scenario.arrived_s)
         draws = np.random.default_rng([scenario.seed, 0]).random((self._open, 2))
         self._draws: list[tuple[float, float]] = list(map(tuple, draws.tolist()))
@@ -92,7 +93,10 @@ class Simulation:
         found = self._neighbours.nearest(number, now_s, near_draw)
         gateway = self._asked[number]
         pool = self._dispatcher.view(now_s, gateway)
-        # 2. Decide the level.
+        # 2. Decide the level, at prices as fresh as a gateway's.
+        if now_s >= self._priced_s + PRICES_EVERY_S and isinstance(self._policy, PricingPolicy):
+            self._priced_s = now_s
+            self._course = self._policy.reprice(self._rules, self._course, self._demand.rates_rps(now_s))
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw)
         decided = self._policy.serve(self._rules, self._course, arrival, pool)
         # 3. Count the demand, also of requests that are refused.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_pools import EXACT, K10, K25, MIX, RULES, SHORT25, SLO_S, asks, mix, pool_of, steady, worker
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Plan
+from t2i_policy.planning.price_turns import PriceTurn, best_steps
 from t2i_policy.policies import Course, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.admission import Refused, decide_admission
@@ -19,8 +20,6 @@ from t2i_policy.request.price import (
     REACH_S,
     SLACK_SHARE,
     PriceCurve,
-    PriceTurn,
-    best_steps,
     demand_price,
     price_curve,
     slack_of,

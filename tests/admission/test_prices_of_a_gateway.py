@@ -11,8 +11,8 @@ from small_pools import RULES, asks, mix, pool_of, steady
 from t2i_api.pool import GatewayPart
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.planning_loop import PRICES_EVERY_S, PlanningLoop
-from t2i_policy.policies import PromptAware
+from t2i_gateway.planning_loop import PlanningLoop
+from t2i_policy.policies import PRICES_EVERY_S, PromptAware
 from t2i_policy.request.served import ServedReason
 
 BUSY_S = 1000.0

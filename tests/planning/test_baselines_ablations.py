@@ -75,7 +75,7 @@ def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
 
 def test_backlog_only_waits_for_a_backlog() -> None:
     """Twice what the pool carries, and nobody waits yet: ours saves steps at once, the barrier alone does not."""
-    course = PromptAware().replan(RULES, Course(), seen({name: 4 * rate for name, rate in MIX.items()}))
+    course = PromptAware().reprice(RULES, Course(), {name: 4 * rate for name, rate in MIX.items()})
     reasons = [
         policy.serve(RULES, course, asks(0.8), pool_of()).served.reason
         for policy in (PromptAware(), ablation("ours-backlog-only"))

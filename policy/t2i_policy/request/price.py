@@ -18,10 +18,9 @@ slack = SLO - time of an exact image; N = steps of the full schedule. At p = HIG
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from t2i_policy.level import Level
 from t2i_policy.planning.classes import MUST_BE_EXACT, ClassTable
+from t2i_policy.planning.price_turns import PriceTurn
 from t2i_policy.pool_view import PoolView
 
 SLACK_SHARE = 0.5  # of the slack that may be used up at a steady load: a standing queue keeps the slots filled
@@ -30,13 +29,6 @@ LOW_PRESSURE = 0.45  # below: the backlog sets no price
 HIGH_PRESSURE = 0.9  # above: quality is spent to the floor
 HAIR = 1e-9  # above a turn of the curve: whoever is indifferent there takes the fewer steps, as the curve counts on
 LEAST_SLACK = 0.05  # of the SLO, where an exact image takes all of it
-
-
-class PriceTurn(NamedTuple):
-    """The price from which so many steps are best, up to the next turn."""
-
-    price: float
-    steps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,7 @@ def price_curve(classes: ClassTable, rates_rps: Mapping[str, float]) -> PriceCur
     changes: list[PriceTurn] = []
     for name, rate in rates_rps.items():
         steps_before = 0.0
-        for price, steps in best_steps(classes.losses.get(name, classes.losses[MUST_BE_EXACT])):
+        for price, steps in classes.turns.get(name, classes.turns[MUST_BE_EXACT]):
             changes.append(PriceTurn(price, rate / rate_rps * (steps - steps_before)))
             steps_before = steps
     points: dict[float, float] = {}
@@ -67,17 +59,6 @@ def price_curve(classes: ClassTable, rates_rps: Mapping[str, float]) -> PriceCur
         mean_steps += change
         points[price] = mean_steps
     return PriceCurve(rate_rps, tuple(PriceTurn(price, steps) for price, steps in points.items()))
-
-
-def best_steps(losses: Mapping[Level, float]) -> list[PriceTurn]:
-    """From price 0 up: the lower hull of loss over steps."""
-    loss, steps = min((loss, level.steps_run) for level, loss in losses.items())
-    turns = [PriceTurn(0.0, steps)]
-    # Each round: the least price at which some cheaper level is as good as the present one.
-    while cheaper := [(lost, level.steps_run) for level, lost in losses.items() if level.steps_run < steps]:
-        price, steps, loss = min(((lost - loss) / (steps - run), run, lost) for lost, run in cheaper)
-        turns.append(PriceTurn(price, steps))
-    return turns
 
 
 def slack_of(slo_s: float, exact_s: float) -> float:

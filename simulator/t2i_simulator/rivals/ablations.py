@@ -10,6 +10,7 @@ Source: ours (`policies.PromptAware`). Each variant runs the same functions; the
 `ours-shift-map` is what we did before there was one price: the plan's draw, corrected by the backlog.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Ladder, Level
@@ -38,6 +39,10 @@ class Ablation:
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Our planning step, on the part's levels."""
         return PromptAware().replan(only(rules, self.part), course, seen)
+
+    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
+        """Our prices, of the part's levels."""
+        return PromptAware().reprice(only(rules, self.part), course, rates_rps)
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Our decision, on what is left of its inputs."""
