@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_cache.errors import CacheError, StoreFull
+from t2i_cache.errors import StoreFull
 from t2i_cache.fetching import Fetched, fetch_latent
 from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.records import LatentRecord, encode_record
@@ -61,8 +61,8 @@ class LatentCache:
                     data = encode_record(to_record(key, latent, sink, self._facts.model_digest))
                     await self._store.put(key, data)
                     stored.append(StoredLatent(step, len(data)))
-        except (CacheError, TimeoutError) as error:
-            log.warning("latents not kept: %s", str(error) or "the store took too long")
+        except Exception as error:  # noqa: BLE001 - the client has its image, whatever the store's library raises
+            log.warning("latents not kept: %s", str(error) or type(error).__name__)
             reason = _not_kept_reason(error)
             self.not_kept[reason] = self.not_kept.get(reason, 0) + len(kept) - len(stored)
         if self.own is None:
@@ -81,7 +81,7 @@ class LatentCache:
         return model_fingerprint(facts, job, num_inference_steps=steps, embedder=embedder)
 
 
-def _not_kept_reason(error: CacheError | TimeoutError) -> str:
+def _not_kept_reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "Late"
     return "Full" if isinstance(error, StoreFull) else "Unavailable"

@@ -21,7 +21,8 @@ SEED = 7
 class TinyFamily:
     """`make(scheduler)` builds the pipeline. `guidance` and `steps` are what people ask such a model for.
 
-    `extra` are further arguments of `__call__`, mostly against sizes that real models are held to.
+    `extra` are further arguments of `__call__`, mostly against sizes that real models are held to. `fixed_steps`: it
+    makes no other number. `negative` is False where a negative prompt has an effect only with another argument.
     """
 
     make: Callable[[Any], Any]
@@ -33,6 +34,8 @@ class TinyFamily:
     guidance_argument: str = "guidance_scale"
     extra: Mapping[str, Any] = field(default_factory=dict)
     takes_image: bool = False
+    fixed_steps: bool = False
+    negative: bool = True
 
 
 _sdxl = unets.stable_diffusion_xl
@@ -54,15 +57,16 @@ FAMILIES: Mapping[str, TinyFamily] = {
     "sd3.5": TinyFamily(
         _part(transformers_.stable_diffusion_3, qk_norm="rms_norm", dual_attention_layers=(0,)), files.SD3, guidance=4.5
     ),
-    "flux-dev": TinyFamily(transformers_.flux, files.FLUX_DEV, guidance=3.5),
+    "flux-dev": TinyFamily(transformers_.flux, files.FLUX_DEV, guidance=3.5, negative=False),
     "flux-schnell": TinyFamily(
-        _part(transformers_.flux, guidance_embeds=False), files.FLUX_SCHNELL, guidance=0.0, steps=4
+        _part(transformers_.flux, guidance_embeds=False), files.FLUX_SCHNELL, guidance=0.0, steps=4, negative=False
     ),
     "flux-kontext": TinyFamily(
         _part(transformers_.flux, kind="FluxKontextPipeline"),
         files.FLUX_DEV,
         guidance=2.5,
         extra={"max_area": 48 * 32, "_auto_resize": False},
+        negative=False,
     ),
     "flux2-dev": TinyFamily(transformers_.flux2_dev, files.FLUX2, guidance=4.0),
     "flux2-klein": TinyFamily(_part(transformers_.flux2_klein, distilled=True), files.FLUX2, guidance=1.0, steps=4),
@@ -80,7 +84,13 @@ FAMILIES: Mapping[str, TinyFamily] = {
     "z-image-turbo": TinyFamily(transformers_.z_image, files.Z_IMAGE_TURBO, guidance=0.0),
     "sana": TinyFamily(transformers_.sana, files.SANA, guidance=4.5, width=64, extra=_NO_BINS),
     "sana-sprint": TinyFamily(
-        _part(transformers_.sana, sprint=True), files.SANA_SPRINT, guidance=4.5, steps=2, width=64, extra=_NO_BINS
+        _part(transformers_.sana, sprint=True),
+        files.SANA_SPRINT,
+        guidance=4.5,
+        steps=2,
+        width=64,
+        extra=_NO_BINS,
+        fixed_steps=True,
     ),
     "pixart-sigma": TinyFamily(transformers_.pixart_sigma, files.PIXART, guidance=4.5, extra=_NO_BINS),
     "lumina2": TinyFamily(transformers_.lumina2, files.LUMINA2, guidance=4.0),
@@ -96,6 +106,7 @@ FAMILIES: Mapping[str, TinyFamily] = {
     "chroma": TinyFamily(transformers_.chroma, files.CHROMA),
     "kandinsky5": TinyFamily(transformers_.kandinsky5, files.KANDINSKY5, guidance=3.5),
     "ovis-image": TinyFamily(transformers_.ovis_image, files.FLUX_DEV, guidance=5.0),
+    "glm-image": TinyFamily(transformers_.glm_image, files.GLM_IMAGE, guidance=1.5, width=64),
     **{f"sdxl+{name}": TinyFamily(_sdxl, file, guidance=5.0) for name, file in files.ON_SDXL.items()},
 }
 

@@ -234,11 +234,11 @@ class DiffusionEngine:
             return
         except WorkerError as error:
             outcome = error
-        except Exception as error:  # noqa: BLE001 - libraries raise anything; the request gets the error
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: nobody else would tell the request
             outcome = self._to_worker_error(error, FAILED_AT[run.stock.place])
         self._tell(run.heard.put_nowait, outcome)
 
-    def _to_worker_error(self, error: Exception, failed: str) -> WorkerError:
+    def _to_worker_error(self, error: BaseException, failed: str) -> WorkerError:
         """Any thread may call it."""
         if is_device_lost(error, self._pipeline.device):
             log.critical("the device is lost to this process: %s", error)

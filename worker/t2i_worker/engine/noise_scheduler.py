@@ -22,6 +22,8 @@ from t2i_runtime.errors import Violation
 from t2i_worker.errors import JobInvalid
 
 HOOKED = ("step", "set_timesteps")
+#: Their list of times ends with the time after the last step, which begins no step.
+_WITH_LAST_TIME = ("SCMScheduler",)
 
 
 class StartRefused(Exception):
@@ -109,7 +111,8 @@ class OwnScheduler:
     @property
     def _total(self) -> int:
         """Calls of `step` in the whole run."""
-        return len(self.scheduler.timesteps) - self._begin
+        ends = 1 if type(self.scheduler).__name__ in _WITH_LAST_TIME else 0
+        return len(self.scheduler.timesteps) - ends - self._begin
 
     def _first_call(self, step: int) -> int:
         """The call of `scheduler.step` that a step begins with. Samplers of order 2 make two calls a step."""

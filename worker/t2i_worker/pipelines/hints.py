@@ -25,6 +25,7 @@ HINTS: Mapping[str, Hints] = {
     "FluxKontextPipeline": Hints(shared=_POSITIONS, needs_true_cfg=True),
     "ChromaPipeline": Hints(shared=_POSITIONS),
     "Kandinsky5T2IPipeline": Hints(shared=("visual_rope_pos", "text_rope_pos")),
+    "HunyuanImagePipeline": Hints(guidance="distilled_guidance_scale"),
     "QwenImagePipeline": Hints(guidance="true_cfg_scale"),
     "QwenImageEditPipeline": Hints(guidance="true_cfg_scale"),
     "QwenImageEditPlusPipeline": Hints(guidance="true_cfg_scale"),

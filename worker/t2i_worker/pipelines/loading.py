@@ -40,7 +40,7 @@ def load_pipeline(folder: Path, precision: str, width: int, height: int, device:
     stock.set_progress_bar_config(disable=True)
     for component in stock.components.values():
         if isinstance(component, torch.nn.Module):
-            component.requires_grad_(False).eval()
+            component.eval()  # gradients stay: without them torch takes other kernels, whose sums differ from stock
     return LoadedPipeline(stock.to(device), denoiser_of(kind), width, height)
 
 
