@@ -3,10 +3,9 @@
 Sizes are not square (48x32 pixels) where a pipeline allows it, so that mixing up height and width shows.
 """
 
-import runpy
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any, Protocol
 
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from t2i_policy.level import Level
+from t2i_testing_kit.tiny_pipelines import transformer_pipelines, unet_pipelines
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.meeting import SignatureReader
 from t2i_worker.engine.noise_scheduler import Start
@@ -30,7 +31,15 @@ from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 WIDTH, HEIGHT, SCENES_SIDE = 48, 32, 24
 WAIT_S = 30.0
-BUILDERS = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))["BUILDERS"]
+_EULER = partial(EulerDiscreteScheduler, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+_FLOW = partial(FlowMatchEulerDiscreteScheduler, shift=3.0)
+BUILDERS: Mapping[str, Callable[[], Any]] = {
+    "sd": lambda: unet_pipelines.stable_diffusion(_EULER()),
+    "sdxl": lambda: unet_pipelines.stable_diffusion_xl(_EULER(steps_offset=1, timestep_spacing="leading")),
+    "sd3": lambda: transformer_pipelines.stable_diffusion_3(_FLOW()),
+    "flux": lambda: transformer_pipelines.flux(_FLOW(use_dynamic_shifting=True)),
+    "scenes": lambda: unet_pipelines.scenes(_FLOW(shift=1.5)),
+}
 
 
 class Denoise(Protocol):

@@ -5,7 +5,6 @@ A real worker process with a real (tiny) CLIP, whose pipeline logs the end of ev
 
 import asyncio
 import json
-import runpy
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-import torch
 
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_testing_kit.tiny_pipelines.families import save_family
 from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -40,11 +39,7 @@ AVOIDED = " ".join(f"yw{letter}kj" for letter in "abcdefghijklmnop")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny StableDiffusionPipeline."""
-    torch.manual_seed(7)
-    builders = runpy.run_path(str(Path(__file__).parents[1] / "denoising" / "tiny_models.py"))["BUILDERS"]
-    folder = tmp_path_factory.mktemp("model")
-    builders["sd"]().save_pretrained(folder)
-    return folder
+    return save_family("sd21", tmp_path_factory.mktemp("model"))
 
 
 @asynccontextmanager

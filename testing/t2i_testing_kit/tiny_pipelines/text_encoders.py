@@ -11,6 +11,10 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    GlmImageConfig,
+    GlmImageForConditionalGeneration,
+    GlmImageImageProcessor,
+    GlmImageProcessor,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     PixtralImageProcessor,
@@ -222,3 +226,51 @@ def mistral_encoder(width: int, layers: int) -> Any:
     return Mistral3ForConditionalGeneration(
         Mistral3Config(text_config=text, vision_config=vision, image_token_index=ids["[IMG]"])
     )
+
+
+GLM_SPECIALS = ("<|endoftext|>", "<|user|>", "<|image|>", "<sop>", "<eop>", "<|begin_of_image|>")
+
+
+def glm_image_processor() -> Any:
+    backend = Tokenizer(models.BPE(vocab=byte_level(GLM_SPECIALS), merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|begin_of_image|>",
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={"image_token": "<|image|>", "grid_bos_token": "<sop>", "grid_eos_token": "<eop>"},
+        model_max_length=2048,
+    )
+    template = (
+        "{% for message in messages %}<|user|>{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
+        "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    return GlmImageProcessor(GlmImageImageProcessor(), tokenizer, chat_template=template)
+
+
+def glm_image_encoder(codes: int) -> Any:
+    ids = byte_level(GLM_SPECIALS)
+    text = {
+        "vocab_size": len(ids),
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "vision_vocab_size": codes,
+        "pad_token_id": 0,
+        "rope_parameters": {"mrope_section": (2, 1, 1), "rope_theta": 1e4, "rope_type": "default"},
+    }
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "image_size": 32, "patch_size": 8, "intermediate_size": 16}
+    config = GlmImageConfig(
+        text_config=text,
+        vision_config=vision,
+        vq_config={"embed_dim": 16, "num_embeddings": codes, "latent_channels": 16},
+        image_token_id=ids["<|image|>"],
+        image_start_token_id=ids["<|begin_of_image|>"],
+        image_end_token_id=ids["<|endoftext|>"],
+    )
+    return GlmImageForConditionalGeneration(config)

@@ -307,3 +307,27 @@ def ovis_image(scheduler: Any) -> Any:
         tokenizer=text.qwen_tokenizer(),
         scheduler=scheduler,
     )
+
+
+def glm_image(scheduler: Any) -> Any:
+    codes = 128
+    return diffusers.GlmImagePipeline(
+        tokenizer=text.byt5_tokenizer(),
+        processor=text.glm_image_processor(),
+        text_encoder=text.t5_encoder(16, vocab_size=384),
+        vision_language_encoder=text.glm_image_encoder(codes),
+        vae=vaes.kl_vae(4, scale=8, latents_mean=[0.1, -0.1, 0.0, 0.2], latents_std=[1.0, 1.5, 0.8, 1.2]),
+        transformer=diffusers.GlmImageTransformer2DModel(
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            text_embed_dim=16,
+            time_embed_dim=16,
+            condition_dim=8,
+            prior_vq_quantizer_codebook_size=codes,
+        ),
+        scheduler=scheduler,
+    )

@@ -1,4 +1,4 @@
-"""Makers of tiny pipelines with a UNet: Stable Diffusion 1 and 2, SDXL and what came of them."""
+"""Makers of tiny pipelines with a UNet: Stable Diffusion 1 and 2, SDXL and what came of them, the embedded model's."""
 
 from typing import Any
 
@@ -10,10 +10,20 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
-from t2i_testing_kit.tiny_pipelines.text_encoders import clip_encoder, clip_tokenizer
+from t2i_testing_kit.tiny_pipelines.text_encoders import WORDS, clip_encoder, clip_tokenizer
 from t2i_testing_kit.tiny_pipelines.vaes import kl_vae
+from t2i_worker.pipelines.scenes import ScenesPipeline
 
 PLAYGROUND_LATENTS = {
     "latents_mean": [-1.6574, 1.886, -1.383, 2.5155],
@@ -23,17 +33,17 @@ PLAYGROUND_LATENTS = {
 
 
 def tiny_unet(**options: Any) -> Any:
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        **options,
-    )
+    small = {
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    return UNet2DConditionModel(**(small | options))
 
 
 def _safety_checker(flags_all: bool) -> Any:
@@ -94,4 +104,31 @@ def stable_diffusion_xl(scheduler: Any, *, vae: dict[str, Any] | None = None, **
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
         scheduler=scheduler,
+    )
+
+
+def scenes(scheduler: Any) -> Any:
+    """Of the embedded model's class."""
+    vocab = {word: index for index, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    config = BertConfig(
+        vocab_size=len(vocab), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=37
+    )
+    return ScenesPipeline(
+        unet=tiny_unet(
+            sample_size=8,
+            in_channels=27,
+            out_channels=27,
+            cross_attention_dim=32,
+            attention_head_dim=4,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=32,
+        ),
+        scheduler=scheduler,
+        text_encoder=BertModel(config, add_pooling_layer=False),
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]"),
+        latent_scale=2.0,
+        latent_shift=0.25,
+        max_caption_tokens=12,
     )
