@@ -192,24 +192,28 @@ def behind(cases: Sequence[Case]) -> str:
 
 
 def gateways_table(single: Sequence[Case], several: Sequence[Case]) -> str:
-    """Ours and the barrier alone with more gateways, beside one."""
+    """Ours and the barrier alone with more gateways, beside one: means, and the trace that loses most."""
+    counts = sorted({case.trace.gateways for case in several})
+    more = {(case.trace.gateways, _but_gateways(case.trace)): case for case in several}
+
+    def setting(case: Case) -> tuple[str, str]:
+        return case.part, case.trace.ladder
+
+    beside = [one for one in single if any((count, _but_gateways(one.trace)) in more for count in counts)]
     lines = []
-    for case in single:
-        more = [one for one in several if _same_but_gateways(one.trace, case.trace)]
-        if not more:
-            continue
-        for name in more[0].rows:
-            figures = [FIGURES.format(**asdict(one.rows[name])) for one in (case, *more)]
-            least = min(one.rows[name].goodput_percent for one in more)
-            lost = case.rows[name].goodput_percent - least
-            lines.append((f"{case.trace.name}, {case.trace.ladder}", name, *figures, f"{lost:.2f}"))
-    counts = sorted({one.trace.gateways for one in several})
-    return table(("trace", "policy", "1 gateway", *(f"{n} gateways" for n in counts), "goodput lost"), lines)
+    for (part, ladder), group in groupby(sorted(beside, key=setting), key=setting):
+        own = [[case, *(more[count, _but_gateways(case.trace)] for count in counts)] for case in group]
+        for name in own[0][-1].rows:
+            rows = [[case.rows[name] for case in cases] for cases in own]
+            lost = [max(of[0].goodput_percent - one.goodput_percent for one in of[1:]) for of in rows]
+            worst = own[int(np.argmax(lost))][0].trace.name
+            means = [_means(of) for of in zip(*rows, strict=True)]
+            lines.append((f"{part}, {ladder}", name, *means, f"{max(lost):.2f} ({worst})"))
+    return table(("traces", "policy", "1 gateway", *(f"{n} gateways" for n in counts), "most goodput lost"), lines)
 
 
-def _same_but_gateways(one: Trace, other: Trace) -> bool:
-    key = [(trace.name, trace.ladder, trace.multiple) for trace in (one, other)]
-    return key[0] == key[1]
+def _but_gateways(trace: Trace) -> tuple[str, str, int]:
+    return trace.name, trace.ladder, trace.multiple
 
 
 def wrong_table(cases: Sequence[Case]) -> str:
