@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, save_family
 from t2i_testing_kit.tiny_pipelines.in_engine import TinyEngine
 from t2i_testing_kit.tiny_pipelines.limits import MIXED_BOUND, NOT_SHARED, RESUMED_INEXACT
 from t2i_testing_kit.tiny_pipelines.measure import FamilyFigures, measure_family
-from t2i_testing_kit.tiny_pipelines.stock import TinyRequest
+from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, load_stock, stock_run
 from t2i_worker.errors import JobInvalid
 
 #: `make bench-pipelines` measures these: an edit reads a megapixel, which takes seconds.
@@ -48,6 +49,16 @@ def test_resumed_run_ends_where_the_whole_one_does(name: str, figures_of: Callab
     """Bit for bit where the sampler does not look back; the page of models names the others, and no others."""
     apart = max(figures_of(name).resumed_of_std.values())
     assert (apart > 0) is (name in RESUMED_INEXACT), apart
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+def test_half_precision_rounds_as_stock_does(name: str, family_folder: Callable[[str], Path]) -> None:
+    """Guidance scales and timesteps that bf16 cannot hold are where an engine of one's own goes astray."""
+    folder, request = family_folder(name), TinyRequest(seed=5, guidance=4.3)
+    expected = stock_run(load_stock(folder, torch.bfloat16), name, request)
+    (run,) = TinyEngine(name, folder, "bf16").draw([request])
+    assert run.error is None
+    assert torch.equal(run.final, expected.final)
 
 
 def test_every_limit_names_a_family() -> None:

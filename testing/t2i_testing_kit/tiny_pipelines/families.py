@@ -66,6 +66,7 @@ FAMILIES: Mapping[str, TinyFamily] = {
         files.FLUX_DEV,
         guidance=2.5,
         extra={"max_area": 48 * 32, "_auto_resize": False},
+        takes_image=True,
         negative=False,
     ),
     "flux2-dev": TinyFamily(transformers_.flux2_dev, files.FLUX2, guidance=4.0),

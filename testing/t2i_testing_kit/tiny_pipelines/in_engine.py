@@ -82,6 +82,7 @@ class TinyEngine:
             guidance_scale=family.guidance if request.guidance is None else request.guidance,
             level=Level(skipped_steps, request.steps or family.steps),
             image_format="png",
+            size=request.size,
             extra=extra,
         )
 

@@ -14,17 +14,19 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, TinyFamily, in_any_size
+from t2i_worker.jobs import ImageSize
 
 
 @dataclass(frozen=True)
 class TinyRequest:
-    """What a client asks of a tiny model. None = what `FAMILIES` says for the family."""
+    """What a client asks of a tiny model. None = what `FAMILIES` says for the family. `size` is width and height."""
 
     prompt: str = "a red circle left of the blue square"
     negative: str = ""
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    size: ImageSize | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,8 +65,8 @@ def call_arguments(pipeline: Any, family: TinyFamily, request: TinyRequest) -> d
         "negative_prompt": request.negative or None,
         "num_inference_steps": request.steps or family.steps,
         family.guidance_argument: guidance,
-        "width": family.width,
-        "height": family.height,
+        "width": family.width if request.size is None else request.size.width,
+        "height": family.height if request.size is None else request.size.height,
         **family.extra,
         **request.extra,
     }
