@@ -99,7 +99,7 @@ class PlanStatus(_StatusPart):
     revision: Annotated[int, Field(ge=1, json_schema_extra={"format": "int64"})]
     """Rises with every plan of this pool; a gateway never goes back to a lower one."""
     reason: str
-    """Why this plan replaced the one before, e.g. DemandRose."""
+    """Why this plan replaced the one before, e.g. DemandChanged."""
     outcome: str = ""
     """What the plan achieves: AllServed, SomeShed, NoDemand or NoWorkers."""
     method: str = ""

@@ -4,7 +4,7 @@
 (`PromptAware.place`), over snapshots from idle to overloaded, prompts of every class, on a ladder of 10 levels and 10
 bands of similarity. `view` is the snapshot that both read, built once for every change of the pool. `plans` are of
 `make_plan` for pools of up to 256 workers, 10 levels and 12 prompt classes, over demands from a tenth of the exact
-capacity to twice the cheapest level's, each starting from the plan before; with one device type and with three. The
+capacity to twice the cheapest level's; with one device type and with three. The
 losses are made up (smooth in similarity and in steps saved, as measured ones are), the step times those of SDXL on an
 A10G (the lineage's linear 4.2 s x (1 - K/50) at batch 1, little gained by batching).
 """
@@ -21,7 +21,7 @@ from bench.kit.machine import load_average
 from bench.kit.output import write_json
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.capacity import group_capacities
-from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Method, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Method, PromptClass, make_plan
 from t2i_policy.policies import Course, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
@@ -33,7 +33,6 @@ LEVELS = [Level(k, N) for k in (0, 5, 10, 15, 20, 25, 30)] + [Level(0, n) for n 
 EDGES = (-1.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 PLAN_POOLS = ((256, 1), (256, 3), (64, 1), (8, 1))  # workers, device types
 STEP_S = (0.084, 0.164, 0.243, 0.320)
-STEADY = PlanRules(move_cost=1e-4)  # as the planning loop
 Result = TypeVar("Result")
 PARSER = BenchParser(__doc__, "decide", quick={"requests": 200, "plans": 5})
 PARSER.add_argument("--requests", type=int, default=5000)
@@ -110,7 +109,7 @@ def bench_request(rules: Rules, rounds: int) -> dict[str, Any]:
     """Serve + place, and the snapshot, over loads from 0 to 1.5."""
     rng, policy = random.Random(7), PromptAware()
     groups = group_capacities(busy_pool(rng, 0.5).workers, LEVELS, SLO_S)
-    plan = make_plan(groups, demand(rules, rng, 20.0), STEADY)
+    plan = make_plan(groups, demand(rules, rng, 20.0))
     course = Course(plan)
     serve: list[Took] = []
     place: list[Took] = []
@@ -142,18 +141,16 @@ def plan_groups(num_workers: int, kinds: int) -> tuple[GroupCapacity, ...]:
 
 
 def bench_plan(rules: Rules, num_workers: int, kinds: int, rounds: int) -> dict[str, Any]:
-    """A plan for each demand, from the plan before."""
+    """A plan for each demand."""
     rng, groups = random.Random(11), plan_groups(num_workers, kinds)
     exact_rps = sum(group.num_workers * group.rates_rps[LEVELS[0]] for group in groups)
     fastest_rps = sum(group.num_workers * max(group.rates_rps.values()) for group in groups)
     times: list[Took] = []
     methods: list[Method] = []
-    before = NO_PLAN
     for index in range(rounds):
         total_rps = 0.1 * exact_rps + (2 * fastest_rps - 0.1 * exact_rps) * index / max(1, rounds - 1)
         classes = demand(rules, rng, total_rps)
-        before = timed(partial(make_plan, groups, classes, STEADY, before), times)
-        methods.append(before.method)
+        methods.append(timed(partial(make_plan, groups, classes), times).method)
     found = {method.value: methods.count(method) for method in Method}
     return {"workers": num_workers, "groups": kinds, "levels": len(LEVELS), "classes": 12, **quantiles(times), **found}
 

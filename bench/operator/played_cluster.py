@@ -44,7 +44,6 @@ class PlayedGateways(control_pb2_grpc.ControlServicer):
         half = self.rate_rps / 2
         return control_pb2.GetDemandResponse(
             demand=[control_pb2.ClassDemand(prompt_class=name, rate_rps=half) for name in ("none", "exact")],
-            earlier_rps=self.rate_rps,
             measurements=[control_pb2.GroupMeasurement(group="a", step_ms=[STEP_MS], fixed_ms=FIXED_MS)],
         )
 

@@ -34,6 +34,7 @@ from bench.kit.machine import load_average, machine_facts
 from bench.kit.output import rows_table, say, write_json, write_page
 from bench.operator.played_cluster import PlayedCluster, PlayedGateways
 from bench.operator.process import OperatorProcess
+from t2i_policy.planning.replan import DWELL_S
 from t2i_testing_kit.kube.proxy import FaultProxy
 from t2i_testing_kit.kube.server import KubeServer, kube_server
 from t2i_testing_kit.pools import pool_document
@@ -225,6 +226,7 @@ async def plan_after_step(run: ScaleRun, gateways: PlayedGateways) -> None:
         await run.cluster.wait(lambda: run.cluster.plans[key]["demandMilliRps"] > 0, 60.0)
         for _ in range(run.options.steps):
             await quiet(run)
+            await asyncio.sleep(DWELL_S)  # a plan stays so long at least
             revision = run.cluster.plans[key]["revision"]
             gateways.rate_rps *= 2
             began_s = time.monotonic()

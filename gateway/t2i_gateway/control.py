@@ -24,7 +24,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
         parts, now_s, view = self._parts, self._loop.time(), self._parts.dispatcher.view()
         demand = parts.planning.demand
         response = control_pb2.GetDemandResponse(
-            earlier_rps=demand.earlier_rps(now_s),
             queued=view.queued,
             in_flight=view.in_flight,
             plan_revision=parts.planning.course.plan.revision,

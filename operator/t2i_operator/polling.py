@@ -145,7 +145,6 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
     return DemandReport(
         gateway=name,
         rates_rps={one.prompt_class: one.rate_rps for one in answer.demand if one.rate_rps > 0},
-        earlier_rps=answer.earlier_rps,
         embedder_trouble=answer.embedder_trouble,
         store_trouble=answer.store_trouble,
         left_out={one.worker: one.reason for one in answer.left_out},

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from t2i_policy.level import Level
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Places, Plan
-from t2i_policy.planning.replan import PlanInputs, PlanningRules, expected_rates, plan_step
+from t2i_policy.planning.replan import PlanInputs, plan_step
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
@@ -77,16 +77,14 @@ class PromptAware:
     `pinned`: where they stand in a Fixed mix. Its plan binds: requests draw their level from it.
     """
 
-    planning: PlanningRules = field(default_factory=PlanningRules)
     pinned: Places = field(default_factory=dict)
     name: str = "prompt-aware"
     source: str = "this project"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        rates_rps = expected_rates(seen.demand, seen.now_s)
+        rates_rps = seen.demand.rates_rps(seen.now_s)
         inputs = PlanInputs(rules.classes, seen.groups, rates_rps, self.pinned)
-        plan = plan_step(course.plan, inputs, seen.now_s, self.planning)
-        return replace(course, plan=plan)
+        return replace(course, plan=plan_step(course.plan, inputs, seen.now_s))
 
     def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
         return replace(course, prices=price_curve(rules.classes, rates_rps))

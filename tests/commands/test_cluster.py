@@ -36,7 +36,7 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
 
 PLAN = {
     "revision": 7,
-    "reason": "DemandRose",
+    "reason": "DemandChanged",
     "outcome": "SomeShed",
     "method": "Exact",
     "madeAt": "2026-01-02T03:04:05Z",
@@ -110,7 +110,7 @@ async def test_plan_says_why_this_mix(kubeconfig: KubeServer, namespace: str) ->
     console, text = screen()
     await show_plan(console, PoolName(namespace, "scenes"))
     shown = text.getvalue()
-    for part in ("plan 7", "DemandRose", "Exact", "12.50 requests/s", "SomeShed", "0.50 requests/s shed", "93%"):
+    for part in ("plan 7", "DemandChanged", "Exact", "12.50 requests/s", "SomeShed", "0.50 requests/s shed", "93%"):
         assert part in shown, part
     assert "skipping 6 of 12 steps" in shown
     assert "0, 1" in shown

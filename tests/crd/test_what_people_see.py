@@ -30,7 +30,7 @@ STATUS = PoolStatus(
     levels=(LevelStatus(skipped_steps=0, num_inference_steps=20, workers=3, ready=2, load_percent=80),),
     plan=PlanStatus(
         revision=7,
-        reason="DemandRose",
+        reason="DemandChanged",
         outcome="AllServed",
         method="Exact",
         made_at=WHEN,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import GroupCapacity, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.plan import GroupCapacity, PromptClass, make_plan
 from t2i_simulator.rivals.distribution import Map, chained_map, one_hop_map
 
 SIZE, CASES, MISS = 6, 2000, 0.02  # levels of the paper, cases, what counts as a miss
@@ -45,7 +45,7 @@ def planned_map(h: Shares, f: Shares) -> Map:
     classes = [
         PromptClass(f"c{i}", rate, {LEVELS[j]: 0.01 * max(0, j - i) for j in range(SIZE)}) for i, rate in enumerate(h)
     ]
-    plan = make_plan(groups, classes, PlanRules(over_provision=1.0))
+    plan = make_plan(groups, classes)
     return tuple(tuple(plan.share(f"c{i}", level) for level in LEVELS) for i in range(SIZE))
 
 

@@ -10,7 +10,7 @@ from t2i_api.pool import PoolSpec
 from t2i_policy.level import Ladder, Level, build_ladder
 from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE, build_classes
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Places, Plan, PlanOutcome, PlanRules, make_plan
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Places, Plan, PlanOutcome, make_plan
 from t2i_policy.planning.replan import PlanInputs, plan_step
 from t2i_policy.policies import Course, PoolState, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
@@ -33,10 +33,10 @@ IDLE = PoolView((WorkerView("gpu-0", True, 0, 0, 1, (0.1,), 0.0, 0),), 0, 0)
 STEADY_S = 400
 
 
-def seen(rate_rps: float, now_s: float = STEADY_S) -> PoolState:
+def seen(rate_rps: float, now_s: int = STEADY_S) -> PoolState:
     """A long steady stretch of prompts without a neighbour."""
     demand = Demand()
-    for second in range(STEADY_S if rate_rps else 0):
+    for second in range(now_s if rate_rps else 0):
         demand = demand.counted(NO_NEIGHBOUR, float(second), rate_rps)
     return PoolState(now_s, demand, GROUPS, IDLE)
 
@@ -80,8 +80,8 @@ def test_workers_never_move() -> None:
     """Demand comes and goes: other shares, the same places; and a plan only if demand moved enough."""
     policy = PromptAware(pinned=MIX)
     first = policy.replan(RULES, Course(), seen(0.5))
-    busy = policy.replan(RULES, first, seen(2.0))
-    again = policy.replan(RULES, busy, seen(2.05))
+    busy = policy.replan(RULES, first, seen(2.0, STEADY_S + 30))
+    again = policy.replan(RULES, busy, seen(2.05, STEADY_S + 60))
     assert first.plan.workers == busy.plan.workers == MIX
     assert first.plan.shift_map != busy.plan.shift_map
     assert again.plan is busy.plan
@@ -144,7 +144,7 @@ def test_slow_workers_bind_too() -> None:
 def test_pins_hold_however_the_plan_is_found(time_limit_s: float) -> None:
     """The greedy plan moves nobody either, and serves as much as the mix makes."""
     classes = RULES.classes.with_rates({NO_NEIGHBOUR: 4.0, MUST_BE_EXACT: 0.5})
-    plan = make_plan(GROUPS, classes, PlanRules(1.0, time_limit_s=time_limit_s), pinned=MIX)
+    plan = make_plan(GROUPS, classes, pinned=MIX, time_limit_s=time_limit_s)
     assert (plan.workers, plan.binds) == (MIX, True)
     assert plan.shed_rps == pytest.approx(0.0)
 

@@ -15,7 +15,6 @@ from t2i_api.plan import (
 )
 from t2i_policy.level import Level
 from t2i_policy.planning.assign import place_workers
-from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import Method, Plan, PlanOutcome
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
@@ -34,7 +33,7 @@ PLAN = Plan(
     made_s=1.8e9,
     numbers={("a", EXACT): (0, 1), ("b", SKIP): (0, 1)},
     revision=3,
-    reason="DemandRose",
+    reason="DemandChanged",
 )
 
 
@@ -113,10 +112,3 @@ def test_changed_mix_moves_only_those_it_must() -> None:
     after = place_workers(standing({EXACT: 2, SHORT: 2}), sizes, everybody, before)
     assert before[("a", SHORT)] == (3,)
     assert set(before["a", SHORT]) < set(after["a", SHORT])
-
-
-def test_demand_reads_the_rates_it_was_made_from() -> None:
-    """What gateways counted and smoothed is planned for as they said it."""
-    demand = Demand.from_rates({"none": 2.0, "0.90": 1.0}, 1.5, now_s=1e9)
-    assert demand.rates_rps(1e9) == pytest.approx({"none": 2.0, "0.90": 1.0})
-    assert demand.earlier_rps(1e9) == pytest.approx(1.5)

@@ -8,9 +8,8 @@ from small_pools import EXACT, RULES, SLO_S, STEP_S
 from t2i_policy.level import Level
 from t2i_policy.planning import program
 from t2i_policy.planning.capacity import worker_rate_rps
-from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome, PlanRules, PromptClass, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome, PromptClass, make_plan
 
-AS_IS = PlanRules(over_provision=1.0)
 RATES = {level: worker_rate_rps(STEP_S, 0.0, level, SLO_S) for level in RULES.ladder.levels}
 
 
@@ -52,7 +51,7 @@ def test_256_workers_are_planned_whole(load: float, kinds: int) -> None:
     """From idle to hopeless; `load` is of the exact capacity."""
     groups = pool(255, kinds)
     classes = random_demand(random.Random(3), load * most_rps(groups, EXACT))
-    plan = make_plan(groups, classes, AS_IS)
+    plan = make_plan(groups, classes)
     assert plan.method in (Method.NEAR, Method.EXACT)
     check_valid(plan, groups, classes)
 
@@ -62,10 +61,10 @@ def test_near_is_as_good_as_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     groups, rng = pool(48), random.Random(9)
     for load in (1.05, 1.2, 1.35, 1.5, 1.6):
         classes = random_demand(rng, load * most_rps(groups, EXACT))
-        near = make_plan(groups, classes, AS_IS)
+        near = make_plan(groups, classes)
         with monkeypatch.context() as patched:
             patched.setattr(program, "EXACT_WORKERS", 48)
-            exact = make_plan(groups, classes, PlanRules(1.0, time_limit_s=20.0))
+            exact = make_plan(groups, classes, time_limit_s=20.0)
         assert exact.method is Method.EXACT
         assert near.mean_loss <= exact.mean_loss + 5e-4
         assert near.shed_rps <= exact.shed_rps + 2e-3 * near.demand_rps

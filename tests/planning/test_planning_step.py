@@ -9,7 +9,7 @@ from t2i_policy.planning.assign import assign_levels
 from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, OTHER_SEED, SAME_IMAGE, ClassTable, build_classes
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Plan, PlanOutcome
-from t2i_policy.planning.replan import PlanInputs, ReplanReason, expected_rates, plan_step
+from t2i_policy.planning.replan import PlanInputs, ReplanReason, plan_step
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.options import Limits, Neighbourhood
 
@@ -76,7 +76,7 @@ def test_classes_carry_losses_within_the_floor() -> None:
 
 def step(before: Plan, demand: Demand, now_s: float = 400.0) -> Plan:
     """The plan after a look at this demand."""
-    return plan_step(before, PlanInputs(CLASSES, GROUPS, expected_rates(demand, now_s)), now_s)
+    return plan_step(before, PlanInputs(CLASSES, GROUPS, demand.rates_rps(now_s)), now_s)
 
 
 def test_harmless_levels_are_planned_even_at_rest() -> None:
@@ -99,16 +99,6 @@ def test_same_demand_keeps_the_plan() -> None:
     first = step(NO_PLAN, demand)
     second = step(first, demand.counted(NO_NEIGHBOUR, 401.0, 3.0), 401.0)
     assert second is first
-
-
-def test_rising_trend_is_planned_ahead() -> None:
-    """Twice the rate since a minute: expected higher still; a steady rate is expected to stay."""
-    calm = steady({NO_NEIGHBOUR: 2.0})
-    assert sum(expected_rates(calm, 400.0).values()) == pytest.approx(2.0, rel=0.1)
-    rising = calm
-    for second in range(400, 430):
-        rising = rising.counted(NO_NEIGHBOUR, float(second), 4.0)
-    assert sum(expected_rates(rising, 430.0).values()) > rising.rate_rps(430.0)
 
 
 PLAN = Plan({("gpu", EXACT): 2, ("gpu", SKIP): 2}, {"c": {EXACT: 0.25, SKIP: 0.75}})

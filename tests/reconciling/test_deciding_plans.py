@@ -7,7 +7,7 @@ import pytest
 
 from pool_scenes import NOW, gateway, look, report, wanted, worker
 from t2i_operator.clock import Instant
-from t2i_operator.decide.demand import current_demand
+from t2i_operator.decide.demand import current_rates
 from t2i_operator.decide.plan import decide_plan, is_plan_due
 from t2i_operator.decide.reconcile import decide
 from t2i_operator.decide.types import DesiredPool, LabelPod, Observed, WriteStatus
@@ -34,13 +34,13 @@ def running(reports: tuple[Any, ...] = (), **spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("before", "reports", "now", "reason"),
     [
-        pytest.param((), (report(2.0),), NOW, "DemandRose", id="demand appears: at once"),
-        pytest.param((report(2.0),), (report(4.0),), NOW, "DemandRose", id="demand doubles: at once"),
+        pytest.param((), (report(2.0),), NOW, None, id="demand appears: not before the plan has dwelt"),
+        pytest.param((), (report(2.0),), LATER, "DemandChanged", id="demand appears, and the plan is old"),
+        pytest.param((report(2.0),), (report(4.0),), LATER, "DemandChanged", id="demand doubles"),
         pytest.param((report(2.0),), (report(2.1),), LATER, None, id="5 percent more: not worth it"),
         pytest.param((report(2.0),), (report(1.0),), NOW, None, id="demand falls: not before the plan has dwelt"),
-        pytest.param((report(2.0),), (report(1.0),), LATER, "DemandFell", id="demand fell, and the plan is old enough"),
+        pytest.param((report(2.0),), (report(1.0),), LATER, "DemandChanged", id="demand fell, and the plan is old"),
         pytest.param((report(2.0),), (), LATER, None, id="nobody was heard: the demand of the plan stands"),
-        pytest.param((report(2.0),), (report(2.0, 0.0),), NOW, "DemandRose", id="a rising trend is planned for ahead"),
         pytest.param((), (report(0.1),), LATER, None, id="a request now and then counts as none"),
     ],
 )
@@ -74,13 +74,13 @@ def test_change_of_the_spec_is_planned_for_whatever_the_demand() -> None:
 def test_silent_gateways_count_like_those_that_answer() -> None:
     """Two gateways are ready, one answered: twice what it says."""
     seen = look(gateways=(gateway(), gateway()), reports=(report(2.0),))
-    assert sum(current_demand(seen, NO_PLAN, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(4.0, rel=0.01)
+    assert sum(current_rates(seen, NO_PLAN, 0.0).values()) == pytest.approx(4.0, rel=0.01)
 
 
 def test_demand_of_several_gateways_is_summed() -> None:
     """Each counts its own requests."""
     seen = look(gateways=(gateway(), gateway()), reports=(report(2.0), report(1.0, name="h")))
-    assert sum(current_demand(seen, NO_PLAN, 0.0, NOW).rates_rps(NOW.unix_s).values()) == pytest.approx(3.0, rel=0.01)
+    assert sum(current_rates(seen, NO_PLAN, 0.0).values()) == pytest.approx(3.0, rel=0.01)
 
 
 def placed(plan: Plan) -> dict[str, int]:
@@ -114,7 +114,7 @@ def test_fixed_mix_says_where_a_prompt_now_and_then_is_served() -> None:
     both = {"mode": "Fixed", "workers": [{"workers": 1}, {"numInferenceSteps": 6, "workers": 1}]}
     assert drawn(running(mix=both), "none") == {"0": 1000}
     only_exact = replace(report(2.0), rates_rps={"exact": 2.0})
-    busy = status_of(look(wanted(mix=both), status=running(mix=both), reports=(only_exact,)), wanted(mix=both))
+    busy = status_of(look(wanted(mix=both), status=running(mix=both), reports=(only_exact,)), wanted(mix=both), LATER)
     assert busy["plan"]["demandMilliRps"] == 2000
     assert drawn(busy, "exact") == {"0": 1000}
     assert drawn(busy, "none") == {"0": 1000}
@@ -148,9 +148,9 @@ def test_fixed_mix_gets_a_shift_map_for_its_demand() -> None:
     """Who is served where, and at which quality; not one worker moves for it."""
     wants = wanted(mix=FIXED)
     before = running(mix=FIXED)
-    after = status_of(look(wants, status=before, reports=(report(2.0),)), wants)
+    after = status_of(look(wants, status=before, reports=(report(2.0),)), wants, LATER)
     assert after["plan"]["revision"] == before["plan"]["revision"] + 1
-    assert after["plan"]["reason"] == "DemandRose"
+    assert after["plan"]["reason"] == "DemandChanged"
     assert after["plan"]["placements"] == before["plan"]["placements"]
     shares = {}
     for shift in after["plan"]["shifts"]:
@@ -165,7 +165,7 @@ def test_fixed_mix_gets_a_shift_map_for_its_demand() -> None:
 def test_fixed_mix_sheds_what_it_cannot_serve() -> None:
     """All workers at a level that prompts without a neighbour may not have: their share is told as shed."""
     wants = wanted(mix=OTHER)
-    after = status_of(look(wants, status=running(mix=OTHER), reports=(report(2.0),)), wants)
+    after = status_of(look(wants, status=running(mix=OTHER), reports=(report(2.0),)), wants, LATER)
     assert after["plan"]["shedMilliRps"] > 0
     assert after["plan"]["outcome"] == "SomeShed"
 

@@ -87,7 +87,7 @@ async def test_demand_reaches_the_operator_and_the_plan_comes_back(
                 return {**plan, "served": await metric(gateway, "t2i_gateway_plan_revision")}
 
             plan = await world.wait("a plan for demand", ask_and_look, lambda plan: plan["demandMilliRps"] > 0)
-            assert plan["reason"] in ("DemandRose", "PoolChanged")
+            assert plan["reason"] in ("DemandChanged", "PoolChanged")
             await world.wait("it is served by", ask_and_look, lambda plan: plan["served"] == plan["revision"])
             proxy.killed.set()  # the API server is away for the gateway
             proxy.drop_watches()

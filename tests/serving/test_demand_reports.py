@@ -60,7 +60,6 @@ async def test_idle_gateway_reports_nothing(ask: Any) -> None:
     """No class, no measurement, no plan yet: and no error."""
     answer = await ask()
     assert (list(answer.demand), list(answer.measurements), answer.plan_revision) == ([], [], 0)
-    assert answer.earlier_rps == 0
 
 
 async def test_demand_is_reported_by_class(ask: Any, state: Counted) -> None:

@@ -72,10 +72,10 @@ def there(wants: DesiredPool, **changes: Mapping[str, Any]) -> dict[ChildKey, Ch
     return found
 
 
-def report(exact_rps: float, earlier_rps: float | None = None, name: str = "g") -> DemandReport:
+def report(exact_rps: float, name: str = "g") -> DemandReport:
     """Demand of prompts that may not bend, and of others, in equal parts."""
     rates = {"exact": exact_rps / 2, "none": exact_rps / 2} if exact_rps else {}
-    return DemandReport(name, rates, exact_rps if earlier_rps is None else earlier_rps, measured=MEASURED)
+    return DemandReport(name, rates, measured=MEASURED)
 
 
 def look(wants: DesiredPool | None = None, **facts: Any) -> Observed:

@@ -5,7 +5,7 @@ from math import log
 
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.capacity import group_capacities
-from t2i_policy.planning.demand import SLOWER, Demand
+from t2i_policy.planning.demand import Demand
 from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
@@ -62,10 +62,9 @@ def asks(similarity: float | None, draw: float = 0.5, limits: Limits = ANYTHING,
 
 
 def steady(rates_rps: Mapping[str, float], now_s: float = 1000.0) -> Demand:
-    """A demand that has been at these rates for long: both memories agree."""
+    """A demand that has been at these rates for long."""
     half_life_s = Demand().half_life_s
-    fast = {name: rate * half_life_s / log(2) for name, rate in rates_rps.items()}
-    return Demand(half_life_s, now_s, fast, {name: SLOWER * count for name, count in fast.items()})
+    return Demand(half_life_s, now_s, {name: rate * half_life_s / log(2) for name, rate in rates_rps.items()})
 
 
 def seen(rates_rps: Mapping[str, float], pool: PoolView | None = None, now_s: float = 1000.0) -> PoolState:

@@ -9,10 +9,8 @@ counts as none: nothing needs to bend there, and a pool with a request now and t
 from collections.abc import Mapping, Sequence
 
 from t2i_api.pool import PoolSpec
-from t2i_operator.clock import Instant
 from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed
 from t2i_policy.planning.capacity import worker_rate_rps
-from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import GroupCapacity, Plan
 from t2i_policy.profile import LevelProfile
 
@@ -20,20 +18,19 @@ QUIET_FRACTION = 0.1
 QUIET_RPS = 0.02  # a request in 50 seconds
 
 
-def current_demand(seen: Observed, before: Plan, quiet_rps: float, now: Instant) -> Demand:
-    """The reports summed, for gateways that did not answer too; see the module."""
+def current_rates(seen: Observed, before: Plan, quiet_rps: float) -> Mapping[str, float]:
+    """Requests/s by class: the reports summed, for gateways that did not answer too; see the module."""
     reports = [report for report in seen.reports if report.ready]
     if not reports:
-        return Demand.from_rates(before.rates_rps, before.demand_rps, now.unix_s)
+        return before.rates_rps
     scale = max(1.0, sum(gateway.ready for gateway in seen.gateways) / len(reports))
     rates: dict[str, float] = {}
     for report in reports:
         for name, rate in report.rates_rps.items():
             rates[name] = rates.get(name, 0.0) + scale * rate
     if sum(rates.values()) < quiet_rps:
-        return Demand.from_rates({}, 0.0, now.unix_s)
-    whole = {name: round(rate, 3) for name, rate in rates.items() if rate >= 0.001}
-    return Demand.from_rates(whole, scale * sum(report.earlier_rps for report in reports), now.unix_s)
+        return {}
+    return {name: round(rate, 3) for name, rate in rates.items() if rate >= 0.001}
 
 
 def quiet_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:

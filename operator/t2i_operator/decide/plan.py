@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from t2i_api.plan import PlanError, parse_plan
 from t2i_operator.clock import Instant
-from t2i_operator.decide.demand import current_demand, group_rates, measured_by_group, quiet_rps
+from t2i_operator.decide.demand import current_rates, group_rates, measured_by_group, quiet_rps
 from t2i_operator.decide.types import DesiredPool, Observed
 from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.plan import NO_PLAN, Numbers, Plan
-from t2i_policy.planning.replan import PlanInputs, ReplanReason, expected_rates, plan_anew, why_replan
+from t2i_policy.planning.replan import PlanInputs, ReplanReason, plan_anew, why_replan
 
 
 def running_plan(status: Mapping[str, object]) -> Plan:
@@ -31,7 +31,7 @@ def running_plan(status: Mapping[str, object]) -> Plan:
 def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
     """The plan from now on: equal to the running one if that stays, NO_PLAN while there is nothing to plan with."""
     before, spec = running_plan(seen.status), desired.spec
-    inputs = _inputs(desired, seen, before, now)
+    inputs = _inputs(desired, seen, before)
     reason = _why_replan(before, inputs, seen, now)
     if reason is None:
         return before
@@ -44,16 +44,16 @@ def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
 def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
     """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
     before = running_plan(seen.status)
-    return _why_replan(before, _inputs(desired, seen, before, now), seen, now) is not None
+    return _why_replan(before, _inputs(desired, seen, before), seen, now) is not None
 
 
-def _inputs(desired: DesiredPool, seen: Observed, before: Plan, now: Instant) -> PlanInputs:
+def _inputs(desired: DesiredPool, seen: Observed, before: Plan) -> PlanInputs:
     """Demand so small that nothing needs to bend in these groups counts as none."""
     spec = desired.spec
     measured = measured_by_group(seen.reports)
     groups = group_rates(desired, _counted_on(desired, seen), measured, spec.slo.latency_s)
-    demand = current_demand(seen, before, quiet_rps(spec, groups), now)
-    return PlanInputs(desired.classes, groups, expected_rates(demand, now.unix_s), spec.pinned_workers)
+    rates_rps = current_rates(seen, before, quiet_rps(spec, groups))
+    return PlanInputs(desired.classes, groups, rates_rps, spec.pinned_workers)
 
 
 def _why_replan(before: Plan, inputs: PlanInputs, seen: Observed, now: Instant) -> str | None:

@@ -71,12 +71,11 @@ class MeasuredProfile:
 
 @dataclass(frozen=True, slots=True)
 class DemandReport:
-    """What one gateway counted: requests/s by class, smoothed; the total a while earlier; measurements by group; why it
+    """What one gateway counted: requests/s by class, smoothed; measurements by group; why it
     finds no similar prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
 
     gateway: str
     rates_rps: Mapping[str, float]
-    earlier_rps: float
     measured: Mapping[str, MeasuredProfile] = field(default_factory=dict)
     embedder_trouble: str = ""
     store_trouble: str = ""

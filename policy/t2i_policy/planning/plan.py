@@ -3,8 +3,8 @@
 The paper (arXiv 2502.06798) assigns workers to levels first and then routes prompts between neighbouring levels. Here
 both are one mixed-integer program, solved by HiGHS:
 
-    minimise   sum_ij x_ij D(i,j)  +  SHED_LOSS sum_i shed_i  +  move_cost sum_gj max(0, n_gj - n_gj before)
-    subject to sum_j x_ij + shed_i = rate_i x over_provision             every prompt class i is served or shed
+    minimise   sum_ij x_ij D(i,j)  +  SHED_LOSS sum_i shed_i
+    subject to sum_j x_ij + shed_i = rate_i                              every prompt class i is served or shed
                sum_i x_ij         <= sum_g n_gj mu_gj                    at every level j
                sum_j n_gj          = N_g, n_gj whole                     the pool is fixed
 
@@ -28,7 +28,7 @@ from t2i_policy.planning.program import Pair, Program, ProgramColumn, Solution, 
 
 SHED_LOSS = 10.0  # above any loss, which is at most 1
 TIE_COST = 1e-5  # a step: between levels that lose alike, fewer steps
-SPARE_COST = 1e-6  # breaks ties: a worker that is not needed stands at the level of most steps
+SPARE_COST = 1e-6  # breaks ties: who is not needed stands at most steps; of equal groups the first ones bend
 TIME_LIMIT_S = 1.0
 TINY_RPS = 1e-6
 
@@ -134,15 +134,6 @@ def sort_row(shares: Mapping[Level, float]) -> dict[Level, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRules:
-    """`over_provision` >= 1 scales demand; `move_cost` is the loss (x images/s) that moving one worker must save."""
-
-    over_provision: float = 1.05
-    move_cost: float = 0.0
-    time_limit_s: float = TIME_LIMIT_S
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """Raw amounts: whole workers, and images/s by (class, level)."""
 
@@ -154,9 +145,9 @@ class _Found:
 def make_plan(
     groups: Sequence[GroupCapacity],
     classes: Sequence[PromptClass],
-    rules: PlanRules = PlanRules(),
-    before: Plan = NO_PLAN,
+    *,
     pinned: Places = NO_PINS,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Plan:
     """The best plan for this demand; see the module. `pinned`: where the owner of the pool put its workers; those of a
     group that is not in `groups` carry nothing.
@@ -174,8 +165,8 @@ def make_plan(
         groups = _as_pinned(groups, pinned)
     if not any(group.num_workers for group in groups):
         return replace(made_for, shed_rps=made_for.demand_rps)
-    found = _solve(groups, classes, rules, before, pinned) or _greedy(groups, classes, rules, pinned)
-    return _fill_in(made_for, found, classes, rules)
+    found = _solve(groups, classes, pinned, time_limit_s) or _greedy(groups, classes, pinned)
+    return _fill_in(made_for, found, classes)
 
 
 def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> None:
@@ -215,7 +206,7 @@ def rows_at_rest(losses: Mapping[str, Mapping[Level, float]], pinned: Places) ->
 
 
 def _solve(
-    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, before: Plan, pinned: Places
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places, time_limit_s: float
 ) -> _Found | None:
     """The program in arrays, solved, and named again; None if the solver found nothing in time."""
     spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
@@ -225,14 +216,13 @@ def _solve(
     class_at = {one.name: position for position, one in enumerate(classes)}
     program = Program(
         num_workers=[group.num_workers if group.rates_rps else 0 for group in groups],
-        demands_rps=[one.rate_rps * rules.over_provision for one in classes],
+        demands_rps=[one.rate_rps for one in classes],
         places=[
             ProgramColumn(
                 group_at[group.name],
                 level_at[level],
                 group.rates_rps[level],
-                SPARE_COST * sum(other.steps_run > level.steps_run for other in group.rates_rps),
-                before.workers.get((group.name, level), 0),
+                SPARE_COST * (1 + group_at[group.name]) * _cheapness(group, level),
                 pinned.get((group.name, level)),
             )
             for group, level in spots
@@ -242,9 +232,8 @@ def _solve(
             for one, level in lanes
         ],
         shed_cost=SHED_LOSS,
-        move_cost=rules.move_cost if before.workers else 0.0,
     )
-    solution = solve(program, rules.time_limit_s)
+    solution = solve(program, time_limit_s)
     if solution is None:
         return None
     return _Found(
@@ -254,17 +243,20 @@ def _solve(
     )
 
 
+def _cheapness(group: GroupCapacity, level: Level) -> int:
+    """How many levels of the group run more steps."""
+    return sum(other.steps_run > level.steps_run for other in group.rates_rps)
+
+
 def _method(solution: Solution) -> Method:
     if not solution.in_time:
         return Method.TIME_LIMIT
     return Method.NEAR if solution.near else Method.EXACT
 
 
-def _greedy(
-    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], rules: PlanRules, pinned: Places
-) -> _Found:
+def _greedy(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places) -> _Found:
     """Each worker in turn goes where it serves most of what is left, at least loss; valid, not always the best."""
-    left = {one.name: one.rate_rps * rules.over_provision for one in classes}
+    left = {one.name: one.rate_rps for one in classes}
     workers: dict[tuple[str, Level], int] = {}
     flows: dict[tuple[str, Level], float] = {}
     for group in groups:
@@ -296,13 +288,13 @@ def _cost_left(classes: Sequence[PromptClass], left: Mapping[str, float], level:
     return sum(served[one.name] * (one.losses[level] - SHED_LOSS) for one in classes if one.name in served)
 
 
-def _fill_in(made_for: Plan, found: _Found, classes: Sequence[PromptClass], rules: PlanRules) -> Plan:
+def _fill_in(made_for: Plan, found: _Found, classes: Sequence[PromptClass]) -> Plan:
     demand_rps = made_for.demand_rps
     flows = {one.name: {at: found.flow_rps.get((one.name, at), 0.0) for at in one.losses} for one in classes}
     served = {name: sum(row.values()) for name, row in flows.items()}
     total_rps = sum(served.values())
     loss = sum(flows[one.name][at] * lost for one in classes for at, lost in one.losses.items())
-    shed_rps = max(0.0, demand_rps - total_rps / rules.over_provision)
+    shed_rps = max(0.0, demand_rps - total_rps)
     outcome = PlanOutcome.ALL_SERVED if shed_rps <= TINY_RPS else PlanOutcome.SOME_SHED
     workers = {place: count for place, count in found.workers.items() if count}
     losses = {one.name: one.losses for one in classes}

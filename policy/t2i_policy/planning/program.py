@@ -2,9 +2,8 @@
 
 `plan` says what is decided and why; here are its columns and rows:
 
-    columns   workers n_gj (whole) | flows x_ij | shed_i | moved_gj (only with a plan before and a cost of moving)
+    columns   workers n_gj (whole) | flows x_ij | shed_i
     rows      sum_j n_gj = N_g | sum_j x_ij + shed_i = demand_i | sum_i x_ij - sum_g mu_gj n_gj <= 0
-              | n_gj - moved_gj <= before_gj
 
 First without whole numbers (a millisecond or two). If the workers come out whole, that is the plan. A pool of up to
 EXACT_WORKERS is then solved exactly. In a larger one a worker is a small part of a level, the fractional optimum is
@@ -34,16 +33,12 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ProgramColumn:
-    """Where workers may stand: group, level (positions), images/s of one of them, cost of one, how many stood there.
-
-    `pinned` = how many must.
-    """
+    """Where workers may stand: group, level (positions), images/s of one of them, cost of one, how many must."""
 
     group: int
     level: int
     rate_rps: float
     cost: float
-    before: int = 0
     pinned: int | None = None
 
 
@@ -58,14 +53,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`num_workers` by group and `demands_rps` by class; `move_cost` 0 = moving is free."""
+    """`num_workers` by group and `demands_rps` by class."""
 
     num_workers: Sequence[int]
     demands_rps: Sequence[float]
     places: Sequence[ProgramColumn]
     pairs: Sequence[Pair]
     shed_cost: float
-    move_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +119,10 @@ def _to_solution(program: Program, values: Numbers, in_time: bool, near: bool) -
 
 def _to_model(program: Program) -> highspy.HighsLp:
     places, pairs, classes = len(program.places), len(program.pairs), len(program.demands_rps)
-    moves = places if program.move_cost > 0 else 0
     model = highspy.HighsLp()
-    model.num_col_ = places + pairs + classes + moves
+    model.num_col_ = places + pairs + classes
     model.col_cost_ = np.array(
-        [place.cost for place in program.places]
-        + [pair.cost for pair in program.pairs]
-        + [program.shed_cost] * classes
-        + [program.move_cost] * moves
+        [place.cost for place in program.places] + [pair.cost for pair in program.pairs] + [program.shed_cost] * classes
     )
     lower, upper = np.zeros(model.num_col_), np.full(model.num_col_, highspy.kHighsInf)
     lower[:places] = [place.pinned or 0 for place in program.places]
@@ -143,24 +133,20 @@ def _to_model(program: Program) -> highspy.HighsLp:
     used = [place.level for place in program.places] + [pair.level for pair in program.pairs]
     levels = 1 + max(used, default=-1)
     equal = [*map(float, program.num_workers), *program.demands_rps]
-    before = [float(place.before) for place in program.places[:moves]]
-    model.num_row_ = len(equal) + levels + moves
-    model.row_lower_ = np.array(equal + [-highspy.kHighsInf] * (levels + moves))
-    model.row_upper_ = np.array(equal + [0.0] * levels + before)
-    set_matrix(model, _entries(program, len(equal), len(equal) + levels))
+    model.num_row_ = len(equal) + levels
+    model.row_lower_ = np.array(equal + [-highspy.kHighsInf] * levels)
+    model.row_upper_ = np.array(equal + [0.0] * levels)
+    set_matrix(model, _entries(program, len(equal)))
     return model
 
 
-def _entries(program: Program, level_row: int, move_row: int) -> list[tuple[int, int, float]]:
+def _entries(program: Program, level_row: int) -> list[tuple[int, int, float]]:
     """(row, column, value), in the order of the module."""
     groups, places, pairs = len(program.num_workers), len(program.places), len(program.pairs)
     classes = len(program.demands_rps)
     entries: list[tuple[int, int, float]] = []
     for column, place in enumerate(program.places):
         entries += [(place.group, column, 1.0), (level_row + place.level, column, -place.rate_rps)]
-        if program.move_cost > 0:
-            row = move_row + column
-            entries += [(row, column, 1.0), (row, places + pairs + classes + column, -1.0)]
     for at, pair in enumerate(program.pairs):
         column = places + at
         entries += [(groups + pair.prompt_class, column, 1.0), (level_row + pair.level, column, 1.0)]

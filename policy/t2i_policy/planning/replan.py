@@ -1,9 +1,8 @@
 """Replanning, the planning loop's one step: is a new plan due, and which one.
 
 Operator, gateway in local mode and simulator run it on the demand by prompt class and the workers that they count on.
-More demand than planned for is answered at once, less only after a dwell time and past a wider margin, so that a rate
-that swings around a threshold does not move workers to and fro (hysteresis). A rising trend is planned for `AHEAD_S`
-ahead. A plan is made for what was seen, so the next step compares like with like.
+A plan says where workers stand, what status shows, and what a Fixed mix draws. Prices answer a burst (`request.price`),
+so a plan need not: it follows demand at most once in `DWELL_S`. A changed pool or spec is planned for at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from t2i_policy.planning.classes import ClassTable
-from t2i_policy.planning.demand import SLOWER, Demand
-from t2i_policy.planning.plan import GroupCapacity, Places, Plan, PlanRules, make_plan, rows_at_rest
+from t2i_policy.planning.plan import TINY_RPS, GroupCapacity, Places, Plan, make_plan, rows_at_rest
 
-AHEAD_S = 15.0
+MOVED_SHARE = 0.25  # of the demand, summed over classes: more than chance moves in a small pool
+DWELL_S = 30.0  # the half-life of what is counted
 
 
 class ReplanReason(StrEnum):
@@ -23,9 +22,7 @@ class ReplanReason(StrEnum):
     NO_PLAN = "NoPlan"
     SPEC_CHANGED = "SpecChanged"
     POOL_CHANGED = "PoolChanged"
-    DEMAND_ROSE = "DemandRose"
-    DEMAND_FELL = "DemandFell"
-    MIX_SHIFTED = "MixShifted"
+    DEMAND_CHANGED = "DemandChanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +37,18 @@ class PlanInputs:
     pinned: Places = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplanRules:
-    """Margins as fractions of the planned rate; `mix_shift` is half the L1 distance of the class shares."""
-
-    rise: float = 0.10
-    fall: float = 0.25
-    mix_shift: float = 0.10
-    dwell_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class PlanningRules:
-    """The planner's and the hysteresis's settings."""
-
-    plan: PlanRules = field(default_factory=lambda: PlanRules(move_cost=1e-4))
-    replan: ReplanRules = field(default_factory=ReplanRules)
-
-
-def plan_step(before: Plan, inputs: PlanInputs, now_s: float, rules: PlanningRules = PlanningRules()) -> Plan:
+def plan_step(before: Plan, inputs: PlanInputs, now_s: float) -> Plan:
     """The plan from now on: `before` itself if no other is due."""
-    reason = why_replan(before, inputs, now_s, rules.replan)
-    return before if reason is None else plan_anew(before, inputs, reason, now_s, rules.plan)
+    reason = why_replan(before, inputs, now_s)
+    return before if reason is None else plan_anew(before, inputs, reason, now_s)
 
 
-def plan_anew(
-    before: Plan, inputs: PlanInputs, reason: str, now_s: float, rules: PlanRules = PlanningRules().plan
-) -> Plan:
+def plan_anew(before: Plan, inputs: PlanInputs, reason: str, now_s: float) -> Plan:
     """The plan that replaces `before`."""
     rates_rps = inputs.rates_rps
     if inputs.pinned:
         rates_rps = {**dict.fromkeys(inputs.classes.losses, 0.0), **rates_rps}  # all have a row
-    plan = make_plan(inputs.groups, inputs.classes.with_rates(rates_rps), rules, before, inputs.pinned)
+    plan = make_plan(inputs.groups, inputs.classes.with_rates(rates_rps), pinned=inputs.pinned)
     return succeed(before, plan, reason, now_s)
 
 
@@ -80,9 +57,7 @@ def succeed(before: Plan, plan: Plan, reason: str, now_s: float) -> Plan:
     return replace(plan, revision=before.revision + 1, reason=reason, made_s=now_s)
 
 
-def why_replan(
-    before: Plan, inputs: PlanInputs, now_s: float, rules: ReplanRules = ReplanRules()
-) -> ReplanReason | None:
+def why_replan(before: Plan, inputs: PlanInputs, now_s: float) -> ReplanReason | None:
     """Compares demand and pool with what the running plan was made for. None: it stays."""
     if not before.revision:
         return ReplanReason.NO_PLAN
@@ -90,15 +65,14 @@ def why_replan(
         return ReplanReason.SPEC_CHANGED
     if count_workers(inputs.groups) != before.group_workers:
         return ReplanReason.POOL_CHANGED
-    now_rps, then_rps = sum(inputs.rates_rps.values()), before.demand_rps
-    if now_rps > then_rps * (1 + rules.rise):
-        return ReplanReason.DEMAND_ROSE
-    fell = now_rps < then_rps * (1 - rules.fall)
-    if not fell and _distance(inputs.rates_rps, before.rates_rps) <= rules.mix_shift:
-        return None
-    if now_s - before.made_s < rules.dwell_s:
-        return None
-    return ReplanReason.DEMAND_FELL if fell else ReplanReason.MIX_SHIFTED
+    moved = _moved_share(inputs.rates_rps, before.rates_rps) > MOVED_SHARE
+    return ReplanReason.DEMAND_CHANGED if moved and now_s - before.made_s >= DWELL_S else None
+
+
+def _moved_share(now_rps: Mapping[str, float], then_rps: Mapping[str, float]) -> float:
+    """What came and went of each class, of the larger demand: 0 equal, 1 one of them is nothing."""
+    moved_rps = sum(abs(now_rps.get(name, 0.0) - then_rps.get(name, 0.0)) for name in {*now_rps, *then_rps})
+    return moved_rps / max(sum(now_rps.values()), sum(then_rps.values()), TINY_RPS)
 
 
 def _is_other_mix(before: Plan, inputs: PlanInputs) -> bool:
@@ -116,21 +90,3 @@ def _is_other_mix(before: Plan, inputs: PlanInputs) -> bool:
 def count_workers(groups: Sequence[GroupCapacity]) -> dict[str, int]:
     """By group."""
     return {group.name: group.num_workers for group in groups}
-
-
-def expected_rates(demand: Demand, now_s: float, ahead_s: float = AHEAD_S) -> dict[str, float]:
-    """Rates by class. If demand rises, scaled up as if it rose on like that; a fall is not extrapolated."""
-    rates_rps = demand.rates_rps(now_s)
-    total_rps = sum(rates_rps.values())
-    risen_rps = max(0.0, total_rps - demand.earlier_rps(now_s))
-    scale = 1 + risen_rps / total_rps * ahead_s / (SLOWER * demand.half_life_s) if total_rps > 0 else 1.0
-    return {name: rate * scale for name, rate in rates_rps.items()}
-
-
-def _distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Half the L1 distance of two mixes' shares: 0 equal, 1 disjoint. Empty mixes are equal to anything."""
-    total, other_total = sum(one.values()), sum(other.values())
-    if total <= 0 or other_total <= 0:
-        return 0.0
-    names = {*one, *other}
-    return sum(abs(one.get(name, 0.0) / total - other.get(name, 0.0) / other_total) for name in names) / 2

@@ -120,7 +120,6 @@ class GetDemandResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEMAND_FIELD_NUMBER: _builtins.int
-    EARLIER_RPS_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     PLAN_REVISION_FIELD_NUMBER: _builtins.int
@@ -128,8 +127,6 @@ class GetDemandResponse(_message.Message):
     EMBEDDER_TROUBLE_FIELD_NUMBER: _builtins.int
     STORE_TROUBLE_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
-    earlier_rps: _builtins.float
-    """Requests a second of all classes as it was a few half-lives ago: the trend."""
     queued: _builtins.int
     in_flight: _builtins.int
     plan_revision: _builtins.int
@@ -150,7 +147,6 @@ class GetDemandResponse(_message.Message):
         self,
         *,
         demand: _abc.Iterable[Global___ClassDemand] | None = ...,
-        earlier_rps: _builtins.float = ...,
         queued: _builtins.int = ...,
         in_flight: _builtins.int = ...,
         plan_revision: _builtins.int = ...,
@@ -161,7 +157,7 @@ class GetDemandResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "earlier_rps", b"earlier_rps", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "left_out", b"left_out", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "left_out", b"left_out", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

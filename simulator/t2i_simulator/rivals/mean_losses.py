@@ -29,24 +29,15 @@ from t2i_policy.planning.classes import (
     class_similarities,
 )
 from t2i_policy.planning.plan import (
-    NO_PLAN,
     GroupCapacity,
     Method,
     Plan,
     PlanOutcome,
-    PlanRules,
     PromptClass,
     make_plan,
     sort_row,
 )
-from t2i_policy.planning.replan import (
-    PlanInputs,
-    PlanningRules,
-    count_workers,
-    expected_rates,
-    succeed,
-    why_replan,
-)
+from t2i_policy.planning.replan import count_workers, succeed
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
@@ -159,25 +150,19 @@ def agnostic_plan(
     strength: Strength,
     rates_rps: Mapping[str, float],
     groups: Sequence[GroupCapacity],
-    plan_rules: PlanRules,
-    before: Plan = NO_PLAN,
+    headroom: float,
 ) -> Plan:
     """The best plan by mean losses."""
     means = mean_levels(rules, rates_rps, strength)
     one = mean_class(means, sum(rates_rps.values()))
-    return make_plan(mean_capacities(groups, means), [one], plan_rules, before)
+    return plan_with_room(mean_capacities(groups, means), [one], headroom)
 
 
-def agnostic_step(rules: Rules, strength: Strength, before: Plan, seen: PoolState, settings: PlanningRules) -> Plan:
-    """`planning.replan.plan_step` without prompt classes: the same trend and hysteresis, on the total rate."""
-    rates_rps = expected_rates(seen.demand, seen.now_s)
-    total = {ALL_PROMPTS: sum(rates_rps.values())}
-    inputs = PlanInputs(rules.classes, seen.groups, total)
-    reason = why_replan(before, inputs, seen.now_s, settings.replan)
-    if reason is None:
-        return before
-    plan = agnostic_plan(rules, strength, rates_rps, seen.groups, settings.plan, before)
-    return succeed(before, plan, reason, seen.now_s)
+def plan_with_room(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], headroom: float) -> Plan:
+    """The best plan for `headroom` times the demand. It tells of the demand itself."""
+    plan = make_plan(groups, [replace(one, rate_rps=headroom * one.rate_rps) for one in classes])
+    rates_rps = {one.name: one.rate_rps for one in classes}
+    return replace(plan, rates_rps=rates_rps, shed_rps=plan.shed_rps / headroom)
 
 
 def next_plan(course: Course, plan: Plan, seen: PoolState) -> Plan:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import Plan, PlanRules
+from t2i_policy.planning.plan import Plan
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
@@ -91,9 +91,7 @@ class ThePaper:
             return course
         rates_rps = seen.demand.rates_rps(seen.now_s)
         by_band, by_wanted = split_demand(rules, rates_rps, self.strength)
-        assigned = agnostic_plan(
-            rules, self.strength, by_band, seen.groups, PlanRules(over_provision=self.strength.headroom)
-        )
+        assigned = agnostic_plan(rules, self.strength, by_band, seen.groups, self.strength.headroom)
         plan = redirects(assigned, by_wanted, self.chained)
         return Course(next_plan(course, plan, seen))
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t2i_policy.planning.capacity import WAIT_SHARE, group_capacities
-from t2i_policy.planning.plan import GroupCapacity, PlanRules
+from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
@@ -63,7 +63,7 @@ class Proteus(WorkersByLevel):
         groups = group_capacities(seen.pool.ready, budgets_of(rules.ladder, self.strength), half_slo_s)
         real = mean_capacities(groups, mean_levels(rules, rates_rps, self.strength))
         beta = feasible_beta(real, sum(rates_rps.values()), self.strength.headroom)
-        plan = agnostic_plan(rules, self.strength, rates_rps, groups, PlanRules(over_provision=beta))
+        plan = agnostic_plan(rules, self.strength, rates_rps, groups, beta)
         return RivalCourse(next_plan(course, plan, seen), memory={"beta": beta})
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:

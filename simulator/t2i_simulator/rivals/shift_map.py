@@ -8,34 +8,38 @@ It was left because the map is a forecast of one number, the price, made for a d
 dearer of forecast and backlog bends where nobody waits (docs/decisions/2026-11-29-one-price.md).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from t2i_policy.level import Level
-from t2i_policy.planning.replan import PlanningRules
-from t2i_policy.policies import Course, PoolState, PromptAware
+from t2i_policy.policies import Course, PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option
 from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import NO_DEMAND, backlog_price
 from t2i_policy.request.served import LoadState, choose_served_level
+from t2i_simulator.rivals.mean_losses import is_time, next_plan, plan_with_room
 
 IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
 LOW_PRESSURE = 0.3  # below: a step has no price
 HIGH_PRESSURE = 0.9  # above: quality may be spent to the floor
+PERIOD_S = 10.0  # serving by the map needs a fresh one
+HEADROOM = 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftMapAndBacklog:
     """The plan's draw, corrected by the price that the backlog sets."""
 
-    planning: PlanningRules = field(default_factory=PlanningRules)
     name: str = "ours-shift-map"
     source: str = "ours until there was one price: the plan's shift map, corrected by the backlog"
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        """Our planning step."""
-        return PromptAware(self.planning).replan(rules, course, seen)
+        """Our program, more often than we plan now."""
+        if not is_time(course.plan, seen, PERIOD_S):
+            return course
+        classes = rules.classes.with_rates(seen.demand.rates_rps(seen.now_s))
+        return Course(next_plan(course, plan_with_room(seen.groups, classes, HEADROOM), seen))
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
