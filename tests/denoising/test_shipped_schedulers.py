@@ -167,6 +167,16 @@ def test_samplers_of_several_forwards_run_as_they_are(
     assert distance(denoise(pipeline("sd", scheduler), PROMPT, seed=5, steps=6)[-1], stock("sd", scheduler)) == 0.0
 
 
+@pytest.mark.parametrize("skipped", [1, 3, 5])
+def test_pndm_resumes_by_the_sampler_of_the_same_latents(skipped: int, pipeline: Loaded, denoise: Run) -> None:
+    """It needs a history that a resumed run has not; DDIM on its noise levels goes on from where it was."""
+    made = pipeline("sd", PNDMScheduler.from_config(SHIPPED))
+    full = denoise(made, PROMPT, seed=5, steps=6)
+    resumed = denoise(made, PROMPT, seed=5, steps=6, begin=skipped, start=full[skipped])
+    assert len(resumed) == len(full) - skipped
+    assert distance(resumed[-1], full[-1]) < 0.3 * distance(full[skipped], full[-1])
+
+
 def test_flow_matching_scheduler_of_two_forwards_runs_as_it_is(pipeline: Loaded, stock: Stock, denoise: Run) -> None:
     """A model of velocities under a sampler of noise predictions would draw garbage."""
     scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)

@@ -4,7 +4,8 @@ The copy counts steps, keeps the latents that enter some of them, and puts a sto
 pipeline makes its first K steps as always, but the denoiser is not called and nothing is computed: the last of these
 steps returns the stored latent. Samplers that draw noise draw that of the skipped steps too, so that their generator
 stands where a full run's would. Samplers with a history of several steps resume without it, at first order; profiles
-measure K as it is.
+measure K as it is. PNDM cannot: it makes its second step twice to gain a history. So a run that means to skip steps
+uses DDIM on PNDM's noise levels, whose latents are of the same kind.
 """
 
 import copy
@@ -16,14 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler, PNDMScheduler, SCMScheduler
 from torch import Tensor
 
 from t2i_runtime.errors import Violation
 from t2i_worker.errors import JobInvalid
 
 HOOKED = ("step", "set_timesteps")
-#: Their list of times ends with the time after the last step, which begins no step.
-_WITH_LAST_TIME = ("SCMScheduler",)
 
 
 class StartRefused(Exception):
@@ -50,6 +50,15 @@ class StepTaken:
     prediction: Tensor
     sample: Tensor
     output: Any
+
+
+def for_resuming(template: Any) -> Any:
+    """The noise scheduler of a run that means to skip steps."""
+    if not isinstance(template, PNDMScheduler):
+        return template
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    options = {name: value for name, value in template.config.items() if name in known}
+    return DDIMScheduler(**{**options, "clip_sample": False})
 
 
 class OwnScheduler:
@@ -110,12 +119,16 @@ class OwnScheduler:
 
     @property
     def _total(self) -> int:
-        """Calls of `step` in the whole run."""
-        ends = 1 if type(self.scheduler).__name__ in _WITH_LAST_TIME else 0
-        return len(self.scheduler.timesteps) - ends - self._begin
+        """Calls of `step` in the whole run. SCM lists the end of its last step too."""
+        return len(self.scheduler.timesteps) - self._begin - isinstance(self.scheduler, SCMScheduler)
 
     def _first_call(self, step: int) -> int:
-        """The call of `scheduler.step` that a step begins with. Samplers of order 2 make two calls a step."""
+        """The call of `scheduler.step` that a step begins with; -1 if none does.
+
+        Samplers of order 2 make two calls a step. PNDM makes two for its second step only, or a whole start of its own.
+        """
+        if isinstance(self.scheduler, PNDMScheduler):
+            return step + (step > 0) if self.scheduler.config.skip_prk_steps else -1
         return step * int(getattr(self.scheduler, "order", 1))
 
     def _make_schedule(self, *args: Any, **kwargs: Any) -> Any:

@@ -67,6 +67,7 @@ class PipelineRun:
         self._start = start
         self._reader = SignatureReader(parts.pipeline.denoiser.shared)
         self._in_text = False
+        self._resumes = job.level.skipped_steps > 0
         self._call: StockCall
         self._encoded: list[Any] = []
         self.keep: frozenset[int] = frozenset()
@@ -81,10 +82,7 @@ class PipelineRun:
             try:
                 pixels = self._draw_pixels()
             except StartRefused:
-                self._parts.loop.leave(self._request)
-                self._start = Future()
-                self._start.set_result(StartLatent(None, 0, FetchReason.MISMATCH))
-                self._request.step = 0
+                self._begin_anew()
                 pixels = self._draw_pixels()
             began_s = self._request.denoised_s or time.monotonic()
             self.place = "image"
@@ -124,8 +122,17 @@ class PipelineRun:
             keep=self.keep,
             other_seed=other_seed,
             encoded=self._encoded,
+            resumes=self._resumes,
         )
         return self._call.draw(job.seed)
+
+    def _begin_anew(self) -> None:
+        """From noise, as if no step was to be skipped."""
+        self._parts.loop.leave(self._request)
+        self._request.step, self._resumes = 0, False
+        reason = FetchReason.MISMATCH if self.started.latent is not None else self.started.reason
+        self._start = Future()
+        self._start.set_result(StartLatent(None, 0, reason, self.started.fetch_s))
 
     def _find_cuts(self) -> tuple[PromptCut, ...]:
         job = self._job
@@ -168,6 +175,8 @@ class PipelineRun:
         if self.started.latent is not None:
             self._call.own.start = Start(self.started.latent, self.started.step, self._call.noise_change)
             self._request.step = self.started.step
+        elif self._call.swapped:
+            raise StartRefused  # a run without a start has the pipeline's own sampler
 
     def _on_step(self, taken: StepTaken) -> None:
         every = self._job.preview_every_steps

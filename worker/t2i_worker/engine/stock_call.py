@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from t2i_runtime.errors import Violation
-from t2i_worker.engine.noise_scheduler import OwnScheduler, Start, StepTaken
+from t2i_worker.engine.noise_scheduler import OwnScheduler, Start, StepTaken, for_resuming
 from t2i_worker.errors import JobInvalid, NotFinite
 from t2i_worker.pipelines import Denoiser, LoadedPipeline
 
@@ -24,6 +24,8 @@ from t2i_worker.pipelines import Denoiser, LoadedPipeline
 @dataclass(slots=True)
 class StockCall:
     """`denoise` answers the denoiser's calls, `on_step` hears of every step that is computed.
+
+    `resumes` must be set if the call may get a start, before its first step.
 
     Encoded prompts are remembered in `encoded`, so that another call can show a preview without encoding them again.
     """
@@ -37,7 +39,9 @@ class StockCall:
     other_seed: int | None = None
     encoded: list[Any] = field(default_factory=list)
     start: Start = field(default_factory=Start)
+    resumes: bool = False
     own: OwnScheduler = field(init=False)
+    swapped: bool = False
     noise_change: Tensor | None = None
 
     def draw(self, seed: int) -> npt.NDArray[np.uint8]:
@@ -49,7 +53,9 @@ class StockCall:
         """
         stock = self.pipeline.stock
         num_steps = int(self.arguments["num_inference_steps"])
-        self.own = OwnScheduler(stock.scheduler, num_steps, self.on_step, self.keep)
+        template = for_resuming(stock.scheduler) if self.resumes or self.start.step else stock.scheduler
+        self.swapped = template is not stock.scheduler
+        self.own = OwnScheduler(template, num_steps, self.on_step, self.keep)
         self.own.start = self.start
         view = copy.copy(stock)
         view.__dict__["scheduler"] = self.own.scheduler

@@ -68,7 +68,7 @@ class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
         latents = self.prepare_latents(count, height, width, generator)
         # Uniform noise levels from 1 down, as in training.
         sigmas = np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps).tolist()
-        self.scheduler.set_timesteps(sigmas=sigmas, device=self.device)
+        self.scheduler.set_timesteps(sigmas=sigmas, device=latents.device)
         self.scheduler.set_begin_index(0)
         for timestep in self.scheduler.timesteps:
             twice = torch.cat([latents, latents]) if guided else latents
@@ -93,14 +93,15 @@ class ScenesPipeline(DiffusionPipeline):  # type: ignore[misc]
     def prepare_latents(self, count: int, height: int, width: int, generator: torch.Generator | None) -> Tensor:
         patch = self.config.latent_patch_size
         shape = (count, self.unet.config.in_channels, height // patch, width // patch)
-        noise: Tensor = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        weight = next(self.unet.parameters())  # the library's `device` and `dtype` walk through all modules
+        noise: Tensor = randn_tensor(shape, generator=generator, device=weight.device, dtype=weight.dtype)
         return noise
 
     def _encode(self, text: str) -> Tensor:
         length = self.config.max_caption_tokens
         tokens = self.tokenizer(
             [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).to(self.device)
+        ).to(next(self.text_encoder.parameters()).device)
         hidden: Tensor = self.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
         return hidden
 
