@@ -20,6 +20,7 @@ from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
 
 MODELS_DIR = Path("models")
+GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 DEFAULT_LISTEN = "127.0.0.1:50051"
 START_LIMIT_S = 600.0  # a large model may come from a slow disk
 SERVING_LIMIT_S = 60.0
@@ -85,6 +86,14 @@ def with_builtin_profile(options: LocalOptions, pool: Pool) -> LocalOptions:
     if options.profile is None or not options.profile.exists():
         raise InputInvalid("no profile: measure one with `t2ictl profile --pool FILE`, then give it with --profile")
     return options
+
+
+def count_gpus() -> int:
+    """CUDA devices that workers started here would see. Asking the driver's files needs no torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    return len([*GPUS_OF_DRIVER.iterdir()]) if GPUS_OF_DRIVER.is_dir() else 0
 
 
 async def _wait_serving(gateway: ServerProcess) -> None:
@@ -196,10 +205,14 @@ class LocalPool:
     def _make_workers(self) -> list[ServerProcess]:
         names = [(group, f"{group.name}-{n}") for group in self.pool.spec.worker_groups for n in range(group.workers)]
         threads = self.options.threads or max(1, (os.cpu_count() or 1) // len(names))
-        return [
-            ServerProcess(name, "t2i_worker", self._worker_arguments(group.name, name, threads), self._folder)
-            for group, name in names
-        ]
+        gpus = count_gpus()
+        made = []
+        for number, (group, name) in enumerate(names):
+            arguments = self._worker_arguments(group.name, name, threads)
+            if gpus and group.engine != "simulated":
+                arguments += ["--device", f"cuda:{number % gpus}"]
+            made.append(ServerProcess(name, "t2i_worker", arguments, self._folder))
+        return made
 
     def _worker_arguments(self, group: str, name: str, threads: int) -> list[str]:
         options = self.options

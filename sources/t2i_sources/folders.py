@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from t2i_sources.errors import SourceMissing
-from t2i_sources.hub import Download, download
+from t2i_sources.hub import CheckIndex, Download, download
 from t2i_sources.hub_files import INDEX, Choice, choose_embedder_files, choose_model_files
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
@@ -42,10 +42,18 @@ EMBEDDER = SourceKind(
 )
 
 
-def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str = "", variant: str = "") -> Path:
+def find_folder(
+    kind: SourceKind,
+    source: str,
+    models_dir: Path,
+    revision: str = "",
+    variant: str = "",
+    check_index: CheckIndex | None = None,
+) -> Path:
     """The folder of a source. A hub's repository is downloaded first, which may take minutes.
 
-    `variant` (fp16, bf16) chooses the weights to download if there are several.
+    `variant` (fp16, bf16) chooses the weights to download if there are several. `check_index` sees the path of a
+    pipeline's index before its weights are downloaded, and may raise.
 
     Raises:
         SourceMissing: the folder does not exist, or is not of this kind.
@@ -61,7 +69,7 @@ def find_folder(kind: SourceKind, source: str, models_dir: Path, revision: str =
             folder = _inside(kind, models_dir, rest)
         case "hf":
             repository, _, pinned = rest.partition("@")
-            wanted = Download(kind.field, repository, pinned or revision or None, variant, kind.choose)
+            wanted = Download(kind.field, repository, pinned or revision or None, variant, kind.choose, check_index)
             folder = download(wanted, models_dir)
         case _:
             raise SourceMissing(f"{kind.field} must start with {SCHEMES}, got {source!r}")

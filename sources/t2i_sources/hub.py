@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +20,23 @@ from t2i_sources.hub_files import INDEX, Choice
 
 log = logging.getLogger(__name__)
 ANSWER_LIMIT_S = 10.0
+CheckIndex = Callable[[Path], None]
 AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # the first of these variables that is set counts
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What to download. `field` is that of the pool document, for messages; `revision` None = the default branch."""
+    """What to download. `field` is that of the pool document, for messages; `revision` None = the default branch.
+
+    `check_index` sees a pipeline's index before anything else is fetched, and may raise.
+    """
 
     field: str
     repository: str
     revision: str | None
     variant: str
     choose: Choice
+    check_index: CheckIndex | None = None
 
     def kept_in(self, models_dir: Path) -> Path:
         """The repository's folder, as the hub's client names it."""
@@ -99,6 +105,8 @@ def _fetch(wanted: Download, models_dir: Path) -> _Snapshot:
     components: tuple[str, ...] = ()
     if INDEX in names:
         index = hf_hub_download(wanted.repository, INDEX, revision=commit, cache_dir=models_dir, endpoint=endpoint)
+        if wanted.check_index is not None:
+            wanted.check_index(Path(index))
         components = tuple(json.loads(Path(index).read_text()))
     files = wanted.choose(names, components, wanted.variant)
     folder = snapshot_download(

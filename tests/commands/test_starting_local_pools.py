@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from t2ictl.__main__ import app
+from t2ictl.local_pool import LocalOptions, LocalPool, read_pool
 from t2ictl.processes import ServerProcess
 
 pytestmark = pytest.mark.process
@@ -131,3 +132,21 @@ def test_last_words_are_those_of_this_start(tmp_path: Path) -> None:
         assert process.complaint() == "p ended before it was ready:\n"
         log.write("2026-01-02 00:00:01,000 CRITICAL t2i_worker: two\nlines\nTraceback (most recent call last):\n")
     assert process.complaint() == "p: two\nlines"
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [("0,1", ["cuda:0", "cuda:1", "cuda:0"]), ("5", ["cuda:0"] * 3), ("", [])],
+    ids=["two", "one", "none"],
+)
+def test_each_worker_gets_a_device_of_its_own(
+    visible: str, devices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this all workers of a machine share the first GPU. With more workers than GPUs they go round."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pool_file = pool_of("builtin://scenes", tmp_path)
+    pool_file.write_text(pool_file.read_text().replace("workers: 2", "workers: 3"))
+    local = LocalPool(LocalOptions(pool_file))
+    local.pool, local._folder = read_pool(pool_file), tmp_path
+    given = [worker.arguments for worker in local._make_workers()]
+    assert [one[one.index("--device") + 1] for one in given if "--device" in one] == devices

@@ -9,6 +9,12 @@ from pathlib import Path
 from t2i_sources import choose_model_files, components_of
 
 _CHUNK_BYTES = 1 << 22
+VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
+
+
+def variant_of(precision: str) -> str:
+    """The kind of weights that a precision loads where there is a choice; empty: the plain ones."""
+    return precision if precision in VARIANTS else ""
 
 
 def model_digest(folder: Path, variant: str = "") -> str:

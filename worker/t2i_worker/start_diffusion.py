@@ -11,7 +11,7 @@ from t2i_cache.errors import StoreError, StoreUrlError
 from t2i_cache.stores import BoundedStore, LatentStore, StoreLimits, open_own_store, open_store
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import is_device_lost
-from t2i_worker.digests import model_digest
+from t2i_worker.digests import model_digest, variant_of
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.side_threads import in_own_thread
 from t2i_worker.engine.warm_up import make_schedule, warm_up
@@ -20,7 +20,6 @@ from t2i_worker.jobs import ModelFacts
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 from t2i_worker.settings import WorkerSettings
-from t2i_worker.starting import variant_of
 
 log = logging.getLogger(__name__)
 

@@ -5,17 +5,11 @@ from pathlib import Path
 from t2i_api.pool import ModelPart, PoolSpec
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_sources import MODEL, SourceMissing, find_folder
+from t2i_worker.digests import variant_of
 from t2i_worker.engine.simulated import SimulatedEngine
 from t2i_worker.errors import ModelNotFound
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.settings import WorkerSettings
-
-VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
-
-
-def variant_of(precision: str) -> str:
-    """The kind of weights that a precision loads where there is a choice; empty: the plain ones."""
-    return precision if precision in VARIANTS else ""
 
 
 def find_model(model: ModelPart, models_dir: Path) -> Path:
@@ -23,9 +17,11 @@ def find_model(model: ModelPart, models_dir: Path) -> Path:
 
     Raises:
         ModelNotFound: there is none; says what to do.
+        ModelUnsupported: the engine cannot serve this hub's pipeline; its weights were not downloaded.
     """
+    variant = variant_of(model.precision)
     try:
-        return find_folder(MODEL, model.source, models_dir, model.revision, variant_of(model.precision))
+        return find_folder(MODEL, model.source, models_dir, model.revision, variant, _check_index)
     except SourceMissing as error:
         raise ModelNotFound(str(error)) from error
 
@@ -53,3 +49,9 @@ def start_simulated(settings: WorkerSettings, spec: PoolSpec) -> SimulatedEngine
     )
     cap = max(1, min(settings.max_batch, len(profile.step_s)))
     return SimulatedEngine(facts, profile, cap, queue_cap=max(4, cap))
+
+
+def _check_index(index: Path) -> None:
+    from t2i_worker.pipelines.loading import class_of, read_index  # here, because it imports torch
+
+    class_of(read_index(index))

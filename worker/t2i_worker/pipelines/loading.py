@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import diffusers
 import torch
 
-from t2i_sources import INDEX, components_of
+from t2i_sources import INDEX, choose_model_files, components_of
+from t2i_worker.digests import variant_of
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.pipelines.loaded import LoadedPipeline
 from t2i_worker.pipelines.scenes import ScenesPipeline
-from t2i_worker.starting import variant_of
 
 DENOISERS = ("transformer", "unet")
 #: Components of pipelines whose images come from more than one denoiser or loop.
 _FURTHER = ("transformer_2", "unet_2", "prior", "decoder", "prior_prior", "prior_pipe")
+_VARIANT = re.compile(r"\.(?P<kind>[a-z][a-z0-9_]*)(-\d+-of-\d+)?\.(safetensors|bin)$")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _OWN_PIPELINES: Mapping[str, Any] = {"ScenesPipeline": ScenesPipeline}
 
@@ -93,9 +95,8 @@ def denoiser_of(kind: Any) -> str:
 
 
 def _variant(folder: Path, precision: str) -> str | None:
-    """The weights' variant to load: that of the precision if a component has one, else None for the plain weights."""
-    wanted = variant_of(precision)
-    there = wanted and any(
-        any((folder / component).glob(f"*.{wanted}[.-]*")) for component in components_of(folder) if component[0] != "_"
-    )
-    return wanted if there else None
+    """The kind of weights to load, None for the plain ones: of this precision, or else whatever the folder holds."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    chosen = choose_model_files(names, components_of(folder), variant_of(precision))
+    kinds = {found["kind"] for name in chosen if (found := _VARIANT.search(name))}
+    return min(kinds, default=None)

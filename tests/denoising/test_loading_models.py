@@ -1,0 +1,111 @@
+"""Loading model folders as they lie on hubs and disks: what can be served, and what is refused with a reason."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from played_hub import PlayedHub, played_hub
+from t2i_api.pool import ModelPart
+from t2i_policy.level import Level
+from t2i_testing_kit.tiny_pipelines.families import save_family
+from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.errors import ModelUnsupported
+from t2i_worker.jobs import Job
+from t2i_worker.pipelines import load_pipeline
+from t2i_worker.pipelines.loading import class_of
+from t2i_worker.starting import find_model
+
+
+def load(folder: Path, precision: str = "fp32") -> np.ndarray:
+    pipeline = load_pipeline(folder, precision, 48, 32, "cpu")
+    job = Job("id", "a red circle", "", 0, 3.0, Level(0, 2), "png")
+    return StockCall(pipeline, pipeline.arguments(job), pipeline.denoiser.forward).draw(0)
+
+
+@pytest.fixture
+def folder(model_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(model_folder("sd"), tmp_path / "model"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_weights_at_one_precision_only_are_loaded_and_cast(folder: Path, precision: str) -> None:
+    """Many repositories hold fp16 weights alone; a pool of another precision draws with them all the same."""
+    for path in [*folder.rglob("*.safetensors")]:
+        path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    assert load(folder, precision).std() > 1
+
+
+def test_part_that_was_saved_as_null_is_left_out(tmp_path: Path) -> None:
+    """SD3 without its third text encoder."""
+    folder = save_family("sd3-without-t5", tmp_path)
+    assert json.loads((folder / "model_index.json").read_text())["text_encoder_3"] == [None, None]
+    assert load(folder).std() > 1
+
+
+@pytest.mark.parametrize("how", ["cut off", "missing", "wrong index", "index is a list", "unknown part"])
+def test_broken_folder_is_refused_in_a_sentence(folder: Path, how: str) -> None:
+    """Whatever kind of exception a library raises."""
+    weights, index = folder / "unet" / "diffusion_pytorch_model.safetensors", folder / "model_index.json"
+    match how:
+        case "cut off":
+            weights.write_bytes(weights.read_bytes()[:500])
+        case "missing":
+            weights.unlink()
+        case "wrong index":
+            index.write_text("{")
+        case "index is a list":
+            index.write_text("[]")
+        case "unknown part":
+            index.write_text(index.read_text().replace("UNet2DConditionModel", "UNetOfTomorrow"))
+    with pytest.raises(ModelUnsupported, match=r"model|index"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("StableCascadeCombinedPipeline", "no component transformer or unet|further denoisers"),
+        ("WanPipeline", "further denoisers|videos"),
+        ("CogVideoXPipeline", "videos"),
+        ("DDPMPipeline", "no prompt"),
+        ("PipelineOfTomorrow", "has no pipeline class PipelineOfTomorrow"),
+        ("UNet2DConditionModel", "has no pipeline class"),
+    ],
+)
+def test_class_that_cannot_be_served_is_refused_with_the_reason(name: str, reason: str) -> None:
+    """By its index alone."""
+    with pytest.raises(ModelUnsupported, match=reason):
+        class_of({"_class_name": name, "transformer_2": ["diffusers", "X"], "decoder": ["diffusers", "X"]})
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "QwenImagePipeline", "SanaPipeline"])
+def test_class_with_one_denoiser_is_served(name: str) -> None:
+    """Nothing is written down for most of them."""
+    assert class_of({"_class_name": name}).__name__ == name
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedHub]:
+    index = {"_class_name": "CogVideoXPipeline", "transformer": ["diffusers", "CogVideoXTransformer3DModel"]}
+    files = {"model_index.json": json.dumps(index).encode(), "transformer/diffusion_pytorch_model.safetensors": b"x"}
+    with played_hub("acme/video", files) as started:
+        monkeypatch.setenv("HF_ENDPOINT", started.endpoint)
+        yield started
+
+
+def test_class_of_a_hub_is_refused_before_its_weights_are_downloaded(hub: PlayedHub, tmp_path: Path) -> None:
+    """Weights may be a hundred gigabytes; the index is some hundred bytes."""
+    with pytest.raises(ModelUnsupported, match="CogVideoXPipeline cannot be served: it makes videos"):
+        find_model(ModelPart(source="hf://acme/video"), tmp_path)
+    assert hub.fetched == {"model_index.json"}
+
+
+def test_loaded_weights_have_the_precision_of_the_pool(folder: Path) -> None:
+    """The folder's own does not matter."""
+    assert load_pipeline(folder, "bf16", 48, 32, "cpu").dtype == torch.bfloat16
