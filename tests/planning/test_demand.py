@@ -13,7 +13,7 @@ def test_steady_rate_is_read_back() -> None:
     for index in range(100):
         demand = demand.counted(EXACT if index % 4 else SKIP, now_s=index / 2)
     assert demand.rate_rps(50.0) == pytest.approx(2.0, rel=0.07)
-    assert demand.wanted_fractions(50.0)[SKIP] == pytest.approx(0.25, abs=0.02)
+    assert demand.rates_rps(50.0)[SKIP] == pytest.approx(0.5, rel=0.1)
 
 
 def test_silence_decays_by_clock_alone() -> None:
@@ -37,8 +37,3 @@ def test_long_lives_read_as_short_ones() -> None:
     assert demand.rate_rps(7.0 * 12_000) == pytest.approx(1 / 7, rel=0.3)
     assert demand.counts[EXACT] < 2**20
     assert demand.as_of(9e4).rates_rps(9e4) == pytest.approx(demand.rates_rps(9e4))
-
-
-def test_no_traffic_has_no_fractions() -> None:
-    """No division by nothing."""
-    assert Demand().wanted_fractions(5.0) == {}

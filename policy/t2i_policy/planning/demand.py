@@ -56,12 +56,6 @@ class Demand:
         scale = log(2) / self.half_life_s
         return {name: count * scale for name, count in self._decayed(now_s).items() if count * scale > 1e-6}
 
-    def wanted_fractions(self, now_s: float) -> Mapping[str, float]:
-        """Share of the traffic of each class (the paper's h); sums to 1, empty when there was none."""
-        counts = self._decayed(now_s)
-        total = sum(counts.values())
-        return {name: count / total for name, count in counts.items()} if total > 0 else {}
-
     def _decayed(self, now_s: float) -> dict[str, float]:
         share = exp2(-self._past_s(now_s) / self.half_life_s)
         return {name: count * share for name, count in self.counts.items()}

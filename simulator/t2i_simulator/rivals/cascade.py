@@ -68,7 +68,8 @@ class Cascade(AnyWorker):
             for name, prompt in typical_prompts(rules).items()
         }
         losses = {name: run.expected_loss for name, run in runs.items() if run.level != exact}
-        chances = escalations(losses, seen.demand.wanted_fractions(seen.now_s), escalated)
+        shares = {name: rate / sum(rates_rps.values()) for name, rate in rates_rps.items()}
+        chances = escalations(losses, shares, escalated)
         rows = {name: {exact: chance, light: 1 - chance} for name, chance in chances.items()}
         plan = Plan(shift_map=rows, outcome=PlanOutcome.ALL_SERVED, method=Method.GREEDY, rates_rps=rates_rps)
         return Course(next_plan(course, plan, seen))
