@@ -133,7 +133,7 @@ bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/result
 bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS=) -> bench/results/policy.md
 	$(BENCH) $(FILES)
 
-bench-carried: $(STAMP)  ## Load carried at 5 % violations by every policy (PROMPTS=, ARRIVALS=) -> bench/results/carried.md
+bench-carried: $(STAMP)  ## Load carried at 5 % violations, and at 95 % quality (PROMPTS=, ARRIVALS=) -> bench/results/carried.md
 	$(BENCH) $(FILES)
 
 bench-batching: $(STAMP)  ## Dispatch alone: whole batches against step-level ones -> bench/results/batching.md

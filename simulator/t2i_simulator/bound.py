@@ -29,7 +29,8 @@ import numpy as np
 
 from t2i_policy.level import Level
 from t2i_policy.planning.solver import make_solver, set_matrix
-from t2i_policy.request.options import Limits, Neighbourhood, eligible_options
+from t2i_policy.request.options import Limits, Neighbourhood, Option
+from t2i_simulator.cached_rules import build_cached_rules
 from t2i_simulator.outcomes import Outcomes
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import Group
@@ -68,12 +69,16 @@ def bounds_of(met: Outcomes, scenario: Scenario, violations: int) -> Bounds:
     stored, limits = frozenset(scenario.ladder.steps_to_keep), Limits(scenario.target.max_loss)
     slo_s, groups = scenario.target.slo_s, scenario.groups
 
+    rules = build_cached_rules(scenario.ladder, scenario.profile, scenario.target)
+
     @cache
+    def hull_of(options: tuple[Option, ...]) -> Choices:
+        return lower_hull(Choice(cost_of(option.level, groups, slo_s), option.expected_loss) for option in options)
+
     def choices(similarity: float, repeated: bool) -> Choices:
         known = similarity > NO_NEIGHBOUR
         near = Neighbourhood(similarity if known else None, stored if known else frozenset(), repeated=repeated)
-        options = eligible_options(scenario.ladder, scenario.profile, near, limits)
-        return lower_hull(Choice(cost_of(option.level, groups, slo_s), option.expected_loss) for option in options)
+        return hull_of(rules.judge(near, limits).options)
 
     asked = [TracedRequest(*one) for one in zip(met.arrived_s, map(choices, met.similarity, met.repeated), strict=True)]
     steps_per_s = sum(group.num_workers * len(group.profile.step_s) / group.profile.step_s[-1] for group in groups)
