@@ -13,7 +13,7 @@ from math import inf
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import Plan
@@ -93,7 +93,7 @@ class PlanningLoop:
         self.course = replace(self.course, plan=planned.plan)  # prices may be newer than the program
         if planned.plan is not before.plan:
             self._show(self.course.plan)
-            _assign(self.course.plan, workers)
+            workers.assign(assign_ready(self.course.plan, workers.views))
 
     def _show(self, plan: Plan) -> None:
         """To metrics and the log."""
@@ -106,12 +106,3 @@ class PlanningLoop:
             "plan %d (%s): %.2f/s on %s; %.1f%% loss, %.2f/s shed",
             *(plan.revision, plan.reason, plan.demand_rps, at, 100 * plan.mean_loss, plan.shed_rps),
         )
-
-
-def _assign(plan: Plan, workers: WorkerPool) -> None:
-    ready = [view for view in workers.views if view.ready]
-    groups: dict[str, list[str]] = {}
-    for view in ready:
-        groups.setdefault(view.group, []).append(view.name)
-    standing = {view.name: view.level for view in ready if view.level is not None}
-    workers.assign(assign_levels(plan, groups, standing))

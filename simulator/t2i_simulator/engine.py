@@ -15,10 +15,11 @@ from math import inf
 import numpy as np
 
 from t2i_policy.level import Level
-from t2i_policy.planning.assign import assign_levels
+from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
 from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy, ServingPolicy
+from t2i_policy.pool_view import PoolView
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
@@ -149,21 +150,13 @@ class Simulation:
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
         self._course = self._policy.replan(self._rules, self._course, PoolState(now_s, self._demand, groups, pool))
         if self._course.plan is not before:
-            self._assign(now_s)
+            self._assign(now_s, pool)
         self._clock.at(now_s + scenario.replan_every_s, self._replan)
 
-    def _assign(self, now_s: float) -> None:
+    def _assign(self, now_s: float, pool: PoolView) -> None:
         """Give the levels of the new plan to the ready workers."""
-        plan = self._course.plan
-        names: dict[str, list[str]] = {}
-        before: dict[str, Level] = {}
-        for worker in self._pool.workers:
-            if worker.ready:
-                names.setdefault(worker.group, []).append(worker.name)
-                if worker.level is not None:
-                    before[worker.name] = worker.level
-        moves = 0
-        for name, level in assign_levels(plan, names, before).items():
+        plan, moves = self._course.plan, 0
+        for name, level in assign_ready(plan, pool.workers).items():
             worker = self._pool.by_name(name)
             if worker.level != level:
                 moves += worker.level is not None  # a first level is no move

@@ -6,11 +6,12 @@ but a stable picture is worth having.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Numbers, Plan
+from t2i_policy.pool_view import WorkerView
 
 
 class Numbered(NamedTuple):
@@ -22,6 +23,15 @@ class Numbered(NamedTuple):
 
 #: Names workers, and sorts them.
 Name = TypeVar("Name", str, Numbered)
+
+
+def assign_ready(plan: Plan, workers: Iterable[WorkerView]) -> dict[str, Level]:
+    """Worker name -> level, for those that are ready."""
+    ready = [worker for worker in workers if worker.ready]
+    groups: dict[str, list[str]] = {}
+    for worker in ready:
+        groups.setdefault(worker.group, []).append(worker.name)
+    return assign_levels(plan, groups, {worker.name: worker.level for worker in ready if worker.level is not None})
 
 
 def assign_levels(plan: Plan, workers: Mapping[str, Sequence[Name]], before: Mapping[Name, Level]) -> dict[Name, Level]:
