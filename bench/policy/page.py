@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, table, write_page
+from bench.policy.tenants import TenantsRow, tenants_table
 from bench.policy.traces import BURST, PolicyRun, Trace
 from t2i_simulator.lineage import bands
 from t2i_simulator.report import Row, Timeline
@@ -60,7 +61,9 @@ class Case:
         return sorted(others, key=lambda row: -row.goodput_percent)
 
 
-def write_report(runs: Sequence[PolicyRun], similarity: npt.NDArray[np.float64], folder: Path) -> None:
+def write_report(
+    runs: Sequence[PolicyRun], similarity: npt.NDArray[np.float64], folder: Path, tenants: Sequence[TenantsRow]
+) -> None:
     """`similarity` is of each prompt to the nearest earlier one."""
     believed = [run for run in runs if not run.trace.truth_name]
     single = cases_of(run for run in believed if run.trace.gateways == 1)
@@ -85,6 +88,7 @@ def write_report(runs: Sequence[PolicyRun], similarity: npt.NDArray[np.float64],
         behind=behind(single),
         gateways=gateways_table(single, several),
         wrong=wrong_table(wrong),
+        tenants=tenants_table(tenants),
         ratios=ratios(next(case for case in single if case.trace.name == BURST), timelines),
     )
     write_page(folder / "policy-rows.md", Path(__file__).with_name("rows.md.in"), tables=full_tables(single))

@@ -9,7 +9,7 @@ exact image (3 times without most rivals as published); with 2 and 4 gateways fo
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 
 import numpy as np
@@ -21,6 +21,7 @@ from bench.kit.places import EXAMPLES
 from bench.kit.prompts import EmbeddedPrompts, embed_prompts, prompt_lines
 from bench.policy.jobs import PolicyJob, run_jobs
 from bench.policy.page import write_report
+from bench.policy.tenants import TENANTS_S, tenants_rows
 from bench.policy.traces import LADDERS, PolicyRun, Trace, TraceRunner, TraceSet
 from bench.policy.wrong_losses import TRUTHS
 from t2i_policy.policies import ServingPolicy
@@ -85,8 +86,9 @@ def main() -> None:
     prompts = embed_prompts(prompt_lines(options.prompts))
     traces = TraceSet(options.arrivals, options.count, options.minutes, options.seed)
     runs = run_jobs(TraceRunner.of(prompts, options.seed), list(all_jobs(traces, options)))
-    write_json(options.out, [document(run) for run in runs])
-    write_report(runs, best_similarity(prompts), options.results)
+    tenants = tenants_rows(options.seed, min(TENANTS_S, 60 * options.minutes))
+    write_json(options.out, [document(run) for run in runs] + [{"part": "tenants"} | asdict(row) for row in tenants])
+    write_report(runs, best_similarity(prompts), options.results, tenants)
 
 
 def best_similarity(prompts: EmbeddedPrompts) -> npt.NDArray[np.float64]:

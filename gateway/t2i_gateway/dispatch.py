@@ -1,26 +1,23 @@
 """Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
-Between tenants the one furthest behind its share goes first (`fair_queue`), within a tenant the nearest deadline. The
-queue is bounded by admission. Nothing waits for ever: a request leaves with an attempt, at its deadline, when its turn
-comes too late for it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
+Whose turn it is says the policy's queue; admission bounds it. Nothing waits for ever: a request leaves with an attempt,
+at its deadline, when its turn comes too late for it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
 import asyncio
-import heapq
 import itertools
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from t2i_api.pool import GatewayPart
 from t2i_gateway.attempt import Attempt
-from t2i_gateway.errors import DeadlineExceeded, GatewayError, RequestRefused, WorkersUnavailable
+from t2i_gateway.errors import DeadlineExceeded, RequestRefused, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
-from t2i_policy.fair_queue import DEFAULT_WEIGHT, FairClock, next_tenant, queue_limit, steps_ahead
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import PoolView
+from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_policy.request.admission import Refused, refuse_late
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
@@ -44,14 +41,12 @@ class QueuePlace:
     holders: Callable[[], frozenset[str]] | None = None
 
 
-@dataclass(order=True, slots=True)
-class QueuedRequest:
-    """One waiting request; ordered by deadline, then by arrival."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class QueuedRequest(WaitingRequest):
+    """One waiting request, and who waits for its attempt."""
 
-    deadline_s: float
-    number: int
-    place: QueuePlace = field(compare=False)
-    ready: "asyncio.Future[Attempt]" = field(compare=False)
+    place: QueuePlace
+    ready: "asyncio.Future[Attempt]"
 
 
 class Dispatcher:
@@ -60,14 +55,9 @@ class Dispatcher:
     def __init__(self, policy: ServingPolicy, workers: WorkerPool, part: GatewayPart, metrics: GatewayMetrics) -> None:
         self._policy = policy
         self._workers = workers
-        self._weights = part.tenant_weights
         self.gateways = part.replicas
         self._metrics = metrics
-        self._waiting: dict[str, list[QueuedRequest]] = {}  # by tenant, each a heap
-        self._queued: Counter[str] = Counter()
-        self._queued_steps: Counter[str] = Counter()
-        self._bound: dict[int, QueuedRequest] = {}  # those that wait for a holder of their latent, by number
-        self._fair = FairClock()
+        self._queue: FairQueue[QueuedRequest] = FairQueue(part.tenant_weights)
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._forlorn: asyncio.TimerHandle | None = None
@@ -75,18 +65,18 @@ class Dispatcher:
 
     def view(self, tenant: str | None = None) -> PoolView:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
-        queued_steps, views = self._queued_steps.total(), self._workers.views
-        if self._bound and any(view.free_slots for view in views):
+        queue, views = self._queue, self._workers.views
+        if queue.count and any(view.free_slots for view in views):
             ahead: int | None = 0  # who still waits, waits for others than the free ones
         else:
-            ahead = None if tenant is None else steps_ahead(self._queued_steps, tenant, self._weights)
+            ahead = None if tenant is None else queue.steps_ahead(tenant)
         others = self._workers.others.queues if self.gateways > 1 else None
-        return PoolView(views, self.num_queued, queued_steps, ahead, self.gateways, others)
+        return PoolView(views, queue.count, queue.steps, ahead, self.gateways, others)
 
     def tell_others(self, request: worker_pb2.WorkerGenerateRequest, rate_rps: float) -> None:
         """Let the other gateways know, through a worker, what waits here and how many requests a second come."""
         if self.gateways > 1:
-            self._workers.others.tell(request, self.num_queued, self._queued_steps.total(), rate_rps)
+            self._workers.others.tell(request, self._queue.count, self._queue.steps, rate_rps)
 
     def demand_factor(self, rate_rps: float) -> float:
         """How many times the demand of this gateway (requests/s) the pool's is."""
@@ -100,19 +90,17 @@ class Dispatcher:
         free = any(view.free_slots for view in self._workers.views if view.name in holders)
         if not free and self.num_queued >= max_queued:
             return HolderLine(frozenset())
-        waiting = (queued.place for queued in self._bound.values())
-        steps = sum(place.level.steps_run for place in waiting if place.holders and place.holders() & holders)
-        return HolderLine(holders, steps)
+        bound = ((queued.steps, queued.place.holders) for queued in self._queue if queued.place.holders)
+        return HolderLine(holders, sum(steps for steps, able in bound if able() & holders))
 
     @property
     def num_queued(self) -> int:
         """How many requests wait for a slot."""
-        return self._queued.total()
+        return self._queue.count
 
     def queue_room(self, tenant: str, max_queued: int) -> int:
         """How many may wait before a request of this tenant is one too many, as `decide_admission` counts them."""
-        limit = queue_limit(self._queued, tenant, self._weights, max_queued)
-        return min(max_queued, limit + self.num_queued - self._queued[tenant])
+        return self._queue.room(tenant, max_queued)
 
     async def attempt(self, place: QueuePlace) -> Attempt:
         """Wait for a slot.
@@ -123,11 +111,16 @@ class Dispatcher:
             WorkersUnavailable: no worker is left that could take it.
         """
         self._check_any_left(place.excluded)
-        queued = QueuedRequest(place.deadline_s, next(self._numbers), place, self._loop.create_future())
-        heapq.heappush(self._waiting.setdefault(place.tenant, []), queued)
-        self._count(place, +1)
-        if place.holders is not None:
-            self._bound[queued.number] = queued
+        queued = QueuedRequest(
+            tenant=place.tenant,
+            deadline_s=place.deadline_s,
+            number=next(self._numbers),
+            steps=place.level.steps_run,
+            choosy=bool(place.excluded) or place.holders is not None,
+            place=place,
+            ready=self._loop.create_future(),
+        )
+        self._queue.add(queued)
         attempt: Attempt | None = None
         try:
             self.pump()
@@ -137,38 +130,23 @@ class Dispatcher:
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
-            self._count(place, -1)
-            self._bound.pop(queued.number, None)
             if attempt is None:
                 self._give_back(queued)
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
-        ready = sum(view.ready for view in self._workers.views)
-        self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in self._workers.views))
+        views = self._workers.views
+        ready = sum(view.ready for view in views)
+        self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in views))
         self._watch_forlorn(ready)
-        passed_over: list[QueuedRequest] = []
-        while (tenant := next_tenant(self._fair, self._waiting)) is not None:
-            queued = heapq.heappop(self._waiting[tenant])
-            if not self._waiting[tenant]:
-                del self._waiting[tenant]
-            if queued.ready.done():
-                continue
-            left_s = queued.deadline_s - self._loop.time()
-            excluded = self._excluded(queued.place)
-            placement = self._policy.place(queued.place.level, self.view(), left_s, excluded)
-            if placement is None:
-                passed_over.append(queued)
-                # One that may go anywhere found no slot, so nobody will. One that may not leaves free slots to others.
-                if not excluded or not any(view.free_slots for view in self._workers.views):
-                    break
-                continue
-            if placement.is_late(left_s):
-                self._refuse(queued, refuse_late(placement.estimated_s, left_s))
-            else:
-                self._hand_out(queued, placement)
-        for queued in passed_over:
-            heapq.heappush(self._waiting.setdefault(queued.place.tenant, []), queued)
+        if any(view.free_slots for view in views):
+            self._queue.serve(self._hand_out)
+        self._metrics.queue_depth.set(self.num_queued)
+
+    def placement(self, place: QueuePlace) -> Placement | None:
+        """Where a request would go now; `Explain` tells it."""
+        left_s = place.deadline_s - self._loop.time()
+        return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
     def _excluded(self, place: QueuePlace) -> frozenset[str]:
         """Workers that may not take it: those excluded, and those without its latent while any other has it."""
@@ -178,23 +156,26 @@ class Dispatcher:
         able = (ready & place.holders()) - place.excluded
         return place.excluded | (ready - able) if able else place.excluded
 
-    def _hand_out(self, queued: QueuedRequest, placement: Placement) -> None:
+    def _hand_out(self, queued: QueuedRequest) -> bool:
+        """Give it a slot, if one is free for it. One that nobody awaits any more, or that would be late, leaves."""
+        if queued.ready.done():
+            self._queue.remove(queued)
+            return False
+        placement, left_s = self.placement(queued.place), queued.deadline_s - self._loop.time()
+        if placement is None:
+            return False
+        if placement.is_late(left_s):
+            self._refuse(queued, refuse_late(placement.estimated_s, left_s))
+            return False
         self._metrics.placements.labels(placement.reason).inc()
-        place = queued.place
-        weight = self._weights.get(place.tenant, DEFAULT_WEIGHT)
-        self._fair = self._fair.served(place.tenant, place.level.steps_run, weight)
         connection = self._workers.by_name(placement.worker)
-        queued.ready.set_result(Attempt(connection, connection.take_slot(place.level.steps_run, place.deadline_s)))
-        self._bound.pop(queued.number, None)
+        queued.ready.set_result(Attempt(connection, connection.take_slot(queued.steps, queued.deadline_s)))
+        return True
 
     def _refuse(self, queued: QueuedRequest, refused: Refused) -> None:
         self._metrics.refusals.labels(refused.reason).inc()
+        self._queue.remove(queued)
         queued.ready.set_exception(RequestRefused(refused))
-
-    def placement(self, place: QueuePlace) -> Placement | None:
-        """Where a request would go now; `Explain` tells it."""
-        left_s = place.deadline_s - self._loop.time()
-        return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
 
     def _give_back(self, queued: QueuedRequest) -> None:
         """Its waiter is gone: leave the queue, or end an attempt that was handed out in the same instant."""
@@ -202,20 +183,7 @@ class Dispatcher:
         if granted:
             queued.ready.result().end()
         queued.ready.cancel()
-        tenant = queued.place.tenant
-        line = self._waiting.get(tenant, [])
-        if queued in line:
-            line.remove(queued)
-            heapq.heapify(line)
-            if not line:
-                del self._waiting[tenant]
-
-    def _count(self, place: QueuePlace, change: int) -> None:
-        """Tenants that wait for nothing are forgotten: their number is not bounded."""
-        for counts, amount in ((self._queued, change), (self._queued_steps, change * place.level.steps_run)):
-            counts[place.tenant] += amount
-            if not counts[place.tenant]:
-                del counts[place.tenant]
+        self._queue.remove(queued)
         self._metrics.queue_depth.set(self.num_queued)
 
     def _check_any_left(self, excluded: frozenset[str]) -> None:
@@ -231,8 +199,6 @@ class Dispatcher:
 
     def _fail_all(self) -> None:
         self._forlorn = None
-        error: GatewayError = WorkersUnavailable("no worker is ready")
-        for queued in itertools.chain.from_iterable(self._waiting.values()):
+        for queued in self._queue:
             if not queued.ready.done():
-                queued.ready.set_exception(error)
-        self._waiting.clear()
+                queued.ready.set_exception(WorkersUnavailable("no worker is ready"))

@@ -109,7 +109,7 @@ class OtherQueues:
 class PoolView:
     """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
 
-    `ahead_steps` are those of them that would be served before the request that asks (`fair_queue.steps_ahead`); None =
+    `ahead_steps` are those of them that would be served before the request that asks (`FairQueue.steps_ahead`); None =
     all of them. `gateways` share the workers, this one included. `others` None = nothing was heard of their queues.
     """
 

@@ -1,25 +1,41 @@
 """The simulated dispatch: requests wait for a slot, go to workers, come back from lost ones. Mirrors the gateways'.
 
-queue -> place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
+queue and place (the policy's) -> start at the worker -> steps done -> image out; or the worker is lost -> elsewhere
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView
-from t2i_policy.request.placement import Placement
+from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
 from t2i_simulator.outcomes import Fate
-from t2i_simulator.queueing import Queue, SimulatedRequest
 from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import SimulatedPool, SimulatedWorker
 
 MAX_RETRIES = 2  # as the gateway's director
 NO_WORKERS_GRACE_S = 5.0  # as the gateway's dispatcher
 TOLD_EVERY_S = 0.25  # about what real gateways need, through the workers' loads
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class SimulatedRequest(WaitingRequest):
+    """A request in virtual time; its line is that of the level whose workers alone take it (None: any worker).
+
+    `steps` may be more than those of `level`. `tries` counts the workers that lost it. Its client asked `gateway` and
+    waits until `gives_up_s`, which is after the deadline; an image in between is late.
+    """
+
+    gives_up_s: float
+    level: Level
+    sent_to: Level | None = None
+    excluded: frozenset[str] = frozenset()
+    tries: int = 0
+    gateway: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +75,13 @@ class SimulatedDispatcher:
         policy: ServingPolicy,
         neighbours: Neighbours,
         ended: Ended,
-        gateways: int = 1,
+        queues: Sequence[FairQueue[SimulatedRequest]],
     ) -> None:
         self._clock = clock
         self._pool = pool
         self._policy = policy
         self._neighbours = neighbours
-        self._queues = [Queue() for _ in range(gateways)]
+        self._queues = queues
         self._first = 0  # whose turn it is
         self._told_s = -TOLD_EVERY_S
         self._others: list[OtherQueues] = []
@@ -74,10 +90,17 @@ class SimulatedDispatcher:
         self.entries: dict[int, int] = {}
         self._ended = ended
 
-    def view(self, now_s: float, gateway: int = 0) -> PoolView:
-        """The pool as decisions of this gateway see it now."""
+    def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
+        """The pool as decisions of this gateway see it now; with the wait of a request of `tenant` if one is named."""
         queue = self._queues[gateway]
-        return self._pool.view(now_s, queue.count, queue.steps, self._told(now_s, gateway))
+        ahead = queue.steps_ahead(tenant) if tenant is not None and queue.count else None
+        if ahead == queue.steps:
+            ahead = None  # all of them: the view of before may serve again
+        return self._pool.view(now_s, queue.count, queue.steps, ahead, self._told(now_s, gateway))
+
+    def queue_room(self, gateway: int, tenant: str, max_queued: int) -> int:
+        """How many may wait there before a request of this tenant is one too many."""
+        return self._queues[gateway].room(tenant, max_queued)
 
     def _told(self, now_s: float, gateway: int) -> OtherQueues | None:
         """What the other gateways told of their queues, at most TOLD_EVERY_S ago."""
@@ -100,7 +123,7 @@ class SimulatedDispatcher:
 
     def submit(self, request: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""
-        self._queues[request.gateway].push(request)
+        self._queues[request.gateway].add(request)
         self.pump(now_s)
         if request.waits:
             self._clock.at(request.deadline_s, self._expire, request)
@@ -110,29 +133,7 @@ class SimulatedDispatcher:
         self._first = (self._first + 1) % len(self._queues)
         for queue in (*self._queues[self._first :], *self._queues[: self._first]):
             if queue.count:
-                self._pump_queue(queue, now_s)
-
-    def _pump_queue(self, queue: Queue, now_s: float) -> None:
-        passed_over: list[SimulatedRequest] = []
-        blocked: set[Level | None] = set()
-        while queue.count and (request := queue.next(blocked)) is not None:
-            placement = self._place(request, now_s)
-            worker = None if placement is None else self._pool.by_name(placement.worker)
-            if placement is None or worker is None or worker.is_overfull:
-                passed_over.append(request)
-                if not request.excluded:
-                    blocked.add(request.sent_to)
-                continue
-            queue.leave(request)
-            if placement.is_late(request.deadline_s - now_s):
-                self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
-                continue
-            self._start(request, worker, now_s)
-        queue.put_back(passed_over)
-
-    def _place(self, request: SimulatedRequest, now_s: float) -> Placement | None:
-        level, left_s = request.sent_to or request.level, request.deadline_s - now_s
-        return self._policy.place(level, self.view(now_s, request.gateway), left_s, request.excluded)
+                queue.serve(partial(self._start, now_s))
 
     def ready_changed(self, now_s: float) -> None:
         """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
@@ -165,13 +166,27 @@ class SimulatedDispatcher:
             self.follow(worker)
             self.pump(now_s)
 
-    def _start(self, request: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
-        level, number = request.level, request.number
+    def _start(self, now_s: float, request: SimulatedRequest) -> bool:
+        """Send it to a worker, if the policy finds one with room. Where it would be late, it leaves instead."""
+        left_s, view = request.deadline_s - now_s, self.view(now_s, request.gateway)
+        placement = self._policy.place(request.sent_to or request.level, view, left_s, request.excluded)
+        worker = None if placement is None else self._pool.by_name(placement.worker)
+        if placement is None or worker is None or worker.is_overfull:
+            return False
+        if placement.is_late(left_s):
+            self._expire(now_s, request)
+            return False
+        self._run(request, worker, now_s)
+        return True
+
+    def _run(self, request: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
+        level, number, steps = request.level, request.number, request.steps
         if level.needs_latent:
             got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
+                steps += level.skipped_steps - got
                 level = Level(got, level.num_inference_steps)
-        run = self._runs[number] = _Run(request, worker, level, level.steps_run + request.extra_steps)
+        run = self._runs[number] = _Run(request, worker, level, steps)
         worker.loop.join(SimulatedJob(number, run.steps, due_s=request.deadline_s - worker.fixed_s), now_s)
         self.follow(worker)
 
@@ -205,6 +220,7 @@ class SimulatedDispatcher:
     def _retry(self, request: SimulatedRequest, lost_on: str, now_s: float) -> None:
         request.tries += 1
         request.excluded |= {lost_on}
+        request.choosy = True
         if request.tries > MAX_RETRIES or all(worker.name in request.excluded for worker in self.view(now_s).ready):
             self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))
         elif request.deadline_s <= now_s:
@@ -214,11 +230,12 @@ class SimulatedDispatcher:
 
     def _expire(self, now_s: float, request: SimulatedRequest) -> None:
         if request.waits:
-            self._queues[request.gateway].leave(request)
+            self._queues[request.gateway].remove(request)
             self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:
             self._forlorn_since_s = None
-            for request in [request for queue in self._queues for request in queue.drain()]:
+            for request in [request for queue in self._queues for request in queue]:
+                self._queues[request.gateway].remove(request)
                 self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))

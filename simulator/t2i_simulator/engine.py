@@ -20,15 +20,15 @@ from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
 from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy, ServingPolicy
 from t2i_policy.pool_view import PoolView
+from t2i_policy.queue import FairQueue
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
 from t2i_simulator.cached_rules import build_cached_rules
 from t2i_simulator.clock import Clock, Progress, silent
-from t2i_simulator.dispatching import End, SimulatedDispatcher
+from t2i_simulator.dispatching import End, SimulatedDispatcher, SimulatedRequest
 from t2i_simulator.faults import Faults
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
-from t2i_simulator.queueing import SimulatedRequest
 from t2i_simulator.rivals.common import RivalDecided, in_line
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
@@ -47,13 +47,12 @@ class Simulation:
         self._pool = SimulatedPool(scenario.groups, scenario.gateways)
         self._neighbours = scenario.make_neighbours()
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
-        gateways = scenario.gateways
-        self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, gateways)
+        weights = {tenant.name: tenant.weight for tenant in scenario.tenants}
+        queues = [FairQueue[SimulatedRequest](weights) for _ in range(scenario.gateways)]
+        self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, queues)
         # All draws are made before the run, so that every policy meets the same luck.
-        rng, num = np.random.default_rng([scenario.seed, 1]), len(scenario.arrived_s)
-        shares = scenario.gateway_shares
-        asked = rng.choice(gateways, num, p=shares) if shares else rng.integers(gateways, size=num)
-        self._asked: list[int] = asked.tolist()
+        self._asked = scenario.draw_gateways()
+        self._tenants = scenario.tenant_names()
         target = scenario.target
         self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
@@ -88,12 +87,12 @@ class Simulation:
 
     def _arrive(self, number: int, now_s: float) -> None:
         """The same order of steps as the gateway's director."""
-        target = self._scenario.target
+        scenario, gateway = self._scenario, self._asked[number]
+        target, tenant = scenario.target, self._tenants[number]
         level_draw, near_draw = self._draws[number]
         # 1. Find a similar prompt in the cache.
         found = self._neighbours.nearest(number, now_s, near_draw)
-        gateway = self._asked[number]
-        pool = self._dispatcher.view(now_s, gateway)
+        pool = self._dispatcher.view(now_s, gateway, tenant)
         # 2. Decide the level, at prices as fresh as a gateway's.
         if now_s >= self._priced_s + PRICES_EVERY_S and isinstance(self._policy, PricingPolicy):
             self._priced_s = now_s
@@ -110,22 +109,28 @@ class Simulation:
         # 4. Accept or refuse.
         if isinstance(decided, RivalDecided) and decided.sent_to is not None:
             decided = in_line(decided, pool, self._dispatcher.steps_for(decided.sent_to, gateway))
-        admission = decide_admission(pool, decided.served, target.slo_s, target.max_queued)
+        room = self._dispatcher.queue_room(gateway, tenant, target.max_queued)
+        admission = decide_admission(pool, decided.served, target.slo_s, room)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
             self._ended(End(number, Fate.SHED, now_s))
             return
         # 5. Wait for a worker.
         self._dispatcher.entries[number] = found.entry
+        served, extra_steps, sent_to = decided.served.level, 0, None
+        if isinstance(decided, RivalDecided):
+            extra_steps, sent_to = decided.extra_steps, decided.sent_to
         request = SimulatedRequest(
+            tenant=tenant,
             deadline_s=now_s + target.slo_s,
             number=number,
+            steps=served.steps_run + extra_steps,
+            line=sent_to,
             gives_up_s=now_s + PATIENCE * target.slo_s,
-            level=decided.served.level,
+            level=served,
+            sent_to=sent_to,
             gateway=gateway,
         )
-        if isinstance(decided, RivalDecided):
-            request.extra_steps, request.sent_to = decided.extra_steps, decided.sent_to
         self._dispatcher.submit(request, now_s)
 
     def _ended(self, end: End) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from t2i_api.pool import PoolSpec
 from t2i_policy.level import Ladder
 from t2i_policy.profile import LevelProfile
@@ -30,12 +32,22 @@ class ServiceTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedTenant:
+    """Who asks, and its weight in every queue. `gateway_shares`: of its requests, where they are not the scenario's."""
+
+    name: str = "anybody"
+    weight: float = 1.0
+    gateway_shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """`arrived_s` rises from 0, and every request's deadline is the SLO.
 
     `make_neighbours` makes a new, empty cache for each policy. Decisions believe the losses of `profile`; each group's
     own step times are both true and believed. Each request goes to a random one of `gateways`, evenly or by
-    `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan.
+    `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan. `tenant_of` holds the place
+    in `tenants` of who sends each request; empty: the first sends all.
     """
 
     ladder: Ladder
@@ -49,3 +61,20 @@ class Scenario:
     faults: tuple[Fault, ...] = field(default=())
     gateways: int = 1
     gateway_shares: tuple[float, ...] = ()
+    tenants: tuple[SimulatedTenant, ...] = (SimulatedTenant(),)
+    tenant_of: Sequence[int] = ()
+
+    def tenant_names(self) -> list[str]:
+        """Who sends each request."""
+        return [self.tenants[place].name for place in self.tenant_of or [0] * len(self.arrived_s)]
+
+    def draw_gateways(self) -> list[int]:
+        """The gateway of each request; equal for all policies."""
+        rng, num = np.random.default_rng([self.seed, 1]), len(self.arrived_s)
+        asked, tenant_of = np.zeros(num, np.int64), np.asarray(self.tenant_of or np.zeros(num))
+        for place, tenant in enumerate(self.tenants):
+            own = tenant_of == place
+            shares = tenant.gateway_shares or self.gateway_shares or None
+            asked[own] = rng.choice(self.gateways, int(own.sum()), p=shares)
+        found: list[int] = asked.tolist()
+        return found

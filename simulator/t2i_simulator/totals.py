@@ -63,7 +63,14 @@ class Totals:
                 left.leave(before)
                 entered.enter(view)
 
-    def pool(self, queued: int, queued_steps: int, gateways: int = 1, others: OtherQueues | None = None) -> PoolView:
+    def pool(
+        self,
+        queued: int,
+        queued_steps: int,
+        ahead_steps: int | None = None,
+        gateways: int = 1,
+        others: OtherQueues | None = None,
+    ) -> PoolView:
         """Make a `PoolView` past its constructor, which would compute the sums."""
         workers, counted = tuple(self._views), self._pool
         all_ready = len(counted.ready) == len(workers)
@@ -72,7 +79,7 @@ class Totals:
         set_field(pool, "workers", workers)
         set_field(pool, "queued", queued)
         set_field(pool, "queued_steps", queued_steps)
-        set_field(pool, "ahead_steps", None)
+        set_field(pool, "ahead_steps", ahead_steps)
         set_field(pool, "gateways", gateways)
         set_field(pool, "others", others)
         set_field(pool, "ready", workers if all_ready else tuple(view for view in workers if view.ready))

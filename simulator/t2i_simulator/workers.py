@@ -88,7 +88,7 @@ class SimulatedPool:
                 self.workers.append(SimulatedWorker(len(self.workers), f"{group.name}-{number}", group))
         self._by_name = {worker.name: worker for worker in self.workers}
         self._totals = Totals([worker.view(0.0) for worker in self.workers])
-        self._base = self._totals.pool(0, 0, gateways)
+        self._base = self._totals.pool(0, 0, gateways=gateways)
         self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
         self._changed: set[int] = set()
 
@@ -100,7 +100,14 @@ class SimulatedPool:
         """Its view is out of date; it is built anew when somebody looks, so several changes share one."""
         self._changed.add(worker.index)
 
-    def view(self, now_s: float, queued: int, queued_steps: int, others: OtherQueues | None = None) -> PoolView:
+    def view(
+        self,
+        now_s: float,
+        queued: int,
+        queued_steps: int,
+        ahead_steps: int | None = None,
+        others: OtherQueues | None = None,
+    ) -> PoolView:
         """The pool as a gateway's decisions see it now; `queued` requests of `queued_steps` wait there."""
         reported = self._reported
         while reported:
@@ -110,13 +117,13 @@ class SimulatedPool:
             del reported[index]
             self._changed.add(index)
         base = self._base
-        same = queued == base.queued and queued_steps == base.queued_steps and others == base.others
-        if same and not self._changed:
+        same = queued == base.queued and queued_steps == base.queued_steps and ahead_steps == base.ahead_steps
+        if same and others == base.others and not self._changed:
             return base
         for index in self._changed:
             self._rebuild(index, now_s)
         self._changed.clear()
-        self._base = self._totals.pool(queued, queued_steps, self._gateways, others)
+        self._base = self._totals.pool(queued, queued_steps, ahead_steps, self._gateways, others)
         return self._base
 
     def _rebuild(self, index: int, now_s: float) -> None:
