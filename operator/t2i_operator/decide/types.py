@@ -71,8 +71,8 @@ class MeasuredProfile:
 
 @dataclass(frozen=True, slots=True)
 class DemandReport:
-    """What one gateway counted: requests/s by class, smoothed; measurements by group; why it
-    finds no similar prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
+    """What one gateway counted: requests/s by class, smoothed; measurements by group; why it finds no similar
+    prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
 
     gateway: str
     rates_rps: Mapping[str, float]
