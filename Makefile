@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
   bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
-  bench-tenant-timing bench-several-gateways bench-cache
+  bench-tenant-timing bench-several-gateways bench-cache bench-pipelines
 
 help:  ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -98,7 +98,7 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-oper
 # PROMPTS=FILE and ARRIVALS="FILE ..."; a benchmark that needs one says what it must hold.
 BENCH = $(BIN)/python -m bench.$(subst -,_,$(@:bench-%=%)).run $(ARGS)
 FILES = $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(ARRIVALS),--arrivals $(ARRIVALS))
-bench-simulator bench-policy bench-carried bench-batching bench-eviction bench-cache: export OMP_NUM_THREADS = 1
+bench-simulator bench-policy bench-carried bench-batching bench-eviction bench-cache bench-pipelines: export OMP_NUM_THREADS = 1
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BENCH)
@@ -107,6 +107,9 @@ bench-simulator: $(STAMP)  ## The simulator's own speed, a day of 64 workers -> 
 	$(BENCH)
 
 bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/engine.json
+	$(BENCH)
+
+bench-pipelines: $(STAMP)  ## The engine against stock pipelines of every family -> docs/models.md
 	$(BENCH)
 
 bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json

@@ -73,6 +73,8 @@ def test_broken_folder_is_refused_in_a_sentence(folder: Path, how: str) -> None:
         ("StableCascadeCombinedPipeline", "no component transformer or unet|further denoisers"),
         ("WanPipeline", "further denoisers|videos"),
         ("CogVideoXPipeline", "videos"),
+        ("LattePipeline", "videos"),
+        ("StableAudioPipeline", "sound"),
         ("DDPMPipeline", "no prompt"),
         ("PipelineOfTomorrow", "has no pipeline class PipelineOfTomorrow"),
         ("UNet2DConditionModel", "has no pipeline class"),

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 #: Largest difference in a batch to stock, in parts of the final latents' standard deviation.
 MIXED_BOUND = 1e-4
 _HISTORY = "the sampler uses its estimate of the step before, which a stored latent does not hold"
-_FOUR_STEPS = "the sampler uses its predictions of up to four steps before, which a stored latent does not hold"
+_FOUR_STEPS = "the sampler uses its slopes of up to four steps before, which a stored latent does not hold"
+_PNDM = "PNDM needs the predictions of four steps before; a resumed run uses DDIM on the same noise levels"
 #: Families that a run resumed at K leaves the whole run's course, with the reason. All others are exact.
 RESUMED_INEXACT: Mapping[str, str] = {
-    "sd15": _FOUR_STEPS,
+    "sd15": _PNDM,
     "playground-v2.5": _HISTORY,
     "sana": _HISTORY,
     "pixart-sigma": _HISTORY,
@@ -16,7 +17,7 @@ RESUMED_INEXACT: Mapping[str, str] = {
     "sdxl+dpm++2m-karras": _HISTORY,
     "sdxl+dpm++2m-sde-karras": _HISTORY,
     "sdxl+unipc": _HISTORY,
-    "sdxl+pndm": _FOUR_STEPS,
+    "sdxl+pndm": _PNDM,
     "sdxl+deis": _HISTORY,
     "sdxl+lms": _FOUR_STEPS,
     "sdxl+dpm++singlestep": _HISTORY,
@@ -25,11 +26,4 @@ RESUMED_INEXACT: Mapping[str, str] = {
 #: Families whose requests never share a forward, with the reason.
 NOT_SHARED: Mapping[str, str] = {
     "glm-image": "its denoiser takes a cache object of the request, so each request has forwards of its own",
-}
-#: What people serve and the engine does not, or not with tests here.
-NOT_SERVED: Mapping[str, str] = {
-    "Stable Cascade": "two pipelines with a denoiser each",
-    "FLUX.2-klein KV": "its denoiser keeps state between steps",
-    "OmniGen": "its denoiser keeps state between steps",
-    "HunyuanImage refiner": "a second stage that takes an image; no prompt alone draws with it",
 }

@@ -4,8 +4,10 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from diffusers import PNDMScheduler
 from torch import Tensor
 
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES
@@ -52,9 +54,8 @@ def measure_family(name: str, folder: Path) -> FamilyFigures:
     requests = mixed_requests(name, takes_negative)
     wanted = [stock_run(stock, name, request) for request in requests]
     alone = [_ended(engine.draw([request]))[0] for request in requests]
-    order = int(getattr(stock.scheduler, "order", 1))
-    steps = FAMILIES[name].steps
-    starts = {k: ResumeFrom(k, wanted[0].latents[k * order]) for k in sorted({1, steps // 2})}
+    skipped = sorted({1, FAMILIES[name].steps // 2})
+    starts = {k: ResumeFrom(k, wanted[0].latents[_call_of(stock.scheduler, k)]) for k in skipped}
     # A request that repeats the first from its own latent has its steps beside theirs.
     mixed = _ended(engine.draw([*requests, requests[0]], {3: starts[1]}))
     shared = sum(count for size, count in engine.batch_sizes.items() if size > 1)
@@ -73,6 +74,11 @@ def measure_family(name: str, folder: Path) -> FamilyFigures:
         shared_forwards=shared,
         resumed_of_std={k: _apart(run.final, wanted[0].final) / std[0] for k, run in resumed.items()},
     )
+
+
+def _call_of(scheduler: Any, step: int) -> int:
+    """The scheduler's call that this step begins with: two calls a step at order 2, and for PNDM's second step."""
+    return step + 1 if isinstance(scheduler, PNDMScheduler) else step * int(getattr(scheduler, "order", 1))
 
 
 def _ended(runs: list[EngineRun]) -> list[EngineRun]:

@@ -81,8 +81,10 @@ def class_of(index: Mapping[str, Any]) -> Any:
         reason = "it has no noise scheduler"
     elif "prompt" not in takes:
         reason = "it takes no prompt"
-    elif "num_frames" in takes:
+    elif any("video" in name or "frames" in name for name in takes):
         reason = "it makes videos"
+    elif any(name.startswith("audio") for name in takes):
+        reason = "it makes sound"
     if reason is not None:
         raise ModelUnsupported(f"{name} cannot be served: {reason}")
     return kind
