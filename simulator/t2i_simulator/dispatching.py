@@ -6,6 +6,7 @@ queue and place (the policy's) -> start at the worker -> steps done -> image out
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
@@ -76,6 +77,7 @@ class SimulatedDispatcher:
         neighbours: Neighbours,
         ended: Ended,
         queues: Sequence[FairQueue[SimulatedRequest]],
+        hears_every_s: tuple[float, ...] = (),
     ) -> None:
         self._clock = clock
         self._pool = pool
@@ -83,8 +85,9 @@ class SimulatedDispatcher:
         self._neighbours = neighbours
         self._queues = queues
         self._first = 0  # whose turn it is
-        self._told_s = -TOLD_EVERY_S
-        self._others: list[OtherQueues] = []
+        self._hears_every_s = hears_every_s or (TOLD_EVERY_S,) * len(queues)
+        self._heard_s = [-inf] * len(queues)
+        self._others: list[OtherQueues | None] = [None] * len(queues)
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
@@ -103,18 +106,18 @@ class SimulatedDispatcher:
         return self._queues[gateway].room(tenant, max_queued)
 
     def _told(self, now_s: float, gateway: int) -> OtherQueues | None:
-        """What the other gateways told of their queues, at most TOLD_EVERY_S ago."""
-        if len(self._queues) == 1:
+        """What this gateway last heard of the others' queues."""
+        every_s = self._hears_every_s[gateway]
+        if len(self._queues) == 1 or every_s == inf:
             return None
-        if now_s >= self._told_s + TOLD_EVERY_S:
-            self._told_s = now_s
-            requests = sum(queue.count for queue in self._queues)
-            steps = sum(queue.steps for queue in self._queues)
-            waiting = sum(queue.count > 0 for queue in self._queues)
-            self._others = [
-                OtherQueues(requests - queue.count, steps - queue.steps, waiting - (queue.count > 0))
-                for queue in self._queues
-            ]
+        if now_s >= self._heard_s[gateway] + every_s:
+            self._heard_s[gateway] = now_s
+            others = [queue for number, queue in enumerate(self._queues) if number != gateway]
+            self._others[gateway] = OtherQueues(
+                sum(queue.count for queue in others),
+                sum(queue.steps for queue in others),
+                sum(queue.count > 0 for queue in others),
+            )
         return self._others[gateway]
 
     def steps_for(self, level: Level, gateway: int) -> int:

@@ -49,7 +49,9 @@ class Simulation:
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
         weights = {tenant.name: tenant.weight for tenant in scenario.tenants}
         queues = [FairQueue[SimulatedRequest](weights) for _ in range(scenario.gateways)]
-        self._dispatcher = SimulatedDispatcher(self._clock, self._pool, policy, self._neighbours, self._ended, queues)
+        self._dispatcher = SimulatedDispatcher(
+            self._clock, self._pool, policy, self._neighbours, self._ended, queues, scenario.hears_every_s
+        )
         # All draws are made before the run, so that every policy meets the same luck.
         self._asked = scenario.draw_gateways()
         self._tenants = scenario.tenant_names()

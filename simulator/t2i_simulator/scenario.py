@@ -48,6 +48,8 @@ class Scenario:
     own step times are both true and believed. Each request goes to a random one of `gateways`, evenly or by
     `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan. `tenant_of` holds the place
     in `tenants` of who sends each request; empty: the first sends all.
+    Each gateway hears what waits in the others each `hears_every_s`, one number for each: infinite for one that began
+    anew and heard of nobody yet.
     """
 
     ladder: Ladder
@@ -61,6 +63,7 @@ class Scenario:
     faults: tuple[Fault, ...] = field(default=())
     gateways: int = 1
     gateway_shares: tuple[float, ...] = ()
+    hears_every_s: tuple[float, ...] = ()
     tenants: tuple[SimulatedTenant, ...] = (SimulatedTenant(),)
     tenant_of: Sequence[int] = ()
 
