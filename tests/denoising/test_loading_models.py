@@ -14,6 +14,7 @@ from t2i_api.pool import ModelPart
 from t2i_policy.level import Level
 from t2i_testing_kit.tiny_pipelines.families import save_family
 from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.jobs import Job
 from t2i_worker.pipelines import load_pipeline
@@ -106,6 +107,46 @@ def test_class_of_a_hub_is_refused_before_its_weights_are_downloaded(hub: Played
     with pytest.raises(ModelUnsupported, match="CogVideoXPipeline cannot be served: it makes videos"):
         find_model(ModelPart(source="hf://acme/video"), tmp_path)
     assert hub.fetched == {"model_index.json"}
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "reason"),
+    [
+        ("sd", 44, "divisible by 8"),
+        ("flux", 42, "draws 40x32 instead of 42x32"),
+    ],
+)
+def test_size_that_a_pipeline_does_not_draw_is_refused_at_start(
+    family: str, width: int, reason: str, model_folder: Callable[..., Path]
+) -> None:
+    """Some raise, some quietly draw another size."""
+    with pytest.raises(ModelUnsupported, match=reason):
+        warm_up(load_pipeline(model_folder(family), "fp32", width, 32, "cpu"), 3.0, 1, lambda _: None)
+
+
+@pytest.mark.parametrize(("family", "calls"), [("sd", 1.0), ("scenes", 1.0)])
+def test_warm_up_measures_what_a_step_takes(family: str, calls: float, model_folder: Callable[..., Path]) -> None:
+    """Times for each size up to the cap, the calls of a step, and the bytes of a latent."""
+    pipeline = load_pipeline(model_folder(family), "fp32", 48, 48, "cpu")
+    times = warm_up(pipeline, 3.0, 2, lambda _: None)
+    assert len(times.step_s) == times.batch_cap
+    assert min(*times.step_s, times.fixed_s) > 0
+    assert times.calls_per_step == calls
+    assert times.latent_bytes == 4 * {"sd": 4 * 24 * 24, "scenes": 27 * 16 * 16}[family]
+
+
+def test_pipeline_that_draws_from_images_only_is_refused_at_start(
+    model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sentence with the pipeline's own words, not in a traceback."""
+    pipeline = load_pipeline(model_folder("sd"), "fp32", 48, 32, "cpu")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("`image` has to be given")
+
+    monkeypatch.setattr(type(pipeline.stock), "check_inputs", refuse)
+    with pytest.raises(ModelUnsupported, match="draws no image: ValueError: `image` has to be given"):
+        warm_up(pipeline, 3.0, 1, lambda _: None)
 
 
 def test_loaded_weights_have_the_precision_of_the_pool(folder: Path) -> None:

@@ -81,7 +81,7 @@ class OwnScheduler:
         self._keep = keep
         self._begin = 0
         self._step, self._set_timesteps = self.scheduler.step, self.scheduler.set_timesteps
-        self._parameters = inspect.signature(self._step).parameters
+        self._parameters = _parameters_of(template.__class__)
         # Pipelines read the signatures: of `step` to see whether it takes a generator, of the other for its schedules.
         self.scheduler.step = _hook(self._step, self._take_step)
         self.scheduler.set_timesteps = _hook(self._set_timesteps, self._make_schedule)
@@ -231,6 +231,11 @@ class OwnScheduler:
             return copy.deepcopy(self.scheduler)
         finally:
             self.scheduler.__dict__.update(hooks)
+
+
+@functools.cache
+def _parameters_of(scheduler: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(scheduler.step).parameters  # type: ignore[attr-defined]
 
 
 def _keeps_estimates(config: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@
 import time
 from collections.abc import Hashable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ from t2i_worker.latents import StartLatent
 from t2i_worker.pipelines import LoadedPipeline
 
 PREVIEW_STEPS = 2
+MAX_BLANKS = 64
 FROM_NOISE = StartLatent(None, 0, FetchReason.AS_REQUESTED)
 
 
@@ -48,6 +50,12 @@ class SharedParts:
     pipeline: LoadedPipeline
     loop: StepLoop
     blanks: dict[Hashable, Any] = field(default_factory=dict)
+
+    def remember(self, signature: Hashable, output: Any) -> None:
+        if signature not in self.blanks:
+            if len(self.blanks) >= MAX_BLANKS:
+                self.blanks.clear()  # every text length of some families has its own
+            self.blanks[signature] = blank(output)
 
 
 class PipelineRun:
@@ -99,13 +107,17 @@ class PipelineRun:
         pipeline = self._parts.pipeline
         arguments = {**self._call.arguments, "num_inference_steps": PREVIEW_STEPS}
 
+        texts = ExitStack()
+
         def answer(call: Mapping[str, Any]) -> Any:
+            texts.close()
             known = self._parts.blanks.get(SignatureReader(pipeline.denoiser.shared).read(call).signature)
             return pipeline.denoiser.forward(call) if known is None else blank(known)
 
         start = Start(estimate, PREVIEW_STEPS)
         call = StockCall(pipeline, arguments, answer, encoded=self._encoded, start=start)
-        with pipeline.texts:
+        with texts:
+            texts.enter_context(pipeline.texts)
             return encode_preview(call.draw(self._job.seed)[0])
 
     def _draw_pixels(self) -> npt.NDArray[np.uint8]:
@@ -163,8 +175,7 @@ class PipelineRun:
         if own.skips and (known := self._parts.blanks.get(call.signature)) is not None:
             return blank(known)
         output = self._parts.loop.meet(self._request, call)
-        if call.signature not in self._parts.blanks:
-            self._parts.blanks[call.signature] = blank(output)
+        self._parts.remember(call.signature, output)
         return output
 
     def _begin_steps(self) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from t2i_policy.level import Level
-from t2i_worker.device_errors import is_device_lost
+from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.batching import BATCH_SIZES, MIN_GAIN, WarmUpTimes, choose_batch_cap, fill_step_times
 from t2i_worker.engine.meeting import DenoiserCall, SignatureReader, merge_calls
 from t2i_worker.engine.noise_scheduler import StepTaken
 from t2i_worker.engine.stock_call import StockCall
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.images import encode_image
-from t2i_worker.jobs import Job
+from t2i_worker.jobs import ImageSize, Job
 from t2i_worker.pipelines import LoadedPipeline
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class _Drawn:
     scheduler_steps: int
     latent_bytes: int
     decode_s: float
+    size: ImageSize
 
 
 def warm_up(
@@ -44,12 +45,10 @@ def warm_up(
     """Double the batch size until it no longer pays or no longer fits.
 
     Raises:
-        ModelUnsupported: the stock pipeline never calls its denoiser or its noise scheduler.
+        ModelUnsupported: the stock pipeline draws nothing from a prompt, or not at this size, or without steps.
     """
-    _draw(pipeline, guidance_scale)  # the first call compiles and allocates
+    _draw_first(pipeline, guidance_scale)
     drawn = _draw(pipeline, guidance_scale)
-    if not drawn.calls or not drawn.scheduler_steps:
-        raise ModelUnsupported(f"{type(pipeline.stock).__name__} draws without steps that the engine could batch")
     order = getattr(pipeline.stock.scheduler, "order", 1)
     calls_per_step = len(drawn.calls) / drawn.scheduler_steps * order
     reader = SignatureReader(pipeline.denoiser.shared)
@@ -58,6 +57,22 @@ def warm_up(
         step_s = _measure(pipeline, [reader.read(call) for call in last], order, max_batch, progress)
     cap = choose_batch_cap(step_s)
     return WarmUpTimes(cap, fill_step_times(step_s, cap), drawn.decode_s, calls_per_step, drawn.latent_bytes)
+
+
+def _draw_first(pipeline: LoadedPipeline, guidance_scale: float) -> None:
+    """The first image: it compiles, allocates, and shows whether the engine can serve this pipeline at all."""
+    name = type(pipeline.stock).__name__
+    try:
+        drawn = _draw(pipeline, guidance_scale)
+    except Exception as error:
+        if is_device_lost(error, pipeline.device) or is_out_of_memory(error):
+            raise
+        raise ModelUnsupported(f"{name} draws no image: {type(error).__name__}: {error}") from error
+    if not drawn.calls or not drawn.scheduler_steps:
+        raise ModelUnsupported(f"{name} draws without steps that the engine could batch")
+    if drawn.size != (pipeline.width, pipeline.height):
+        sizes = f"{drawn.size.width}x{drawn.size.height} instead of {pipeline.width}x{pipeline.height}"
+        raise ModelUnsupported(f"model.width and model.height: {name} draws {sizes} pixels")
 
 
 def _measure(
@@ -116,8 +131,11 @@ def _draw(pipeline: LoadedPipeline, guidance_scale: float) -> _Drawn:
     level = Level(0, WARM_UP_STEPS)
     job = Job("warm-up", "warm up", "", 0, guidance_scale, level, "png")
     call = StockCall(pipeline, pipeline.arguments(job), denoise, on_step)
-    encode_image(call.draw(0)[0], "png")
-    return _Drawn(calls, call.own.calls, sizes[0] if sizes else 0, time.perf_counter() - ended_s)
+    image = call.draw(0)[0]
+    encode_image(image, "png")
+    decode_s = time.perf_counter() - ended_s
+    height, width = image.shape[:2]
+    return _Drawn(calls, call.own.calls, sizes[0] if sizes else 0, decode_s, ImageSize(width, height))
 
 
 def make_schedule(pipeline: LoadedPipeline, num_inference_steps: int) -> None:
