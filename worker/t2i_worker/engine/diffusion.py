@@ -25,6 +25,7 @@ from torch import Tensor
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.level import Level
 from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_readiness
+from t2i_runtime.errors import Violation
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.engine.batching import WarmUpTimes
@@ -37,6 +38,7 @@ from t2i_worker.errors import (
     BudgetSpent,
     EngineLost,
     JobFailed,
+    JobInvalid,
     OutOfMemory,
     WorkerError,
     WorkerUnready,
@@ -235,8 +237,16 @@ class DiffusionEngine:
         except WorkerError as error:
             outcome = error
         except BaseException as error:  # noqa: BLE001 - also SystemExit: nobody else would tell the request
-            outcome = self._to_worker_error(error, FAILED_AT[run.stock.place])
+            outcome = self._refused(run, error) or self._to_worker_error(error, FAILED_AT[run.stock.place])
         self._tell(run.heard.put_nowait, outcome)
+
+    @staticmethod
+    def _refused(run: _Run, error: BaseException) -> JobInvalid | None:
+        """Arguments of the client's own choice that the pipeline refuses are no fault of the worker."""
+        own = bool(run.job.extra) or run.job.size is not None
+        if not own or not isinstance(error, ValueError | TypeError):
+            return None
+        return JobInvalid([Violation("arguments", "the pipeline refuses this size or these arguments")])
 
     def _to_worker_error(self, error: BaseException, failed: str) -> WorkerError:
         """Any thread may call it."""
