@@ -125,6 +125,7 @@ class PoolView:
     in_flight: int = field(init=False, compare=False)  # requests at ready workers
     owed_steps: int = field(init=False, compare=False)  # steps that ready workers owe
     paces: Paces = field(init=False, compare=False)
+    alone: Paces = field(init=False, compare=False)  # as `paces`, of ready workers with nothing to do
 
     def __post_init__(self) -> None:
         ready = tuple(worker for worker in self.workers if worker.ready)
@@ -137,6 +138,9 @@ class PoolView:
         object.__setattr__(self, "in_flight", sum(worker.running + worker.waiting for worker in ready))
         object.__setattr__(self, "owed_steps", sum(worker.steps_left for worker in ready))
         object.__setattr__(self, "paces", tuple(rests.items()))
+        object.__setattr__(
+            self, "alone", tuple({(worker.step_s[0], worker.fixed_s) for worker in ready if worker.step_s})
+        )
 
     @property
     def queued_in_all(self) -> int:
@@ -163,6 +167,10 @@ class PoolView:
         """
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
+
+    def alone_s(self, steps: int) -> float:
+        """Seconds to an image of `steps` steps on the fastest ready worker, if it had nothing else; inf without one."""
+        return min([steps * step_s + fixed_s for step_s, fixed_s in self.alone], default=inf)
 
     @property
     def turns(self) -> float:

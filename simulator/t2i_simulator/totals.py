@@ -87,5 +87,6 @@ class Totals:
         set_field(pool, "slots", counted.slots)
         set_field(pool, "in_flight", self._in_flight)
         set_field(pool, "owed_steps", self._owed_steps)
+        set_field(pool, "alone", counted.alone)
         set_field(pool, "paces", tuple((self._free.by_pace or self._full.by_pace).items()))
         return pool

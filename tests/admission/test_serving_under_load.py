@@ -42,8 +42,8 @@ def served_at(pressed: float, left_s: float = 60.0) -> Served:
 
 LOAD_CASES = {
     "an idle pool serves what is wanted": (0.0, EXACT, ServedReason.AS_WANTED),
-    "just under the low mark too": (0.45, EXACT, ServedReason.AS_WANTED),
-    "pressure buys a cheaper level within its allowance": (0.65, HALF, ServedReason.LOAD),
+    "just under the low mark too": (0.25, EXACT, ServedReason.AS_WANTED),
+    "pressure buys a cheaper level within its allowance": (0.45, HALF, ServedReason.LOAD),
     "full pressure spends quality to the floor": (1.5, QUARTER, ServedReason.LOAD),
 }
 
@@ -74,7 +74,7 @@ def test_price_of_a_step_rises_with_pressure(low: float, high: float, max_loss: 
     """Monotone in pressure, nothing at rest: no oscillation from the rule itself."""
     low, high = min(low, high), max(low, high)
     assert backlog_price(low, max_loss, 20) <= backlog_price(high, max_loss, 20)
-    assert backlog_price(min(low, 0.45), max_loss, 20) == 0.0
+    assert backlog_price(min(low, 0.25), max_loss, 20) == 0.0
 
 
 @given(low=st.floats(0, 3), high=st.floats(0, 3))

@@ -6,6 +6,7 @@ refused before it costs a step; a full queue is refused rather than grown. It mu
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.served import Served
@@ -51,9 +52,8 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         )
     if served.estimated_s <= left_s:
         return Admitted(served.estimated_s)
-    steps = served.level.steps_run
-    idle_s = min((worker.fixed_s + steps * worker.step_s[0] for worker in pool.ready if worker.step_s), default=0.0)
-    if idle_s > left_s:
+    idle_s = pool.alone_s(served.level.steps_run)
+    if left_s < idle_s < inf:
         message = f"the fastest allowed level takes about {idle_s:.1f} s, {left_s:.1f} s are left"
         return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
     message = f"expected to take {served.estimated_s:.1f} s behind the backlog, {left_s:.1f} s are left"

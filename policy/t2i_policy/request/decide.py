@@ -93,7 +93,7 @@ class Rules:
 
     def slack_s(self, pool: PoolView) -> float:
         """What an exact image leaves of the SLO in this pool."""
-        return slack_of(self.slo_s, pool.best_finish_s(self.ladder.base_steps))
+        return slack_of(self.slo_s, pool.alone_s(self.ladder.base_steps))
 
     def backlog_price(self, pressed: float, limits: Limits) -> float:
         """What the backlog makes a step cost for such a request."""

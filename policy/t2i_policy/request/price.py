@@ -4,16 +4,17 @@ With step-level batches any worker runs any level, so a pool's capacity is one r
 of that constraint asks each request to take the level of least loss + price * steps. The dearer of two prices counts.
 
 - *Demand* (slow): the least price at which the prompts of late, each at its best level, ask for no more steps than the
-  pool makes, while the backlog moves to SLACK_SHARE of the slack within REACH_S:
+  pool makes, while the backlog moves to SLACK_SHARE of the slack within the reach, REACH_S or the slack:
 
-      rate * W(price) <= capacity * (1 + (SLACK_SHARE * slack - backlog) / REACH_S)
+      rate * W(price) <= capacity * (1 + (SLACK_SHARE * slack - backlog) / reach)
 
   W = mean steps of an image at a price, over the prompt classes seen. It is the dual of the plan's program.
 - *Backlog* (fast): a barrier, for what the demand of late does not tell. A burst has a backlog before it has a rate.
 
       price(p) = max_loss / N * x / (1 - x),   x = clamp((p - LOW) / (HIGH - LOW), 0, 1),   p = backlog / slack
 
-slack = SLO - time of an exact image; N = steps of the full schedule. At p = HIGH the cheapest allowed level is served.
+slack = SLO - time of an exact image alone, however busy the pool is: the backlog tells that already. N = steps of the
+full schedule. At p = HIGH the cheapest allowed level is served.
 """
 
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ from t2i_policy.pool_view import PoolView
 
 SLACK_SHARE = 0.5  # of the slack that may be used up at a steady load: a standing queue keeps the slots filled
 REACH_S = 10.0  # a third of the demand's half-life: what is steered by cannot be known faster
-LOW_PRESSURE = 0.45  # below: the backlog sets no price
-HIGH_PRESSURE = 0.9  # above: quality is spent to the floor
+LOW_PRESSURE = 0.25  # below: the backlog sets no price
+HIGH_PRESSURE = 0.65  # above: quality is spent to the floor, while what waits can be in time yet
 HAIR = 1e-9  # above a turn of the curve: whoever is indifferent there takes the fewer steps, as the curve counts on
 LEAST_SLACK = 0.05  # of the SLO, where an exact image takes all of it
 
@@ -70,7 +71,7 @@ def demand_price(curve: PriceCurve, pool: PoolView, slack_s: float) -> float:
     """The least price at which demand fits, 0 without any; the dearest that changes something where it never does."""
     if curve.rate_rps <= 0 or pool.steps_per_s <= 0:
         return 0.0
-    room = 1 + (SLACK_SHARE * slack_s - pool.backlog_s()) / REACH_S
+    room = 1 + (SLACK_SHARE * slack_s - pool.backlog_s()) / min(REACH_S, slack_s)
     allowed_steps = pool.steps_per_s * room / curve.rate_rps
     price = next((turn.price for turn in curve.turns if turn.steps <= allowed_steps), curve.turns[-1].price)
     return price * (1 + HAIR)
