@@ -9,11 +9,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     HeunDiscreteScheduler,
+    PNDMScheduler,
 )
 from torch import Tensor
 
 from t2i_policy.level import Level
 from t2i_worker.engine.pipeline_run import SharedParts
+from t2i_worker.engine.request import StepDone
 from t2i_worker.jobs import Job
 from t2i_worker.pipelines import LoadedPipeline
 
@@ -21,6 +23,8 @@ TOLERANCE = 1e-4
 FAMILIES = ("sd", "sdxl", "sd3", "flux", "scenes")
 PROMPT, OTHER = "a red circle left of the blue square", "two green"
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+WISH: dict[str, Any] = {"prompt": PROMPT, "seed": 3, "steps": 4, "guidance": 3.0}
 
 Load = Callable[..., LoadedPipeline]
 Run = Callable[..., list[Tensor]]
@@ -61,6 +65,29 @@ def test_sampler_of_two_forwards_a_step_resumes_exactly(skipped: int, load: Load
     assert len(full) == 6
     resumed = denoise(pipeline, PROMPT, steps=5, seed=3, begin=skipped, start=full[skipped])
     assert distance(resumed[-1], full[-1]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("start", [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 16, 24, dtype=torch.float64)])
+def test_latent_of_another_shape_or_type_is_left_alone(
+    start: Tensor, load: Load, denoise: Run, listen: Callable[..., Any], in_loop: Any
+) -> None:
+    """Whoever wrote it: the run begins from its own noise, and says so."""
+    pipeline = load("sd")
+    full = denoise(pipeline, PROMPT, steps=4, seed=3)
+    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2}], [[start] * 3])
+    assert torch.equal(run.latent, full[-1])
+    assert (run.stock.started.step, run.stock.started.reason) == (0, "LatentMismatch")
+    assert [event.step for event in run.events if isinstance(event, StepDone)] == [1, 2, 3, 4]
+
+
+def test_pndm_that_finds_no_latent_is_the_stock_run(
+    load: Load, denoise: Run, listen: Callable[..., Any], in_loop: Any
+) -> None:
+    """The sampler for resuming is only for runs that do resume."""
+    pipeline = load("sd", PNDMScheduler(**BETAS, skip_prk_steps=True))
+    full = denoise(pipeline, PROMPT, steps=4, seed=3)
+    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2}], [[None] * 3])  # type: ignore[list-item]
+    assert torch.equal(run.latent, full[-1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,4 +146,6 @@ def run_together(
     listening.wait_for_end(*runs)
     assert [run.error for run in runs] == [None] * len(runs)
     assert listening.tally.batch_sizes.get(cap, 0) >= 3, "the batch was not shared"
+    for run in runs:
+        run.events = listening.events(run)
     return runs

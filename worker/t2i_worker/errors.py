@@ -80,7 +80,7 @@ class ModelNotFound(ModelError):
 
 
 class ModelUnsupported(ModelError):
-    """Raised for a pipeline class without an adapter, and for a broken folder."""
+    """Raised for a pipeline that the engine cannot serve, and for a broken folder."""
 
 
 def where(error: BaseException) -> str:

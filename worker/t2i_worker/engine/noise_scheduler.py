@@ -138,7 +138,8 @@ class OwnScheduler:
             sentence = f"{type(self.scheduler).__name__} makes no schedule of {self._num_steps} steps"
             raise JobInvalid([Violation("level.num_inference_steps", sentence)]) from error
 
-    def _take_step(self, prediction: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _take_step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # The names are those of diffusers: some pipelines pass these by name.
         if self.calls == 0:
             self._begin = getattr(self.scheduler, "_begin_index", None) or 0
             self._check_start(sample)
@@ -146,17 +147,17 @@ class OwnScheduler:
             if self.calls == self._first_call(step):
                 self.kept[step] = sample.clone()
         if self.skips:
-            return self._skip(prediction, sample, args, kwargs)
+            return self._skip(model_output, sample, args, kwargs)
         if "order" in self._parameters and self.start.step:
             # LMS would use slopes of steps that a resumed run has not made.
             kwargs["order"] = min(self.calls - self.start.step + 1, self._parameters["order"].default)
-        output = self._step(prediction, timestep, sample, *args, **kwargs)
+        output = self._step(model_output, timestep, sample, *args, **kwargs)
         self.calls += 1
         if self.calls == self._total and self._num_steps in self._keep:
             self.kept[self._num_steps] = output[0] if isinstance(output, tuple) else output.prev_sample
         done, before = (calls * self._num_steps // max(1, self._total) for calls in (self.calls, self.calls - 1))
         if done > before:
-            self._on_step(StepTaken(min(done, self._num_steps), prediction, sample, output))
+            self._on_step(StepTaken(min(done, self._num_steps), model_output, sample, output))
         return output
 
     def _check_start(self, sample: Tensor) -> None:

@@ -106,7 +106,8 @@ class PipelineRun:
         """A small image of a clean latent: a stock call whose every step is skipped."""
         pipeline = self._parts.pipeline
         arguments = {**self._call.arguments, "num_inference_steps": PREVIEW_STEPS}
-
+        for schedule in ("timesteps", "sigmas"):
+            arguments.pop(schedule, None)
         texts = ExitStack()
 
         def answer(call: Mapping[str, Any]) -> Any:
@@ -141,7 +142,7 @@ class PipelineRun:
     def _begin_anew(self) -> None:
         """From noise, as if no step was to be skipped."""
         self._parts.loop.leave(self._request)
-        self._request.step, self._resumes = 0, False
+        self._request.step, self._request.denoised_s, self._resumes = 0, None, False
         reason = FetchReason.MISMATCH if self.started.latent is not None else self.started.reason
         self._start = Future()
         self._start.set_result(StartLatent(None, 0, reason, self.started.fetch_s))
