@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
+  bench-gateway bench-scenes bench-starts bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
   bench-tenant-timing bench-several-gateways bench-cache bench-pipelines
 
 help:  ## List the verbs
@@ -128,6 +128,9 @@ bench-operator: kube-assets  ## 1000 pools: readiness, restart, 10 idle minutes,
 	$(BENCH)
 
 bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scenes-quality.md
+	$(BENCH)
+
+bench-starts: $(STAMP)  ## Stored latents as starts, by the run that left them -> bench/results/starts.md
 	$(BENCH)
 
 bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/results/predictor.md

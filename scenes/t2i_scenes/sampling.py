@@ -105,6 +105,13 @@ class ScenesModel:
         sigma = float(self.sigmas(self.constants.default_num_inference_steps)[step])
         return latents + sigma * (self.noise(seeds) - self.noise(theirs))
 
+    def noised(self, finals: Tensor, step: int, seeds: Sequence[int]) -> Tensor:
+        """Noise final latents [B,C,h,w] to the level at which `step` is entered, each by its own seed."""
+        self.sigmas(self.constants.default_num_inference_steps)
+        timestep = self.scheduler.timesteps[step].expand(len(finals))
+        noised: Tensor = self.scheduler.scale_noise(finals, timestep, self.noise(seeds))
+        return noised
+
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:
         length = self.constants.max_caption_tokens
         tokens = self.tokenizer(
