@@ -61,8 +61,8 @@ class EngineRig:
             guidance_scale=self.spec.model.guidance_scale,
             level=Level(skipped, self.steps),
             image_format="png",
-            source=Source("bench", "entry", (skipped,)) if skipped else None,
-            sink=Sink("bench", "entry", tuple(self.skips), np.ones(4, np.float32)) if sink else None,
+            source=Source("bench", "entry") if skipped else None,
+            sink=Sink("bench", "entry", np.ones(4, np.float32)) if sink else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Captions of the embedded model at any level, each resumed from the nearest of other captions, by the bare loop."""
+"""Captions of the embedded model at any level, resumed from the nearest of others' final latents, by the bare loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,13 +35,12 @@ class CaptionRuns:
         base_steps: int,
         kept: Sequence[AskedCaption],
         asked: Sequence[AskedCaption],
-        keep_before: Sequence[int],
     ) -> "CaptionRuns":
-        """Draw the kept captions, and keep their latents before these steps."""
+        """Draw the kept captions, and keep their final latents."""
         model, embedder = ScenesModel.load(), Embedder(embedder_path())
         vectors = [np.stack([embedder.embed_now(one.text).vector for one in captions]) for captions in (asked, kept)]
         cosines = vectors[0] @ vectors[1].T
-        settings = MeasureSettings(base_steps, model.constants.default_guidance_scale, keep_before=keep_before)
+        settings = MeasureSettings(base_steps, model.constants.default_guidance_scale, keep_before=[base_steps])
         source = measure(model, kept, settings, "kept captions", progress)
         return cls(model, base_steps, kept, asked, cosines.argmax(1), cosines.max(1), source)
 
@@ -50,9 +49,8 @@ class CaptionRuns:
         asked = [replace(one, seed=one.seed + seed_shift) for one in self.asked]
         resume, skip = None, level.skipped_steps
         if level.needs_latent:
-            start = self.source.latents[skip][torch.from_numpy(self.nearest)]
-            theirs = [self.kept[near].seed for near in self.nearest]
-            resume = Resume(skip, self.model.with_own_noise(start, skip, [one.seed for one in asked], theirs))
+            finals = self.source.latents[self.base_steps][torch.from_numpy(self.nearest)]
+            resume = Resume(skip, self.model.noised(finals, skip, [one.seed for one in asked]))
         settings = MeasureSettings(level.num_inference_steps, self.model.constants.default_guidance_scale, resume)
         title = f"level {level.label(self.base_steps)}, seeds + {seed_shift}"
         return measure(self.model, asked, settings, title, progress)

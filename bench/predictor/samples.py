@@ -30,7 +30,7 @@ def load_or_draw(folder: Path, num_kept: int, num_asked: int, num_seeds: int, se
 def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
     """Score asked captions at every level of the example pool, once a seed."""
     ladder, samples = example_spec("pool-scenes").ladder, scene_samples(num_kept, num_asked, seed)
-    runs = CaptionRuns.of(ladder.base_steps, _captions(samples.kept), _captions(samples.asked), ladder.steps_to_keep)
+    runs = CaptionRuns.of(ladder.base_steps, _captions(samples.kept), _captions(samples.asked))
     turns = [{one: runs.draw(one, turn * SEED_STRIDE) for one in ladder.levels} for turn in range(num_seeds)]
     prompts = []
     for at, (asked, near) in enumerate(zip(runs.asked, runs.nearest, strict=True)):

@@ -85,7 +85,7 @@ def draw_all(num_kept: int, num_asked: int, seed: int) -> DrawnCaptions:
     scenes = [sample_scene(rng) for _ in range(num_kept)]
     kept = [AskedCaption(scene, caption(scene, rng), int(rng.integers(1 << 31))) for scene in scenes]
     kinds = ask(kept, num_asked, rng)
-    runs = CaptionRuns.of(steps, kept, list(kinds), skips)
+    runs = CaptionRuns.of(steps, kept, list(kinds))
     spreads: dict[Level, Floats] = {}
 
     def twice(level: Level) -> MeasuredScores:

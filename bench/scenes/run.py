@@ -1,8 +1,8 @@
 """The real trade-off of the embedded model: `make bench-scenes` -> bench/results/scenes-quality.md and a plot.
 
-Latents of many captions are kept; captions the cache never saw (paraphrases, one and two edits, fresh scenes) are drawn
-in full, resumed at every K from the nearest kept caption, and plainly with as many steps as each K leaves. All with the
-bare diffusers loop, the same seeds, and the exact scorer. A resumed run has the noise of its own seed, as in a worker.
+Final latents of many captions are kept. Captions the cache never saw (paraphrases, one and two edits, fresh scenes) are
+drawn in full, resumed at every K from the nearest kept caption's, and plainly with as many steps as each K leaves. All
+with the bare diffusers loop, the same seeds, and the exact scorer. A resumed run has the noise of its own seed.
 Bands are cosines of the shipped embedder. Everything is drawn with a second seed too, for how far its images are apart.
 """
 

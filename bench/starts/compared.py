@@ -20,6 +20,7 @@ HALF = "state of a 6-step run"
 FINAL = "final of an exact run"
 RESUMED = tuple(f"final of generation {generation}" for generation in range(1, GENERATIONS + 1))
 SHORT_FINALS = {"final of a 6-step run": "6 steps", "final of a 4-step run": "4 steps"}
+BENT = {**{start: f"resumed, {start.removeprefix('final of ')}" for start in RESUMED}, **SHORT_FINALS}
 STARTS = (TODAY, ONCE, TWICE, HALF, FINAL, *RESUMED, *SHORT_FINALS)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 #: Of one block, and of all together: similarity, kind, where the source resumed, exact quality, and quality by start.
@@ -46,6 +47,7 @@ class Compared:
     exact: Floats
     quality: Mapping[str, Mapping[int, Floats]]
     source_quality: Mapping[str, Floats]
+    source: Floats  # place in `source_quality` of the run that a request starts from
 
     @classmethod
     def of(cls, blocks: Sequence[Document]) -> "Compared":
@@ -53,6 +55,7 @@ class Compared:
             return np.concatenate([np.asarray(pick(block), float) for block in blocks])
 
         starts = blocks[0]["quality"]
+        before = np.cumsum([0, *(len(block["sources"]["exact"]) for block in blocks)])
         return cls(
             joined(lambda block: block["similarity"]),
             joined(lambda block: block["resumed_at"]),
@@ -65,6 +68,7 @@ class Compared:
                 name: 100 * joined(lambda block: block["sources"][name])  # noqa: B023
                 for name in blocks[0]["sources"]
             },
+            np.concatenate([first + np.asarray(block["source"]) for first, block in zip(before, blocks, strict=False)]),
         )
 
     @property
@@ -87,6 +91,23 @@ class Compared:
     def beyond(self, start: str, skip: int, inside: Mask, other: str = TODAY) -> MeanWithError:
         """Points that a start loses more than another one, in pairs."""
         return MeanWithError.of((self.quality[other][skip] - self.quality[start][skip])[inside])
+
+    def passed_on(self, skip: int, inside: Mask) -> MeanWithError:
+        """Of what bent runs had lost of their own quality, the share that requests lose which start from them.
+
+        Least squares through zero over all finals but the exact ones; the error is a jackknife over the stored runs.
+        """
+        own = self.source_quality["exact"]
+        lost = np.stack([(own - self.source_quality[run])[self.source] for run in BENT.values()])[:, inside]
+        more = np.stack([(self.quality[FINAL][skip] - self.quality[start][skip])[inside] for start in BENT])
+        of_run = self.source[inside]
+        slopes = [
+            float((lost * more)[:, others].sum() / (lost**2)[:, others].sum())
+            for run in np.unique(of_run)
+            for others in [of_run != run]
+        ]
+        error = np.sqrt((len(slopes) - 1) * np.var(slopes))
+        return MeanWithError(float((lost * more).sum() / (lost**2).sum()), float(error))
 
 
 def draw_block(num_sources: int, num_asked: int, seed: int) -> Document:
@@ -118,16 +139,13 @@ def draw_block(num_sources: int, num_asked: int, seed: int) -> Document:
         TWICE: {skip: from_state("trajectory, generation 2", skip) for skip in SKIPS[2:]},
         HALF: {6: from_state("6 steps", 6, 3)},  # only there the noise of both schedules is the same
         FINAL: {skip: from_final("exact", skip) for skip in SKIPS},
-        **{
-            start: {skip: from_final(f"resumed, {start.removeprefix('final of ')}", skip) for skip in SKIPS}
-            for start in RESUMED
-        },
-        **{start: {skip: from_final(name, skip) for skip in SKIPS} for start, name in SHORT_FINALS.items()},
+        **{start: {skip: from_final(name, skip) for skip in SKIPS} for start, name in BENT.items()},
     }
     return {
         "seed": seed,
         "similarity": [float(one) for one in cosines.max(1)],
         "kind": list(kinds.values()),
+        "source": nearest.tolist(),
         "resumed_at": hops_of(lines, 0)[nearest].tolist(),
         "exact": _qualities(drawing.run(asked, "exact")),
         "quality": {

@@ -22,6 +22,7 @@ def write_report(compared: Compared, minutes: float, folder: Path) -> None:
         pairs=_pairs_table(compared),
         parents=_parents_table(compared),
         sources=_sources_table(compared),
+        passed_on=_passed_on_table(compared),
     )
     _plot(compared, folder / "starts.png")
 
@@ -59,6 +60,17 @@ def _parents_table(compared: Compared) -> str:
         cells = [_cell(compared.beyond(RESUMED[0], skip, inside, FINAL)) for skip in SKIPS]
         rows.append([f"K={at}", inside.sum(), *cells])
     return table(["the stored run had resumed at", "n", *(f"K={skip}" for skip in SKIPS)], rows)
+
+
+def _passed_on_table(compared: Compared) -> str:
+    bands = {
+        "≥ 0.90": compared.similarity >= 0.9,
+        "0.70 to 0.90": (compared.similarity >= 0.7) & (compared.similarity < 0.9),
+        "< 0.70": compared.similarity < 0.7,
+    }
+    cells = {name: [compared.passed_on(skip, inside) for skip in SKIPS] for name, inside in bands.items()}
+    rows = [[name, *(f"{one.mean:.2f} ± {one.error:.2f}" for one in slopes)] for name, slopes in cells.items()]
+    return table(["similarity", *(f"K={skip}" for skip in SKIPS)], rows)
 
 
 def _sources_table(compared: Compared) -> str:

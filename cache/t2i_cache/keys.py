@@ -18,8 +18,8 @@ class ModelKey:
     """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded.
 
     The negative prompt steers every step, so it is part of the key and not of the similarity. `embedder` is the digest
-    of what similarity is measured by: vectors of another one mean nothing to it. Version 2 let prompts that were not
-    read whole lie among the others.
+    of what similarity is measured by: vectors of another one mean nothing to it. Version 3 kept states at some steps;
+    version 4 keeps final latents.
     """
 
     model_digest: str
@@ -34,10 +34,10 @@ class ModelKey:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits, equal for equal keys on every machine, and without an embedder as before there were any."""
+        """32 hex digits, equal for equal keys on every machine."""
         *values, embedder = astuple(self)
         text = "\x1f".join(str(value) for value in values)
-        kind = f"v3\x1f{embedder}" if embedder else "v1"
+        kind = f"v4\x1f{embedder}"
         return hashlib.sha256(f"t2i-model-key-{kind}\x1f{text}".encode()).hexdigest()[:32]
 
 
@@ -90,7 +90,8 @@ class EntryName(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class LatentKey:
-    """One stored latent: the state entering `step` (after `step` steps) of one earlier prompt's run.
+    """One stored latent of one earlier run: its state after `step` steps. The last step of the full schedule names the
+    final latent of any run, short ones too.
 
     Raises:
         ValueError: a component is not 1-128 characters of A-Z a-z 0-9 _ -; ids come over the wire and become paths.

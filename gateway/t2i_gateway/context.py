@@ -28,14 +28,14 @@ class RequestContext:
     base_steps: int
     holdings: Holdings | None = None
 
-    def is_worth_keeping(self, ladder: Ladder, steps: frozenset[int]) -> bool:
-        """Only exact runs are kept, and only of prompts whose latents the worker cannot reach already; it can reach
-        those of the neighbour at `steps`."""
-        if self.decided.served.level != ladder.exact or not ladder.steps_to_keep:
+    def is_worth_keeping(self, ladder: Ladder, reached: bool) -> bool:
+        """Only exact runs are kept, and only of prompts of which the worker can reach no latent. `reached`: it can
+        reach the neighbour's.
+        """
+        if self.decided.served.level != ladder.exact or not ladder.skips:
             return False
         near, prefix = self.neighbour, self.prefix
-        there = near is not None and prefix is not None and prefix.holds_prompt(near.entry_id)
-        return not (there and steps.issuperset(ladder.steps_to_keep))
+        return not (reached and near is not None and prefix is not None and prefix.holds_prompt(near.entry_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ class Director:
     ) -> Neighbourhood:
         neighbours = self._parts.neighbours
         return replace(
-            NOWHERE if neighbour is None else Neighbourhood(neighbour.similarity, neighbour.steps),
+            NOWHERE if neighbour is None else self._start(neighbour),
             prompt=read_prompt(request.prompt),
             same_image=neighbours.holds_same_image(prefix, tenant, neighbour),
             repeated=neighbours.repeats(prefix, tenant, neighbour),
@@ -176,6 +176,11 @@ class Director:
 
     def _view(self, tenant: str, before: Sequence[Level]) -> PoolView:
         return behind_siblings(self._parts.dispatcher.view(tenant), before)
+
+    def _start(self, neighbour: Neighbour) -> Neighbourhood:
+        """One final latent serves every K."""
+        skips = frozenset(self._parts.rules.ladder.skips if neighbour.steps else ())
+        return Neighbourhood(neighbour.similarity, skips)
 
     def _decide(self, arrival: Arrival, view: PoolView, holdings: Holdings | None, queue_room: int) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
@@ -187,7 +192,7 @@ class Director:
             return decided
         alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
         without = parts.planning.policy.serve(parts.rules, course, alone, view)
-        holders = holdings.get(level.skipped_steps, frozenset())
+        holders = frozenset[str]().union(*holdings.values())
         line = parts.dispatcher.holder_line(holders, queue_room)
         return choose_with_holders(decided, without, view, line, arrival.left_s)
 
@@ -250,13 +255,13 @@ class Director:
     def _place(self, context: RequestContext, excluded: frozenset[str] = frozenset()) -> QueuePlace:
         level, holders = context.decided.served.level, None
         if context.holdings is not None and level.needs_latent:
-            holders = partial(self._parts.neighbours.holders, context.prefix, context.neighbour, level.skipped_steps)
+            holders = partial(self._parts.neighbours.holders, context.prefix, context.neighbour)
         return QueuePlace(context.tenant, level, context.deadline_s, excluded, holders)
 
     def _send(self, context: RequestContext, attempt: Attempt, worker: str) -> Events:
         left_s = max(0.001, context.deadline_s - self._loop.time())
-        steps = self._parts.neighbours.steps_at(worker, context.prefix, context.neighbour)
-        message = worker_request(context, self._parts.spec, left_s, steps)
+        reached = self._parts.neighbours.reaches(worker, context.prefix, context.neighbour)
+        message = worker_request(context, self._parts.spec, left_s, reached)
         self._parts.dispatcher.tell_others(message, self._parts.planning.rate_rps)
         return attempt.relay(attempt.connection.generate(message, left_s))
 
@@ -267,8 +272,8 @@ class Director:
         skipped = attempt.started.served.skipped_steps
         if skipped < level.skipped_steps:
             self._parts.metrics.latent_misses.labels(attempt.started.reason).inc()
-        key = prefix.key(near.entry_id, level.skipped_steps)
-        self._parts.neighbours.started(key, skipped, attempt.started.reason, worker)
+        key = prefix.key(near.entry_id, context.base_steps)
+        self._parts.neighbours.started(key, skipped > 0, attempt.started.reason, worker)
 
     def _done(
         self, context: RequestContext, attempt: Attempt, waited: Waited, worker: str

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.context import RequestContext, Waited
-from t2i_gateway.neighbours import seed_of
 from t2i_policy.level import Level, level_phrase
 from t2i_policy.request.admission import Admitted, Refused
 from t2i_policy.request.decide import Decided
@@ -82,9 +81,9 @@ def accepted_event(
 
 
 def worker_request(
-    context: RequestContext, spec: PoolSpec, left_s: float, steps: frozenset[int]
+    context: RequestContext, spec: PoolSpec, left_s: float, reached: bool
 ) -> worker_pb2.WorkerGenerateRequest:
-    """What the worker is told; it can reach the neighbour's latents at `steps`."""
+    """What the worker is told; it can reach the neighbour's latent, or not."""
     request, level, prefix = context.request, context.decided.served.level, context.prefix
     message = worker_pb2.WorkerGenerateRequest(
         request_id=request.request_id,
@@ -99,24 +98,21 @@ def worker_request(
         budget_ms=max(1, int(1e3 * left_s)),
         preview_every_steps=request.preview_every_steps,
     )
-    if level.needs_latent and prefix is not None and context.neighbour is not None:
-        entry_id = context.neighbour.entry_id
+    if level.needs_latent and prefix is not None and context.neighbour is not None and reached:
         message.source.CopyFrom(
             worker_pb2.LatentSource(
                 scope=prefix.scope,
                 embedder=prefix.embedder,
-                entry_id=entry_id,
-                seed=seed_of(entry_id),
-                steps=sorted(steps),
+                entry_id=context.neighbour.entry_id,
+                same_image=context.decided.near.same_image,
             )
         )
-    if context.is_worth_keeping(spec.ladder, steps) and prefix is not None and context.embedding is not None:
+    if context.is_worth_keeping(spec.ladder, reached) and prefix is not None and context.embedding is not None:
         message.sink.CopyFrom(
             worker_pb2.LatentSink(
                 scope=prefix.scope,
                 embedder=prefix.embedder,
                 entry_id=prefix.entry_id,
-                steps=spec.ladder.steps_to_keep,
                 embedding=context.embedding.vector.astype("<f4").tobytes(),
             )
         )

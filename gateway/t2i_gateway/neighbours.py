@@ -8,7 +8,7 @@ import hashlib
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,18 +27,9 @@ from t2i_sources.embedder import Embedding
 
 log = logging.getLogger(__name__)
 SHOW_EVERY_S = 1.0
-_SEED_MARK = "-"  # between an entry's prompt and its seed
+_MARK = "-"  # between an entry's prompt and its seed
 _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
 _REASONS = frozenset(EvictionReason)
-
-
-def seed_of(entry_id: str) -> int | None:
-    """The seed of an entry's run; None of an entry whose id does not say it."""
-    _, mark, seed = entry_id.partition(_SEED_MARK)
-    try:
-        return int(seed, 16) if mark else None
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +50,11 @@ class LatentPrefix:
     @property
     def entry_id(self) -> str:
         """Of this request's own run."""
-        return f"{self.prompt_id}{_SEED_MARK}{self.seed:016x}"
+        return f"{self.prompt_id}{_MARK}{self.seed:016x}"
 
     def holds_prompt(self, entry_id: str) -> bool:
         """Whether an entry is a run of this request's prompt, with whatever seed."""
-        return entry_id.partition(_SEED_MARK)[0] == self.prompt_id
+        return entry_id.partition(_MARK)[0] == self.prompt_id
 
     def key(self, entry_id: str, step: int) -> LatentKey:
         """The key of one latent of an entry here."""
@@ -105,7 +96,7 @@ class NeighbourIndex:
         return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, embedding.unread is not None)
 
     def nearest(self, prefix: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
-        """The run of this very prompt and seed if it is cached, else of one of the most similar prompts there."""
+        """The exact run of this very prompt and seed if it is cached, else a run of one of the most similar prompts."""
         if prefix is None or embedding is None:
             return None
         own = self._follower.catalogue.find(prefix.key(prefix.entry_id, 0), time.time())
@@ -119,7 +110,7 @@ class NeighbourIndex:
             return None
 
     def holds_same_image(self, prefix: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
-        """Whether what is cached is of this very prompt and seed, and this tenant may know it."""
+        """Whether what is cached is the image of this very prompt and seed, and this tenant may know it."""
         if prefix is None or neighbour is None or neighbour.entry_id != prefix.entry_id:
             return False
         return not self._is_shared or self._asked.with_same_seed(tenant, prefix.prompt_id, prefix.seed)
@@ -146,11 +137,11 @@ class NeighbourIndex:
         if prefix is not None:
             self._asked.note(tenant, prefix.prompt_id, prefix.seed)
 
-    def started(self, key: LatentKey, skipped_steps: int, reason: str, worker: str) -> None:
-        """A worker began from the entry `key.entry_id`; it was asked to begin at step `key.step`."""
-        if skipped_steps:
-            self._follower.used(LatentKey(key.scope, key.model, key.entry_id, skipped_steps))
-        if reason in _DAMAGE and skipped_steps < key.step:
+    def started(self, key: LatentKey, resumed: bool, reason: str, worker: str) -> None:
+        """A worker was asked to resume from this latent, and did or did not."""
+        if resumed:
+            self._follower.used(key)
+        elif reason in _DAMAGE:
             if self._spread is None:
                 self._follower.damaged(key)
             else:
@@ -158,11 +149,12 @@ class NeighbourIndex:
 
     def stored(self, prefix: LatentPrefix, embedding: Embedding, stored: list[tuple[int, int]], worker: str) -> None:
         """A worker stored (step, bytes) latents of the request's own entry."""
+        entry = prefix.key(prefix.entry_id, 0)
         try:
             if self._spread is None:
-                self._follower.stored(prefix.key(prefix.entry_id, 0), embedding.vector, stored)
+                self._follower.stored(entry, embedding.vector, stored)
             else:  # it tells too, but the client may ask again before that is read
-                now_s, keys = time.time(), [(prefix.key(prefix.entry_id, step), size) for step, size in stored]
+                now_s, keys = time.time(), [(replace(entry, step=step), size) for step, size in stored]
                 items = [CachedItem(key, key.step, size, 1, now_s, now_s) for key, size in keys]
                 self._spread.told(worker, [(item, embedding.vector) for item in items])
         except ValueError as error:
@@ -179,16 +171,15 @@ class NeighbourIndex:
             return None
         return self._spread.holdings(prefix.key(neighbour.entry_id, 0), neighbour.steps)
 
-    def holders(self, prefix: LatentPrefix | None, neighbour: Neighbour | None, step: int) -> frozenset[str]:
-        """Who has the neighbour's latent at this step by now, where each worker keeps its own."""
-        return (self.holdings(prefix, neighbour) or {}).get(step, frozenset())
+    def holders(self, prefix: LatentPrefix | None, neighbour: Neighbour | None) -> frozenset[str]:
+        """Who has the neighbour's latent by now, where each worker keeps its own."""
+        return frozenset().union(*(self.holdings(prefix, neighbour) or {}).values())
 
-    def steps_at(self, worker: str, prefix: LatentPrefix | None, neighbour: Neighbour | None) -> frozenset[int]:
-        """Steps of the neighbour whose latents this worker can reach by now."""
-        holdings = self.holdings(prefix, neighbour)
-        if holdings is None:
-            return frozenset() if neighbour is None else neighbour.steps
-        return frozenset(step for step, names in holdings.items() if worker in names)
+    def reaches(self, worker: str, prefix: LatentPrefix | None, neighbour: Neighbour | None) -> bool:
+        """Whether this worker can reach the neighbour's latent by now."""
+        if self._spread is None:
+            return neighbour is not None
+        return worker in self.holders(prefix, neighbour)
 
     def told(self, worker: str, changes: worker_pb2.LatentChanges) -> None:
         """A worker tells what its own store holds.

@@ -66,7 +66,7 @@ class Ladder:
         return Level(0, self.base_steps)
 
     @property
-    def steps_to_keep(self) -> tuple[int, ...]:
+    def skips(self) -> tuple[int, ...]:
         """Steps of the full schedule whose latents some level can resume from, ascending."""
         return tuple(sorted({lv.skipped_steps for lv in self.levels if lv.needs_latent and self._is_full(lv)}))
 

@@ -22,7 +22,7 @@ from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.judge import Judge, Sample, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores
 from t2i_profiler.samples import Samples
-from t2i_profiler.worker_client import DrawnImage, Stored, WorkerClient, connect_workers, keep_at, start_from
+from t2i_profiler.worker_client import DrawnImage, Stored, WorkerClient, connect_workers, keep_as, start_from
 from t2i_protos.v1 import worker_pb2
 from t2i_sources.embedder import Embedder
 
@@ -87,12 +87,11 @@ async def _time_steps(bench: ProfileBench) -> tuple[tuple[float, ...], float]:
 async def _score_levels(bench: ProfileBench, samples: Samples) -> list[PromptScores]:
     embedded = [bench.tools.embedder.embed_now(sample.prompt).vector for sample in samples.kept]
     turns = itertools.cycle(bench.workers)
-    steps = bench.ladder.steps_to_keep
     keeping = []
     for index, (sample, vector) in enumerate(zip(samples.kept, embedded, strict=True)):
         worker = next(turns)
         order = worker.order(sample.prompt, sample.seed, bench.ladder.exact)
-        keeping.append(worker.draw(keep_at(order, bench.scope, _entry(index), steps, vector)))
+        keeping.append(worker.draw(keep_as(order, Stored(bench.scope, _entry(index)), vector)))
     await draw_all(bench, "drawing kept prompts", keeping)
     matrix = np.stack(embedded)
     return await draw_all(
@@ -109,10 +108,10 @@ def _entry(index: int) -> str:
 async def _score_one(
     bench: ProfileBench, worker: WorkerClient, sample: Sample, kept: Sequence[Sample], embedded: Matrix
 ) -> PromptScores:
-    """The sample at every level, once a seed, from the latents of its nearest prompt."""
+    """The sample at every level, once a seed, from the final latent of its nearest prompt."""
     similarities = embedded @ bench.tools.embedder.embed_now(sample.prompt).vector
     nearest = int(similarities.argmax())
-    source = Stored(bench.scope, _entry(nearest), kept[nearest].seed)
+    source = Stored(bench.scope, _entry(nearest))
     exact: list[bytes] = []
     images: dict[Level, list[bytes]] = {level: [] for level in bench.ladder.levels if level != bench.ladder.exact}
     for turn in range(bench.num_seeds):
@@ -121,7 +120,7 @@ async def _score_one(
         for level, drawn in images.items():
             order = worker.order(sample.prompt, seed, level)
             if level.needs_latent:
-                start_from(order, source, level.skipped_steps)
+                start_from(order, source)
             drawn.append((await draw_at(worker, order, level)).data)
     judge, several = bench.tools.judge, bench.num_seeds > 1
     return PromptScores(
@@ -141,7 +140,7 @@ async def _score_one(
 
 
 async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest, level: Level) -> DrawnImage:
-    """Draw at this level or not at all: a latent that came late (the worker starts lower then) is asked for again."""
+    """Draw at this level or not at all: where a latent came late, the worker starts from noise, and is asked again."""
     for _ in range(FETCH_TRIES):
         drawn = await worker.draw(order)
         if drawn.finished.served.skipped_steps == level.skipped_steps:

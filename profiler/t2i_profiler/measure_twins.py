@@ -16,7 +16,7 @@ from t2i_profiler.judge import Sample
 from t2i_profiler.measure import ProfileBench, ProfileTools, draw_all, draw_at
 from t2i_profiler.sample_file import PromptScores, TwinScores
 from t2i_profiler.twins import Twin, TwinKind, make_twins
-from t2i_profiler.worker_client import Stored, WorkerClient, connect_workers, keep_at, start_from
+from t2i_profiler.worker_client import Stored, WorkerClient, connect_workers, keep_as, start_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def measure_twins(
     num_seeds: int,
 ) -> tuple[TwinScores, ...]:
     """Score every pair at the ladder's levels that need a latent."""
-    if not pairs or not ladder.steps_to_keep:
+    if not pairs or not ladder.skips:
         return ()
     async with connect_workers(addresses) as workers:
         bench = ProfileBench(workers, ladder, tools, f"twins-{secrets.token_hex(8)}", num_seeds)
@@ -72,18 +72,18 @@ def _entry(index: int) -> str:
 async def _keep_twin(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> None:
     order = worker.order(pair.twin.prompt, pair.twin_seed, bench.ladder.exact)
     vector = bench.tools.embedder.embed_now(pair.twin.prompt).vector
-    await worker.draw(keep_at(order, bench.scope, entry, bench.ladder.steps_to_keep, vector))
+    await worker.draw(keep_as(order, Stored(bench.scope, entry), vector))
 
 
 async def _score_pair(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> TwinScores:
-    sample, stored = pair.asked, Stored(bench.scope, entry, pair.twin_seed)
+    sample, stored = pair.asked, Stored(bench.scope, entry)
     exact: list[float] = []
     by_level: dict[Level, list[float]] = {level: [] for level in bench.ladder.levels if level.needs_latent}
     for seed in range(sample.seed, sample.seed + bench.num_seeds):
         image = (await worker.draw(worker.order(sample.prompt, seed, bench.ladder.exact))).data
         exact.append(bench.tools.judge.score(image, image, sample))
         for level, scores in by_level.items():
-            order = start_from(worker.order(sample.prompt, seed, level), stored, level.skipped_steps)
+            order = start_from(worker.order(sample.prompt, seed, level), stored)
             scores.append(bench.tools.judge.score((await draw_at(worker, order, level)).data, image, sample))
     one, other = (bench.tools.embedder.embed_now(prompt).vector for prompt in (sample.prompt, pair.twin.prompt))
     scores_of = {level: tuple(found) for level, found in by_level.items()}

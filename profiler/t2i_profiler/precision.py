@@ -132,7 +132,7 @@ def _by_nirvana(ladder: Ladder, tolerance: float) -> Rule:
 
 
 def _near(ladder: Ladder, one: PromptScores) -> Neighbourhood:
-    return Neighbourhood(one.similarity, frozenset(ladder.steps_to_keep), read_prompt(one.prompt))
+    return Neighbourhood(one.similarity, frozenset(ladder.skips), read_prompt(one.prompt))
 
 
 def _keep(one: PromptScores, chosen: Option, mean_exact: float) -> Kept:

@@ -27,11 +27,10 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The entry of a run whose latents were kept, and the seed of that run."""
+    """The entry of a run whose final latent was kept."""
 
     scope: str
     entry_id: str
-    seed: int
 
 
 class WorkerClient:
@@ -90,24 +89,18 @@ class WorkerClient:
         return DrawnImage(bytes(data), finished)
 
 
-def keep_at(
-    order: worker_pb2.WorkerGenerateRequest,
-    scope: str,
-    entry_id: str,
-    steps: Sequence[int],
-    embedding: npt.NDArray[np.float32],
+def keep_as(
+    order: worker_pb2.WorkerGenerateRequest, entry: Stored, embedding: npt.NDArray[np.float32]
 ) -> worker_pb2.WorkerGenerateRequest:
-    """The order, with its latents kept."""
-    order.sink.scope, order.sink.entry_id = scope, entry_id
-    order.sink.steps.extend(steps)
+    """The order, with its final latent kept."""
+    order.sink.scope, order.sink.entry_id = entry.scope, entry.entry_id
     order.sink.embedding = embedding.astype("<f4").tobytes()
     return order
 
 
-def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored, step: int) -> worker_pb2.WorkerGenerateRequest:
-    """The order, starting from the latent that an earlier prompt's run stored at this step."""
-    order.source.scope, order.source.entry_id, order.source.seed = stored.scope, stored.entry_id, stored.seed
-    order.source.steps.append(step)
+def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored) -> worker_pb2.WorkerGenerateRequest:
+    """The order, starting from the final latent of an earlier prompt's run."""
+    order.source.scope, order.source.entry_id = stored.scope, stored.entry_id
     return order
 
 

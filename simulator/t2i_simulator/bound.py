@@ -66,7 +66,7 @@ class Bounds:
 
 def bounds_of(met: Outcomes, scenario: Scenario, violations: int) -> Bounds:
     """For the requests and neighbourhoods that a policy's run met, with every kept step stored."""
-    stored, limits = frozenset(scenario.ladder.steps_to_keep), Limits(scenario.target.max_loss)
+    stored, limits = frozenset(scenario.ladder.skips), Limits(scenario.target.max_loss)
     slo_s, groups = scenario.target.slo_s, scenario.groups
 
     rules = build_cached_rules(scenario.ladder, scenario.profile, scenario.target)

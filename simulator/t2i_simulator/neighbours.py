@@ -1,8 +1,8 @@
 """The cache of similar prompts as decisions see it: precomputed similarities, no tensors.
 
 It follows the rules of `t2i_cache.catalogue`. The nearest stored prompt is found, with a draw among nearly equal ones.
-A byte cap is kept by the eviction policy; latents have a life time and a cap on reuses. Only exact runs are stored,
-when their image is done. Without prompts, `DrawnNeighbours` draws similarities from a histogram instead.
+A byte cap is kept by the eviction policy; latents have a life time and a cap on reuses. Only exact runs are
+stored, when their image is done. Without prompts, `DrawnNeighbours` draws similarities from a histogram instead.
 """
 
 from collections import deque
@@ -19,8 +19,8 @@ from t2i_policy.request.options import Neighbourhood
 from t2i_policy.steps_at_stake import StepsAtStake
 from t2i_simulator.similarity import PromptSimilarities
 
-Place = tuple[int, int]  # (prompt, skipped steps)
 NO_PROMPT = -1
+FINAL = 1  # the only step that latents are of; eviction compares them by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Neighbours(Protocol):
         """Find the most similar cached prompt."""
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
-        """Start a request from the entry: returns the largest stored step up to `skipped_steps`, or 0."""
+        """Start a request from the entry: returns the steps that it skips, 0 if the entry is gone."""
 
     def store(self, request: int, now_s: float) -> None:
-        """Store the latents of an exact run that is done."""
+        """Store the final latent of an exact run that is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRules:
-    """`latent_bytes` is the size of one latent; `steps_to_keep` are the steps whose latents are stored.
+    """`latent_bytes` is the size of one latent; `skips` are the steps that a start may skip, none: nothing is stored.
 
     `own_repeats` matters when the trace is longer than the list of prompts, which then starts again. If True, a prompt
     finds the entry of its earlier round, as it would in reality. If False, it finds itself only within one round, so
@@ -55,7 +55,7 @@ class CacheRules:
 
     limits: StoreLimits
     latent_bytes: int
-    steps_to_keep: tuple[int, ...]
+    skips: tuple[int, ...]
     own_repeats: bool = True
     eviction: EvictionPolicy = field(default_factory=StepsAtStake)
 
@@ -67,18 +67,18 @@ class PromptCache:
         self._similarities = similarities
         self._prompt_of = list(prompt_of)
         self._rules = rules
+        self._skips = frozenset(rules.skips)
         self._stored = bytearray(len(similarities))
         self._cycle_of = [NO_PROMPT] * len(similarities)
         self._first_asked: dict[int, int] = {}  # by prompt: the first request for it, in this cycle or at all
-        self._steps: list[frozenset[int]] = [frozenset()] * len(similarities)
-        self._items: dict[Place, CachedItem[Place]] = {}
+        self._items: dict[int, CachedItem[int]] = {}
         self._by_age: deque[tuple[float, int]] = deque()
         self.used_bytes = 0
 
     @property
     def num_entries(self) -> int:
-        """Number of prompts with at least one latent."""
-        return sum(self._stored)
+        """Number of prompts whose final latent is stored."""
+        return len(self._items)
 
     def nearest(self, request: int, now_s: float, draw: float) -> FoundPrompt:
         self._expire(now_s)
@@ -96,7 +96,7 @@ class PromptCache:
         if not near:
             return FoundPrompt(NO_PROMPT, Neighbourhood(None, frozenset(), repeated=repeated))
         entry, cosine = near[int(draw * len(near))]
-        return FoundPrompt(entry, Neighbourhood(cosine, self._steps[entry], repeated=repeated))
+        return FoundPrompt(entry, Neighbourhood(cosine, self._skips, repeated=repeated))
 
     def _repeats(self, prompt: int, request: int) -> bool:
         """Whether an earlier request had this prompt. Every request has a seed of its own."""
@@ -112,49 +112,44 @@ class PromptCache:
         return request // len(self._prompt_of)
 
     def take(self, entry: int, skipped_steps: int, now_s: float) -> int:
-        step = max((stored for stored in self._steps[entry] if stored <= skipped_steps), default=0)
-        if step:
-            item = self._items[entry, step]
-            self._items[entry, step] = replace(item, hits=item.hits + 1, used_s=now_s)
-            if item.hits >= self._rules.limits.max_reuses:  # hits start at 1, so this was the last allowed use
-                self._drop((entry, step))
-        return step
+        item = self._items.get(entry)
+        if item is None:
+            return 0
+        self._items[entry] = replace(item, hits=item.hits + 1, used_s=now_s)
+        if item.hits >= self._rules.limits.max_reuses:  # hits start at 1, so this was the last allowed use
+            self._drop(entry)
+        return skipped_steps
 
     def store(self, request: int, now_s: float) -> None:
-        """A prompt whose latents are all stored in this cycle stays as it is."""
+        """A prompt whose latent is stored in this cycle stays as it is."""
         cycle, place = divmod(request, len(self._prompt_of))
-        prompt, steps = self._prompt_of[place], self._rules.steps_to_keep
-        if not steps or (self._steps[prompt].issuperset(steps) and self._cycle_of[prompt] == cycle):
+        prompt, rules = self._prompt_of[place], self._rules
+        if not rules.skips or (prompt in self._items and self._cycle_of[prompt] == cycle):
             return
-        for step in self._steps[prompt]:  # a prompt of which some latents were evicted is stored as a whole again
-            self._drop((prompt, step))
-        for step in steps:
-            self._items[prompt, step] = CachedItem((prompt, step), step, self._rules.latent_bytes, 1, now_s, now_s)
-        self.used_bytes += len(steps) * self._rules.latent_bytes
-        self._steps[prompt] = frozenset(steps)
+        if prompt in self._items:
+            self._drop(prompt)
+        self._items[prompt] = CachedItem(prompt, FINAL, rules.latent_bytes, 1, now_s, now_s)
+        self.used_bytes += rules.latent_bytes
         self._stored[prompt] = True
         self._cycle_of[prompt] = cycle
         self._by_age.append((now_s, prompt))
-        capacity_bytes = self._rules.limits.capacity_bytes
+        capacity_bytes = rules.limits.capacity_bytes
         if self.used_bytes > capacity_bytes:
-            prompts = [[self._items[other, step] for step in steps] for other, steps in enumerate(self._steps) if steps]
-            for key in choose_evictions(self._rules.eviction, prompts, now_s, self.used_bytes, capacity_bytes):
+            prompts = [[item] for item in self._items.values()]
+            for key in choose_evictions(rules.eviction, prompts, now_s, self.used_bytes, capacity_bytes):
                 self._drop(key)
 
     def _expire(self, now_s: float) -> None:
         oldest_s = now_s - self._rules.limits.ttl_s
         while self._by_age and self._by_age[0][0] < oldest_s:
             stored_s, prompt = self._by_age.popleft()
-            for step in self._steps[prompt]:
-                if self._items[prompt, step].stored_s == stored_s:  # else it was stored again since
-                    self._drop((prompt, step))
+            item = self._items.get(prompt)
+            if item is not None and item.stored_s == stored_s:  # else it was stored again since
+                self._drop(prompt)
 
-    def _drop(self, key: Place) -> None:
-        prompt, step = key
-        self.used_bytes -= self._items.pop(key).size_bytes
-        self._steps[prompt] = self._steps[prompt] - {step}
-        if not self._steps[prompt]:
-            self._stored[prompt] = False
+    def _drop(self, prompt: int) -> None:
+        self.used_bytes -= self._items.pop(prompt).size_bytes
+        self._stored[prompt] = False
 
 
 class DrawnBand(NamedTuple):

@@ -65,8 +65,8 @@ def build_workload(
         if prompts is None:
             return drawn_neighbours(ladder, num, seed)
         limits = StoreLimits(spec.cache.capacity_mebibytes << 20, spec.cache.ttl_seconds)
-        keep = () if spec.cache.scope == "Off" else ladder.steps_to_keep  # nothing is stored without a cache
-        rules = CacheRules(limits, latent_bytes(spec.model), keep, prompts.own_repeats)
+        skips = () if spec.cache.scope == "Off" else ladder.skips  # nothing is stored without a cache
+        rules = CacheRules(limits, latent_bytes(spec.model), skips, prompts.own_repeats)
         return PromptCache(prompts.similarities, prompts.of_line, rules)
 
     scenario = Scenario(
@@ -87,4 +87,4 @@ def drawn_neighbours(ladder: Ladder, num: int, seed: int) -> DrawnNeighbours:
     bands = [
         DrawnBand(max(band.lower, LOWEST_DRAWN), min(band.upper, 1.0), shares[band.skip]) for band in lineage.bands()
     ]
-    return DrawnNeighbours(bands, ladder.steps_to_keep, num, seed)
+    return DrawnNeighbours(bands, ladder.skips, num, seed)

@@ -24,8 +24,10 @@ DESCRIPTION = worker_pb2.WorkerDescription(
 WORDS = Embedding(torch.ones(4).numpy() / 2, "embedder")
 
 
+@pytest.mark.parametrize("steps", [12, 4])
 @pytest.mark.parametrize(("negative", "guidance"), [("", 2.0), ("blurry", 2.0), ("", 7.125)])
-async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: float) -> None:
+async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: float, steps: int) -> None:
+    """Also what a short run leaves."""
     store = MemoryStore()
     index = NeighbourIndex(
         parse_pool((EXAMPLES / "pool-scenes.yaml").read_text()), store, GatewayMetrics(CollectorRegistry())
@@ -33,7 +35,7 @@ async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: flo
     asked = ImageRequest("id", False, "a cat", negative, 1, guidance, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
     prefix = index.prefix(asked, "tenant", DESCRIPTION, WORDS)
     assert prefix is not None
-    job = Job("id", "a cat", negative, 1, guidance, Level(0, 12), "png")
-    sink = Sink(prefix.scope, prefix.entry_id, (3,), WORDS.vector, prefix.embedder)
-    await LatentCache(store, FACTS).keep(job, sink, {3: torch.zeros(1, 4)})
-    assert await store.get(prefix.key(prefix.entry_id, 3)) is not None
+    job = Job("id", "a cat", negative, 1, guidance, Level(0, steps), "png")
+    sink = Sink(prefix.scope, prefix.entry_id, WORDS.vector, prefix.embedder)
+    await LatentCache(store, FACTS).keep(job, sink, torch.zeros(1, 4))
+    assert await store.get(prefix.key(prefix.entry_id, 12)) is not None

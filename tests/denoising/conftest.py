@@ -56,6 +56,7 @@ class Denoise(Protocol):
         guidance: float = 3.0,
         begin: int = 0,
         start: Tensor | None = None,
+        final: Tensor | None = None,
     ) -> list[Tensor]:
         """The latents entering steps `begin`, `begin` + 1, ... and last the final one."""
 
@@ -128,6 +129,7 @@ def denoise() -> Denoise:
         guidance: float = 3.0,
         begin: int = 0,
         start: Tensor | None = None,
+        final: Tensor | None = None,
     ) -> list[Tensor]:
         job = Job("id", prompt, negative, seed, guidance, Level(begin, steps), "png")
         call = StockCall(
@@ -135,7 +137,7 @@ def denoise() -> Denoise:
             pipeline.arguments(job),
             pipeline.denoiser.forward,
             keep=frozenset(range(begin, steps + 1)),
-            start=Start(start, begin),
+            start=Start(start, begin) if final is None else Start(final, begin, is_final=True),
         )
         call.draw(seed)
         return [call.own.kept[step] for step in range(begin, steps + 1)]

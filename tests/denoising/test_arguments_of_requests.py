@@ -83,11 +83,11 @@ async def test_arguments_that_the_pipeline_refuses_are_the_requests_fault(
 
 async def test_latents_of_own_arguments_are_nobodys(engine: DiffusionEngine) -> None:
     """What they depend on is not in their key, so they are neither kept nor used."""
-    sink = Sink("tenant", "entry", (2,), np.ones(3, np.float32))
+    sink = Sink("tenant", "entry", np.ones(3, np.float32))
     await draw(engine, replace(JOB, sink=sink, extra={"guidance_rescale": 0.7}))
     assert engine.own_latents is None or not list(engine.own_latents)
     await draw(engine, replace(JOB, sink=sink))
-    resumed = replace(JOB, level=Level(2, STEPS), source=Source("tenant", "entry", (2,)))
+    resumed = replace(JOB, level=Level(2, STEPS), source=Source("tenant", "entry"))
     await draw(engine, replace(resumed, extra={"guidance_rescale": 0.7}))
     assert engine.tally.steps_skipped == 0
     await draw(engine, replace(resumed, size=ImageSize(32, 64)))

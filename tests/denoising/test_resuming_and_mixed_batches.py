@@ -74,7 +74,7 @@ def test_latent_of_another_shape_or_type_is_left_alone(
     """Whoever wrote it: the run begins from its own noise, and says so."""
     pipeline = load("sd")
     full = denoise(pipeline, PROMPT, steps=4, seed=3)
-    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2}], [[start] * 3])
+    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2, "final": start}])
     assert torch.equal(run.latent, full[-1])
     assert (run.stock.started.step, run.stock.started.reason) == (0, "LatentMismatch")
     assert [event.step for event in run.events if isinstance(event, StepDone)] == [1, 2, 3, 4]
@@ -86,7 +86,7 @@ def test_pndm_that_finds_no_latent_is_the_stock_run(
     """The sampler for resuming is only for runs that do resume."""
     pipeline = load("sd", PNDMScheduler(**BETAS, skip_prk_steps=True))
     full = denoise(pipeline, PROMPT, steps=4, seed=3)
-    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2}], [[None] * 3])  # type: ignore[list-item]
+    (run,) = run_together(listen, in_loop, pipeline, 1, [{**WISH, "begin": 2}])
     assert torch.equal(run.latent, full[-1])
 
 
@@ -102,13 +102,11 @@ def test_mixed_batch_gives_what_each_gives_alone(
         {"prompt": OTHER, "seed": 3, "steps": 5, "guidance": 5.0, "negative": PROMPT},
         {"prompt": PROMPT, "seed": 4, "steps": 6, "guidance": 2.0, "begin": 2},
     ]
+    wishes[3]["final"] = denoise(pipeline, OTHER, seed=5)[-1]
     if family == "flux":  # it reads no negative prompt
         del wishes[2]["negative"]
-    alone = []
-    for wish in wishes:
-        full = denoise(pipeline, **{**wish, "begin": 0})
-        alone.append(full)
-    runs = run_together(listen, in_loop, pipeline, 3, wishes, alone)
+    alone = [denoise(pipeline, **wish) for wish in wishes]
+    runs = run_together(listen, in_loop, pipeline, 3, wishes)
     for run, full in zip(runs, alone, strict=True):
         assert distance(run.latent, full[-1]) <= TOLERANCE
 
@@ -120,7 +118,7 @@ def test_random_schedulers_draw_from_request_own_seed(
     pipeline = load("sd", EulerAncestralDiscreteScheduler(**BETAS))
     wishes: list[dict[str, Any]] = [{"prompt": PROMPT, "seed": seed, "steps": 4, "guidance": 3.0} for seed in (1, 2)]
     alone = [denoise(pipeline, **wish) for wish in wishes]
-    runs = run_together(listen, in_loop, pipeline, 2, wishes, alone)
+    runs = run_together(listen, in_loop, pipeline, 2, wishes)
     assert all(distance(one.latent, full[-1]) <= TOLERANCE for one, full in zip(runs, alone, strict=True))
 
 
@@ -130,17 +128,15 @@ def run_together(
     pipeline: LoadedPipeline,
     cap: int,
     wishes: list[dict[str, Any]],
-    alone: list[list[Tensor]],
 ) -> list[Any]:
     """Every wish in one loop; most forwards must hold all places that share a signature."""
     listening = listen(pipeline.denoiser, cap)
     parts = SharedParts(pipeline, listening.loop)
     runs = []
-    for wish, full in zip(wishes, alone, strict=True):
-        begin = wish.get("begin", 0)
-        level = Level(begin, wish["steps"])
+    for wish in wishes:
+        level = Level(wish.get("begin", 0), wish["steps"])
         job = Job("id", wish["prompt"], wish.get("negative", ""), wish["seed"], wish["guidance"], level, "png")
-        runs.append(in_loop(parts, job, full[begin] if begin else None))
+        runs.append(in_loop(parts, job, wish.get("final")))
     listening.post(*runs)
     listening.loop.start()
     listening.wait_for_end(*runs)

@@ -129,9 +129,9 @@ async def engine_with(tiny: TinyEngine) -> AsyncIterator[Callable[[MemoryStore],
 
 def job_of(tiny: TinyEngine, place: str) -> Job:
     job = tiny.job(TinyRequest(seed=1))
-    sink = Sink("tenant", "entry", (2,), np.ones(3, np.float32))
+    sink = Sink("tenant", "entry", np.ones(3, np.float32))
     if place == "store, get":
-        source = Source("tenant", "entry", (2,), seed=1)
+        source = Source("tenant", "entry")
         return Job(**{**{name: getattr(job, name) for name in job.__slots__}, "level": Level(2, 5), "source": source})
     return Job(**{**{name: getattr(job, name) for name in job.__slots__}, "sink": sink})
 

@@ -135,4 +135,4 @@ def test_ladder_orders_by_cost() -> None:
     """Exact first, then ever cheaper."""
     ladder: Ladder = build_ladder(BASE, [SKIP15, SHORT, EXACT, SKIP5])
     assert [level.steps_run for level in ladder.levels] == [20, 15, 8, 5]
-    assert ladder.steps_to_keep == (5, 15)
+    assert ladder.skips == (5, 15)

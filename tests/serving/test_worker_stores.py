@@ -114,7 +114,7 @@ async def draw_in_full(worker: ServerProcess, names: range) -> None:
         stub = worker_pb2_grpc.WorkerStub(channel)
 
         async def draw(number: int) -> None:
-            sink = worker_pb2.LatentSink(scope="scope", entry_id=f"{number:032x}", steps=[1, 2, 3])
+            sink = worker_pb2.LatentSink(scope="scope", entry_id=f"{number:032x}")
             sink.embedding = np.full(64, number + 1, "<f4").tobytes()
             order = worker_pb2.WorkerGenerateRequest(
                 prompt=PROMPT, seed=number, width=48, height=48, guidance_scale=2.0, level=level, sink=sink
@@ -159,7 +159,7 @@ async def test_folder_stays_under_capacity_also_across_a_restart(
         evicted = await metric(worker, 't2i_worker_latents_gone_total{reason="Capacity"}')
         record_property("bytes", {"most": max(seen), "looks": len(seen), "left": left, "evicted": evicted})
         assert MIB // 2 < max(seen) <= MIB
-        assert evicted > 300
+        assert evicted > 80
         assert await metric(worker, "t2i_worker_latent_store_bytes") <= MIB
         assert await metric(worker, "t2i_worker_latent_store_full_total") == 0
 

@@ -133,7 +133,7 @@ class _Recorded(DrawnNeighbours):
 def test_only_exact_images_are_stored() -> None:
     """As live: latents of an approximated run would pass its loss on to the next."""
     scenario = simulated_pool(poisson(0.6, 100))
-    cache = _Recorded(DRAWN, LADDER.steps_to_keep, 100, 0)
+    cache = _Recorded(DRAWN, LADDER.skips, 100, 0)
     outcomes = simulate(replace(scenario, make_neighbours=lambda: cache), PromptAware())
     exact = [number for number, level in enumerate(outcomes.levels) if level == LADDER.exact]
     assert sorted(cache.stored) == exact

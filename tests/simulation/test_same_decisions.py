@@ -9,7 +9,6 @@ import pytest
 from t2i_cache.catalogue import Catalogue
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import StoreLimits
-from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import LevelProfile
@@ -18,12 +17,13 @@ from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulated_pools import LADDER, step_profile
 from t2i_simulator.cached_rules import CachedRules, build_cached_rules
 from t2i_simulator.neighbours import CacheRules, PromptCache
-from t2i_simulator.rivals.eviction import LCBFU
+from t2i_simulator.rivals.eviction import FIFO
 from t2i_simulator.scenario import ServiceTarget
 from t2i_simulator.similarity import CANDIDATES, PromptSimilarities
 from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import Group, SimulatedPool
 
+SKIPS = (4, 8)
 DERIVED = ("ready", "steps_per_s", "slots", "in_flight")
 
 
@@ -55,7 +55,7 @@ def test_remembered_judgement_is_the_judgement(profile: LevelProfile) -> None:
     )
     for _ in range(2000):
         similarity = draw.choice([draw.uniform(-1, 1), 0.7, 0.9, 1.0, -1.0])
-        stored = frozenset(step for step in LADDER.steps_to_keep if draw.random() < 0.7)
+        stored = frozenset(step for step in LADDER.skips if draw.random() < 0.7)
         near = draw.choice([NOWHERE, Neighbourhood(similarity, stored), Neighbourhood(similarity, stored)])
         limits = Limits(
             draw.choice([0.01, 0.2]), draw.choice([None, 4]), draw.random() < 0.1, draw.choice([None, None, 3])
@@ -96,39 +96,35 @@ def test_nearest_is_the_catalogues(num: int) -> None:
     vectors = (random_vectors / np.linalg.norm(random_vectors, axis=1, keepdims=True)).astype(np.float32)
     limits = StoreLimits(1 << 30, 1e9)
     catalogue = Catalogue(limits)
-    cache = PromptCache(PromptSimilarities(vectors), range(num), CacheRules(limits, 100, (4, 8)))
+    cache = PromptCache(PromptSimilarities(vectors), range(num), CacheRules(limits, 100, SKIPS))
     for prompt in range(num):
         theirs = catalogue.nearest("scope", "model", vectors[prompt], 0.0, 0.0)
         ours = cache.nearest(prompt, 0.0, 0.0)
         if theirs is None:
             assert ours.near == NOWHERE
         else:
-            assert (str(ours.entry), ours.near.stored_steps) == (theirs.entry_id, theirs.steps)
+            assert (str(ours.entry), ours.near.stored_steps) == (theirs.entry_id, frozenset(SKIPS))
             assert ours.near.similarity == pytest.approx(theirs.similarity, abs=1e-6)
         if prompt % 3 == 0:
-            catalogue.record_stored(
-                LatentKey("scope", "model", str(prompt), 0), vectors[prompt], [(4, 100), (8, 100)], 0.0
-            )
+            catalogue.record_stored(LatentKey("scope", "model", str(prompt), 0), vectors[prompt], [(10, 100)], 0.0)
             cache.store(prompt, 0.0)
 
 
-def test_cache_keeps_its_cap_and_gives_up_what_saves_least() -> None:
-    """Past the cap LCBFU gives up the smallest skips first: holes appear, a start takes the largest step left."""
-    vectors = np.eye(6, dtype=np.float32)
-    cache = PromptCache(
-        PromptSimilarities(vectors), range(6), CacheRules(StoreLimits(800, 1e9), 100, (4, 8), eviction=LCBFU())
-    )
+def test_cache_keeps_its_cap() -> None:
+    """Past the cap the oldest prompts go first under FIFO; a start from one that is gone skips nothing."""
+    rules = CacheRules(StoreLimits(400, 1e9), 100, SKIPS, eviction=FIFO())
+    cache = PromptCache(PromptSimilarities(np.eye(6, dtype=np.float32)), range(6), rules)
     for prompt in range(6):
         cache.store(prompt, float(prompt))
-        assert cache.used_bytes <= 800
-    assert cache.take(0, 8, 9.0) == 8
-    assert cache.take(0, 4, 9.0) == 0
+        assert cache.used_bytes <= 400
+    assert cache.take(5, 8, 9.0) == 8
+    assert cache.take(0, 8, 9.0) == 0
 
 
 def test_old_entries_are_gone() -> None:
     """A latent lives for its time and no longer."""
     cache = PromptCache(
-        PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(StoreLimits(800, 10.0), 100, (4,))
+        PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], CacheRules(StoreLimits(800, 10.0), 100, SKIPS)
     )
     cache.store(0, 0.0)
     assert cache.nearest(1, 10.0, 0.0).near != NOWHERE
@@ -139,23 +135,12 @@ def test_old_entries_are_gone() -> None:
 @pytest.mark.parametrize(("own_repeats", "similarity"), [(True, 1.0), (False, 0.0)])
 def test_cycled_prompt_finds_itself_only_if_allowed(own_repeats: bool, similarity: float) -> None:
     """Two prompts, cycled: the third request is the first prompt again."""
-    rules = CacheRules(StoreLimits(8000, 1e9), 100, (4,), own_repeats=own_repeats)
+    rules = CacheRules(StoreLimits(8000, 1e9), 100, SKIPS, own_repeats=own_repeats)
     cache = PromptCache(PromptSimilarities(np.eye(2, dtype=np.float32)), [0, 1], rules)
     cache.store(0, 0.0)
     cache.store(1, 1.0)
     found = cache.nearest(2, 2.0, 0.0)
     assert found.near.similarity == pytest.approx(similarity)
-
-
-def test_start_from_a_level_lower_down() -> None:
-    """The largest stored step below what was asked for; none is a start from noise."""
-    cache = PromptCache(
-        PromptSimilarities(np.eye(1, dtype=np.float32)), [0], CacheRules(StoreLimits(8000, 1e9), 100, (4,))
-    )
-    assert cache.take(0, 8, 0.0) == 0
-    cache.store(0, 0.0)
-    assert cache.take(0, 8, 0.0) == 4
-    assert Level(4, 10).needs_latent
 
 
 @pytest.mark.parametrize("own_repeats", [True, False])
@@ -164,7 +149,7 @@ def test_prompt_asked_before_is_known_as_repeated(own_repeats: bool) -> None:
     cache = PromptCache(
         PromptSimilarities(np.eye(2, dtype=np.float32)),
         [0, 1, 0],
-        CacheRules(StoreLimits(800, 1e9), 100, (4,), own_repeats=own_repeats),
+        CacheRules(StoreLimits(800, 1e9), 100, SKIPS, own_repeats=own_repeats),
     )
     repeated = [cache.nearest(request, 0.0, 0.0).near.repeated for request in range(6)]
     assert repeated == [False, False, True, own_repeats, own_repeats, True]

@@ -48,7 +48,7 @@ def simulated_pool(
         (Group("gpu", workers, own),),
         target,
         list(arrived_s),
-        lambda: DrawnNeighbours(DRAWN, LADDER.steps_to_keep, len(arrived_s), 0),
+        lambda: DrawnNeighbours(DRAWN, LADDER.skips, len(arrived_s), 0),
         faults=faults,
     )
 

@@ -18,26 +18,24 @@ EngineKind = Literal["diffusion", "simulated"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The cache entry of an earlier prompt that the job starts from, and the steps that the gateway believes it holds.
+    """The stored run that the job resumes from: its final latent is noised anew to the job's K, with the job's noise.
 
-    `embedder` is the digest of the gateway's embedder and part of the key. `seed` drew the entry's image. Without it
-    the worker cannot replace that seed's noise, and takes the latents as they are.
+    `embedder` is the digest of the gateway's embedder and part of the key. `same_image`: the run was the exact one of
+    the job's own prompt and seed, so its final latent is the image.
     """
 
     scope: str
     entry_id: str
-    steps: tuple[int, ...]
     embedder: str = ""
-    seed: int | None = None
+    same_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """The cache entry that the job's latents go to: those that enter `steps`, with the prompt's `embedding`."""
+    """The cache entry that the job's final latent goes to, with the prompt's `embedding`."""
 
     scope: str
     entry_id: str
-    steps: tuple[int, ...]
     embedding: npt.NDArray[np.float32]
     embedder: str = ""
 

@@ -1,12 +1,12 @@
-"""A worker's way to the latent store: fetch the latent that a job starts from, and keep those that it is asked to keep.
+"""A worker's way to the latent store: fetch the final latent that a job starts from, and keep the one that it leaves.
 
-The store is disposable. When it fails, a job starts from noise and its latents are not kept; no image ever fails.
+A final latent is kept under the last step of the full schedule, whatever schedule drew it.
+The store is disposable. When it fails, a job starts from noise and its latent is not kept; no image ever fails.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 @dataclass(frozen=True, slots=True)
 class StartLatent:
-    """A run starts from `latent` [1, ...], which enters `step`; None = from noise. `reason` is a FetchReason."""
+    """A run starts at `step` from a final `latent` [1, ...]; None = from noise. `reason` is a FetchReason."""
 
     latent: Tensor | None
     step: int
@@ -45,40 +45,33 @@ class LatentCache:
         self._facts = facts
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
-        """Find the stored latent of the largest step that the job may skip, or the reason why there is none."""
-        model = self._fingerprint(job, source.embedder)
-        wanted = LatentKey(source.scope, model, source.entry_id, job.level.skipped_steps)
-        return await fetch_latent(self._store, wanted, source.steps, limit_s)
+        """The stored run's final latent, or the reason why there is none."""
+        return await fetch_latent(self._store, self._key(job, source), limit_s)
 
-    async def keep(self, job: Job, sink: Sink, kept: Mapping[int, Tensor]) -> tuple[StoredLatent, ...]:
-        """Store the latents, which are given by step, and return those that the store holds afterwards."""
-        model = self._fingerprint(job, sink.embedder)
-        stored: list[StoredLatent] = []
+    async def keep(self, job: Job, sink: Sink, final: Tensor) -> tuple[StoredLatent, ...]:
+        """Store the final latent [1, ...], and return it if the store holds it afterwards."""
+        key = self._key(job, sink)
+        data = encode_record(to_record(key, final, sink, self._facts.model_digest))
         try:
             async with asyncio.timeout(KEEP_LIMIT_S):
-                for step, latent in sorted(kept.items()):
-                    key = LatentKey(sink.scope, model, sink.entry_id, step)
-                    data = encode_record(to_record(key, latent, sink, self._facts.model_digest))
-                    await self._store.put(key, data)
-                    stored.append(StoredLatent(step, len(data)))
+                await self._store.put(key, data)
         except Exception as error:  # noqa: BLE001 - the client has its image, whatever the store's library raises
-            log.warning("latents not kept: %s", str(error) or type(error).__name__)
+            log.warning("a latent was not kept: %s", str(error) or type(error).__name__)
             reason = _not_kept_reason(error)
-            self.not_kept[reason] = self.not_kept.get(reason, 0) + len(kept) - len(stored)
-        if self.own is None:
-            return tuple(stored)
-        own = self.own  # storing a later one may have evicted an earlier one
-        return tuple(one for one in stored if LatentKey(sink.scope, model, sink.entry_id, one.step) in own)
+            self.not_kept[reason] = self.not_kept.get(reason, 0) + 1
+            return ()
+        held = self.own is None or key in self.own
+        return (StoredLatent(key.step, len(data)),) if held else ()
 
     async def close(self) -> None:
         await self._store.close()
 
-    def _fingerprint(self, job: Job, embedder: str) -> str:
-        steps = job.level.num_inference_steps
-        facts = self._facts
+    def _key(self, job: Job, entry: Source | Sink) -> LatentKey:
+        facts, steps = self._facts, self._facts.num_inference_steps
         if job.size is not None:
             facts = replace(facts, width=job.size.width, height=job.size.height)
-        return model_fingerprint(facts, job, num_inference_steps=steps, embedder=embedder)
+        model = model_fingerprint(facts, job, num_inference_steps=steps, embedder=entry.embedder)
+        return LatentKey(entry.scope, model, entry.entry_id, steps)
 
 
 def _not_kept_reason(error: Exception) -> str:
@@ -103,10 +96,10 @@ def to_record(key: LatentKey, latent: Tensor, sink: Sink, model_digest: str) -> 
     )
 
 
-def to_start(fetched: Fetched) -> StartLatent:
-    """The fetched latent on the CPU, or noise if there is none."""
+def to_start(fetched: Fetched, step: int) -> StartLatent:
+    """The fetched latent on the CPU, to start from at `step`; noise if there is none."""
     record = fetched.record
     if record is None:
         return StartLatent(None, 0, fetched.reason)
     raw = torch.frombuffer(bytearray(record.tensor), dtype=_DTYPES[record.dtype])  # a copy that torch may write to
-    return StartLatent(raw.view(record.shape), fetched.step, fetched.reason)
+    return StartLatent(raw.view(record.shape), step, fetched.reason)

@@ -18,7 +18,6 @@ from t2i_worker.jobs import ImageFormat, Job, ModelFacts, Sink, Source
 
 MAX_PROMPT_CHARACTERS = 8192
 MAX_STEPS = 1000
-MAX_KEPT_STEPS = 64
 MAX_EMBEDDING_BYTES = 1 << 16
 FORMATS: dict[level_pb2.OutputFormat.ValueType, ImageFormat] = {
     level_pb2.OUTPUT_FORMAT_UNSPECIFIED: "png",
@@ -79,8 +78,6 @@ def _latent_violations(request: worker_pb2.WorkerGenerateRequest) -> Violations:
         part = getattr(request, name)
         if request.HasField(name) and (problem := _key_problem(part.scope, part.entry_id)):
             yield Violation(name, problem)
-        if len(part.steps) > MAX_KEPT_STEPS:
-            yield Violation(f"{name}.steps", f"at most {MAX_KEPT_STEPS}")
     size = len(request.sink.embedding)
     if request.HasField("sink") and (size % 4 or not 0 < size <= MAX_EMBEDDING_BYTES):
         yield Violation("sink.embedding", "must be float32 values, at least one")
@@ -98,13 +95,12 @@ def _source(request: worker_pb2.WorkerGenerateRequest) -> Source | None:
     if not request.HasField("source"):
         return None
     source = request.source
-    seed = source.seed if source.HasField("seed") else None
-    return Source(source.scope, source.entry_id, tuple(source.steps), source.embedder, seed)
+    return Source(source.scope, source.entry_id, source.embedder, source.same_image)
 
 
 def _sink(request: worker_pb2.WorkerGenerateRequest) -> Sink | None:
-    if not request.HasField("sink") or not request.sink.steps:
+    if not request.HasField("sink"):
         return None
     embedding = np.frombuffer(request.sink.embedding, "<f4").astype(np.float32)
     sink = request.sink
-    return Sink(sink.scope, sink.entry_id, tuple(sink.steps), embedding, sink.embedder)
+    return Sink(sink.scope, sink.entry_id, embedding, sink.embedder)

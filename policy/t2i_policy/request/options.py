@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """The nearest cached prompt: its cosine and the steps whose latents are stored. None and empty: no neighbour.
+    """The nearest cached prompt: its cosine and the steps that a start from it may skip. None and empty: no neighbour.
 
     `prompt` holds the features of the new prompt; None = unknown, taken for an average one. `same_image`: what is
     stored is of this very prompt and seed. `repeated`: this prompt was asked before, with another seed.

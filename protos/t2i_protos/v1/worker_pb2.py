@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from t2i_protos.v1 import level_pb2 as t2i__protos_dot_v1_dot_level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xac\x03\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x32\n\rgateway_queue\x18\x0e \x01(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\"b\n\x0cGatewayQueue\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x10\n\x08rate_rps\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\r\"l\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"a\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\r\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\t\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x9e\x01\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\x12-\n\x0bprompt_cuts\x18\x05 \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\"\xa7\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xed\x02\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\x12\x15\n\rsteps_took_ms\x18\x0b \x01(\x01\x12\x16\n\x0esteps_usual_ms\x18\x0c \x01(\x01\x12\x13\n\x0bstep_age_ms\x18\r \x01(\x01\x12\x15\n\rencode_age_ms\x18\x0e \x01(\x01\x12\x33\n\x0egateway_queues\x18\x0f \x03(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\x12\x17\n\x0flongest_step_ms\x18\x10 \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xf8\x01\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t\"\x15\n\x13WatchLatentsRequest\"\x8a\x01\n\rLatentChanges\x12&\n\x04held\x18\x01 \x03(\x0b\x32\x18.t2iserving.v1.HeldEntry\x12\'\n\x04gone\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.GoneLatent\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0enext_within_ms\x18\x04 \x01(\r\"z\n\tHeldEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12*\n\x07latents\x18\x05 \x03(\x0b\x32\x19.t2iserving.v1.HeldLatent\"K\n\nHeldLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"Z\n\nGoneLatent\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t2\xc5\x02\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescription\x12R\n\x0cWatchLatents\x12\".t2iserving.v1.WatchLatentsRequest\x1a\x1c.t2iserving.v1.LatentChanges0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xac\x03\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x32\n\rgateway_queue\x18\x0e \x01(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\"b\n\x0cGatewayQueue\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x10\n\x08rate_rps\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\r\"a\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\x12\x12\n\nsame_image\x18\x06 \x01(\x08J\x04\x08\x03\x10\x04J\x04\x08\x05\x10\x06\"X\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\tJ\x04\x08\x03\x10\x04\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x9e\x01\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\x12-\n\x0bprompt_cuts\x18\x05 \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\"\xa7\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xed\x02\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\x12\x15\n\rsteps_took_ms\x18\x0b \x01(\x01\x12\x16\n\x0esteps_usual_ms\x18\x0c \x01(\x01\x12\x13\n\x0bstep_age_ms\x18\r \x01(\x01\x12\x15\n\rencode_age_ms\x18\x0e \x01(\x01\x12\x33\n\x0egateway_queues\x18\x0f \x03(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\x12\x17\n\x0flongest_step_ms\x18\x10 \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xf8\x01\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t\"\x15\n\x13WatchLatentsRequest\"\x8a\x01\n\rLatentChanges\x12&\n\x04held\x18\x01 \x03(\x0b\x32\x18.t2iserving.v1.HeldEntry\x12\'\n\x04gone\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.GoneLatent\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0enext_within_ms\x18\x04 \x01(\r\"z\n\tHeldEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12*\n\x07latents\x18\x05 \x03(\x0b\x32\x19.t2iserving.v1.HeldLatent\"K\n\nHeldLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"Z\n\nGoneLatent\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t2\xc5\x02\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescription\x12R\n\x0cWatchLatents\x12\".t2iserving.v1.WatchLatentsRequest\x1a\x1c.t2iserving.v1.LatentChanges0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYQUEUE']._serialized_start=503
   _globals['_GATEWAYQUEUE']._serialized_end=601
   _globals['_LATENTSOURCE']._serialized_start=603
-  _globals['_LATENTSOURCE']._serialized_end=711
-  _globals['_LATENTSINK']._serialized_start=713
-  _globals['_LATENTSINK']._serialized_end=810
-  _globals['_WORKEREVENT']._serialized_start=813
-  _globals['_WORKEREVENT']._serialized_end=1102
-  _globals['_STARTED']._serialized_start=1105
-  _globals['_STARTED']._serialized_end=1263
-  _globals['_FINISHED']._serialized_start=1266
-  _globals['_FINISHED']._serialized_end=1433
-  _globals['_STOREDLATENT']._serialized_start=1435
-  _globals['_STOREDLATENT']._serialized_end=1483
-  _globals['_WATCHLOADREQUEST']._serialized_start=1485
-  _globals['_WATCHLOADREQUEST']._serialized_end=1503
-  _globals['_WORKERLOAD']._serialized_start=1506
-  _globals['_WORKERLOAD']._serialized_end=1871
-  _globals['_DESCRIBEREQUEST']._serialized_start=1873
-  _globals['_DESCRIBEREQUEST']._serialized_end=1890
-  _globals['_WORKERDESCRIPTION']._serialized_start=1893
-  _globals['_WORKERDESCRIPTION']._serialized_end=2141
-  _globals['_WATCHLATENTSREQUEST']._serialized_start=2143
-  _globals['_WATCHLATENTSREQUEST']._serialized_end=2164
-  _globals['_LATENTCHANGES']._serialized_start=2167
-  _globals['_LATENTCHANGES']._serialized_end=2305
-  _globals['_HELDENTRY']._serialized_start=2307
-  _globals['_HELDENTRY']._serialized_end=2429
-  _globals['_HELDLATENT']._serialized_start=2431
-  _globals['_HELDLATENT']._serialized_end=2506
-  _globals['_GONELATENT']._serialized_start=2508
-  _globals['_GONELATENT']._serialized_end=2598
-  _globals['_WORKER']._serialized_start=2601
-  _globals['_WORKER']._serialized_end=2926
+  _globals['_LATENTSOURCE']._serialized_end=700
+  _globals['_LATENTSINK']._serialized_start=702
+  _globals['_LATENTSINK']._serialized_end=790
+  _globals['_WORKEREVENT']._serialized_start=793
+  _globals['_WORKEREVENT']._serialized_end=1082
+  _globals['_STARTED']._serialized_start=1085
+  _globals['_STARTED']._serialized_end=1243
+  _globals['_FINISHED']._serialized_start=1246
+  _globals['_FINISHED']._serialized_end=1413
+  _globals['_STOREDLATENT']._serialized_start=1415
+  _globals['_STOREDLATENT']._serialized_end=1463
+  _globals['_WATCHLOADREQUEST']._serialized_start=1465
+  _globals['_WATCHLOADREQUEST']._serialized_end=1483
+  _globals['_WORKERLOAD']._serialized_start=1486
+  _globals['_WORKERLOAD']._serialized_end=1851
+  _globals['_DESCRIBEREQUEST']._serialized_start=1853
+  _globals['_DESCRIBEREQUEST']._serialized_end=1870
+  _globals['_WORKERDESCRIPTION']._serialized_start=1873
+  _globals['_WORKERDESCRIPTION']._serialized_end=2121
+  _globals['_WATCHLATENTSREQUEST']._serialized_start=2123
+  _globals['_WATCHLATENTSREQUEST']._serialized_end=2144
+  _globals['_LATENTCHANGES']._serialized_start=2147
+  _globals['_LATENTCHANGES']._serialized_end=2285
+  _globals['_HELDENTRY']._serialized_start=2287
+  _globals['_HELDENTRY']._serialized_end=2409
+  _globals['_HELDLATENT']._serialized_start=2411
+  _globals['_HELDLATENT']._serialized_end=2486
+  _globals['_GONELATENT']._serialized_start=2488
+  _globals['_GONELATENT']._serialized_end=2578
+  _globals['_WORKER']._serialized_start=2581
+  _globals['_WORKER']._serialized_end=2906
 # @@protoc_insertion_point(module_scope)

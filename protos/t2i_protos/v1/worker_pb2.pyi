@@ -52,13 +52,11 @@ class WorkerGenerateRequest(_message.Message):
     def level(self) -> _level_pb2.Level: ...
     @_builtins.property
     def source(self) -> Global___LatentSource:
-        """Where to start from when level.skipped_steps > 0. Missing, late or damaged: the worker starts from the largest
-        stored step below, else from noise.
-        """
+        """Where to start from when level.skipped_steps > 0. Missing, late or damaged: the worker starts from noise."""
 
     @_builtins.property
     def sink(self) -> Global___LatentSink:
-        """Latents to store on the way; empty: none."""
+        """Where the run's final latent is kept; unset: nowhere."""
 
     @_builtins.property
     def gateway_queue(self) -> Global___GatewayQueue:
@@ -134,39 +132,29 @@ class LatentSource(_message.Message):
 
     SCOPE_FIELD_NUMBER: _builtins.int
     ENTRY_ID_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
+    SAME_IMAGE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """cache scope id (see t2i_cache.scope)"""
     entry_id: _builtins.str
-    """which earlier prompt"""
+    """which earlier run; its final latent is noised anew to step skipped_steps"""
     embedder: _builtins.str
     """digest of what entries are found by; part of a latent's key"""
-    seed: _builtins.int
-    """Seed of the run that the latents are of. Given and not the request's own: the start gets the request's noise in
-    place of that run's, so that another seed draws another image.
-    """
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Steps known to be stored, any order; the worker tries the largest <= skipped_steps first."""
-
+    same_image: _builtins.bool
+    """The stored run is the exact one of this very prompt and seed: its final latent is the image that is asked for."""
     def __init__(
         self,
         *,
         scope: _builtins.str = ...,
         entry_id: _builtins.str = ...,
-        steps: _abc.Iterable[_builtins.int] | None = ...,
         embedder: _builtins.str = ...,
-        seed: _builtins.int | None = ...,
+        same_image: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "embedder", b"embedder", "entry_id", b"entry_id", "scope", b"scope", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "entry_id", b"entry_id", "same_image", b"same_image", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
-    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LatentSource: _TypeAlias = LatentSource  # noqa: Y015
 
@@ -176,31 +164,26 @@ class LatentSink(_message.Message):
 
     SCOPE_FIELD_NUMBER: _builtins.int
     ENTRY_ID_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     entry_id: _builtins.str
+    """that the run's final latent is kept as"""
     embedding: _builtins.bytes
-    """Prompt embedding, float32 little endian, stored beside the latents so an index can be rebuilt."""
+    """Prompt embedding, float32 little endian, stored beside the latent so an index can be rebuilt."""
     embedder: _builtins.str
     """as in LatentSource"""
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Keep the latent that enters step k (state after k steps), for each k listed."""
-
     def __init__(
         self,
         *,
         scope: _builtins.str = ...,
         entry_id: _builtins.str = ...,
-        steps: _abc.Iterable[_builtins.int] | None = ...,
         embedding: _builtins.bytes = ...,
         embedder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedding", b"embedding", "entry_id", b"entry_id", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedding", b"embedding", "entry_id", b"entry_id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ What happens to a job:
 
 1. its thread begins the stock pipeline's call, while the event loop fetches its start latent (`_begin`),
 2. the calls of the denoiser join the batch and step until the schedule ends (`StepLoop`),
-3. its thread decodes and encodes the image; then latents are kept for later prompts (`_finish`).
+3. its thread decodes and encodes the image; then its latent is kept for later prompts (`_finish`).
 
 Only the denoiser runs in the denoise thread, so the device never waits for text, pixels or files, and the event loop
 never waits for the device. An exception in any of these threads ends its own request, with an error of `errors`.
@@ -216,7 +216,8 @@ class DiffusionEngine:
         request = RunningRequest(job.level.num_inference_steps, job.deadline_s)
         start: Future[StartLatent] = Future()
         stock = PipelineRun(self._parts, job, request, start)
-        stock.keep = self._steps_to_keep(job)
+        if job.sink is not None and not job.extra:
+            stock.keep = frozenset({job.level.num_inference_steps})
         run = _Run(job, request, stock, start, time.monotonic())
         if job.level.skipped_steps:
             run.fetching = asyncio.create_task(self._fetch(job))
@@ -266,20 +267,13 @@ class DiffusionEngine:
         fetched = Fetched(None, FetchReason.MISSING)
         if job.source is not None and not job.extra:
             fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s())
-        return replace(to_start(fetched), fetch_s=time.monotonic() - began_s)
+        return replace(to_start(fetched, job.level.skipped_steps), fetch_s=time.monotonic() - began_s)
 
     def _fetch_limit_s(self) -> float:
         """One step, beyond the time that the job waits for a place in the batch anyway."""
         state = self._step_loop.state
         step_s = state.step_s[-1] if state.step_s else 0.0
         return max(MIN_FETCH_LIMIT_S, step_s) + state.steps_to_place * step_s
-
-    def _steps_to_keep(self, job: Job) -> frozenset[int]:
-        """Keep latents of full exact runs only: a latent of a resumed run would drift from its prompt."""
-        exact = Level(0, self.facts.num_inference_steps)
-        return (
-            frozenset(job.sink.steps) if job.sink is not None and job.level == exact and not job.extra else frozenset()
-        )
 
     async def _follow(self, run: _Run) -> AsyncGenerator[Event, None]:
         yield await self._join(run)
@@ -309,7 +303,11 @@ class DiffusionEngine:
         if isinstance(heard, WorkerError):
             raise heard
         self._count_start(run)
-        size = heard.batch_size if isinstance(heard, StepEntered) else 1
+        size = 1
+        if isinstance(heard, StepEntered):
+            size = heard.batch_size
+        else:  # no step was left to denoise
+            run.heard.put_nowait(heard)
         return Joined(run.served, run.stock.started.reason, size, prompt_cuts=run.stock.cuts)
 
     def _count_start(self, run: _Run) -> None:
@@ -338,7 +336,8 @@ class DiffusionEngine:
         for data in drawn.files:
             yield Image(data, job.image_format, size.width, size.height)
         # The client has its image by now, so a slow store does not delay it.
-        stored = await self._latents.keep(job, job.sink, drawn.kept) if job.sink and drawn.kept else ()
+        final = drawn.kept.get(request.num_steps)
+        stored = await self._latents.keep(job, job.sink, final) if job.sink and final is not None else ()
         joined_s = run.accepted_s if request.joined_s is None else request.joined_s
         denoised_s = joined_s if request.denoised_s is None else request.denoised_s
         yield Finished(

@@ -34,12 +34,12 @@ class StartRefused(Exception):
 class Start:
     """Enter step `step` with `latent` [1, ...], without the steps before it. None: from the pipeline's own noise.
 
-    `noise_change` is the difference of two unit noises; the latent's noise is moved by it to another seed's.
+    A final latent is noised anew to this step, by the pipeline's own noise. After the last step it is the image.
     """
 
     latent: Tensor | None = None
     step: int = 0
-    noise_change: Tensor | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class OwnScheduler:
         self.start = Start()
         self.kept: dict[int, Tensor] = {}
         self.calls = 0  # of the scheduler's `step`
-        self.draws_noise = False  # known once a step was skipped
+        self._own_noise: Tensor | None = None  # of unit strength
         self._num_steps = num_steps
         self._on_step = on_step
         self._keep = keep
@@ -143,6 +143,7 @@ class OwnScheduler:
         if self.calls == 0:
             self._begin = getattr(self.scheduler, "_begin_index", None) or 0
             self._check_start(sample)
+            self._own_noise = sample / float(getattr(self.scheduler, "init_noise_sigma", 1.0))
         for step in self._keep:
             if self.calls == self._first_call(step):
                 self.kept[step] = sample.clone()
@@ -168,7 +169,7 @@ class OwnScheduler:
     def _skip(self, prediction: Tensor, sample: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         begins = self._skipped_calls
         if self.calls == 0 and kwargs.get("generator") is not None:
-            self.draws_noise = self._draw_skipped(begins, prediction, sample, args, kwargs)
+            self._draw_skipped(begins, prediction, sample, args, kwargs)
         self.calls += 1
         entering = sample
         if self.calls == begins:
@@ -181,36 +182,31 @@ class OwnScheduler:
         return SimpleNamespace(prev_sample=entering, pred_original_sample=entering)
 
     def _entering(self, device: torch.device) -> Tensor:
-        """The latent that enters the first step that is computed. Another kind of start would be made here."""
-        latent, change = self.start.latent, self.start.noise_change
-        if latent is None:
+        """The latent that enters the first step that is computed."""
+        latent, skipped = self.start.latent, self._skipped_calls
+        if latent is None or self._own_noise is None:
             raise StartRefused
-        entering = latent.to(device)
-        if change is None or self.draws_noise:
-            # A sampler that draws noise varies images by itself, and by now little is left of its first noise.
-            return entering.clone()
-        return entering + self._noise_at(change.to(device), self._begin + self._skipped_calls)
+        if self.start.is_final and skipped < self._total:
+            return self._noised(latent.to(device), self._own_noise.to(device), self._begin + skipped)
+        return latent.to(device).clone()
 
-    def _noise_at(self, noise: Tensor, index: int) -> Tensor:
-        """Scale unit noise to its strength in the latent that enters this step; same shape.
-
-        Every scheduler adds noise linearly. So a zero latent plus noise is the noise's share alone.
-        """
+    def _noised(self, final: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Noise a final latent by unit noise, to the level at which the step at `index` is entered."""
         scheduler = self._scratch()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(index)
             scheduler._step_index = None
-        at, nothing = scheduler.timesteps[index : index + 1], torch.zeros_like(noise)
+        at = scheduler.timesteps[index : index + 1]
         if hasattr(scheduler, "scale_noise"):
-            share: Tensor = scheduler.scale_noise(nothing, at, noise)
+            noised: Tensor = scheduler.scale_noise(final, at, noise)
         else:
-            share = scheduler.add_noise(nothing, noise, at)
-        return share
+            noised = scheduler.add_noise(final, noise, at)
+        return noised
 
     def _draw_skipped(
         self, count: int, prediction: Tensor, sample: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> bool:
-        """Advance the generator past the noise of the first `count` steps; returns whether they draw any.
+    ) -> None:
+        """Advance the generator past the noise of the first `count` steps.
 
         Only the scheduler knows how much noise a step draws. So a copy of it makes these steps on a zero latent.
         """
@@ -222,8 +218,7 @@ class OwnScheduler:
                 scheduler.scale_model_input(nothing, at)
             scheduler.step(torch.zeros_like(prediction), at, nothing, *args, **kwargs)
             if index == self._begin and torch.equal(generator.get_state(), before):
-                return False  # a sampler that draws no noise at its first step draws none later
-        return True
+                return  # a sampler that draws no noise at its first step draws none later
 
     def _scratch(self) -> Any:
         """A copy of the scheduler as it is, without our hooks."""

@@ -124,8 +124,6 @@ class PipelineRun:
     def _draw_pixels(self) -> npt.NDArray[np.uint8]:
         job = self._job
         self._wait_for_text()
-        source = job.source
-        other_seed = None if source is None or source.seed == job.seed else source.seed
         self._call = StockCall(
             self._parts.pipeline,
             self._parts.pipeline.arguments(job),
@@ -133,7 +131,6 @@ class PipelineRun:
             self._on_step,
             decodes=self._decodes,
             keep=self.keep,
-            other_seed=other_seed,
             encoded=self._encoded,
             resumes=self._resumes,
         )
@@ -185,8 +182,11 @@ class PipelineRun:
         self.place = "steps"
         self.started = self._start.result()
         if self.started.latent is not None:
-            self._call.own.start = Start(self.started.latent, self.started.step, self._call.noise_change)
-            self._request.step = self.started.step
+            source, step = self._job.source, self.started.step
+            if source is not None and source.same_image:
+                step = self._request.num_steps  # nothing is left to denoise
+            self._call.own.start = Start(self.started.latent, step, is_final=True)
+            self._request.step = step
         elif self._call.swapped:
             raise StartRefused  # a run without a start has the pipeline's own sampler
 

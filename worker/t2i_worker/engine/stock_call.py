@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from t2i_runtime.errors import Violation
 from t2i_worker.engine.noise_scheduler import OwnScheduler, Start, StepTaken, for_resuming
@@ -36,13 +35,11 @@ class StockCall:
     on_step: Callable[[StepTaken], None] = lambda _: None
     decodes: Callable[[], None] = lambda: None
     keep: frozenset[int] = frozenset()
-    other_seed: int | None = None
     encoded: list[Any] = field(default_factory=list)
     start: Start = field(default_factory=Start)
     resumes: bool = False
     own: OwnScheduler = field(init=False)
     swapped: bool = False
-    noise_change: Tensor | None = None
 
     def draw(self, seed: int) -> npt.NDArray[np.uint8]:
         """Make the images, uint8 [n, H, W, 3].
@@ -63,8 +60,6 @@ class StockCall:
             if "guider" in name:
                 view.__dict__[name] = copy.deepcopy(component)
         self._remember_prompts(view)
-        if self.other_seed is not None and hasattr(view, "prepare_latents"):
-            self._compare_noise(view, self.other_seed)
         try:
             with torch.inference_mode(), Denoiser.answered_by(self.denoise, self.decodes):
                 result = view(generator=torch.Generator().manual_seed(seed), **self.arguments)
@@ -90,22 +85,6 @@ class StockCall:
 
         view.__dict__["encode_prompt"] = encode_once
 
-    def _compare_noise(self, view: Any, seed: int) -> None:
-        """Draw the start noise of another seed beside the own one, in whatever layout the pipeline has."""
-        prepare = view.prepare_latents
-
-        def prepare_both(*args: Any, **kwargs: Any) -> Any:
-            def with_other(value: Any) -> Any:
-                return torch.Generator().manual_seed(seed) if isinstance(value, torch.Generator) else value
-
-            own = prepare(*args, **kwargs)
-            other = prepare(*map(with_other, args), **{name: with_other(value) for name, value in kwargs.items()})
-            scale = float(getattr(view.scheduler, "init_noise_sigma", 1.0))
-            self.noise_change = (_first(own) - _first(other)) / scale
-            return own
-
-        view.__dict__["prepare_latents"] = prepare_both
-
 
 def to_pixels(images: Any) -> npt.NDArray[np.uint8]:
     """What a pipeline returns for `output_type="np"`, floats 0..1 or Pillow images, as uint8 [n, H, W, 3]."""
@@ -117,8 +96,3 @@ def to_pixels(images: Any) -> npt.NDArray[np.uint8]:
         raise NotFinite("the decoder produced pixels that are not finite for this request")
     pixels: npt.NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
     return pixels
-
-
-def _first(prepared: Any) -> Tensor:
-    latents: Tensor = prepared[0] if isinstance(prepared, tuple) else prepared
-    return latents
