@@ -34,11 +34,17 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 class CrowdFigures:
     """`zombies` never ended, or left a place in the batch or in the queue taken."""
 
+    family: str
+    kind: str
     requests: int
     cancelled: int
     failed: int
     different: int
     zombies: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.family} {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def race(name: str, folder: Path, count: int) -> CrowdFigures:
     """All at once, with prompts of many lengths: tokenizers and encoders are asked from many threads."""
     engine, draws = TinyEngine(name, folder), random.Random(1)
     jobs = [_job(engine, draws, seed, steps=2) for seed in range(min(count, DIFFERENT_JOBS))]
-    return asyncio.run(_meet(engine, [Visitor(jobs[number % len(jobs)]) for number in range(count)]))
+    return asyncio.run(_meet(name, "race", engine, [Visitor(jobs[number % len(jobs)]) for number in range(count)]))
 
 
 def random_arrivals(name: str, folder: Path, count: int, seed: int) -> CrowdFigures:
@@ -70,7 +76,7 @@ def random_arrivals(name: str, folder: Path, count: int, seed: int) -> CrowdFigu
         )
         leaves_at = draws.randrange(job.level.num_inference_steps) if number % 5 == 0 else -1
         visitors.append(Visitor(job, draws.random(), leaves_at))
-    return asyncio.run(_meet(engine, visitors))
+    return asyncio.run(_meet(name, "arrivals", engine, visitors))
 
 
 def _job(engine: TinyEngine, draws: random.Random, seed: int, steps: int) -> Job:
@@ -79,7 +85,7 @@ def _job(engine: TinyEngine, draws: random.Random, seed: int, steps: int) -> Job
     return engine.job(TinyRequest(prompt, negative, seed, steps))
 
 
-async def _meet(tiny: TinyEngine, visitors: Sequence[Visitor]) -> CrowdFigures:
+async def _meet(family: str, kind: str, tiny: TinyEngine, visitors: Sequence[Visitor]) -> CrowdFigures:
     async with _engine(tiny, len(visitors)) as engine:
         jobs = {visitor.job.seed: visitor.job for visitor in visitors}
         alone = {seed: await _draw(engine, Visitor(job)) for seed, job in jobs.items()}
@@ -95,6 +101,8 @@ async def _meet(tiny: TinyEngine, visitors: Sequence[Visitor]) -> CrowdFigures:
         (one, other) for place in stayed if (one := alone[place]) is not None and (other := together[place]) is not None
     ]
     return CrowdFigures(
+        family=family,
+        kind=kind,
         requests=len(visitors),
         cancelled=len(visitors) - len(stayed),
         failed=len(stayed) - len(drawn) - len(late),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import diffusers
 
 from bench.kit.output import table
+from bench.pipelines.crowd import CrowdFigures
 from t2i_testing_kit.tiny_pipelines.limits import NOT_SHARED, RESUMED_INEXACT
 from t2i_testing_kit.tiny_pipelines.measure import FamilyFigures
 from t2i_worker.errors import ModelUnsupported
@@ -29,6 +30,18 @@ def _cells(row: FamilyFigures) -> Sequence[str]:
         "exact" if row.mixed_max_of_std == 0 else f"{row.mixed_max_of_std:.0e}",
         "exact" if worst == 0 else by_step,
         "; ".join(notes[row.name] for notes in (RESUMED_INEXACT, NOT_SHARED) if row.name in notes),
+    )
+
+
+def crowds_table(crowds: Sequence[CrowdFigures]) -> str:
+    head = ("model", "requests come", "requests", "cancelled", "failed", "another image than alone", "never ended")
+    comes = {"race": "all at once", "arrivals": "at random times"}
+    return table(
+        head,
+        (
+            (row.family, comes[row.kind], row.requests, row.cancelled, row.failed, row.different, row.zombies)
+            for row in crowds
+        ),
     )
 
 
