@@ -18,9 +18,11 @@ from t2i_policy.level import Level
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, in_any_size
 from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, sample_image
 from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.noise_scheduler import Start
 from t2i_worker.engine.pipeline_run import PipelineRun, SharedParts
 from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.stock_call import StockCall
 from t2i_worker.jobs import Job, Tally
 from t2i_worker.latents import StartLatent
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
@@ -30,7 +32,7 @@ WAIT_S = 120.0
 
 @dataclass(frozen=True)
 class ResumeFrom:
-    """Enter `step` with this latent."""
+    """Enter `step` with this latent: a final one that is noised anew in the engine, the entering one in `resume`."""
 
     step: int
     latent: Tensor
@@ -85,6 +87,20 @@ class TinyEngine:
             size=request.size,
             extra=extra,
         )
+
+    def resume(self, request: TinyRequest, start: ResumeFrom) -> Tensor:
+        """The final latent of a run that enters a step with just this latent: the engine's hooks without its loop."""
+        job = self.job(request, start.step)
+        steps = job.level.num_inference_steps
+        call = StockCall(
+            self.pipeline,
+            self.pipeline.arguments(job),
+            self.pipeline.denoiser.forward,
+            keep=frozenset({steps}),
+            start=Start(start.latent, start.step),
+        )
+        call.draw(request.seed)
+        return call.own.kept[steps]
 
     def draw(
         self, requests: Sequence[TinyRequest], resumed: Mapping[int, ResumeFrom] | None = None, cap: int = 8

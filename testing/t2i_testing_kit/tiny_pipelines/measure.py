@@ -56,11 +56,13 @@ def measure_family(name: str, folder: Path) -> FamilyFigures:
     alone = [_ended(engine.draw([request]))[0] for request in requests]
     skipped = sorted({1, FAMILIES[name].steps // 2})
     starts = {k: ResumeFrom(k, wanted[0].latents[_call_of(stock.scheduler, k)]) for k in skipped}
-    # A request that repeats the first from its own latent has its steps beside theirs.
-    mixed = _ended(engine.draw([*requests, requests[0]], {3: starts[1]}))
+    # Beside them one that starts from another's image; alone it is what it must be in the batch.
+    other = ResumeFrom(1, wanted[1].final)
+    expected = _ended(engine.draw([requests[0]], {0: other}))[0]
+    mixed = _ended(engine.draw([*requests, requests[0]], {3: other}))
+    references: list[StockRun | EngineRun] = [*wanted, expected]
     shared = sum(count for size, count in engine.batch_sizes.items() if size > 1)
-    resumed = {k: _ended(engine.draw([requests[0]], {0: start}))[0] for k, start in starts.items()}
-    std = [float(one.final.std()) for one in wanted]
+    resumed = {k: engine.resume(requests[0], start) for k, start in starts.items()}
     return FamilyFigures(
         name=name,
         pipeline=type(stock).__name__,
@@ -68,11 +70,13 @@ def measure_family(name: str, folder: Path) -> FamilyFigures:
         alone_max=max(_apart(run.final, one.final) for run, one in zip(alone, wanted, strict=True)),
         alone_pixels_max=max(_pixels_apart(run, one) for run, one in zip(alone, wanted, strict=True)),
         mixed_max_of_std=max(
-            _apart(run.final, one.final) / deviation for run, one, deviation in zip(mixed, wanted, std, strict=False)
+            _apart(run.final, one.final) / one.final.std().item() for run, one in zip(mixed, references, strict=True)
         ),
-        mixed_pixels_max=max(_pixels_apart(run, one) for run, one in zip(mixed, wanted, strict=False)),
+        mixed_pixels_max=max(_pixels_apart(run, one) for run, one in zip(mixed, references, strict=True)),
         shared_forwards=shared,
-        resumed_of_std={k: _apart(run.final, wanted[0].final) / std[0] for k, run in resumed.items()},
+        resumed_of_std={
+            k: _apart(final, wanted[0].final) / wanted[0].final.std().item() for k, final in resumed.items()
+        },
     )
 
 
@@ -92,5 +96,5 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max())
 
 
-def _pixels_apart(run: EngineRun, stock: StockRun) -> int:
-    return int(np.abs(run.pixels.astype(np.int16) - stock.pixels).max())
+def _pixels_apart(run: EngineRun, other: StockRun | EngineRun) -> int:
+    return int(np.abs(run.pixels.astype(np.int16) - other.pixels).max())

@@ -197,6 +197,9 @@ class OwnScheduler:
             scheduler.set_begin_index(index)
             scheduler._step_index = None
         at = scheduler.timesteps[index : index + 1]
+        if isinstance(scheduler, SCMScheduler):  # its times are angles, and it has no method for this
+            at = at.to(final.device, final.dtype)
+            return torch.cos(at) * final + torch.sin(at) * noise
         if hasattr(scheduler, "scale_noise"):
             noised: Tensor = scheduler.scale_noise(final, at, noise)
         else:
