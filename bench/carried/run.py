@@ -25,7 +25,7 @@ from t2i_simulator.report import Row
 from t2i_simulator.rivals.catalogue import policy_named
 
 EXACT_ONLY = "clipper-ha"
-POLICIES = ("prompt-aware", "ours-backlog-only", "paper", "paper-tuned", "paper-tuned-calm", "proteus-tuned-calm",
+POLICIES = ("prompt-aware", "ours-deadline-only", "paper", "paper-tuned", "paper-tuned-calm", "proteus-tuned-calm",
             "pac-tuned-calm", "infaas-tuned", "nirvana", EXACT_ONLY)  # fmt: skip
 MAX_VIOLATED_PERCENT, MIN_QUALITY_PERCENT = 5.0, 95.0
 LEAST, MOST, RESOLUTION = 0.2, 1.4, 0.01  # of the capacity at K=25

@@ -30,7 +30,7 @@ SLOWER = (2, 3)
 MULTIPLES = (2, 3, 5)
 TRACES = ("MMPP", "ramp")
 LOST = {"all alive": None, "a slow one dies": "slow-0", "a fast one dies": "fast-0"}
-POLICIES = (OURS, "ours-backlog-only", "ours-shift-map", "infaas-tuned")
+POLICIES = (OURS, "ours-deadline-only", "ours-shift-map", "infaas-tuned")
 COLUMNS = {
     "devices": "{setting}",
     "policy": "{policy}",

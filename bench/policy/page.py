@@ -196,7 +196,7 @@ def behind(cases: Sequence[Case]) -> str:
 
 
 def gateways_table(single: Sequence[Case], several: Sequence[Case]) -> str:
-    """Ours and the barrier alone with more gateways, beside one: means, and the trace that loses most."""
+    """Ours and a tuned rival with more gateways, beside one: means, and the trace that loses most."""
     counts = sorted({case.trace.gateways for case in several})
     more = {(case.trace.gateways, _but_gateways(case.trace)): case for case in several}
 

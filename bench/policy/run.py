@@ -30,10 +30,9 @@ from t2i_simulator.profiles import build_groups
 from t2i_simulator.rivals.catalogue import OURS, TUNED, all_policies, policy_named
 
 BETWEEN = 3  # the SLO of fewer rows
-BARRIER = "ours-backlog-only"
-ABLATIONS = (BARRIER, "ours-demand-only", "ours-shift-map")
+ABLATIONS = ("ours-deadline-only", "ours-shift-map")
 NO_CACHE = "fewer-steps-only"  # on a ladder of skips it is clipper-ha
-IF_WRONG = (OURS, BARRIER, "paper", "paper-tuned-calm", "infaas-tuned", "pac-tuned-calm")
+IF_WRONG = (OURS, "paper", "paper-tuned-calm", "infaas-tuned", "pac-tuned-calm")
 QUICK = {"minutes": 3.0, "count": 60, "ladders": ["skips"], "multiples": [5], "gateways": [2]}
 PARSER = BenchParser(__doc__, "policy", quick=QUICK, page=True)
 PARSER.add_input(PROMPTS)
@@ -63,7 +62,7 @@ def all_jobs(traces: TraceSet, options: argparse.Namespace) -> Iterator[PolicyJo
         at_rest = list(traces.make(ladder, options.multiples[0]))
         for trace, gateways in product(at_rest, options.gateways):
             several = replace(trace, gateways=gateways)
-            yield from (PolicyJob(several, policy_named(name)) for name in (OURS, BARRIER))
+            yield from (PolicyJob(several, policy_named(name)) for name in (OURS, "infaas-tuned"))
         for trace, (name, truth) in product(at_rest[1:2] or at_rest, TRUTHS.items()):
             wrong = replace(trace, truth=truth(believed_profile(trace)), truth_name=name)
             yield from (PolicyJob(wrong, policy_named(policy)) for policy in IF_WRONG)

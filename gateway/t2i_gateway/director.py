@@ -185,7 +185,7 @@ class Director:
     def _decide(self, arrival: Arrival, view: PoolView, holdings: Holdings | None, queue_room: int) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
         parts = self._parts
-        course = parts.planning.course_now()
+        course = parts.planning.course
         decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
         level = decided.served.level
         if holdings is None or not level.needs_latent:

@@ -7,8 +7,6 @@ waits for a plan.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from math import inf
 
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
@@ -17,7 +15,7 @@ from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import Plan
-from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy
+from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.request.decide import Rules
 
 log = logging.getLogger(__name__)
@@ -29,7 +27,7 @@ class PlanningLoop:
 
     def __init__(
         self,
-        policy: PricingPolicy,
+        policy: ServingPolicy,
         rules: Rules,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
@@ -40,8 +38,6 @@ class PlanningLoop:
         self.rules = rules
         self.course = Course()
         self.demand = Demand()
-        self.rate_rps = 0.0  # about a second old
-        self._priced_s = -inf
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock or asyncio.get_running_loop().time
@@ -50,21 +46,13 @@ class PlanningLoop:
         """Count one more request of this class."""
         self.demand = self.demand.counted(prompt_class, self._clock())
 
-    def course_now(self) -> Course:
-        """The course that a request is decided by now, with prices that are at most PRICES_EVERY_S old.
+    @property
+    def rate_rps(self) -> float:
+        """Requests that come to this gateway, a second."""
+        return self.demand.rate_rps(self._clock())
 
-        They are made here because the plan may be the operator's, and before the decision because the first request
-        after a pause must not pay for the demand from before it.
-        """
-        now_s = self._clock()
-        if now_s >= self._priced_s + PRICES_EVERY_S:
-            self._priced_s = now_s
-            self.course = self.policy.reprice(self.rules, self.course, self._pool_demand(now_s).rates_rps(now_s))
-        return self.course
-
-    def _pool_demand(self, now_s: float) -> Demand:
+    def _pool_demand(self) -> Demand:
         """This gateway's demand, scaled up by what the others say comes to them."""
-        self.rate_rps = self.demand.rate_rps(now_s)
         return self.demand.times(self._dispatcher.demand_factor(self.rate_rps))
 
     async def run(self, workers: WorkerPool) -> None:
@@ -76,7 +64,7 @@ class PlanningLoop:
     def follow(self, plan: Plan, pool: str, workers: WorkerPool) -> None:
         """Serve by this plan from now on. Every request sees the old or the new one as a whole."""
         self._show(plan)
-        self.course = replace(self.course, plan=plan)
+        self.course = Course(plan)
         # By name, as their StatefulSet names them.
         numbered = {place: [f"{pool}-{place[0]}-{number}" for number in which] for place, which in plan.numbers.items()}
         workers.assign({name: level for (_, level), names in numbered.items() for name in names})
@@ -88,10 +76,9 @@ class PlanningLoop:
         if not groups:
             return  # keep the last good course; there is nothing to plan for
         now_s, before = self._clock(), self.course
-        seen = PoolState(now_s, self._pool_demand(now_s), groups, view)
-        planned = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
-        self.course = replace(self.course, plan=planned.plan)  # prices may be newer than the program
-        if planned.plan is not before.plan:
+        seen = PoolState(now_s, self._pool_demand(), groups, view)
+        self.course = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
+        if self.course.plan is not before.plan:
             self._show(self.course.plan)
             workers.assign(assign_ready(self.course.plan, workers.views))
 

@@ -1,14 +1,12 @@
 """Serving policies: the one interface behind which our policy, the paper's and every baseline stand.
 
 A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into a `Course`
-(a plan, by which workers stand); one that asks prices makes them anew each PRICES_EVERY_S (`reprice`). Its fast path
-(`serve`, `place`) handles one request. Admission, the queue and the workers are the same for all, so differences come
-from the policy alone.
+(a plan, by which workers stand). Its fast path (`serve`, `place`) handles one request. Admission, the queue and the
+workers are the same for all, so differences come from the policy alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from t2i_policy.level import Level
 from t2i_policy.planning.demand import Demand
@@ -17,9 +15,6 @@ from t2i_policy.planning.replan import PlanInputs, plan_step
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import NO_DEMAND, PriceCurve, price_curve
-
-PRICES_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +30,9 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What requests are decided by now. `prices`: what demand runs at each price of a step."""
+    """What the slow loop has settled; a rival's own kind holds more."""
 
     plan: Plan = NO_PLAN
-    prices: PriceCurve = NO_DEMAND
 
 
 class ServingPolicy(Protocol):
@@ -62,14 +56,6 @@ class ServingPolicy(Protocol):
         """Its worker; None = wait."""
 
 
-@runtime_checkable
-class PricingPolicy(ServingPolicy, Protocol):
-    """A policy whose requests pay for steps. Prices are made anew before a request, once PRICES_EVERY_S have passed."""
-
-    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
-        """The same course at the prices of this demand, requests/s by prompt class."""
-
-
 @dataclass(frozen=True, slots=True)
 class PromptAware:
     """Ours: one price of a step for everybody. The plan says where workers stand, which placement prefers.
@@ -86,13 +72,8 @@ class PromptAware:
         inputs = PlanInputs(rules.classes, seen.groups, rates_rps, self.pinned)
         return replace(course, plan=plan_step(course.plan, inputs, seen.now_s))
 
-    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
-        return replace(course, prices=price_curve(rules.classes, rates_rps))
-
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        if course.plan.binds:  # its owner chose the levels; only a backlog bends them
-            return rules.decide(arrival, pool, NO_DEMAND, course.plan)
-        return rules.decide(arrival, pool, course.prices)
+        return rules.decide(arrival, pool, course.plan if course.plan.binds else NO_PLAN)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -18,7 +18,7 @@ from t2i_policy.level import Level
 from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.policies import PRICES_EVERY_S, Course, PoolState, PricingPolicy, ServingPolicy
+from t2i_policy.policies import Course, PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.queue import FairQueue
 from t2i_policy.request.admission import Refused, decide_admission
@@ -60,7 +60,6 @@ class Simulation:
         self._limits = Limits(target.max_loss)
         self._course = Course()
         self._demand = Demand()
-        self._priced_s = -inf
         self._open = len(scenario.arrived_s)
         draws = np.random.default_rng([scenario.seed, 0]).random((self._open, 2))
         self._draws: list[tuple[float, float]] = list(map(tuple, draws.tolist()))
@@ -95,10 +94,7 @@ class Simulation:
         # 1. Find a similar prompt in the cache.
         found = self._neighbours.nearest(number, now_s, near_draw)
         pool = self._dispatcher.view(now_s, gateway, tenant)
-        # 2. Decide the level, at prices as fresh as a gateway's.
-        if now_s >= self._priced_s + PRICES_EVERY_S and isinstance(self._policy, PricingPolicy):
-            self._priced_s = now_s
-            self._course = self._policy.reprice(self._rules, self._course, self._demand.rates_rps(now_s))
+        # 2. Decide the level.
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw)
         decided = self._policy.serve(self._rules, self._course, arrival, pool)
         # 3. Count the demand, also of requests that are refused.

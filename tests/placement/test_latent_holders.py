@@ -18,7 +18,6 @@ from t2i_policy.pool_view import TURN_MARGIN, PoolView, WorkerView
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.latent_holders import HolderLine, choose_with_holders, reachable_steps
 from t2i_policy.request.options import Neighbourhood
-from t2i_policy.request.price import NO_DEMAND
 from t2i_policy.request.served import ServedReason
 
 FIRST = frozenset({"w0"})
@@ -33,8 +32,8 @@ def chosen(pool: PoolView, line: HolderLine, left_s: float = SLO_S) -> Decided:
     """Of a near-repeat, whose wanted level skips 25 of 50 steps."""
     arrival = asks(0.98)
     alone = Neighbourhood(0.98, frozenset())
-    latent = RULES.decide(arrival, pool, NO_DEMAND)
-    without = RULES.decide(type(arrival)(arrival.limits, alone, arrival.left_s, arrival.draw), pool, NO_DEMAND)
+    latent = RULES.decide(arrival, pool)
+    without = RULES.decide(type(arrival)(arrival.limits, alone, arrival.left_s, arrival.draw), pool)
     assert latent.served.level.needs_latent
     assert not without.served.level.needs_latent
     return choose_with_holders(latent, without, pool, line, left_s)

@@ -73,19 +73,9 @@ def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
 # --- one part removed ---
 
 
-def test_backlog_only_waits_for_a_backlog() -> None:
-    """Twice what the pool carries, and nobody waits yet: ours saves steps at once, the barrier alone does not."""
-    course = PromptAware().reprice(RULES, Course(), {name: 4 * rate for name, rate in MIX.items()})
-    reasons = [
-        policy.serve(RULES, course, asks(0.8), pool_of()).served.reason
-        for policy in (PromptAware(), ablation("ours-backlog-only"))
-    ]
-    assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
-
-
-def test_demand_only_never_reacts_to_the_backlog() -> None:
-    """No demand of late, and a backlog near the slack: ours saves steps, the price of demand alone does not."""
-    policies = (PromptAware(), ablation("ours-demand-only"))
+def test_without_the_price_only_deadlines_bend() -> None:
+    """A backlog near the slack, and time enough: ours saves steps, without the price the wanted level is served."""
+    policies = (PromptAware(), ablation("ours-deadline-only"))
     pool = pressed_pool(0.8)
     reasons = [one.serve(RULES, Course(), asks(0.8, left_s=100.0), pool).served.reason for one in policies]
     assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
@@ -142,7 +132,7 @@ def test_parts_of_the_ladder_bend() -> None:
 
 def test_every_policy_has_a_name_of_its_own_and_a_source() -> None:
     """And can be had by that name; ours comes first."""
-    assert len(policy_names()) == len(set(policy_names())) == 26
+    assert len(policy_names()) == len(set(policy_names())) == 25
     assert policy_names()[0] == "prompt-aware"
     assert all(policy_named(name).name == name and policy_named(name).source for name in policy_names())
 

@@ -11,12 +11,10 @@ schedule of its own); `same-image` has the latents of its own prompt and seed an
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.plan import PromptClass
-from t2i_policy.planning.price_turns import PriceTurn, best_steps
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.options import HARMLESS_LOSS, NOWHERE, SAME_WORDS_FROM, Limits, Neighbourhood, loss_for
 
@@ -32,18 +30,10 @@ ITSELF = Neighbourhood(1.0, frozenset())  # the nearest cached prompt of one tha
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """Lower edges of the similarity bands, ascending, and what each class loses at each level it may have.
-
-    `turns`: what it runs at each price of a step.
-    """
+    """Lower edges of the similarity bands, ascending, and what each class loses at each level it may have."""
 
     edges: tuple[float, ...]
     losses: Mapping[str, Mapping[Level, float]]
-    turns: Mapping[str, tuple[PriceTurn, ...]] = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        turns = {name: best_steps(losses) for name, losses in self.losses.items()}
-        object.__setattr__(self, "turns", MappingProxyType(turns))
 
     def classify(self, near: Neighbourhood, limits: Limits) -> str:
         """The class of one request."""

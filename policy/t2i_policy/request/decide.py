@@ -22,7 +22,7 @@ from t2i_policy.request.options import (
     choose_wanted_level,
     eligible_options,
 )
-from t2i_policy.request.price import PriceCurve, backlog_price, demand_price, slack_of
+from t2i_policy.request.price import backlog_price, slack_of
 from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
 
 
@@ -79,15 +79,13 @@ class Rules:
     classes: ClassTable
     tolerance: float = HARMLESS_LOSS
 
-    def decide(self, arrival: Arrival, pool: PoolView, prices: PriceCurve, drawn_from: Plan = NO_PLAN) -> Decided:
-        """`drawn_from`: the plan of a Fixed mix."""
+    def decide(self, arrival: Arrival, pool: PoolView, drawn_from: Plan = NO_PLAN) -> Decided:
+        """`drawn_from`: the plan of a Fixed mix, whose owner chose the levels; only a backlog bends them."""
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         drawn = drawn_from.draw(prompt_class, arrival.draw)
-        slack_s = self.slack_s(pool)
-        pressed = pressure(pool, slack_s)
-        price = max(demand_price(prices, pool, slack_s), self.backlog_price(pressed, limits))
-        load = LoadState(arrival.left_s, price, drawn)
+        pressed = pressure(pool, self.slack_s(pool))
+        load = LoadState(arrival.left_s, self.backlog_price(pressed, limits), drawn)
         served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 

@@ -5,7 +5,7 @@ Decided from the request's options (each with its loss bound), the price of a st
     served = argmin D(s, j) + price * steps_run(j)  among the levels that the request allows        (see `price`)
 
 At rest a step costs nothing and the wanted level is served. Under load a step is saved where it costs least quality,
-and only as far as demand and backlog ask for it.
+and only as far as the backlog asks for it.
 
 A Fixed mix binds: the plan's shift map draws the level, as its owner said, and the price only goes down from there.
 

@@ -2,15 +2,13 @@
 
 Source: ours (`policies.PromptAware`). Each variant runs the same functions; the switch only withholds one input:
 
-    demand = False   the price of demand: what is left is the barrier on the backlog
-    backlog = False  the barrier: what is left is the price of the demand of late
+    price = False    the price of a step: what is left is what the prompt wants, and what its deadline asks
     fill = False     batch filling: requests always go where they finish first
     part             levels: skips only, or short schedules only (no cache at all)
 
 `ours-shift-map` is what we did before there was one price: the plan's draw, corrected by the backlog.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Ladder, Level
@@ -18,7 +16,6 @@ from t2i_policy.policies import Course, PoolState, PromptAware
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import NO_DEMAND, demand_price
 from t2i_policy.request.served import LoadState, choose_served_level
 from t2i_simulator.rivals.common import SPREAD
 from t2i_simulator.rivals.mean_losses import LadderPart, levels_of, only
@@ -32,28 +29,22 @@ class Ablation:
     name: str
     source: str
     part: LadderPart = LadderPart.ALL
-    demand: bool = True
-    backlog: bool = True
+    price: bool = True
     fill: bool = True
 
     def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
         """Our planning step, on the part's levels."""
         return PromptAware().replan(only(rules, self.part), course, seen)
 
-    def reprice(self, rules: Rules, course: Course, rates_rps: Mapping[str, float]) -> Course:
-        """Our prices, of the part's levels."""
-        return PromptAware().reprice(only(rules, self.part), course, rates_rps)
-
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Our decision, on what is left of its inputs."""
         if self.part is not LadderPart.ALL:
             ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, self.part))
             rules = replace(rules, ladder=ladder)
-        prices = course.prices if self.demand else NO_DEMAND
-        decided = rules.decide(arrival, pool, prices)
-        if self.backlog:
+        decided = PromptAware().serve(rules, course, arrival, pool)
+        if self.price:
             return decided
-        load = LoadState(arrival.left_s, demand_price(prices, pool, rules.slack_s(pool)))
+        load = LoadState(arrival.left_s, price=0.0)
         return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
@@ -69,8 +60,7 @@ FEWER_STEPS_ONLY = Ablation(
 def ablations() -> tuple[Ablation | ShiftMapAndBacklog, ...]:
     """Each part of ours removed in turn."""
     return (
-        Ablation("ours-backlog-only", "ours without the price of demand: the barrier alone", demand=False),
-        Ablation("ours-demand-only", "ours without the barrier on the backlog", backlog=False),
+        Ablation("ours-deadline-only", "ours without the price: as wanted, bent by deadlines alone", price=False),
         Ablation("ours-no-filling", "ours without filling batches", fill=False),
         Ablation("ours-skips-only", "ours on the papers' ladder: skips, no short schedules", part=LadderPart.SKIPS),
         FEWER_STEPS_ONLY,

@@ -16,7 +16,7 @@ from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import NO_DEMAND, backlog_price
+from t2i_policy.request.price import backlog_price
 from t2i_policy.request.served import LoadState, choose_served_level
 from t2i_simulator.rivals.mean_losses import is_time, next_plan, plan_with_room
 
@@ -43,7 +43,7 @@ class ShiftMapAndBacklog:
 
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
-        decided = rules.decide(arrival, pool, NO_DEMAND)
+        decided = rules.decide(arrival, pool)
         start = decided.wanted.level
         planned = course.plan.draw(decided.prompt_class, arrival.draw)
         if planned is not None and decided.pressed >= IDLE_PRESSURE:
