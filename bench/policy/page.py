@@ -1,6 +1,6 @@
 """The pages and the plot of policies, from their runs. Every claim on the page is computed from the rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import nan
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, table, write_page
-from bench.policy.tenants import TenantsRow, tenants_table
 from bench.policy.traces import BURST, PolicyRun, Trace
 from t2i_simulator.lineage import bands
 from t2i_simulator.report import Row, Timeline
@@ -62,7 +61,7 @@ class Case:
 
 
 def write_report(
-    runs: Sequence[PolicyRun], similarity: npt.NDArray[np.float64], folder: Path, tenants: Sequence[TenantsRow]
+    runs: Sequence[PolicyRun], similarity: npt.NDArray[np.float64], folder: Path, tables: Mapping[str, str]
 ) -> None:
     """`similarity` is of each prompt to the nearest earlier one."""
     believed = [run for run in runs if not run.trace.truth_name]
@@ -88,7 +87,7 @@ def write_report(
         behind=behind(single),
         gateways=gateways_table(single, several),
         wrong=wrong_table(wrong),
-        tenants=tenants_table(tenants),
+        **tables,
         ratios=ratios(next(case for case in single if case.trace.name == BURST), timelines),
     )
     write_page(folder / "policy-rows.md", Path(__file__).with_name("rows.md.in"), tables=full_tables(single))

@@ -19,9 +19,10 @@ from bench.kit.arguments import ARRIVALS, PROMPTS, BenchParser
 from bench.kit.output import write_json
 from bench.kit.places import EXAMPLES
 from bench.kit.prompts import EmbeddedPrompts, embed_prompts, prompt_lines
+from bench.policy.devices import device_rows, device_table
 from bench.policy.jobs import PolicyJob, run_jobs
 from bench.policy.page import write_report
-from bench.policy.tenants import TENANTS_S, tenants_rows
+from bench.policy.tenants import TENANTS_S, tenants_rows, tenants_table
 from bench.policy.traces import LADDERS, PolicyRun, Trace, TraceRunner, TraceSet
 from bench.policy.wrong_losses import TRUTHS
 from t2i_policy.policies import ServingPolicy
@@ -84,10 +85,14 @@ def main() -> None:
     options = PARSER.parse()
     prompts = embed_prompts(prompt_lines(options.prompts))
     traces = TraceSet(options.arrivals, options.count, options.minutes, options.seed)
-    runs = run_jobs(TraceRunner.of(prompts, options.seed), list(all_jobs(traces, options)))
+    runner = TraceRunner.of(prompts, options.seed)
+    runs = run_jobs(runner, list(all_jobs(traces, options)))
+    devices = device_rows(runner, options.count)
     tenants = tenants_rows(options.seed, min(TENANTS_S, 60 * options.minutes))
-    write_json(options.out, [document(run) for run in runs] + [{"part": "tenants"} | asdict(row) for row in tenants])
-    write_report(runs, best_similarity(prompts), options.results, tenants)
+    beside = [{"part": "tenants"} | asdict(row) for row in tenants] + [{"part": "devices"} | row for row in devices]
+    write_json(options.out, [document(run) for run in runs] + beside)
+    tables = {"tenants": tenants_table(tenants), "devices": device_table(devices)}
+    write_report(runs, best_similarity(prompts), options.results, tables)
 
 
 def best_similarity(prompts: EmbeddedPrompts) -> npt.NDArray[np.float64]:

@@ -30,7 +30,16 @@ FREE = (
     Strength(1.15, any_worker=True),
     *(Strength(headroom, any_worker=True, whole_ladder=True) for headroom in (1.0, 1.05, 1.15, 1.3, 1.5, 1.8, 2.2)),
 )
-MARKS = ((0.0, 0.6), (0.0, 0.9), (0.3, 0.9), (0.45, 0.9), (0.6, 1.0))  # of the slack: exact, lightest
+MARKS = (
+    (0.0, 0.4),
+    (0.0, 0.6),
+    (0.1, 0.5),
+    (0.2, 0.5),
+    (0.3, 0.6),
+    (0.25, 0.65),
+    (0.4, 0.75),
+    (0.45, 0.9),
+)  # of the slack: exact, lightest
 TOLERANCES = (0.01, 0.02, 0.05)
 SETTINGS = (("skips", 5), ("skips", 2), ("hybrid", 5))
 PARSER = BenchParser(__doc__, "policy", quick={"count": 200, "minutes": 3.0}, figures="policy-tuning.json")

@@ -67,6 +67,13 @@ class GatewayClient:
 
     async def generate(
         self, request: gateway_pb2.GenerateRequest, limit_s: float, progress: Progress = lambda _event: None
+    ) -> Generated:
+        """As `generate_all`, of a request for one image."""
+        (image,) = await self.generate_all(request, limit_s, progress)
+        return image
+
+    async def generate_all(
+        self, request: gateway_pb2.GenerateRequest, limit_s: float, progress: Progress = lambda _event: None
     ) -> list[Generated]:
         """Send a request and collect its images, by their index.
 

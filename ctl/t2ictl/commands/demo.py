@@ -140,7 +140,7 @@ async def _send(client: GatewayClient, sample: Sample, exact: bool) -> Outcome:
     request = gateway_pb2.GenerateRequest(prompt=sample.prompt, seed=sample.seed, exact=exact)
     began = time.monotonic()
     try:
-        (generated,) = await client.generate(request, LIMIT_S)
+        generated = await client.generate(request, LIMIT_S)
     except CallFailed as error:
         return Outcome(sample, None, 0.0, str(error))
     return Outcome(sample, generated, 1e3 * (time.monotonic() - began))

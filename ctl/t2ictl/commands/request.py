@@ -100,7 +100,7 @@ async def draw_images(
                 bar.update(tasks[event.image_index], description="denoising", completed=at, total=total)
 
         async with target.connected() as client:
-            images = await client.generate(request, limit_s, show)
+            images = await client.generate_all(request, limit_s, show)
     out.parent.mkdir(parents=True, exist_ok=True)
     for index, generated in enumerate(images):
         path = out if len(images) == 1 else out.with_stem(f"{out.stem}-{index + 1}")

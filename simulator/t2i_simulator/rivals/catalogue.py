@@ -38,7 +38,7 @@ def tuned() -> tuple[ServingPolicy, ...]:
         PromptAgnostic(always, f"pac{TUNED}", "PAC, tuned"),
         PromptAgnostic(at_rest, f"pac{CALM}", "PAC, tuned at rest"),
         Sommelier(replace(always, headroom=1.8), f"sommelier{TUNED}", "Sommelier, tuned"),
-        VariantByBacklog(0.45, 0.9, always, f"infaas{TUNED}"),
+        VariantByBacklog(0.2, 0.5, always, f"infaas{TUNED}"),
         MeasuredThresholds(0.05, f"nirvana{TUNED}"),
         Cascade(always, f"cascade{TUNED}", "the cascade, tuned"),
     )
