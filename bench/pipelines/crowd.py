@@ -97,9 +97,8 @@ async def _meet(family: str, kind: str, tiny: TinyEngine, visitors: Sequence[Vis
         taken = await _places_taken(engine)
     together = [None if task.cancelled() else task.result() for task in tasks]
     stayed = [place for place, visitor in enumerate(visitors) if visitor.leaves_at < 0]
-    drawn = [
-        (one, other) for place in stayed if (one := alone[place]) is not None and (other := together[place]) is not None
-    ]
+    pairs = [(alone[visitors[place].job.seed], together[place]) for place in stayed]
+    drawn = [(one, other) for one, other in pairs if one is not None and other is not None]
     return CrowdFigures(
         family=family,
         kind=kind,
