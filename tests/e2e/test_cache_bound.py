@@ -58,7 +58,7 @@ def evictions(pool: RunningPool) -> list[str]:
 
 
 async def test_small_cache_evicts_latents_and_no_worker(cluster: Cluster, release: str) -> None:
-    """240 prompts, 20 times what the cache holds: each volume stays under the capacity, every pod stays, and repeats
+    """240 prompts, four times what the cache holds: each volume stays under the capacity, every pod stays, and repeats
     start from latents where they are promised.
     """
     with (
@@ -92,7 +92,7 @@ async def test_small_cache_evicts_latents_and_no_worker(cluster: Cluster, releas
         )
         assert [one.code for one in outcomes] == ["OK"] * PROMPTS, summary(outcomes, 20.0)
         assert 0 < most <= CAPACITY_MEBIBYTES * MIB + SEEN_TWICE_BYTES
-        assert gone > PROMPTS
+        assert gone > PROMPTS / 2  # one latent a prompt, of which the stores hold some sixty
         assert evictions(pool) == []
         assert {pod["metadata"]["uid"] for pod in pool.pods("worker")} == names
         assert pool.restarts() == 0
