@@ -1,7 +1,8 @@
 """Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
-Whose turn it is says the policy's queue; admission bounds it. Nothing waits for ever: a request leaves with an attempt,
-at its deadline, when its turn comes too late for it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
+Whose turn it is says the policy's queue, and which slots are left to other gateways its `SlotTurns`; admission bounds
+the queue. Nothing waits for ever: a request leaves with an attempt, at its deadline, when its turn comes too late for
+it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
 import asyncio
@@ -16,11 +17,12 @@ from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool_view import PoolView
+from t2i_policy.pool_view import OtherQueues, PoolView
 from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_policy.request.admission import Refused, refuse_late
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
+from t2i_policy.slot_turns import SlotTurns
 from t2i_protos.v1 import worker_pb2
 
 NO_WORKERS_GRACE_S = 5.0
@@ -58,6 +60,8 @@ class Dispatcher:
         self.gateways = part.replicas
         self._metrics = metrics
         self._queue: FairQueue[QueuedRequest] = FairQueue(part.tenant_weights)
+        self._turns = SlotTurns(self._queue)
+        self._look_again: asyncio.TimerHandle | None = None
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._forlorn: asyncio.TimerHandle | None = None
@@ -66,17 +70,23 @@ class Dispatcher:
     def view(self, tenant: str | None = None) -> PoolView:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
         queue, views = self._queue, self._workers.views
-        if queue.count and any(view.free_slots for view in views):
+        if queue.count and sum(view.free_slots for view in views) > self._turns.left:
             ahead: int | None = 0  # who still waits, waits for others than the free ones
         else:
             ahead = None if tenant is None else queue.steps_ahead(tenant)
-        others = self._workers.others.queues if self.gateways > 1 else None
+        others = self._others
+        if tenant is not None:
+            others = self._turns.sharing(others, tenant)
         return PoolView(views, queue.count, queue.steps, ahead, self.gateways, others)
+
+    @property
+    def _others(self) -> OtherQueues | None:
+        return self._workers.others.queues if self.gateways > 1 else None
 
     def tell_others(self, request: worker_pb2.WorkerGenerateRequest, rate_rps: float) -> None:
         """Let the other gateways know, through a worker, what waits here and how many requests a second come."""
         if self.gateways > 1:
-            self._workers.others.tell(request, self._queue.count, self._queue.steps, rate_rps)
+            self._workers.others.tell(request, self._queue, rate_rps)
 
     def demand_factor(self, rate_rps: float) -> float:
         """How many times the demand of this gateway (requests/s) the pool's is."""
@@ -139,8 +149,11 @@ class Dispatcher:
         ready = sum(view.ready for view in views)
         self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in views))
         self._watch_forlorn(ready)
-        if any(view.free_slots for view in views):
+        free = sum(view.free_slots for view in views)
+        self._turns.look(free)
+        if free:
             self._queue.serve(self._hand_out)
+        self._look_later()
         self._metrics.queue_depth.set(self.num_queued)
 
     def placement(self, place: QueuePlace) -> Placement | None:
@@ -167,10 +180,22 @@ class Dispatcher:
         if placement.is_late(left_s):
             self._refuse(queued, refuse_late(placement.estimated_s, left_s))
             return False
+        free = sum(view.free_slots for view in self._workers.views)
+        if not self._turns.may_take(self._others, free, self._loop.time()):
+            return False
         self._metrics.placements.labels(placement.reason).inc()
         connection = self._workers.by_name(placement.worker)
         queued.ready.set_result(Attempt(connection, connection.take_slot(queued.steps, queued.deadline_s)))
         return True
+
+    def _look_later(self) -> None:
+        """Pump when a slot that was left to others may be taken. One whose time is over has nobody here who fits it."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+        at_s = self._turns.look_again_s
+        if self._queue.count and at_s is not None and at_s > self._loop.time():
+            self._look_again = self._loop.call_at(at_s, self.pump)
 
     def _refuse(self, queued: QueuedRequest, refused: Refused) -> None:
         self._metrics.refusals.labels(refused.reason).inc()
@@ -184,6 +209,7 @@ class Dispatcher:
             queued.ready.result().end()
         queued.ready.cancel()
         self._queue.remove(queued)
+        self._look_later()
         self._metrics.queue_depth.set(self.num_queued)
 
     def _check_any_left(self, excluded: frozenset[str]) -> None:

@@ -4,8 +4,9 @@ A snapshot is built once a change and read by many decisions, so what they all a
 
 Several gateways may share the workers. Each divides by the rate of the whole pool, so it must count what all of them
 have waiting. They tell each other (`OtherQueues`, see `request.other_gateways`). Until one has heard, it takes each of
-the others to hold as much as itself. Gateways with a queue get the slots that fall free in turn, while new requests
-come to all of them. So for each step that is ahead here, one runs for each other gateway that has a queue:
+the others to hold as much as itself. Gateways with a queue get the slots that fall free by chance, of one tenant alike
+and of several by what these bring to them (`slot_turns`), while new requests come to all of them. So for each step that
+is ahead here, one runs for each other gateway that has a queue:
 
     wait = steps ahead * (1 + other gateways with a queue) * TURN_MARGIN / steps a second      without others: no margin
 
@@ -16,7 +17,7 @@ What workers owe to the others is in the workers' views already (`request.other_
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -31,6 +32,8 @@ TURN_MARGIN = 1.25  # at 1.25x of capacity 2 and 4 gateways then have as many im
 #: the steps (seconds). Whatever finishes first, at any number of steps, is among them. A free slot is taken at once:
 #: while there is one, only workers with one are meant.
 Paces = tuple[tuple[float, float], ...]
+
+TenantSteps = Mapping[int, int]  # steps that wait in one gateway, by `queue.tenant_key`
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,17 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class OtherQueues:
-    """What the other gateways have: waiting requests, their steps, how many gateways have any, requests/s that come."""
+    """What the other gateways have: waiting requests, their steps, how many gateways have any, requests/s that come.
+
+    `by_tenant`: those steps, for each gateway that has any. With several tenants `gateways` are as many as have the
+    claim of this one (see `slot_turns`), which need not be a whole number.
+    """
 
     requests: int
     steps: int
-    gateways: int
+    gateways: float
     rate_rps: float = 0.0
+    by_tenant: tuple[TenantSteps, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

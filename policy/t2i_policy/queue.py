@@ -16,6 +16,8 @@ The queue is plainly mutable and has one writer. It knows no clock: whoever driv
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from math import inf
 from typing import Generic, TypeVar
 
@@ -25,6 +27,8 @@ LATELY = 64.0  # requests: what was served so long ago counts 1/e, where shares 
 MOST_SCALE = 1e9  # from here on, what was served first is too little to be kept
 LEAST_KEPT = 1e-3  # steps
 MAX_SERVED = 1024  # tenants; beyond, all start at the present again, and their clocks were ahead by one request at most
+MAX_TOLD = 16  # tenants that gateways tell each other of; the others are told as one
+REST = 0  # the key of those others
 LEFT_AT_MOST = 16  # requests that left and still lie in a heap, beside as many as wait
 
 
@@ -42,6 +46,12 @@ class WaitingRequest:
     choosy: bool = False
     line: object = None
     waits: bool = False
+
+
+@lru_cache(maxsize=MAX_SERVED)
+def tenant_key(tenant: str) -> int:
+    """What stands for a tenant among gateways, never REST: its name stays in its own."""
+    return int.from_bytes(blake2b(tenant.encode(), digest_size=8).digest()) or 1
 
 
 Request = TypeVar("Request", bound=WaitingRequest)
@@ -69,7 +79,7 @@ class FairQueue(Generic[Request]):
     """`count` requests wait, of `steps` denoising steps. Tenants that are not in `weights` weigh 1."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
-        self._weights = weights
+        self.weights = weights
         self._tenants: dict[str, _TenantLines[Request]] = {}  # those that wait
         self._served: dict[str, _Served] = {}
         self._present = 0.0  # the clock of whoever was served last, when it was
@@ -173,8 +183,16 @@ class FairQueue(Generic[Request]):
         own = self._tenants[tenant].requests if tenant in self._tenants else 0
         return min(max_queued, share + self.count - own)
 
+    def steps_by_tenant(self) -> dict[int, int]:
+        """Steps that wait, by `tenant_key`: of the MAX_TOLD tenants that have most, and of the REST."""
+        if len(self._tenants) <= MAX_TOLD:
+            return {tenant_key(name): tenant.steps for name, tenant in self._tenants.items()}
+        most = heapq.nlargest(MAX_TOLD, self._tenants.items(), key=lambda named: named[1].steps)
+        told = {tenant_key(name): tenant.steps for name, tenant in most}
+        return told | {REST: self.steps - sum(told.values())}
+
     def _weight(self, tenant: str) -> float:
-        return self._weights.get(tenant, DEFAULT_WEIGHT)
+        return self.weights.get(tenant, DEFAULT_WEIGHT)
 
     def _charge(self, request: Request) -> None:
         if self._scale > MOST_SCALE or len(self._served) > MAX_SERVED:

@@ -12,6 +12,7 @@ from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView
 from t2i_policy.queue import FairQueue, WaitingRequest
+from t2i_policy.slot_turns import SlotTurns
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
 from t2i_simulator.outcomes import Fate
@@ -88,6 +89,8 @@ class SimulatedDispatcher:
         self._hears_every_s = hears_every_s or (TOLD_EVERY_S,) * len(queues)
         self._heard_s = [-inf] * len(queues)
         self._others: list[OtherQueues | None] = [None] * len(queues)
+        self._looks_again_s = [-inf] * len(queues)
+        self._turns = [SlotTurns(queue) for queue in queues]
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
@@ -99,7 +102,10 @@ class SimulatedDispatcher:
         ahead = queue.steps_ahead(tenant) if tenant is not None and queue.count else None
         if ahead == queue.steps:
             ahead = None  # all of them: the view of before may serve again
-        return self._pool.view(now_s, queue.count, queue.steps, ahead, self._told(now_s, gateway))
+        others = self._told(now_s, gateway)
+        if tenant is not None:
+            others = self._turns[gateway].sharing(others, tenant)
+        return self._pool.view(now_s, queue.count, queue.steps, ahead, others)
 
     def queue_room(self, gateway: int, tenant: str, max_queued: int) -> int:
         """How many may wait there before a request of this tenant is one too many."""
@@ -112,11 +118,14 @@ class SimulatedDispatcher:
             return None
         if now_s >= self._heard_s[gateway] + every_s:
             self._heard_s[gateway] = now_s
-            others = [queue for number, queue in enumerate(self._queues) if number != gateway]
+            waiting = [n for n, queue in enumerate(self._queues) if n != gateway and queue.count]
+            queues = [self._queues[n] for n in waiting]
+            tell_tenants = all(self._hears_every_s[n] < inf for n in waiting)
             self._others[gateway] = OtherQueues(
-                sum(queue.count for queue in others),
-                sum(queue.steps for queue in others),
-                sum(queue.count > 0 for queue in others),
+                sum(queue.count for queue in queues),
+                sum(queue.steps for queue in queues),
+                len(queues),
+                by_tenant=tuple(queue.steps_by_tenant() for queue in queues) if tell_tenants else (),
             )
         return self._others[gateway]
 
@@ -134,9 +143,23 @@ class SimulatedDispatcher:
     def pump(self, now_s: float) -> None:
         """Hand out every slot that is free: called whenever one may have become so. Gateways hear of it in turn."""
         self._first = (self._first + 1) % len(self._queues)
-        for queue in (*self._queues[self._first :], *self._queues[: self._first]):
+        for gateway in (*range(self._first, len(self._queues)), *range(self._first)):
+            queue, turns = self._queues[gateway], self._turns[gateway]
+            if turns.look_again_s is not None:
+                turns.look(sum(worker.free_slots for worker in self.view(now_s, gateway).workers))
             if queue.count:
                 queue.serve(partial(self._start, now_s))
+                self._look_later(now_s, gateway)
+
+    def _look_later(self, now_s: float, gateway: int) -> None:
+        """Whether a slot that it leaves to others is still free."""
+        at_s = self._turns[gateway].look_again_s
+        if at_s is not None and at_s > now_s >= self._looks_again_s[gateway]:
+            self._looks_again_s[gateway] = at_s
+            self._clock.at(at_s, self._pump_again, None)
+
+    def _pump_again(self, now_s: float, _: None) -> None:
+        self.pump(now_s)
 
     def ready_changed(self, now_s: float) -> None:
         """Workers came or went: hand out slots, or give up when there has been no worker for too long."""
@@ -178,6 +201,9 @@ class SimulatedDispatcher:
             return False
         if placement.is_late(left_s):
             self._expire(now_s, request)
+            return False
+        free = sum(worker.free_slots for worker in view.workers) if view.others is not None else 0
+        if free and not self._turns[request.gateway].may_take(view.others, free, now_s):
             return False
         self._run(request, worker, now_s)
         return True

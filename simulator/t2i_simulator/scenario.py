@@ -49,7 +49,7 @@ class Scenario:
     `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan. `tenant_of` holds the place
     in `tenants` of who sends each request; empty: the first sends all.
     Each gateway hears what waits in the others each `hears_every_s`, one number for each: infinite for one that began
-    anew and heard of nobody yet.
+    anew and heard of nobody yet, and does not tell whose requests wait there either, as one of an older version.
     """
 
     ladder: Ladder

@@ -116,6 +116,14 @@ TOLD = {
         [OWN, ToldQueue("b", 98.0, 9, 900, 9.0), ToldQueue("b", 99.0, 4, 80, 1.0), ToldQueue("c", 99.9, 0, 0, 0.5)],
         OtherQueues(4, 80, 1, 1.5),
     ),
+    "whose requests wait where": (
+        [OWN, ToldQueue("b", 99.0, 4, 80, 1.0, {7: 80}), ToldQueue("c", 99.9, 1, 9, 0.5, {7: 4, 8: 5})],
+        OtherQueues(5, 89, 2, 1.5, ({7: 80}, {7: 4, 8: 5})),
+    ),
+    "an older version does not say whose": (
+        [OWN, ToldQueue("b", 99.0, 4, 80, 1.0), ToldQueue("c", 99.9, 1, 9, 0.5, {7: 9})],
+        OtherQueues(5, 89, 2, 1.5),
+    ),
     "who was silent for long has no queue": ([OWN, ToldQueue("b", 90.0, 9, 900, 9.0)], OtherQueues(0, 0, 0)),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_policy.queue import LEFT_AT_MOST, MAX_SERVED, FairQueue, WaitingRequest
+from t2i_policy.queue import LEFT_AT_MOST, MAX_SERVED, MAX_TOLD, REST, FairQueue, WaitingRequest, tenant_key
 
 TENANTS = ("a", "b", "c")
 numbers = count()
@@ -189,3 +189,14 @@ def test_queue_is_shared_once_it_fills() -> None:
     assert filled({"a": 60}).room("b", 100) == 100
     assert filled({"a": 90, "b": 4}).room("a", 100) == 50 + 4
     assert filled({"a": 60, "b": 1}, weights={"b": 3.0}).room("a", 100) == 25 + 1
+
+
+def test_few_tenants_are_told_by_name_and_the_others_as_one() -> None:
+    """Those that have most; nothing is left out of the sum."""
+    few = filled({"a": 3, "b": 1})
+    assert few.steps_by_tenant() == {tenant_key("a"): 3, tenant_key("b"): 1}
+    sizes = {f"t{number}": number + 1 for number in range(40)}
+    told = filled(sizes).steps_by_tenant()
+    most = {tenant_key(f"t{number}"): number + 1 for number in range(40 - MAX_TOLD, 40)}
+    assert told == most | {REST: sum(sizes.values()) - sum(most.values())}
+    assert REST not in most

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from t2i_policy.policies import PromptAware
 from t2i_simulated_pools import LADDER, poisson, simulated_pool, step_profile
+from t2i_simulator.dispatching import TOLD_EVERY_S
 from t2i_simulator.engine import simulate
 from t2i_simulator.outcomes import Fate, Outcomes
 from t2i_simulator.scenario import Scenario, ServiceTarget, SimulatedTenant
@@ -61,3 +63,45 @@ def test_flooding_tenant_is_refused_at_once_and_not_served_late(gateways: int) -
     flood = fates_of(simulate(scenario, PromptAware()), scenario, FLOOD)
     assert flood["in time"] >= 80 * 0.6 / 3.0
     assert flood["late"] + flood["EXPIRED"] <= 8
+
+
+def calm_at_one(calm: float, weight: float, hears_every_s: tuple[float, ...]) -> Scenario:
+    """The calm tenant uses the first gateway only, the flooding one all."""
+    gateways = len(hears_every_s)
+    scenario = two_tenants(calm, 3.0, weight, gateways)
+    at_one = replace(scenario.tenants[CALM], gateway_shares=(1.0, *[0.0] * (gateways - 1)))
+    return replace(scenario, tenants=(at_one, scenario.tenants[FLOOD]), hears_every_s=hears_every_s)
+
+
+@pytest.mark.parametrize("gateways", [2, 4])
+@pytest.mark.parametrize(("calm", "weight"), [(0.4, 1.0), (0.2, 3.0)])
+def test_tenant_at_one_gateway_is_in_time_while_another_floods_all(calm: float, weight: float, gateways: int) -> None:
+    """The other gateways leave it the slots that its share needs."""
+    scenario = calm_at_one(calm, weight, (TOLD_EVERY_S,) * gateways)
+    assert fates_of(simulate(scenario, PromptAware()), scenario, CALM)["in time"] >= 99
+
+
+STALE_S, BEGUN_ANEW = 5.0, inf
+BEHIND = {
+    "both are stale": ((STALE_S, STALE_S), 98),
+    "its own is stale": ((STALE_S, TOLD_EVERY_S), 98),
+    "the other is stale": ((TOLD_EVERY_S, STALE_S), 98),
+    "four are stale": ((STALE_S,) * 4, 70),
+    "its own began anew": ((BEGUN_ANEW, TOLD_EVERY_S), 0),
+    "the other began anew": ((TOLD_EVERY_S, BEGUN_ANEW), 0),
+    "one of four began anew": ((*(TOLD_EVERY_S,) * 3, BEGUN_ANEW), 0),
+}
+
+
+@pytest.mark.parametrize("case", BEHIND)
+@pytest.mark.parametrize(("calm", "weight"), [(0.4, 1.0), (0.2, 3.0)])
+def test_gateways_that_know_little_of_tenants_are_no_worse_than_without(calm: float, weight: float, case: str) -> None:
+    """Where nobody tells, chance says whose turn it is. Every request ends, and few come late."""
+    hears_every_s, at_least = BEHIND[case]
+    chance = calm_at_one(calm, weight, (BEGUN_ANEW,) * len(hears_every_s))
+    scenario = replace(chance, hears_every_s=hears_every_s)
+    outcomes = simulate(scenario, PromptAware())
+    assert Fate.OPEN not in outcomes.fates
+    fates, by_chance = fates_of(outcomes, scenario, CALM), fates_of(simulate(chance, PromptAware()), chance, CALM)
+    assert fates["in time"] >= max(at_least, by_chance["in time"])
+    assert fates["late"] + fates["EXPIRED"] <= 2 + by_chance["late"] + by_chance["EXPIRED"]

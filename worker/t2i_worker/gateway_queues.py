@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from t2i_policy.queue import MAX_TOLD
 from t2i_policy.request.other_gateways import KEPT_S
 from t2i_protos.v1 import worker_pb2
 
@@ -24,6 +25,7 @@ class GatewayQueues:
         self._told.pop(queue.gateway, None)
         if len(self._told) >= MAX_GATEWAYS:
             del self._told[next(iter(self._told))]
+        del queue.by_tenant[MAX_TOLD + 1 :]  # no gateway tells more: those, and the rest of its tenants as one
         self._told[queue.gateway] = (self._clock(), queue)
 
     def current(self) -> list[worker_pb2.GatewayQueue]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import uuid
+from typing import Any
 
 from t2i_policy.pool_view import OtherQueues
+from t2i_policy.queue import FairQueue
 from t2i_policy.request.other_gateways import KEPT_S, ToldQueue, newest_told, other_queues
 from t2i_protos.v1 import worker_pb2
 
@@ -18,11 +20,7 @@ class OtherGateways:
     def take_in(self, load: worker_pb2.WorkerLoad) -> None:
         """Keep what is newer than what was known, and nothing that is old."""
         now_s = asyncio.get_running_loop().time()
-        news = (
-            ToldQueue(queue.gateway, now_s - queue.age_ms / 1e3, queue.requests, queue.steps, queue.rate_rps)
-            for queue in load.gateway_queues
-        )
-        newest = newest_told((*self._told, *news)).values()
+        newest = newest_told((*self._told, *(_told(queue, now_s) for queue in load.gateway_queues))).values()
         self._told = tuple(told for told in newest if now_s - told.at_s <= KEPT_S)
 
     @property
@@ -30,8 +28,22 @@ class OtherGateways:
         """Their sum; None while nothing can be known."""
         return other_queues(self._told, self.name, asyncio.get_running_loop().time())
 
-    def tell(self, request: worker_pb2.WorkerGenerateRequest, requests: int, steps: int, rate_rps: float) -> None:
+    def tell(self, request: worker_pb2.WorkerGenerateRequest, queue: FairQueue[Any], rate_rps: float) -> None:
         """Say with a request to a worker what waits here, and how many requests a second come."""
+        by_tenant = [worker_pb2.TenantSteps(tenant=key, steps=steps) for key, steps in queue.steps_by_tenant().items()]
         request.gateway_queue.CopyFrom(
-            worker_pb2.GatewayQueue(gateway=self.name, requests=requests, steps=steps, rate_rps=rate_rps)
+            worker_pb2.GatewayQueue(
+                gateway=self.name, requests=queue.count, steps=queue.steps, rate_rps=rate_rps, by_tenant=by_tenant
+            )
         )
+
+
+def _told(queue: worker_pb2.GatewayQueue, now_s: float) -> ToldQueue:
+    return ToldQueue(
+        gateway=queue.gateway,
+        at_s=now_s - queue.age_ms / 1e3,
+        requests=queue.requests,
+        steps=queue.steps,
+        rate_rps=queue.rate_rps,
+        by_tenant={told.tenant: told.steps for told in queue.by_tenant if told.steps},
+    )

@@ -11,26 +11,31 @@ It must count steps along with requests: full slots that owe nothing look as if 
 
 What waits in a gateway it tells with every request that it sends; workers pass that on with their load. A gateway with
 a queue sends often, so one of which nothing was heard for KEPT_S has none. A gateway that does not hear of itself has
-workers of an older version, or has not sent yet: then it knows nothing of the others.
+workers of an older version, or has not sent yet: then it knows nothing of the others. If one with a queue does not
+say whose requests these are, nothing is known by tenant.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from t2i_policy.pool_view import OtherQueues
+from t2i_policy.pool_view import OtherQueues, TenantSteps
 
 KEPT_S = 5.0  # a gateway with a queue sends a request more often than this
 
 
 @dataclass(frozen=True, slots=True)
 class ToldQueue:
-    """What a gateway told at `at_s` (seconds): requests that wait there, their steps, requests a second that come."""
+    """What a gateway told at `at_s` (seconds): requests that wait there, their steps, requests a second that come.
+
+    `by_tenant`: the steps, as `FairQueue.steps_by_tenant`.
+    """
 
     gateway: str
     at_s: float
     requests: int
     steps: int
     rate_rps: float
+    by_tenant: TenantSteps = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,11 @@ def other_queues(told: Iterable[ToldQueue], own: str, now_s: float) -> OtherQueu
     if newest.pop(own, None) is None:
         return None
     fresh = [one for one in newest.values() if now_s - one.at_s <= KEPT_S]
+    waiting = [one.by_tenant for one in fresh if one.requests]
     return OtherQueues(
         requests=sum(one.requests for one in fresh),
         steps=sum(one.steps for one in fresh),
-        gateways=sum(one.requests > 0 for one in fresh),
+        gateways=len(waiting),
         rate_rps=sum(one.rate_rps for one in fresh),
+        by_tenant=tuple(waiting) if all(waiting) else (),
     )
