@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(900)
 SLOWER, WORKERS, BATCH = 12.0, 2, 4
 SLO_S = 6.0
 BURST_S = 60.0
-MAX_QUEUED = 24  # as its owner should: a full queue takes 3.5 s, an image 1.2 s more, and the SLO is 6 s
+GATEWAYS, MAX_QUEUED = 2, 256  # the defaults: what cannot be in time is refused long before a queue is full
 #: Two workers with full batches at the cheapest level, 4 steps, that the floor allows: see `slowed_profile`.
 CAPACITY_RPS = WORKERS * BATCH / (4 * 0.0097 * SLOWER * (1 + 0.5 * (BATCH - 1)))
 
@@ -36,20 +36,21 @@ EXACT_RPS = CAPACITY_RPS * 4 / 12
 def small(cluster: Cluster, release: str) -> Iterator[RunningPool]:
     """Two slow simulated workers, so that ten times their capacity is little work for client and gateway."""
     with namespace_of(cluster, "t2i-overload") as namespace:
-        gateway = {"replicas": 1, "maxQueuedRequests": MAX_QUEUED}
+        gateway = {"replicas": GATEWAYS, "maxQueuedRequests": MAX_QUEUED}
         document = pool_document("small", workerGroups=[simulated_group(WORKERS)], gateway=gateway)
         with running_pool(cluster, namespace, document, slowed_profile(SLOWER, BATCH)) as pool:
             yield pool
 
 
 async def peak_of(pool: RunningPool, done: asyncio.Event) -> dict[str, float]:
-    """The largest queue and the largest resident memory of the gateway while it goes on."""
-    (gateway,) = await asyncio.to_thread(pool.pods, "gateway")
+    """The largest queue and the largest resident memory of any gateway while it goes on."""
+    gateways = [pod["metadata"]["name"] for pod in await asyncio.to_thread(pool.pods, "gateway")]
     peak = {"queued": 0.0, "gateway_mib": 0.0}
     while not done.is_set():
-        found = await asyncio.to_thread(pool.metrics, gateway["metadata"]["name"])
-        peak["queued"] = max(peak["queued"], found[("t2i_gateway_queued_requests", "")])
-        peak["gateway_mib"] = max(peak["gateway_mib"], found[("process_resident_memory_bytes", "")] / 2**20)
+        for gateway in gateways:
+            found = await asyncio.to_thread(pool.metrics, gateway)
+            peak["queued"] = max(peak["queued"], found[("t2i_gateway_queued_requests", "")])
+            peak["gateway_mib"] = max(peak["gateway_mib"], found[("process_resident_memory_bytes", "")] / 2**20)
         await asyncio.sleep(1.0)
     return peak
 
@@ -124,6 +125,6 @@ async def test_overload(small: RunningPool, factor: int) -> None:
     assert set(numbers["codes"]) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}, numbers["codes"]
     assert told
     assert all(after_s is not None and after_s > 0 for after_s in told), "RetryInfo says when to come back"
-    assert goodput >= 0.85
+    assert goodput >= 0.9
     assert max((ended_s - BURST_S for ended_s in unwell), default=0.0) <= 10
     assert watching.result()["queued"] <= MAX_QUEUED
