@@ -94,7 +94,7 @@ async def test_overload(small: RunningPool, factor: int) -> None:
     rate_rps = factor * CAPACITY_RPS
     burst = steady(rate_rps, BURST_S, seed=factor)
     after = [BURST_S + at_s for at_s in steady(0.4 * CAPACITY_RPS, 30, seed=factor)]
-    load = Load(small.service_address, tries=1)
+    load = Load(small.service_address, limit_s=SLO_S, tries=1)  # who waits for longer is queued for longer
     done = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(peak_of(small, done))
