@@ -124,7 +124,8 @@ async def test_overload(small: RunningPool, factor: int) -> None:
         levels=levels_of(outcomes),
         peak={key: round(value, 1) for key, value in watching.result().items()},
     )
-    assert numbers["lost"] == told_late <= 0.15 * numbers["served"], numbers
+    assert numbers["lost"] - told_late <= 0.01 * numbers["served"], numbers  # expired in a queue
+    assert told_late <= 0.2 * numbers["served"], numbers
     assert set(numbers["codes"]) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}, numbers["codes"]
     assert told
     assert all(after_s is not None and after_s > 0 for after_s in told), "RetryInfo says when to come back"
