@@ -149,7 +149,7 @@ class Director:
         near = self._neighbourhood(request, tenant, prefix, neighbour)
         deadline_s = arrived_s + left_s
         arrival = Arrival(request.limits, near, deadline_s - self._loop.time(), random.random())
-        decided = self._decide(arrival, self._view(tenant, before), holdings, self._queue_room(tenant))
+        decided = self._decide(arrival, tenant, before, holdings)
         return RequestContext(
             request=request,
             tenant=tenant,
@@ -182,9 +182,9 @@ class Director:
         skips = frozenset(self._parts.rules.ladder.skips if neighbour.steps else ())
         return Neighbourhood(neighbour.similarity, skips)
 
-    def _decide(self, arrival: Arrival, view: PoolView, holdings: Holdings | None, queue_room: int) -> Decided:
+    def _decide(self, arrival: Arrival, tenant: str, before: Sequence[Level], holdings: Holdings | None) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
-        parts = self._parts
+        parts, view = self._parts, self._view(tenant, before)
         course = parts.planning.course
         decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
         level = decided.served.level
@@ -193,7 +193,7 @@ class Director:
         alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
         without = parts.planning.policy.serve(parts.rules, course, alone, view)
         holders = frozenset[str]().union(*holdings.values())
-        line = parts.dispatcher.holder_line(holders, queue_room)
+        line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
         return choose_with_holders(decided, without, view, line, arrival.left_s)
 
     def _count(self, decided: Decided) -> None:
@@ -262,7 +262,8 @@ class Director:
         left_s = max(0.001, context.deadline_s - self._loop.time())
         reached = self._parts.neighbours.reaches(worker, context.prefix, context.neighbour)
         message = worker_request(context, self._parts.spec, left_s, reached)
-        self._parts.dispatcher.tell_others(message, self._parts.planning.rate_rps)
+        if self._parts.dispatcher.gateways > 1:
+            self._parts.dispatcher.tell_others(message, self._parts.planning.rate_rps)
         return attempt.relay(attempt.connection.generate(message, left_s))
 
     def _learn_start(self, context: RequestContext, attempt: Attempt, worker: str) -> None:

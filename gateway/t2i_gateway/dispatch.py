@@ -85,8 +85,7 @@ class Dispatcher:
 
     def tell_others(self, request: worker_pb2.WorkerGenerateRequest, rate_rps: float) -> None:
         """Let the other gateways know, through a worker, what waits here and how many requests a second come."""
-        if self.gateways > 1:
-            self._workers.others.tell(request, self._queue, rate_rps)
+        self._workers.others.tell(request, self._queue, rate_rps)
 
     def demand_factor(self, rate_rps: float) -> float:
         """How many times the demand of this gateway (requests/s) the pool's is."""
