@@ -103,6 +103,14 @@ def byte_level(specials: tuple[str, ...]) -> dict[str, int]:
     return {token: index for index, token in enumerate(tokens)}
 
 
+def fast_tokenizer(tokens: tuple[str, ...], **specials: Any) -> Any:
+    """Of `byte_level`; `specials` say what the special tokens are for."""
+    backend = Tokenizer(models.BPE(vocab=byte_level(tokens), merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=2048, **specials)
+
+
 def qwen_tokenizer() -> Any:
     tokenizer = Qwen2Tokenizer(
         vocab=byte_level(QWEN_SPECIALS), merges=[], extra_special_tokens=list(QWEN_SPECIALS), model_max_length=2048
@@ -185,17 +193,13 @@ def gemma_encoder() -> Any:
 
 
 def pixtral_processor() -> Any:
-    backend = Tokenizer(models.BPE(vocab=byte_level(MISTRAL_SPECIALS), merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    tokenizer = fast_tokenizer(
+        MISTRAL_SPECIALS,
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
         extra_special_tokens=list(MISTRAL_SPECIALS[4:]),
-        model_max_length=2048,
     )
     images = PixtralImageProcessor(size={"longest_edge": 30}, patch_size=6)
     return PixtralProcessor(images, tokenizer, patch_size=6, chat_template=MISTRAL_TEMPLATE)
@@ -232,16 +236,12 @@ GLM_SPECIALS = ("<|endoftext|>", "<|user|>", "<|image|>", "<sop>", "<eop>", "<|b
 
 
 def glm_image_processor() -> Any:
-    backend = Tokenizer(models.BPE(vocab=byte_level(GLM_SPECIALS), merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    tokenizer = fast_tokenizer(
+        GLM_SPECIALS,
         bos_token="<|begin_of_image|>",
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={"image_token": "<|image|>", "grid_bos_token": "<sop>", "grid_eos_token": "<eop>"},
-        model_max_length=2048,
     )
     template = (
         "{% for message in messages %}<|user|>{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
