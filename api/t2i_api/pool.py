@@ -222,7 +222,7 @@ class PoolSpec(_Part):
     def total_workers(self) -> int:
         return sum(group.workers for group in self.worker_groups)
 
-    @property
+    @cached_property
     def pinned_workers(self) -> dict[tuple[str, Level], int]:
         """Workers by group and level as a Fixed mix asks for; empty with Auto. Levels of most steps fill the groups in
         their order.

@@ -85,17 +85,14 @@ class Rules:
         options, wanted, prompt_class = self.judge(near, limits)
         drawn = drawn_from.draw(prompt_class, arrival.draw)
         pressed = pressure(pool, self.slack_s(pool))
-        load = LoadState(arrival.left_s, self.backlog_price(pressed, limits), drawn)
+        price = backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
+        load = LoadState(arrival.left_s, price, drawn)
         served = choose_served_level(wanted, options, pool, load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
     def slack_s(self, pool: PoolView) -> float:
         """What an exact image leaves of the SLO in this pool."""
         return slack_of(self.slo_s, pool.alone_s(self.ladder.base_steps))
-
-    def backlog_price(self, pressed: float, limits: Limits) -> float:
-        """What the backlog makes a step cost for such a request."""
-        return backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
 
     def judge(self, near: Neighbourhood, limits: Limits) -> JudgedPrompt:
         """What is known before the pool is looked at."""

@@ -181,7 +181,7 @@ class StepLoop:
             requests = [*self._running, *self._waiting]
             cap, left = self._cap.now, [request.steps_left for request in requests]
             step_s, running = tuple(self._step_s), len(self._running)
-            longest_s = longest_step_s(self._owed(time.monotonic()), step_time(step_s, running))
+            longest_s = longest_step_s(self._owed(self._clock()), step_time(step_s, running))
             return LoopState(
                 running, len(self._waiting), sum(left), cap, step_s, steps_to_place(left, cap), longest_step_s=longest_s
             )
