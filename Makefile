@@ -8,10 +8,11 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets lint format \
+.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
+  screenshots lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-starts bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
-  bench-tenant-timing bench-several-gateways bench-cache bench-pipelines
+  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
+  bench-tenant-timing bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
 	$(BIN)/t2ictl demo --out build/demo
 
-test: lint kube-assets valkey-assets  ## Lint, then every test
+test: lint kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients  ## Lint, then every test
 	$(BIN)/python -m pytest -q
 
 kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
@@ -36,6 +37,21 @@ kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUB
 
 valkey-assets: $(STAMP)  ## Get a Valkey server for tests: VALKEY_SERVER, one on PATH, or Debian's package, unpacked
 	@$(BIN)/python -m t2i_testing_kit.valkey.assets
+
+browser-assets: $(STAMP)  ## Get a Chromium for tests: CHROMIUM, one on PATH, or Debian's package, unpacked
+	@$(BIN)/python -m t2i_testing_kit.browser.assets
+
+s3-assets: $(STAMP)  ## Get a server that speaks S3 for tests: moto, in a folder of its own
+	@$(BIN)/python -m t2i_testing_kit.s3_server
+
+grpcurl-assets: $(STAMP)  ## Get grpcurl for a test: GRPCURL, one on PATH, or one build with Go
+	@$(BIN)/python -m t2i_testing_kit.grpcurl
+
+foreign-clients: $(STAMP)  ## Get LiteLLM and LangChain for tests, in an environment of their own
+	@$(BIN)/python -m t2i_testing_kit.foreign_clients.environment
+
+screenshots: browser-assets  ## Pictures of the playground, of a real local pool -> docs/images
+	$(BIN)/python -m t2i_testing_kit.browser.screenshots
 
 # Root on Linux, or E2E_KUBECONFIG=FILE E2E_REGISTRY=... E2E_TAG=... for a cluster of yours.
 E2E ?= tests/e2e
@@ -72,7 +88,7 @@ protos: $(STAMP)  ## Regenerate the gRPC code from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=protos --mypy_out=quiet:protos \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=protos --mypy_grpc_out=quiet:protos \
-	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(filter-out %/level.proto,$(PROTOS))
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(filter-out %/level.proto %/drawing.proto,$(PROTOS))
 
 crds: $(STAMP)  ## Regenerate crds/ from the pool's classes
 	@mkdir -p crds
@@ -112,7 +128,10 @@ bench-engine: $(STAMP)  ## Engine against a bare diffusers loop -> build/bench/e
 bench-pipelines: $(STAMP)  ## The engine against stock pipelines of every family -> docs/models.md
 	$(BENCH)
 
-bench-gateway: $(STAMP)  ## Gateway against a direct worker call -> build/bench/gateway.json
+bench-gpu: $(STAMP)  ## Full-size models on one GPU, 10 minutes (ARGS=--dry-run: tiny, CPU) -> bench/results/gpu.md
+	$(BENCH)
+
+bench-gateway: $(STAMP)  ## Both doors of the gateway beside bare relays -> bench/results/gateway.md
 	$(BENCH)
 
 bench-several-gateways: $(STAMP)  ## Gateways that share an overloaded pool -> build/bench/several-gateways.json
@@ -131,6 +150,9 @@ bench-scenes: $(STAMP)  ## Quality by level and similarity -> bench/results/scen
 	$(BENCH)
 
 bench-starts: $(STAMP)  ## Stored latents as starts, by the run that left them -> bench/results/starts.md
+	$(BENCH)
+
+bench-levels: $(STAMP)  ## Forecasts, guidance tails, solvers, skips: loss by time -> bench/results/levels.md
 	$(BENCH)
 
 bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/results/predictor.md

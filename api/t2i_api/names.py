@@ -27,6 +27,7 @@ POOL_UID_ANNOTATION = f"{GROUP}/pool-uid"
 WORKER = "worker"
 GATEWAY = "gateway"
 GRPC_PORT = 50051
+HTTP_PORT = 8080
 HEALTH_PORT = 50052
 METRICS_PORT = 9090
 
@@ -52,8 +53,9 @@ def group_name(pool: str, group: str) -> str:
 
 
 def level_value(level: Level) -> str:
-    """The value of a pod's level label, `SKIPPED-of-STEPS`: a slash is not allowed there."""
-    return f"{level.skipped_steps}-of-{level.num_inference_steps}"
+    """The value of a pod's level label, `SKIPPED-of-STEPS.f2.unipc`: slash and plus are not allowed there."""
+    steps = f"{level.skipped_steps}-of-{level.num_inference_steps}"
+    return ".".join([steps, *level.marks]).replace("+", "p")
 
 
 def common_labels(pool: str, component: str) -> dict[str, str]:

@@ -95,6 +95,8 @@ def _find(value: Any, path: str, place: str = "") -> Iterator[_Found]:
     step, _, rest = path.partition(".")
     name = step.removesuffix("[]")
     child, place = getattr(value, to_snake(name)), f"{place}.{name}".lstrip(".")
+    if child is None:
+        return  # it was left out, so no rule looks into it
     if name == step:
         yield from _find(child, rest, place)
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from t2i_api.status import ClassStatus, PlacementStatus, PlanStatus, ShiftStatus
+from t2i_api.status import ClassStatus, PlacementStatus, PlanStatus, ShiftStatus, coordinates
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Method, Plan, PlanOutcome, ShiftMap, sort_row
 
@@ -24,7 +24,7 @@ class PlanError(ValueError):
 
 def render_plan(plan: Plan) -> PlanStatus:
     """`status.plan`; `parse_plan` reads back what these integers can hold."""
-    places = sorted({*plan.workers, *plan.numbers}, key=lambda place: (place[0], -place[1].steps_run, place[1]))
+    places = sorted({*plan.workers, *plan.numbers}, key=lambda place: (place[0], -place[1].cost, place[1]))
     classes = tuple(
         ClassStatus(prompt_class=name, milli_rps=_milli(rate)) for name, rate in sorted(plan.rates_rps.items())
     )
@@ -41,8 +41,7 @@ def render_plan(plan: Plan) -> PlanStatus:
         placements=tuple(
             PlacementStatus(
                 group=group,
-                skipped_steps=level.skipped_steps,
-                num_inference_steps=level.num_inference_steps,
+                **coordinates(level),
                 workers=plan.workers.get((group, level), 0),
                 numbers=plan.numbers.get((group, level), ()),
             )
@@ -66,8 +65,7 @@ def _shifts(shift_map: ShiftMap) -> tuple[ShiftStatus, ...]:
     return tuple(
         ShiftStatus(
             prompt_class=name,
-            skipped_steps=level.skipped_steps,
-            num_inference_steps=level.num_inference_steps,
+            **coordinates(level),
             share_per_mille=share,
         )
         for name, row in sorted(shift_map.items())
@@ -96,7 +94,7 @@ def parse_plan(document: Mapping[str, Any]) -> Plan:
     try:
         status = PlanStatus.model_validate(document)
         binds = status.method == FIXED
-        workers = {(part.group, _level(part)): part.workers for part in status.placements if part.workers}
+        workers = {(part.group, part.level): part.workers for part in status.placements if part.workers}
         return Plan(
             workers=workers,
             shift_map=_shift_map(status.shifts),
@@ -107,7 +105,7 @@ def parse_plan(document: Mapping[str, Any]) -> Plan:
             rates_rps={part.prompt_class: part.milli_rps / 1000 for part in status.classes},
             group_workers=_by_group(workers),
             made_s=datetime.fromisoformat(status.made_at).timestamp() if status.made_at else 0.0,
-            numbers={(part.group, _level(part)): tuple(part.numbers) for part in status.placements if part.numbers},
+            numbers={(part.group, part.level): tuple(part.numbers) for part in status.placements if part.numbers},
             binds=binds,
             revision=status.revision,
             reason=status.reason,
@@ -119,7 +117,7 @@ def parse_plan(document: Mapping[str, Any]) -> Plan:
 def _shift_map(shifts: Sequence[ShiftStatus]) -> ShiftMap:
     rows: dict[str, dict[Level, float]] = {}
     for part in shifts:
-        rows.setdefault(part.prompt_class, {})[_level(part)] = part.share_per_mille / 1000
+        rows.setdefault(part.prompt_class, {})[part.level] = part.share_per_mille / 1000
     return {name: sort_row(row) for name, row in rows.items()}
 
 
@@ -129,7 +127,3 @@ def _by_group(workers: Mapping[tuple[str, Level], int]) -> dict[str, int]:
     for (group, _), count in workers.items():
         counts[group] = counts.get(group, 0) + count
     return counts
-
-
-def _level(part: PlacementStatus | ShiftStatus) -> Level:
-    return Level(part.skipped_steps, part.num_inference_steps)

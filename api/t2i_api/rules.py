@@ -10,16 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i_api.cache import CachePart
+from t2i_api.gateway import GatewayPart
+from t2i_api.levels import LevelPart, default_levels
+from t2i_api.model import ComponentPart, SizePart
 from t2i_api.names import MAX_NAMES
-from t2i_api.pool import LevelPart, Pool, PoolSpec, default_levels
+from t2i_api.pool import Pool, PoolSpec
+from t2i_api.provenance import ProvenancePart
 from t2i_api.rule import Numbers, PoolRule
 from t2i_api.security import SecurityPart
 from t2i_api.template_rules import GATEWAY_OWNED, WORKER_OWNED, template_rules
+from t2i_policy.level import COMPUTED_FIRST, LEAST_FORECAST_STEPS, SOLVERS
 
 POOL_NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
 RESERVED_GROUPS = ("gateway", "cache")  # the names of the pool's other parts
 NETWORK_STORE = "^rediss?://"
 
+_FURTHER = ("forecast", "guidedSteps", "computedSteps", "solver")  # coordinates of a level beside its steps
 # In CEL, seen from the spec.
 _BASE = "self.model.numInferenceSteps"
 _TOTAL = "self.workerGroups.map(g, g.workers).sum()"
@@ -31,9 +37,38 @@ def _steps(name: str) -> str:
     return f"{name}.?numInferenceSteps.orValue({_BASE})"
 
 
+def _guided(name: str) -> str:
+    """In CEL, the steps of a level with guidance: all of them, if it says nothing."""
+    return f"{name}.?guidedSteps.orValue(0)"
+
+
+def _forecast(name: str) -> str:
+    return f"{name}.?forecast.orValue(0)"
+
+
+def _solver(name: str) -> str:
+    """In CEL, a number for each solver: to compare two strings costs the API server far more."""
+    first, _ = SOLVERS
+    return f"(!has({name}.solver) ? 0 : {name}.solver == '{first}' ? 1 : 2)"
+
+
 def _same(one: str, other: str) -> str:
     """In CEL, whether two levels are one."""
-    return f"{one}.skippedSteps == {other}.skippedSteps && {_steps(one)} == {_steps(other)}"
+    pairs = (
+        (f"{one}.skippedSteps", f"{other}.skippedSteps"),
+        (_steps(one), _steps(other)),
+        (_forecast(one), _forecast(other)),
+        (_guided(one), _guided(other)),
+        (_solver(one), _solver(other)),
+    )
+    has_one, has_other = f"has({one}.computedSteps)", f"has({other}.computedSteps)"
+    computed = f"{has_one} == {has_other} && (!{has_one} || {one}.computedSteps == {other}.computedSteps)"
+    return " && ".join([*(f"{mine} == {theirs}" for mine, theirs in pairs), computed])
+
+
+def _plain(name: str) -> str:
+    """In CEL, whether a level has no coordinate beside its steps."""
+    return " && ".join(f"!has({name}.{further})" for further in _FURTHER)
 
 
 def _spelled(spec: PoolSpec, levels: Sequence[LevelPart]) -> list[LevelPart]:
@@ -44,6 +79,14 @@ def _are_unique(spec: PoolSpec, levels: Sequence[LevelPart]) -> bool:
     return len(set(_spelled(spec, levels))) == len(levels)
 
 
+def _computes_well(level: LevelPart, base_steps: int) -> bool:
+    computed, first = level.computed_steps, level.skipped_steps
+    if computed is None:
+        return True
+    rises = list(computed) == sorted({*computed})
+    return rises and computed[:COMPUTED_FIRST] == (first, first + 1) and computed[-1] < level.steps(base_steps)
+
+
 def _mixed(spec: PoolSpec) -> int:
     return sum(part.workers for part in spec.mix.workers)
 
@@ -51,7 +94,8 @@ def _mixed(spec: PoolSpec) -> int:
 LEVELS = (
     PoolRule[PoolSpec](
         holds=lambda spec: not spec.levels or LevelPart().spelled_out(spec.base_steps) in _spelled(spec, spec.levels),
-        cel=f"size(self.levels) == 0 || self.levels.exists(l, l.skippedSteps == 0 && {_steps('l')} == {_BASE})",
+        cel=f"size(self.levels) == 0 || self.levels.exists(l, l.skippedSteps == 0 && {_steps('l')} == {_BASE} && "
+        f"{_plain('l')})",
         message="levels must contain the exact one: add {skippedSteps: 0}",
         field=".levels",
     ),
@@ -87,6 +131,53 @@ LEVELS = (
         "skippedSteps or its numInferenceSteps",
         field=".levels",
     ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: all(
+            level.forecast is None or level.steps(spec.base_steps) - level.skipped_steps >= LEAST_FORECAST_STEPS
+            for level in spec.levels
+        ),
+        cel=f"self.levels.all(l, !has(l.forecast) || {_steps('l')} - l.skippedSteps >= {LEAST_FORECAST_STEPS})",
+        message=f"a level with forecast runs at least {LEAST_FORECAST_STEPS} steps, as each of fewer decides too much: "
+        "skip fewer, or leave out its forecast",
+        field=".levels",
+    ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: all(
+            level.computed_steps is None or level.steps(spec.base_steps) - level.skipped_steps >= LEAST_FORECAST_STEPS
+            for level in spec.levels
+        ),
+        cel=f"self.levels.all(l, !has(l.computedSteps) || {_steps('l')} - l.skippedSteps >= {LEAST_FORECAST_STEPS})",
+        message=f"a level with computedSteps runs at least {LEAST_FORECAST_STEPS} steps, as each of fewer decides too "
+        "much: skip fewer, or leave them out",
+        field=".levels",
+    ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: all(level.computed_steps is None or level.forecast is None for level in spec.levels),
+        cel="self.levels.all(l, !has(l.computedSteps) || !has(l.forecast))",
+        message="a level has forecast or computedSteps, not both: leave out one",
+        field=".levels",
+    ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: all(_computes_well(level, spec.base_steps) for level in spec.levels),
+        cel="self.levels.all(l, !has(l.computedSteps) || (l.computedSteps.isSorted() && "
+        "l.computedSteps.all(s, l.computedSteps.exists_one(t, s == t)) && "
+        "l.computedSteps[0] == l.skippedSteps && l.computedSteps[1] == l.skippedSteps + 1 && "
+        f"l.computedSteps[size(l.computedSteps) - 1] < {_steps('l')}))",
+        message="computedSteps of every level must rise, begin with the first two that it runs, and lie below its "
+        "numInferenceSteps: change them",
+        field=".levels",
+    ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: all(
+            level.guided_steps is None or level.skipped_steps < level.guided_steps < level.steps(spec.base_steps)
+            for level in spec.levels
+        ),
+        cel=f"self.levels.all(l, !has(l.guidedSteps) || (l.skippedSteps < {_guided('l')} && "
+        f"{_guided('l')} < {_steps('l')}))",
+        message="guidedSteps of every level must lie between its skippedSteps and its numInferenceSteps: change it, "
+        "or leave it out to guide all steps",
+        field=".levels",
+    ),
 )
 
 MIX = (
@@ -113,7 +204,8 @@ MIX = (
         ),
         # without levels the ladder is the default one: skips of 0, 10 ... 50 percent of the full schedule
         cel=f"self.mix.workers.all(w, size(self.levels) > 0 ? self.levels.exists(l, {_same('l', 'w')}) : "
-        f"{_steps('w')} == {_BASE} && [0, 1, 2, 3, 4, 5].exists(t, {_BASE} * t / 10 == w.skippedSteps))",
+        f"{_plain('w')} && {_steps('w')} == {_BASE} && "
+        f"[0, 1, 2, 3, 4, 5].exists(t, {_BASE} * t / 10 == w.skippedSteps))",
         message="every entry of mix.workers must name one of the levels: add it to levels, or remove it here",
         field=".mix",
     ),
@@ -147,6 +239,35 @@ CACHE = (
     ),
 )
 
+GATEWAY = (
+    PoolRule[GatewayPart](
+        holds=lambda gateway: gateway.playground == "Disabled" or gateway.http == "Enabled",
+        cel="self.playground == 'Disabled' || self.http == 'Enabled'",
+        message="playground Enabled is a page that HTTP serves: set http to Enabled, or playground to Disabled",
+        field=".playground",
+    ),
+    PoolRule[GatewayPart](
+        holds=lambda gateway: gateway.http == "Enabled" or not gateway.is_led_to,
+        cel="self.http == 'Enabled' || (!has(self.route) && !has(self.ingress))",
+        message="route and ingress lead to the HTTP door: set http to Enabled, or remove them",
+        field=".http",
+    ),
+    PoolRule[GatewayPart](
+        holds=lambda gateway: gateway.http == "Enabled" or gateway.results is None,
+        cel="self.http == 'Enabled' || !has(self.results)",
+        message="results are for requests of the HTTP door: set http to Enabled, or remove results",
+        field=".results",
+    ),
+)
+
+OUTSIDE = PoolRule[PoolSpec](
+    holds=lambda spec: spec.security.client_authentication != "MutualTLS" or not spec.gateway.is_led_to,
+    cel="self.security.clientAuthentication != 'MutualTLS' || (!has(self.gateway.route) && !has(self.gateway.ingress))",
+    message="behind gateway.route or gateway.ingress a proxy ends TLS, so client certificates do not arrive: set "
+    "security.clientAuthentication to Token, or remove them",
+    field=".gateway",
+)
+
 SECURITY = (
     PoolRule[SecurityPart](
         holds=lambda security: security.client_authentication == "None" or security.gateway_tls_secret_name != "",
@@ -171,6 +292,44 @@ SECURITY = (
     ),
 )
 
+PROVENANCE = (
+    PoolRule[ProvenancePart](
+        holds=lambda provenance: provenance.metadata or not provenance.prompt,
+        cel="self.metadata || !self.prompt",
+        message="prompt needs metadata, as that is where prompts go: set metadata to true, or prompt to false",
+        field=".prompt",
+    ),
+)
+
+SIZES = (
+    PoolRule[SizePart](
+        holds=lambda part: part.largest.width >= part.width and part.largest.height >= part.height,
+        cel="self.?maxWidth.orValue(self.width) >= self.width && self.?maxHeight.orValue(self.height) >= self.height",
+        message="maxWidth and maxHeight must not be less than width and height: raise them, or leave them out",
+    ),
+    PoolRule[SizePart](
+        holds=lambda part: all(side % part.multiple_of == 0 for side in (*part.smallest, *part.largest)),
+        cel="[self.width, self.height, self.?maxWidth.orValue(self.width), self.?maxHeight.orValue(self.height)]"
+        ".all(side, side % self.multipleOf == 0)",
+        message="width, height, maxWidth and maxHeight must be multiples of multipleOf: change them, or lower it",
+    ),
+)
+
+COMPONENTS = (
+    PoolRule[ComponentPart](
+        holds=lambda part: (part.kind == "IPAdapter") == (part.weight_name is not None),
+        cel="(self.kind == 'IPAdapter') == has(self.weightName)",
+        message="weightName and kind IPAdapter belong together: name the file in its source, or remove weightName",
+        field=".weightName",
+    ),
+    PoolRule[ComponentPart](
+        holds=lambda part: part.kind == "IPAdapter" or part.image_encoder is None,
+        cel="self.kind == 'IPAdapter' || !has(self.imageEncoder)",
+        message="imageEncoder is for kind IPAdapter: remove it",
+        field=".imageEncoder",
+    ),
+)
+
 NAMES = (
     PoolRule[Pool](
         holds=lambda pool: bool(re.fullmatch(POOL_NAME, pool.metadata.name)) and len(pool.metadata.name) < MAX_NAMES,
@@ -190,7 +349,7 @@ NAMES = (
 
 RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
     "": NAMES,
-    "spec": (*LEVELS, *MIX),
+    "spec": (*LEVELS, *MIX, OUTSIDE),
     "spec.model": (
         PoolRule(
             holds=None,
@@ -199,8 +358,12 @@ RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
             "create another pool for another model",
         ),
     ),
+    "spec.model.sizes[]": SIZES,
+    "spec.model.components[]": COMPONENTS,
     "spec.cache": CACHE,
     "spec.security": SECURITY,
+    "spec.gateway": GATEWAY,
+    "spec.provenance": PROVENANCE,
     "spec.gateway.template": template_rules(GATEWAY_OWNED),
     "spec.workerGroups[].template": template_rules(WORKER_OWNED),
     "spec.workerGroups[].name": (
@@ -223,7 +386,13 @@ RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
 #: single items.
 LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "spec.workerGroups": ("name",),
+    "spec.model.adapters": ("name",),
+    "spec.model.components": ("name",),
     "spec.gateway.tenants": ("name",),
+    "spec.gateway.rateLimits.tenants": ("name",),
+    "spec.gateway.qualities": ("name",),
+    "spec.gateway.route.hostnames": (),
+    "spec.gateway.ingress.annotations": ("name",),
     "spec.security.metricsNamespaces": (),
     "status.conditions": ("type",),
 }

@@ -3,10 +3,12 @@
 The plan in it is what gateways serve by. Integers only, per mille for shares; what changes by the second is a metric.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from t2i_policy.level import Level
 
 Count = Annotated[int, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
@@ -40,13 +42,46 @@ class ConditionStatus(_StatusPart):
     """The generation of the spec that it was judged for."""
 
 
-class LevelStatus(_StatusPart):
-    """One level and the workers that stand at it."""
+class _LevelPart(_StatusPart):
+    """Names a level. A coordinate that it does not have is left out."""
 
     skipped_steps: Count
     """Steps of the full schedule that a cached latent stands for."""
     num_inference_steps: Count
     """Steps of the schedule."""
+    forecast: Count | None = None
+    """After the first two steps one in so many is computed, and the others are forecast."""
+    guided_steps: Count | None = None
+    """Guidance up to this step only."""
+    computed_steps: tuple[Count, ...] | None = None
+    """Instead of one in so many: the steps that are computed."""
+    solver: str | None = None
+    """A noise scheduler in place of the model's own."""
+
+    @property
+    def level(self) -> Level:
+        """Raises:
+        ValueError: it names none.
+        """
+        further = (self.forecast or 0, self.guided_steps or 0, self.solver or "", self.computed_steps or ())
+        return Level(self.skipped_steps, self.num_inference_steps, *further)
+
+
+def coordinates(level: Level) -> dict[str, Any]:
+    """The fields that name a level."""
+    return {
+        "skipped_steps": level.skipped_steps,
+        "num_inference_steps": level.num_inference_steps,
+        "forecast": level.forecast or None,
+        "guided_steps": level.guided_steps or None,
+        "solver": level.solver or None,
+        "computed_steps": level.computed_steps or None,
+    }
+
+
+class LevelStatus(_LevelPart):
+    """One level and the workers that stand at it."""
+
     workers: Count = 0
     """Workers that the plan places at this level."""
     ready: Count = 0
@@ -55,31 +90,32 @@ class LevelStatus(_StatusPart):
     """Share of the traffic that the plan serves at this level."""
 
 
-class PlacementStatus(_StatusPart):
+class LadderStatus(_StatusPart):
+    """Where the pool's levels are from."""
+
+    source: Annotated[str, Field(max_length=64)]
+    """Spec: the pool names them. Profile: those that no cheaper level beats. Default: skips of 0 to 50 percent."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why each level is used or left out."""
+
+
+class PlacementStatus(_LevelPart):
     """Workers of one group at one level."""
 
     group: str
     """Name of the worker group."""
-    skipped_steps: Count
-    """Steps of the full schedule that a cached latent stands for."""
-    num_inference_steps: Count
-    """Steps of the schedule."""
     workers: Count
     """Workers of the group that the plan counts on at this level: those that were ready when it was made."""
     numbers: tuple[Count, ...] = ()
     """Which workers stand here, ready or not: NUMBER of POOL-GROUP-NUMBER. Every worker of a group is in one list."""
 
 
-class ShiftStatus(_StatusPart):
+class ShiftStatus(_LevelPart):
     """Where the plan serves one class of prompts: one share at one level."""
 
     prompt_class: str
     """Prompts that lose alike: lower edge of a band of similarity to the nearest cached prompt, or `none`, `exact`,
     `same-image`, `other-seed`."""
-    skipped_steps: Count
-    """Steps of the full schedule that a cached latent stands for."""
-    num_inference_steps: Count
-    """Steps of the schedule."""
     share_per_mille: PerMille
     """Share of the class that is served at this level; a class that is served at all sums to 1000."""
 
@@ -136,6 +172,8 @@ class PoolStatus(_StatusPart):
     """Workers by level in short, e.g. `5x0 2x10 1x0/25`: WORKERS x SKIPPED, with / before a shorter schedule."""
     levels: tuple[LevelStatus, ...] = ()
     """Every level of the pool, exact first."""
+    ladder: LadderStatus | None = None
+    """Where these levels are from, and why."""
     plan: PlanStatus | None = None
     """What gateways serve by; absent until the first plan."""
     quality_percent: Percent | None = None

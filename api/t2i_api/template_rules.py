@@ -74,6 +74,7 @@ GATEWAY_OWNED = OwnedFields(
         "--profile",
         "--kubernetes",
         "--listen",
+        "--listen-http",
         "--control-listen",
         "--metrics-listen",
         "--store",

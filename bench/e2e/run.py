@@ -13,7 +13,7 @@ from bench.kit.plots import save_plot, subplots
 HERE = Path(__file__).parent
 FIXED = ("engine", "sent", "served", "lost", "refused", "retried", "moved", "restarts", "recovery_s", "p50_s", "p99_s")
 LEFT_OUT = {"cpus", "at", "codes", "over_slo", "max_s", "load_average"}
-COLOURS = {"planned": "tab:blue", "cache only": "tab:orange", "exact only": "tab:red"}
+COLOURS = {"planned": "tab:blue", "ladder of before": "tab:green", "cache only": "tab:orange", "exact only": "tab:red"}
 AUTO_TITLES = {
     "served_rps": "images a second (dashed: offered)",
     "violations_rps": "violations a second",

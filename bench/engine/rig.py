@@ -47,7 +47,7 @@ class EngineRig:
 
     def engine(self, cap: int, queue_cap: int | None = None) -> DiffusionEngine:
         step_s = (self.times.step_s + self.times.step_s[-1:] * cap)[:cap]
-        facts = to_facts(self.pipeline, self.spec, "bench", self.times.latent_bytes)
+        facts = to_facts(self.pipeline, self.spec, "bench", self.times)
         latents = LatentCache(MemoryStore(), facts)
         return DiffusionEngine(self.pipeline, facts, WarmUpTimes(cap, step_s, self.times.fixed_s), latents, queue_cap)
 

@@ -13,16 +13,35 @@ import numpy as np
 from PIL import Image as Pillow
 
 from t2i_cache.stores import MemoryStore
+from t2i_policy.image_size import ImageSize
+from t2i_runtime.drawing import Drawing, ScaledAdapter
+from t2i_sources import IpAdapterFiles
+from t2i_testing_kit.tiny_pipelines.adapters import save_adapter
 from t2i_testing_kit.tiny_pipelines.in_engine import TinyEngine
-from t2i_testing_kit.tiny_pipelines.stock import TinyRequest
+from t2i_testing_kit.tiny_pipelines.ip_adapters import ENCODER, WEIGHTS, save_ip_adapter
+from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, sample_image
 from t2i_testing_kit.tiny_pipelines.text_encoders import WORDS
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.errors import WorkerError
-from t2i_worker.jobs import Image, ImageSize, Job, ModelFacts, Progress
+from t2i_worker.input_images import NO_PICTURES, ComponentPicture, DecodedImages
+from t2i_worker.jobs import Image, Job, ModelFacts, Progress
 from t2i_worker.latents import LatentCache
+from t2i_worker.pipelines import AdapterFile
+from t2i_worker.pipelines.ip_adapters import load_ip_adapter
 
 CAP = 8
+ADAPTERS = ("style", "words")
+ADAPTER_SETS = (
+    (),
+    (ScaledAdapter("style", 1.0),),
+    (ScaledAdapter("style", 0.5),),
+    (ScaledAdapter("style", 1.0), ScaledAdapter("words", 0.7)),
+)
+OTHER_SAMPLER = {"sdxl": "dpm++-2m-karras", "sd3": "heun", "flux-dev": "lcm"}
+FROM_IMAGE = DecodedImages(sample_image(48, 32), strength=0.6)
+WITH_IP_ADAPTER = ("sdxl",)
+SHOWN = DecodedImages(ip_adapter=ComponentPicture("face", sample_image(40, 24), 0.7))
 SIZES = (ImageSize(48, 32), ImageSize(32, 32), ImageSize(32, 64))
 DIFFERENT_JOBS = 40  # of a race; each is drawn alone once
 END_LIMIT_S = 900.0
@@ -64,14 +83,29 @@ def race(name: str, folder: Path, count: int) -> CrowdFigures:
 
 
 def random_arrivals(name: str, folder: Path, count: int, seed: int) -> CrowdFigures:
-    """At random times within a second: 2 to 8 steps, sizes, 1 to 3 images, some previews, every fifth cancelled."""
-    engine, draws = TinyEngine(name, folder), random.Random(seed)
+    """At random times within a second, each with steps, size, number of images, adapters, sampler and perhaps an image
+    to start from or for an IP-Adapter of its own; some with previews, every fifth cancelled.
+    """
+    adapters = [
+        AdapterFile(kind, save_adapter(folder, folder / kind, at, texts=at > 0)) for at, kind in enumerate(ADAPTERS)
+    ]
+    engine, draws = TinyEngine(name, folder, adapters=adapters), random.Random(seed)
+    images = [NO_PICTURES, NO_PICTURES, FROM_IMAGE]
+    if name in WITH_IP_ADAPTER:
+        made = save_ip_adapter(folder, folder / "ip-adapter")
+        load_ip_adapter(engine.pipeline, "face", IpAdapterFiles(made / WEIGHTS, made / ENCODER))
+        images.append(SHOWN)
     visitors = []
     for number in range(count):
         job = replace(
             _job(engine, draws, number, steps=draws.randint(2, 8)),
             size=draws.choice(SIZES),
-            extra={"num_images_per_prompt": draws.randint(1, 3)},
+            drawing=Drawing(
+                sampler=draws.choice(("", "", OTHER_SAMPLER[name])),
+                arguments={"num_images_per_prompt": draws.randint(1, 3)},
+                adapters=draws.choice(ADAPTER_SETS),
+            ),
+            images=draws.choice(images),
             preview_every_steps=2 if number % 7 == 0 else 0,
         )
         leaves_at = draws.randrange(job.level.num_inference_steps) if number % 5 == 0 else -1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.kit.caption_runs import CaptionRuns
 from bench.kit.places import example_spec
+from t2i_policy.level import Level, build_ladder
 from t2i_policy.profile import parse_profile
 from t2i_profiler.judge import Sample, SceneJudge, pixel_distance, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
@@ -17,6 +18,7 @@ from t2i_scenes import model_path
 from t2i_scenes.measuring import AskedCaption
 
 SEED_STRIDE = 7919
+SCHEDULES = (8, 6, 4)  # beside the pool's skips
 
 
 def load_or_draw(folder: Path, num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
@@ -28,8 +30,10 @@ def load_or_draw(folder: Path, num_kept: int, num_asked: int, num_seeds: int, se
 
 
 def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measurement:
-    """Score asked captions at every level of the example pool, once a seed."""
-    ladder, samples = example_spec("pool-scenes").ladder, scene_samples(num_kept, num_asked, seed)
+    """Score asked captions at skips of the example pool and short schedules, once a seed."""
+    spec, samples = example_spec("pool-scenes"), scene_samples(num_kept, num_asked, seed)
+    plain = [level for level in spec.ladder.levels if not level.marks]  # the bare loop runs whole steps
+    ladder = build_ladder(spec.base_steps, [*plain, *(Level(0, steps) for steps in SCHEDULES)])
     runs = CaptionRuns.of(ladder.base_steps, _captions(samples.kept), _captions(samples.asked))
     turns = [{one: runs.draw(one, turn * SEED_STRIDE) for one in ladder.levels} for turn in range(num_seeds)]
     prompts = []

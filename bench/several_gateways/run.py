@@ -2,7 +2,8 @@
 
 Gateway processes and two workers with the simulated engine on this machine; clients draw a gateway at random, arrivals
 are Poisson at `load` of what full batches make at the cheapest level. A client waits as long as the SLO. Each request
-ends in one of four ways: an image in time, refused at once (within `AT_ONCE_S`), expired at its deadline, failed.
+ends in one of five ways: an image in time, refused at once (within `AT_ONCE_S`) or later, expired at its deadline,
+failed.
 """
 
 import asyncio
@@ -43,6 +44,8 @@ async def ask(stub: "gateway_pb2_grpc.TextToImageAsyncStub", number: int) -> str
     except grpc.aio.AioRpcError as error:
         if time.perf_counter() - began < AT_ONCE_S:
             return "refused_at_once"
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return "refused_late"
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return "expired"
     return "failed"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.scenes.drawn import BANDS, Mask, ask
-from bench.starts.stored_runs import GENERATIONS, SKIPS, Drawing, draw_stored, hops_of, make_lines
+from bench.starts.stored_runs import GENERATIONS, SKIPS, RunToDraw, draw_stored, hops_of, make_lines
 from t2i_scenes import embedder_path
 from t2i_scenes.measuring import MeasuredScores
 from t2i_scenes.sampling import Resume, ScenesModel
@@ -113,7 +113,7 @@ class Compared:
 def draw_block(num_sources: int, num_asked: int, seed: int) -> Document:
     """Sources and requests of their own; blocks of other seeds share none."""
     model, embedder = ScenesModel.load(), Embedder(embedder_path())
-    drawing, rng = Drawing(model, model.constants.default_num_inference_steps), np.random.default_rng([seed, 17])
+    drawing, rng = RunToDraw(model, model.constants.default_num_inference_steps), np.random.default_rng([seed, 17])
     lines = make_lines(num_sources, rng)
     kept = [line.members[0] for line in lines]
     kinds = ask(kept, num_asked, rng)

@@ -34,7 +34,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class RunToDraw:
     """What all runs share."""
 
     model: ScenesModel
@@ -96,7 +96,7 @@ def hops_of(lines: Sequence[Line], hop: int) -> Skips:
     return np.array([line.resumed_at[hop] for line in lines])
 
 
-def draw_stored(drawing: Drawing, lines: Sequence[Line]) -> dict[str, StoredRun]:
+def draw_stored(drawing: RunToDraw, lines: Sequence[Line]) -> dict[str, StoredRun]:
     """Runs of every source caption, by what they are."""
     last = drawing.steps
     members = [[line.members[at] for line in lines] for at in range(GENERATIONS + 1)]
@@ -118,7 +118,7 @@ def draw_stored(drawing: Drawing, lines: Sequence[Line]) -> dict[str, StoredRun]
 
 
 def _on_trajectory(
-    drawing: Drawing, members: Sequence[Sequence[AskedCaption]], latents: Tensor, at: int, skip: int
+    drawing: RunToDraw, members: Sequence[Sequence[AskedCaption]], latents: Tensor, at: int, skip: int
 ) -> MeasuredScores:
     """Member `at` of each line resumes from its ancestor's stored state; later states of its own run are kept."""
     seeds, theirs = [one.seed for one in members[at]], [one.seed for one in members[at + 1]]

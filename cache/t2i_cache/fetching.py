@@ -4,7 +4,6 @@ A missing, late, corrupt or foreign record costs at most the limit: the request 
 is deleted. Store trouble never reaches the caller as an exception; its cancellation does.
 """
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +12,7 @@ from t2i_cache.errors import RecordError, RecordMismatch, StoreError
 from t2i_cache.keys import LatentKey
 from t2i_cache.records import LatentRecord, decode_record
 from t2i_cache.stores import LatentStore
+from t2i_cache.time_limit import within
 
 log = logging.getLogger(__name__)
 DELETE_LIMIT_S = 0.2
@@ -38,8 +38,7 @@ class Fetched:
 
 async def fetch_latent(store: LatentStore, key: LatentKey, limit_s: float) -> Fetched:
     try:
-        async with asyncio.timeout(limit_s):
-            found = await _fetch(store, key)
+        found = await within(limit_s, _fetch(store, key))
     except TimeoutError:
         return Fetched(None, FetchReason.LATE)
     return Fetched(found, FetchReason.AS_REQUESTED) if isinstance(found, LatentRecord) else Fetched(None, found)
@@ -63,7 +62,6 @@ async def _fetch(store: LatentStore, key: LatentKey) -> LatentRecord | FetchReas
 
 async def _discard(store: LatentStore, key: LatentKey) -> None:
     try:
-        async with asyncio.timeout(DELETE_LIMIT_S):
-            await store.delete(key)
+        await within(DELETE_LIMIT_S, store.delete(key))
     except (StoreError, TimeoutError) as error:
         log.warning("damaged latent could not be deleted: %s", error)

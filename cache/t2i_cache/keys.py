@@ -7,8 +7,11 @@ differed, every lookup would miss in silence.
 
 import hashlib
 import re
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from t2i_policy.image_size import ImageSize
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -18,8 +21,8 @@ class ModelKey:
     """What a latent depends on besides its prompt. `guidance_milli` is the guidance scale times 1000, rounded.
 
     The negative prompt steers every step, so it is part of the key and not of the similarity. `embedder` is the digest
-    of what similarity is measured by: vectors of another one mean nothing to it. Version 3 kept states at some steps;
-    version 4 keeps final latents.
+    of what similarity is measured by: vectors of another one mean nothing to it. `drawing` is the digest of what the
+    request says about drawing. Version 3 kept states at some steps; version 4 keeps final latents.
     """
 
     model_digest: str
@@ -31,13 +34,17 @@ class ModelKey:
     dtype: str
     negative_prompt: str = ""
     embedder: str = ""
+    drawing: str = ""
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits, equal for equal keys on every machine."""
-        *values, embedder = astuple(self)
-        text = "\x1f".join(str(value) for value in values)
-        kind = f"v4\x1f{embedder}"
+        values = (
+            *(self.model_digest, self.noise_scheduler, self.num_inference_steps, self.width, self.height),
+            *(self.guidance_milli, self.dtype, self.negative_prompt),
+        )
+        text = "\x1f".join(map(str, values))
+        kind = f"v4\x1f{self.embedder}" + (f"\x1f{self.drawing}" if self.drawing else "")
         return hashlib.sha256(f"t2i-model-key-{kind}\x1f{text}".encode()).hexdigest()[:32]
 
 
@@ -49,11 +56,18 @@ class DescribedModel(Protocol):
     @property
     def noise_scheduler(self) -> str: ...
     @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
     def dtype(self) -> str: ...
+    @property
+    def adapters(self) -> "Iterable[DescribedAdapter]": ...
+
+
+class DescribedAdapter(Protocol):
+    """`digest` is that of the adapter's file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
 
 
 class GuidedRequest(Protocol):
@@ -63,20 +77,29 @@ class GuidedRequest(Protocol):
     def guidance_scale(self) -> float: ...
     @property
     def negative_prompt(self) -> str: ...
+    @property
+    def drawing(self) -> "Digested": ...
 
 
-def model_fingerprint(model: DescribedModel, request: GuidedRequest, *, num_inference_steps: int, embedder: str) -> str:
+class Digested(Protocol):
+    def digest(self, adapter_files: Mapping[str, str], /) -> str: ...
+
+
+def model_fingerprint(
+    model: DescribedModel, request: GuidedRequest, size: ImageSize, *, num_inference_steps: int, embedder: str
+) -> str:
     """The fingerprint of everything but the prompt that a latent of this request depends on."""
     return ModelKey(
         model_digest=model.model_digest,
         noise_scheduler=model.noise_scheduler,
         num_inference_steps=num_inference_steps,
-        width=model.width,
-        height=model.height,
+        width=size.width,
+        height=size.height,
         guidance_milli=round(request.guidance_scale * 1000),
         dtype=model.dtype,
         negative_prompt=request.negative_prompt,
         embedder=embedder,
+        drawing=request.drawing.digest({adapter.name: adapter.digest for adapter in model.adapters}),
     ).fingerprint
 
 

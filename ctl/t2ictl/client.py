@@ -112,6 +112,10 @@ class GatewayClient:
             details = f"the gateway at {self._address} closed the connection: if it wants TLS, give --ca or --tls"
         elif "failed to connect" in said:
             details = f"no gateway at {self._address}; start one with `t2ictl local up`, or give --address"
+        elif "resolv" in said or "resolution" in said:
+            details = f"{self._address} leads nowhere: give --address as HOST:PORT, without http://"
+        elif details == "Deadline Exceeded":  # gRPC's own word, not the gateway's
+            details = "no answer in time; --timeout-s gives it more"
         return CallFailed(code, details, _retry_after_s(error))
 
 

@@ -4,17 +4,21 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import grpc
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_api.parse import PoolError, parse_pool
 from t2i_api.pool import Pool
+from t2i_policy.profile import ProfileError, parse_profile
+from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import NO_PROXY
+from t2i_runtime.listening import listening_socket
 from t2i_sources import MODEL, SourceMissing, builtin_folder, find_folder
 from t2ictl.errors import InputInvalid, StartFailed
 from t2ictl.processes import ServerProcess
@@ -22,6 +26,7 @@ from t2ictl.processes import ServerProcess
 MODELS_DIR = Path("models")
 GPUS_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_LISTEN_HTTP = "127.0.0.1:8080"
 START_LIMIT_S = 600.0  # a large model may come from a slow disk
 SERVING_LIMIT_S = 60.0
 STOP_LIMIT_S = 40.0
@@ -33,7 +38,7 @@ Report = Callable[[str, str], None]
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
     """`folder` None = a temporary one that goes at the end. `profile` None = the builtin model's own, `embedder` None =
-    the pool's."""
+    the pool's. `secrets` holds a folder for each Secret that the pool's checks name."""
 
     pool_file: Path
     listen: str = DEFAULT_LISTEN
@@ -43,6 +48,9 @@ class LocalOptions:
     models_dir: Path = MODELS_DIR
     threads: int = 0
     max_batch: int = 8
+    secrets: Path | None = None
+    listen_http: str = ""
+    playground: bool = False
 
 
 def read_pool(path: Path) -> Pool:
@@ -96,6 +104,20 @@ def count_gpus() -> int:
     return len([*GPUS_OF_DRIVER.iterdir()]) if GPUS_OF_DRIVER.is_dir() else 0
 
 
+def check_free(addresses: Mapping[str, str]) -> None:
+    """Look at the addresses before a model is loaded. Option -> address; empty = not wanted.
+
+    Raises:
+        InputInvalid: one cannot be listened on; names the option.
+    """
+    for option, address in addresses.items():
+        try:
+            if address:
+                listening_socket(address).close()
+        except AddressUnusable as error:
+            raise InputInvalid(f"{error}; choose another address with {option}") from error
+
+
 async def _wait_serving(gateway: ServerProcess) -> None:
     """Return when the gateway has found its workers, by its health service.
 
@@ -123,14 +145,18 @@ class LocalPool:
     workers: list[ServerProcess] = field(default_factory=list)
     gateway: ServerProcess | None = None
     _folder: Path = field(init=False)
+    _document: Path | None = None
 
     async def __aenter__(self) -> Self:
         self.pool = read_pool(self.options.pool_file)
+        if self.with_gateway:
+            check_free({"--listen": self.options.listen, "--listen-http": self.options.listen_http})
         check_model(self.pool, self.options.models_dir)
         if self.with_gateway or any(group.engine == "simulated" for group in self.pool.spec.worker_groups):
             self.options = with_builtin_profile(self.options, self.pool)
         self._folder = self.options.folder or Path(tempfile.mkdtemp(prefix="t2i-local-"))
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._document = self._write_document()
         self.workers = self._make_workers()
         try:
             await self._bring_up_workers()
@@ -149,6 +175,11 @@ class LocalPool:
     @property
     def address(self) -> str:
         return self.gateway.address if self.gateway is not None else ""
+
+    @property
+    def http_address(self) -> str:
+        """Of the OpenAI Images API; empty if it is not served."""
+        return self.gateway.http_address if self.gateway is not None else ""
 
     async def supervise(self) -> None:
         """Restart workers that die, at their old address, until cancelled; ends when the gateway does."""
@@ -202,6 +233,26 @@ class LocalPool:
     def _store_url(self) -> str:
         return self.pool.spec.cache.store_url or (self._folder / "latents").resolve().as_uri()
 
+    @property
+    def _pool_file(self) -> Path:
+        return self._document or self.options.pool_file
+
+    def _write_document(self) -> Path:
+        """The file that all processes read: with the levels that the profile stands for, if the pool names none."""
+        if self.options.profile is None:
+            return self.options.pool_file
+        try:
+            profile = parse_profile(self.options.profile.read_text())
+        except ProfileError:
+            return self.options.pool_file  # who serves by it says at its start what is wrong with it
+        spec = self.pool.spec.filled_in(self.pool.spec.choose_ladder(profile))
+        if spec is self.pool.spec:
+            return self.options.pool_file
+        self.pool = self.pool.model_copy(update={"spec": spec})
+        path = self._folder / "pool-with-levels.yaml"  # never the file of the user
+        path.write_text(yaml.safe_dump(self.pool.model_dump(by_alias=True, mode="json", exclude_none=True)))
+        return path
+
     def _make_workers(self) -> list[ServerProcess]:
         names = [(group, f"{group.name}-{n}") for group in self.pool.spec.worker_groups for n in range(group.workers)]
         threads = self.options.threads or max(1, (os.cpu_count() or 1) // len(names))
@@ -216,7 +267,7 @@ class LocalPool:
 
     def _worker_arguments(self, group: str, name: str, threads: int) -> list[str]:
         options = self.options
-        arguments = ["--pool", str(options.pool_file), "--group", group, "--name", name, "--store", self._store_url]
+        arguments = ["--pool", str(self._pool_file), "--group", group, "--name", name, "--store", self._store_url]
         arguments += ["--models-dir", str(options.models_dir), "--threads", str(threads)]
         arguments += ["--max-batch", str(options.max_batch)]
         return [*arguments, "--profile", str(options.profile)] if options.profile is not None else arguments
@@ -224,9 +275,17 @@ class LocalPool:
     def _make_gateway(self) -> ServerProcess:
         options = self.options
         addresses = ",".join(worker.address for worker in self.workers)
-        arguments = ["--pool", str(options.pool_file), "--workers", addresses, "--listen", options.listen, "--local"]
+        arguments = ["--pool", str(self._pool_file), "--workers", addresses, "--listen", options.listen, "--local"]
+        arguments += ["--listen-http", options.listen_http, *(["--playground"] if options.playground else [])]
         arguments += ["--gateways", "1"]  # whatever the document says of a cluster: here this one is alone
         arguments += ["--store", self._store_url, "--profile", str(options.profile)]
         embedder = str(options.embedder or self.pool.spec.model.embedder_source)
         arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]
+        if options.secrets is not None:
+            checks = self.pool.spec.safety.checks.items()
+            named = {place: part.secret_name for place, part in checks if part.secret_name}
+            arguments += [f"--safety-{place}-dir={options.secrets / name}" for place, name in named.items()]
+            results = self.pool.spec.gateway.results
+            if results is not None and results.secret_name:
+                arguments += [f"--results-dir={options.secrets / results.secret_name}"]
         return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)

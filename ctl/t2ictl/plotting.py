@@ -12,12 +12,12 @@ from t2i_policy.profile import LevelProfile
 
 def plot_profile(profile: LevelProfile, judge: str, to: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), width_ratios=(2, 1))
-    levels = sorted({band.level for band in profile.losses}, key=lambda level: -level.steps_run)
+    levels = sorted({band.level for band in profile.losses}, key=lambda level: -level.cost)
     bands = sorted({(b.similarity_min, b.similarity_max) for b in profile.losses if b.level.needs_latent})
     names = [f"{low:.2g}–{min(high, 1):.2g}" if low > -1 else f"< {high:.2g}" for low, high in bands] or ["all"]
     for level in levels:
         own = [band for band in profile.losses if band.level == level]
-        label = f"{level.label(profile.base_steps)}: {level.steps_run} steps"
+        label = f"{level.label(profile.base_steps)}: {level.cost} steps"
         if level.needs_latent:
             by_band = {(band.similarity_min, band.similarity_max): band for band in own}
             losses = [100 * by_band[band].mean_loss for band in bands]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from t2i_profiler.errors import ProfilerError
 from t2ictl.errors import CtlError
@@ -21,7 +22,7 @@ def told_in_a_line() -> Iterator[None]:
     try:
         yield
     except (CtlError, ProfilerError) as error:
-        console.print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error[/red]: {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -41,7 +41,7 @@ def plot_timelines(timelines: Mapping[str, Timeline], title: str, to: Path) -> N
 def _plot_mix(panel: Any, hours: Floats, name: str, course: Timeline) -> None:
     """Shares of the served levels, most steps at the bottom."""
     shades = plt.get_cmap("viridis")(np.linspace(0, 1, max(2, len(course.mix))))
-    labels = [f"{level.skipped_steps}/{level.num_inference_steps}" for level in course.mix]
+    labels = [level.label(base_steps=0) for level in course.mix]
     if course.mix:
         panel.stackplot(hours, *course.mix.values(), labels=labels, colors=shades[: len(labels)])
         panel.legend(fontsize=6, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))

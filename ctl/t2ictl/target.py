@@ -1,12 +1,10 @@
 """Whom a command calls and as whom, and the options that say so: the same for every command that calls a gateway."""
 
-import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +12,7 @@ from t2ictl.client import GatewayClient, connect
 from t2ictl.credentials import ProofOptions, load_proof
 from t2ictl.forwarding import gateway_of
 from t2ictl.local_pool import DEFAULT_LISTEN
+from t2ictl.parameter_groups import with_group
 
 NOBODY = ProofOptions()
 
@@ -64,18 +63,4 @@ def _target(
     return CallTarget(address, pool, proof)
 
 
-def with_target(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with a parameter `target`, which is the options of `_target` on the command line."""
-    options = inspect.signature(_target).parameters
-    shown: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        shown += options.values() if parameter.name == "target" else [parameter]
-
-    @wraps(command)
-    def called(**given: Any) -> None:
-        target = _target(**{name: given.pop(name) for name in options})
-        command(target=target, **given)
-
-    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # typer reads both
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return called
+with_target = with_group("target", _target)

@@ -11,6 +11,7 @@ from t2i_gateway.settings import parse_arguments
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_runtime.errors import SecurityError
 from t2i_runtime.logs import set_up_logs
+from t2i_runtime.tracing import traces_sent
 from t2i_sources.embedder import EmbedderError
 
 log = logging.getLogger("t2i_gateway")
@@ -23,7 +24,9 @@ def main() -> int:
     try:
         pool = parse_pool(settings.pool.read_text())
         profile = parse_profile(settings.profile.read_text())
-        asyncio.run(serve(settings, pool, profile))
+        spec = pool.spec.filled_in(pool.spec.choose_ladder(profile))  # an operator's document names them already
+        with traces_sent("t2i-gateway", {"t2i.pool": pool.metadata.name}):
+            asyncio.run(serve(settings, pool.model_copy(update={"spec": spec}), profile))
     except (OSError, PoolError, ProfileError, EmbedderError, StoreUrlError, SecurityError) as error:
         log.critical("the gateway cannot start: %s", error)
         return 2

@@ -6,12 +6,18 @@ Says what went wrong in terms of what to do next: another worker may try (`Worke
 from dataclasses import dataclass
 
 import grpc
+from opentelemetry.trace import INVALID_SPAN, Span
 
-from t2i_gateway.errors import DeadlineExceeded, GenerationFailed
-from t2i_gateway.messages import Events, relayed_event
+from t2i_gateway.errors import DeadlineExceeded, GenerationFailed, RequestInvalid
+from t2i_gateway.events import Events, PassedChunk
+from t2i_gateway.messages import relayed_event
+from t2i_gateway.spans import begin_attempt
 from t2i_gateway.workers.connection import WorkerCall, WorkerConnection
 from t2i_gateway.workers.slot import Slot
 from t2i_protos.v1 import worker_pb2
+from t2i_runtime.errors import Violation
+from t2i_runtime.status import violations_of
+from t2i_runtime.tracing import mark_failed, trace_headers
 
 _LOST = {
     grpc.StatusCode.UNAVAILABLE,
@@ -40,29 +46,40 @@ class Attempt:
     started: worker_pb2.Started | None = None
     finished: worker_pb2.Finished | None = None
     image_sent: bool = False
+    span: Span = INVALID_SPAN  # from the sending until the slot is given back
 
     @property
     def outdated(self) -> bool:
         """True if the worker is reached over another connection since."""
         return self.slot.connection_number != self.connection.number
 
+    def send(self, message: worker_pb2.WorkerGenerateRequest, limit_s: float) -> Events:
+        """Send the request; read the events as `relay` gives them."""
+        self.span = begin_attempt(self.connection.name, message)
+        return self.relay(self.connection.generate(message, limit_s, trace_headers(self.span)))
+
     async def relay(self, call: WorkerCall) -> Events:
         """Yield the client's events as the worker's come in.
 
         Raises:
             WorkerLost: another worker may try; also if this one was left out and another is sooner.
-            DeadlineExceeded, GenerationFailed: nobody should.
+            DeadlineExceeded, GenerationFailed, RequestInvalid: nobody should.
         """
         try:
-            while isinstance(event := await self.slot.read(call), worker_pb2.WorkerEvent):
+            while isinstance(event := await self.slot.read(call), worker_pb2.WorkerEvent | PassedChunk):
+                if isinstance(event, PassedChunk):
+                    yield event
+                    continue
                 self._note(event)
                 message = relayed_event(event)
                 if message is not None:
                     yield message
         except TimeoutError as error:
+            mark_failed(self.span, "GaveUp")
             raise WorkerLost(grpc.StatusCode.UNAVAILABLE, gave_up=True) from error
         except grpc.aio.AioRpcError as error:
-            raise _failure(error.code()) from error
+            mark_failed(self.span, error.code().name)
+            raise _failure(error) from error
         finally:
             call.cancel()
         if self.finished is None:
@@ -72,7 +89,8 @@ class Attempt:
         match event.WhichOneof("event"):
             case "started":
                 self.started = event.started
-                self.slot.start(event.started.served.num_inference_steps - event.started.served.skipped_steps)
+                served = event.started.served
+                self.slot.start(event.started.num_steps or served.num_inference_steps - served.skipped_steps)
             case "progress":
                 self.slot.step_to(event.progress.num_inference_steps - event.progress.step)
             case "image":
@@ -83,9 +101,15 @@ class Attempt:
     def end(self) -> None:
         """Give the slot back. The request may have ended in any way, or this may have been called before."""
         self.connection.leave_slot(self.slot)
+        if self.span.is_recording():
+            self.span.end()
 
 
-def _failure(code: grpc.StatusCode) -> Exception:
+def _failure(error: grpc.aio.AioRpcError) -> Exception:
+    code = error.code()
+    if code is grpc.StatusCode.INVALID_ARGUMENT and (violations := violations_of(error)):
+        # Only a worker knows what its model takes. Fields have one name on both wires, but for those of the level.
+        return RequestInvalid([Violation(field.removeprefix("level."), text) for field, text in violations])
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the deadline passed before the image was done")
     if code in _LOST:

@@ -6,6 +6,7 @@ asks nothing and says so loudly, as does a pool without authentication.
 
 import asyncio
 import logging
+import ssl
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from t2i_gateway.settings import GatewaySettings
 from t2i_runtime.errors import CertificatesUnusable, TokensUnusable
 from t2i_runtime.tls.certificates import Certificates, Shown, follow_certificates, read_certificates
 from t2i_runtime.tls.reloading import Reloaded
+from t2i_runtime.tls.server_context import server_context
 from t2i_runtime.tls.transport import server_credentials
 from t2i_runtime.tokens import TokenBook, read_tokens
 
@@ -40,6 +42,13 @@ class GatewaySecurity:
         if self.clients is None:
             return None
         return server_credentials(self.clients, ask_clients=self.identities.mode == "MutualTLS")
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The same for HTTP."""
+        if self.clients is None:
+            return None
+        return server_context(self.clients, ask_clients=self.identities.mode == "MutualTLS")
 
     async def run(self) -> None:
         """Follow every Secret until cancelled."""

@@ -12,9 +12,17 @@ from t2i_sources.embedder import Embedding
 
 
 @dataclass(frozen=True, slots=True)
+class Arrived:
+    """When a request came, and until when its image is wanted; of the event loop's clock."""
+
+    at_s: float
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Seconds are of the event loop's clock. `holdings`: which workers had the neighbour's latents then, where each
-    keeps its own.
+    """Seconds are of the event loop's clock. `step_cost`: what a step of this image's size costs. `holdings`: which
+    workers had the neighbour's latents then, where each keeps its own.
     """
 
     request: ImageRequest
@@ -26,11 +34,18 @@ class RequestContext:
     neighbour: Neighbour | None
     decided: Decided
     base_steps: int
+    step_cost: float = 1.0
     holdings: Holdings | None = None
 
+    @property
+    def cost(self) -> float:
+        """Of each of the level's steps on average: with an image to start from only a share of them runs."""
+        return self.step_cost * self.request.drawing.images.steps_share
+
     def is_worth_keeping(self, ladder: Ladder, reached: bool) -> bool:
-        """Only exact runs are kept, and only of prompts of which the worker can reach no latent. `reached`: it can
-        reach the neighbour's.
+        """Only exact runs that a level may start from are kept, of prompts of which the worker can reach no latent.
+
+        `reached`: it can reach the neighbour's.
         """
         if self.decided.served.level != ladder.exact or not ladder.skips:
             return False

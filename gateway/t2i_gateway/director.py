@@ -12,23 +12,38 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
+import grpc
+
 from t2i_api.pool import PoolSpec
 from t2i_cache.catalogue import Neighbour
 from t2i_cache.follow import Holdings
 from t2i_gateway.attempt import Attempt, WorkerLost
-from t2i_gateway.context import RequestContext, Waited
+from t2i_gateway.context import Arrived, RequestContext, Waited
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
-from t2i_gateway.messages import Events, accepted_event, done_event, explain_response, outlook_message, worker_request
+from t2i_gateway.events import Events, ToldEvent, is_of_image
+from t2i_gateway.messages import (
+    accepted_event,
+    done_event,
+    explain_response,
+    file_notes,
+    outlook_message,
+    worker_request,
+)
 from t2i_gateway.metrics import GatewayMetrics, band_of
 from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
-from t2i_gateway.request import ImageRequest
+from t2i_gateway.request import ImageRequest, check_images
+from t2i_gateway.safety import SafetyChecks
 from t2i_gateway.several_images import behind_siblings, merge_events
+from t2i_gateway.spans import spanned_decision
+from t2i_gateway.tenant_rates import TenantRates
+from t2i_gateway.told_steps import ToldSteps
 from t2i_gateway.workers.failures import RequestFailures
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.features import read_prompt
+from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.admission import Admitted, Refused, decide_admission
@@ -36,8 +51,10 @@ from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.explain import outlook
 from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
 from t2i_policy.request.options import NOWHERE, Neighbourhood
+from t2i_policy.request.rate_limits import RateCost
 from t2i_policy.request.served import estimate_s
 from t2i_protos.v1 import gateway_pb2, worker_pb2
+from t2i_runtime.level_messages import to_level
 
 log = logging.getLogger(__name__)
 MAX_RETRIES = 2
@@ -48,6 +65,7 @@ SLOS_WITHOUT_DEADLINE = 10  # a request without a deadline gets this many SLOs
 class Parts:
     """Everything that a director works with."""
 
+    pool: str  # its name
     spec: PoolSpec
     rules: Rules
     embeddings: Embeddings
@@ -55,6 +73,8 @@ class Parts:
     workers: WorkerPool
     dispatcher: Dispatcher
     planning: PlanningLoop
+    safety: SafetyChecks
+    rates: TenantRates
     metrics: GatewayMetrics
 
 
@@ -80,17 +100,23 @@ class Director:
         self._active += 1
         self._idle.clear()
         try:
+            arrived, cost = self._arrived(left_s), RateCost()
+            self._check_rate(tenant, RateCost(request.num_images))  # 1. may the tenant have more, may it be drawn
+            await self._check_prompt(request, tenant, arrived)
             before: list[Level] = []  # of this request's images
             streams: list[Events] = []
             for image in request.images:  # none is drawn unless all are admitted
                 began_s = time.perf_counter()
-                context = await self._look(image, tenant, left_s, before)  # 1. embed, find the nearest, choose a level
+                context = await self._look(image, tenant, arrived, before)  # 2. embed, find the nearest, choose a level
                 self._parts.metrics.decide.observe(time.perf_counter() - began_s)
-                self._count(context.decided)  # 2. count the demand
-                admitted = self._admit(context, before)  # 3. accept or refuse
+                cost = cost.plus(self._counted_steps(context))
+                self._check_rate(tenant, cost)
+                self._count(context)  # 3. count the demand
+                admitted = self._admit(context, before)  # 4. accept or refuse
                 self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
                 before.append(context.decided.served.level)
                 streams.append(self._answer(context, admitted))
+            self._parts.rates.charge(tenant, cost)
             async with aclosing(merge_events(streams)) as events:
                 async for event in events:
                     yield event
@@ -102,22 +128,24 @@ class Director:
     async def _answer(self, context: RequestContext, admitted: Admitted) -> Events:
         """The events of one image."""
         yield accepted_event(context, admitted, self._parts.dispatcher.num_queued, tells_nearest=self._tells_nearest)
-        async with aclosing(self._draw(context)) as events:  # 4. place, send, relay
+        async with aclosing(self._draw(context)) as events:  # 5. place, send, relay; 6. check the image
             async for event in events:
                 yield event
 
     async def explain(self, request: ImageRequest, tenant: str, left_s: float | None) -> gateway_pb2.ExplainResponse:
         """What `generate` would do now, without doing or counting it."""
-        context = await self._look(request, tenant, left_s)
+        arrived = self._arrived(left_s)
+        await self._check_prompt(request, tenant, arrived)
+        context = await self._look(request, tenant, arrived)
         rules, dispatcher = self._parts.rules, self._parts.dispatcher
-        view = dispatcher.view()
+        view = dispatcher.view().for_cost(context.cost)
         levels = [
             outlook_message(entry, estimate_s(view, entry.level))
             for entry in outlook(rules.ladder, rules.profile, context.decided.near, request.limits)
         ]
         return explain_response(
             context.decided,
-            self._admission(context),
+            self._parts.rates.judge(tenant, RateCost().plus(self._counted_steps(context))) or self._admission(context),
             dispatcher.placement(self._place(context)),
             levels=levels,
             tells_nearest=self._tells_nearest,
@@ -133,13 +161,32 @@ class Director:
         """False where the nearest cached prompt may be another tenant's."""
         return self._parts.spec.cache.scope != "Pool"
 
+    def _arrived(self, left_s: float | None) -> Arrived:
+        if left_s is None:
+            left_s = SLOS_WITHOUT_DEADLINE * self._parts.rules.slo_s
+        now_s = self._loop.time()
+        return Arrived(now_s, now_s + left_s)
+
+    def _check_rate(self, tenant: str, cost: RateCost) -> None:
+        """Before it counts as demand, so that no plan bends quality for what is not served."""
+        if (refused := self._parts.rates.judge(tenant, cost)) is not None:
+            self._parts.metrics.refusals.labels(refused.reason).inc()
+            raise RequestRefused(refused)
+
+    @staticmethod
+    def _counted_steps(context: RequestContext) -> float:
+        return counted_steps(context.decided.served.level.cost, context.cost)
+
+    async def _check_prompt(self, request: ImageRequest, tenant: str, arrived: Arrived) -> None:
+        await self._parts.safety.check_prompt(request, tenant, arrived.deadline_s - self._loop.time())
+
+    @spanned_decision
     async def _look(
-        self, request: ImageRequest, tenant: str, left_s: float | None, before: Sequence[Level] = ()
+        self, request: ImageRequest, tenant: str, arrived: Arrived, before: Sequence[Level] = ()
     ) -> RequestContext:
         """Embed, find the nearest, decide; behind images of these levels that are not queued yet."""
-        parts, arrived_s = self._parts, self._loop.time()
-        if left_s is None:
-            left_s = SLOS_WITHOUT_DEADLINE * parts.rules.slo_s
+        parts = self._parts
+        check_images(request, parts.workers.description)
         embedding = await parts.embeddings.embed(request.prompt, tenant)
         prefix = parts.neighbours.prefix(request, tenant, parts.workers.description, embedding)
         neighbour = parts.neighbours.nearest(prefix, embedding)
@@ -147,19 +194,21 @@ class Director:
         if neighbour is not None and holdings is not None:  # what no ready worker has cannot be promised
             neighbour = replace(neighbour, steps=reachable_steps(holdings, parts.workers.views))
         near = self._neighbourhood(request, tenant, prefix, neighbour)
-        deadline_s = arrived_s + left_s
-        arrival = Arrival(request.limits, near, deadline_s - self._loop.time(), random.random())
+        step_cost = 1.0 if request.size == parts.spec.model.default_size else parts.workers.step_cost(request.size)
+        cost = step_cost * request.drawing.images.steps_share
+        arrival = Arrival(request.limits, near, arrived.deadline_s - self._loop.time(), random.random(), cost)
         decided = self._decide(arrival, tenant, before, holdings)
         return RequestContext(
             request=request,
             tenant=tenant,
-            arrived_s=arrived_s,
-            deadline_s=deadline_s,
+            arrived_s=arrived.at_s,
+            deadline_s=arrived.deadline_s,
             embedding=embedding,
             prefix=prefix,
             neighbour=neighbour,
             decided=decided,
             base_steps=parts.rules.ladder.base_steps,
+            step_cost=step_cost,
             holdings=holdings,
         )
 
@@ -174,8 +223,8 @@ class Director:
             repeated=neighbours.repeats(prefix, tenant, neighbour),
         )
 
-    def _view(self, tenant: str, before: Sequence[Level]) -> PoolView:
-        return behind_siblings(self._parts.dispatcher.view(tenant), before)
+    def _view(self, tenant: str, before: Sequence[Level], step_cost: float) -> PoolView:
+        return behind_siblings(self._parts.dispatcher.view(tenant), before, step_cost)
 
     def _start(self, neighbour: Neighbour) -> Neighbourhood:
         """One final latent serves every K."""
@@ -184,7 +233,7 @@ class Director:
 
     def _decide(self, arrival: Arrival, tenant: str, before: Sequence[Level], holdings: Holdings | None) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
-        parts, view = self._parts, self._view(tenant, before)
+        parts, view = self._parts, self._view(tenant, before, arrival.step_cost)
         course = parts.planning.course
         decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
         level = decided.served.level
@@ -194,11 +243,11 @@ class Director:
         without = parts.planning.policy.serve(parts.rules, course, alone, view)
         holders = frozenset[str]().union(*holdings.values())
         line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
-        return choose_with_holders(decided, without, view, line, arrival.left_s)
+        return choose_with_holders(decided, without, view.for_cost(arrival.step_cost), line, arrival.left_s)
 
-    def _count(self, decided: Decided) -> None:
-        metrics, rules = self._parts.metrics, self._parts.rules
-        self._parts.planning.count(decided.prompt_class)
+    def _count(self, context: RequestContext) -> None:
+        decided, metrics, rules = context.decided, self._parts.metrics, self._parts.rules
+        self._parts.planning.count(decided.prompt_class, context.cost)
         metrics.wanted.labels(rules.label(decided.wanted.level)).inc()
         metrics.decisions.labels(decided.reason).inc()
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
@@ -212,7 +261,7 @@ class Director:
         return admission
 
     def _admission(self, context: RequestContext, before: Sequence[Level] = ()) -> Admitted | Refused:
-        view = self._view(context.tenant, before)
+        view = self._view(context.tenant, before, context.cost).for_cost(context.cost)
         left_s = context.deadline_s - self._loop.time()
         return decide_admission(view, context.decided.served, left_s, self._queue_room(context.tenant))
 
@@ -223,17 +272,29 @@ class Director:
         """Try a worker; try another one while no byte of the image has gone out."""
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
+        left: frozenset[str] = frozenset()
+        told = ToldSteps()
         failures = RequestFailures(hash((context.request.prompt, context.request.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
-            attempt = await self._parts.dispatcher.attempt(self._place(context, excluded))
+            attempt = await self._parts.dispatcher.attempt(self._place(context, excluded, left))
             connection, worker = attempt.connection, attempt.connection.name
             queued_s = self._loop.time() - context.arrived_s
             metrics.in_flight.inc()
             try:
+                unchecked: list[ToldEvent] = []  # the image, until it may be sent
                 async with aclosing(self._send(context, attempt, worker)) as events:
                     async for event in events:
-                        yield event
+                        if self._parts.safety.checks_images and is_of_image(event):
+                            unchecked.append(event)
+                        elif told.is_new(event):
+                            yield event
                 failures.drawn(connection.failures)
+                if unchecked:
+                    attempt.end()  # the worker is done with it
+                    await self._check_image(context, unchecked)
+                    for event in unchecked:
+                        yield event
+                    await self._keep_latent(attempt, worker)
                 total_s = self._loop.time() - context.arrived_s
                 yield self._done(context, attempt, Waited(queued_s, total_s, retries), worker)
                 return
@@ -243,7 +304,9 @@ class Director:
                     failures.lost(connection.failures, error.code)
                 if attempt.image_sent:
                     raise WorkersUnavailable("the worker was lost while it sent the image") from error
-                if not attempt.outdated:  # else its connection was lost, not the worker
+                if error.gave_up:  # it was slow, and may be the only one later
+                    left |= {worker}
+                elif not attempt.outdated:  # else its connection was lost, not the worker
                     excluded |= {worker}
                 metrics.retries.inc()
             finally:
@@ -252,19 +315,47 @@ class Director:
                 self._learn_start(context, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
-    def _place(self, context: RequestContext, excluded: frozenset[str] = frozenset()) -> QueuePlace:
+    async def _check_image(self, context: RequestContext, image: Sequence[ToldEvent]) -> None:
+        left_s = context.deadline_s - self._loop.time()
+        await self._parts.safety.check_image(context.request, context.tenant, image, left_s)
+
+    @staticmethod
+    async def _keep_latent(attempt: Attempt, worker: str) -> None:
+        """The image was allowed, so its latent may be kept. Without it later images start from noise, no more."""
+        if attempt.finished is None or not attempt.finished.held_id:
+            return
+        try:
+            attempt.finished.stored.extend(await attempt.connection.keep_latent(attempt.finished.held_id))
+        except grpc.aio.AioRpcError as error:
+            log.warning("worker %s did not keep a latent that it set aside: %s", worker, error.code().name)
+
+    def _place(
+        self, context: RequestContext, excluded: frozenset[str] = frozenset(), left: frozenset[str] = frozenset()
+    ) -> QueuePlace:
         level, holders = context.decided.served.level, None
         if context.holdings is not None and level.needs_latent:
             holders = partial(self._parts.neighbours.holders, context.prefix, context.neighbour)
-        return QueuePlace(context.tenant, level, context.deadline_s, excluded, holders)
+        return QueuePlace(
+            tenant=context.tenant,
+            level=level,
+            deadline_s=context.deadline_s,
+            excluded=excluded,
+            left=left,
+            step_cost=context.step_cost,
+            steps_share=context.request.drawing.images.steps_share,
+            holders=holders,
+        )
 
     def _send(self, context: RequestContext, attempt: Attempt, worker: str) -> Events:
         left_s = max(0.001, context.deadline_s - self._loop.time())
         reached = self._parts.neighbours.reaches(worker, context.prefix, context.neighbour)
         message = worker_request(context, self._parts.spec, left_s, reached)
+        notes = file_notes(context.request, self._parts.pool, self._parts.spec)
+        if notes is not None:
+            message.file_notes.CopyFrom(notes)
         if self._parts.dispatcher.gateways > 1:
             self._parts.dispatcher.tell_others(message, self._parts.planning.rate_rps)
-        return attempt.relay(attempt.connection.generate(message, left_s))
+        return attempt.send(message, left_s)
 
     def _learn_start(self, context: RequestContext, attempt: Attempt, worker: str) -> None:
         level, near, prefix = context.decided.served.level, context.neighbour, context.prefix
@@ -291,9 +382,10 @@ class Director:
 
     def _count_served(self, context: RequestContext, finished: worker_pb2.Finished, waited: Waited) -> None:
         metrics = self._parts.metrics
-        level = Level(finished.served.skipped_steps, finished.served.num_inference_steps)
+        level = to_level(finished.served)
         metrics.served.labels(self._parts.rules.label(level)).inc()
-        metrics.steps_run.inc(level.steps_run)
+        metrics.sizes.labels(self._parts.spec.model.size_label(context.request.size)).inc()
+        metrics.steps_run.inc(level.cost)
         metrics.steps_skipped.inc(level.skipped_steps)
         metrics.queue.observe(waited.queued_s)
         metrics.denoise.observe(finished.denoise_ms / 1e3)

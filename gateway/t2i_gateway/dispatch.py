@@ -1,7 +1,7 @@
 """Dispatch: requests wait here for a slot and leave with an attempt at a worker.
 
 Whose turn it is says the policy's queue, and which slots are left to other gateways its `SlotTurns`; admission bounds
-the queue. Nothing waits for ever: a request leaves with an attempt, at its deadline, when its turn comes too late for
+the queue. Nothing waits for ever: a request leaves with an attempt, when what is left to its deadline is too short for
 it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
 """
 
@@ -9,12 +9,14 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
 from t2i_gateway.errors import DeadlineExceeded, RequestRefused, WorkersUnavailable
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
+from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView
@@ -24,6 +26,7 @@ from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
 from t2i_policy.slot_turns import SlotTurns
 from t2i_protos.v1 import worker_pb2
+from t2i_runtime.tracing import within_span
 
 NO_WORKERS_GRACE_S = 5.0
 
@@ -32,15 +35,23 @@ NO_WORKERS_GRACE_S = 5.0
 class QueuePlace:
     """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`.
 
-    `holders` names the workers that have its latent at the moment, None: all can reach it. It goes to one of these as
-    long as there are any.
+    Workers that it `left` were too slow for it; they may take it again when no other is ready.
+    Each of its steps costs `step_cost` of the default size, and `steps_share` of the level's run. `holders` names the
+    workers that have its latent at the moment, None: all can reach it. It goes to one of these while there are any.
     """
 
     tenant: str
     level: Level
     deadline_s: float
     excluded: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+    step_cost: float = 1.0
+    steps_share: float = 1.0
     holders: Callable[[], frozenset[str]] | None = None
+
+    @property
+    def cost(self) -> float:
+        return self.step_cost * self.steps_share
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -66,6 +77,10 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._forlorn: asyncio.TimerHandle | None = None
         workers.on_change(self.pump)
+
+    def weigh(self, tenant: str, weight: float) -> None:
+        """Give a tenant a weight beside those of the pool's document."""
+        self._queue.weights = {**self._queue.weights, tenant: weight}
 
     def view(self, tenant: str | None = None) -> PoolView:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
@@ -115,8 +130,8 @@ class Dispatcher:
         """Wait for a slot.
 
         Raises:
-            DeadlineExceeded: none came in time.
-            RequestRefused: one came, but too late for the image.
+            DeadlineExceeded: none came in time, and how long the image takes is not known.
+            RequestRefused: none came in time for the image.
             WorkersUnavailable: no worker is left that could take it.
         """
         self._check_any_left(place.excluded)
@@ -124,23 +139,35 @@ class Dispatcher:
             tenant=place.tenant,
             deadline_s=place.deadline_s,
             number=next(self._numbers),
-            steps=place.level.steps_run,
-            choosy=bool(place.excluded) or place.holders is not None,
+            steps=counted_steps(place.level.cost, place.cost),
+            choosy=bool(place.excluded or place.left) or place.holders is not None,
             place=place,
             ready=self._loop.create_future(),
         )
         self._queue.add(queued)
         attempt: Attempt | None = None
         try:
-            self.pump()
-            async with asyncio.timeout_at(place.deadline_s):
-                attempt = await queued.ready
+            with within_span("queue", {"t2i.queued": self.num_queued}):
+                self.pump()
+                attempt = await self._handed_out(queued)
             return attempt
-        except TimeoutError as error:
-            raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
         finally:
             if attempt is None:
                 self._give_back(queued)
+
+    async def _handed_out(self, queued: QueuedRequest) -> Attempt:
+        """Wait until it is, as long as an idle worker would be in time."""
+        if queued.ready.done():
+            return queued.ready.result()
+        place = queued.place
+        least_s = self.view().for_cost(place.cost).alone_s(place.level.cost)
+        try:
+            async with asyncio.timeout_at(place.deadline_s - (least_s if least_s < inf else 0.0)):
+                return await queued.ready
+        except TimeoutError as error:
+            if least_s == inf:
+                raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
+            raise self._refused(refuse_late(least_s, place.deadline_s - self._loop.time())) from error
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
@@ -158,15 +185,19 @@ class Dispatcher:
     def placement(self, place: QueuePlace) -> Placement | None:
         """Where a request would go now; `Explain` tells it."""
         left_s = place.deadline_s - self._loop.time()
-        return self._policy.place(place.level, self.view(), left_s, self._excluded(place))
+        view = self.view().for_cost(place.cost)
+        return self._policy.place(place.level, view, left_s, self._excluded(place))
 
     def _excluded(self, place: QueuePlace) -> frozenset[str]:
-        """Workers that may not take it: those excluded, and those without its latent while any other has it."""
-        if place.holders is None:
-            return place.excluded
+        """Workers that may not take it; those that it left, and those without its latent, only while others can."""
+        excluded = place.excluded
+        if place.holders is None and not place.left:
+            return excluded
         ready = frozenset(view.name for view in self._workers.views if view.ready)
-        able = (ready & place.holders()) - place.excluded
-        return place.excluded | (ready - able) if able else place.excluded
+        if ready - excluded - place.left:
+            excluded |= place.left
+        able = frozenset() if place.holders is None else (ready & place.holders()) - excluded
+        return excluded | (ready - able) if able else excluded
 
     def _hand_out(self, queued: QueuedRequest) -> bool:
         """Give it a slot, if one is free for it. One that nobody awaits any more, or that would be late, leaves."""
@@ -177,14 +208,18 @@ class Dispatcher:
         if placement is None:
             return False
         if placement.is_late(left_s):
-            self._refuse(queued, refuse_late(placement.estimated_s, left_s))
+            self._queue.remove(queued)
+            queued.ready.set_exception(self._refused(refuse_late(placement.estimated_s, left_s)))
             return False
         free = sum(view.free_slots for view in self._workers.views)
         if not self._turns.may_take(self._others, free, self._loop.time()):
             return False
         self._metrics.placements.labels(placement.reason).inc()
         connection = self._workers.by_name(placement.worker)
-        queued.ready.set_result(Attempt(connection, connection.take_slot(queued.steps, queued.deadline_s)))
+        place = queued.place
+        steps = counted_steps(place.level.steps_run, place.steps_share)
+        slot = connection.take_slot(steps, queued.deadline_s, place.step_cost, place.level.step_share)
+        queued.ready.set_result(Attempt(connection, slot))
         return True
 
     def _look_later(self) -> None:
@@ -196,10 +231,9 @@ class Dispatcher:
         if self._queue.count and at_s is not None and at_s > self._loop.time():
             self._look_again = self._loop.call_at(at_s, self.pump)
 
-    def _refuse(self, queued: QueuedRequest, refused: Refused) -> None:
+    def _refused(self, refused: Refused) -> RequestRefused:
         self._metrics.refusals.labels(refused.reason).inc()
-        self._queue.remove(queued)
-        queued.ready.set_exception(RequestRefused(refused))
+        return RequestRefused(refused)
 
     def _give_back(self, queued: QueuedRequest) -> None:
         """Its waiter is gone: leave the queue, or end an attempt that was handed out in the same instant."""

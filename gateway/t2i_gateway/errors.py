@@ -5,6 +5,9 @@ GatewayError
 ├── RequestRefused             admission said no; carries the policy's reason and when to come back
 ├── DeadlineExceeded           the time ran out before the image
 ├── WorkersUnavailable         no worker could take or finish it
+├── ContentRefused             the pool's classifier refuses the prompt or the image; carries its category
+├── SafetyUnchecked            the classifier did not answer, and the pool does not serve what it has not seen
+├── ResultsNotKept             the images were drawn, but could not be kept for links
 ├── GenerationFailed           workers tried and failed on this very request
 ├── RequestIdReused            the same request id came with another request
 └── GatewayDraining            shutting down
@@ -38,6 +41,24 @@ class DeadlineExceeded(GatewayError):
 
 class WorkersUnavailable(GatewayError):
     """Raised when no worker could take the request or finish it."""
+
+
+class ContentRefused(GatewayError):
+    """Raised when the pool's classifier refuses the prompt or the image. What it says is shown to the client."""
+
+    def __init__(self, place: str, category: str = "", reason: str = "") -> None:
+        said = ": ".join(part for part in (category, reason) if part)
+        super().__init__(f"the {place} is against this pool's content policy" + (f" ({said})" if said else ""))
+        self.place = place
+        self.category = category
+
+
+class SafetyUnchecked(GatewayError):
+    """Raised when a prompt or an image could not be checked; it may be tried again."""
+
+
+class ResultsNotKept(GatewayError):
+    """Raised when images were drawn, but their bucket did not take them."""
 
 
 class GenerationFailed(GatewayError):

@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from t2i_gateway.errors import GatewayError, RequestIdReused
-from t2i_gateway.messages import Events
+from t2i_gateway.events import Events, ToldEvent, is_done, size_of
 from t2i_protos.v1 import gateway_pb2
 
 MAX_RESULTS = 256
@@ -22,10 +22,10 @@ KEEP_S = 600.0
 
 @dataclass(slots=True)
 class _Run:
-    """One drawing and who follows it. `fingerprint` is the request's bytes: the id must come with the same request."""
+    """One drawing and who follows it. The id must come with the same request, of which `fingerprint` is a digest."""
 
     fingerprint: bytes
-    events: list[gateway_pb2.GenerateEvent] = field(default_factory=list)
+    events: list[ToldEvent] = field(default_factory=list)
     ended: bool = False
     error: BaseException | None = None
     followers: int = 0
@@ -58,7 +58,7 @@ class IdempotentRuns:
         if run is None:
             run = self._begin(key, fingerprint, draw)
         if run.fingerprint != fingerprint:
-            raise RequestIdReused("request_id: this id was used for another request; choose a new one")
+            raise RequestIdReused("this request_id was used for another request; choose a new one")
         run.followers += 1
         try:
             async with aclosing(self._events(run)) as events:
@@ -94,7 +94,7 @@ class IdempotentRuns:
             async with aclosing(draw()) as events:
                 async for event in events:
                     run.events.append(event)
-                    size = event.ByteSize()
+                    size = size_of(event)
                     run.size_bytes += size
                     self._bytes += size
                     run.tell()
@@ -102,7 +102,7 @@ class IdempotentRuns:
             run.error = error
         finally:
             run.ended, run.ended_s = True, time.monotonic()
-            if run.error is not None or not run.events or not run.events[-1].HasField("done"):
+            if run.error is not None or not run.events or not is_done(run.events[-1]):
                 self._drop(key)
             run.tell()
 
@@ -126,9 +126,9 @@ class IdempotentRuns:
             self._bytes -= run.size_bytes
 
 
-def _marked(event: gateway_pb2.GenerateEvent) -> gateway_pb2.GenerateEvent:
+def _marked(event: ToldEvent) -> ToldEvent:
     """The event as a repeat gets it: `done` says that it was drawn before."""
-    if not event.HasField("done"):
+    if not is_done(event):
         return event
     copy = gateway_pb2.GenerateEvent()
     copy.CopyFrom(event)

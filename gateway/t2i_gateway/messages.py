@@ -3,24 +3,20 @@
 Where tenants share latents a decision's sentence leaves out how similar a cached prompt is: it may be another tenant's.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.context import RequestContext, Waited
-from t2i_policy.level import Level, level_phrase
+from t2i_gateway.request import ImageRequest
 from t2i_policy.request.admission import Admitted, Refused
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.explain import LevelOutlook
+from t2i_policy.request.options import WantedLevel, WantedReason
 from t2i_policy.request.placement import Placement
 from t2i_policy.request.served import ServedReason
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
-
-Events = AsyncGenerator[gateway_pb2.GenerateEvent, None]  # a request's, in order
-
-
-def level_message(level: Level) -> level_pb2.Level:
-    """A level on the wire."""
-    return level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps)
+from t2i_runtime.drawing import PLAIN, drawing_message
+from t2i_runtime.level_messages import level_message, to_level
 
 
 def decision_message(decided: Decided, tells_nearest: bool) -> gateway_pb2.Decision:
@@ -90,13 +86,14 @@ def worker_request(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         seed=request.seed,
-        width=spec.model.width,
-        height=spec.model.height,
+        width=request.size.width,
+        height=request.size.height,
         guidance_scale=request.guidance_scale,
         output_format=request.output_format,
         level=level_message(level),
         budget_ms=max(1, int(1e3 * left_s)),
-        preview_every_steps=request.preview_every_steps,
+        preview_every_steps=0 if spec.safety.image else request.preview_every_steps,  # nobody checks them
+        drawing=None if request.drawing is PLAIN else drawing_message(request.drawing),
     )
     if level.needs_latent and prefix is not None and context.neighbour is not None and reached:
         message.source.CopyFrom(
@@ -108,7 +105,8 @@ def worker_request(
             )
         )
     if context.is_worth_keeping(spec.ladder, reached) and prefix is not None and context.embedding is not None:
-        message.sink.CopyFrom(
+        sink = message.held_sink if spec.safety.image else message.sink
+        sink.CopyFrom(
             worker_pb2.LatentSink(
                 scope=prefix.scope,
                 embedder=prefix.embedder,
@@ -119,8 +117,17 @@ def worker_request(
     return message
 
 
+def file_notes(request: ImageRequest, pool: str, spec: PoolSpec) -> worker_pb2.FileNotes | None:
+    """What the image file says; None = nothing. A path of ours is nobody's business: its last part names the model."""
+    if not spec.provenance.metadata:
+        return None
+    source = spec.model.source
+    model = source.rstrip("/").rpartition("/")[2] if source.startswith(("file://", "pvc://")) else source
+    return worker_pb2.FileNotes(pool=pool, model=model, prompt=request.prompt_in_file)
+
+
 def relayed_event(event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | None:
-    """A worker's event as the client gets it; None for those that the gateway keeps to itself."""
+    """A worker's event, which is no chunk, as the client gets it; None for those that the gateway keeps to itself."""
     match event.WhichOneof("event"):
         case "progress":
             return gateway_pb2.GenerateEvent(progress=event.progress)
@@ -128,8 +135,6 @@ def relayed_event(event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | 
             return gateway_pb2.GenerateEvent(preview=event.preview)
         case "image":
             return gateway_pb2.GenerateEvent(image=event.image)
-        case "chunk":
-            return gateway_pb2.GenerateEvent(chunk=event.chunk)
     return None
 
 
@@ -157,7 +162,10 @@ def done_event(
 
 
 def _reproduction(context: RequestContext, served: level_pb2.Level) -> gateway_pb2.Reproduction | None:
-    """Which request draws this image again; None where it started from another run's latents."""
+    """Which request draws this image again; None where it started from another run's latents, or none asks for it."""
+    level = to_level(served)
+    if level.marks:
+        return None
     if not served.skipped_steps:
         exact = served.num_inference_steps == context.base_steps
         return gateway_pb2.Reproduction(exact=exact, num_inference_steps=0 if exact else served.num_inference_steps)
@@ -178,18 +186,28 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
             near += ", and this prompt was asked before with another seed"
         elif decided.near.another_take:
             near += " (all but these words) and another seed"
-    says = f"{near}; {_phrase(wanted.level)} is the cheapest harmless level"
+    says = f"{near}; {_why_wanted(wanted)}"
     if served.reason is ServedReason.PLANNED:
-        says += f"; the pool's fixed mix serves it with {_phrase(served.level)}"
+        says += f"; the pool's fixed mix serves it with {served.level.phrase}"
     elif served.reason is ServedReason.LOAD:
         gone = "all" if decided.pressed >= 1 else f"{decided.pressed:.0%}"  # without a ready worker it is infinite
-        says += f"; served with {_phrase(served.level)} under load, with {gone} of the slack gone"
+        says += f"; served with {served.level.phrase} under load, with {gone} of the slack gone"
     elif served.reason is ServedReason.DEADLINE:
-        says += f"; served with {_phrase(served.level)} to meet the deadline"
+        says += f"; served with {served.level.phrase} to meet the deadline"
     elif served.reason is ServedReason.LATENT_ELSEWHERE:
-        says += f"; served with {_phrase(served.level)} because workers that hold the latent are busier than others"
+        says += f"; served with {served.level.phrase} because workers that hold the latent are busier than others"
+    if wanted.reason is WantedReason.SCHEDULE_REQUESTED:
+        return says  # nobody measured what a schedule loses that a request fixes
     return f"{says}; at most {100 * served.expected_loss:.1f}% of quality is expected to be lost"
 
 
-def _phrase(level: Level) -> str:
-    return level_phrase(level.skipped_steps, level.num_inference_steps)
+def _why_wanted(wanted: WantedLevel) -> str:
+    phrase = wanted.level.phrase
+    match wanted.reason:
+        case WantedReason.EXACT_REQUESTED:
+            return f"the request asks for exact, {phrase}"
+        case WantedReason.SCHEDULE_REQUESTED:
+            return f"the request fixes {phrase}"
+        case WantedReason.UNMEASURED:
+            return f"no level was measured for what the request sets, so it gets {phrase}"
+    return f"{phrase} is the cheapest harmless level"

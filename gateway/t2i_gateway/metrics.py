@@ -35,9 +35,11 @@ class GatewayMetrics:
             return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=buckets, registry=registry)
 
         self.requests = counter("requests", "Requests ended, by method and gRPC code.", "method", "code")
+        self.http_requests = counter("http_requests", "HTTP requests ended, by route and status.", "route", "status")
         self.duration = seconds("request_duration", "Arrival to the last byte, of requests that got an image.")
         self.wanted = counter("wanted_level", "Requests by wanted level.", "level")
         self.served = counter("served_level", "Images by the level that really ran.", "level")
+        self.sizes = counter("image_sizes", "Images by size; those inside a range count as range.", "size")
         self.decisions = counter("decisions", "Requests by the reason of their served level.", "reason")
         self.refusals = counter("refusals", "Requests refused by admission, by reason.", "reason")
         self.placements = counter("placements", "Requests sent to a worker, by the reason of the choice.", "reason")
@@ -81,6 +83,21 @@ class GatewayMetrics:
             f"{PREFIX}_certificate_end_timestamp_seconds",
             "Unix time at which a certificate of the gateway ends, by whom it is shown to.",
             ("use",),
+            registry=registry,
+        )
+        self.safety_checks = counter("safety_checks", "Questions to the pool's classifiers.", "place", "outcome")
+        self.safety_check_duration = Histogram(
+            f"{PREFIX}_safety_check_seconds",
+            "Time to the answer of the pool's classifiers.",
+            ("place",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.results = Histogram(
+            f"{PREFIX}_results_seconds",
+            "Time to keep the images of a request for links, by how it ended.",
+            ("outcome",),
+            buckets=_SECONDS,
             registry=registry,
         )
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")

@@ -86,12 +86,17 @@ class NeighbourIndex:
         model: worker_pb2.WorkerDescription | None,
         embedding: Embedding | None,
     ) -> LatentPrefix | None:
-        """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet."""
+        """None when the pool caches nothing, the prompt is not embedded, or no worker has told us its model yet.
+
+        None too for a request that is drawn as nobody measured: no level starts from such a run, so none is kept.
+        """
         scope = scope_id(self._pool.spec.cache.scope, self._pool.metadata.name, tenant)
-        if scope is None or model is None or embedding is None:
+        if scope is None or model is None or embedding is None or not request.limits.measured:
             return None
         steps = model.num_inference_steps
-        fingerprint = model_fingerprint(model, request, num_inference_steps=steps, embedder=embedding.kind)
+        fingerprint = model_fingerprint(
+            model, request, request.size, num_inference_steps=steps, embedder=embedding.kind
+        )
         prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{request.prompt}".encode()).hexdigest()[:32]
         return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, embedding.unread is not None)
 

@@ -42,9 +42,9 @@ class PlanningLoop:
         self._metrics = metrics
         self._clock = clock or asyncio.get_running_loop().time
 
-    def count(self, prompt_class: str) -> None:
-        """Count one more request of this class."""
-        self.demand = self.demand.counted(prompt_class, self._clock())
+    def count(self, prompt_class: str, step_cost: float = 1.0) -> None:
+        """Count one more request of this class: as so many of the default size."""
+        self.demand = self.demand.counted(prompt_class, self._clock(), step_cost)
 
     @property
     def rate_rps(self) -> float:

@@ -8,15 +8,20 @@ from dataclasses import dataclass, replace
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
+from t2i_policy.image_size import ImageSize
 from t2i_policy.request.options import Limits
-from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
+from t2i_runtime.drawing import PLAIN, Drawing, KnownParts, drawing_violations, parse_drawing
 from t2i_runtime.errors import Violation
+from t2i_runtime.input_images import KnownComponents
 
 MAX_PROMPT_CHARACTERS = 4096
 MAX_REQUEST_ID_CHARACTERS = 128
 MAX_GUIDANCE_SCALE = 30.0
 MAX_IMAGES = 10
+SEED_BITS = 52  # of seeds that the gateway draws: numbers of JSON hold them, and those of the next images
 MIN_MAX_STEPS = 100  # a request may fix a schedule of up to this many steps, or twice the pool's
+_FORMATS = frozenset(level_pb2.OutputFormat.values())
 Violations = Iterator[Violation]
 
 
@@ -33,39 +38,85 @@ class ImageRequest:
     output_format: level_pb2.OutputFormat.ValueType
     limits: Limits
     preview_every_steps: int
+    size: ImageSize
     num_images: int = 1
+    drawing: Drawing = PLAIN
+    prompt_in_file: bool = False
 
     @property
     def images(self) -> "tuple[ImageRequest, ...]":
         """One request for each image, with seeds in a row: each can be drawn again alone."""
+        if self.num_images == 1:
+            return (self,)
         return tuple(replace(self, seed=(self.seed + index) % 2**64, num_images=1) for index in range(self.num_images))
 
 
-def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> ImageRequest:
-    """Check a request against the pool.
+def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec, made_id: str = "") -> ImageRequest:
+    """Check a request against the pool. `made_id` names one that brings no id; empty = it gets a random one.
 
     Raises:
         RequestInvalid: names every field that is wrong and what it should be.
     """
-    violations = [*_text_violations(request), *_size_violations(request, spec), *_number_violations(request, spec)]
+    known = _known_parts(spec) if request.HasField("drawing") else None  # most requests say nothing of it
+    violations = [
+        *_text_violations(request, spec),
+        *_size_violations(request, spec),
+        *_number_violations(request, spec),
+        *(drawing_violations(request.drawing, known) if known is not None else ()),
+    ]
     if violations:
         raise RequestInvalid(violations)
+    drawing = parse_drawing(request.drawing, known) if known is not None else PLAIN
     given_scale = request.HasField("guidance_scale")
     return ImageRequest(
-        request_id=request.request_id or uuid.uuid4().hex,
+        request_id=request.request_id or made_id or uuid.uuid4().hex,
         named=bool(request.request_id),
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        seed=request.seed if request.HasField("seed") else secrets.randbits(63),
+        seed=request.seed if request.HasField("seed") else secrets.randbits(SEED_BITS),
         guidance_scale=request.guidance_scale if given_scale else spec.model.guidance_scale,
         output_format=request.output_format or level_pb2.OUTPUT_FORMAT_PNG,
-        limits=_limits(request, spec),
+        limits=_limits(request, spec, drawing),
         preview_every_steps=request.preview_every_steps,
+        size=ImageSize(request.width, request.height) if request.width else spec.model.default_size,
         num_images=request.num_images or 1,
+        drawing=drawing,
+        prompt_in_file=request.prompt_in_file if request.HasField("prompt_in_file") else spec.provenance.prompt,
     )
 
 
-def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Limits:
+def _known_parts(spec: PoolSpec) -> KnownParts:
+    controls, ip_adapters = map(spec.model.component_scales, ("ControlNet", "IPAdapter"))
+    return KnownParts(spec.model.adapter_scales, KnownComponents(controls, ip_adapters))
+
+
+def most_steps(spec: PoolSpec) -> int:
+    """The longest schedule that a request may fix."""
+    return max(MIN_MAX_STEPS, 2 * spec.model.num_inference_steps)
+
+
+def steps_violations(steps: int, spec: PoolSpec) -> Violations:
+    most = most_steps(spec)
+    if not 1 <= steps <= most:
+        yield Violation("num_inference_steps", f"must be from 1 to {most}, got {steps}")
+
+
+def check_images(request: ImageRequest, model: worker_pb2.WorkerDescription | None) -> None:
+    """Refuse images that no worker can use, before the request waits for one.
+
+    Raises:
+        RequestInvalid: names the fields and what the model takes instead.
+    """
+    if model is None or not request.drawing.images:
+        return
+    takes = ", ".join(f"drawing.images.{name}" for name in model.image_inputs)
+    text = f"the pool's model cannot draw from it; it takes {takes or 'text only'}"
+    wrong = sorted(request.drawing.images.used - set(model.image_inputs))
+    if wrong:
+        raise RequestInvalid([Violation(f"drawing.images.{name}", text) for name in wrong])
+
+
+def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec, drawing: Drawing) -> Limits:
     """A request can raise the pool's quality floor, not lower it."""
     floor = max(spec.slo.min_quality_percent, request.min_quality_percent)
     return Limits(
@@ -73,10 +124,11 @@ def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Limits:
         max_skipped_steps=request.max_skipped_steps if request.HasField("max_skipped_steps") else None,
         exact=request.exact,
         fixed_steps=request.num_inference_steps if request.HasField("num_inference_steps") else None,
+        measured=drawing.is_measured,
     )
 
 
-def _text_violations(request: gateway_pb2.GenerateRequest) -> Violations:
+def _text_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
     if not request.prompt.strip():
         yield Violation("prompt", "must not be empty")
     for name in ("prompt", "negative_prompt"):
@@ -85,29 +137,30 @@ def _text_violations(request: gateway_pb2.GenerateRequest) -> Violations:
             yield Violation(name, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
         if "\0" in text:
             yield Violation(name, "must not contain NUL characters")
+    if request.prompt_in_file and not spec.provenance.metadata:
+        yield Violation("prompt_in_file", "this pool's files hold no metadata (spec.provenance.metadata); leave it out")
     if len(request.request_id) > MAX_REQUEST_ID_CHARACTERS or not request.request_id.isprintable():
         yield Violation("request_id", f"must be at most {MAX_REQUEST_ID_CHARACTERS} printable characters")
 
 
 def _size_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
-    for name, served in (("width", spec.model.width), ("height", spec.model.height)):
-        if getattr(request, name) not in (0, served):
-            yield Violation(
-                name,
-                f"this pool makes images of {spec.model.width}x{spec.model.height}; leave it out or ask for {served}",
-            )
+    served = f"this pool makes images of {spec.model.sizes_served} pixels"
+    if bool(request.width) != bool(request.height):
+        missing = "height" if request.width else "width"
+        yield Violation(missing, f"give width and height, or neither; {served}")
+    elif request.width and not spec.model.serves(request.width, request.height):
+        yield Violation("width", f"{served}; ask for one of these instead of {request.width}x{request.height}")
 
 
 def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
-    if request.output_format not in level_pb2.OutputFormat.values():
+    if request.output_format not in _FORMATS:
         yield Violation("output_format", "must be PNG, JPEG or WEBP")
     if request.min_quality_percent > 100:
         yield Violation("min_quality_percent", f"must be from 0 to 100, got {request.min_quality_percent}")
     if request.num_images > MAX_IMAGES:
         yield Violation("num_images", f"must be from 1 to {MAX_IMAGES}, got {request.num_images}")
-    most = max(MIN_MAX_STEPS, 2 * spec.model.num_inference_steps)
-    if request.HasField("num_inference_steps") and not 1 <= request.num_inference_steps <= most:
-        yield Violation("num_inference_steps", f"must be from 1 to {most}, got {request.num_inference_steps}")
+    if request.HasField("num_inference_steps"):
+        yield from steps_violations(request.num_inference_steps, spec)
     scale = request.guidance_scale
     if request.HasField("guidance_scale") and not (math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE_SCALE):
         yield Violation("guidance_scale", f"must be a number from 0 to {MAX_GUIDANCE_SCALE:.0f}")

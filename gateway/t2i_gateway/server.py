@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -13,12 +14,19 @@ from t2i_gateway.auth import GatewaySecurity, open_security, warn_of_gaps
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
 from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.doors.app import HttpDoor, make_app
+from t2i_gateway.doors.server import HttpServer
 from t2i_gateway.embeddings import Embeddings
+from t2i_gateway.intake import Intake
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.neighbours import NeighbourIndex
 from t2i_gateway.planning_loop import PlanningLoop
+from t2i_gateway.playground.routes import Playground, playground_routes
+from t2i_gateway.results import open_results
+from t2i_gateway.safety import open_safety
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import WITH_WORKERS, GatewaySettings
+from t2i_gateway.tenant_rates import TenantRates
 from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.workers.latents import follow_workers
 from t2i_gateway.workers.pool import WorkerPool
@@ -29,13 +37,14 @@ from t2i_protos.v1 import control_pb2_grpc
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import server_options
 from t2i_runtime.health import HEALTH_SERVICE, ServerHealth
-from t2i_runtime.listening import bind_server, serve_metrics
+from t2i_runtime.input_images import MAX_ALL_BYTES
+from t2i_runtime.listening import bind_server, listening_socket, serve_metrics
 from t2i_runtime.process import announce, bound_address, drain, open_registry, stop_on_signals
 from t2i_runtime.reflection import enable_reflection
 from t2i_runtime.tls.transport import channel_opener
 
 log = logging.getLogger(__name__)
-MAX_REQUEST_BYTES = 256 << 10
+MAX_REQUEST_BYTES = MAX_ALL_BYTES * 3 // 2 + (256 << 10)  # above what is taken: gRPC's own refusal names no field
 CLOSE_GRACE_S = 2.0
 HEALTH_EVERY_S = 0.25
 LIVENESS = "liveness"
@@ -58,13 +67,23 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health = ServerHealth(SERVICE)
     health.add_to(server)
-    service = TextToImageService(director, pool.spec, metrics, security.identities)
-    add_to_server(service, server)
+    wants_playground = settings.playground or pool.spec.gateway.playground == "Enabled"
+    playground = Playground(pool, parts, director) if wants_playground else None
+    intake = playground.intake if playground is not None else Intake(director, pool.spec, metrics)
+    add_to_server(TextToImageService(intake, metrics, security.identities), server)
+
+    def is_ready() -> bool:
+        """A worker on trial is one that may have a request: without any it could never prove itself."""
+        return not director.draining and any(view.ready for view in parts.workers.views)
+
+    results = open_results(pool.spec.gateway.results if settings.listen_http else None, settings.results_dir, metrics)
     enable_reflection(server, (SERVICE, HEALTH_SERVICE))
     control = grpc.aio.server(options=server_options())
     try:
         port = bind_server(server, settings.listen, security.credentials)
         await _start_control(control, settings, health, parts)
+        door = HttpDoor(pool, intake, security.identities, metrics, is_ready, results)
+        http = _open_http(settings, security, door, playground)
         metrics_port = serve_metrics(settings.metrics_listen, registry)
     except AddressUnusable:
         await asyncio.gather(server.stop(None), control.stop(None))
@@ -73,13 +92,23 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
         await parts.neighbours.restore()
         await server.start()
-        tasks.append(group.create_task(_report_health(health, director, parts.workers, metrics)))
+        if results is not None and results.keys is not None:
+            tasks.append(group.create_task(results.keys.run()))
+        tasks.append(group.create_task(_report_health(health, is_ready, parts.workers, metrics)))
+        if playground is not None:
+            tasks.append(group.create_task(playground.run()))
+        serving_http = group.create_task(http.run_until_closed()) if http is not None else None
         metrics_address = bound_address(settings.metrics_listen, metrics_port)
-        announce(settings.announce, bound_address(settings.listen, port), metrics_address)
-        log.info("the gateway serves on port %d", port)
+        http_address = bound_address(settings.listen_http, http.port) if http is not None else ""
+        announce(settings.announce, bound_address(settings.listen, port), metrics_address, http_address)
+        log.info("the gateway serves on port %d%s", port, f", HTTP on {http.port}" if http is not None else "")
         await stop.wait()
         await drain(director.drain(), settings.drain_s)
+        if http is not None:
+            http.close()
         await server.stop(CLOSE_GRACE_S)
+        if serving_http is not None:
+            await serving_http
         await control.stop(CLOSE_GRACE_S)
         for task in tasks:
             task.cancel()
@@ -111,6 +140,7 @@ def _make_parts(
         )
     dispatcher = Dispatcher(policy, workers, part, metrics)
     return Parts(
+        pool=pool.metadata.name,
         spec=spec,
         rules=rules,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
@@ -118,7 +148,9 @@ def _make_parts(
         workers=workers,
         dispatcher=dispatcher,
         planning=PlanningLoop(policy, rules, dispatcher, metrics),
+        safety=open_safety(pool, {"prompt": settings.safety_prompt_dir, "image": settings.safety_image_dir}, metrics),
         metrics=metrics,
+        rates=TenantRates(part.rate_limits, part.replicas, time.monotonic),
     )
 
 
@@ -133,7 +165,10 @@ def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
 
 def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """The tasks that go on beside the requests."""
-    usual = (parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts))
+    usual = (
+        *(parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts)),
+        *parts.safety.work(),
+    )
     return (*usual, follow_workers(parts.workers, parts.neighbours)) if parts.neighbours.spread else usual
 
 
@@ -160,20 +195,32 @@ async def _start_control(
 
 
 async def _report_health(
-    health: ServerHealth, director: Director, workers: WorkerPool, metrics: GatewayMetrics
+    health: ServerHealth, is_ready: Callable[[], bool], workers: WorkerPool, metrics: GatewayMetrics
 ) -> None:
-    """SERVING while it takes requests and some worker may have one; how many tasks there are.
-
-    A worker on trial is one of these: without requests it could never prove itself.
-    """
+    """SERVING while it takes requests and some worker may have one; how many tasks there are."""
     while True:
-        await health.show(not director.draining and any(view.ready for view in workers.views))
+        await health.show(is_ready())
         metrics.tasks.set(len(asyncio.all_tasks()))
         metrics.show_left_out(workers.left_out.values())
         await asyncio.sleep(HEALTH_EVERY_S)
+
+
+def _open_http(
+    settings: GatewaySettings, security: GatewaySecurity, door: HttpDoor, playground: Playground | None
+) -> HttpServer | None:
+    """The HTTP door, which listens but does not answer yet; None = it is not wanted.
+
+    Raises:
+        AddressUnusable: it cannot be listened on.
+    """
+    if not settings.listen_http:
+        return None
+    more = playground_routes(playground, door.identities) if playground is not None else ()
+    return HttpServer(make_app(door, more), listening_socket(settings.listen_http), security.tls)
 
 
 async def _close(parts: Parts) -> None:
     await parts.workers.close()
     parts.embeddings.close()
     await parts.neighbours.close()
+    await parts.safety.close()

@@ -7,17 +7,16 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from t2i_api.pool import PoolSpec
-from t2i_gateway.director import Director
-from t2i_gateway.errors import GatewayError, RequestInvalid
-from t2i_gateway.idempotency import IdempotentRuns
+from t2i_gateway.errors import RequestInvalid
+from t2i_gateway.events import Events, write_event
 from t2i_gateway.identity import Identities
-from t2i_gateway.messages import Events
+from t2i_gateway.intake import Intake, counted
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_gateway.request import parse_request
-from t2i_gateway.status import to_status
+from t2i_gateway.spans import door_span
+from t2i_gateway.status import SHOWN_ERRORS, to_status
 from t2i_protos.v1 import gateway_pb2
-from t2i_runtime.errors import CallerUnknown, Violation
+from t2i_runtime.errors import Violation
+from t2i_runtime.tracing import set_code
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["TextToImage"].full_name
@@ -28,62 +27,44 @@ RELAY_MARGIN_S = 0.02  # of the client's time, for the last bytes on their way
 class TextToImageService:
     """The service of gateway.proto."""
 
-    def __init__(self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, identities: Identities) -> None:
-        self._director = director
-        self._spec = spec
+    def __init__(self, intake: Intake, metrics: GatewayMetrics, identities: Identities) -> None:
+        self._intake = intake
         self._metrics = metrics
         self._identities = identities
-        self._runs = IdempotentRuns()
 
     async def Generate(self, message: gateway_pb2.GenerateRequest | None, context: Context) -> Events:
         """Draw one prompt; stream what happens to it."""
-        async with self._outcome("Generate", context):
-            tenant = self._tenant(context)
-            async with aclosing(self._events(_readable(message), tenant, _left_s(context))) as events:
-                async for event in events:
-                    if event.done.replayed:
-                        self._metrics.replays.inc()
-                    yield event
+        async with self._answering("Generate", context):
+            tenant, request = self._tenant(context), _readable(message)
+            with self._intake.held(request.ByteSize()):
+                async with aclosing(self._intake.generate(request, tenant, _left_s(context))) as events:
+                    async for event in events:
+                        yield event
 
     async def Explain(
         self, message: gateway_pb2.ExplainRequest | None, context: Context
     ) -> gateway_pb2.ExplainResponse:
         """Tell what would be decided for a prompt."""
-        async with self._outcome("Explain", context):
-            tenant = self._tenant(context)
-            request = parse_request(_readable(message).request, self._spec)
-            return await self._director.explain(request, tenant, _left_s(context))
+        async with self._answering("Explain", context):
+            tenant, request = self._tenant(context), _readable(message).request
+            return await self._intake.explain(request, tenant, _left_s(context))
         raise AssertionError("an error was answered")
 
-    def _events(self, message: gateway_pb2.GenerateRequest, tenant: str, left_s: float | None) -> Events:
-        request = parse_request(message, self._spec)
-        if not request.named:
-            return self._director.generate(request, tenant, left_s)
-        fingerprint = message.SerializeToString(deterministic=True)
-        return self._runs.follow(
-            (tenant, request.request_id), fingerprint, lambda: self._director.generate(request, tenant, left_s)
-        )
-
     @asynccontextmanager
-    async def _outcome(self, method: str, context: Context) -> AsyncGenerator[None, None]:
-        """Count the call by how it ends; answer an error with its status."""
-        outcome = "CANCELLED"
-        try:
-            yield
-            outcome = "OK"
-        except (GatewayError, CallerUnknown) as error:
-            status = to_status(error)
-            outcome = status.code.name
-            await context.abort_with_status(status)
-        finally:
-            self._metrics.requests.labels(method, outcome).inc()
+    async def _answering(self, method: str, context: Context) -> AsyncGenerator[None, None]:
+        """Count and trace the call by how it ends; answer an error with its status."""
+        name, headers = f"{SERVICE}/{method}", context.invocation_metadata() or ()
+        with door_span(name, headers, {"rpc.system.name": "grpc", "rpc.method": name}) as span:
+            try:
+                with counted(self._metrics, method) as ending:
+                    yield
+            except SHOWN_ERRORS as error:
+                await context.abort_with_status(to_status(error))
+            finally:
+                set_code(span, ending.code)
 
     def _tenant(self, context: Context) -> str:
-        try:
-            return self._identities.tenant_of(context.invocation_metadata() or (), context.auth_context)
-        except CallerUnknown as error:
-            self._metrics.unauthenticated.labels(error.reason).inc()
-            raise
+        return self._identities.tenant_of(context.invocation_metadata() or (), context.auth_context)
 
 
 def _left_s(context: Context) -> float | None:
@@ -116,7 +97,7 @@ def add_to_server(service: TextToImageService, server: grpc.aio.Server) -> None:
         "Generate": grpc.unary_stream_rpc_method_handler(
             service.Generate,
             request_deserializer=_lenient(gateway_pb2.GenerateRequest),
-            response_serializer=gateway_pb2.GenerateEvent.SerializeToString,
+            response_serializer=write_event,
         ),
         "Explain": grpc.unary_unary_rpc_method_handler(
             service.Explain,

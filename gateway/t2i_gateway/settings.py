@@ -21,6 +21,7 @@ class PoolPlace:
 class GatewaySettings:
     pool: Path
     listen: str
+    listen_http: str
     metrics_listen: str
     control_listen: str
     workers: tuple[str, ...]
@@ -32,6 +33,7 @@ class GatewaySettings:
     profile: Path
     announce: Path | None
     local: bool
+    playground: bool
     tenants: frozenset[str]
     drain_s: float
     gateways: int
@@ -39,6 +41,9 @@ class GatewaySettings:
     tokens_dir: Path | None
     worker_tls_dir: Path | None
     worker_name: str
+    safety_prompt_dir: Path | None
+    safety_image_dir: Path | None
+    results_dir: Path | None
 
 
 def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
@@ -46,6 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser = argparse.ArgumentParser(prog="t2i-gateway", description="Prompts in, image streams out.")
     parser.add_argument("--pool", type=Path, required=True, help="T2IServingPool file")
     parser.add_argument("--listen", default="127.0.0.1:0", help="gRPC address, port 0 = any free one")
+    parser.add_argument("--listen-http", default="", help="address of the OpenAI Images API; empty = not served")
     parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="address of /metrics")
     parser.add_argument(
         "--control-listen", default="", help="plaintext address of health and Control for kubelet and operator"
@@ -74,6 +80,11 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--profile", type=Path, required=True, help="profile JSON that t2ictl profile wrote")
     parser.add_argument("--announce", type=Path, default=None, help="write the bound addresses there when ready")
     parser.add_argument("--local", action="store_true", help="no security: the x-t2i-tenant header names the tenant")
+    parser.add_argument(
+        "--playground",
+        action="store_true",
+        help="serve the playground, whatever the pool says",
+    )
     parser.add_argument("--tenants", type=lambda text: frozenset(names(text)), default=frozenset(), help="known ones")
     parser.add_argument(
         "--drain-s", type=drain_seconds, default=30.0, help="seconds running requests get after SIGTERM"
@@ -86,6 +97,11 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument(
         "--worker-tls-dir", type=Path, default=None, help="security.gatewayClientTlsSecretName, mounted"
     )
+    for place in ("prompt", "image"):
+        parser.add_argument(
+            f"--safety-{place}-dir", type=Path, default=None, help=f"safety.{place}.secretName, mounted"
+        )
+    parser.add_argument("--results-dir", type=Path, default=None, help="gateway.results.secretName, mounted")
     parser.add_argument("--worker-name", default="", help="DNS name in the certificates of workers")
     settings = GatewaySettings(**vars(parser.parse_args(arguments)))
     mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from t2i_gateway.messages import Events
+from t2i_gateway.events import Events, ToldEvent
+from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
-from t2i_protos.v1 import gateway_pb2
 
-Arrived = asyncio.Queue[gateway_pb2.GenerateEvent | Exception | None]  # None: one of the streams has ended
+Arrived = asyncio.Queue[ToldEvent | Exception | None]  # None: one of the streams has ended
 
 
-def behind_siblings(view: PoolView, before: Sequence[Level]) -> PoolView:
-    """The pool as an image sees it whose siblings of these levels are admitted, but not queued yet."""
+def behind_siblings(view: PoolView, before: Sequence[Level], step_cost: float) -> PoolView:
+    """The pool as an image sees it whose siblings of these levels, and its size, are admitted, but not queued yet."""
     if not before:
         return view
-    steps = sum(level.steps_run for level in before)
+    steps = sum(counted_steps(level.cost, step_cost) for level in before)
     ahead_steps = None if view.ahead_steps is None else view.ahead_steps + steps
     return replace(
         view, queued=view.queued + len(before), queued_steps=view.queued_steps + steps, ahead_steps=ahead_steps

@@ -1,9 +1,15 @@
-"""The one place where the gateway's errors become gRPC statuses, with google.rpc details; internal text stays in."""
+"""The one place where the gateway's errors become statuses: gRPC's, with google.rpc details, and HTTP's.
+
+Internal text stays in.
+"""
+
+from typing import NamedTuple
 
 import grpc
 from google.rpc import code_pb2
 
 from t2i_gateway.errors import (
+    ContentRefused,
     DeadlineExceeded,
     GatewayDraining,
     GatewayError,
@@ -11,39 +17,86 @@ from t2i_gateway.errors import (
     RequestIdReused,
     RequestInvalid,
     RequestRefused,
+    ResultsNotKept,
+    SafetyUnchecked,
     WorkersUnavailable,
 )
 from t2i_policy.request.admission import RefusedReason
 from t2i_runtime.errors import CallerUnknown
 from t2i_runtime.status import bad_request, error_info, retry_info, to_grpc_status
 
-_CODES: dict[type[GatewayError], int] = {
-    DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
-    WorkersUnavailable: code_pb2.UNAVAILABLE,
-    GenerationFailed: code_pb2.INTERNAL,
-    RequestIdReused: code_pb2.ALREADY_EXISTS,
-    GatewayDraining: code_pb2.UNAVAILABLE,
-}
-_REFUSED_CODES: dict[RefusedReason, int] = {
-    RefusedReason.DEADLINE_PASSED: code_pb2.DEADLINE_EXCEEDED,
-    RefusedReason.DEADLINE_UNREACHABLE: code_pb2.DEADLINE_EXCEEDED,
-    RefusedReason.OVERLOADED: code_pb2.RESOURCE_EXHAUSTED,
-    RefusedReason.QUEUE_FULL: code_pb2.RESOURCE_EXHAUSTED,
-    RefusedReason.NO_WORKERS: code_pb2.UNAVAILABLE,
-}
+
+class WireCodes(NamedTuple):
+    """What an error is called on each wire."""
+
+    grpc: int
+    http: int
+
+    @property
+    def grpc_name(self) -> str:
+        return str(code_pb2.Code.Name(self.grpc))
+
+
 #: What a caller gets to see; everything else stays inside.
+SHOWN_ERRORS = (GatewayError, CallerUnknown)
 ShownError = GatewayError | CallerUnknown
+
+CONTENT_POLICY_VIOLATION = "CONTENT_POLICY_VIOLATION"
+_INVALID = WireCodes(code_pb2.INVALID_ARGUMENT, 400)
+_UNKNOWN_CALLER = WireCodes(code_pb2.UNAUTHENTICATED, 401)
+_EXHAUSTED = WireCodes(code_pb2.RESOURCE_EXHAUSTED, 429)
+_UNAVAILABLE = WireCodes(code_pb2.UNAVAILABLE, 503)
+_TOO_LATE = WireCodes(code_pb2.DEADLINE_EXCEEDED, 504)
+_OUTCOMES: dict[type[GatewayError], WireCodes] = {
+    DeadlineExceeded: _TOO_LATE,
+    WorkersUnavailable: _UNAVAILABLE,
+    ContentRefused: WireCodes(code_pb2.FAILED_PRECONDITION, 400),
+    SafetyUnchecked: _UNAVAILABLE,
+    ResultsNotKept: _UNAVAILABLE,
+    GenerationFailed: WireCodes(code_pb2.INTERNAL, 500),
+    RequestIdReused: WireCodes(code_pb2.ALREADY_EXISTS, 422),  # 409 would make clients try the same again
+    GatewayDraining: _UNAVAILABLE,
+}
+_REFUSED: dict[RefusedReason, WireCodes] = {
+    RefusedReason.DEADLINE_PASSED: _TOO_LATE,
+    RefusedReason.DEADLINE_UNREACHABLE: _TOO_LATE,
+    RefusedReason.OVERLOADED: _EXHAUSTED,
+    RefusedReason.QUEUE_FULL: _EXHAUSTED,
+    RefusedReason.IMAGES_FULL: _EXHAUSTED,
+    RefusedReason.RATE_LIMITED: _EXHAUSTED,
+    RefusedReason.NO_WORKERS: _UNAVAILABLE,
+}
+
+
+def outcome_of(error: ShownError) -> WireCodes:
+    """What the error is called on each wire."""
+    match error:
+        case CallerUnknown():
+            return _UNKNOWN_CALLER
+        case RequestRefused(refused=refused):
+            return _REFUSED[refused.reason]
+        case RequestInvalid():
+            return _INVALID
+        case _:
+            return _OUTCOMES[type(error)]
+
+
+def retry_after_s(error: ShownError) -> float | None:
+    """When to come back; None = nothing is known."""
+    return error.refused.retry_after_s if isinstance(error, RequestRefused) else None
 
 
 def to_status(error: ShownError) -> grpc.Status:
-    """The status of an error."""
+    """The gRPC status of an error."""
+    code = outcome_of(error).grpc
     match error:
         case CallerUnknown():
-            return to_grpc_status(code_pb2.UNAUTHENTICATED, str(error), error_info(error.reason))
+            return to_grpc_status(code, str(error), error_info(error.reason))
         case RequestRefused(refused=refused):
-            details = error_info(refused.reason), retry_info(refused.retry_after_s)
-            return to_grpc_status(_REFUSED_CODES[refused.reason], str(error), *details)
+            return to_grpc_status(code, str(error), error_info(refused.reason), retry_info(retry_after_s(error)))
+        case ContentRefused():
+            return to_grpc_status(code, str(error), error_info(CONTENT_POLICY_VIOLATION))
         case RequestInvalid():
-            return to_grpc_status(code_pb2.INVALID_ARGUMENT, str(error), bad_request(error.violations))
+            return to_grpc_status(code, str(error), bad_request(error.violations))
         case _:
-            return to_grpc_status(_CODES[type(error)], str(error))
+            return to_grpc_status(code, str(error))

@@ -40,8 +40,10 @@ def read_desired(
             f"profileRef: the profile was measured at {parsed.base_steps} steps, model.numInferenceSteps is "
             f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
         )
+    chosen = spec.choose_ladder(parsed)
+    spec = spec.filled_in(chosen)  # gateways, workers and plans read the levels from here
     classes = build_classes(spec.ladder, parsed, spec.slo.max_loss, spec.slo.harmless_loss)
     try:
-        return DesiredPool(spec, parsed, classes, render_children(Inputs(ref, spec, profile, images)))
+        return DesiredPool(spec, parsed, classes, render_children(Inputs(ref, spec, profile, images)), chosen)
     except TemplateInvalid as error:
         return Problem(INVALID_SPEC, str(error))

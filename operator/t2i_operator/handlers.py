@@ -16,7 +16,7 @@ from kubernetes.aio.client import ApiClient
 from t2i_operator.kinds import CONFIG_MAP, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
-from t2i_operator.mirror import OURS, OWNED_KINDS, Mirror
+from t2i_operator.mirror import OURS, WATCHED_KINDS, Mirror
 from t2i_operator.queue import PoolQueue
 from t2i_operator.resync import Resync
 from t2i_operator.watching import awaited_in, from_thread
@@ -61,7 +61,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.1
     settings.persistence.consistency_timeout = 10
     settings.persistence.diffbase_storage = NothingKept()
-    for kind in OWNED_KINDS:
+    for kind in WATCHED_KINDS:
         if kind is not CONFIG_MAP:  # profiles are ConfigMaps too, and carry no label of ours
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
     return settings
@@ -96,7 +96,7 @@ def build_registry(client: ApiClient, hear: Hear, loop: asyncio.AbstractEventLoo
     """A registry of our own: two operators in one process (tests) do not share handlers. `hear` runs in `loop`."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry, id="login")(awaited_in(loop, partial(connection_of, client)))
-    for kind in (POOL, *OWNED_KINDS):
+    for kind in (POOL, *WATCHED_KINDS):
         handler = _handler(kind, from_thread(loop, hear))
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)(handler)
     return registry

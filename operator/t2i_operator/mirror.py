@@ -22,6 +22,7 @@ from t2i_operator.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest, owning_pool
 
 OWNED_KINDS = (*CHILD_KINDS, POD)
+WATCHED_KINDS = tuple(kind for kind in OWNED_KINDS if kind.everywhere_served)  # full lists tell of the others
 OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 NOBODY = ""  # in place of a pool's key
 FOR_EVER = 1 << 64

@@ -49,7 +49,10 @@ async def observe(
     """
     seen = replace(mirrored(mirror, document), reports=reports)
     if isinstance(desired, DesiredPool):
-        seen = replace(seen, children={**await _find_missing(api, mirror, desired, seen), **seen.children})
+        unserved = await _find_unserved(api, desired, seen)
+        desired = desired.without(unserved)
+        children = {**await _find_missing(api, mirror, desired, seen), **seen.children}
+        seen = replace(seen, children=children, unserved=unserved)
     seen = replace(seen, starved=await _find_starved(api, seen))
     creating = [pod for pod in mirror.belongings(seen.ref.key, POD) if is_creating(pod)]
     if creating:
@@ -108,6 +111,21 @@ def _to_child(kind: ResourceKind, item: Manifest, as_applied: bool = False) -> C
     manifest = {"apiVersion": kind.api_version, "kind": kind.kind, **item}
     owner = owners[0] if owners else None
     return ChildSeen(manifest, metadata["uid"], owner, "deletionTimestamp" in metadata, as_applied)
+
+
+async def _find_unserved(api: KubeApi, desired: DesiredPool, seen: Observed) -> frozenset[str]:
+    """Kinds of children that are wanted, not there, and unknown to this cluster."""
+    optional = [one for one in desired.children if not CHILD_KIND[one["kind"]].everywhere_served]
+    unserved = set()
+    for manifest in optional:
+        kind, metadata = CHILD_KIND[manifest["kind"]], manifest["metadata"]
+        if key_of(manifest) in seen.children:
+            continue
+        try:
+            await api.list(kind.path(metadata["namespace"]), f"metadata.name={metadata['name']}")
+        except NotFound:
+            unserved.add(kind.kind)
+    return frozenset(unserved)
 
 
 async def _find_missing(

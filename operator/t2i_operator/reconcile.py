@@ -145,6 +145,8 @@ class Reconciler:
             return SHORT_S
         if seen.creating:
             return CREATING_S
+        if seen.unserved:
+            return UNSETTLED_S
         return self._resync.every_s * random.uniform(0.8, 1.2) if decision.settled else UNSETTLED_S
 
     async def _read_again(self, key: str, delay_s: float) -> None:

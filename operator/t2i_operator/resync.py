@@ -102,11 +102,16 @@ class Resync:
         """Take in what is there, and drop what is not."""
         uids, version = set[str](), FOR_EVER
         path = kind.path(namespace) if namespace else kind.everywhere
-        async for page in self._api.list_pages(path, labels, fields):
-            version = min(version, version_of(page))
-            for item in page["items"]:
-                uids.add(item["metadata"]["uid"])
-                self._tell(self._mirror.take(kind, item))
+        try:
+            async for page in self._api.list_pages(path, labels, fields):
+                version = min(version, version_of(page))
+                for item in page["items"]:
+                    uids.add(item["metadata"]["uid"])
+                    self._tell(self._mirror.take(kind, item))
+        except NotFound:
+            if kind.everywhere_served:
+                raise
+            uids.clear()  # the cluster has no such kind, so nothing of it is there
         self._tell(self._mirror.keep_listed(self._mirror.places(kind.kind, namespace, key), uids, version))
 
     async def _read_profiles(self) -> None:

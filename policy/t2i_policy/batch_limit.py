@@ -24,7 +24,7 @@ class OwedSteps(NamedTuple):
     """Denoising steps that a request still needs, and the seconds in which they must be done."""
 
     left_s: float
-    steps: int
+    steps: float
 
 
 def longest_step_s(owed: Iterable[OwedSteps], present_s: float) -> float:

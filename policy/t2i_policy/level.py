@@ -1,38 +1,107 @@
-"""Levels: the ways to spend fewer denoising steps on the warm model, and the ladder of those a pool may use.
+"""Levels: the ways to spend less on the warm model, and the ladder of those a pool may use.
 
-A level has two knobs: `skipped_steps` (the paper's K: start from the cached latent of a similar prompt)
-and `num_inference_steps` (a shorter schedule, which needs no neighbour). Its cost is the number of steps it runs; its
-quality loss is never assumed, only read from a measured profile.
+A level has coordinates, and each may be left out:
+
+- `skipped_steps`, the paper's K: start from the cached latent of a similar prompt;
+- `num_inference_steps`, a shorter schedule, which needs no neighbour;
+- `forecast`: after its first two steps a run computes one step in so many. It extrapolates the others from its own
+  last outputs (TaylorSeer, arXiv 2503.06923, at the level of outputs);
+- `computed_steps`: instead, which steps it computes, as a search on the model found them (BudCache, arXiv 2606.13496);
+- `guided_steps`: guidance up to this step only. Later steps run without their unprompted rows;
+- `solver`: another noise scheduler, of second order.
+
+What is computed depends on nothing but the level, so its cost is known before a request is admitted: the number of
+steps computed, where an unguided one counts half. Its quality loss is never assumed, only read from a measured profile.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+LEAST_FORECAST_STEPS = 5  # of a schedule: of four steps or fewer each decides too much to be forecast
+COMPUTED_FIRST = 2  # outputs that a forecast extrapolates
+UNGUIDED_COST = 0.5
+#: Samplers of second order that run the denoiser once a step.
+SOLVERS = ("dpm++-2m", "unipc")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Level:
-    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N.
+    """`skipped_steps` K of a schedule of `num_inference_steps` N; 0 <= K < N. 0 and "": without that coordinate.
 
     Raises:
-        ValueError: K or N out of range.
+        ValueError: a coordinate is out of range, or does not go with the others.
     """
 
     skipped_steps: int
     num_inference_steps: int
+    forecast: int = 0
+    guided_steps: int = 0
+    solver: str = ""
+    computed_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1:
-            raise ValueError(f"numInferenceSteps must be at least 1, got {self.num_inference_steps}")
-        if not 0 <= self.skipped_steps < self.num_inference_steps:
+        steps, skipped = self.num_inference_steps, self.skipped_steps
+        if steps < 1:
+            raise ValueError(f"numInferenceSteps must be at least 1, got {steps}")
+        if not 0 <= skipped < steps:
+            raise ValueError(f"skippedSteps must be from 0 to numInferenceSteps - 1 = {steps - 1}, got {skipped}")
+        if self.forecast and (self.forecast < 2 or self.steps_run < LEAST_FORECAST_STEPS):
             raise ValueError(
-                f"skippedSteps must be from 0 to numInferenceSteps - 1 = {self.num_inference_steps - 1}, "
-                f"got {self.skipped_steps}"
+                f"forecast must be at least 2, of at least {LEAST_FORECAST_STEPS} steps, got {self.forecast} of "
+                f"{self.steps_run}"
             )
+        if self.computed_steps:
+            self._check_computed()
+        if self.guided_steps and not skipped < self.guided_steps < steps:
+            raise ValueError(
+                f"guidedSteps must be from skippedSteps + 1 to numInferenceSteps - 1 = {steps - 1}, "
+                f"got {self.guided_steps}"
+            )
+        if self.solver and self.solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.solver!r}")
+
+    def _check_computed(self) -> None:
+        computed, first = self.computed_steps, tuple(range(self.skipped_steps, self.skipped_steps + COMPUTED_FIRST))
+        if self.forecast:
+            raise ValueError("computedSteps and forecast name the same: leave out one")
+        if self.steps_run < LEAST_FORECAST_STEPS:
+            raise ValueError(f"computedSteps need at least {LEAST_FORECAST_STEPS} steps, got {self.steps_run}")
+        if list(computed) != sorted({*computed}) or computed[:COMPUTED_FIRST] != first:
+            raise ValueError(f"computedSteps must rise and begin with {list(first)}, got {list(computed)}")
+        if computed[-1] >= self.num_inference_steps:
+            raise ValueError(f"computedSteps must be below numInferenceSteps = {self.num_inference_steps}")
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether some of its steps are forecast."""
+        return bool(self.forecast or self.computed_steps)
 
     @property
     def steps_run(self) -> int:
-        """Denoising steps this level costs."""
+        """Steps that its schedule makes, forecast ones included: what progress counts."""
         return self.num_inference_steps - self.skipped_steps
+
+    @property
+    def cost(self) -> float:
+        """What it costs, in guided steps of the denoiser."""
+        return _cost(self) if self.forecasts or self.guided_steps else self.steps_run
+
+    @property
+    def step_share(self) -> float:
+        """What a step of its schedule costs on average, in guided steps of the denoiser."""
+        return self.cost / self.steps_run
+
+    def computes(self, step: int, first: int) -> bool:
+        """Whether a run that began at step `first` computes this step, and does not forecast it."""
+        since = step - first
+        if self.computed_steps:
+            return since < COMPUTED_FIRST or step in self.computed_steps
+        return not self.forecast or since < COMPUTED_FIRST or (since - COMPUTED_FIRST + 1) % self.forecast == 0
+
+    def guides(self, step: int) -> bool:
+        return not self.guided_steps or step < self.guided_steps
 
     @property
     def needs_latent(self) -> bool:
@@ -40,16 +109,73 @@ class Level:
         return self.skipped_steps > 0
 
     def label(self, base_steps: int) -> str:
-        """`"0"` exact, `"K"` a skip of the full schedule, `"K/N"` on a shorter one: for metrics, tables, summaries."""
-        if self.num_inference_steps == base_steps:
-            return str(self.skipped_steps)
-        return f"{self.skipped_steps}/{self.num_inference_steps}"
+        """`"0"` exact, `"K"` a skip of the full schedule, `"K/N"` on a shorter one: for metrics, tables, summaries.
+
+        Then the other coordinates: `"0+f3+g6+unipc"`.
+        """
+        full = self.num_inference_steps == base_steps
+        steps = str(self.skipped_steps) if full else f"{self.skipped_steps}/{self.num_inference_steps}"
+        return "+".join([steps, *self.marks])
+
+    @property
+    def marks(self) -> list[str]:
+        """The coordinates beside the steps, short. Computed steps are the bits of a number, as lists grow too long."""
+        computed = sum(1 << step for step in self.computed_steps)
+        marks = {
+            f"f{self.forecast}": self.forecast,
+            f"c{computed:x}": computed,
+            f"g{self.guided_steps}": self.guided_steps,
+        }
+        return [*(mark for mark, given in marks.items() if given), *([self.solver] if self.solver else [])]
+
+    @property
+    def phrase(self) -> str:
+        """In words: `20 steps`, or `skipping 10 of 20 steps`, and what else it does."""
+        skipped, steps = self.skipped_steps, self.num_inference_steps
+        words = [f"skipping {skipped} of {steps} steps" if skipped else f"{steps} steps"]
+        if self.forecast:
+            words.append(f"computing one in {self.forecast}")
+        if self.computed_steps:
+            words.append(f"computing steps {', '.join(map(str, self.computed_steps))}")
+        if self.guided_steps:
+            words.append(f"guided in the first {self.guided_steps}")
+        if self.solver:
+            words.append(f"solved by {self.solver}")
+        return ", ".join(words)
 
 
-def level_phrase(skipped_steps: int, num_inference_steps: int) -> str:
-    """A level in words: `20 steps`, or `skipping 10 of 20 steps`."""
-    return (
-        f"skipping {skipped_steps} of {num_inference_steps} steps" if skipped_steps else f"{num_inference_steps} steps"
+@cache
+def _cost(level: Level) -> float:
+    first = level.skipped_steps
+    made = (step for step in range(first, level.num_inference_steps) if level.computes(step, first))
+    return sum(1 if level.guides(step) else UNGUIDED_COST for step in made)
+
+
+def render_level(level: Level) -> dict[str, Any]:
+    """As in JSON documents; coordinates without effect are left out."""
+    steps: dict[str, Any] = {"skippedSteps": level.skipped_steps, "numInferenceSteps": level.num_inference_steps}
+    others = {
+        "forecast": level.forecast,
+        "computedSteps": list(level.computed_steps),
+        "guidedSteps": level.guided_steps,
+        "solver": level.solver,
+    }
+    return steps | {name: value for name, value in others.items() if value}
+
+
+def parse_level(item: Mapping[str, Any]) -> Level:
+    """Read what `render_level` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no level.
+    """
+    return Level(
+        int(item["skippedSteps"]),
+        int(item["numInferenceSteps"]),
+        int(item.get("forecast", 0)),
+        int(item.get("guidedSteps", 0)),
+        str(item.get("solver", "")),
+        tuple(int(step) for step in item.get("computedSteps", ())),
     )
 
 
@@ -97,4 +223,4 @@ def build_ladder(base_steps: int, levels: Iterable[Level]) -> Ladder:
                 f"level {level.label(base_steps)!r} skips steps of a short schedule: cached latents belong to the "
                 f"full schedule of {base_steps} steps; leave out skippedSteps or numInferenceSteps"
             )
-    return Ladder(base_steps, tuple(sorted(given, key=lambda lv: (-lv.steps_run, lv.skipped_steps))))
+    return Ladder(base_steps, tuple(sorted(given, key=lambda lv: (-lv.cost, lv))))

@@ -172,7 +172,7 @@ def after_image(health: WorkerHealth, now_s: float) -> WorkerHealth:
     proved = health.state(now_s) is HealthState.ON_TRIAL and health.reason is not EjectedReason.SLOW_STEPS
     if proved or health.reason is EjectedReason.FAILING:
         health = replace(health, reason=EjectedReason.NONE, until_s=0.0)
-    return replace(health, failures=_NO_FAILURE)
+    return health if health.failures == _NO_FAILURE else replace(health, failures=_NO_FAILURE)
 
 
 def _ejected(health: WorkerHealth, reason: EjectedReason, now_s: float) -> WorkerHealth:

@@ -15,10 +15,19 @@ costs all its steps.
 
 What workers owe to the others is in the workers' views already (`request.other_gateways`). Only the bound on the queue,
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
+
+Images of other sizes: all steps are counted in steps of the default size, and places of a batch in requests of that
+size (see `image_size`). A request of cost c sees the pool with a longer step, which grows by what c - 1 places take:
+
+    its step = step at the batch that one more makes + (c - 1) * full batch's step / batch cap
+
+So it pays for its own size once, and for the batch around it as everybody does. It may join wherever one place is
+free, and so make a batch longer than the cap by c - 1 places, as far as the deadlines of those in it bear: kept for
+smaller ones alone, places would stand empty, or it would wait for ever.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
 
@@ -40,11 +49,13 @@ TenantSteps = Mapping[int, int]  # steps that wait in one gateway, by `queue.ten
 class WorkerView:
     """One worker as last reported, plus what the gateway has sent it since.
 
-    `running` requests are in its step loop, `waiting` are accepted but not in it yet; `batch_cap` and `step_s`
-    (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums the denoising steps owed
-    to running and waiting requests. `level` is what the plan assigned it: an affinity, never a limit.
-    `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the largest batch with which
-    the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold more.
+    `running` requests are in its step loop, `waiting` are accepted but not in it yet, both in places of the batch;
+    `batch_cap` and `step_s` (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums
+    the denoising steps owed to running and waiting requests. `level` is what the plan assigned it: an affinity, never a
+    limit. `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the largest batch with
+    which the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold more.
+    `extra_step_s`: what a step takes longer for the request that looks (see `for_cost`). `boundary_s`: what a request
+    that joins may wait for the end of the step that goes on, at most.
     """
 
     name: str
@@ -59,6 +70,8 @@ class WorkerView:
     level: Level | None = None
     unproven: bool = False
     batch_limit: int = NO_LIMIT
+    extra_step_s: float = 0.0
+    boundary_s: float = 0.0
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
@@ -79,9 +92,11 @@ class WorkerView:
             wait_s = ahead * step_time(self.step_s, cap)
         set_field = object.__setattr__
         set_field(self, "free_slots", free)
-        set_field(self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap))
+        set_field(
+            self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap) + self.extra_step_s
+        )
         set_field(self, "slot_wait_s", wait_s)
-        set_field(self, "rest_s", self.fixed_s + wait_s if self.ready else inf)
+        set_field(self, "rest_s", self.fixed_s + self.boundary_s + wait_s if self.ready else inf)
         set_field(self, "steps_per_s", steps_per_s)
         set_field(self, "batch_gain", batch_gain)
 
@@ -90,12 +105,23 @@ class WorkerView:
         """Requests this worker holds."""
         return self.running + self.waiting
 
-    def finish_s(self, steps: int) -> float:
+    def finish_s(self, steps: float) -> float:
         """Expected seconds until a request of `steps` steps, sent now, has its image.
 
         In a free slot it runs at the batch size it joins; else it first waits for its share of the owed steps.
         """
-        return steps * self.join_step_s + self.fixed_s + self.slot_wait_s
+        return steps * self.join_step_s + self.fixed_s + self.boundary_s + self.slot_wait_s
+
+    def for_cost(self, step_cost: float) -> "WorkerView":
+        """As a request sees it whose steps cost so much. What follows the steps grows alike, as it goes by pixels."""
+        full_s = step_time(self.step_s, self.batch_cap) / max(1, self.batch_cap)
+        bears = not self.in_flight or self.in_flight + step_cost <= self.batch_limit
+        return replace(
+            self,
+            fixed_s=step_cost * self.fixed_s,
+            batch_limit=self.batch_limit if bears else self.in_flight,
+            extra_step_s=(step_cost - 1) * min(full_s, step_time(self.step_s, 1)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +173,16 @@ class PoolView:
         object.__setattr__(self, "owed_steps", sum(worker.steps_left for worker in ready))
         object.__setattr__(self, "paces", tuple(rests.items()))
         object.__setattr__(
-            self, "alone", tuple({(worker.step_s[0], worker.fixed_s) for worker in ready if worker.step_s})
+            self,
+            "alone",
+            tuple({(worker.step_s[0] + worker.extra_step_s, worker.fixed_s) for worker in ready if worker.step_s}),
         )
+
+    def for_cost(self, step_cost: float) -> "PoolView":
+        """As a request sees the pool each of whose steps costs so many of the default size."""
+        if step_cost == 1.0:
+            return self
+        return replace(self, workers=tuple(worker.for_cost(step_cost) for worker in self.workers))
 
     @property
     def queued_in_all(self) -> int:
@@ -169,14 +203,14 @@ class PoolView:
         in_others = (self.gateways - 1) * self.queued_steps if self.others is None else self.others.steps
         return (self.owed_steps + self.queued_steps + in_others) / self.steps_per_s
 
-    def best_finish_s(self, steps: int) -> float:
+    def best_finish_s(self, steps: float) -> float:
         """Expected seconds to an image of `steps` steps on the ready worker that would finish it first; inf without
         one. As `best_finish_s(self.ready, steps)`, over the few paces there are instead of all workers.
         """
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
 
-    def alone_s(self, steps: int) -> float:
+    def alone_s(self, steps: float) -> float:
         """Seconds to an image of `steps` steps on the fastest ready worker, if it had nothing else; inf without one."""
         return min([steps * step_s + fixed_s for step_s, fixed_s in self.alone], default=inf)
 
@@ -199,7 +233,7 @@ def able_now(workers: Sequence[WorkerView]) -> Sequence[WorkerView]:
     return [worker for worker in workers if worker.free_slots] or workers
 
 
-def best_finish_s(workers: Sequence[WorkerView], steps: int) -> float:
+def best_finish_s(workers: Sequence[WorkerView], steps: float) -> float:
     """Expected seconds to an image of `steps` steps on the worker that would finish it first; inf without one.
 
     `WorkerView.finish_s` written out: every decision runs this over the whole pool.

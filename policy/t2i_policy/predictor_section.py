@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i_policy.features import FEATURES
-from t2i_policy.level import Level
+from t2i_policy.level import parse_level, render_level
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor, Term
 
 
@@ -21,8 +21,7 @@ def _parse_level(item: Mapping[str, Any], where: str) -> LevelPredictor:
     try:
         terms = tuple(_parse_term(term) for term in item["terms"])
         curve = tuple(CurvePoint(*_numbers(point, ("similarity", "loss", "margin"))) for point in item["curve"])
-        level = Level(int(item["skippedSteps"]), int(item["numInferenceSteps"]))
-        return LevelPredictor(level, curve, terms, int(item["samples"]))
+        return LevelPredictor(parse_level(item), curve, terms, int(item["samples"]))
     except KeyError as error:
         raise ValueError(f"{where}: {error.args[0]} is missing") from error
     except (TypeError, ValueError) as error:
@@ -51,8 +50,7 @@ def render_predictor(predictor: Predictor) -> dict[str, Any]:
     return {
         "levels": [
             {
-                "skippedSteps": one.level.skipped_steps,
-                "numInferenceSteps": one.level.num_inference_steps,
+                **render_level(one.level),
                 "samples": one.num_samples,
                 "curve": [{"similarity": p.similarity, "loss": p.loss, "margin": p.margin} for p in one.curve],
                 "terms": [

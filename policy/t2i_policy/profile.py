@@ -1,8 +1,10 @@
 """LevelProfile: what each level was measured to cost and to lose, per similarity band.
 
-Measured by `t2ictl profile` on one model and device, read by every decision. Two tables:
+Measured by `t2ictl profile` on one model and device, read by every decision. Its tables:
 
 - service time: seconds of one denoising step by batch size, and the fixed part of a request (encode, decode);
+- service time of other image sizes, as what their steps cost in steps of the default size (optional);
+- cost of levels, in guided steps, as timed alone on an idle worker (optional);
 - loss D(i, j): quality lost (fraction of exact, 0 = none) by prompts of similarity band i at level j
   (arXiv 2502.06798's degradation D_Q; reference formulation with bands as prompt classes).
 
@@ -17,12 +19,13 @@ the `twins` of that similarity lost.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from t2i_policy.features import PromptFeatures
-from t2i_policy.level import Level
+from t2i_policy.image_size import ImageSize, SizeCost
+from t2i_policy.level import Level, parse_level, render_level
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 from t2i_policy.twin_loss import TwinLoss, parse_twin_loss, render_twin_loss
@@ -76,9 +79,18 @@ class BandLoss:
         return near if self.twins is None else f"{near}; {self.twins.sentence()}"
 
 
+class LevelCost(NamedTuple):
+    """What a level was measured to cost, in guided steps: an unguided step may take more than half of a guided one."""
+
+    level: Level
+    cost: float
+
+
 @dataclass(frozen=True, slots=True)
 class LevelProfile:
-    """`step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request."""
+    """`step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request. Both are of the pool's default
+    size, as losses are; `sizes` says what steps of other sizes cost.
+    """
 
     model_digest: str
     device: str
@@ -88,6 +100,12 @@ class LevelProfile:
     losses: tuple[BandLoss, ...]
     predictor: Predictor | None = None
     embedder_digest: str = ""
+    sizes: tuple[SizeCost, ...] = ()
+    costs: tuple[LevelCost, ...] = ()
+
+    def cost_of(self, level: Level) -> float:
+        """In guided steps, as measured; where it was not, as many as the level computes."""
+        return next((one.cost for one in self.costs if one.level == level), level.cost)
 
     def expected_loss(
         self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
@@ -148,7 +166,7 @@ class LevelProfile:
 
     def service_s(self, level: Level, batch: int) -> float:
         """Seconds one request of `level` takes inside a batch of `batch`."""
-        return self.fixed_s + level.steps_run * step_time(self.step_s, batch)
+        return self.fixed_s + level.cost * step_time(self.step_s, batch)
 
 
 def step_time(step_s: Sequence[float], batch: int) -> float:
@@ -180,6 +198,8 @@ def parse_profile(text: str) -> LevelProfile:
             losses=tuple(_parse_band(item) for item in document["losses"]),
             predictor=_parse_predictor(document.get("predictor")),
             embedder_digest=str(document.get("embedderDigest", "")),
+            sizes=parse_sizes(document.get("sizes", ())),
+            costs=parse_costs(document.get("levelCosts", ())),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
@@ -196,8 +216,7 @@ def render_profile(profile: LevelProfile) -> str:
         "fixedSeconds": profile.fixed_s,
         "losses": [
             {
-                "skippedSteps": band.level.skipped_steps,
-                "numInferenceSteps": band.level.num_inference_steps,
+                **render_level(band.level),
                 "similarityMin": band.similarity_min,
                 "similarityMax": band.similarity_max,
                 "meanLoss": band.mean_loss,
@@ -211,6 +230,10 @@ def render_profile(profile: LevelProfile) -> str:
     }
     if profile.embedder_digest:
         document["embedderDigest"] = profile.embedder_digest
+    if profile.sizes:
+        document["sizes"] = render_sizes(profile.sizes)
+    if profile.costs:
+        document["levelCosts"] = render_costs(profile.costs)
     if profile.predictor is not None:
         document["predictor"] = render_predictor(profile.predictor)
     return json.dumps(document, indent=1) + "\n"
@@ -225,9 +248,29 @@ def _parse_predictor(section: Mapping[str, Any] | None) -> Predictor | None:
         raise ProfileError(f"predictor: {error}; train it with t2ictl profile, or leave it out") from error
 
 
+def render_sizes(sizes: Iterable[SizeCost]) -> list[dict[str, Any]]:
+    """What steps of other sizes cost, as in the profile's JSON."""
+    return [{**size._asdict(), "stepCost": cost} for size, cost in sizes]
+
+
+def parse_sizes(items: Iterable[Mapping[str, Any]]) -> tuple[SizeCost, ...]:
+    return tuple(
+        SizeCost(ImageSize(int(item["width"]), int(item["height"])), float(item["stepCost"])) for item in items
+    )
+
+
+def render_costs(costs: Iterable[LevelCost]) -> list[dict[str, Any]]:
+    """What levels were measured to cost, as in the profile's JSON."""
+    return [{**render_level(level), "cost": round(cost, 4)} for level, cost in costs]
+
+
+def parse_costs(items: Iterable[Mapping[str, Any]]) -> tuple[LevelCost, ...]:
+    return tuple(LevelCost(parse_level(item), float(item["cost"])) for item in items)
+
+
 def _parse_band(item: Mapping[str, Any]) -> BandLoss:
     return BandLoss(
-        level=Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])),
+        level=parse_level(item),
         similarity_min=float(item["similarityMin"]),
         similarity_max=float(item["similarityMax"]),
         mean_loss=float(item["meanLoss"]),

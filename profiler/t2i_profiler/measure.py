@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import Progress
 
+from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.level import Ladder, Level
+from t2i_policy.profile import LevelCost
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.judge import Judge, Sample, spread
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores
@@ -59,11 +61,13 @@ async def measure(
     async with connect_workers(addresses) as workers:
         bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", num_seeds)
         step_s, fixed_s = await _time_steps(bench)
+        costs = await _time_levels(bench)
         prompts = await _score_levels(bench, samples)
         about = workers[0].description
         base_steps = ladder.base_steps
         judge, embedder = tools.judge.name, tools.embedder.digest
-        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge, embedder)
+        sizes = tuple(SizeCost(ImageSize(one.width, one.height), one.step_cost) for one in about.sizes)
+        facts = Facts(about.model_digest, about.device, base_steps, step_s, fixed_s, judge, embedder, sizes, costs)
         return Measurement(facts, tuple(prompts))
 
 
@@ -82,6 +86,22 @@ async def _time_steps(bench: ProfileBench) -> tuple[tuple[float, ...], float]:
         step_s.append(statistics.median(times))
         bench.tools.bar.advance(task)
     return tuple(step_s), statistics.median(fixed_ms) / 1e3
+
+
+async def _time_levels(bench: ProfileBench) -> tuple[LevelCost, ...]:
+    """What levels without a latent cost alone on the first worker, in steps of exact images between them."""
+    worker, exact = bench.workers[0], bench.ladder.exact
+    levels = [level for level in bench.ladder.levels if not level.needs_latent]
+    task = bench.tools.bar.add_task("timing levels", total=TIMING_ROUNDS)
+    took_ms: dict[Level, list[float]] = {level: [] for level in levels}
+    for number in range(TIMING_ROUNDS):
+        for level in levels:
+            drawn = await worker.draw(worker.order("timing", number, level))
+            took_ms[level].append(drawn.finished.denoise_ms)
+        bench.tools.bar.advance(task)
+    step_ms = statistics.median(took_ms[exact]) / exact.steps_run
+    others = [level for level in levels if level != exact]
+    return tuple(LevelCost(level, statistics.median(took_ms[level]) / max(1e-9, step_ms)) for level in others)
 
 
 async def _score_levels(bench: ProfileBench, samples: Samples) -> list[PromptScores]:
@@ -160,6 +180,11 @@ async def draw_all(bench: ProfileBench, title: str, work: Sequence[Coroutine[Any
         bench.tools.bar.advance(task)
         return result
 
+    return await all_of([counted(one) for one in work])
+
+
+async def all_of(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first failure ends the others."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(counted(one)) for one in work]
+        tasks = [group.create_task(one) for one in work]
     return [one.result() for one in tasks]

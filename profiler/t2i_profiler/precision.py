@@ -65,6 +65,8 @@ def profile_of(measurement: Measurement) -> LevelProfile:
         bands,
         train_predictor(prompts),
         facts.embedder_digest,
+        facts.sizes,
+        facts.costs,
     )
 
 
@@ -166,7 +168,7 @@ def _row(rule: str, tolerance: float, level: str, kept: Sequence[Kept], ladder: 
         standard_error=float(means.std(ddof=1) / np.sqrt(len(kept))) if len(kept) > 1 else 0.0,
         exceeded_share=float(np.mean([np.mean(one.losses) > one.promised for one in bent])) if bent else 0.0,
         images_exceeded_share=float(np.mean(images)) if images else 0.0,
-        steps_saved_share=1 - float(np.mean([one.level.steps_run for one in kept])) / ladder.base_steps,
+        steps_saved_share=1 - float(np.mean([one.level.cost for one in kept])) / ladder.base_steps,
     )
 
 

@@ -14,7 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from t2i_api.names import GROUP
-from t2i_policy.level import Level
+from t2i_policy.image_size import SizeCost
+from t2i_policy.level import Level, parse_level, render_level
+from t2i_policy.profile import LevelCost, parse_costs, parse_sizes, render_costs, render_sizes
 from t2i_profiler.bands import Scored
 from t2i_profiler.errors import SamplesInvalid
 
@@ -32,6 +34,8 @@ class Facts:
     fixed_s: float
     judge: str
     embedder_digest: str = ""
+    sizes: tuple[SizeCost, ...] = ()
+    costs: tuple[LevelCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Measurement:
     def levels(self) -> tuple[Level, ...]:
         """The measured levels, the exact one left out, by falling cost."""
         found = self.prompts[0].by_level if self.prompts else ()
-        return tuple(sorted(found, key=lambda level: (-level.steps_run, level.skipped_steps)))
+        return tuple(sorted(found, key=lambda level: (-level.cost, level.skipped_steps)))
 
 
 def write_samples(measurement: Measurement, path: Path) -> None:
@@ -90,6 +94,8 @@ def write_samples(measurement: Measurement, path: Path) -> None:
         "fixedSeconds": facts.fixed_s,
         "judge": facts.judge,
         "embedderDigest": facts.embedder_digest,
+        "sizes": render_sizes(facts.sizes),
+        "levelCosts": render_costs(facts.costs),
     }
     twins = ({"twin": one.kind, **_line(one.scores)} for one in measurement.twins)
     lines = [head, *(_line(one) for one in measurement.prompts), *twins]
@@ -106,8 +112,7 @@ def _line(one: PromptScores) -> dict[str, Any]:
         **({"exactSpread": round(one.exact_spread, 6)} if one.spreads else {}),
         "levels": [
             {
-                "skippedSteps": level.skipped_steps,
-                "numInferenceSteps": level.num_inference_steps,
+                **render_level(level),
                 "scores": [round(score, 6) for score in scores],
                 **({"spread": round(one.spreads[level], 6)} if level in one.spreads else {}),
             }
@@ -166,20 +171,15 @@ def _read_facts(head: Mapping[str, Any]) -> Facts:
         fixed_s=float(head["fixedSeconds"]),
         judge=str(head["judge"]),
         embedder_digest=str(head.get("embedderDigest", "")),
+        sizes=parse_sizes(head.get("sizes", ())),
+        costs=parse_costs(head.get("levelCosts", ())),
     )
 
 
 def _read_prompt(line: Mapping[str, Any]) -> PromptScores:
     exact = tuple(float(score) for score in line["exact"])
-    by_level = {
-        Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])): tuple(float(s) for s in item["scores"])
-        for item in line["levels"]
-    }
-    spreads = {
-        Level(int(item["skippedSteps"]), int(item["numInferenceSteps"])): float(item["spread"])
-        for item in line["levels"]
-        if "spread" in item
-    }
+    by_level = {parse_level(item): tuple(float(s) for s in item["scores"]) for item in line["levels"]}
+    spreads = {parse_level(item): float(item["spread"]) for item in line["levels"] if "spread" in item}
     similarity = float(line["similarity"])
     if not exact or any(len(scores) != len(exact) for scores in by_level.values()):
         raise ValueError("scores: every level needs one for each exact score, and at least one")

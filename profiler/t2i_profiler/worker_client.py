@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from t2i_policy.level import Level
 from t2i_profiler.errors import MeasurementFailed
-from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import NO_PROXY
+from t2i_runtime.level_messages import level_message
 
 CALL_LIMIT_S = 600.0
 
@@ -67,7 +68,7 @@ class WorkerClient:
             width=facts.width,
             height=facts.height,
             guidance_scale=facts.guidance_scale,
-            level=level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps),
+            level=level_message(level),
         )
 
     async def draw(self, order: worker_pb2.WorkerGenerateRequest) -> DrawnImage:

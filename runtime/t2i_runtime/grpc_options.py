@@ -4,6 +4,9 @@ A server lets clients ping as often as ordinary ones do, while their request wai
 limit is once in five minutes, and it cuts off whoever pings more, with GOAWAY too_many_pings. Go's clients ping every
 10 s, some others every second. A server pings as well: what does not answer is gone, and its requests with it.
 
+A connection has a bounded number of calls at once. gRPC's own is without a bound, and each call may hold a part of a
+message that never ends. The calls beyond wait in the client, with their deadlines running.
+
 A channel inside the system never asks a proxy; see `proxies` for who does.
 """
 
@@ -25,11 +28,15 @@ class Keepalive:
 
 
 ORDINARY = Keepalive()
+MAX_STREAMS = 1024  # on one connection; a front end with a single channel may have that many images under way
 
 
-def server_options(max_request_bytes: int = 4 << 20, keepalive: Keepalive = ORDINARY) -> tuple[Option, ...]:
+def server_options(
+    max_request_bytes: int = 4 << 20, keepalive: Keepalive = ORDINARY, max_streams: int = MAX_STREAMS
+) -> tuple[Option, ...]:
     return (
         ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_concurrent_streams", max_streams),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(keepalive.least_ping_interval_s)),
         ("grpc.keepalive_time_ms", _ms(keepalive.ping_after_s)),

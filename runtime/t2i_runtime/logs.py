@@ -24,6 +24,7 @@ NEVER_SEE_PROMPTS = (
     *("kopf", "kubernetes", "huggingface_hub", "httpx", "httpcore", "urllib3", "filelock", "faiss", "accelerate"),
     *("diffusers.configuration_utils", "diffusers.models.modeling_utils", "diffusers.models.model_loading_utils"),
     *("diffusers.pipelines.pipeline_loading_utils", "transformers.configuration_utils", "transformers.modeling_utils"),
+    *("opentelemetry.exporter", "opentelemetry.sdk"),
 )
 #: They tell of every cut prompt; whoever sent it is told in the answer.
 _TALK_OF_PROMPTS = ("diffusers.pipelines", "transformers.tokenization_utils_base")

@@ -35,12 +35,13 @@ def bound_address(listen: str, port: int) -> str:
     return f"{listen.rpartition(':')[0]}:{port}"
 
 
-def announce(path: Path | None, address: str, metrics_address: str) -> None:
+def announce(path: Path | None, address: str, metrics_address: str, http_address: str = "") -> None:
     """Write where this process serves, in one rename: a reader sees all of it or nothing. None = nobody asks."""
     if path is None:
         return
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps({"address": address, "metrics_address": metrics_address, "pid": os.getpid()}))
+    told = {"address": address, "metrics_address": metrics_address, "http_address": http_address, "pid": os.getpid()}
+    part.write_text(json.dumps(told))
     part.replace(path)
 
 

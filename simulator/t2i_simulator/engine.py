@@ -14,6 +14,7 @@ from math import inf
 
 import numpy as np
 
+from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
@@ -55,6 +56,7 @@ class Simulation:
         # All draws are made before the run, so that every policy meets the same luck.
         self._asked = scenario.draw_gateways()
         self._tenants = scenario.tenant_names()
+        self._costs = scenario.draw_costs()
         target = scenario.target
         self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
@@ -95,16 +97,18 @@ class Simulation:
         found = self._neighbours.nearest(number, now_s, near_draw)
         pool = self._dispatcher.view(now_s, gateway, tenant)
         # 2. Decide the level.
-        arrival = Arrival(self._limits, found.near, target.slo_s, level_draw)
+        cost = self._costs[number]
+        arrival = Arrival(self._limits, found.near, target.slo_s, level_draw, cost)
         decided = self._policy.serve(self._rules, self._course, arrival, pool)
         # 3. Count the demand, also of requests that are refused.
-        self._demand = self._demand.counted(decided.prompt_class, now_s)
+        self._demand = self._demand.counted(decided.prompt_class, now_s, cost)
         outcomes = self._outcomes
         outcomes.reasons[decided.reason] += 1
         if found.near.similarity is not None:
             outcomes.similarity[number] = found.near.similarity
         outcomes.repeated[number] = found.near.another_take
         # 4. Accept or refuse.
+        pool = pool.for_cost(cost)
         if isinstance(decided, RivalDecided) and decided.sent_to is not None:
             decided = in_line(decided, pool, self._dispatcher.steps_for(decided.sent_to, gateway))
         room = self._dispatcher.queue_room(gateway, tenant, target.max_queued)
@@ -122,12 +126,14 @@ class Simulation:
             tenant=tenant,
             deadline_s=now_s + target.slo_s,
             number=number,
-            steps=served.steps_run + extra_steps,
+            steps=counted_steps(served.cost + extra_steps, cost),
             line=sent_to,
             gives_up_s=now_s + PATIENCE * target.slo_s,
             level=served,
             sent_to=sent_to,
             gateway=gateway,
+            step_cost=cost,
+            extra_steps=extra_steps,
         )
         self._dispatcher.submit(request, now_s)
 

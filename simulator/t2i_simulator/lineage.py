@@ -26,6 +26,15 @@ one rung more than in NIRVANA's table, because the published means rise slowly.
 a (1/N^2 - 1/50^2), with `a` such that 20 steps lose 2 %: libraries recommend 20 to 25 steps of such solvers. This is
 an optimistic guess, so compare pools with and without short schedules.
 
+**Loss of forecasts.** Published for FLUX.1-dev on DrawBench by ImageReward, each against its own exact run, by calls of
+the denoiser saved (cache-dit's hybrid cache page): DBCache with TaylorSeer loses 1.8, 2.9, 8.5 and 17.0 % at 3.2, 3.9,
+5.7 and 7.4 times fewer. TaylorSeer alone lost less (0.4 % at 3.6 times), so we take the worse. It forecasts features
+of blocks; ours forecasts outputs, which is weaker, and on another model. We interpolate over the steps computed.
+**Loss of guidance in part.** A fifth to a third less work is published as no loss (Step AG, arXiv 2506.08351; guidance
+intervals, NeurIPS 2024). We assume 0.5 % for guidance in the first half of the schedule, beside the forecast's: on the
+embedded model it lost 0.9 ± 0.4 points. An unguided step costs half a step.
+Both are guesses, and optimistic ones where a model's images depend on late guidance: compare ladders with and without.
+
 **Loss of diversity**, for prompts that are asked again. It is not published, because approximate caching is measured on
 one image a prompt. We assume that it depends on the share of noise in the latent at K. How, was measured on the
 embedded model (`SPREAD_KEPT`: 64 captions, two seeds each, resumed with the noise of their own seed):
@@ -71,6 +80,11 @@ H100_OVER_A100 = 2.496 / 3.70
 
 SHORT_SCHEDULES = (40, 30, 25, 20, 15, 10)
 LOSS_AT_20_STEPS = 0.02
+#: Of 50 steps so many computed: what is lost. Fewer calls by 3.2, 3.9, 5.7 and 7.4 times, and none.
+FORECAST_LOSSES = {50 / 7.4: 0.170, 50 / 5.7: 0.085, 50 / 3.9: 0.029, 50 / 3.2: 0.018, 50.0: 0.0}
+STRIDES = (2, 3, 4, 5, 6)
+GUIDED_STEPS = 25
+LOSS_OF_GUIDED_HALF = 0.005
 PROFILES = Path(__file__).parent / "profiles"
 
 
@@ -114,6 +128,18 @@ def short_loss(steps: int) -> float:
     return LOSS_AT_20_STEPS * error / (1 / 20**2 - 1 / BASE_STEPS**2)
 
 
+def forecast_loss(level: Level) -> float:
+    """Loss of forecasts and of guidance in part."""
+    computed = sum(level.computes(step, 0) for step in range(BASE_STEPS))
+    loss = float(np.interp(computed, list(FORECAST_LOSSES), list(FORECAST_LOSSES.values())))
+    return round(loss + (LOSS_OF_GUIDED_HALF if level.guided_steps else 0.0), 6)
+
+
+def forecast_levels() -> tuple[Level, ...]:
+    """With guidance in all steps, and in the first half."""
+    return tuple(Level(0, BASE_STEPS, stride, guided) for guided in (0, GUIDED_STEPS) for stride in (0, *STRIDES))[1:]
+
+
 def noise_share(skip: int) -> float:
     """Share of noise in the latent that enters step K."""
     roots = np.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, TRAINING_STEPS)
@@ -145,7 +171,8 @@ def losses() -> tuple[BandLoss, ...]:
         for band in bands()
     ]
     short = [BandLoss(Level(0, steps), -1.0, TOP_SIMILARITY, short_loss(steps), 0.0, 0) for steps in SHORT_SCHEDULES]
-    return (*skipping, *short)
+    forecast = [BandLoss(one, -1.0, TOP_SIMILARITY, forecast_loss(one), 0.0, 0) for one in forecast_levels()]
+    return (*skipping, *short, *forecast)
 
 
 def _a10g_steps() -> tuple[float, ...]:

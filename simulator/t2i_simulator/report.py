@@ -190,4 +190,4 @@ def _per_minute(counts: npt.NDArray[np.int64], interval_s: float) -> Floats:
 
 
 def _in_order(levels: "set[Level] | Counter[Level]") -> list[Level]:
-    return sorted(levels, key=lambda level: (-level.steps_run, level.skipped_steps))
+    return sorted(levels, key=lambda level: (-level.cost, level.skipped_steps))

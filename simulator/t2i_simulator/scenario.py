@@ -41,6 +41,14 @@ class SimulatedTenant:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherSize:
+    """The share of requests that ask for images of another size, and what its steps cost (see `image_size`)."""
+
+    share: float
+    step_cost: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """`arrived_s` rises from 0, and every request's deadline is the SLO.
 
@@ -66,10 +74,22 @@ class Scenario:
     hears_every_s: tuple[float, ...] = ()
     tenants: tuple[SimulatedTenant, ...] = (SimulatedTenant(),)
     tenant_of: Sequence[int] = ()
+    other_sizes: tuple[OtherSize, ...] = ()
 
     def tenant_names(self) -> list[str]:
         """Who sends each request."""
         return [self.tenants[place].name for place in self.tenant_of or [0] * len(self.arrived_s)]
+
+    def draw_costs(self) -> list[float]:
+        """What a step of each request costs; equal for all policies. 1.0 is the default size's."""
+        num = len(self.arrived_s)
+        if not self.other_sizes:
+            return [1.0] * num
+        costs = [1.0, *(one.step_cost for one in self.other_sizes)]
+        shares = [one.share for one in self.other_sizes]
+        rng = np.random.default_rng([self.seed, 2])
+        drawn: list[float] = rng.choice(costs, num, p=[1 - sum(shares), *shares]).tolist()
+        return drawn
 
     def draw_gateways(self) -> list[int]:
         """The gateway of each request; equal for all policies."""

@@ -1,6 +1,6 @@
 """One worker's step loop in virtual time: batches that change between steps, exact, without an event for each step.
 
-    a step of a batch of b requests takes step_s[b - 1] x slowdown
+    a step of a batch of b requests takes step_s[b - 1] x slowdown; those of other image sizes count as their step_cost
     a request that arrives during a step joins at its end
     a request whose steps are done leaves at that step boundary, and its slot is free then
 
@@ -21,24 +21,28 @@ ROUNDING = 1e-9  # in steps: an instant this close to a boundary is on it
 
 @dataclass(slots=True, eq=False)
 class SimulatedJob:
-    """A request at the worker. Its steps are done when the loop's count reaches `ends_at_step`, in time by `due_s`."""
+    """A request at the worker. Its steps are done when the loop's count reaches `ends_at_step`, in time by `due_s`.
+
+    A step costs `step_cost` of the default size, and as many places of the batch.
+    """
 
     request: int
     steps: int
     ends_at_step: int = 0
     due_s: float = inf
+    step_cost: float = 1.0
 
 
 class SimulatedStepLoop:
     """`now_s` arguments are virtual seconds and never decrease."""
 
     __slots__ = (
-        "_batch_cap", "_boundary_s", "_ends", "_pace_s", "_slowdown", "_step_s", "_steps",
+        "_batch_cap", "_boundary_s", "_ends", "_pace_s", "_places", "_slowdown", "_step_s", "_steps",
         "due_s", "running", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, step_s: Sequence[float], batch_cap: int) -> None:
-        self._step_s = tuple(step_time(step_s, size) for size in range(batch_cap + 1))
+        self._step_s = [step_time(step_s, size) for size in range(batch_cap + 1)]
         self._batch_cap = batch_cap
         self._slowdown = 1.0
         self._clear()
@@ -50,17 +54,31 @@ class SimulatedStepLoop:
         self.due_s = inf
         self._boundary_s = 0.0  # a step boundary; it lies in the future while a new request waits for it
         self._steps = 0  # steps done at `_boundary_s`
-        self._ends = 0  # sum of `ends_at_step` over `running`
+        self._ends = 0.0  # sum of `ends_at_step * step_cost` over `running`
+        self._places = 0.0  # sum of `step_cost` over `running`
         self._pace_s = 0.0  # seconds of a step after `_boundary_s`
 
     @property
+    def running_places(self) -> int:
+        """Places of the batch that are taken, rounded up."""
+        return ceil(self._places - ROUNDING)
+
+    @property
+    def waiting_places(self) -> int:
+        return ceil(sum([job.step_cost for job in self.waiting]) - ROUNDING) if self.waiting else 0
+
+    @property
     def in_flight(self) -> int:
-        return len(self.running) + len(self.waiting)
+        return self.running_places + self.waiting_places
 
     @property
     def expected_step_s(self) -> float:
         """The measured time of a step of the present batch, without the slowdown; 0 when idle."""
-        return self._step_s[len(self.running)] if self.running else 0.0
+        return self._step_of_batch() if self.running else 0.0
+
+    def _step_of_batch(self) -> float:
+        places, measured = ceil(self._places - ROUNDING), self._step_s
+        return measured[places] if places < len(measured) else step_time(measured[1:], places)
 
     def steps_done(self, now_s: float) -> int:
         """The number of steps that have ended by now."""
@@ -69,9 +87,9 @@ class SimulatedStepLoop:
         return self._steps + floor((now_s - self._boundary_s) / self._pace_s + ROUNDING)
 
     def steps_left(self, now_s: float) -> int:
-        """Denoising steps owed to running and waiting requests."""
-        owed = self._ends - len(self.running) * self.steps_done(now_s)
-        return owed + sum(job.steps for job in self.waiting) if self.waiting else owed
+        """Denoising steps owed to running and waiting requests, in steps of the default size."""
+        owed = self._ends - self._places * self.steps_done(now_s)
+        return round(owed + sum([job.steps * job.step_cost for job in self.waiting]) if self.waiting else owed)
 
     def longest_step_s(self, now_s: float) -> float:
         """What the deadlines of those that run here bear."""
@@ -85,7 +103,7 @@ class SimulatedStepLoop:
 
     def join(self, job: SimulatedJob, now_s: float) -> None:
         """Add a request to the batch at the next boundary, or to the waiting ones if the batch is full."""
-        if len(self.running) >= self._batch_cap:
+        if not self._has_room:
             self.waiting.append(job)
             return
         self._to_boundary(now_s)
@@ -97,18 +115,17 @@ class SimulatedStepLoop:
         self._steps += self._steps_to_due()
         self._boundary_s = self.due_s
         done = [job for job in self.running if job.ends_at_step == self._steps]
-        self.running = [job for job in self.running if job.ends_at_step != self._steps]
-        self._ends -= len(done) * self._steps
+        self._leave(done)
         self._fill()
         return done
 
     def drop(self, request: int, now_s: float) -> None:
         """Remove a request, if it is here, because its client gave up. Its slot is free at the next boundary."""
         self.waiting = [job for job in self.waiting if job.request != request]
-        if any(job.request == request for job in self.running):
+        dropped = [job for job in self.running if job.request == request]
+        if dropped:
             self._to_boundary(now_s)  # a step cannot be stopped in the middle
-            self._ends -= sum(job.ends_at_step for job in self.running if job.request == request)
-            self.running = [job for job in self.running if job.request != request]
+            self._leave(dropped)
             self._fill()
 
     def slow_down(self, factor: float, now_s: float) -> None:
@@ -124,14 +141,27 @@ class SimulatedStepLoop:
         self.version += 1
         return lost
 
+    @property
+    def _has_room(self) -> bool:
+        return self._places < self._batch_cap - ROUNDING
+
+    def _leave(self, jobs: Sequence[SimulatedJob]) -> None:
+        self.running = [job for job in self.running if job not in jobs]
+        for job in jobs:
+            self._ends -= job.ends_at_step * job.step_cost
+            self._places -= job.step_cost
+        if not self.running:
+            self._ends = self._places = 0.0  # what rounding left
+
     def _fill(self) -> None:
-        while self.waiting and len(self.running) < self._batch_cap:
+        while self.waiting and self._has_room:
             self._admit(self.waiting.pop(0))
         self._rate()
 
     def _admit(self, job: SimulatedJob) -> None:
         job.ends_at_step = self._steps + job.steps
-        self._ends += job.ends_at_step
+        self._ends += job.ends_at_step * job.step_cost
+        self._places += job.step_cost
         self.running.append(job)
 
     def _to_boundary(self, now_s: float) -> None:
@@ -149,5 +179,5 @@ class SimulatedStepLoop:
     def _rate(self) -> None:
         """Compute the time of a step of the present batch, and when its next request ends."""
         self.version += 1
-        self._pace_s = self._step_s[len(self.running)] * self._slowdown
+        self._pace_s = self._step_of_batch() * self._slowdown
         self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s if self.running else inf

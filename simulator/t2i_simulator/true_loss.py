@@ -12,6 +12,7 @@ z depends on its arguments alone, so a prompt loses the same at a level under ev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,7 @@ def _between_bands(ordered: Sequence[BandLoss], values: Sequence[float], similar
 
 def _normals(seed: int, level: Level, prompts: npt.NDArray[np.int64]) -> Floats:
     key = (seed * 1_000_003 + level.skipped_steps) * 1_000_003 + level.num_inference_steps
+    key ^= crc32("+".join(level.marks).encode())
     first = _mix(prompts.astype(np.uint64) ^ np.uint64(key * 0x9E3779B97F4A7C15 % 2**64))
     second = _mix(first)
     radius = np.sqrt(-2 * np.log(1 - _uniforms(first)))  # Box-Muller transform

@@ -67,8 +67,8 @@ class SimulatedWorker:
         return WorkerView(
             self.name,
             self.ready,
-            len(loop.running),
-            len(loop.waiting),
+            loop.running_places,
+            loop.waiting_places,
             1 if on_trial else self.batch_cap,
             self.step_s,
             self.fixed_s,

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from t2i_api.pool import ModelPart, PoolSpec
+from t2i_api.model import ModelPart
+from t2i_api.pool import PoolSpec
 from t2i_cache.stores import StoreLimits
 from t2i_policy.level import Ladder
 from t2i_simulator import lineage
 from t2i_simulator.faults import Fault
 from t2i_simulator.neighbours import CacheRules, DrawnBand, DrawnNeighbours, Neighbours, PromptCache
-from t2i_simulator.scenario import Scenario, ServiceTarget
+from t2i_simulator.scenario import OtherSize, Scenario, ServiceTarget
 from t2i_simulator.similarity import PromptSimilarities
 from t2i_simulator.workers import Group
 
@@ -56,9 +57,12 @@ def build_workload(
     prompts: TracePrompts | None,
     seed: int = 0,
     faults: tuple[Fault, ...] = (),
+    other_sizes: tuple[OtherSize, ...] = (),
 ) -> Workload:
-    """Decisions read losses from the profile of the first group. The list of prompts starts again at its end."""
-    num, ladder = len(arrived_s), spec.ladder
+    """Decisions read losses from the profile of the first group, and levels too where the pool names none. The list of
+    prompts starts again at its end.
+    """
+    num, ladder = len(arrived_s), spec.choose_ladder(groups[0].profile).ladder
     prompt_of = list(range(num)) if prompts is None else list(islice(cycle(prompts.of_line), num))
 
     def make_neighbours() -> Neighbours:
@@ -78,6 +82,7 @@ def build_workload(
         make_neighbours=make_neighbours,
         seed=seed,
         faults=faults,
+        other_sizes=other_sizes,
     )
     return Workload(scenario, prompt_of)
 

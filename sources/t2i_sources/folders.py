@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from t2i_sources.errors import SourceMissing
 from t2i_sources.hub import CheckIndex, Download, download
-from t2i_sources.hub_files import INDEX, Choice, choose_embedder_files, choose_model_files
+from t2i_sources.hub_files import INDEX, Choice, choose_decoder_files, choose_embedder_files, choose_model_files
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
 
@@ -19,7 +19,7 @@ class SourceKind:
 
     Attributes:
         field: The field of the pool document, for messages.
-        marks: One of these files must be in the folder.
+        marks: One of these files must be in the folder; empty: the caller looks itself.
         wanted: What the folder must be, in words.
         choose: Chooses the files of a hub's repository to download.
         builtin: The folder inside a builtin model.
@@ -40,6 +40,19 @@ EMBEDDER = SourceKind(
     choose_embedder_files,
     builtin="embedder",
 )
+PREVIEW_DECODER = SourceKind(
+    "model.previewDecoder", ("config.json",), "a folder of an AutoencoderTiny", choose_decoder_files
+)
+
+
+def component_field(name: str) -> str:
+    """For messages about the component that the pool calls so."""
+    return f"model.components[{name!r}]"
+
+
+def control_kind(name: str) -> SourceKind:
+    """Of the ControlNet that the pool calls so."""
+    return SourceKind(component_field(name), ("config.json",), "a folder of a ControlNet", choose_decoder_files)
 
 
 def find_folder(
@@ -73,7 +86,7 @@ def find_folder(
             folder = download(wanted, models_dir)
         case _:
             raise SourceMissing(f"{kind.field} must start with {SCHEMES}, got {source!r}")
-    if not any((folder / mark).is_file() for mark in kind.marks):
+    if kind.marks and not any((folder / mark).is_file() for mark in kind.marks):
         found = " or ".join(kind.marks)
         raise SourceMissing(f"{kind.field} {source!r}: no {found} found there; it must be {kind.wanted}")
     return folder

@@ -30,7 +30,7 @@ def choose_model_files(names: Collection[str], components: Collection[str], vari
     for component in components:
         prefix = f"{component}/"
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        chosen += [prefix + name for name in _of_component([name for name in inside if "/" not in name], variant)]
+        chosen += [prefix + name for name in choose_component_files(inside, variant)]
     return sorted(chosen)
 
 
@@ -41,6 +41,18 @@ def choose_embedder_files(names: Collection[str], components: Collection[str], v
     if "model.onnx" in chosen:
         chosen = {name for name in chosen if not name.startswith("onnx/")}
     return sorted(chosen)
+
+
+def choose_decoder_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
+    """Choose the settings and weights of a decoder in diffusers layout that is a whole repository by itself."""
+    del components
+    own = [name for name in names if name == "config.json" or re.match(r"diffusion_pytorch_model[^/]*$", name)]
+    return sorted(_of_component(own, variant))
+
+
+def choose_component_files(names: Collection[str], variant: str = "") -> list[str]:
+    """Choose the settings and one set of weights among the names in a component's folder."""
+    return sorted(_of_component([name for name in names if "/" not in name], variant))
 
 
 def _of_component(names: list[str], variant: str) -> Iterable[str]:

@@ -1,16 +1,21 @@
 """Programs of a test: started on loopback, stopped for certain, even if the test run itself is killed."""
 
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_WITHIN_S = 60.0
-STOP_WITHIN_S = 10.0
+READY_WITHIN_S = 120.0
+STOP_WITHIN_S = 60.0
 POLL_S = 0.05
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT, TRIES = 12_000, 1000
+CHOICE = random.SystemRandom()  # of two test runs with one seed both would choose the same
 
 
 class ProgramError(RuntimeError):
@@ -18,13 +23,27 @@ class ProgramError(RuntimeError):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now. Another program may take one before ours does: start again then."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports nobody listens on now. Another program may take one before ours does: start again then.
+
+    They lie below those that the system gives to outgoing connections. Of these one is soon taken, and a client that
+    tries to reach its stopped server again and again may even get the server's own port.
+    """
+    held: list[socket.socket] = []
     try:
-        return [held.getsockname()[1] for held in sockets]
+        for _ in range(TRIES):
+            if len(held) == count:
+                return [one.getsockname()[1] for one in held]
+            with suppress(OSError):
+                held.append(socket.create_server(("127.0.0.1", CHOICE.randrange(LOWEST_PORT, _first_ephemeral()))))
+        raise ProgramError(f"no {count} free ports from {LOWEST_PORT} to {_first_ephemeral()}")
     finally:
-        for held in sockets:
-            held.close()
+        for one in held:
+            one.close()
+
+
+def _first_ephemeral() -> int:
+    first = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 0
+    return first if first > LOWEST_PORT + TRIES else 32_768  # Linux' own default
 
 
 @dataclass
@@ -89,7 +108,7 @@ class StartedProgram:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
-def eventually(what: str, holds: Callable[[], bool], within_s: float = 30.0) -> None:
+def eventually(what: str, holds: Callable[[], bool], within_s: float = 60.0) -> None:
     """Look again and again until it holds.
 
     Raises:

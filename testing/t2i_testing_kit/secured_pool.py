@@ -148,6 +148,7 @@ class SecuredPool:
     def gateway_arguments(self) -> list[str]:
         """As the operator renders them, with the worker's address."""
         arguments = [*self._shared, "--workers", self.worker.address, "--embedder", str(embedder_path())]
+        arguments += ["--listen-http", "127.0.0.1:0"]
         if "gatewayTlsSecretName" in self.security:
             arguments += ["--tls-dir", str(self.folder / "tls")]
         if "tokensSecretName" in self.security:

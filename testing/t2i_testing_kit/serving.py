@@ -1,4 +1,4 @@
-"""What tests of running servers share: a client, error details, waiting on a worker's load, a profile."""
+"""What tests of running servers share: a pool, a client, error details, waiting on a load, a profile."""
 
 import asyncio
 import io
@@ -6,6 +6,7 @@ import re
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,16 +18,29 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess
 
 STEPS = 20
-WITHIN_S = 30.0
+WITHIN_S = 60.0  # for whatever must happen; nothing waits for it where all is well
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 WritePool = Callable[..., LocalOptions]
+POOL = """
+apiVersion: t2iserving.dev/v1alpha1
+kind: T2IServingPool
+metadata: {{name: test}}
+spec:
+  model: {{source: "builtin://scenes", numInferenceSteps: 20, guidanceScalePercent: 200, width: 48, height: 48,
+          precision: fp32, embedder: "{embedder}", sizes: {sizes}}}
+  levels: [{{skippedSteps: 0}}, {{skippedSteps: 10}}, {{numInferenceSteps: 10}}]
+  workerGroups: [{{name: sim, workers: {workers}, engine: {engine}}}]
+  slo: {{latencyMilliseconds: {slo_ms}, minQualityPercent: 80}}
+  gateway: {{replicas: 1, maxQueuedRequests: {max_queued}}}
+"""
+TWO_SIZES = "[{width: 72, height: 48}]"  # beside the default
 
 
 def make_profile(step_s: tuple[float, ...]) -> LevelProfile:
@@ -41,6 +55,28 @@ def make_profile(step_s: tuple[float, ...]) -> LevelProfile:
     return LevelProfile("test", "test", STEPS, step_s, 0.0, losses)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolFiles:
+    """A pool whose steps take `step_s` seconds in batches of up to `cap`, where its workers are simulated."""
+
+    workers: int = 2
+    engine: str = "simulated"
+    step_s: float = 0.001
+    cap: int = 4
+    slo_ms: int = 5000
+    max_queued: int = 64
+    embedder: str = ""
+    sizes: str = "[]"
+
+    def write(self, folder: Path) -> LocalOptions:
+        """Its document and its profile."""
+        (folder / "pool.yaml").write_text(POOL.format(**asdict(self)))
+        (folder / "profile.json").write_text(render_profile(make_profile((self.step_s,) * self.cap)))
+        return LocalOptions(
+            folder / "pool.yaml", "127.0.0.1:0", folder, folder / "profile.json", models_dir=folder, threads=1
+        )
+
+
 class Client:
     """A gateway's stub with the calls that tests make."""
 
@@ -49,20 +85,20 @@ class Client:
         self.stub = gateway_pb2_grpc.TextToImageStub(self.channel)
 
     async def events(
-        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = WITHIN_S, tenant: str = ""
     ) -> list[gateway_pb2.GenerateEvent]:
         """All events of one request."""
         metadata = (("x-t2i-tenant", tenant),) if tenant else ()
         return [event async for event in self.stub.Generate(request, timeout=limit_s, metadata=metadata)]
 
     async def done(
-        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = WITHIN_S, tenant: str = ""
     ) -> gateway_pb2.Done:
         """The last event of one request."""
         return (await self.events(request, limit_s, tenant))[-1].done
 
     async def refusal(
-        self, request: gateway_pb2.GenerateRequest, limit_s: float = 20, tenant: str = ""
+        self, request: gateway_pb2.GenerateRequest, limit_s: float = WITHIN_S, tenant: str = ""
     ) -> grpc.aio.AioRpcError:
         """The error that a request must end in."""
         try:
@@ -95,7 +131,9 @@ def detail(error: grpc.aio.AioRpcError, kind: M) -> M:
 async def load_until(address: str, reached: Callable[[worker_pb2.WorkerLoad], bool]) -> worker_pb2.WorkerLoad:
     """Watch a worker's load until the condition holds."""
     async with grpc.aio.insecure_channel(address) as channel:
-        async for load in worker_pb2_grpc.WorkerStub(channel).WatchLoad(worker_pb2.WatchLoadRequest(), timeout=20):
+        async for load in worker_pb2_grpc.WorkerStub(channel).WatchLoad(
+            worker_pb2.WatchLoadRequest(), timeout=WITHIN_S
+        ):
             if reached(load):
                 return load
     raise AssertionError("the worker's load stream ended early")
@@ -114,7 +152,7 @@ async def metric(process: ServerProcess, name: str) -> float:
 
 def metrics_text(process: ServerProcess) -> str:
     """All of a process's metrics."""
-    text: bytes = urllib.request.urlopen(f"http://{process.metrics_address}/metrics", timeout=5).read()
+    text: bytes = urllib.request.urlopen(f"http://{process.metrics_address}/metrics", timeout=WITHIN_S).read()
     return text.decode()
 
 

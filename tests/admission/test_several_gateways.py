@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, World, turns, world
 from small_pools import worker
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.level import Level

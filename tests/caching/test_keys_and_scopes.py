@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from t2i_cache.keys import LatentKey, ModelKey, model_fingerprint
 from t2i_cache.scope import scope_id
+from t2i_policy.image_size import ImageSize
+from t2i_runtime.drawing import PLAIN, Drawing, ScaledAdapter
+from t2i_worker.jobs import AdapterFacts
 
 MODEL = ModelKey("sha256:ab", "flow-euler", 20, 512, 768, 4500, "float16")
 OTHER_VALUES: dict[str, Any] = {
@@ -21,6 +24,7 @@ OTHER_VALUES: dict[str, Any] = {
     "guidance_milli": 4501,
     "dtype": "bfloat16",
     "negative_prompt": "blurry",
+    "drawing": "0123",
     "embedder": "0123abcd",
 }
 HOSTILE_IDS = {
@@ -56,6 +60,7 @@ OTHER_FACTS: dict[str, Any] = {
     "dtype": "bfloat16",
     "guidance_scale": 4.501,
     "negative_prompt": "blurry",
+    "drawing": Drawing("ddim"),
     "num_inference_steps": 21,
     "embedder": "0123abcd",
 }
@@ -64,14 +69,34 @@ OTHER_FACTS: dict[str, Any] = {
 @pytest.mark.parametrize("name", OTHER_FACTS)
 def test_each_fact_of_model_and_request_reaches_the_key(name: str) -> None:
     """Gateway and worker both ask this function: what it left out would be left out by both, and nobody would miss."""
-    facts = {**asdict(MODEL), "guidance_scale": 4.5}
+    facts = {**asdict(MODEL), "guidance_scale": 4.5, "drawing": PLAIN, "adapters": ()}
     assert _fingerprint(facts) == MODEL.fingerprint
     assert _fingerprint(facts | {name: OTHER_FACTS[name]}) != MODEL.fingerprint
 
 
+def test_adapters_count_by_their_files_and_scales() -> None:
+    """A name is the pool's own affair: the same file under another one gives the same latents."""
+    facts = {**asdict(MODEL), "guidance_scale": 4.5}
+
+    def key(digest: str, *used: ScaledAdapter) -> str:
+        known = [AdapterFacts(name, digest, 1.0) for name in ("style", "other")]
+        return _fingerprint(facts | {"adapters": known, "drawing": Drawing(adapters=used)})
+
+    keys = [
+        key("1f", ScaledAdapter("style", 1.0)),
+        key("1f", ScaledAdapter("style", 0.5)),
+        key("2e", ScaledAdapter("style", 1.0)),
+        key("1f", ScaledAdapter("other", 1.0), ScaledAdapter("style", 1.0)),
+    ]
+    assert len({*keys, MODEL.fingerprint}) == len(keys) + 1
+    assert key("1f", ScaledAdapter("other", 1.0)) == keys[0]
+    assert key("1f") == MODEL.fingerprint
+
+
 def _fingerprint(facts: dict[str, Any]) -> str:
     said = SimpleNamespace(**facts)
-    return model_fingerprint(said, said, num_inference_steps=said.num_inference_steps, embedder=said.embedder)
+    size = ImageSize(said.width, said.height)
+    return model_fingerprint(said, said, size, num_inference_steps=said.num_inference_steps, embedder=said.embedder)
 
 
 def test_exchanged_fields_change_fingerprint() -> None:

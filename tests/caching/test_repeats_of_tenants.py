@@ -13,6 +13,7 @@ from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.neighbours import NeighbourIndex
 from t2i_gateway.request import ImageRequest
+from t2i_policy.image_size import ImageSize
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_sources.embedder import Embedding
@@ -32,7 +33,9 @@ class Gateway:
         self.draw("victim", 42)
 
     def shelf(self, tenant: str, seed: int) -> Any:
-        asked = ImageRequest("id", False, "a red circle", "", seed, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
+        asked = ImageRequest(
+            "id", False, "a red circle", "", seed, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0, ImageSize(48, 48)
+        )
         return self.similar.prefix(asked, tenant, MODEL, WORDS)
 
     def draw(self, tenant: str, seed: int) -> None:

@@ -10,6 +10,7 @@ from t2i_cache.stores.memory import MemoryStore
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.neighbours import NeighbourIndex
 from t2i_gateway.request import ImageRequest
+from t2i_policy.image_size import ImageSize
 from t2i_policy.level import Level
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
@@ -32,7 +33,9 @@ async def test_gateway_looks_where_the_worker_keeps(negative: str, guidance: flo
     index = NeighbourIndex(
         parse_pool((EXAMPLES / "pool-scenes.yaml").read_text()), store, GatewayMetrics(CollectorRegistry())
     )
-    asked = ImageRequest("id", False, "a cat", negative, 1, guidance, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0)
+    asked = ImageRequest(
+        "id", False, "a cat", negative, 1, guidance, level_pb2.OUTPUT_FORMAT_PNG, Limits(0.1), 0, ImageSize(48, 64)
+    )
     prefix = index.prefix(asked, "tenant", DESCRIPTION, WORDS)
     assert prefix is not None
     job = Job("id", "a cat", negative, 1, guidance, Level(0, steps), "png")

@@ -67,7 +67,7 @@ async def gateways(
             await one.books.close()
 
 
-async def until(holds: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
+async def until(holds: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
     try:
         async with asyncio.timeout(within_s):
             while not holds():  # noqa: ASYNC110 - what is looked at has no event
@@ -179,7 +179,7 @@ async def test_nearly_full_store_gives_up_what_our_policy_thinks_least_of(valkey
         for number in range(9):
             await write(one.store, replace(CAT, entry_id=f"e{number}", step=5), 10.0 * number, size)
         await until(lambda: one.books.catalogue.num_items == 10, "all known")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (await one.store.usage()).marked:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await write(one.store, replace(CAT, entry_id="new", step=10), 200.0, size)

@@ -15,6 +15,7 @@ from t2i_cache.stores import open_store
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.neighbours import LatentPrefix, NeighbourIndex
 from t2i_gateway.request import ImageRequest
+from t2i_policy.image_size import ImageSize
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_simulator.similarity import PromptSimilarities
@@ -47,7 +48,9 @@ class Books:
 
     def look(self, prompt: str) -> tuple[LatentPrefix, Embedding]:
         """Where the prompt's latents belong."""
-        asked = ImageRequest("id", False, prompt, "", 1, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(max_loss=0.1), 0)
+        asked = ImageRequest(
+            "id", False, prompt, "", 1, 2.0, level_pb2.OUTPUT_FORMAT_PNG, Limits(max_loss=0.1), 0, ImageSize(48, 48)
+        )
         embedding = self.embedder.embed_now(prompt)
         shelf = self.similar.prefix(asked, "tenant", MODEL, embedding)
         assert shelf is not None

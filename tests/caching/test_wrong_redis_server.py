@@ -27,7 +27,7 @@ KEY = LatentKey("alice", "model", "cat", 5)
 LIMITS = StoreLimits(1 << 20, 60.0)
 POOL = "shop/paint"
 DOCS = Path(__file__).parents[2] / "docs" / "cache.md"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from helm_chart import CHART, ROOT, Helm, of_kind, parse
 from t2i_testing_kit.kube.server import KubeServer
 from t2i_testing_kit.programs import eventually
 
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 POOL = "/apis/t2iserving.dev/v1alpha1/namespaces/{}/t2iservingpools/scenes"
 
 
@@ -66,7 +66,7 @@ def test_pool_is_reconciled_with_the_charts_rights(
         conditions = wait_for_conditions(kube, namespace, process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(WITHIN_S)
         admin.run("uninstall", "runs", *where)
     log = (tmp_path / "operator.log").read_text()
     assert "orbidden" not in log

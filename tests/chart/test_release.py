@@ -60,7 +60,7 @@ def test_install_upgrade_rollback_uninstall(admin: Helm, cluster: KubeServer) ->
     manifest = admin.run("get", "manifest", "t2i", *WHERE)
     assert left_of(cluster, manifest) == names(manifest)
     assert replicas(cluster) == 2
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd/t2iservingpools.t2iserving.dev")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/t2iservingpools.t2iserving.dev")
     cluster.kubectl("apply", "-f", str(EXAMPLES / "pool.yaml"))
 
     everything = ("--set", "operator.replicas=3,valkey.enabled=true,monitoring.dashboards.enabled=true")

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, level_pb2
 from t2i_testing_kit.kube.server import KubeServer
 from t2ictl.cluster import PoolName
 from t2ictl.commands.cluster import show_plan, show_pools
@@ -151,7 +151,9 @@ class Explaining(gateway_pb2_grpc.TextToImageServicer):
     """A gateway that answers."""
 
     async def Explain(self, request: Any, context: Any) -> gateway_pb2.ExplainResponse:
-        return gateway_pb2.ExplainResponse(refusal=f"asked about {request.request.prompt}")
+        exact = level_pb2.Level(num_inference_steps=20)
+        decision = gateway_pb2.Decision(wanted=exact, served=exact)
+        return gateway_pb2.ExplainResponse(decision=decision, refusal=f"asked about {request.request.prompt}")
 
 
 def gateway_service(server: KubeServer, namespace: str) -> None:

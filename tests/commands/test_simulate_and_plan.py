@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from t2ictl.commands.plan import PlanOptions, run_plan
@@ -31,6 +32,7 @@ def options(tmp_path: Path) -> SimulateOptions:
         embedder=None,
         fresh_cycles=False,
         faults=(),
+        sizes=(),
         seed=1,
         json_out=tmp_path / "out" / "rows.json",
         plot_out=tmp_path / "out" / "course.png",
@@ -90,6 +92,9 @@ MISTAKES = {
     "a fault's form": ({"faults": ("gpu-1 dies",)}, "expected WORKER@FROM-UNTIL"),
     "a fault's worker": ({"faults": ("gpu-8@1-2",)}, "no worker 'gpu-8'"),
     "a fault's times": ({"faults": ("gpu-1@5-2",)}, "must end after it begins"),
+    "a size's form": ({"sizes": ("1024=0.5",)}, "expected WIDTHxHEIGHT=SHARE"),
+    "a size that the pool does not serve": ({"sizes": ("512x512=0.5",)}, "the pool makes images of 1024x1024"),
+    "more than all requests": ({"sizes": ("1024x1024=0.7", "1024x1024=0.7")}, "must not be more than 1"),
     "a profile of another schedule": ({"pool_file": "scenes with sdxl"}, "was measured on 50 steps"),
     "a builtin profile's name": (
         {"pool_file": "unknown profile"},
@@ -133,6 +138,18 @@ def test_plan_shows_capacity_and_shift_map() -> None:
     assert "0.000 of 4.000 images/s shed" in text
     run_plan(console, PlanOptions(EXAMPLES / "pool-sdxl-8.yaml", None, "0.95=20", 4, None))
     assert "of 20.000 images/s shed" in console.export_text()
+
+
+def test_plan_tells_measured_from_counted_costs(tmp_path: Path) -> None:
+    """A level's time and its steps differ, and both are told."""
+    console, pool = Console(record=True, width=160), tmp_path / "pool.yaml"
+    document = yaml.safe_load((EXAMPLES / "pool-scenes.yaml").read_text())
+    del document["spec"]["levels"]  # so that those of the profile are judged
+    pool.write_text(yaml.safe_dump(document))
+    run_plan(console, PlanOptions(pool, 4.0, "", None, None))
+    text = console.export_text()
+    assert "cost, measured" in text
+    assert "cost, counted" in text
 
 
 def test_plan_names_an_unknown_class() -> None:

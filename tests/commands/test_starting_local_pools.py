@@ -8,8 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from t2i_policy.level import Level
+from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+from t2i_runtime.listening import listening_socket
 from t2ictl.__main__ import app
 from t2ictl.local_pool import LocalOptions, LocalPool, read_pool
 from t2ictl.processes import ServerProcess
@@ -17,7 +21,7 @@ from t2ictl.processes import ServerProcess
 pytestmark = pytest.mark.process
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pool-scenes.yaml"
 PROFILE = Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json"
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 def pool_of(source: str, folder: Path) -> Path:
@@ -150,3 +154,33 @@ def test_each_worker_gets_a_device_of_its_own(
     local.pool, local._folder = read_pool(pool_file), tmp_path
     given = [worker.arguments for worker in local._make_workers()]
     assert [one[one.index("--device") + 1] for one in given if "--device" in one] == devices
+
+
+def test_processes_read_the_levels_that_the_profile_stands_for(tmp_path: Path) -> None:
+    """Written down once, beside their logs; the user's own file stays as it is."""
+    pool_file = pool_of("builtin://scenes", tmp_path)
+    document = yaml.safe_load(pool_file.read_text())
+    document["spec"].pop("levels", None)
+    pool_file.write_text(yaml.safe_dump(document))
+    band = BandLoss(Level(0, 12, forecast=2), -1.0, 1.01, 0.0, 0.0, 99)
+    profile = tmp_path / "measured.json"
+    profile.write_text(render_profile(LevelProfile("digest", "cpu", 12, (0.01,), 0.0, (band,))))
+    local = LocalPool(LocalOptions(pool_file, profile=profile))
+    local.pool, local._folder = read_pool(pool_file), tmp_path / "running"
+    local._folder.mkdir()
+    assert not local.pool.spec.levels
+    local._document = local._write_document()
+    (read,) = {worker.arguments[worker.arguments.index("--pool") + 1] for worker in local._make_workers()}
+    assert read_pool(Path(read)).spec.ladder.levels == (Level(0, 12), band.level)
+    assert not read_pool(pool_file).spec.levels
+
+
+@pytest.mark.parametrize("option", ["--listen", "--listen-http"])
+def test_a_taken_port_is_said_before_a_model_is_loaded(option: str) -> None:
+    """With the option that chooses another one; the other door takes any free port."""
+    free = {"--listen": "127.0.0.1:0", "--listen-http": "127.0.0.1:0"}
+    with listening_socket("127.0.0.1:0") as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        doors = [text for pair in {**free, option: address}.items() for text in pair]
+        said = said_by(["local", "up", "--pool", str(EXAMPLE), *doors])
+    assert f"cannot listen on {address}: Address already in use; choose another address with {option}" in said

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+from t2i_runtime.product import PRODUCT, VERSION
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +18,7 @@ def test_standard_operator_not_shadowed() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert not Path(done.stdout.strip()).is_relative_to(ROOT)
@@ -33,3 +36,9 @@ def test_component_folders_hold_one_package_and_no_init() -> None:
 def test_tests_have_no_init() -> None:
     """With importlib mode a single `tests/operator/__init__.py` breaks collection of everything."""
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_version_is_said_once() -> None:
+    """Image files carry it; containers have the code alone, so it cannot be read from the package's metadata."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (project["name"], project["version"]) == (PRODUCT, VERSION)

@@ -19,6 +19,7 @@ def fixed(*workers: dict[str, int]) -> dict[str, object]:
     return {"mode": "Fixed", "workers": list(workers)}
 
 
+IP_ADAPTER = {"name": "a", "kind": "IPAdapter", "source": "hf://acme/a", "weightName": "a.safetensors"}
 FIXED = fixed({"skippedSteps": 0, "workers": 3}, {"skippedSteps": 10, "workers": 1})
 
 ACCEPTED: dict[str, dict[str, object]] = {
@@ -32,6 +33,21 @@ ACCEPTED: dict[str, dict[str, object]] = {
     "a shorter schedule of one step": {"spec.levels.2.numInferenceSteps": 1},
     "a skip whose full schedule is spelled out": {"spec.levels.1.numInferenceSteps": 20},
     "a fixed mix": {"spec.mix": FIXED},
+    "levels that differ in one coordinate": {
+        "spec.levels.3": {"forecast": 2},
+        "spec.levels.4": {"forecast": 3},
+        "spec.levels.5": {"guidedSteps": 10},
+        "spec.levels.6": {"solver": "unipc"},
+        "spec.levels.7": {"solver": "dpm++-2m"},
+        "spec.levels.8": {"skippedSteps": 10, "forecast": 2, "guidedSteps": 15, "solver": "unipc"},
+        "spec.levels.9": {"computedSteps": [0, 1, 5, 9]},
+        "spec.levels.10": {"computedSteps": [0, 1, 5, 10]},
+        "spec.levels.11": {"skippedSteps": 10, "computedSteps": [10, 11, 19]},
+    },
+    "a fixed mix at a level that forecasts": {
+        "spec.levels.3": {"forecast": 2},
+        "spec.mix": fixed({**FULL, "workers": 3}, {"forecast": 2, "workers": 1}),
+    },
     "a fixed mix with an empty level": {"spec.mix": fixed(FULL, {"skippedSteps": 10, "workers": 0})},
     "a fixed mix at a shorter schedule": {"spec.mix": fixed({"numInferenceSteps": 10, "workers": 4})},
     "a fixed mix with its schedule spelled out": {"spec.mix": fixed({**FULL, "numInferenceSteps": 20})},
@@ -41,6 +57,41 @@ ACCEPTED: dict[str, dict[str, object]] = {
     "a pod template of anything": {"spec.workerGroups.0.template": {"nodeSelector": {"a": "b"}, "x": [None]}},
     "a gateway template of anything": {"spec.gateway.template": {"nodeSelector": {"a": "b"}, "x": [None], "y": None}},
     "a group of simulated workers": {"spec.workerGroups.0.engine": "simulated"},
+    "a further size": {"spec.model.sizes": [{"width": 64, "height": 32}]},
+    "a range of sizes": {
+        "spec.model.sizes": [{"width": 32, "height": 48, "maxWidth": 96, "maxHeight": 64, "multipleOf": 16}]
+    },
+    "a range of widths alone": {"spec.model.sizes": [{"width": 32, "height": 48, "maxWidth": 96}]},
+    "adapters from everywhere": {
+        "spec.model.adapters": [
+            {
+                "name": "Pixel.Art_2",
+                "source": "hf://acme/pixel@v1",
+                "scalePercent": 0,
+                "weightName": "pixel art.safetensors",
+            },
+            {"name": "b", "source": "file:///models/b.safetensors", "scalePercent": 200},
+            {"name": "c", "source": "pvc://claim/c"},
+        ]
+    },
+    "ControlNets": {
+        "spec.model.components": [
+            {"name": "canny", "kind": "ControlNet", "source": "hf://acme/canny"},
+            {"name": "depth", "source": "pvc://claim/depth", "scalePercent": 50},
+        ]
+    },
+    "IP-Adapters": {
+        "spec.model.components": [
+            {
+                "name": "face",
+                "kind": "IPAdapter",
+                "source": "hf://acme/ip@v1",
+                "weightName": "sdxl_models/ip-adapter_sdxl.safetensors",
+                "imageEncoder": "models/image_encoder",
+            },
+            {"name": "plus", "kind": "IPAdapter", "source": "file:///ip", "weightName": "ip plus.safetensors"},
+        ]
+    },
     "tenants of several weights": {"spec.gateway": {"tenants": [{"name": "a", "weight": 3}, {"name": "b"}]}},
     "names that fill the limit together": {"metadata.name": "a" * 48},
     "latents shared with consent": {"spec.cache": {"scope": "Pool", "sharedBetweenTenants": True}},
@@ -67,6 +118,11 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         ("spec.cache.scope:", "use Tenant, or also set sharedBetweenTenants to true"),
         "spec.cache.scope: scope Pool lets tenants learn about each other's prompts",
     ),
+    "a playground without HTTP": (
+        {"spec.gateway": {"http": "Disabled", "playground": "Enabled"}},
+        ("spec.gateway.playground:", "set http to Enabled, or playground to Disabled"),
+        "spec.gateway.playground: playground Enabled is a page that HTTP serves",
+    ),
     "tokens in clear": (
         {"spec.security": {"clientAuthentication": "Token", "tokensSecretName": "t"}},
         ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
@@ -76,6 +132,56 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         {"spec.security": {"clientAuthentication": "MutualTLS"}},
         ("spec.security.gatewayTlsSecretName:", "need TLS: set gatewayTlsSecretName"),
         "spec.security.gatewayTlsSecretName: clientAuthentication Token and MutualTLS need TLS",
+    ),
+    "an adapter named twice": (
+        {"spec.model.adapters": [{"name": "a", "source": "hf://acme/a"}, {"name": "a", "source": "hf://acme/b"}]},
+        ("spec.model.adapters", "Duplicate value"),
+        "adapters must be unique, but 'a' is there more than once",
+    ),
+    "an adapter that is a pickle": (
+        {"spec.model.adapters": [{"name": "a", "source": "hf://acme/a", "weightName": "a.bin"}]},
+        ("spec.model.adapters[0].weightName",),
+        "spec.model.adapters.0.weightName",
+    ),
+    "an adapter at three times its scale": (
+        {"spec.model.adapters": [{"name": "a", "source": "hf://acme/a", "scalePercent": 300}]},
+        ("spec.model.adapters[0].scalePercent",),
+        "spec.model.adapters.0.scalePercent",
+    ),
+    "a builtin adapter": (
+        {"spec.model.adapters": [{"name": "a", "source": "builtin://a"}]},
+        ("spec.model.adapters[0].source",),
+        "spec.model.adapters.0.source",
+    ),
+    "a component of an unknown kind": (
+        {"spec.model.components": [{"name": "a", "kind": "T2IAdapter", "source": "hf://acme/a"}]},
+        ("spec.model.components[0].kind",),
+        "spec.model.components.0.kind",
+    ),
+    "an IP-Adapter without a file": (
+        {"spec.model.components": [{"name": "a", "kind": "IPAdapter", "source": "hf://acme/a"}]},
+        ("spec.model.components[0].weightName:", "name the file in its source"),
+        "weightName and kind IPAdapter belong together",
+    ),
+    "a file of a ControlNet": (
+        {"spec.model.components": [{"name": "a", "source": "hf://acme/a", "weightName": "a.safetensors"}]},
+        ("spec.model.components[0].weightName:", "or remove weightName"),
+        "weightName and kind IPAdapter belong together",
+    ),
+    "an image encoder of a ControlNet": (
+        {"spec.model.components": [{"name": "a", "source": "hf://acme/a", "imageEncoder": "image_encoder"}]},
+        ("spec.model.components[0].imageEncoder:", "remove it"),
+        "imageEncoder is for kind IPAdapter",
+    ),
+    "an IP-Adapter outside its source": (
+        {"spec.model.components": [{**IP_ADAPTER, "weightName": "../secret/a.safetensors"}]},
+        ("spec.model.components[0].weightName",),
+        "spec.model.components.0.weightName",
+    ),
+    "an IP-Adapter that is a pickle": (
+        {"spec.model.components": [{**IP_ADAPTER, "weightName": "models/ip-adapter_sd15.bin"}]},
+        ("spec.model.components[0].weightName",),
+        "spec.model.components.0.weightName",
     ),
     "Token without tokens": (
         {"spec.security": {"clientAuthentication": "Token", "gatewayTlsSecretName": "g"}},
@@ -131,6 +237,66 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         {"spec.levels.2.skippedSteps": 5},
         ("spec.levels:", "leave out its skippedSteps or its numInferenceSteps"),
         "a level that skips steps runs the full schedule, which cached latents belong to",
+    ),
+    "an exact level that forecasts": (
+        {"spec.levels.0.forecast": 2},
+        ("spec.levels:", "add {skippedSteps: 0}"),
+        "levels must contain the exact one",
+    ),
+    "a solver twice": (
+        {"spec.levels.3": {"solver": "unipc"}, "spec.levels.4": {"solver": "unipc", "numInferenceSteps": 20}},
+        ("spec.levels:", "levels must be unique: remove"),
+        "spec.levels: levels must be unique: remove the one that is there more than once",
+    ),
+    "a forecast of four steps": (
+        {"spec.levels.3": {"skippedSteps": 16, "forecast": 2}},
+        ("spec.levels:", "a level with forecast runs at least 5 steps"),
+        "a level with forecast runs at least 5 steps",
+    ),
+    "computed steps without the first two": (
+        {"spec.levels.3": {"computedSteps": [0, 2, 4]}},
+        ("spec.levels:", "computedSteps of every level must rise, begin with the first two"),
+        "computedSteps of every level must rise, begin with the first two",
+    ),
+    "computed steps twice": (
+        {"spec.levels.3": {"computedSteps": [0, 1, 4, 4]}},
+        ("spec.levels:", "computedSteps of every level must rise"),
+        "computedSteps of every level must rise",
+    ),
+    "computed steps beyond the schedule": (
+        {"spec.levels.3": {"computedSteps": [0, 1, 20]}},
+        ("spec.levels:", "computedSteps of every level must rise"),
+        "computedSteps of every level must rise",
+    ),
+    "computed steps of a short end": (
+        {"spec.levels.3": {"skippedSteps": 16, "computedSteps": [16, 17]}},
+        ("spec.levels:", "a level with computedSteps runs at least 5 steps"),
+        "a level with computedSteps runs at least 5 steps",
+    ),
+    "forecast and computed steps": (
+        {"spec.levels.3": {"forecast": 2, "computedSteps": [0, 1, 4]}},
+        ("spec.levels:", "a level has forecast or computedSteps, not both"),
+        "a level has forecast or computedSteps, not both",
+    ),
+    "the same computed steps twice": (
+        {"spec.levels.3": {"computedSteps": [0, 1, 4]}, "spec.levels.4": {"computedSteps": [0, 1, 4]}},
+        ("spec.levels:", "levels must be unique: remove"),
+        "spec.levels: levels must be unique: remove the one that is there more than once",
+    ),
+    "a guidance of all steps": (
+        {"spec.levels.3": {"guidedSteps": 20}},
+        ("spec.levels:", "guidedSteps of every level must lie between"),
+        "guidedSteps of every level must lie between its skippedSteps and its numInferenceSteps",
+    ),
+    "a guidance that ends in the skip": (
+        {"spec.levels.3": {"skippedSteps": 10, "guidedSteps": 10}},
+        ("spec.levels:", "guidedSteps of every level must lie between"),
+        "guidedSteps of every level must lie between its skippedSteps and its numInferenceSteps",
+    ),
+    "a solver that draws noise": (
+        {"spec.levels.3": {"solver": "euler-a"}},
+        ("spec.levels[3].solver", "dpm++-2m"),
+        "spec.levels.3.solver",
     ),
     "a negative skip": (
         {"spec.levels.1.skippedSteps": -1},
@@ -233,6 +399,36 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         ("spec.gateway.tenants[1]: Duplicate value",),
         "tenants must be unique",
     ),
+    "a tenant with two rate limits": (
+        {"spec.gateway": {"rateLimits": {"tenants": [{"name": "a"}, {"name": "a"}]}}},
+        ("spec.gateway.rateLimits.tenants[1]: Duplicate value",),
+        "tenants must be unique",
+    ),
+    "a rate of nothing": (
+        {"spec.gateway": {"rateLimits": {"requestsPerMinute": 0}}},
+        ("spec.gateway.rateLimits.requestsPerMinute", "greater than or equal to 1"),
+        "spec.gateway.rateLimits.requestsPerMinute",
+    ),
+    "a classifier with a password in its address": (
+        {"spec.safety": {"prompt": {"url": "https://user:secret@host/"}}},
+        ("spec.safety.prompt.url", "should match"),
+        "spec.safety.prompt.url",
+    ),
+    "a classifier at a port that is none": (
+        {"spec.safety": {"image": {"url": "https://host:65536"}}},
+        ("spec.safety.image.url", "should match"),
+        "spec.safety.image.url",
+    ),
+    "a classifier without an address": (
+        {"spec.safety": {"prompt": {"failOpen": True}}},
+        ("spec.safety.prompt.url: Required value",),
+        "spec.safety.prompt.url: Field required",
+    ),
+    "prompts in files without metadata": (
+        {"spec.provenance": {"metadata": False, "prompt": True}},
+        ("spec.provenance", "set metadata to true, or prompt to false"),
+        "spec.provenance.prompt: prompt needs metadata",
+    ),
     "a tenant without a name": (
         {"spec.gateway": {"tenants": [{"name": ""}]}},
         ("spec.gateway.tenants[0].name",),
@@ -245,6 +441,26 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     ),
     "no model": ({"spec.model": REMOVED}, ("spec.model: Required value",), "spec.model: Field required"),
     "no spec": ({"spec": REMOVED}, ("spec: Required value",), "spec: Field required"),
+    "a size that is not a multiple of 8": (
+        {"spec.model.sizes": [{"width": 64, "height": 44}]},
+        ("spec.model.sizes[0].height", "multiple of 8"),
+        "spec.model.sizes.0.height",
+    ),
+    "a range that ends before it begins": (
+        {"spec.model.sizes": [{"width": 64, "height": 48, "maxHeight": 40}]},
+        ("spec.model.sizes[0]", "must not be less than width and height: raise them"),
+        "spec.model.sizes.0: maxWidth and maxHeight must not be less than width and height",
+    ),
+    "a range whose end its multiple does not meet": (
+        {"spec.model.sizes": [{"width": 32, "height": 32, "maxWidth": 72, "multipleOf": 16}]},
+        ("spec.model.sizes[0]", "must be multiples of multipleOf: change them"),
+        "spec.model.sizes.0: width, height, maxWidth and maxHeight must be multiples of multipleOf",
+    ),
+    "a size without a height": (
+        {"spec.model.sizes": [{"width": 32}]},
+        ("spec.model.sizes[0].height: Required value",),
+        "spec.model.sizes.0.height: Field required",
+    ),
     "a width that is not a multiple of 8": (
         {"spec.model.width": 47},
         ("spec.model.width", "multiple of 8"),

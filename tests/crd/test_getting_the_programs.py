@@ -68,7 +68,7 @@ def test_two_at_once_build_once(go: Path) -> None:
     command = [sys.executable, "-m", "t2i_testing_kit.kube.assets"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for one in both:
-        output, errors = one.communicate(timeout=60)
+        output, errors = one.communicate(timeout=180)
         assert one.returncode == 0, errors
         assert f"helm: {cache_folder() / 'helm'}" in output
     assert sorted(built(go)) == sorted(PROGRAMS)

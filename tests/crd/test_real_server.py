@@ -50,7 +50,7 @@ def may_list(kube: KubeServer, user: Path) -> bool:
 def test_strangers_without_certificate_are_refused(kube: KubeServer) -> None:
     """No anonymous access to resources."""
     with urllib3.PoolManager(ca_certs=str(kube.ca_file)) as pool:
-        assert pool.request("GET", f"{kube.url}/api/v1/configmaps", timeout=5).status == 403
+        assert pool.request("GET", f"{kube.url}/api/v1/configmaps", timeout=60).status == 403
 
 
 def test_tells_its_version(kube: KubeServer) -> None:

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image as Pillow
 
 from t2i_cache.stores import MemoryStore
+from t2i_policy.image_size import ImageSize
 from t2i_policy.level import Level
+from t2i_runtime.drawing import PLAIN, Drawing
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.stock_call import StockCall
 from t2i_worker.errors import JobInvalid
-from t2i_worker.jobs import Image, ImageSize, Job, ModelFacts, Sink, Source
+from t2i_worker.jobs import Image, Job, ModelFacts, Sink, Source
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import LoadedPipeline
 
@@ -25,8 +27,8 @@ JOB = Job("id", "a red circle left of the blue square", "", 1, 3.0, Level(0, STE
 JOBS = {
     "plain": JOB,
     "another size": replace(JOB, seed=2, size=ImageSize(32, 64)),
-    "two images": replace(JOB, seed=3, extra={"num_images_per_prompt": 2}),
-    "rescaled guidance": replace(JOB, seed=4, extra={"guidance_rescale": 0.7}),
+    "two images": replace(JOB, seed=3, drawing=Drawing(arguments={"num_images_per_prompt": 2})),
+    "rescaled guidance": replace(JOB, seed=4, drawing=Drawing(arguments={"guidance_rescale": 0.7})),
     "unguided and longer": replace(JOB, seed=5, guidance_scale=1.0, level=Level(0, 6)),
 }
 
@@ -63,9 +65,9 @@ async def test_mixed_arguments_give_what_each_gives_alone(engine: DiffusionEngin
     "changes",
     [
         {"size": ImageSize(33, 32)},
-        {"extra": {"num_images_per_prompt": "many"}},
-        {"extra": {"guidance_of_tomorrow": 1}},
-        {"extra": {"guidance_rescale": "much"}},
+        {"drawing": Drawing(arguments={"num_images_per_prompt": "many"})},
+        {"drawing": Drawing(arguments={"guidance_of_tomorrow": 1})},
+        {"drawing": Drawing(arguments={"guidance_rescale": "much"})},
     ],
     ids=["size", "type", "name", "value"],
 )
@@ -81,16 +83,24 @@ async def test_arguments_that_the_pipeline_refuses_are_the_requests_fault(
     assert len(await draw(engine, JOB)) == 1
 
 
-async def test_latents_of_own_arguments_are_nobodys(engine: DiffusionEngine) -> None:
-    """What they depend on is not in their key, so they are neither kept nor used."""
+async def test_skipped_steps_do_not_mind_the_guidance_of_others(engine: DiffusionEngine) -> None:
+    """A request with guidance has twice the rows of one without, though they share forwards."""
+    for guidance in (1.0, JOB.guidance_scale):
+        job = replace(JOB, guidance_scale=guidance)
+        await draw(engine, replace(job, sink=Sink("tenant", "entry", np.ones(3, np.float32))))
+        await draw(engine, replace(job, level=Level(2, STEPS), source=Source("tenant", "entry")))
+    assert engine.tally.steps_skipped == 4
+
+
+async def test_latents_of_other_drawings_are_not_shared(engine: DiffusionEngine) -> None:
+    """What an image depends on is in its key: arguments, sampler and size."""
     sink = Sink("tenant", "entry", np.ones(3, np.float32))
-    await draw(engine, replace(JOB, sink=sink, extra={"guidance_rescale": 0.7}))
-    assert engine.own_latents is None or not list(engine.own_latents)
-    await draw(engine, replace(JOB, sink=sink))
+    await draw(engine, replace(JOB, sink=sink, drawing=Drawing(arguments={"guidance_rescale": 0.7})))
     resumed = replace(JOB, level=Level(2, STEPS), source=Source("tenant", "entry"))
-    await draw(engine, replace(resumed, extra={"guidance_rescale": 0.7}))
-    assert engine.tally.steps_skipped == 0
-    await draw(engine, replace(resumed, size=ImageSize(32, 64)))
+    for other in (PLAIN, Drawing(arguments={"guidance_rescale": 0.6}), Drawing("ddim", {"guidance_rescale": 0.7})):
+        await draw(engine, replace(resumed, drawing=other))
+        assert engine.tally.steps_skipped == 0
+    await draw(engine, replace(resumed, size=ImageSize(32, 64), drawing=Drawing(arguments={"guidance_rescale": 0.7})))
     assert engine.tally.steps_skipped == 0, "another size is another key"
-    await draw(engine, resumed)
+    await draw(engine, replace(resumed, drawing=Drawing(arguments={"guidance_rescale": 0.7})))
     assert engine.tally.steps_skipped == 2

@@ -92,6 +92,29 @@ def test_decode_that_does_not_fit_is_tried_again(load: Load, monkeypatch: pytest
     assert pipeline.vae.tally.out_of_memory == 1
 
 
+def test_decode_that_never_fits_whole_is_made_in_tiles(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As stock tiling draws it; the next image is whole again."""
+    pipeline = load("sd")
+    vae, decode = pipeline.stock.vae, pipeline.vae._real_decode
+    whole = draw(pipeline)
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 8, 16
+    vae.enable_tiling()
+    tiled = draw(pipeline)
+    vae.disable_tiling()
+    assert not np.array_equal(tiled, whole)
+
+    def short_of_memory(*args: Any, **kwargs: Any) -> Any:
+        if not vae.use_tiling:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.vae, "_real_decode", short_of_memory)
+        assert np.array_equal(draw(pipeline), tiled)
+    assert pipeline.vae.tally.out_of_memory == 2
+    assert np.array_equal(draw(pipeline), whole)
+
+
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux", "scenes"])
 def test_texts_at_once_are_encoded_one_after_the_other(
     family: str, load: Load, listen: Callable[..., Any], in_loop: Any, monkeypatch: pytest.MonkeyPatch

@@ -65,13 +65,15 @@ def finished(events: list[Event]) -> Finished:
     return events[-1]
 
 
-KEY = LatentKey("tenant", model_fingerprint(FACTS, JOB, num_inference_steps=STEPS, embedder=""), "entry", STEPS)
+KEY = LatentKey(
+    "tenant", model_fingerprint(FACTS, JOB, FACTS.size, num_inference_steps=STEPS, embedder=""), "entry", STEPS
+)
 
 
 async def test_events_come_in_order(engine: DiffusionEngine) -> None:
     """Joined, each step once, the image, the end with times; the same seed draws the same bytes."""
     events = await run(engine, JOB)
-    assert joined(events) == Joined(Level(0, STEPS), "AsRequested", 1)
+    assert joined(events) == Joined(Level(0, STEPS), "AsRequested", 1, num_steps=STEPS)
     assert [event.step for event in events if isinstance(event, Progress)] == [1, 2, 3, 4, 5, 6]
     assert pixels(events).shape == (48, 48, 3)
     assert finished(events).denoise_ms > 0
@@ -154,7 +156,7 @@ async def test_values_that_are_not_finite_are_no_image(
 ) -> None:
     """A model gone wrong fails this request with its own error; the engine serves the next."""
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.denoiser, "forward", lambda call: (torch.full_like(call["sample"], float("nan")),))
+        patch.setattr(pipeline.denoiser, "forward", lambda call, _: (torch.full_like(call["sample"], float("nan")),))
         with pytest.raises(NotFinite):
             await run(engine, JOB)
     assert pixels(await run(engine, JOB)).any()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from diffusers import (
 )
 
 from t2i_policy.level import Level
+from t2i_runtime.drawing import Drawing
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, save_family
 from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, load_stock, stock_run
-from t2i_worker.engine import warm_up as warming
 from t2i_worker.engine.noise_scheduler import OwnScheduler, StepTaken
 from t2i_worker.engine.stock_call import StockCall
 from t2i_worker.errors import JobInvalid
@@ -94,7 +95,8 @@ def test_negative_prompt_of_flux_is_read_with_true_guidance(family: Callable[...
     images = [
         StockCall(pipeline, pipeline.arguments(one), pipeline.denoiser.forward).draw(0)
         for one in (
-            job("flux-dev", extra={"true_cfg_scale": 3.0}, negative_prompt=text) for text in ("two green", "a square")
+            job("flux-dev", drawing=Drawing(arguments={"true_cfg_scale": 3.0}), negative_prompt=text)
+            for text in ("two green", "a square")
         )
     ]
     assert not np.array_equal(*images)
@@ -103,7 +105,24 @@ def test_negative_prompt_of_flux_is_read_with_true_guidance(family: Callable[...
 def test_argument_that_a_pipeline_does_not_take_is_refused(family: Callable[..., Any]) -> None:
     """By its name, before anything runs."""
     with pytest.raises(JobInvalid, match="clip_skipped"):
-        family("sd21").arguments(job("sd21", extra={"clip_skipped": 2}))
+        family("sd21").arguments(job("sd21", drawing=Drawing(arguments={"clip_skipped": 2})))
+
+
+def test_clip_skip_reads_an_earlier_layer(family: Callable[..., Any]) -> None:
+    """Stock fails here: diffusers asks CLIP for a part that transformers 5 no longer has."""
+    pipeline = family("sd15")
+    encoded = [
+        pipeline.stock.encode_prompt(TinyRequest().prompt, "cpu", 1, False, clip_skip=skip)[0] for skip in (None, 1)
+    ]
+    encoder, tokens = (
+        pipeline.stock.text_encoder,
+        pipeline.stock.tokenizer(
+            TinyRequest().prompt, padding="max_length", max_length=40, truncation=True, return_tensors="pt"
+        ),
+    )
+    layers = encoder(tokens.input_ids, output_hidden_states=True).hidden_states
+    assert torch.equal(encoded[1], encoder.final_layer_norm(layers[-2]))
+    assert not torch.equal(*encoded)
 
 
 SAMPLERS = {
@@ -141,6 +160,6 @@ def test_step_times_wait_for_the_device_that_they_measure(monkeypatch: pytest.Mo
     """The current device is another one with `--device cuda:1`."""
     waited: list[Any] = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    warming.synchronize(torch.device("cuda:1"))
-    warming.synchronize(torch.device("cpu"))
+    for device in ("cuda:1", "cpu"):
+        LoadedPipeline.synchronize(SimpleNamespace(device=torch.device(device)))  # type: ignore[arg-type]
     assert waited == [torch.device("cuda:1")]

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from played_hub import PlayedHub, played_hub
-from t2i_api.pool import ModelPart
+from t2i_api.model import ModelPart
 from t2i_policy.level import Level
+from t2i_scenes import model_path
 from t2i_testing_kit.tiny_pipelines.families import save_family
 from t2i_worker.engine.stock_call import StockCall
 from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.errors import ModelUnsupported
 from t2i_worker.jobs import Job
-from t2i_worker.pipelines import load_pipeline
+from t2i_worker.pipelines import load_pipeline, loading
 from t2i_worker.pipelines.loading import class_of
 from t2i_worker.starting import find_model
 
@@ -49,6 +51,53 @@ def test_part_that_was_saved_as_null_is_left_out(tmp_path: Path) -> None:
     assert load(folder).std() > 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["sd15", "sd3-without-t5", "flux-dev", "qwen-image", "sana", "lumina2", "scenes"])
+def test_weights_that_go_straight_to_the_device_are_the_same(
+    name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with the host as the device: equal values and types, and no hooks around any part."""
+    folder = model_path() if name == "scenes" else save_family(name, tmp_path)
+    plain = load_pipeline(folder, precision, 48, 32, "cpu").stock.components
+    taken = taken_straight(monkeypatch)
+    straight = load_pipeline(folder, precision, 48, 32, "cpu").stock.components
+    assert taken == ["cpu"]
+    modules = [part for part, value in plain.items() if isinstance(value, torch.nn.Module)]
+    assert modules
+    for part in modules:
+        ours, expected = straight[part].state_dict(), plain[part].state_dict()
+        assert ours.keys() == expected.keys()
+        for key, value in expected.items():
+            assert ours[key].dtype == value.dtype, (part, key)
+            assert torch.equal(ours[key], value), (part, key)
+        assert not [inner for inner in straight[part].modules() if hasattr(inner, "_hf_hook")]
+
+
+def test_weights_go_through_the_host_where_a_library_refuses(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = taken_straight(monkeypatch, refuses=True)
+    assert load(folder).std() > 1
+    assert taken == ["cpu", None]
+    assert "through the host's memory: NotImplementedError" in caplog.text
+
+
+def taken_straight(monkeypatch: pytest.MonkeyPatch, refuses: bool = False) -> list[str | None]:
+    """The host counts as a device that weights go straight to; returns what diffusers is asked for."""
+    asked: list[str | None] = []
+    real = DiffusionPipeline.from_pretrained.__func__
+
+    def noted(kind: type, *args: object, **options: object) -> object:
+        asked.append(options.get("device_map"))  # type: ignore[arg-type]
+        if refuses and "device_map" in options:
+            raise NotImplementedError("not for this class")
+        return real(kind, *args, **options)
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(noted))
+    monkeypatch.setattr(loading, "STRAIGHT", {"cpu"})
+    return asked
+
+
 @pytest.mark.parametrize("how", ["cut off", "missing", "wrong index", "index is a list", "unknown part"])
 def test_broken_folder_is_refused_in_a_sentence(folder: Path, how: str) -> None:
     """Whatever kind of exception a library raises."""
@@ -76,6 +125,7 @@ def test_broken_folder_is_refused_in_a_sentence(folder: Path, how: str) -> None:
         ("CogVideoXPipeline", "videos"),
         ("LattePipeline", "videos"),
         ("StableAudioPipeline", "sound"),
+        ("StableAudio3Pipeline", "nothing of a size"),
         ("DDPMPipeline", "no prompt"),
         ("PipelineOfTomorrow", "has no pipeline class PipelineOfTomorrow"),
         ("UNet2DConditionModel", "has no pipeline class"),

@@ -28,6 +28,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from t2i_policy.level import Level
 from t2i_worker.engine.warm_up import make_schedule
 from t2i_worker.errors import JobInvalid
 from t2i_worker.pipelines import LoadedPipeline
@@ -215,8 +216,8 @@ def test_refused_number_of_steps_names_its_field(pipeline: Loaded) -> None:
     """LCM takes as many steps as it was distilled for at most: the request is wrong, not the worker."""
     made = pipeline("sd", LCMScheduler(**BETAS))
     with pytest.raises(JobInvalid) as refused:
-        make_schedule(made, 60)
+        make_schedule(made, Level(0, 60))
     ((field, sentence),) = refused.value.violations
     assert field == "level.num_inference_steps"
     assert "60 steps" in sentence
-    make_schedule(made, 50)
+    make_schedule(made, Level(0, 50))

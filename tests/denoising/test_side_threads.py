@@ -20,5 +20,5 @@ async def test_threads_are_bounded_and_used_again() -> None:
     for _ in range(50):
         assert ended.acquire(timeout=30)
     assert 1 <= len(names) <= 2
-    assert await threads.preview(lambda: 7) == 7
+    assert await threads.aside(lambda: 7) == 7
     threads.close()

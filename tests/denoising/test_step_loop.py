@@ -7,55 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from scripted_model import ScriptedModel, result
+from t2i_policy.readiness import ReadyReason
 from t2i_worker.engine.batching import GROW_AFTER_S
 from t2i_worker.engine.request import Left, StepDone, StepEntered
-from t2i_worker.errors import BudgetSpent, JobFailed, OutOfMemory, WorkerDraining
+from t2i_worker.engine.step_timer import ClockTimer, StepTook
+from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining
 
 WAIT_S = 30.0
 Listen = Callable[..., Any]
-
-
-class ScriptedModel:
-    """Stands for the denoiser: predicts weight * (timestep + 1). Each forward waits for a permit.
-
-    `breaks(weights)` may return what to raise.
-    """
-
-    shared = ()
-    device = torch.device("cpu")
-
-    def __init__(self, permits: int = 1000, breaks: Callable[[list[int]], Exception | None] | None = None) -> None:
-        self.batches: list[list[int]] = []
-        self._permits = permits
-        self._breaks = breaks or (lambda _: None)
-        self._condition = threading.Condition()
-
-    def forward(self, arguments: Mapping[str, Any]) -> Tensor:
-        weights, timesteps = arguments["weight"], arguments["timestep"]
-        with self._condition:
-            self.batches.append([int(weight) for weight in weights])
-            self._condition.notify_all()
-            assert self._condition.wait_for(lambda: self._permits > 0, WAIT_S)
-            self._permits -= 1
-        if (error := self._breaks(self.batches[-1])) is not None:
-            raise error
-        return weights * (timesteps + 1)
-
-    def allow(self, steps: int = 1000) -> None:
-        with self._condition:
-            self._permits += steps
-            self._condition.notify_all()
-
-    def wait_until_in_step(self, number: int) -> None:
-        """Return when the model is inside its `number`-th forward, counted from 1."""
-        with self._condition:
-            assert self._condition.wait_for(lambda: len(self.batches) >= number, WAIT_S)
-
-
-def result(weight: int, steps: int = 3) -> float:
-    return float(weight * sum(range(1, steps + 1)))
 
 
 def run(listening: Any, *requests: Any) -> None:
@@ -93,7 +54,7 @@ def test_steps_are_counted_against_the_measurement_that_they_met(listen: Listen,
     """Gateways compare both sums: a slow step must not excuse itself by what it teaches."""
     listening = listen(ScriptedModel(), 1)
     (usual_s,) = listening.loop.state.step_s
-    listening.loop._learn_step_time(1, 10 * usual_s)
+    listening.loop._learn_step_time({1.0: 1}, 10 * usual_s)
     assert (listening.tally.steps_took_s, listening.tally.steps_usual_s) == (10 * usual_s, usual_s)
 
 
@@ -102,10 +63,10 @@ def test_few_slow_steps_teach_little(listen: Listen, scripted: Any) -> None:
     loop = listen(ScriptedModel(), 1).loop
     (usual_s,) = loop.state.step_s
     for _ in range(3):
-        loop._learn_step_time(1, 10 * usual_s)
+        loop._learn_step_time({1.0: 1}, 10 * usual_s)
     assert loop.state.step_s[0] < 1.2 * usual_s
     for _ in range(60):
-        loop._learn_step_time(1, 10 * usual_s)
+        loop._learn_step_time({1.0: 1}, 10 * usual_s)
     assert loop.state.step_s[0] > 8 * usual_s
 
 
@@ -272,3 +233,22 @@ def test_calls_that_differ_do_not_share_a_forward(listen: Listen, scripted: Any)
     run(listening, one, two)
     assert model.batches == [[1], [2, 2]] * 3
     assert (one.latent, two.latent) == (result(1), result(2))
+
+
+def test_device_that_is_lost_while_the_loop_waits_ends_the_engine(
+    listen: Listen, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA tells of a fault at the next wait, which is not inside any request's forward."""
+
+    class Lost(ClockTimer):
+        def end(self, counts: Mapping[float, int]) -> list[StepTook]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("t2i_worker.engine.step_loop.timer_for", lambda _device, clock: Lost(clock))
+    listening = listen(ScriptedModel(), 1)
+    request = scripted(1)
+    listening.post(request)
+    listening.loop.start()
+    listening.wait_for_end(request)
+    assert isinstance(listening.loop.lost, EngineLost)
+    assert listening.loop.lost.reason == ReadyReason.DEVICE_LOST

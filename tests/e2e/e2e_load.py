@@ -12,13 +12,15 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
 
 from t2i_protos.v1 import gateway_pb2
+from t2i_runtime.level_messages import to_level
 from t2i_scenes import Scene, caption, sample_scene
 from t2ictl.client import GatewayClient
 from t2ictl.credentials import Proof
@@ -79,6 +81,8 @@ class Outcome:
     moved: int = 0
     wanted: tuple[int, int] = (0, 0)
     served: tuple[int, int] = (0, 0)  # skipped steps, schedule
+    phrase: str = ""  # the served level in words
+    cost: float = 0.0  # of it, in guided steps of the denoiser
     expected_percent: float = 0.0
     image: bytes = b""
 
@@ -123,17 +127,23 @@ class Load:
         """Send each prompt at its instant, wait for all."""
         channels = [grpc.aio.insecure_channel(self.address, options=OPTIONS) for _ in range(CHANNELS)]
         clients = itertools.cycle([GatewayClient(channel, self.address, Proof(self.tenant)) for channel in channels])
-        self.began_s = time.monotonic()
         try:
-            async with asyncio.TaskGroup() as group:
-                for at_s, prompt in zip(instants, asked, strict=False):
-                    await asyncio.sleep(max(0.0, at_s - self.now_s()))
-                    outcome = Outcome(prompt, self.now_s())
-                    self.outcomes.append(outcome)
-                    group.create_task(self._one(outcome, clients))
+            return await self.send_all(instants, asked, lambda outcome: self._one(outcome, clients))
         finally:
             for channel in channels:
                 await channel.close()
+
+    async def send_all(
+        self, instants: Sequence[float], asked: Sequence[Prompt], send: Callable[[Outcome], Coroutine[Any, Any, None]]
+    ) -> list[Outcome]:
+        """Each prompt at its instant, by `send`, which fills in the outcome."""
+        self.began_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for at_s, prompt in zip(instants, asked, strict=False):
+                await asyncio.sleep(max(0.0, at_s - self.now_s()))
+                outcome = Outcome(prompt, self.now_s())
+                self.outcomes.append(outcome)
+                group.create_task(send(outcome))
         return self.outcomes
 
     async def _one(self, outcome: Outcome, clients: "itertools.cycle[GatewayClient]") -> None:
@@ -165,6 +175,8 @@ class Load:
                 outcome.code, outcome.moved, outcome.image = "OK", answer.done.retries, answer.data
                 outcome.wanted = (decision.wanted.skipped_steps, decision.wanted.num_inference_steps)
                 outcome.served = (answer.done.served.skipped_steps, answer.done.served.num_inference_steps)
+                level = to_level(answer.done.served)
+                outcome.phrase, outcome.cost = level.phrase, level.cost
                 outcome.expected_percent = decision.expected_quality_percent
                 break
         outcome.ended_s = self.now_s()
@@ -210,4 +222,4 @@ def recovery_s(outcomes: Sequence[Outcome], fault_s: float, usual_s: float) -> f
 
 def levels_of(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Images by the level that really ran."""
-    return dict(Counter("{} of {}".format(*one.served) for one in outcomes if one.ok))
+    return dict(Counter(one.phrase for one in outcomes if one.ok))

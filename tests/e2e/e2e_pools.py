@@ -16,7 +16,7 @@ from e2e_forwarding import forwarded
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "scenes" / "t2i_scenes" / "model" / "profile.json"
 READY_WITHIN_S = 300.0
-GATEWAY_PORT = 50051
+GATEWAY_PORT, HTTP_PORT = 50051, 8080
 SYSTEM = "t2i-system"  # the namespace of the release
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 
@@ -97,13 +97,22 @@ class RunningPool:
 
     @functools.cached_property
     def service_address(self) -> str:
-        """Of the gateways' Service: itself on a local node, a forwarded one elsewhere."""
+        """Of gRPC at the gateways' Service."""
+        return self._reached(GATEWAY_PORT)
+
+    @functools.cached_property
+    def http_address(self) -> str:
+        """Of HTTP at the gateways' Service."""
+        return self._reached(HTTP_PORT)
+
+    def _reached(self, port: int) -> str:
+        """The Service itself on a local node, a forwarded one elsewhere."""
         name = f"{self.name}-gateway"
         if self.cluster.local is not None:
             service = self.cluster.get(f"service/{name}", f"--namespace={self.namespace}")
-            return f"{service['spec']['clusterIP']}:{GATEWAY_PORT}"
+            return f"{service['spec']['clusterIP']}:{port}"
         kubectl, kubeconfig = self.cluster.programs["kubectl"], self.cluster.kubeconfig
-        return self.forwards.enter_context(forwarded(kubectl, kubeconfig, self.namespace, name, GATEWAY_PORT))
+        return self.forwards.enter_context(forwarded(kubectl, kubeconfig, self.namespace, name, port))
 
     def change(self, spec: Document) -> None:
         """A merge patch of the spec."""

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from e2e_cluster import Cluster
+from e2e_http import HttpLoad
 from e2e_load import Load, levels_of, prompts, steady, summary
 from e2e_pools import SYSTEM, namespace_of, running_pool
 from e2e_report import record
@@ -31,6 +32,9 @@ async def test_example_pool_draws_what_is_asked_for(cluster: Cluster, release: s
         first = await load.run([0.0], prompts(1))
         first_image_s = time.monotonic() - begin
         assert [one.code for one in first] == ["OK"], first[0].message
+        (by_http,) = await HttpLoad(pool.http_address, limit_s=60).run([0.0], prompts(1, seed=1))
+        assert by_http.code == "OK", by_http.message
+        assert to_pixels(by_http.image).shape == (48, 48, 3)
         load = Load(pool.service_address, limit_s=60)
         outcomes = await load.run(steady(1.0, 24, seed=3), prompts(40, seed=5, scenes=12))
         scores = [score_image(to_pixels(one.image), one.prompt.scene).quality for one in outcomes if one.ok]
@@ -51,5 +55,5 @@ async def test_example_pool_draws_what_is_asked_for(cluster: Cluster, release: s
         assert all(one.ok or one.refused for one in outcomes), summary(outcomes, 1.5)
         assert restarted == 0
         assert sum(scores) / len(scores) > FLOOR
-        assert served == len(scores) + 1
-        assert drawn >= len(scores) + 1
+        assert served == len(scores) + 2
+        assert drawn >= len(scores) + 2

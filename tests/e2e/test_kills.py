@@ -8,6 +8,7 @@ import pytest
 
 from e2e_cluster import Cluster, Document, is_ready, until
 from e2e_faults import kill
+from e2e_http import HttpLoad
 from e2e_load import Load, Outcome, prompts, recovery_s, steady, summary
 from e2e_pools import SYSTEM, RunningPool
 from e2e_report import record
@@ -25,10 +26,9 @@ LASTS_S = 60.0
 
 
 async def killed_under_load(
-    cluster: Cluster, pool: RunningPool, choose: Callable[[], Document], all_ready: Callable[[], bool]
+    cluster: Cluster, load: Load, choose: Callable[[], Document], all_ready: Callable[[], bool]
 ) -> tuple[list[Outcome], dict[str, object]]:
     """Load for a minute, a kill after a few seconds; outcomes and numbers."""
-    load = Load(pool.service_address)
     instants = steady(RATE_RPS, LASTS_S, seed=1)
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(load.run(instants, prompts(len(instants), seed=1)))
@@ -59,19 +59,23 @@ async def test_worker_killed_mid_batch(cluster: Cluster, simulated: RunningPool)
         raise AssertionError("no worker is at work")
 
     restarts = simulated.restarts()
-    outcomes, numbers = await killed_under_load(cluster, simulated, busiest, lambda: simulated.ready("worker") == 3)
+    load = Load(simulated.service_address)
+    outcomes, numbers = await killed_under_load(cluster, load, busiest, lambda: simulated.ready("worker") == 3)
     record("worker killed mid-batch", "simulated", **numbers, restarts=simulated.restarts() - restarts)
     assert all(one.ok for one in outcomes), numbers
     assert simulated.restarts() - restarts == 1
 
 
-async def test_gateway_killed(cluster: Cluster, simulated: RunningPool) -> None:
+@pytest.mark.parametrize("door", ["gRPC", "HTTP"])
+async def test_gateway_killed(cluster: Cluster, simulated: RunningPool, door: str) -> None:
     """Its connections break; clients ask again with the same request id and are served by the other one."""
     restarts = simulated.restarts()
+    load = Load(simulated.service_address) if door == "gRPC" else HttpLoad(simulated.http_address)
     outcomes, numbers = await killed_under_load(
-        cluster, simulated, lambda: simulated.pods("gateway")[0], lambda: simulated.ready("gateway") == 2
+        cluster, load, lambda: simulated.pods("gateway")[0], lambda: simulated.ready("gateway") == 2
     )
-    record("gateway killed", "simulated", **numbers, restarts=simulated.restarts() - restarts)
+    scenario = "gateway killed" if door == "gRPC" else "gateway killed, HTTP clients"
+    record(scenario, "simulated", **numbers, restarts=simulated.restarts() - restarts)
     assert all(one.ok for one in outcomes), numbers
     assert any(one.retries for one in outcomes), "nobody was connected to it: the test shows nothing"
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, World, turns, world
 from small_pools import EXACT, K25, worker
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.errors import RequestRefused
@@ -134,3 +134,35 @@ async def test_request_whose_turn_comes_too_late_is_refused_with_a_hint() -> Non
         assert isinstance(refused, RequestRefused)
         assert refused.refused.retry_after_s
         assert isinstance(attempt, Attempt)
+
+
+async def test_request_that_waits_is_refused_once_no_worker_could_be_in_time() -> None:
+    """Not at its deadline, a minute later: its client hears as soon as can be that it has to come back."""
+    async with world() as played:
+        dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(), GatewayMetrics(CollectorRegistry()))
+        for one in played.pool.connections:
+            for _ in range(CAP):
+                one.take_slot(STEPS)
+        level = Level(0, 60_000)
+        alone_s = dispatcher.view().alone_s(level.cost)
+        deadline_s = asyncio.get_running_loop().time() + alone_s + 0.01
+        with pytest.raises(RequestRefused) as refused:
+            await dispatcher.attempt(QueuePlace("tenant", level, deadline_s))
+        assert refused.value.refused.retry_after_s
+        assert deadline_s - asyncio.get_running_loop().time() > alone_s / 2
+        assert not dispatcher.num_queued
+
+
+async def test_who_joins_a_batch_waits_for_the_end_of_its_step() -> None:
+    """A gateway hears of a free place when the next step has begun; one that has no time for that step is refused."""
+    async with world() as played:
+        dispatcher = Dispatcher(PromptAware(), played.pool, GatewayPart(), GatewayMetrics(CollectorRegistry()))
+        for one in played.pool.connections:
+            one.take_slot(STEPS)
+        view, idle = played.connection.view, replace(played.connection.view, running=0, boundary_s=0.0)
+        assert view.boundary_s == idle.join_step_s
+        run_s = 10_000 * view.join_step_s
+        assert view.finish_s(10_000) == view.rest_s + run_s == pytest.approx(run_s + view.boundary_s)
+        deadline_s = asyncio.get_running_loop().time() + run_s + view.boundary_s / 2
+        with pytest.raises(RequestRefused):
+            await dispatcher.attempt(QueuePlace("tenant", Level(0, 10_000), deadline_s))

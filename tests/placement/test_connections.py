@@ -28,7 +28,7 @@ async def test_link_begun_anew_has_another_connection() -> None:
     try:
         async with open_channel(f"127.0.0.1:{port}") as old, open_channel(f"127.0.0.1:{port}") as new:
             names = [
-                (await worker_pb2_grpc.WorkerStub(channel).Describe(worker_pb2.DescribeRequest(), timeout=10)).name
+                (await worker_pb2_grpc.WorkerStub(channel).Describe(worker_pb2.DescribeRequest(), timeout=60)).name
                 for channel in (old, old, new)
             ]
     finally:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from played_workers import World, turns, world
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.failures import RequestFailures, WorkerFailures

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from played_workers import CAP, World, world
+from played_workers import CAP, STEPS, World, world
 from small_pools import EXACT, K20, RULES, SLO_S, STEP_S, STORED, N, asks
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
@@ -161,6 +161,20 @@ async def test_request_goes_to_who_holds_its_latent_by_then(metrics: GatewayMetr
         assert [task.result().connection.name for task in (one, two)] == ["second"] * 2
         (gone,) = await asking(dispatcher, place(set()))
         assert gone.result().connection.name == "second"
+
+
+@pytest.mark.parametrize(
+    ("left", "goes_to"), [({"second"}, "first"), ({"first", "second"}, "second"), ({"first"}, "second")]
+)
+async def test_worker_that_was_too_slow_is_better_than_none(
+    metrics: GatewayMetrics, left: set[str], goes_to: str
+) -> None:
+    """A request moved away from it. It may come back when all others were too slow as well; else another draws it."""
+    async with world() as played:
+        dispatcher = dispatcher_of(played, metrics)
+        played.connection.take_slot(STEPS)  # so the second is the better choice
+        (request,) = await asking(dispatcher, replace(place(None, EXACT), left=frozenset(left)))
+        assert request.result().connection.name == goes_to
 
 
 async def test_waiting_for_a_holder_makes_no_queue_for_others(metrics: GatewayMetrics) -> None:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, World, turns, world
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics

@@ -5,7 +5,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from played_workers import CAP, STEPS, turns, world
-from t2i_api.pool import GatewayPart
+from t2i_api.gateway import GatewayPart
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.level import Level

@@ -18,20 +18,21 @@ from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.plan import Method, Plan, PlanOutcome
 
 EXACT, SKIP, SHORT = Level(0, 20), Level(10, 20), Level(0, 10)
+BENT = Level(5, 20, forecast=2, guided_steps=12, solver="unipc")
 
 
 #: Two groups, three levels, shares that thousandths can hold.
 PLAN = Plan(
-    workers={("a", EXACT): 2, ("b", SKIP): 1},
-    shift_map={"0.90": {EXACT: 0.25, SKIP: 0.75}, "none": {EXACT: 1.0}},
+    workers={("a", EXACT): 2, ("b", SKIP): 1, ("b", BENT): 1},
+    shift_map={"0.90": {EXACT: 0.25, SKIP: 0.5, BENT: 0.25}, "none": {EXACT: 1.0}},
     shed_rps=0.25,
     mean_loss=0.03,
     outcome=PlanOutcome.SOME_SHED,
     method=Method.TIME_LIMIT,
     rates_rps={"0.90": 1.0, "none": 0.5},
-    group_workers={"a": 2, "b": 1},
+    group_workers={"a": 2, "b": 2},
     made_s=1.8e9,
-    numbers={("a", EXACT): (0, 1), ("b", SKIP): (0, 1)},
+    numbers={("a", EXACT): (0, 1), ("b", SKIP): (0, 1), ("b", BENT): (2,)},
     revision=3,
     reason="DemandChanged",
 )

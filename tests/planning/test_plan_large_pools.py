@@ -64,7 +64,7 @@ def test_near_is_as_good_as_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         near = make_plan(groups, classes)
         with monkeypatch.context() as patched:
             patched.setattr(program, "EXACT_WORKERS", 48)
-            exact = make_plan(groups, classes, time_limit_s=20.0)
+            exact = make_plan(groups, classes, time_limit_s=60.0)
         assert exact.method is Method.EXACT
         assert near.mean_loss <= exact.mean_loss + 5e-4
         assert near.shed_rps <= exact.shed_rps + 2e-3 * near.demand_rps

@@ -85,6 +85,8 @@ def test_people_are_told_why() -> None:
     """The outlook says that seeds would be less different, and by how much."""
     entries = {entry.level: entry for entry in outlook(LADDER, profile(0.4, 0.9), REPEATED, FREE)}
     assert (entries[LATE].reason, "90% less different" in entries[LATE].explanation) == ("BelowQualityFloor", True)
+    kept = {entry.level: entry for entry in outlook(LADDER, profile(0.4, -0.05), REPEATED, FREE)}
+    assert "not less different" in kept[LATE].explanation
     again = {entry.level: entry for entry in outlook(LADDER, profile(0.4, 0.9), SAME, FREE)}
     assert again[LATE].eligible
     assert "the same image" in again[LATE].explanation

@@ -54,6 +54,7 @@ CASES = {
         SKIP5,
         "SimilarCached",
     ),
+    "drawn as nobody measured": (Neighbourhood(0.97, ALL_STORED), Limits(0.1, measured=False), EXACT, "Unmeasured"),
     "schedule on request": (
         Neighbourhood(0.97, ALL_STORED),
         Limits(0.1, fixed_steps=7),

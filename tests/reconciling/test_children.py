@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from operator_world import pool_document
 from t2i_api.parse import read_pool
@@ -12,6 +13,7 @@ from t2i_operator.decide.children import key_of
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_operator.manifests.pod import MODELS_FOLDER
 from t2i_operator.manifests.template import Overrides, merge_template
 from t2i_operator.polling import control_address
 
@@ -53,9 +55,9 @@ def test_every_port_listens_on_both_families() -> None:
         for child in rendered().values()
         if child["kind"] in ("Deployment", "StatefulSet")
         for argument in child["spec"]["template"]["spec"]["containers"][0]["args"]
-        if "listen=" in argument
+        if "listen" in argument.partition("=")[0]
     ]
-    assert len(listens) == 6
+    assert len(listens) == 7
     assert [one for one in listens if "=[::]:" not in one] == []
 
 
@@ -97,6 +99,48 @@ def test_gateways_get_their_embedder(model: dict[str, str], argument: str | None
         mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "models"]
         assert volumes == ([volume] if volume and expected else [])
         assert len(mounts) == len(volumes)
+
+
+DECODERS = {
+    "none": ("pvc://a/sdxl", "", {"models": "MODELS/a"}),
+    "in the model's claim": ("pvc://a/sdxl", "pvc://a/taesdxl", {"models": "MODELS/a"}),
+    "in a claim of its own": ("pvc://a/sdxl", "pvc://b/taesdxl", {"models": "MODELS/a", "models-2": "MODELS/b"}),
+    "of a hub beside a claim": ("pvc://a/sdxl", "hf://x/taesdxl", {"models": "MODELS/a", "models-2": "MODELS"}),
+    "of a hub, as the model": ("hf://x/sdxl", "hf://x/taesdxl", {"models": "MODELS"}),
+}
+
+
+@pytest.mark.parametrize(("source", "decoder", "mounts"), DECODERS.values(), ids=DECODERS.keys())
+def test_workers_get_a_folder_of_their_preview_decoder(source: str, decoder: str, mounts: dict[str, str]) -> None:
+    """Every volume has a name and a place of its own; a hub is reached if either comes from there."""
+    model = {**pool_document()["spec"]["model"], "source": source, "previewDecoder": decoder}
+    children = rendered(model=model)
+    pod = children["StatefulSet/p-a"]["spec"]["template"]["spec"]
+    found = {
+        one["name"]: one["mountPath"].replace(MODELS_FOLDER, "MODELS")
+        for one in pod["containers"][0]["volumeMounts"]
+        if one["name"].startswith("models")
+    }
+    assert found == mounts
+    assert {one["name"] for one in pod["volumes"]} >= set(mounts)
+
+
+def test_fields_that_came_later_are_written_only_if_set() -> None:
+    """Pods of an older version can still read the pool."""
+    model = pool_document()["spec"]["model"]
+    for further, expected in (({}, False), ({"compile": "Auto"}, True)):
+        config = rendered(model={**model, **further})["ConfigMap/p-config"]["data"]["pool.yaml"]
+        assert ("compile" in config, "attention" in config, "previewDecoder" in config) == (expected, False, False)
+
+
+def test_pool_that_asks_for_nothing_new_is_written_as_before() -> None:
+    """A field that is added must be added to those that came later, or no older pod starts again in an upgrade."""
+    spec = yaml.safe_load(rendered()["ConfigMap/p-config"]["data"]["pool.yaml"])["spec"]
+    assert {*spec} == {"cache", "gateway", "levels", "model", "security", "slo", "workerGroups"}
+    assert {*spec["gateway"]} == {"maxQueuedRequests", "replicas", "tenants"}
+    assert {*spec["model"]} == {
+        *("guidanceScalePercent", "height", "numInferenceSteps", "precision", "revision", "source", "width")
+    }
 
 
 def test_every_pod_is_restricted() -> None:
@@ -192,6 +236,24 @@ def test_template_mistake_names_its_field(template: dict[str, Any], named: str) 
 
 
 STORE = {"storeUrl": "rediss://store:6380", "storeSecretRef": {"name": "store"}}
+
+
+def test_workers_mount_every_claim_that_holds_a_model_or_an_adapter() -> None:
+    """Each claim once, and the folder to download to only where something is downloaded."""
+    adapters = [
+        {"name": "a", "source": "pvc://claim/a.safetensors"},
+        {"name": "b", "source": "pvc://loras/b"},
+        {"name": "c", "source": "hf://acme/c"},
+    ]
+    model = {**pool_document()["spec"]["model"], "source": "pvc://claim/sdxl", "adapters": adapters}
+    pod = rendered(model=model)["StatefulSet/p-a"]["spec"]["template"]["spec"]
+    kinds = {one["name"]: one for one in pod["volumes"] if one["name"].startswith("models")}
+    mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] in kinds]
+    claims = {one["mountPath"]: kinds[one["name"]].get("persistentVolumeClaim", {}).get("claimName") for one in mounts}
+    assert claims == {"/models": None, "/models/claim": "claim", "/models/loras": "loras"}
+    assert len(mounts) == len(kinds) == len(claims)
+
+
 SECURED = {
     "clientAuthentication": "Token",
     "gatewayTlsSecretName": "g",
@@ -256,6 +318,7 @@ PORTS = {
         [{"name": "HF_ENDPOINT", "value": "http://mirror:8081/hf"}, {"name": "HTTP_PROXY", "value": "http://[::1]:9"}],
         [9, 8081],
     ),
+    "a collector of traces": ([{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4317"}], [4317]),
     "no proxy": ([{"name": "HTTPS_PROXY", "value": ""}, {"name": "NO_PROXY", "value": "a:1"}], None),
     "a proxy in a Secret": ([{"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "p", "key": "k"}}}], None),
 }
@@ -315,3 +378,15 @@ def test_volume_of_latents_has_room_beyond_what_the_worker_keeps(capacity: int) 
     volumes = worker["spec"]["template"]["spec"]["volumes"]
     (limit,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "cache"]
     assert int(limit.removesuffix("Mi")) >= 1.25 * capacity + 16 - 1
+
+
+@pytest.mark.parametrize(("http", "names"), [("Enabled", ["grpc", "http"]), ("Disabled", ["grpc"])])
+def test_http_is_open_in_all_children_or_in_none(http: str, names: list[str]) -> None:
+    """Service, container, its arguments and the policy speak of the same doors."""
+    children = rendered(gateway={"http": http})
+    assert [port["name"] for port in children["Service/p-gateway"]["spec"]["ports"]] == names
+    container = children["Deployment/p-gateway"]["spec"]["template"]["spec"]["containers"][0]
+    assert [port["name"] for port in container["ports"]] == [*names, "control", "metrics"]
+    assert ("--listen-http=[::]:8080" in container["args"]) == (http == "Enabled")
+    clients = children["NetworkPolicy/p-gateway"]["spec"]["ingress"][0]["ports"]
+    assert [port["port"] for port in clients] == [50051, 8080][: len(names)]

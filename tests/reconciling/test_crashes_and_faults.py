@@ -119,7 +119,7 @@ async def test_lost_watches_are_made_good(kube: KubeServer, kind: str, monkeypat
         await world.change({"mix": OTHER_MIX})
         await world.call("DELETE", world.child_path("Service/p-gateway"))
         if proxy.watch_answer is not None:
-            await asyncio.wait_for(proxy.watch_answered.wait(), 30.0)
+            await asyncio.wait_for(proxy.watch_answered.wait(), 60.0)
         proxy.watch_answer = None
         await ready(world)
         await world.wait("the mix", world.pods, lambda pods: levels(pods) == ["0-of-6", "6-of-12"])

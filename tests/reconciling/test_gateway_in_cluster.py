@@ -25,7 +25,7 @@ from t2ictl.processes import ServerProcess
 STEPS = 20
 MODEL = {"source": "builtin://scenes", "numInferenceSteps": STEPS, "width": 48, "height": 48, "precision": "fp32"}
 LEVELS = [{"skippedSteps": 0}, {"skippedSteps": 10}, {"numInferenceSteps": 10}]
-LIMIT_S = 40.0
+LIMIT_S = 60.0
 HEARD = "t2i_gateway_watch_heard_timestamp_seconds"
 
 
@@ -39,7 +39,7 @@ def host_address() -> str:
 async def metric(gateway: ServerProcess, name: str) -> float:
     """One of the gateway's metrics, summed over labels."""
     text = await to_thread(
-        lambda: urllib.request.urlopen(f"http://{gateway.metrics_address}/metrics", timeout=5).read()
+        lambda: urllib.request.urlopen(f"http://{gateway.metrics_address}/metrics", timeout=LIMIT_S).read()
     )
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text.decode(), re.MULTILINE))
 

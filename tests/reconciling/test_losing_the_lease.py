@@ -13,7 +13,7 @@ BEFORE = 4  # writes that get through
 
 async def test_lease_lost_between_two_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next write is refused with 429 until the lease has run out; its repetition must not be made."""
-    monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 1.0)
+    monkeypatch.setattr(leadership, "RENEW_LIMIT_S", 4.0)  # not lost before it is taken away
     monkeypatch.setattr(leadership, "RETRY_S", 0.2)
     async with FaultProxy(world.server) as proxy:
         settings = operator_settings(world.server, world.namespace, url=proxy.url)

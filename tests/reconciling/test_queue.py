@@ -32,7 +32,7 @@ class Looks:
 
     async def until(self, count: int) -> None:
         """That many were begun."""
-        async with asyncio.timeout(5.0), self.changed:
+        async with asyncio.timeout(60.0), self.changed:
             await self.changed.wait_for(lambda: len(self.begun) >= count)
 
 

@@ -17,7 +17,7 @@ from t2ictl.errors import CtlError
 from t2ictl.target import CallTarget
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 async def t2ictl(*arguments: str) -> tuple[int, str]:

@@ -24,7 +24,7 @@ async def test_request_of_a_dead_client_is_cancelled() -> None:
             cancelled.set()
         yield b""
 
-    server = grpc.aio.server(options=server_options(keepalive=Keepalive(0.1, ping_after_s=0.2, answer_within_s=0.2)))
+    server = grpc.aio.server(options=server_options(keepalive=Keepalive(0.1, ping_after_s=0.2, answer_within_s=3.0)))
     handlers = {"Wait": grpc.unary_stream_rpc_method_handler(wait)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Waiting", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -32,7 +32,7 @@ async def test_request_of_a_dead_client_is_cancelled() -> None:
     async with (
         Http2Relay(f"127.0.0.1:{port}") as relay,
         grpc.aio.insecure_channel(relay.address, options=NO_PROXY) as channel,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         call = channel.unary_stream(WAIT)(b"")
         await began.wait()

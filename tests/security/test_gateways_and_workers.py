@@ -10,6 +10,7 @@ import pytest
 from t2i_protos.v1 import gateway_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.mounted_secrets import TestAuthority, mount
 from t2i_testing_kit.secured_pool import GATEWAY, TOKEN, WORKER, SecuredPool
+from t2i_testing_kit.serving import WITHIN_S
 from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -27,7 +28,7 @@ async def describe(pool: SecuredPool, certificate: dict[str, bytes] | None) -> s
         channel = grpc.aio.secure_channel(pool.worker.address, own, [("grpc.ssl_target_name_override", WORKER)])
     async with channel:
         try:
-            await worker_pb2_grpc.WorkerStub(channel).Describe(worker_pb2.DescribeRequest(), timeout=10)
+            await worker_pb2_grpc.WorkerStub(channel).Describe(worker_pb2.DescribeRequest(), timeout=WITHIN_S)
         except grpc.aio.AioRpcError as error:
             return error.code().name
     return "OK"
@@ -51,13 +52,15 @@ async def test_guard_stands_before_streams_and_reflection_too(token_pool: Secure
     options = [("grpc.ssl_target_name_override", WORKER)]
     async with grpc.aio.secure_channel(token_pool.worker.address, own, options) as channel:
         calls = [
-            channel.unary_stream("/t2iserving.v1.Worker/Generate")(b"", timeout=10),
-            channel.unary_stream("/t2iserving.v1.Worker/WatchLoad")(b"", timeout=10),
+            channel.unary_stream("/t2iserving.v1.Worker/Generate")(b"", timeout=WITHIN_S),
+            channel.unary_stream("/t2iserving.v1.Worker/WatchLoad")(b"", timeout=WITHIN_S),
             channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(
-                iter([b""]), timeout=10
+                iter([b""]), timeout=WITHIN_S
             ),
-            channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(iter([b""]), timeout=10),
-            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10),
+            channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(
+                iter([b""]), timeout=WITHIN_S
+            ),
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=WITHIN_S),
         ]
         assert [(await call.code()).name for call in calls] == ["PERMISSION_DENIED"] * 5
 
@@ -80,7 +83,7 @@ async def test_running_image_is_finished_while_both_sides_change_authority(token
     old, new = token_pool.inside, TestAuthority("new-inside")
     caller = token_pool.caller(acme)
     request = gateway_pb2.GenerateRequest(prompt="a red circle", seed=1, exact=True)
-    call = caller.stub.Generate(request, timeout=60, metadata=caller.metadata)
+    call = caller.stub.Generate(request, timeout=WITHIN_S, metadata=caller.metadata)
     async with aclosing(call.__aiter__()) as events:
         assert (await anext(events)).HasField("accepted")
         for signer, trusted in ((old, (old, new)), (new, (old, new)), (new, (new,))):

@@ -32,7 +32,7 @@ Open = Callable[[str], grpc.aio.Channel]
 
 def greeted(host: str, listener: socket.socket) -> str:
     """The peer that the listener sees."""
-    with socket.create_connection((host, listener.getsockname()[1]), timeout=5):
+    with socket.create_connection((host, listener.getsockname()[1]), timeout=60):
         accepted, peer = listener.accept()
         accepted.close()
         return str(peer[0])
@@ -138,7 +138,7 @@ async def connected(open_channel: Open, address: str) -> None:
     """Try to connect, once; the proxy refuses, and nobody listens at the address."""
     async with open_channel(address) as channel:
         with suppress(grpc.aio.AioRpcError):
-            await channel.unary_unary("/a.B/C")(b"", timeout=10)
+            await channel.unary_unary("/a.B/C")(b"", timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def get_version(client: ApiClient) -> None:
     """Try to; nobody answers."""
     try:
         with suppress(aiohttp.ClientError, TimeoutError):
-            await client.call_api("GET", f"{client.configuration.host}/version", _request_timeout=2)
+            await client.call_api("GET", f"{client.configuration.host}/version", _request_timeout=60)
     finally:
         await client.close()  # type: ignore[no-untyped-call]
 

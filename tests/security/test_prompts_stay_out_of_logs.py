@@ -72,7 +72,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def written(code: str) -> str:
     """All that a process wrote that ran this."""
-    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=180)
     return done.stdout + done.stderr
 
 

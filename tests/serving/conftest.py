@@ -1,57 +1,35 @@
 """A pool of real processes with simulated workers: everything but the denoising itself."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from t2i_policy.profile import render_profile
-from t2i_testing_kit.serving import Client, WritePool, make_profile
+from t2i_testing_kit.serving import Client, PoolFiles, WritePool
 from t2ictl.local_pool import LocalOptions, LocalPool
-
-POOL = """
-apiVersion: t2iserving.dev/v1alpha1
-kind: T2IServingPool
-metadata: {{name: test}}
-spec:
-  model: {{source: "builtin://scenes", numInferenceSteps: 20, guidanceScalePercent: 200, width: 48, height: 48,
-          precision: fp32, embedder: "{embedder}"}}
-  levels: [{{skippedSteps: 0}}, {{skippedSteps: 10}}, {{numInferenceSteps: 10}}]
-  workerGroups: [{{name: sim, workers: {workers}, engine: {engine}}}]
-  slo: {{latencyMilliseconds: {slo_ms}, minQualityPercent: 80}}
-  gateway: {{replicas: 1, maxQueuedRequests: {max_queued}}}
-"""
 
 
 @pytest.fixture(scope="session")
 def write_pool(tmp_path_factory: pytest.TempPathFactory) -> WritePool:
-    """Write a pool file and a profile with steps of `step_s` seconds in batches of up to `cap`."""
+    """Write the files of a pool, as asked."""
 
-    def write(
-        workers: int = 2,
-        engine: str = "simulated",
-        step_s: float = 0.001,
-        cap: int = 4,
-        slo_ms: int = 5000,
-        max_queued: int = 64,
-        embedder: str = "",
-    ) -> LocalOptions:
-        folder = tmp_path_factory.mktemp("pool")
-        (folder / "pool.yaml").write_text(
-            POOL.format(workers=workers, engine=engine, slo_ms=slo_ms, max_queued=max_queued, embedder=embedder)
-        )
-        (folder / "profile.json").write_text(render_profile(make_profile((step_s,) * cap)))
-        return LocalOptions(
-            folder / "pool.yaml", "127.0.0.1:0", folder, folder / "profile.json", models_dir=folder, threads=1
-        )
+    def write(**asked: Any) -> LocalOptions:
+        return PoolFiles(**asked).write(tmp_path_factory.mktemp("pool"))
 
     return write
 
 
+@pytest.fixture(scope="module")
+def options(write_pool: WritePool) -> LocalOptions:
+    """Of the module's pool: two fast simulated workers, unless the module says otherwise."""
+    return write_pool()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pool(write_pool: WritePool) -> AsyncIterator[LocalPool]:
-    """Two fast simulated workers and a gateway, shared by the tests of a module."""
-    async with LocalPool(write_pool()) as started:
+async def pool(options: LocalOptions) -> AsyncIterator[LocalPool]:
+    """Workers and a gateway, shared by the tests of a module."""
+    async with LocalPool(options) as started:
         yield started
 
 

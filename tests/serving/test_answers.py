@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2i_testing_kit.serving import Client
+from t2i_testing_kit.serving import WITHIN_S, Client
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -65,7 +65,7 @@ async def test_seed_is_drawn_and_told_when_left_out(client: Client) -> None:
 async def test_explain_agrees_with_generate(client: Client) -> None:
     """Explain's level and reason are the ones Generate then serves, and it names a worker."""
     request = Request(prompt="a small green ring at the top on a plain pink wall", seed=1)
-    explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=10)
+    explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
     accepted = (await client.events(request))[0].accepted
     assert explained.decision == accepted.decision
     assert explained.worker.startswith("sim-")
@@ -77,7 +77,7 @@ async def test_explain_agrees_with_generate(client: Client) -> None:
 async def test_quality_floor_makes_levels_ineligible(client: Client) -> None:
     """A request may raise the pool's floor: the short schedule (95 %) falls out at 96."""
     request = Request(prompt="a red circle", min_quality_percent=96)
-    explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=10)
+    explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
     assert explained.levels[1].reason == "BelowQualityFloor"
 
 
@@ -125,11 +125,11 @@ async def test_health_and_reflection_answer(pool: LocalPool, client: Client) -> 
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
     health = health_pb2_grpc.HealthStub(client.channel)
-    answer = await health.Check(health_pb2.HealthCheckRequest(service="t2iserving.v1.TextToImage"), timeout=10)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service="t2iserving.v1.TextToImage"), timeout=WITHIN_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     reflection = reflection_pb2_grpc.ServerReflectionStub(client.channel)
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-    async for response in reflection.ServerReflectionInfo(asked, timeout=10):
+    async for response in reflection.ServerReflectionInfo(asked, timeout=WITHIN_S):
         names = [service.name for service in response.list_services_response.service]
         assert "t2iserving.v1.TextToImage" in names
         break

@@ -52,7 +52,7 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = control_pb2_grpc.ControlStub(channel)
-        yield lambda: stub.GetDemand(control_pb2.GetDemandRequest(), timeout=5.0)
+        yield lambda: stub.GetDemand(control_pb2.GetDemandRequest(), timeout=60.0)
     await server.stop(None)
 
 

@@ -1,5 +1,6 @@
 """Workers that fail what they are sent, over the wire: the gateway leaves them out, says so, and tries them again."""
 
+import asyncio
 import time
 
 import grpc
@@ -11,7 +12,7 @@ from t2i_gateway.service import SERVICE
 from t2i_policy.failure_streak import FAILURES_IN_A_ROW
 from t2i_policy.outliers import FIRST_PAUSE_S
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing_kit.serving import Client, WritePool, metric, until
+from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, metric, until
 from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]
@@ -25,7 +26,7 @@ async def told(gateway: ServerProcess, service: str, status: "Status.ServingStat
     """Wait until the gateway's health service says so."""
     async with grpc.aio.insecure_channel(gateway.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60):
+        async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=WITHIN_S):
             if reply.status == status:
                 return
     raise AssertionError(f"never {status}")
@@ -49,10 +50,14 @@ async def test_broken_worker_costs_no_more_than_three_tries(write_pool: WritePoo
         client = Client(gateway.address)
         await told(gateway, SERVICE, Status.SERVING)
         began_s = time.monotonic()
-        done = [await client.done(Request(prompt=f"circle {number}")) for number in range(40)]
+        drawn = [await client.events(Request(prompt=f"circle {number}")) for number in range(40)]
+        done = [events[-1].done for events in drawn]
         most = FAILURES_IN_A_ROW + trials(time.monotonic() - began_s)
         assert FAILURES_IN_A_ROW <= len(workers[0].prompts) <= most
         assert sum(one.retries for one in done) == len(workers[0].prompts)
+        for events in drawn:
+            steps = [event.progress.step for event in events if event.HasField("progress")]
+            assert steps == sorted({*steps}), "a request that moved tells no step again"
         assert await metric(gateway, 't2i_gateway_worker_ejections_total{reason="Failing"}') >= 1
         await until("the gauge tells", lambda: metric(gateway, LEFT_OUT), lambda count: count == 1)
         await client.channel.close()
@@ -65,9 +70,10 @@ async def test_gateway_does_not_serve_when_every_worker_fails(write_pool: WriteP
     async with gateway_of(write_pool(), workers) as gateway:
         client = Client(gateway.address)
         await told(gateway, SERVICE, Status.SERVING)
+        unwell = asyncio.create_task(told(gateway, SERVICE, Status.NOT_SERVING))  # it lasts no longer than a pause
         for number in range(2 * FAILURES_IN_A_ROW):
             assert (await client.refusal(Request(prompt=f"circle {number}"))).code() is grpc.StatusCode.UNAVAILABLE
-        await told(gateway, SERVICE, Status.NOT_SERVING)
+        await unwell
         sent = len(workers[0].prompts) + len(workers[1].prompts)
         assert sent == 4 * FAILURES_IN_A_ROW
         broken[0] = False

@@ -3,18 +3,21 @@
 import asyncio
 import os
 import signal
+from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing_kit.serving import Client, WritePool, detail, load_until, read_to_end
+from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, detail, load_until, read_to_end
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]
 Request = gateway_pb2.GenerateRequest
-SLOW_STEP_S = 0.05  # 20 of them: a second in which to break things
+SLOW_STEP_S = 0.2  # 20 of them: four seconds in which to break things
+ENDLESS: dict[str, Any] = {"step_s": 10.0, "slo_ms": 1_000_000}  # of images that nobody waits for
+LONG_S = 900.0  # for the whole of such an image
 
 
 def kill(pool: LocalPool, index: int) -> None:
@@ -55,9 +58,9 @@ async def test_frozen_worker_loses_no_request(write_pool: WritePool) -> None:
 
 async def test_all_workers_killed_is_unavailable(write_pool: WritePool) -> None:
     """With nobody left, requests in flight and new ones end in UNAVAILABLE; the gateway itself goes on."""
-    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:
+    async with LocalPool(write_pool(workers=1, **ENDLESS)) as pool:
         client = Client(pool.address)
-        sending = asyncio.ensure_future(client.refusal(Request(prompt="circle", exact=True)))
+        sending = asyncio.ensure_future(client.refusal(Request(prompt="circle", exact=True), LONG_S))
         await load_until(pool.workers[0].address, lambda load: load.running == 1)
         kill(pool, 0)
         assert (await sending).code() is grpc.StatusCode.UNAVAILABLE
@@ -75,7 +78,7 @@ async def test_restarted_worker_is_used_again(write_pool: WritePool) -> None:
         client = Client(pool.address)
         first = pool.workers[0].process
         kill(pool, 0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while not await _serves(client) or pool.workers[0].process is first:
                 continue
         watching.cancel()
@@ -91,9 +94,9 @@ async def _serves(client: Client) -> bool:
 
 async def test_disconnected_client_frees_its_slot(write_pool: WritePool) -> None:
     """A client goes away mid-way: the worker's batch is empty long before the image would have been done."""
-    async with LocalPool(write_pool(workers=1, step_s=10.0, slo_ms=1_000_000)) as pool:
+    async with LocalPool(write_pool(workers=1, **ENDLESS)) as pool:
         client, address = Client(pool.address), pool.workers[0].address
-        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=900)
+        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=LONG_S)
         assert (await call.read()).HasField("accepted")
         await load_until(address, lambda load: load.running == 1)
         call.cancel()
@@ -106,7 +109,7 @@ async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WriteP
         client = Client(pool.address)
         calls = []
         for number in range(2):
-            call = client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=60)
+            call = client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=WITHIN_S)
             assert (await call.read()).HasField("accepted")
             calls.append(call)
             await load_until(pool.workers[0].address, lambda load: load.running == 1)
@@ -120,9 +123,9 @@ async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WriteP
 
 async def test_unreachable_deadline_is_refused_at_once(write_pool: WritePool) -> None:
     """Less time than the fastest allowed level takes: DEADLINE_EXCEEDED, and the worker never saw it."""
-    async with LocalPool(write_pool(workers=1, step_s=1.0, slo_ms=100_000)) as pool:
+    async with LocalPool(write_pool(workers=1, **ENDLESS)) as pool:
         client = Client(pool.address)
-        error = await client.refusal(Request(prompt="circle", exact=True), limit_s=3)
+        error = await client.refusal(Request(prompt="circle", exact=True), limit_s=100)  # half of what it takes
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert detail(error, error_details_pb2.ErrorInfo()).reason == "DeadlineUnreachable"
         await load_until(pool.workers[0].address, lambda load: load.running == 0 and load.waiting == 0)
@@ -134,7 +137,7 @@ async def test_sigterm_drains_the_gateway(write_pool: WritePool) -> None:
         client = Client(pool.address)
         assert pool.gateway is not None
         assert pool.gateway.process is not None
-        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=60)
+        call = client.stub.Generate(Request(prompt="circle", exact=True), timeout=WITHIN_S)
         assert (await call.read()).HasField("accepted")
         pool.gateway.process.send_signal(signal.SIGTERM)
         assert (await read_to_end(call))[-1].HasField("done")
@@ -143,13 +146,19 @@ async def test_sigterm_drains_the_gateway(write_pool: WritePool) -> None:
 
 
 async def test_load_bends_levels_before_it_refuses(write_pool: WritePool) -> None:
-    """A burst on one slow worker: later requests get the short schedule because of load, none is refused."""
-    async with LocalPool(write_pool(workers=1, step_s=0.02, slo_ms=3000)) as pool:
-        client = Client(pool.address)
-        done = await asyncio.gather(*(client.done(Request(prompt=f"circle {n}"), 60) for n in range(36)))
-        reasons = {one.reason for one in done}
-        assert "Load" in reasons
-        assert {one.served.num_inference_steps for one in done} == {10, 20}
+    """Who waits while a slow worker is full gets the short schedule because of load; none is refused."""
+    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S, slo_ms=20_000)) as pool:
+        client, address = Client(pool.address), pool.workers[0].address
+        first = [asyncio.ensure_future(client.done(Request(prompt=f"circle {n}", exact=True))) for n in range(4)]
+        await load_until(address, lambda load: load.running == 4)
+        waiting = [client.stub.Generate(Request(prompt=f"square {n}"), timeout=WITHIN_S) for n in range(12)]
+        for call in waiting:
+            assert (await call.read()).HasField("accepted")  # before the first four have left
+        assert not any(one.done() for one in first)
+        bent = [(await read_to_end(call))[-1].done for call in waiting]
+        assert "Load" in {one.reason for one in bent}
+        assert 10 in {one.served.num_inference_steps for one in bent}
+        assert {(await one).served.num_inference_steps for one in first} == {20}
 
 
 async def test_several_images_are_refused_together(write_pool: WritePool) -> None:
@@ -166,9 +175,9 @@ async def test_several_images_are_refused_together(write_pool: WritePool) -> Non
 
 async def test_leaving_frees_the_slots_of_all_images(write_pool: WritePool) -> None:
     """A client that goes away takes all of its images with it."""
-    async with LocalPool(write_pool(workers=1, step_s=SLOW_STEP_S)) as pool:
+    async with LocalPool(write_pool(workers=1, **ENDLESS)) as pool:
         client = Client(pool.address)
-        call = asyncio.ensure_future(client.events(Request(prompt="circle", num_images=4, exact=True)))
+        call = asyncio.ensure_future(client.events(Request(prompt="circle", num_images=4, exact=True), LONG_S))
         await load_until(pool.workers[0].address, lambda load: load.running == 4)
         call.cancel()
         await load_until(pool.workers[0].address, lambda load: load.running == 0 and load.waiting == 0)

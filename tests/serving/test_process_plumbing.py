@@ -41,11 +41,12 @@ def test_announcement_names_the_bound_ports_and_is_there_whole(tmp_path: Path) -
     announce(None, "nobody", "asks")
     announce(tmp_path / "me.json", "of an", "earlier process")
     with (tmp_path / "me.json").open() as reader:
-        announce(tmp_path / "me.json", bound_address("[::]:0", 4711), bound_address("127.0.0.1:0", 9))
+        announce(tmp_path / "me.json", bound_address("[::]:0", 4711), bound_address("127.0.0.1:0", 9), "127.0.0.1:8")
         assert json.load(reader)["address"] == "of an"  # who began to read goes on with what it began
     assert [path.name for path in tmp_path.iterdir()] == ["me.json"]
     said = json.loads((tmp_path / "me.json").read_text())
-    assert said == {"address": "[::]:4711", "metrics_address": "127.0.0.1:9", "pid": os.getpid()}
+    doors = {"address": "[::]:4711", "http_address": "127.0.0.1:8"}
+    assert said == {**doors, "metrics_address": "127.0.0.1:9", "pid": os.getpid()}
 
 
 def test_refusal_says_why_and_when_to_come_back() -> None:

@@ -97,7 +97,7 @@ async def test_gateway_finds_its_worker_past_a_proxy(ports: Ports) -> None:
 async def test_grpc_port_takes_both_families(ports: Ports, name: str, host: str) -> None:
     """Pods of a cluster have addresses of one family or of both."""
     async with ports.channel(name, host) as channel:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -106,7 +106,7 @@ async def test_metrics_take_both_families(ports: Ports, index: int, host: str) -
     """Prometheus comes by the pod's address."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     url = f"http://{host}:{ports.metrics[index]}/metrics"
-    text = await asyncio.to_thread(lambda: direct.open(url, timeout=10).read().decode())
+    text = await asyncio.to_thread(lambda: direct.open(url, timeout=LIMIT_S).read().decode())
     assert "# HELP" in text
 
 
@@ -114,7 +114,7 @@ async def told_off(address: str, waits: bool) -> list[str]:
     """What the server says to a client that pings, while its request waits or without one."""
     async with Http2Relay(address) as relay, grpc.aio.insecure_channel(relay.address, options=EAGER) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
         call = stub.Watch(health_pb2.HealthCheckRequest()) if waits else None
         async with asyncio.timeout(LIMIT_S):
             await relay.pinged_or_told_off(relay.pings + ENOUGH)
@@ -143,7 +143,7 @@ async def test_reflection_speaks_both_versions(ports: Ports, name: str, service:
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        call = ask(timeout=10)
+        call = ask(timeout=LIMIT_S)
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         listed = [found.name for found in (await call.read()).list_services_response.service]
         assert {service, own, "grpc.health.v1.Health"} <= set(listed)

@@ -1,17 +1,16 @@
 """The embedded model behind real processes: a similar prompt starts from a cached latent, and never from a bad one."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from t2i_policy.profile import render_profile
-from t2i_protos.v1 import gateway_pb2
+from t2i_protos.v1 import drawing_pb2, gateway_pb2
 from t2i_scenes import sample_scene, score_image
 from t2i_scenes.captions import caption
-from t2i_testing_kit.serving import Client, WritePool, image_of, latent_files, make_profile
+from t2i_testing_kit.serving import Client, WritePool, image_of, latent_files, make_profile, violated_fields
 from t2ictl.commands.request import tell_cut
 from t2ictl.local_pool import LocalOptions, LocalPool
 
@@ -27,19 +26,6 @@ def options(write_pool: WritePool) -> LocalOptions:
     return made
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pool(options: LocalOptions) -> AsyncIterator[LocalPool]:
-    async with LocalPool(options) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(pool: LocalPool) -> AsyncIterator[Client]:
-    one = Client(pool.address)
-    yield one
-    await one.channel.close()
-
-
 def folder_of(options: LocalOptions) -> Path:
     assert options.folder is not None
     return options.folder
@@ -52,6 +38,23 @@ async def test_same_prompt_again_skips_steps(client: Client) -> None:
     again = (await client.events(Request(prompt=prompt, seed=2), 60, "alice"))[-1].done
     stranger = (await client.events(Request(prompt=prompt, seed=3), 60, "bob"))[-1].done
     assert [one.served.skipped_steps for one in (first, again, stranger)] == [0, 10, 0]
+
+
+async def test_own_sampler_is_used_and_nothing_is_approximated(client: Client) -> None:
+    """Nobody measured what levels lose with it. The image is another one than with the model's own sampler."""
+    prompt, drawing = "a small yellow square on a plain blue background", drawing_pb2.Drawing(sampler="unipc")
+    plain = await client.events(Request(prompt=prompt, seed=1), 60)
+    other = await client.events(Request(prompt=prompt, seed=1, drawing=drawing), 60)
+    assert other[0].accepted.decision.reason == "Unmeasured"
+    assert other[-1].done.served.skipped_steps == 0
+    assert not np.array_equal(image_of(plain), image_of(other))
+
+
+async def test_sampler_that_does_not_suit_the_model_is_named(client: Client) -> None:
+    """Only the worker knows its model: DDIM has another kind of noise."""
+    error = await client.refusal(Request(prompt="a red circle", drawing=drawing_pb2.Drawing(sampler="ddim")), 60)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violated_fields(error) == ["drawing.sampler"]
 
 
 async def test_images_follow_their_captions(client: Client) -> None:

@@ -35,13 +35,6 @@ async def pool(write_pool: WritePool) -> AsyncIterator[LocalPool]:
         yield started
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(pool: LocalPool) -> AsyncIterator[Client]:
-    one = Client(pool.address)
-    yield one
-    await one.channel.close()
-
-
 def differ(images: list[np.ndarray]) -> float:
     """Mean difference of the two most alike, in levels of 255."""
     pairs = itertools.combinations([image.astype(float) for image in images], 2)

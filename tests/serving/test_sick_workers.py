@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
-from t2i_testing_kit.serving import WritePool, load_until
+from t2i_testing_kit.serving import WITHIN_S, WritePool, load_until
 from t2ictl.local_pool import LocalOptions
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -77,7 +77,7 @@ class Worker:
             guidance_scale=2.0,
             level=level_pb2.Level(num_inference_steps=20),
         )
-        return worker_pb2_grpc.WorkerStub(self.channel).Generate(request, timeout=30)
+        return worker_pb2_grpc.WorkerStub(self.channel).Generate(request, timeout=WITHIN_S)
 
     async def code(self, number: int) -> grpc.StatusCode:
         call = self.generate(number)
@@ -90,12 +90,12 @@ class Worker:
 
     async def health(self, service: str) -> AsyncIterator[int]:
         stub = health_pb2_grpc.HealthStub(self.channel)
-        async for one in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60):
+        async for one in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=WITHIN_S):
             yield one.status
 
     def probe(self, path: str) -> int:
         try:
-            return int(urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=5).status)
+            return int(urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=WITHIN_S).status)
         except urllib.error.HTTPError as error:
             return error.code
 
@@ -109,7 +109,7 @@ async def worker(write_pool: WritePool, tmp_path: Path) -> AsyncIterator[Worker]
         await made.channel.close()
     finally:
         made.process.kill()
-        made.process.wait(10)
+        made.process.wait(WITHIN_S)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_worker_that_lost_its_device_or_thread_ends(fault: str, code: int,
     worker.fault.write_text(fault)
     assert await worker.code(1) is grpc.StatusCode.UNAVAILABLE
     assert [await anext(one) for one in watched] == [NOT_SERVING, NOT_SERVING]
-    assert await asyncio.to_thread(worker.process.wait, 30) == code
+    assert await asyncio.to_thread(worker.process.wait, WITHIN_S) == code
     assert f"to be started anew: the engine is lost to this process ({sentence})" in worker.log.read_text()
 
 

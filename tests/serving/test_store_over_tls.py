@@ -18,7 +18,7 @@ from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 OURS, STRANGERS = TestAuthority("ours"), TestAuthority("strangers")
-TOLD_WITHIN_S = 30.0
+TOLD_WITHIN_S = 60.0
 SERVER, CLIENT = OURS.issue("localhost"), OURS.issue("pool")
 SECRET, URL = "cache.storeSecretRef", "cache.storeUrl"
 FAULTS = {

@@ -34,7 +34,7 @@ async def test_embedder_of_the_profile_is_used(recorded: bool) -> None:
 async def test_another_embedder_is_not_used_and_it_is_said() -> None:
     """Requests go on without similar prompts; the trouble names what to do, and nothing is tried again."""
     found, registry = embeddings("another")
-    await asyncio.wait_for(found.run(), 5)
+    await asyncio.wait_for(found.run(), 60)
     assert await found.embed("a red circle", "t") is None
     assert "t2ictl profile" in found.trouble
     assert registry.get_sample_value(MISSING) == 1

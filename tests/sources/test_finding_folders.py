@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from t2i_api.pool import ModelPart
+from t2i_api.model import ModelPart
 from t2i_sources import EMBEDDER, MODEL, SourceMissing, find_folder
-from t2i_worker.digests import model_digest
+from t2i_worker.digests import component_digest, model_digest
 from t2i_worker.errors import ModelNotFound
 from t2i_worker.starting import find_model
 
@@ -99,3 +99,13 @@ def test_digest_does_not_depend_on_how_a_folder_was_filled(tmp_path: Path) -> No
     (tmp_path / "all_in_one.safetensors").write_bytes(b"all")
     assert model_digest(tmp_path) == alone
     assert model_digest(tmp_path, "fp16") != alone
+
+
+def test_digest_of_a_component_is_that_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"plain")
+    before = component_digest(tmp_path)
+    (tmp_path / "README.md").write_text("notes")
+    assert component_digest(tmp_path) == before
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
+    assert component_digest(tmp_path) != before

@@ -1,4 +1,6 @@
-"""Workers at the wire that do what a test says: they step on time and draw, or fail with a code. Real gRPC servers."""
+"""Workers at the wire that do what a test says: they step on time and draw, wait, or fail with a code. Real gRPC
+servers.
+"""
 
 import asyncio
 import hashlib
@@ -13,18 +15,25 @@ from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess
 
 CAP, STEP_MS, LOAD_EVERY_S, START_LIMIT_S = 4, 1.0, 0.2, 90.0
+NEXT_WITHIN_S = 60.0  # promised: a test that stands still for a moment is no silent worker
 IMAGE = b"an image"
+CHUNK_BYTES = 1 << 20
 #: The code that a worker of this name fails a prompt with; None: it draws it.
 Fails = Callable[[str, str], grpc.StatusCode | None]
 
 
 class FailingWorker(worker_pb2_grpc.WorkerServicer):
-    """One worker; `prompts` it was sent."""
+    """One worker; `prompts` it was sent, `running` are not at their end."""
 
-    def __init__(self, name: str, fails: Fails) -> None:
+    def __init__(self, name: str, fails: Fails, image: bytes = IMAGE, step_s: float = 0.0) -> None:
         self.name = name
         self.fails = fails
+        self.image = image
+        self.step_s = step_s
         self.prompts: list[str] = []
+        self.may_draw = asyncio.Event()
+        self.may_draw.set()
+        self.running = 0
 
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Any) -> worker_pb2.WorkerDescription:
         """Any model's."""
@@ -35,7 +44,7 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
     ) -> AsyncIterator[worker_pb2.WorkerLoad]:
         """Ready, whatever it fails."""
         load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=CAP, step_ms=[STEP_MS] * CAP)
-        load.next_within_ms = round(2e3 * LOAD_EVERY_S)
+        load.next_within_ms = round(1e3 * NEXT_WITHIN_S)
         while True:
             yield load
             await asyncio.sleep(LOAD_EVERY_S)
@@ -44,23 +53,39 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
         self, request: worker_pb2.WorkerGenerateRequest, context: Any
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         """All steps, then the image or the failure."""
+        self.running += 1
+        try:
+            async for event in self._draw(request, context):
+                yield event
+        finally:
+            self.running -= 1
+
+    async def _draw(
+        self, request: worker_pb2.WorkerGenerateRequest, context: Any
+    ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         self.prompts.append(request.prompt)
+        await self.may_draw.wait()
         code, level = self.fails(self.name, request.prompt), request.level
         yield worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level, reason="AsRequested"))
         for step in range(level.skipped_steps + 1, level.num_inference_steps + 1):
             progress = level_pb2.StepProgress(step=step, num_inference_steps=level.num_inference_steps)
             yield worker_pb2.WorkerEvent(progress=progress)
+            await asyncio.sleep(self.step_s)
         if code is not None:
             await context.abort(code, "as the test asked for")
-        digest = hashlib.sha256(IMAGE).digest()
-        yield worker_pb2.WorkerEvent(image=level_pb2.ImageInfo(size_bytes=len(IMAGE), sha256=digest))
-        yield worker_pb2.WorkerEvent(chunk=level_pb2.ImageChunk(data=IMAGE))
+        size, digest = len(self.image), hashlib.sha256(self.image).digest()
+        yield worker_pb2.WorkerEvent(image=level_pb2.ImageInfo(size_bytes=size, sha256=digest))
+        for offset in range(0, size, CHUNK_BYTES):
+            chunk = level_pb2.ImageChunk(offset=offset, data=self.image[offset : offset + CHUNK_BYTES])
+            yield worker_pb2.WorkerEvent(chunk=chunk)
         yield worker_pb2.WorkerEvent(finished=worker_pb2.Finished(served=level))
 
 
 @asynccontextmanager
-async def gateway_of(options: LocalOptions, workers: list[FailingWorker]) -> AsyncIterator[ServerProcess]:
-    """A gateway process that knows these workers."""
+async def gateway_of(
+    options: LocalOptions, workers: list[FailingWorker], more: tuple[str, ...] = ()
+) -> AsyncIterator[ServerProcess]:
+    """A gateway process that knows these workers, started with `more` arguments."""
     servers, addresses = [], []
     for worker in workers:
         server = grpc.aio.server()
@@ -70,7 +95,7 @@ async def gateway_of(options: LocalOptions, workers: list[FailingWorker]) -> Asy
         servers.append(server)
     assert options.folder is not None
     arguments = ["--pool", str(options.pool_file), "--profile", str(options.profile), "--workers", ",".join(addresses)]
-    gateway = ServerProcess("gateway", "t2i_gateway", [*arguments, "--local"], options.folder)
+    gateway = ServerProcess("gateway", "t2i_gateway", [*arguments, "--local", *more], options.folder)
     try:
         await gateway.start()
         await gateway.wait_ready(START_LIMIT_S)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "t2i-serving"
 GOLDEN = ROOT / "tests" / "chart" / "golden"
 RELEASE, NAMESPACE = "t2i", "t2i-system"
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 #: Golden file -> values file beside it; one for each way of using the chart that changes more than one object.
 CASES = ("default", "two-namespaces", "everything")
 

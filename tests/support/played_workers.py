@@ -40,9 +40,11 @@ class PlayedWorker:
 
     def __init__(self, name: str, step_s: float, promised_ms: int) -> None:
         self.name = name
+        self.described = worker_pb2.WorkerDescription(name=name)
         self.watched = PlayedCall()
         self.frozen = self.closed = False
         self.connected = True
+        self.asked = 0  # how often for what it is
         self.idle = asyncio.Event()  # nothing runs on it any more
         self.idle.set()
         step_ms = [1e3 * step_s * (size + 1) / CAP for size in range(CAP)]
@@ -57,11 +59,12 @@ class PlayedWorker:
 
     def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Any]:
         async def describe(*_: Any, **__: Any) -> worker_pb2.WorkerDescription:
+            self.asked += 1
             if self.frozen:
                 await asyncio.sleep(0)
                 nothing = grpc.aio.Metadata()
                 raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing)
-            return worker_pb2.WorkerDescription(name=self.name)
+            return self.described
 
         return describe
 

@@ -15,7 +15,7 @@ from t2i_scenes.captions import caption
 from t2i_testing_kit.serving import Client
 
 Request = gateway_pb2.GenerateRequest
-BACK_WITHIN_S = 60.0
+BACK_WITHIN_S = 120.0
 Image8 = npt.NDArray[np.uint8]
 
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from t2i_testing_kit.valkey.assets import ValkeyError, ensure_valkey
+from t2i_testing_kit.debian_program import ProgramMissing
+from t2i_testing_kit.valkey.assets import valkey_command
 from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 
 
@@ -16,8 +17,8 @@ from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 def valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """One server for the whole run: use `valkey`."""
     try:
-        ensure_valkey(lambda _: None)
-    except ValkeyError as error:
+        valkey_command(lambda _: None)
+    except ProgramMissing as error:
         pytest.fail(str(error), pytrace=False)
     with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
         yield server

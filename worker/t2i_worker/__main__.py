@@ -12,11 +12,12 @@ from t2i_policy.profile import ProfileError
 from t2i_policy.readiness import ReadyReason
 from t2i_runtime.errors import SecurityError
 from t2i_runtime.logs import set_up_logs
+from t2i_runtime.tracing import traces_sent
 from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
 from t2i_worker.server import serve
 from t2i_worker.settings import WorkerSettings, parse_arguments
-from t2i_worker.starting import find_model, start_simulated
+from t2i_worker.starting import find_model_files, start_simulated
 
 log = logging.getLogger("t2i_worker")
 EXIT_CODES = {ReadyReason.DEVICE_LOST: 3, ReadyReason.LOOP_ENDED: 4}
@@ -29,7 +30,9 @@ def main() -> int:
     try:
         pool = parse_pool(settings.pool.read_text())
         group = _group(pool, settings.group)
-        asyncio.run(_serve(settings, pool, group))
+        about = {"t2i.pool": pool.metadata.name, "t2i.group": group.name, "service.instance.id": settings.name}
+        with traces_sent("t2i-worker", about):
+            asyncio.run(_serve(settings, pool, group))
     except EngineLost as error:
         log.critical("the worker ends, to be started anew: %s", error)
         logging.shutdown()
@@ -60,12 +63,12 @@ def _group(pool: Pool, name: str) -> WorkerGroupPart:
 async def _make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> Engine:
     if group.engine == "simulated":
         return start_simulated(settings, pool.spec)
-    model = pool.spec.model
-    folder = await asyncio.to_thread(find_model, model, settings.models_dir)  # before torch, which takes its time
+    # Before torch, which takes its time.
+    files = await asyncio.to_thread(find_model_files, pool.spec.model, settings.models_dir)
     await asyncio.to_thread(import_module, "t2i_worker.start_diffusion")  # probes are answered meanwhile
     from t2i_worker.start_diffusion import start_diffusion
 
-    return await start_diffusion(settings, pool, folder)
+    return await start_diffusion(settings, pool, files)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import re
 
 import torch
 
+#: An older torch, which a base image may bring, has no such class.
+_ACCELERATOR_ERRORS = getattr(torch, "AcceleratorError", ())
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|STATUS_ALLOC_FAILED|ErrorMemoryAllocation")
 #: Texts of errors that come from a device or its libraries at all.
 _OF_THE_DEVICE = re.compile(
@@ -35,7 +37,7 @@ def is_device_lost(error: BaseException, device: torch.device) -> bool:
     if is_out_of_memory(error):
         return False
     text = str(error)
-    if not isinstance(error, torch.AcceleratorError) and not _OF_THE_DEVICE.search(text):
+    if not isinstance(error, _ACCELERATOR_ERRORS) and not _OF_THE_DEVICE.search(text):
         return False
     return bool(_LOST.search(text)) or not _answers(device)
 

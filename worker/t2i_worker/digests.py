@@ -6,15 +6,16 @@ It is part of every latent's key. So latents of different weights never mix, eve
 import hashlib
 from pathlib import Path
 
-from t2i_sources import choose_model_files, components_of
+from t2i_sources import IpAdapterFiles, choose_component_files, choose_decoder_files, choose_model_files, components_of
 
 _CHUNK_BYTES = 1 << 22
-VARIANTS = ("fp16", "bf16")  # precisions that repositories hold weights of beside the plain ones
+#: Kinds of weights that repositories hold beside the plain ones, by the precisions that load them.
+VARIANTS = {"fp16": "fp16", "bf16": "bf16", "fp8": "bf16"}
 
 
 def variant_of(precision: str) -> str:
     """The kind of weights that a precision loads where there is a choice; empty: the plain ones."""
-    return precision if precision in VARIANTS else ""
+    return VARIANTS.get(precision, "")
 
 
 def model_digest(folder: Path, variant: str = "") -> str:
@@ -23,12 +24,41 @@ def model_digest(folder: Path, variant: str = "") -> str:
     `variant` is fp16, bf16, or empty for the plain weights. Other files are left out: which ones lie in the folder
     depends on how it was downloaded.
     """
+    return _files_digest(folder, choose_model_files(_names_in(folder), components_of(folder), variant))
+
+
+def component_digest(folder: Path, variant: str = "") -> str:
+    """As `model_digest`, of a folder that holds one component."""
+    return _files_digest(folder, choose_decoder_files(_names_in(folder), (), variant))
+
+
+def ip_adapter_digest(files: IpAdapterFiles) -> str:
+    """As `model_digest`, of an adapter's weights and of the encoder that reads its images."""
+    encoder = _files_digest(files.encoder, choose_component_files(_names_in(files.encoder)))
+    return hashlib.blake2b(f"{file_digest(files.weights)} {encoder}".encode(), digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hash the content of one file; 32 hex digits."""
     total = hashlib.blake2b(digest_size=16)
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    for name in choose_model_files(names, components_of(folder), variant):
+    _add(path, total)
+    return total.hexdigest()
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _files_digest(folder: Path, names: list[str]) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for name in names:
         path = folder / name
         total.update(f"{name}\x1f{path.stat().st_size}\x1f".encode())  # with sizes, contents cannot run into each other
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                total.update(chunk)
+        _add(path, total)
     return total.hexdigest()
+
+
+def _add(path: Path, total: "hashlib.blake2b") -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            total.update(chunk)

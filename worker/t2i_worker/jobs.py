@@ -1,6 +1,7 @@
 """What an engine takes and what it gives: jobs, events, load, counters. Without torch and without the wire format."""
 
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, NamedTuple, Protocol
@@ -9,11 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_cache.stores import BoundedStore, StoreHealth
+from t2i_policy.image_size import ImageSize, SizeCost, step_cost_of
 from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
+from t2i_runtime.drawing import PLAIN, Drawing, KnownParts
+from t2i_runtime.input_images import KnownComponents
+from t2i_worker.input_images import NO_PICTURES, DecodedImages
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 EngineKind = Literal["diffusion", "simulated"]
+ComponentKind = Literal["ControlNet", "IPAdapter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,20 @@ class Sink:
 
 
 @dataclass(frozen=True, slots=True)
+class FileNotes:
+    """What an image file says beside what the worker knows itself; `prompt`: also the prompts."""
+
+    pool: str
+    model: str
+    prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One image to make. `deadline_s` is an instant of `time.monotonic`; None = no deadline.
 
-    `size` is (width, height) in pixels, by default the pool's. `extra` are further arguments of the pipeline's call,
-    by its own names; the stored latents of such a job are its own alone, so none are fetched or kept.
+    `size` is (width, height) in pixels, by default the pool's. `images` are those of `drawing`, decoded. Without
+    `file_notes` the file holds pixels alone. `holds_latent`: what goes to `sink` waits for `Engine.keep_latent`.
     """
 
     request_id: str
@@ -59,15 +74,16 @@ class Job:
     source: Source | None = None
     sink: Sink | None = None
     preview_every_steps: int = 0
-    size: "ImageSize | None" = None
-    extra: Mapping[str, object] = field(default_factory=dict)
+    size: ImageSize | None = None
+    drawing: Drawing = PLAIN
+    images: DecodedImages = NO_PICTURES
+    file_notes: FileNotes | None = None
+    holds_latent: bool = False
 
-
-class ImageSize(NamedTuple):
-    """In pixels."""
-
-    width: int
-    height: int
+    @property
+    def seconds_left(self) -> float | None:
+        """Of its budget; None if it has none."""
+        return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +104,7 @@ class PromptCut:
 class Joined:
     """The job entered the batch. `served` is the level that really runs; `reason`, a FetchReason, says why.
 
-    At most `report_every_steps` steps pass between two of its `Progress` events.
+    At most `report_every_steps` steps pass between two of its `Progress` events. `num_steps` will run.
     """
 
     served: Level
@@ -96,6 +112,7 @@ class Joined:
     batch_size: int
     report_every_steps: int = 1
     prompt_cuts: tuple[PromptCut, ...] = ()
+    num_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +152,7 @@ class Finished:
     encode_ms: float
     fetch_ms: float
     stored: tuple[StoredLatent, ...] = ()
+    held_id: str = ""
 
 
 Event = Joined | Progress | PreviewImage | Image | Finished
@@ -144,6 +162,7 @@ Event = Joined | Progress | PreviewImage | Image | Finished
 class Load:
     """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time of a request beside its steps.
 
+    Both are of the default size; `steps_left` counts steps of that size, and `places` requests of it.
     `longest_step_s` is what a step may take for all in the batch to end by their deadlines.
     `step_age_s` is how long the present step has run, `encode_age_s` how long the oldest encode or decode has run.
     The others count steps as in `Tally`.
@@ -162,12 +181,15 @@ class Load:
     steps_usual_s: float
     step_age_s: float
     encode_age_s: float
+    places: float
     longest_step_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model of an engine. `latent_bytes` is one stored latent without its header."""
+    """The model of an engine. `latent_bytes` is one stored latent without its header. `sizes` are those measured beside
+    the default one.
+    """
 
     model_digest: str
     noise_scheduler: str
@@ -179,6 +201,55 @@ class ModelFacts:
     height: int
     latent_bytes: int
     engine: EngineKind
+    sizes: tuple[SizeCost, ...] = ()
+    image_inputs: tuple[str, ...] = ()  # fields of `InputImages` that it takes
+    adapters: "tuple[AdapterFacts, ...]" = ()
+    components: "tuple[ComponentFacts, ...]" = ()
+
+    @property
+    def known_parts(self) -> KnownParts:
+        """What requests may name."""
+        controls, ip_adapters = (
+            {one.name: one.scale for one in self.components if one.kind == kind} for kind in ("ControlNet", "IPAdapter")
+        )
+        adapters = {adapter.name: adapter.scale for adapter in self.adapters}
+        return KnownParts(adapters, KnownComponents(controls, ip_adapters))
+
+    @property
+    def size(self) -> ImageSize:
+        """The default one."""
+        return ImageSize(self.width, self.height)
+
+    def step_cost(self, size: ImageSize | None) -> float:
+        """What a step of this size costs, in steps of the default size."""
+        return 1.0 if size is None else step_cost_of(size, self.size, self.sizes)
+
+    def draws(self, size: ImageSize) -> bool:
+        """Whether it lies between the sizes that were measured. The gateway knows which of those the pool serves."""
+        known = [self.size, *(one.size for one in self.sizes)]
+        between = all(
+            min(sides) <= side <= max(sides) for side, sides in zip(size, zip(*known, strict=True), strict=True)
+        )
+        return between and size.pixels <= max(one.pixels for one in known)
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentFacts:
+    """A component that is loaded. `digest` is of its files, `scale` what it has where a request says nothing."""
+
+    name: str
+    digest: str
+    scale: float
+    kind: ComponentKind = "ControlNet"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """A LoRA adapter that is loaded. `digest` is of its file, `scale` what it has where a request says nothing."""
+
+    name: str
+    digest: str
+    scale: float
 
 
 @dataclass(slots=True)
@@ -187,6 +258,7 @@ class Tally:
 
     steps_run: int = 0
     steps_skipped: int = 0
+    steps_forecast: int = 0
     steps_took_s: float = 0.0  # time of all steps; a batch counts once
     steps_usual_s: float = 0.0  # time of the same steps by the averages at their beginning
     batch_sizes: dict[int, int] = field(default_factory=dict)
@@ -221,6 +293,9 @@ class Engine(Protocol):
         Raises:
             WorkerError: the job ends early; the classes in `errors` say why.
         """
+
+    async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
+        """Store a latent that was set aside, if it still is there; returns what the store holds of it."""
 
     async def drain(self) -> None:
         """Take no more jobs; return when the accepted ones have ended."""

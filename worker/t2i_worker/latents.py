@@ -4,10 +4,9 @@ A final latent is kept under the last step of the full schedule, whatever schedu
 The store is disposable. When it fails, a job starts from noise and its latent is not kept; no image ever fails.
 """
 
-import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from t2i_cache.fetching import Fetched, fetch_latent
 from t2i_cache.keys import LatentKey, model_fingerprint
 from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.stores import BoundedStore, LatentStore
+from t2i_cache.time_limit import within
+from t2i_worker.held_latents import LatentsAside
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source, StoredLatent
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class LatentCache:
         self._store = store
         self.health = store.health
         self._facts = facts
+        self._aside = LatentsAside(time.monotonic)
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
         """The stored run's final latent, or the reason why there is none."""
@@ -53,8 +55,7 @@ class LatentCache:
         key = self._key(job, sink)
         data = encode_record(to_record(key, final, sink, self._facts.model_digest))
         try:
-            async with asyncio.timeout(KEEP_LIMIT_S):
-                await self._store.put(key, data)
+            await within(KEEP_LIMIT_S, self._store.put(key, data))
         except Exception as error:  # noqa: BLE001 - the client has its image, whatever the store's library raises
             log.warning("a latent was not kept: %s", str(error) or type(error).__name__)
             reason = _not_kept_reason(error)
@@ -63,14 +64,25 @@ class LatentCache:
         held = self.own is None or key in self.own
         return (StoredLatent(key.step, len(data)),) if held else ()
 
+    def set_aside(self, job: Job, final: Tensor) -> str:
+        """Hold the final latent back from the store; `keep_aside` with the id that is returned stores it."""
+        return self._aside.add(job, final)
+
+    async def keep_aside(self, held_id: str) -> tuple[StoredLatent, ...]:
+        """As `keep`; nothing if it is not there any more."""
+        found = self._aside.take(held_id)
+        if found is None or found.job.sink is None:
+            return ()
+        return await self.keep(found.job, found.job.sink, found.final)
+
     async def close(self) -> None:
         await self._store.close()
 
     def _key(self, job: Job, entry: Source | Sink) -> LatentKey:
         facts, steps = self._facts, self._facts.num_inference_steps
-        if job.size is not None:
-            facts = replace(facts, width=job.size.width, height=job.size.height)
-        model = model_fingerprint(facts, job, num_inference_steps=steps, embedder=entry.embedder)
+        model = model_fingerprint(
+            facts, job, job.size or facts.size, num_inference_steps=steps, embedder=entry.embedder
+        )
         return LatentKey(entry.scope, model, entry.entry_id, steps)
 
 

@@ -79,6 +79,7 @@ class _EngineCollector(Collector):
         yield _gauge("batch_cap", "Largest batch in use; falls after running out of memory.", load.batch_cap)
         yield _gauge("steps_owed", "Denoising steps owed to running and waiting requests.", load.steps_left)
         yield _counter("steps_run", "Denoising steps run.", tally.steps_run)
+        yield _counter("steps_forecast", "Denoising steps forecast from earlier ones.", tally.steps_forecast)
         yield _counter("steps_skipped", "Denoising steps skipped by cached latents.", tally.steps_skipped)
         yield _counter("out_of_memory", "Times a batch, a text or an image did not fit.", tally.out_of_memory)
         yield _counter("cancelled_requests", "Requests let go at a step boundary.", tally.cancelled)

@@ -11,6 +11,7 @@ from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import server_options
 from t2i_runtime.health import HEALTH_SERVICE, ServerHealth
+from t2i_runtime.input_images import MAX_ALL_BYTES
 from t2i_runtime.listening import bind_server, serve_metrics
 from t2i_runtime.process import announce, bound_address, drain, open_registry, stop_on_signals
 from t2i_runtime.reflection import enable_reflection
@@ -24,7 +25,7 @@ from t2i_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
-MAX_REQUEST_BYTES = 1 << 20
+MAX_REQUEST_BYTES = MAX_ALL_BYTES + (1 << 20)
 CLOSE_GRACE_S = 2.0
 
 

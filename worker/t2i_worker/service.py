@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict
 from math import isfinite
@@ -14,12 +14,13 @@ import grpc
 
 from t2i_cache.errors import FollowerTooSlow
 from t2i_cache.stores.bounded import HeldLatents, LatentNews
-from t2i_policy.level import Level
 from t2i_policy.readiness import Readiness
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_runtime.level_messages import level_message
 from t2i_worker.errors import WorkerDraining, WorkerError, where
 from t2i_worker.gateway_queues import GatewayQueues
-from t2i_worker.jobs import Engine, Event, Finished, Image, Joined, Load, PreviewImage, Progress
+from t2i_worker.job_spans import JobSpans
+from t2i_worker.jobs import Engine, Event, Finished, Image, Joined, Load, PreviewImage, Progress, StoredLatent
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.status import to_status
 from t2i_worker.validation import FORMATS, parse_request
@@ -62,11 +63,13 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self, request: worker_pb2.WorkerGenerateRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         outcome = "CANCELLED"
+        spans = JobSpans(context.invocation_metadata() or ())
         try:
             self._queues.take_in(request)
             job = parse_request(request, self._engine.facts)
             async with aclosing(self._engine.generate(job)) as events:
                 async for event in events:
+                    spans.take_in(event)
                     for message in to_messages(event):
                         yield message
                     if isinstance(event, Finished):
@@ -82,6 +85,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             log.error("a bug ended a request: %s", where(error))  # noqa: TRY400
             await context.abort(grpc.StatusCode.INTERNAL, "the worker failed on this request")
         finally:
+            spans.end(outcome)
             self._metrics.count_request(outcome)
 
     async def _require_warm(self, context: Context) -> None:
@@ -109,8 +113,17 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
         del request
         await self._require_warm(context)
+        facts = self._engine.facts
+        sizes = [worker_pb2.SizeCost(**size._asdict(), step_cost=cost) for size, cost in facts.sizes]
         # The fields of ModelFacts have the same names on the wire.
-        return worker_pb2.WorkerDescription(name=self._name, group=self._group, **asdict(self._engine.facts))
+        told = asdict(facts) | {"sizes": sizes}
+        return worker_pb2.WorkerDescription(name=self._name, group=self._group, **told)
+
+    async def KeepLatent(
+        self, request: worker_pb2.KeepLatentRequest, context: Context
+    ) -> worker_pb2.KeepLatentResponse:
+        await self._require_warm(context)
+        return worker_pb2.KeepLatentResponse(stored=_stored(await self._engine.keep_latent(request.held_id)))
 
     async def WatchLatents(
         self, request: worker_pb2.WatchLatentsRequest, context: Context
@@ -140,6 +153,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         step_ms=[1e3 * seconds for seconds in load.step_s],
         fixed_ms=1e3 * load.fixed_s,
         steps_left=load.steps_left,
+        places=load.places,
         next_within_ms=round(1e3 * LOAD_MAX_INTERVAL_S),
         steps_took_ms=1e3 * load.steps_took_s,
         steps_usual_ms=1e3 * load.steps_usual_s,
@@ -152,12 +166,13 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
 def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
     """Translate an event; an image becomes one message that announces it and one a chunk."""
     match event:
-        case Joined(served, reason, batch_size, every, cuts):
+        case Joined(served, reason, batch_size, every, cuts, num_steps):
             started = worker_pb2.Started(
-                served=_level(served),
+                served=level_message(served),
                 reason=reason,
                 batch_size=batch_size,
                 report_every_steps=every,
+                num_steps=num_steps,
                 prompt_cuts=[level_pb2.PromptCut(**asdict(cut)) for cut in cuts],
             )
             yield worker_pb2.WorkerEvent(started=started)
@@ -223,14 +238,15 @@ def _held_entry(held: HeldLatents, now_s: float) -> worker_pb2.HeldEntry:
 
 def _finished(event: Finished) -> worker_pb2.Finished:
     return worker_pb2.Finished(
-        served=_level(event.served),
+        served=level_message(event.served),
         wait_ms=event.wait_ms,
         denoise_ms=event.denoise_ms,
         encode_ms=event.encode_ms,
         fetch_ms=event.fetch_ms,
-        stored=[worker_pb2.StoredLatent(step=one.step, size_bytes=one.size_bytes) for one in event.stored],
+        stored=_stored(event.stored),
+        held_id=event.held_id,
     )
 
 
-def _level(level: Level) -> level_pb2.Level:
-    return level_pb2.Level(skipped_steps=level.skipped_steps, num_inference_steps=level.num_inference_steps)
+def _stored(latents: Iterable[StoredLatent]) -> list[worker_pb2.StoredLatent]:
+    return [worker_pb2.StoredLatent(step=one.step, size_bytes=one.size_bytes) for one in latents]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_cache.index.lists import Lists
-from t2i_cache.index.rows import Rows, Vector, as_rows, units
+from t2i_cache.index.rows import Rows, Vector, as_rows, unit_of, units
 
 EXACT_UP_TO = 8192
 OUTGROWN = 4.0  # times the rows that the lists were made for
@@ -106,22 +106,21 @@ class PromptIndex:
 
     def nearest(self, embedding: Vector, count: int) -> list[Match]:
         """Up to `count` entries, most similar first."""
-        unit = units(np.asarray(embedding, np.float32)[None], self._rows.dimension)[0]
+        unit = unit_of(embedding, self._rows.dimension)
         taken = min(count, len(self._row_of))
         if not taken:
             return []
         rows, similarity = self._scored(unit, taken)
-        best = np.argsort(-similarity, kind="stable")[:taken]
-        found = [
-            (self._ids[row], float(value)) for row, value in zip(rows[best].tolist(), similarity[best], strict=True)
-        ]
-        return [Match(name, max(-1.0, min(1.0, value))) for name, value in found if name is not None]
+        best = (-similarity).argsort(kind="stable")[:taken]
+        found = zip(rows[best].tolist(), similarity[best].tolist(), strict=True)
+        named = [(self._ids[row], value) for row, value in found]
+        return [Match(name, max(-1.0, min(1.0, value))) for name, value in named if name is not None]
 
     def _scored(self, unit: Vector, taken: int) -> tuple[npt.NDArray[np.int64], Vector]:
         """Rows that hold the nearest, with their cosines."""
         if self._lists is None:
             similarity = self._rows.similarities(unit)
-            rows = np.argpartition(-similarity, taken - 1)[:taken]
+            rows = (-similarity).argpartition(taken - 1)[:taken]
             return rows, similarity[rows]
         rows = self._lists.candidates(unit, max(RESCORED, taken))
         rows = as_rows([row for row in rows.tolist() if self._ids[row] is not None])

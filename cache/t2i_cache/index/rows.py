@@ -1,5 +1,6 @@
 """Unit vectors by row, in chunks that never move; free rows are reused. Float32, or float16 to halve the memory."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ class Rows:
     def similarities(self, unit: Vector) -> Vector:
         """Cosine of every row with a unit vector; far below -1 where a row is free."""
         scores = [np.asarray(chunk, np.float32) @ unit for chunk in self._chunks]
-        found: Vector = np.concatenate(scores) + self._penalty
+        found: Vector = (scores[0] if len(scores) == 1 else np.concatenate(scores)) + self._penalty
         return found
 
     def halve(self) -> None:
@@ -89,6 +90,22 @@ def units(embeddings: Vector, dimension: int) -> Vector:
     if not (np.isfinite(lengths).all() and lengths.all()):
         raise ValueError("embedding must be finite and not all zeros")
     scaled: Vector = vectors / lengths.astype(np.float32)
+    return scaled
+
+
+def unit_of(embedding: Vector, dimension: int) -> Vector:
+    """One vector [dimension] of length 1; every request asks, so it does not take the way of many.
+
+    Raises:
+        ValueError: as `units`.
+    """
+    vector = np.asarray(embedding, np.float32)
+    if vector.shape != (dimension,):
+        units(vector[None], dimension)  # says what is wrong with it
+    length = math.sqrt(vector.dot(vector))
+    if not 0 < length < math.inf:
+        raise ValueError("embedding must be finite and not all zeros")
+    scaled: Vector = vector / np.float32(length)
     return scaled
 
 

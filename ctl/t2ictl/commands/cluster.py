@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from t2i_api.status import ConditionStatus, PlanStatus, PoolStatus
-from t2i_policy.level import level_phrase
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
 from t2ictl.running import console, run
@@ -113,7 +112,7 @@ def _placements(plan: PlanStatus) -> Table:
     table = Table("group", "level", "workers", "which", title="workers by level")
     for one in plan.placements:
         which = ", ".join(str(number) for number in one.numbers)
-        table.add_row(one.group, level_phrase(one.skipped_steps, one.num_inference_steps), str(one.workers), which)
+        table.add_row(one.group, one.level.phrase, str(one.workers), which)
     return table
 
 
@@ -126,7 +125,7 @@ def _shifts(plan: PlanStatus) -> Table:
         again = one.prompt_class == last
         last = one.prompt_class
         rate = _rps(traffic[one.prompt_class]) if one.prompt_class in traffic else "-"
-        level = level_phrase(one.skipped_steps, one.num_inference_steps)
+        level = one.level.phrase
         share = f"{one.share_per_mille / 10:.1f}%"
         table.add_row("" if again else one.prompt_class, "" if again else rate, level, share)
     return table

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from t2i_policy.level import Level
 from t2i_profiler.judge import Sample, SceneJudge
 from t2i_protos.v1 import gateway_pb2
+from t2i_runtime.level_messages import to_level
 from t2i_scenes import Scene, caption, edit_scene, sample_scene
 from t2ictl.client import GatewayClient, Generated, connect
 from t2ictl.commands.local import StartBar
@@ -155,7 +156,7 @@ def score(outcome: Outcome) -> float:
 
 def served_level(generated: Generated) -> Level:
     """The level that really ran."""
-    return Level(generated.done.served.skipped_steps, generated.done.served.num_inference_steps)
+    return to_level(generated.done.served)
 
 
 def summarise(served: Sequence[Outcome], exact: Sequence[Outcome], base_steps: int) -> dict[str, object]:
@@ -176,7 +177,7 @@ def summarise(served: Sequence[Outcome], exact: Sequence[Outcome], base_steps: i
         "quality_percent": round(100 * mean / mean_exact, 1) if mean_exact else 0.0,
         "p50_ms": round(statistics.median(latencies), 1) if latencies else 0.0,
         "p95_ms": round(float(np.percentile(latencies, 95)), 1) if latencies else 0.0,
-        "steps_saved_percent": round(100 * (1 - sum(lv.steps_run for lv in levels) / (base_steps * len(levels))), 1)
+        "steps_saved_percent": round(100 * (1 - sum(lv.cost for lv in levels) / (base_steps * len(levels))), 1)
         if levels
         else 0.0,
         "errors": dict(Counter(outcome.error for outcome in served if outcome.error)),
@@ -192,7 +193,7 @@ def _write_sheet(served: Sequence[Outcome], base_steps: int, summary: dict[str, 
     for outcome in served:
         if outcome.generated is not None:
             level = served_level(outcome.generated)
-            kind = f"K={level.skipped_steps}" if level.needs_latent else f"{level.num_inference_steps} steps"
+            kind = f"K={level.skipped_steps}" if level.needs_latent else level.phrase
             verdict = f"{kind} score {score(outcome):.2f}"
             cells.append(SheetCell(outcome.generated.data, outcome.sample.prompt, verdict))
     title = (

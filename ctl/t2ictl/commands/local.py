@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from t2i_runtime.process import stop_on_signals
-from t2ictl.local_pool import DEFAULT_LISTEN, MODELS_DIR, LocalOptions, LocalPool
+from t2ictl.local_pool import DEFAULT_LISTEN, DEFAULT_LISTEN_HTTP, MODELS_DIR, LocalOptions, LocalPool
 from t2ictl.options import DEFAULT_POOL, EmbedderFolder, PoolFile
 from t2ictl.running import console, run
 
+CURL = """        -H 'Content-Type: application/json' -d '{"prompt": "a red circle above a blue square"}'"""
 app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 
 
@@ -21,10 +22,15 @@ app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 def up(
     pool: PoolFile = DEFAULT_POOL,
     listen: Annotated[str, typer.Option(help="gateway address")] = DEFAULT_LISTEN,
+    listen_http: Annotated[str, typer.Option(help='address of the OpenAI Images API; "" = none')] = DEFAULT_LISTEN_HTTP,
     folder: Annotated[Path | None, typer.Option(help="logs and latents; default: a temporary folder")] = None,
     profile: Annotated[Path | None, typer.Option(help="profile JSON; default: the builtin model's")] = None,
     embedder: EmbedderFolder = None,
     models_dir: Annotated[Path, typer.Option(help="where hf:// and pvc:// models are")] = MODELS_DIR,
+    secrets: Annotated[
+        Path | None,
+        typer.Option(help="holds a folder of files for each Secret that spec.safety and gateway.results name"),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads a worker; 0 = share the cores")] = 0,
 ) -> None:
     """Start gateway and workers from a pool file; Ctrl-C drains."""
@@ -36,6 +42,9 @@ def up(
         embedder=embedder,
         models_dir=models_dir,
         threads=threads,
+        secrets=secrets,
+        listen_http=listen_http,
+        playground=True,
     )
     run(run_local(console, options))
 
@@ -83,7 +92,10 @@ async def run_local(console: Console, options: LocalOptions) -> None:
         return
     starting.result()
     try:
-        console.print(f"\npool [bold]{pool.pool.metadata.name}[/bold] serves at [bold]{pool.address}[/bold]")
+        console.print(f"\npool [bold]{pool.pool.metadata.name}[/bold] serves at [bold]{pool.address}[/bold] (gRPC)")
+        if pool.http_address:
+            console.print(f"and at [bold]http://{pool.http_address}/v1[/bold] (OpenAI Images API)")
+            console.print(f"playground: open [bold]http://{pool.http_address}/[/bold] in a browser")
         for process in [*pool.workers, *([pool.gateway] if pool.gateway else [])]:
             console.print(
                 f"  {process.name:12} gRPC {process.address:22} metrics http://{process.metrics_address}/metrics"
@@ -93,6 +105,10 @@ async def run_local(console: Console, options: LocalOptions) -> None:
             "for this machine only, see docs/security.md"
         )
         console.print(f'\ntry   t2ictl generate "a red circle above a blue square" --address {pool.address} -o out.png')
+        if pool.http_address:
+            console.print(
+                f"      curl http://{pool.http_address}/v1/images/generations \\\n{CURL}", markup=False, soft_wrap=True
+            )
         console.print("Ctrl-C drains and stops.")
         await _first_of(asyncio.ensure_future(pool.supervise()), stop)
     finally:

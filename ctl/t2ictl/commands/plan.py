@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from t2i_policy.frontier import ChosenLadder, LadderSource
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes
@@ -28,6 +29,13 @@ from t2ictl.local_pool import read_pool
 from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll
 from t2ictl.running import console, told_in_a_line
 
+TITLES = {
+    LadderSource.SPEC: "the pool names its levels",
+    LadderSource.PROFILE: "what the profile measured, without levels that another one beats",
+    LadderSource.DEFAULT: "the paper's, as the profile measured no others",
+}
+MEASURED, COUNTED = "cost, measured", "cost, counted"
+COSTS = "costs are in guided steps: measured = what its time in the profile comes to, counted = what it computes"
 LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the exact capacity, in the table
 
 
@@ -90,13 +98,15 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     except SimulatorError as error:
         raise InputInvalid(str(error)) from error
     target = ServiceTarget.of(pool.spec)
-    subject = _subject(pool.spec.ladder, groups, target)
+    chosen = pool.spec.choose_ladder(groups[0].profile)
+    subject = _subject(chosen.ladder, groups, target)
     shares = lineage_shares(subject.classes)
     rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None
     if rates_rps is None:
         demand_rps = subject.exact_rps if options.demand_rps is None else options.demand_rps
         rates_rps = {name: share * demand_rps for name, share in shares.items()}
     plan = subject.plan(rates_rps)
+    console.print(_ladder_table(chosen))
     console.print(_workers_table(plan, subject))
     console.print(_shift_table(plan, subject, rates_rps))
     console.print(_sentence(plan))
@@ -143,13 +153,22 @@ def parse_rates(text: str, classes: ClassTable) -> dict[str, float]:
     return rates
 
 
+def _ladder_table(chosen: ChosenLadder) -> Table:
+    cost = MEASURED if chosen.source is LadderSource.PROFILE else COUNTED
+    table = Table("level", cost, "used", "why", title=f"ladder: {TITLES[chosen.source]}", caption=COSTS)
+    for one in chosen.judged:
+        used = "yes" if one.kept else "no"
+        table.add_row(one.level.label(chosen.ladder.base_steps), f"{one.cost:.3g}", used, one.reason)
+    return table
+
+
 def _workers_table(plan: Plan, subject: Subject) -> Table:
-    table = Table("group", "level", "steps run", "workers", "images/s each", title="workers")
+    table = Table("group", "level", COUNTED, "workers", "images/s each", title="workers")
     groups = {group.name: group for group in subject.groups}
-    for (name, level), count in sorted(plan.workers.items(), key=lambda item: (item[0][0], -item[0][1].steps_run)):
+    for (name, level), count in sorted(plan.workers.items(), key=lambda item: (item[0][0], -item[0][1].cost)):
         rate_rps = groups[name].rates_rps.get(level, 0.0)
         label = level.label(subject.ladder.base_steps)
-        table.add_row(name, label, str(level.steps_run), str(count), f"{rate_rps:.3f}")
+        table.add_row(name, label, f"{level.cost:g}", str(count), f"{rate_rps:.3f}")
     return table
 
 

@@ -12,12 +12,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from t2i_api.pool import PoolSpec
+from t2i_policy.level import Ladder, build_ladder
 from t2i_policy.predictor import Predictor
 from t2i_policy.profile import LevelProfile, render_profile
 from t2i_policy.twin_loss import TwinLoss
+from t2i_profiler.candidates import candidate_levels, find_refused
 from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.judge import FidelityJudge, Judge, SceneJudge
 from t2i_profiler.measure import ProfileTools, measure
@@ -25,6 +28,7 @@ from t2i_profiler.measure_twins import measure_twins, pair_twins
 from t2i_profiler.precision import cross_validated, precision_table, profile_of
 from t2i_profiler.sample_file import Measurement, read_samples, write_samples
 from t2i_profiler.samples import file_samples, only_read, scene_samples
+from t2i_profiler.search import check_budget, search_steps
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -56,6 +60,10 @@ def profile(
     ] = 64,
     seed: Seed = 1,
     predictor: Annotated[bool, typer.Option("--predictor", help="write the learned predictor, not bands only")] = False,
+    search: Annotated[
+        list[int] | None,
+        typer.Option(help="also find which N steps to compute at best, and measure that level; may be given twice"),
+    ] = None,
     from_samples: Annotated[
         Path | None, typer.Option(help="fit to the samples file of an earlier run, drawing nothing")
     ] = None,
@@ -77,6 +85,7 @@ def profile(
         num_seeds=seeds,
         seed=seed,
         num_twins=twins,
+        budgets=tuple(search or ()),
     )
     run(run_profile(console, plan, out, predictor))
 
@@ -94,6 +103,7 @@ class ProfilePlan:
     num_seeds: int
     seed: int
     num_twins: int = 0
+    budgets: tuple[int, ...] = ()
 
 
 async def run_profile(console: Console, plan: ProfilePlan, out: Path, with_predictor: bool) -> None:
@@ -117,6 +127,8 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
         InputInvalid: an option is missing or cannot be used.
     """
     pool = read_pool(plan.pool_file)
+    for budget in plan.budgets:
+        check_budget(budget, pool.spec.base_steps)
     if not plan.workers:
         check_model(pool, MODELS_DIR)
     source = str(plan.embedder or pool.spec.model.embedder_source)
@@ -139,13 +151,24 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
 
     samples = only_read(samples, reads)
     pairs = pair_twins(samples.asked, plan.num_twins, plan.seed, reads)
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         tools = ProfileTools(embedder, judge, bar)
 
         async def on(addresses: Sequence[str]) -> Measurement:
-            measurement = await measure(addresses, samples, pool.spec.ladder, tools, plan.num_seeds)
-            twins = await measure_twins(addresses, pairs, pool.spec.ladder, tools, plan.num_seeds)
+            ladder = await _levels_to_measure(console, pool.spec, addresses)
+            for budget in plan.budgets:
+                found = await search_steps(addresses, samples.kept, ladder.exact, tools, budget)
+                console.print(found.sentence)
+                ladder = build_ladder(ladder.base_steps, {*ladder.levels, found.level, found.even})
+            measurement = await measure(addresses, samples, ladder, tools, plan.num_seeds)
+            twins = await measure_twins(addresses, pairs, ladder, tools, plan.num_seeds)
             return replace(measurement, twins=twins)
 
         if plan.workers:
@@ -155,6 +178,17 @@ async def collect(console: Console, plan: ProfilePlan) -> Measurement:
             bar.update(starting, total=1, completed=1)
             addresses = [worker.address for worker in local.workers]
             return await on(addresses)
+
+
+async def _levels_to_measure(console: Console, spec: PoolSpec, addresses: Sequence[str]) -> Ladder:
+    """Those of the pool; where it names none, all that may be worth it and that the model draws at."""
+    if spec.levels:
+        return spec.ladder
+    candidates = candidate_levels(spec.base_steps)
+    refused = await find_refused(addresses, candidates)
+    for one in refused:
+        console.print(f"not measured: {one.level.phrase}: {one.reason}")
+    return build_ladder(spec.base_steps, {*candidates} - {one.level for one in refused})
 
 
 def write_profile(console: Console, measurement: Measurement, out: Path, with_predictor: bool) -> None:
@@ -193,7 +227,7 @@ def to_table(profile: LevelProfile, judge: str) -> Table:
         near = f"{band.similarity_min:.2f} to {high:.2f}" if band.level.needs_latent else "any"
         table.add_row(
             band.level.label(profile.base_steps),
-            str(band.level.steps_run),
+            f"{profile.cost_of(band.level):.3g}",
             near,
             _percent(band.mean_loss, band.standard_error),
             str(band.num_samples),

@@ -1,75 +1,52 @@
 """`t2ictl generate` and `t2ictl explain`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from t2i_policy.level import level_phrase
 from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2i_runtime.level_messages import to_level
 from t2ictl.client import FORMATS, Generated
 from t2ictl.errors import InputInvalid
-from t2ictl.options import ImageSeed, Limit, QualityFloor
+from t2ictl.image_request import with_request
+from t2ictl.inline_images import InlineImage, image_protocol
+from t2ictl.options import Limit
 from t2ictl.running import console, run
 from t2ictl.target import CallTarget, with_target
 
-MAX_STEPS = 2**32 - 1  # what the wire carries: uint32
+NUM_PREVIEWS, USUAL_STEPS = 4, 20
 
 
 @with_target
+@with_request
 def generate(
-    prompt: str,
     output: Annotated[Path, typer.Option("--output", "-o", help="image file: .png, .jpg or .webp")] = Path("out.png"),
     *,
+    request: gateway_pb2.GenerateRequest,
     target: CallTarget,
-    negative_prompt: str = "",
-    seed: ImageSeed = None,
-    exact: Annotated[bool, typer.Option(help="no approximation")] = False,
-    min_quality_percent: QualityFloor = None,
-    max_skipped_steps: Annotated[int | None, typer.Option(min=0, max=MAX_STEPS)] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_STEPS, help="fix the schedule length, without approximation")
-    ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, max=100)] = None,
-    num_images: Annotated[
-        int, typer.Option(min=1, max=MAX_STEPS, help="images with seeds in a row; files get -1, -2, ...")
-    ] = 1,
     request_id: Annotated[str, typer.Option(help="a repeat of it never draws twice")] = "",
+    previews: Annotated[
+        bool, typer.Option(help="show them where the terminal can: kitty, iTerm2 and their kin")
+    ] = True,
     timeout_s: Limit = 120.0,
 ) -> None:
     """Draw a prompt; prints level, reason and timings."""
-    request = gateway_pb2.GenerateRequest(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        seed=seed,
-        exact=exact,
-        min_quality_percent=min_quality_percent,
-        max_skipped_steps=max_skipped_steps,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        num_images=num_images,
-        request_id=request_id,
-    )
+    request.request_id = request_id
+    if previews and image_protocol(console, os.environ) is not None:
+        request.preview_every_steps = max(1, (request.num_inference_steps or USUAL_STEPS) // NUM_PREVIEWS)
     run(draw_images(console, target, request, output, timeout_s))
 
 
 @with_target
-def explain(
-    prompt: str,
-    *,
-    target: CallTarget,
-    seed: ImageSeed = None,
-    exact: bool = False,
-    min_quality_percent: QualityFloor = None,
-    timeout_s: Limit = 10.0,
-) -> None:
+@with_request
+def explain(*, request: gateway_pb2.GenerateRequest, target: CallTarget, timeout_s: Limit = 10.0) -> None:
     """Say what would happen to a prompt now, and why, without drawing it."""
-    request = gateway_pb2.GenerateRequest(
-        prompt=prompt, seed=seed, exact=exact, min_quality_percent=min_quality_percent
-    )
     run(show_explanation(console, target, request, timeout_s))
 
 
@@ -90,11 +67,14 @@ async def draw_images(
 ) -> None:
     """Draw a prompt into files, with a progress bar for each image, and say what was done and why."""
     request.output_format = output_format(out)
+    protocol = image_protocol(console, os.environ)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         tasks = [bar.add_task("waiting", total=None) for _ in range(request.num_images)]
 
         def show(event: gateway_pb2.GenerateEvent) -> None:
+            if event.HasField("preview") and protocol is not None:
+                bar.console.print(InlineImage(event.preview.data, protocol))
             if event.HasField("progress"):
                 at, total = event.progress.step, event.progress.num_inference_steps
                 bar.update(tasks[event.image_index], description="denoising", completed=at, total=total)
@@ -121,7 +101,7 @@ def tell_cut(cut: level_pb2.PromptCut) -> str:
 
 
 def _in_words(level: level_pb2.Level) -> str:
-    return level_phrase(level.skipped_steps, level.num_inference_steps)
+    return to_level(level).phrase
 
 
 def _print_result(console: Console, generated: Generated, out: Path) -> None:
@@ -130,7 +110,7 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
     table.add_row("wanted", _in_words(decision.wanted))
     table.add_row("served", f"{_in_words(done.served)}  [dim]({done.reason})[/dim]")
     table.add_row("why", decision.message)
-    table.add_row("seed", f"{done.seed}  [dim]({_how_again(done)})[/dim]")
+    table.add_row("seed", f"{done.seed}  [dim]({tell_how_again(done)})[/dim]")
     table.add_row(
         "time",
         f"{timings.total_ms:.0f} ms = queue {timings.queue_ms:.0f} + wait {timings.wait_ms:.0f} + denoise "
@@ -138,16 +118,19 @@ def _print_result(console: Console, generated: Generated, out: Path) -> None:
     )
     if done.retries or done.replayed:
         table.add_row("note", f"{done.retries} retries" + (", replayed" if done.replayed else ""))
-    table.add_row("image", f"{out} ({len(generated.data)} bytes)")
+    table.add_row("image", f"{escape(str(out))} ({len(generated.data)} bytes)")
     console.print(table)
 
 
-def _how_again(done: gateway_pb2.Done) -> str:
-    """Which options of this command draw the image again."""
+def tell_how_again(done: gateway_pb2.Done) -> str:
+    """Which options of this command draw the image again, beside those that it had."""
     if not done.HasField("reproduction"):
-        return "it started from another image's latents, so no seed draws it again"
+        if done.served.skipped_steps:
+            return "it started from another image's latents, so no seed draws it again"
+        return "draws it again where this level is served; no option asks for it"
     steps = done.reproduction.num_inference_steps
-    return f"draws it again with {'--exact' if done.reproduction.exact else f'--steps {steps}'}"
+    how = "--exact" if done.reproduction.exact else f"--steps {steps}"
+    return f"draws it again with {how} and all other options the same"
 
 
 async def show_explanation(
@@ -162,7 +145,8 @@ async def show_explanation(
     )
     if answer.refusal:
         console.print(f"[red]would be refused[/red]: {answer.refusal}")
-    table = Table("level", "expected quality", "time", "eligible", "expected loss", title="levels")
+    eligible = Column("eligible", overflow="fold")
+    table = Table("level", "expected quality", "time", eligible, "expected loss", title="levels")
     for entry in answer.levels:
         known = entry.eligible or entry.expected_quality_percent
         chosen = " ←" if entry.level == decision.served else ""

@@ -36,6 +36,7 @@ from t2ictl.errors import InputInvalid
 from t2ictl.fault_options import parse_faults
 from t2ictl.local_pool import MODELS_DIR, read_pool
 from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll, Seed
+from t2ictl.other_sizes import parse_other_sizes
 from t2ictl.running import console, told_in_a_line
 
 
@@ -58,6 +59,9 @@ def simulate(
     fault: Annotated[
         list[str] | None, typer.Option(help="WORKER@FROM-UNTIL dies, ...xN steps N times slower; seconds")
     ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="WIDTHxHEIGHT=SHARE of the requests, such as 1024x1536=0.2")
+    ] = None,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
     plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
@@ -74,6 +78,7 @@ def simulate(
         embedder=embedder,
         fresh_cycles=fresh_cycles,
         faults=fault or [],
+        sizes=size or [],
         seed=seed,
         json_out=json_out,
         plot_out=plot_out,
@@ -96,6 +101,7 @@ class SimulateOptions:
     embedder: Path | None
     fresh_cycles: bool
     faults: Sequence[str]
+    sizes: Sequence[str]
     seed: int
     json_out: Path | None
     plot_out: Path | None
@@ -143,7 +149,8 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
     faults = parse_faults(options.faults, groups)
     arrived_s = read_arrivals(options.arrivals, options.speedup)
     prompts = None if options.prompts is None else _read_prompts(options, options.prompts, pool, bar)
-    workload = build_workload(pool.spec, groups, arrived_s, prompts, options.seed, faults)
+    sizes = parse_other_sizes(options.sizes, pool.spec.model, groups[0].profile)
+    workload = build_workload(pool.spec, groups, arrived_s, prompts, options.seed, faults, sizes)
     rows: list[Row] = []
     timelines: dict[str, Timeline] = {}
     for policy in policies:

@@ -5,30 +5,37 @@ It keeps what it hears. What that makes of the worker's health is judged by `out
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import grpc
 
+from t2i_gateway.events import read_worker_event
 from t2i_gateway.workers.failures import WorkerFailures
 from t2i_gateway.workers.other_gateways import OtherGateways
+from t2i_gateway.workers.parts import PartsOfWorkers
 from t2i_gateway.workers.slot import Slot
 from t2i_policy.backoff import Backoff
 from t2i_policy.batch_limit import OwedSteps, batch_limit, longest_step_s
+from t2i_policy.image_size import ImageSize, SizeCost, step_cost_of
 from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState, WorkerHealth, WorkReport
 from t2i_policy.pool_view import WorkerView
 from t2i_policy.profile import step_time
 from t2i_policy.request.other_gateways import HeldLoad, foreign_load
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
+from t2i_runtime.tracing import WORKER_METHOD
 
 log = logging.getLogger(__name__)
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
 DESCRIBE_LIMIT_S = 2.0
+KEEP_LATENT_LIMIT_S = 2.0
+ROUNDING = 1e-6  # of places
 OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
+Headers = tuple[tuple[str, str], ...]
 WorkerCall = Any  # grpc.aio.UnaryStreamCall; its stubs are not generic everywhere
 CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # each its own connection: one begun anew must not get the dead one
@@ -48,6 +55,7 @@ class Wiring:
     alone: bool
     profiled_digest: str = ""
     others: OtherGateways = field(default_factory=OtherGateways)
+    parts: PartsOfWorkers = field(default_factory=PartsOfWorkers)
 
 
 @dataclass(slots=True)
@@ -105,11 +113,11 @@ class WorkerConnection:
         self._on_change = on_change
         self._on_judged = on_judged
         self._wiring = wiring
+        self._step_ms: tuple[float, ...] = ()
         self._step_s: tuple[float, ...] = ()
         self._foreign = HeldLoad()
         self._view: WorkerView | None = None
-        self._channel = wiring.open_channel(address)
-        self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+        self._open()
         self._closing: set[asyncio.Task[None]] = set()  # of channels that have a newer one
 
     @property
@@ -126,13 +134,15 @@ class WorkerConnection:
     def view(self) -> WorkerView:
         """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:
-            own, load = self._own, self.load
-            in_flight = own.requests + self._foreign.requests
+            held, load = [slot for slot in self.slots if slot.is_held], self.load
+            own = _held_load(held)
             cap = min(1, load.batch_cap) if self.state is HealthState.ON_TRIAL else load.batch_cap
+            in_flight = ceil(own.places + self._foreign.places - ROUNDING)
+            running = min(cap, in_flight)
             self._view = WorkerView(
                 name=self.name,
                 ready=self.ready and self.state is not HealthState.EJECTED,
-                running=min(cap, in_flight),
+                running=running,
                 waiting=max(0, in_flight - cap),
                 batch_cap=cap,
                 step_s=self._step_s,
@@ -141,25 +151,34 @@ class WorkerConnection:
                 group=self.description.group if self.description else "",
                 level=self.level,
                 unproven=self.failures.failing,
-                batch_limit=batch_limit(self._step_s, self._longest_step_s),
+                batch_limit=batch_limit(self._step_s, self._longest_step_s(held, own.places)),
+                # A place is heard of when its image is on its way here: then the next step has begun without it.
+                boundary_s=step_time(self._step_s, running) if running else 0.0,
             )
         return self._view
 
     @property
     def _own(self) -> HeldLoad:
-        return HeldLoad(sum(slot.is_held for slot in self.slots), sum(slot.steps_left for slot in self.slots))
+        return _held_load([slot for slot in self.slots if slot.is_held])
 
-    @property
-    def _longest_step_s(self) -> float:
+    def _longest_step_s(self, held: Sequence[Slot], places: float) -> float:
         """What the deadlines of ours bear, as of now, and those of the others, as the worker last said."""
-        due_s = self._clock() + self.load.fixed_ms / 1e3
-        owed = [OwedSteps(slot.deadline_s - due_s, slot.steps_left) for slot in self.slots if slot.is_held]
-        own = longest_step_s(owed, step_time(self._step_s, len(owed)))
+        now_s, fixed_s = self._clock(), self.load.fixed_ms / 1e3
+        owed = [OwedSteps(slot.deadline_s - now_s - fixed_s * slot.step_cost, slot.owed_steps) for slot in held]
+        own = longest_step_s(owed, step_time(self._step_s, ceil(places - ROUNDING)))
         return min(own, self.load.longest_step_ms / 1e3 or inf)
 
-    def take_slot(self, steps: int, deadline_s: float = inf) -> Slot:
+    def step_cost(self, size: ImageSize) -> float:
+        """What a step of this size costs here, as the worker measured."""
+        told = self.description
+        if told is None:
+            return 1.0
+        measured = (SizeCost(ImageSize(one.width, one.height), one.step_cost) for one in told.sizes)
+        return step_cost_of(size, ImageSize(told.width, told.height), measured)
+
+    def take_slot(self, steps: int, deadline_s: float = inf, step_cost: float = 1.0, step_share: float = 1.0) -> Slot:
         """A place for a request of this many steps."""
-        slot = Slot(self.number, steps, self.changed, deadline_s)
+        slot = Slot(self.number, steps, self.changed, deadline_s, step_cost, step_share)
         self.slots.add(slot)
         self.idle.clear()
         self._view = None
@@ -196,9 +215,28 @@ class WorkerConnection:
         self.state, self._view = state, None
         return True
 
-    def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float) -> WorkerCall:
+    def _open(self) -> None:
+        """Begin a channel. Its streams of images are read as they pass on."""
+        self._channel = self._wiring.open_channel(self.address)
+        self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+        self._generate: Any = self._channel.unary_stream(
+            f"/{WORKER_METHOD}",
+            request_serializer=worker_pb2.WorkerGenerateRequest.SerializeToString,
+            response_deserializer=read_worker_event,
+        )
+
+    def generate(self, request: worker_pb2.WorkerGenerateRequest, limit_s: float, headers: Headers = ()) -> WorkerCall:
         """Send a request; read the call for its events."""
-        return self._stub.Generate(request, timeout=limit_s)
+        return self._generate(request, timeout=limit_s, metadata=headers or None)
+
+    async def keep_latent(self, held_id: str) -> Sequence[worker_pb2.StoredLatent]:
+        """Let the worker store a latent that it set aside; returns what was stored.
+
+        Raises:
+            grpc.aio.AioRpcError: it cannot be reached, or not in time.
+        """
+        answer = await self._stub.KeepLatent(worker_pb2.KeepLatentRequest(held_id=held_id), timeout=KEEP_LATENT_LIMIT_S)
+        return list(answer.stored)
 
     def watch_latents(self) -> WorkerCall:
         """What lies in the worker's own store; read the call for its messages, each within what the last promised."""
@@ -210,8 +248,7 @@ class WorkerConnection:
         closing = asyncio.create_task(self._channel.close(OLDER_LIMIT_S))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        self._channel = self._wiring.open_channel(self.address)
-        self._stub = worker_pb2_grpc.WorkerStub(self._channel)
+        self._open()
 
     def _begin_anew(self) -> None:
         """The connection is dead, and with it what runs on it; that may begin anew on this worker too."""
@@ -241,6 +278,7 @@ class WorkerConnection:
             except TimeoutError:
                 log.warning("worker %s fell silent", self.address)
                 self._begin_anew()
+            self._wiring.parts.forget(self.name)
             self.description = None
             self.changed()
             await asyncio.sleep(next(pauses))
@@ -251,6 +289,7 @@ class WorkerConnection:
         if self.description.model_digest != self._wiring.profiled_digest:
             text = "worker %s: the profile was measured on another model; measure this one with t2ictl profile"
             log.warning(text, self.description.name)
+        self._wiring.parts.take_in(self.description)
 
     async def _watch(self) -> bool:
         """True if there is a newer channel to watch on, False at the end of the stream.
@@ -277,8 +316,10 @@ class WorkerConnection:
 
     def _take_in(self, load: worker_pb2.WorkerLoad) -> None:
         before, self.load = self._view, load
-        self._step_s = tuple(value / 1e3 for value in load.step_ms)
-        reported = HeldLoad(load.running + load.waiting, load.steps_left)
+        step_ms = tuple(load.step_ms)
+        if step_ms != self._step_ms:  # they seldom change, and there are as many as places in the batch
+            self._step_ms, self._step_s = step_ms, tuple(value / 1e3 for value in step_ms)
+        reported = HeldLoad(load.places or load.running + load.waiting, load.steps_left)
         if not self._wiring.alone:
             self._foreign = foreign_load(reported, self._own)
             self._wiring.others.take_in(load)
@@ -288,6 +329,12 @@ class WorkerConnection:
 
     async def close(self) -> None:
         """Close every channel."""
+        self._wiring.parts.forget(self.name)
         for closing in self._closing:
             closing.cancel()
         await self._channel.close()
+
+
+def _held_load(held: Sequence[Slot]) -> HeldLoad:
+    """What requests take of a batch that hold their places in it; those that do not owe no steps."""
+    return HeldLoad(sum(slot.step_cost for slot in held), round(sum(slot.owed_steps * slot.step_cost for slot in held)))

@@ -7,6 +7,7 @@ from contextlib import suppress
 from t2i_gateway.workers.connection import Wiring, WorkerConnection
 from t2i_gateway.workers.other_gateways import OtherGateways
 from t2i_gateway.workers.outlier_detection import LOOK_EVERY_S, OutlierDetection
+from t2i_policy.image_size import ImageSize
 from t2i_policy.level import Level
 from t2i_policy.outliers import EjectedReason
 from t2i_policy.pool_view import WorkerView
@@ -109,6 +110,10 @@ class WorkerPool:
     def description(self) -> worker_pb2.WorkerDescription | None:
         """What the pool's workers serve, from the first that is ready."""
         return next((one.description for one in self.connections if one.ready), None)
+
+    def step_cost(self, size: ImageSize) -> float:
+        """What a step of this size costs in steps of the default size, where it costs most."""
+        return max([one.step_cost(size) for one in self.connections if one.ready], default=1.0)
 
     def by_name(self, name: str) -> WorkerConnection:
         """The connection of a view's name."""

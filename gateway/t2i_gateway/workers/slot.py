@@ -12,12 +12,16 @@ class Slot:
     """`is_held` until its last step is done; `may_move` until a byte of its image has been sent.
 
     `connection_number` is `WorkerConnection.number` when the request was sent. `deadline_s` is by the gateway's clock.
+    `step_cost`: what each step costs, in steps of the pool's default size. `step_share`: what part of its steps the
+    denoiser runs, as its level forecasts some or leaves their guidance out.
     """
 
     connection_number: int
     steps: int
     changed: Callable[[], None]
     deadline_s: float = inf
+    step_cost: float = 1.0
+    step_share: float = 1.0
     steps_left: int = field(init=False)
     is_held: bool = True
     may_move: bool = True
@@ -26,6 +30,11 @@ class Slot:
 
     def __post_init__(self) -> None:
         self.steps_left = self.steps
+
+    @property
+    def owed_steps(self) -> float:
+        """What the denoiser still has to run for it."""
+        return self.steps_left * self.step_share
 
     async def read(self, call: Any) -> Any:
         """What the worker sends next.

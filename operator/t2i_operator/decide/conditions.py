@@ -86,6 +86,9 @@ def _degraded(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
     failing = _failing(inputs)
     if failing is not None:
         return Verdict(True, failing.reason, failing.message)
+    if inputs.seen.unserved:
+        text = "gateway.route: this cluster does not serve HTTPRoute (gateway.networking.k8s.io/v1), so there is no "
+        return Verdict(True, "RouteNotServed", f"{text}route: install the Gateway API, or remove gateway.route.")
     for report in inputs.seen.reports:
         if report.embedder_trouble:
             text = f"{report.gateway} serves without cached latents: {report.embedder_trouble}"

@@ -85,7 +85,7 @@ def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozens
 def describe(numbers: Numbers, base_steps: int) -> str:
     """Workers by level in short: `5x0 2x10 1x0/25`, most steps first."""
     counts: dict[str, int] = {}
-    for (_, level), which in sorted(numbers.items(), key=lambda item: (-item[0][1].steps_run, item[0][1])):
+    for (_, level), which in sorted(numbers.items(), key=lambda item: (-item[0][1].cost, item[0][1])):
         label = level.label(base_steps)
         counts[label] = counts.get(label, 0) + len(which)
     return " ".join(f"{count}x{label}" for label, count in counts.items())

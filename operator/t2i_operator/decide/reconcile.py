@@ -25,7 +25,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         return Decision((), settled=True)
     if isinstance(desired, Problem):
         return _finish(seen, (), (), render_problem(desired, seen, now))
-    children = decide_children(seen.ref.uid, desired.children, seen.children)
+    children = decide_children(seen.ref.uid, desired.without(seen.unserved).children, seen.children)
     plan = decide_plan(desired, seen, now)
     inputs = ConditionInputs(
         seen=seen,

@@ -12,7 +12,7 @@ anything else      Refused      e.g. a value in a group's template that only the
 from typing import Any
 
 from t2i_api.plan import render_plan
-from t2i_api.status import LevelStatus, PoolStatus
+from t2i_api.status import LadderStatus, LevelStatus, PoolStatus, coordinates
 from t2i_operator.clock import Instant
 from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
 from t2i_operator.decide.plan import describe, ready_numbers
@@ -37,6 +37,7 @@ def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -
         ready_workers=min(inputs.serving_workers, inputs.total_workers),
         mix=describe(plan.numbers, spec.ladder.base_steps),
         levels=tuple(_level(level, plan, ready) for level in spec.ladder.levels),
+        ladder=LadderStatus(source=desired.chosen.source, message=desired.chosen.sentence),
         plan=render_plan(plan) if plan.revision else None,
         quality_percent=_quality(plan),
     )
@@ -66,8 +67,7 @@ def to_document(status: PoolStatus) -> dict[str, Any]:
 def _level(level: Level, plan: Plan, ready: dict[str, frozenset[int]]) -> LevelStatus:
     here = [(group, number) for (group, at), which in plan.numbers.items() if at == level for number in which]
     return LevelStatus(
-        skipped_steps=level.skipped_steps,
-        num_inference_steps=level.num_inference_steps,
+        **coordinates(level),
         workers=len(here),
         ready=sum(number in ready.get(group, frozenset()) for group, number in here),
         load_percent=_load_percent(level, plan),

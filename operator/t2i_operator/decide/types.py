@@ -1,12 +1,13 @@
 """What decisions are made from, frozen and nothing but facts; and what they ask to be done, each with its reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from t2i_api.pool import PoolSpec
 from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_policy.frontier import ChosenLadder
 from t2i_policy.planning.classes import ClassTable
 from t2i_policy.profile import LevelProfile
 
@@ -102,6 +103,7 @@ class Observed:
     reports: tuple[DemandReport, ...] = ()
     starved: tuple[Trouble, ...] = ()
     creating: bool = False  # some pod waits for its containers to be made
+    unserved: frozenset[str] = frozenset()  # kinds of children that the cluster does not know
 
     @property
     def failing(self) -> frozenset[str]:
@@ -112,12 +114,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class DesiredPool:
-    """What the spec asks for, parsed and rendered. `classes` are its prompt classes by the profile."""
+    """What the spec asks for, parsed and rendered. `spec` holds the levels of `chosen`, whoever named them. `classes`
+    are its prompt classes by the profile."""
 
     spec: PoolSpec
     profile: LevelProfile
     classes: ClassTable
     children: tuple[Manifest, ...]
+    chosen: ChosenLadder
+
+    def without(self, kinds: frozenset[str]) -> "DesiredPool":
+        """The same, but for children of these kinds."""
+        return replace(self, children=tuple(one for one in self.children if one["kind"] not in kinds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Rendering must not change by itself: a pod template that says something else res
 from t2i_operator.manifests.child import Images, Inputs, Manifest
 from t2i_operator.manifests.gateway import render_access, render_gateway
 from t2i_operator.manifests.network import render_policies
+from t2i_operator.manifests.outside import render_outside
 from t2i_operator.manifests.pod import render_config
 from t2i_operator.manifests.workers import render_group
 
@@ -25,4 +26,5 @@ def render_children(inputs: Inputs) -> tuple[Manifest, ...]:
         *render_policies(inputs),
         *groups,
         *render_gateway(inputs),
+        *render_outside(inputs),
     )

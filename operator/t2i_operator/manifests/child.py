@@ -63,8 +63,15 @@ class Inputs:
         return max(30, min(600, 2 * self.spec.slo.latency_milliseconds // 1000))
 
 
-def child(ref: PoolRef, component: str, api_version: str, kind: str, body: Mapping[str, Any]) -> Manifest:
-    """A child of the pool: `body` has `name` and everything but the common metadata."""
+def child(
+    ref: PoolRef,
+    component: str,
+    api_version: str,
+    kind: str,
+    body: Mapping[str, Any],
+    annotations: Mapping[str, str] | None = None,
+) -> Manifest:
+    """A child of the pool: `body` has `name` and everything but the common metadata. `annotations`: the owner's."""
     content = {key: value for key, value in body.items() if key != "name"}
     manifest: Manifest = {
         "apiVersion": api_version,
@@ -73,7 +80,7 @@ def child(ref: PoolRef, component: str, api_version: str, kind: str, body: Mappi
             "name": body["name"],
             "namespace": ref.namespace,
             "labels": common_labels(ref.name, component),
-            "annotations": {POOL_UID_ANNOTATION: ref.uid},
+            "annotations": {**(annotations or {}), POOL_UID_ANNOTATION: ref.uid},
             "ownerReferences": [owner_reference(ref)],
         },
         **content,

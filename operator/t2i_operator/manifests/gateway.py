@@ -10,6 +10,7 @@ from t2i_api.names import (
     GROUP,
     GRPC_PORT,
     HEALTH_PORT,
+    HTTP_PORT,
     METRICS_PORT,
     PLURAL,
     common_labels,
@@ -75,16 +76,14 @@ def render_gateway(inputs: Inputs) -> list[Manifest]:
     """
     name, selector = gateway_name(inputs.ref.name), selector_labels(inputs.ref.name, GATEWAY)
     secured = inputs.spec.security.gateway_tls_secret_name
+    doors = {"grpc": (GRPC_PORT, "https" if secured else "kubernetes.io/h2c")}
+    if inputs.spec.gateway.http == "Enabled":
+        doors["http"] = (HTTP_PORT, "https" if secured else "http")
     service = {
         "selector": selector,
         "ports": [
-            {
-                "name": "grpc",
-                "port": GRPC_PORT,
-                "targetPort": "grpc",
-                "protocol": "TCP",
-                "appProtocol": "https" if secured else "kubernetes.io/h2c",
-            }
+            {"name": door, "port": port, "targetPort": door, "protocol": "TCP", "appProtocol": protocol}
+            for door, (port, protocol) in doors.items()
         ],
     }
     deployment = {
@@ -111,10 +110,13 @@ def gateway_pod(inputs: Inputs) -> Manifest:
             "tls": spec.security.gateway_tls_secret_name,
             "tokens": spec.security.tokens_secret_name,
             "worker-tls": spec.security.gateway_client_tls_secret_name,
+            **{f"safety-{place}": part.secret_name for place, part in spec.safety.checks.items()},
+            "results": spec.gateway.results.secret_name if spec.gateway.results is not None else "",
         }
     )
     embedder = spec.model.embedder_source if spec.cache.scope != "Off" else ""  # nothing is looked up then
     embedders = [models_folder(embedder)] if embedder.startswith(("hf://", "pvc://")) else []
+    http = spec.gateway.http == "Enabled"
     folders = [config_folder(ref.name), TMP, *security, *certificates(spec.cache), *embedders]
     return {
         "metadata": {
@@ -146,6 +148,7 @@ def gateway_pod(inputs: Inputs) -> Manifest:
                         f"--profile={CONFIG_FOLDER}/profile.json",
                         f"--kubernetes={ref.key}",
                         f"--listen=[::]:{GRPC_PORT}",
+                        *([f"--listen-http=[::]:{HTTP_PORT}"] if http else []),
                         f"--control-listen=[::]:{HEALTH_PORT}",
                         f"--metrics-listen=[::]:{METRICS_PORT}",
                         f"--store={gateway_store(spec.cache)}",
@@ -159,6 +162,7 @@ def gateway_pod(inputs: Inputs) -> Manifest:
                     "env": [*ENVIRONMENT, *store_environment(spec.cache)],
                     "ports": [
                         {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+                        *([{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}] if http else []),
                         {"name": "control", "containerPort": HEALTH_PORT, "protocol": "TCP"},
                         {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
                     ],

@@ -1,8 +1,8 @@
 """Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
 
 Workers reach name servers and the latent store, and the model hub if the source is there. Pods also reach the port of a
-proxy or a mirror of the hub that a variable in their template names. Values in Secrets and ConfigMaps are not read, so
-their ports are not known: a NetworkPolicy of the owner's adds them.
+proxy, a mirror of the hub or a collector of traces that a variable in their template names. Values in Secrets and
+ConfigMaps are not read, so their ports are not known: a NetworkPolicy of the owner's adds them.
 
 The control port answers in clear (the kubelet's probes know no TLS), so only the operator's pods in the operator's own
 namespace reach it; probes come from the node, which no policy holds back. Metrics count all tenants together, and a
@@ -18,6 +18,7 @@ from t2i_api.names import (
     GATEWAY,
     GRPC_PORT,
     HEALTH_PORT,
+    HTTP_PORT,
     METRICS_PORT,
     WORKER,
     gateway_name,
@@ -32,7 +33,10 @@ from t2i_operator.manifests.template import Overrides, of_gateway, of_group
 NETWORKING = "networking.k8s.io/v1"
 OPERATOR_LABELS = {"app.kubernetes.io/name": "t2i-serving", COMPONENT_LABEL: "operator"}
 HTTPS_PORTS = (443, 6443)  # the API server's Service and the server itself
-OUTSIDE_VARIABLES = ("hf_endpoint", "http_proxy", "https_proxy", "all_proxy")
+OUTSIDE_VARIABLES = (
+    *("hf_endpoint", "http_proxy", "https_proxy", "all_proxy"),
+    *("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint"),
+)
 SCHEME_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
@@ -40,7 +44,7 @@ def render_policies(inputs: Inputs) -> list[Manifest]:
     """One policy for the gateways, one for all workers.
 
     Raises:
-        TemplateInvalid: a template names a proxy or a mirror that is no address.
+        TemplateInvalid: a template names a proxy, a mirror or a collector that is no address.
     """
     return [_gateway(inputs), _workers(inputs)]
 
@@ -53,7 +57,7 @@ def _gateway(inputs: Inputs) -> Manifest:
         "podSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"ports": [_tcp(GRPC_PORT)]},
+            {"ports": [_tcp(GRPC_PORT), *([_tcp(HTTP_PORT)] if inputs.spec.gateway.http == "Enabled" else [])]},
             _scrapers(inputs),
             {"from": [operators], "ports": [_tcp(HEALTH_PORT)]},
         ],
@@ -62,6 +66,8 @@ def _gateway(inputs: Inputs) -> Manifest:
             {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [_tcp(GRPC_PORT)]},
             {"ports": [_tcp(port) for port in HTTPS_PORTS]},
             *_store(inputs),
+            *_safety(inputs),
+            *_results(inputs),
             *_outside([of_gateway(inputs.spec.gateway)]),
         ],
     }
@@ -70,7 +76,9 @@ def _gateway(inputs: Inputs) -> Manifest:
 
 def _workers(inputs: Inputs) -> Manifest:
     pool = inputs.ref.name
-    hub = [{"ports": [_tcp(443)]}] if inputs.spec.model.source.startswith("hf://") else []
+    model = inputs.spec.model
+    from_hub = any(source.startswith("hf://") for source in (model.source, model.preview_decoder))
+    hub = [{"ports": [_tcp(443)]}] if from_hub else []
     spec = {
         "podSelector": {"matchLabels": selector_labels(pool, WORKER)},
         "policyTypes": ["Ingress", "Egress"],
@@ -107,6 +115,18 @@ def _dns() -> Manifest:
 def _store(inputs: Inputs) -> list[Manifest]:
     port = store_port(inputs.spec.cache)
     return [] if port is None else [{"ports": [_tcp(port)]}]
+
+
+def _safety(inputs: Inputs) -> list[Manifest]:
+    """The pool's classifiers, where they are not at a port that is open anyway."""
+    ports = sorted({part.port for part in inputs.spec.safety.checks.values()} - {*HTTPS_PORTS})
+    return [{"ports": [_tcp(port) for port in ports]}] if ports else []
+
+
+def _results(inputs: Inputs) -> list[Manifest]:
+    """Where images are kept for links, if not at a port that is open anyway."""
+    part = inputs.spec.gateway.results
+    return [] if part is None or part.port in HTTPS_PORTS else [{"ports": [_tcp(part.port)]}]
 
 
 def _outside(everything: Iterable[Overrides]) -> list[Manifest]:

@@ -8,8 +8,8 @@ process itself, in words that reach the pool's conditions, rather than by a pod 
 change reach the files within about a minute and are taken up there; another name rolls the pods.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -62,6 +62,13 @@ class Folder:
         return {"name": self.name, "mountPath": self.path, **({"readOnly": True} if self.read_only else {})}
 
 
+#: Fields that came later, by the part of the spec that they are in.
+LATER_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "": ("provenance", "safety"),
+    "model": ("embedder", "sizes", "adapters", "components", "compile", "attention", "previewDecoder"),
+    "gateway": ("http", "playground", "qualities", "rateLimits", "route", "ingress", "results"),
+}
+OUTSIDE_FIELDS = ("route", "ingress")  # of the gateway; gateways know nothing of who leads clients to them
 #: Room for libraries that insist on writing.
 TMP = Folder("tmp", "/tmp", {"emptyDir": {}})  # noqa: S108 - a mount point inside the pod
 
@@ -79,6 +86,14 @@ def models_folder(source: str) -> Folder:
     claim = rest.partition("/")[0]
     volume = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
     return Folder("models", f"{MODELS_FOLDER}/{claim}", volume, read_only=True)
+
+
+def models_folders(model: str, further: Iterable[str]) -> list[Folder]:
+    """Of the model, and of further sources where those lie elsewhere."""
+    sources = [model, *(source for source in further if source.startswith(("hf://", "pvc://")))]
+    found = {folder.path: folder for folder in map(models_folder, sources)}
+    first, *others = found.values()
+    return [first, *(replace(other, name=f"models-{number}") for number, other in enumerate(others, 2))]
 
 
 def secret_folders(named: Mapping[str, str]) -> list[Folder]:
@@ -126,10 +141,15 @@ def render_config(inputs: Inputs) -> Manifest:
 
 
 def pool_document(inputs: Inputs) -> Manifest:
-    """Without what neither process reads: pod templates, and the mix, which arrives as a plan."""
+    """Without what neither process reads: pod templates, routes, and the mix, which arrives as a plan."""
     spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
-    if not spec["model"]["embedder"]:
-        del spec["model"]["embedder"]  # as before there was the field: pods of an older version can still read it
+    asked = inputs.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+    for part_name, names in LATER_FIELDS.items():
+        part, own = (spec[part_name], asked.get(part_name, {})) if part_name else (spec, asked)
+        for name in {*names} - {*own}:
+            part.pop(name, None)  # as before there was the field: pods of an older version can still read it
     for part in (spec["gateway"], *spec["workerGroups"]):
         part.pop("template", None)
+    for name in OUTSIDE_FIELDS:
+        spec["gateway"].pop(name, None)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": inputs.ref.name}, "spec": spec}

@@ -22,8 +22,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from t2i_api.gateway import GatewayPart
 from t2i_api.names import GATEWAY, GROUP, WORKER
-from t2i_api.pool import GatewayPart, WorkerGroupPart
+from t2i_api.pool import WorkerGroupPart
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests.child import Manifest
 

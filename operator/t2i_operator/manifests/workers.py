@@ -29,7 +29,7 @@ from t2i_operator.manifests.pod import (
     config_folder,
     disruption_budget,
     grpc_probe,
-    models_folder,
+    models_folders,
     pull_secrets,
     secret_folders,
 )
@@ -71,12 +71,13 @@ def render_group(inputs: Inputs, group: WorkerGroupPart) -> list[Manifest]:
 
 def worker_pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
     """The template of a group's pods, before the owner's overrides."""
-    ref, spec = inputs.ref, inputs.spec
+    ref, spec, model = inputs.ref, inputs.spec, inputs.spec.model
+    beside = [part.source for part in model.adapters] + [part.source for part in model.components]
     security = secret_folders({"tls": spec.security.worker_tls_secret_name})
     folders = [
         config_folder(ref.name),
         TMP,
-        models_folder(spec.model.source),
+        *models_folders(model.source, [model.preview_decoder, *beside]),
         *certificates(spec.cache),
         *own_latents(spec.cache),
         *security,

@@ -85,6 +85,6 @@ def _assign_group(
         if level is not None and left.get(level, 0) > 0:
             assigned[name] = level
             left[level] -= 1
-    free = [level for level in sorted(left, key=lambda at: -at.steps_run) for _ in range(left[level])]
+    free = [level for level in sorted(left, key=lambda at: -at.cost) for _ in range(left[level])]
     rest = [name for name in names if name not in assigned]
     return assigned | dict(zip(rest, itertools.chain(free, itertools.repeat(_commonest(places))), strict=False))

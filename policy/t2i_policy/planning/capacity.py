@@ -21,7 +21,7 @@ def worker_rate_rps(
     """
     best = 0.0
     for batch in range(1, max(1, len(step_s)) + 1):
-        run_s = level.steps_run * step_time(step_s, batch)
+        run_s = level.cost * step_time(step_s, batch)
         if run_s > 0 and (run_s + fixed_s) * (1 + wait_share) <= slo_s:
             best = max(best, batch / run_s)  # the fixed part does not hold a slot
     return best

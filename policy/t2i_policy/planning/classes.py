@@ -37,7 +37,7 @@ class ClassTable:
 
     def classify(self, near: Neighbourhood, limits: Limits) -> str:
         """The class of one request."""
-        if limits.exact or limits.fixed_steps is not None:
+        if limits.exact or limits.fixed_steps is not None or not limits.measured:
             return MUST_BE_EXACT
         if near.similarity is None or not near.stored_steps or not self.edges:
             return NO_NEIGHBOUR

@@ -130,7 +130,7 @@ NO_PINS: Places = MappingProxyType({})
 
 def sort_row(shares: Mapping[Level, float]) -> dict[Level, float]:
     """A row of a shift map, most steps first."""
-    return {level: shares[level] for level in sorted(shares, key=lambda at: (-at.steps_run, at))}
+    return {level: shares[level] for level in sorted(shares, key=lambda at: (-at.cost, at))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def rows_at_rest(losses: Mapping[str, Mapping[Level, float]], pinned: Places) ->
     """
     levels, rows = {level for _, level in pinned}, {}
     for name, row in losses.items():
-        costs = {level: row[level] + TIE_COST * level.steps_run for level in sorted(levels & row.keys())}
+        costs = {level: row[level] + TIE_COST * level.cost for level in sorted(levels & row.keys())}
         if costs:
             rows[name] = {min(costs, key=costs.__getitem__): 1.0}
     return rows
@@ -209,7 +209,7 @@ def _solve(
     groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places, time_limit_s: float
 ) -> _Found | None:
     """The program in arrays, solved, and named again; None if the solver found nothing in time."""
-    spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.steps_run)]
+    spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.cost)]
     lanes = [(one, level) for one in classes for level in sorted(one.losses)]
     level_at = {level: position for position, level in enumerate(sorted({at for _, at in (*spots, *lanes)}))}
     group_at = {group.name: position for position, group in enumerate(groups)}
@@ -228,8 +228,7 @@ def _solve(
             for group, level in spots
         ],
         pairs=[
-            Pair(class_at[one.name], level_at[level], one.losses[level] + TIE_COST * level.steps_run)
-            for one, level in lanes
+            Pair(class_at[one.name], level_at[level], one.losses[level] + TIE_COST * level.cost) for one, level in lanes
         ],
         shed_cost=SHED_LOSS,
     )
@@ -245,7 +244,7 @@ def _solve(
 
 def _cheapness(group: GroupCapacity, level: Level) -> int:
     """How many levels of the group run more steps."""
-    return sum(other.steps_run > level.steps_run for other in group.rates_rps)
+    return sum(other.cost > level.cost for other in group.rates_rps)
 
 
 def _method(solution: Solution) -> Method:

@@ -22,7 +22,9 @@ class RefusedReason(StrEnum):
     DEADLINE_UNREACHABLE = "DeadlineUnreachable"  # no allowed level finishes in time, even on an idle pool
     OVERLOADED = "Overloaded"  # it would finish in time on an idle pool, not behind this backlog
     QUEUE_FULL = "QueueFull"
+    IMAGES_FULL = "ImagesFull"  # the gateway holds as many bytes of requests as it may
     NO_WORKERS = "NoWorkers"
+    RATE_LIMITED = "RateLimited"  # the tenant used up what it may have in a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         )
     if served.estimated_s <= left_s:
         return Admitted(served.estimated_s)
-    idle_s = pool.alone_s(served.level.steps_run)
+    idle_s = pool.alone_s(served.level.cost)
     if left_s < idle_s < inf:
         message = f"the fastest allowed level takes about {idle_s:.1f} s, {left_s:.1f} s are left"
         return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
@@ -61,8 +63,8 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
 
 
 def refuse_late(estimated_s: float, left_s: float) -> Refused:
-    """What one is told whose turn came too late: it waited longer than was expected when it was admitted."""
-    message = f"its turn came with {max(0.0, left_s):.1f} s left, the image takes about {estimated_s:.1f} s"
+    """What one is told that waited for its turn longer than was expected when it was admitted."""
+    message = f"its turn did not come in time: {max(0.0, left_s):.1f} s are left, it takes about {estimated_s:.1f} s"
     return Refused(RefusedReason.OVERLOADED, message, _retry_after(estimated_s - left_s))
 
 

@@ -50,12 +50,16 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request as it arrives: what it allows, its neighbour, seconds to its deadline, a draw from [0, 1)."""
+    """One request as it arrives: what it allows, its neighbour, seconds to its deadline, a draw from [0, 1).
+
+    `step_cost`: what one of its steps costs, in steps of the pool's default size.
+    """
 
     limits: Limits
     near: Neighbourhood
     left_s: float
     draw: float
+    step_cost: float = 1.0
 
 
 class JudgedPrompt(NamedTuple):
@@ -86,8 +90,8 @@ class Rules:
         drawn = drawn_from.draw(prompt_class, arrival.draw)
         pressed = pressure(pool, self.slack_s(pool))
         price = backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
-        load = LoadState(arrival.left_s, price, drawn)
-        served = choose_served_level(wanted, options, pool, load)
+        load = LoadState(arrival.left_s, price * arrival.step_cost, drawn)
+        served = choose_served_level(wanted, options, pool.for_cost(arrival.step_cost), load)
         return Decided(near, options, prompt_class, wanted, served, pressed)
 
     def slack_s(self, pool: PoolView) -> float:

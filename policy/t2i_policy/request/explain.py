@@ -60,4 +60,5 @@ def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> s
     lost = profile.diversity_lost(level, near.similarity) if near.another_take else None
     if lost is None:
         return told
-    return f"{told}; asked before with another seed, and images of two seeds are {100 * lost:.0f}% less different"
+    less = f"{100 * lost:.0f}%" if lost > 0 else "not"
+    return f"{told}; asked before with another seed, and images of two seeds are {less} less different"

@@ -40,7 +40,7 @@ def choose_with_holders(latent: Decided, without: Decided, pool: PoolView, line:
     """`latent` was served a level that needs one, `without` none; both by the same pool. `left_s`
     seconds are left to the deadline.
     """
-    finish_s = max(latent.served.estimated_s, _finish_s(pool, line, latent.served.level.steps_run))
+    finish_s = max(latent.served.estimated_s, _finish_s(pool, line, latent.served.level.cost))
     sooner = without.served.estimated_s < finish_s
     worse = without.served.expected_loss > latent.served.expected_loss
     if not sooner or (worse and finish_s <= left_s):
@@ -48,7 +48,7 @@ def choose_with_holders(latent: Decided, without: Decided, pool: PoolView, line:
     return replace(latent, served=replace(without.served, reason=ServedReason.LATENT_ELSEWHERE))
 
 
-def _finish_s(pool: PoolView, line: HolderLine, steps: int) -> float:
+def _finish_s(pool: PoolView, line: HolderLine, steps: float) -> float:
     holders = [worker for worker in pool.ready if worker.name in line.holders]
     steps_per_s = sum(worker.steps_per_s for worker in holders)
     if not holders or steps_per_s <= 0:

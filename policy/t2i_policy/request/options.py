@@ -5,7 +5,7 @@ against the measured profile (its learned `predictor` if it has one, else its si
 when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within a tolerance. It must never name
 a level that the profile did not measure, whose latent is not stored, or that the request forbids.
 
-    wanted(s) = argmin steps_run(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
+    wanted(s) = argmin cost(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
     s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
 
 The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for, so
@@ -37,8 +37,10 @@ class WantedReason(StrEnum):
     SCHEDULE_REQUESTED = "ScheduleRequested"  # the caller fixed the schedule length
     NO_NEIGHBOUR = "NoNeighbour"  # nothing similar cached, no short schedule is harmless
     SHORT_SCHEDULE = "ShortSchedule"  # a shorter schedule is the cheapest harmless level
+    LESS_COMPUTED = "LessComputed"  # one that forecasts steps, guides in part or solves better is
     SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
     SAME_IMAGE_CACHED = "SameImageCached"  # this prompt ran with this seed: resuming draws the same image
+    UNMEASURED = "Unmeasured"  # levels were not measured for images that are drawn like this
     NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
 
 
@@ -57,12 +59,16 @@ class IneligibleReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n)."""
+    """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n).
+
+    `measured`: the profile speaks of images that are drawn like this one.
+    """
 
     max_loss: float
     max_skipped_steps: int | None = None
     exact: bool = False
     fixed_steps: int | None = None
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +126,15 @@ def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood,
         loss = loss_for(level, profile, near)
         if loss is not None and not refused_for_loss(loss, limits):
             options.append(Option(level, loss))
-    return tuple(sorted(options, key=lambda option: (option.level.steps_run, option.expected_loss)))
+    return tuple(sorted(options, key=lambda option: (option.level.cost, option.expected_loss)))
 
 
 def refused_unmeasured(level: Level, near: Neighbourhood, limits: Limits) -> IneligibleReason:
     """What forbids a cheaper level before its loss is looked at: the request's limits, or a latent that is missing."""
     if limits.exact:
         return IneligibleReason.EXACT_REQUESTED
+    if not limits.measured:
+        return IneligibleReason.NOT_MEASURED
     if not level.needs_latent:
         return IneligibleReason.NONE
     if near.similarity is None:
@@ -154,9 +162,9 @@ def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float 
 
 
 def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
-    """The option with the fewest steps whose loss bound is within `max_loss`; ties go to the smaller loss."""
+    """The cheapest option whose loss bound is within `max_loss`; ties go to the smaller loss."""
     within = [option for option in options if option.expected_loss <= max_loss]
-    return min(within, key=lambda option: (option.level.steps_run, option.expected_loss), default=None)
+    return min(within, key=lambda option: (option.level.cost, option.expected_loss), default=None)
 
 
 def choose_wanted_level(
@@ -172,8 +180,10 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
         return WantedReason.SCHEDULE_REQUESTED
     if limits.exact:
         return WantedReason.EXACT_REQUESTED
+    if not limits.measured:
+        return WantedReason.UNMEASURED
     if level.needs_latent:
         return WantedReason.SAME_IMAGE_CACHED if near.same_image else WantedReason.SIMILAR_CACHED
     if level != ladder.exact:
-        return WantedReason.SHORT_SCHEDULE
+        return WantedReason.LESS_COMPUTED if level.marks else WantedReason.SHORT_SCHEDULE
     return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS

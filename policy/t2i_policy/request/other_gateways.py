@@ -2,12 +2,12 @@
 
 A gateway knows its own slots at once. Of the others it knows what the worker reports, which includes its own:
 
-    foreign requests = max(0, running + waiting as reported - own requests there)
-    foreign steps    = max(0, steps owed as reported        - own steps there)
+    foreign places = max(0, places taken as reported - own places there)
+    foreign steps  = max(0, steps owed as reported   - own steps there)
 
 Both are taken when a report comes and stand until the next one, a fraction of a second. Ours may have changed since it
 was written: a negative difference is a slot that it does not know yet, so it counts as none.
-It must count steps along with requests: full slots that owe nothing look as if they would be free at once.
+It must count steps along with places: full slots that owe nothing look as if they would be free at once.
 
 What waits in a gateway it tells with every request that it sends; workers pass that on with their load. A gateway with
 a queue sends often, so one of which nothing was heard for KEPT_S has none. A gateway that does not hear of itself has
@@ -40,15 +40,15 @@ class ToldQueue:
 
 @dataclass(frozen=True, slots=True)
 class HeldLoad:
-    """Requests at a worker, and the denoising steps that it owes to them."""
+    """Places of the batch that requests take at a worker, and the denoising steps that it owes to them."""
 
-    requests: int = 0
+    places: float = 0
     steps: int = 0
 
 
 def foreign_load(reported: HeldLoad, own: HeldLoad) -> HeldLoad:
     """The part of a worker's report that is not ours."""
-    return HeldLoad(max(0, reported.requests - own.requests), max(0, reported.steps - own.steps))
+    return HeldLoad(max(0, reported.places - own.places), max(0, reported.steps - own.steps))
 
 
 def newest_told(told: Iterable[ToldQueue]) -> dict[str, ToldQueue]:

@@ -54,7 +54,7 @@ def choose_worker(
         free = [worker for worker in free if worker.name not in excluded]
     if not free:
         return None
-    steps = level.steps_run
+    steps = level.cost
     for worker in free:
         if worker.unproven and not worker.in_flight and TRIAL_TIMES * worker.finish_s(steps) <= left_s:
             return Placement(worker.name, PlacementReason.TRIAL, worker.finish_s(steps))
@@ -71,14 +71,14 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
     One pass that builds keys only for those in question: this runs over the whole pool for every request.
     """
-    steps = float(level.steps_run)
+    steps = float(level.cost)
     best: WorkerView | None = None
     least: tuple[int, bool, float, str] | None = None
     seen, elsewhere = None, True  # the last level compared: neighbours in the pool mostly share one
     for worker in free:
         if least is not None and worker.free_slots > least[0]:
             continue
-        finish_s = steps * worker.join_step_s + worker.fixed_s  # `finish_s` of a worker with a free slot
+        finish_s = steps * worker.join_step_s + worker.rest_s  # `finish_s` of a worker with a free slot
         if finish_s <= left_s and worker.batch_gain >= MIN_BATCH_GAIN:
             if worker.level is not seen:
                 seen, elsewhere = worker.level, worker.level != level
@@ -90,8 +90,8 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 
 def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
     """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
-    steps = float(level.steps_run)
-    finishes_s = [steps * worker.join_step_s + worker.fixed_s for worker in free]
+    steps = float(level.cost)
+    finishes_s = [steps * worker.join_step_s + worker.rest_s for worker in free]
     soonest_s = min(finishes_s)
     equal = [worker for worker, finish_s in zip(free, finishes_s, strict=True) if finish_s == soonest_s]
     best, best_elsewhere, fewest = equal[0], True, -1

@@ -9,7 +9,8 @@ behind with, so it is where the price is read off: the more of the slack it eats
 slack = SLO - time of an exact image alone, however busy the pool is: the backlog tells that already. N = steps of the
 full schedule. At p = HIGH the cheapest allowed level is served. The square keeps the first prices small: where a short
 schedule loses little, little of the backlog suffices. A forecast of the price from the demand of late was measured
-and earned nothing (docs/decisions/2026-11-29-one-price.md).
+and earned nothing (docs/decisions/2026-11-29-one-price.md). A step of another image size costs `step_cost` times this
+(see `image_size`).
 """
 
 LOW_PRESSURE = 0.15  # below: the backlog sets no price

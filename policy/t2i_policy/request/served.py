@@ -2,7 +2,7 @@
 
 Decided from the request's options (each with its loss bound), the price of a step and the time left:
 
-    served = argmin D(s, j) + price * steps_run(j)  among the levels that the request allows        (see `price`)
+    served = argmin D(s, j) + price * cost(j)     among the levels that the request allows        (see `price`)
 
 At rest a step costs nothing and the wanted level is served. Under load a step is saved where it costs least quality,
 and only as far as the backlog asks for it.
@@ -58,7 +58,7 @@ def pressure(pool: PoolView, slack_s: float) -> float:
 
 def estimate_s(pool: PoolView, level: Level) -> float:
     """Expected seconds from now to the image: the gateway's queue, then the best worker."""
-    return pool.queue_wait_s() + pool.best_finish_s(level.steps_run)
+    return pool.queue_wait_s() + pool.best_finish_s(level.cost)
 
 
 def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: PoolView, load: LoadState) -> Served:
@@ -67,7 +67,7 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
     chosen = _at_price(start, options, load.price)
     queue_s = pool.queue_wait_s()
     reason = ServedReason.LOAD
-    if queue_s + pool.best_finish_s(chosen.level.steps_run) > load.left_s:
+    if queue_s + pool.best_finish_s(chosen.level.cost) > load.left_s:
         faster = _most_faithful_in_time(options, pool, load.left_s - queue_s) or options[0]
         if faster.level != chosen.level:
             chosen, reason = faster, ServedReason.DEADLINE
@@ -76,7 +76,7 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
             reason = ServedReason.AS_WANTED
         elif chosen.level == start.level:
             reason = ServedReason.PLANNED
-    estimated_s = queue_s + pool.best_finish_s(chosen.level.steps_run)
+    estimated_s = queue_s + pool.best_finish_s(chosen.level.cost)
     return Served(chosen.level, chosen.expected_loss, estimated_s, reason)
 
 
@@ -90,17 +90,17 @@ def _at_price(start: Option, options: tuple[Option, ...], price: float) -> Optio
     """What is best at the price of a step, no dearer than `start`."""
     if price == 0.0:
         return start
-    most = start.level.steps_run
+    most = start.level.cost
     if price == float("inf"):
-        return options[0] if options[0].level.steps_run < most else start
+        return options[0] if options[0].level.cost < most else start
     best, least = start, start.expected_loss + price * most
     for option in options:
-        cost = option.expected_loss + price * option.level.steps_run
-        if option.level.steps_run <= most and cost < least:
+        cost = option.expected_loss + price * option.level.cost
+        if option.level.cost <= most and cost < least:
             best, least = option, cost
     return best
 
 
 def _most_faithful_in_time(options: tuple[Option, ...], pool: PoolView, left_s: float) -> Option | None:
-    in_time = [option for option in options if pool.best_finish_s(option.level.steps_run) <= left_s]
-    return min(in_time, key=lambda option: (option.expected_loss, option.level.steps_run), default=None)
+    in_time = [option for option in options if pool.best_finish_s(option.level.cost) <= left_s]
+    return min(in_time, key=lambda option: (option.expected_loss, option.level.cost), default=None)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from t2i_protos.v1 import drawing_pb2 as _drawing_pb2
 from t2i_protos.v1 import level_pb2 as _level_pb2
 import builtins as _builtins
 import sys
@@ -37,12 +38,14 @@ class GenerateRequest(_message.Message):
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     NUM_IMAGES_FIELD_NUMBER: _builtins.int
+    DRAWING_FIELD_NUMBER: _builtins.int
+    PROMPT_IN_FILE_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     seed: _builtins.int
     """Absent: the gateway draws one and returns it in done."""
     width: _builtins.int
-    """0 = the pool's size. Only sizes the pool's model serves are accepted."""
+    """Both, or neither: 0 = the pool's default size. Only sizes of the pool's model.sizes are accepted."""
     height: _builtins.int
     output_format: _level_pb2.OutputFormat.ValueType
     min_quality_percent: _builtins.int
@@ -53,7 +56,8 @@ class GenerateRequest(_message.Message):
     """Serve K = 0 on the full schedule or not at all."""
     request_id: _builtins.str
     """Client-chosen id, at most 128 characters: the same id of the same tenant never draws twice while remembered;
-    a repeat joins the run in flight or replays its result. Empty: the gateway makes one.
+    a repeat joins the run in flight or replays its result. Each gateway remembers its own: a repeat that reaches another
+    one draws again. Empty: the gateway makes one.
     """
     num_inference_steps: _builtins.int
     """Run this schedule length, without approximation. Absent: the pool's levels decide."""
@@ -65,6 +69,10 @@ class GenerateRequest(_message.Message):
     """Images of this prompt, at most 10; 0 = 1. The image with index i has the seed `seed` + i (modulo 2^64), so that each
     can be drawn again alone.
     """
+    prompt_in_file: _builtins.bool
+    """Write prompt and negative prompt into the metadata of the image file. Absent: as the pool says (spec.provenance)."""
+    @_builtins.property
+    def drawing(self) -> _drawing_pb2.Drawing: ...
     def __init__(
         self,
         *,
@@ -82,10 +90,12 @@ class GenerateRequest(_message.Message):
         guidance_scale: _builtins.float | None = ...,
         preview_every_steps: _builtins.int = ...,
         num_images: _builtins.int = ...,
+        drawing: _drawing_pb2.Drawing | None = ...,
+        prompt_in_file: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "guidance_scale", b"guidance_scale", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "num_inference_steps", b"num_inference_steps", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_prompt_in_file", b"_prompt_in_file", "_seed", b"_seed", "drawing", b"drawing", "guidance_scale", b"guidance_scale", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "num_inference_steps", b"num_inference_steps", "prompt_in_file", b"prompt_in_file", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "negative_prompt", b"negative_prompt", "num_images", b"num_images", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_prompt_in_file", b"_prompt_in_file", "_seed", b"_seed", "drawing", b"drawing", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "negative_prompt", b"negative_prompt", "num_images", b"num_images", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "prompt_in_file", b"prompt_in_file", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -95,6 +105,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__min_quality_percent: _TypeAlias = _typing.Literal["_min_quality_percent", b"_min_quality_percent"]  # noqa: Y015
     _WhichOneofReturnType__num_inference_steps: _TypeAlias = _typing.Literal["num_inference_steps"]  # noqa: Y015
     _WhichOneofArgType__num_inference_steps: _TypeAlias = _typing.Literal["_num_inference_steps", b"_num_inference_steps"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_in_file: _TypeAlias = _typing.Literal["prompt_in_file"]  # noqa: Y015
+    _WhichOneofArgType__prompt_in_file: _TypeAlias = _typing.Literal["_prompt_in_file", b"_prompt_in_file"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     @_typing.overload
@@ -105,6 +117,8 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_quality_percent) -> _WhichOneofReturnType__min_quality_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_inference_steps) -> _WhichOneofReturnType__num_inference_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_in_file) -> _WhichOneofReturnType__prompt_in_file | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
@@ -259,8 +273,8 @@ Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class Reproduction(_message.Message):
-    """Reproduction says which request draws the same image again: the same prompt, negative prompt and guidance, `seed`, and
-    either `exact` or this many steps.
+    """Reproduction says which request draws the same image again: the same prompt, negative prompt, guidance, size and
+    `drawing` (sampler, arguments, adapters and images), `seed`, and either `exact` or this many steps.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -310,7 +324,9 @@ class Done(_message.Message):
     def timings(self) -> Global___Timings: ...
     @_builtins.property
     def reproduction(self) -> Global___Reproduction:
-        """How this image can be drawn again; absent: it cannot, because it started from the latents of another run."""
+        """How this image can be drawn again; absent: no request asks for it, because it started from the latents of another
+        run, or because its level has forecasts, guidance in part or a solver.
+        """
 
     @_builtins.property
     def prompt_cuts(self) -> _containers.RepeatedCompositeFieldContainer[_level_pb2.PromptCut]:

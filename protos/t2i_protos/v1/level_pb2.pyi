@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -48,19 +50,37 @@ class Level(_message.Message):
 
     SKIPPED_STEPS_FIELD_NUMBER: _builtins.int
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    GUIDED_STEPS_FIELD_NUMBER: _builtins.int
+    SOLVER_FIELD_NUMBER: _builtins.int
+    COMPUTED_STEPS_FIELD_NUMBER: _builtins.int
     skipped_steps: _builtins.int
     """First K steps left out by starting from a cached latent (the paper's K). Always < num_inference_steps."""
     num_inference_steps: _builtins.int
     """Length of the noise schedule the request runs on; smaller than the pool's = a short schedule."""
+    forecast: _builtins.int
+    """At least 2: after its first two steps a run computes one step in so many and forecasts the others. 0: all computed."""
+    guided_steps: _builtins.int
+    """Guidance up to this step of the schedule only. 0: in all steps."""
+    solver: _builtins.str
+    """dpm++-2m or unipc: the noise scheduler in place of the model's own."""
+    @_builtins.property
+    def computed_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Instead of forecast: the steps that a run computes, ascending. Its first two are among them."""
+
     def __init__(
         self,
         *,
         skipped_steps: _builtins.int = ...,
         num_inference_steps: _builtins.int = ...,
+        forecast: _builtins.int = ...,
+        guided_steps: _builtins.int = ...,
+        solver: _builtins.str = ...,
+        computed_steps: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_inference_steps", b"num_inference_steps", "skipped_steps", b"skipped_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_steps", b"computed_steps", "forecast", b"forecast", "guided_steps", b"guided_steps", "num_inference_steps", b"num_inference_steps", "skipped_steps", b"skipped_steps", "solver", b"solver"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,7 +151,10 @@ class StepProgress(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """Steps of the schedule done so far, skipped ones included: runs from skipped_steps to num_inference_steps."""
+    """Steps of the schedule done so far, skipped ones included: runs from skipped_steps to num_inference_steps. With an
+    init_image only the steps that its strength leaves are counted. It only rises: a request that moved to another worker
+    tells nothing until that is further than the first one was.
+    """
     num_inference_steps: _builtins.int
     def __init__(
         self,

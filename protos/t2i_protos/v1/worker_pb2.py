@@ -22,52 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from t2i_protos.v1 import drawing_pb2 as t2i__protos_dot_v1_dot_drawing__pb2
 from t2i_protos.v1 import level_pb2 as t2i__protos_dot_v1_dot_level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xac\x03\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x32\n\rgateway_queue\x18\x0e \x01(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\"\x91\x01\n\x0cGatewayQueue\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x10\n\x08rate_rps\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\r\x12-\n\tby_tenant\x18\x06 \x03(\x0b\x32\x1a.t2iserving.v1.TenantSteps\",\n\x0bTenantSteps\x12\x0e\n\x06tenant\x18\x01 \x01(\x06\x12\r\n\x05steps\x18\x02 \x01(\x04\"a\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\x12\x12\n\nsame_image\x18\x06 \x01(\x08J\x04\x08\x03\x10\x04J\x04\x08\x05\x10\x06\"X\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\tJ\x04\x08\x03\x10\x04\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x9e\x01\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\x12-\n\x0bprompt_cuts\x18\x05 \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\"\xa7\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xed\x02\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\x12\x15\n\rsteps_took_ms\x18\x0b \x01(\x01\x12\x16\n\x0esteps_usual_ms\x18\x0c \x01(\x01\x12\x13\n\x0bstep_age_ms\x18\r \x01(\x01\x12\x15\n\rencode_age_ms\x18\x0e \x01(\x01\x12\x33\n\x0egateway_queues\x18\x0f \x03(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\x12\x17\n\x0flongest_step_ms\x18\x10 \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xf8\x01\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t\"\x15\n\x13WatchLatentsRequest\"\x8a\x01\n\rLatentChanges\x12&\n\x04held\x18\x01 \x03(\x0b\x32\x18.t2iserving.v1.HeldEntry\x12\'\n\x04gone\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.GoneLatent\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0enext_within_ms\x18\x04 \x01(\r\"z\n\tHeldEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12*\n\x07latents\x18\x05 \x03(\x0b\x32\x19.t2iserving.v1.HeldLatent\"K\n\nHeldLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"Z\n\nGoneLatent\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t2\xc5\x02\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescription\x12R\n\x0cWatchLatents\x12\".t2iserving.v1.WatchLatentsRequest\x1a\x1c.t2iserving.v1.LatentChanges0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1at2i_protos/v1/worker.proto\x12\rt2iserving.v1\x1a\x1bt2i_protos/v1/drawing.proto\x1a\x19t2i_protos/v1/level.proto\"\xb1\x04\n\x15WorkerGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\x32\n\routput_format\x18\x08 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12#\n\x05level\x18\t \x01(\x0b\x32\x14.t2iserving.v1.Level\x12+\n\x06source\x18\n \x01(\x0b\x32\x1b.t2iserving.v1.LatentSource\x12\'\n\x04sink\x18\x0b \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\x12\x11\n\tbudget_ms\x18\x0c \x01(\r\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x32\n\rgateway_queue\x18\x0e \x01(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\x12\'\n\x07\x64rawing\x18\x0f \x01(\x0b\x32\x16.t2iserving.v1.Drawing\x12,\n\nfile_notes\x18\x10 \x01(\x0b\x32\x18.t2iserving.v1.FileNotes\x12,\n\theld_sink\x18\x11 \x01(\x0b\x32\x19.t2iserving.v1.LatentSink\"8\n\tFileNotes\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\x08\"\x91\x01\n\x0cGatewayQueue\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x10\n\x08rate_rps\x18\x04 \x01(\x01\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\r\x12-\n\tby_tenant\x18\x06 \x03(\x0b\x32\x1a.t2iserving.v1.TenantSteps\",\n\x0bTenantSteps\x12\x0e\n\x06tenant\x18\x01 \x01(\x06\x12\r\n\x05steps\x18\x02 \x01(\x04\"a\n\x0cLatentSource\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x04 \x01(\t\x12\x12\n\nsame_image\x18\x06 \x01(\x08J\x04\x08\x03\x10\x04J\x04\x08\x05\x10\x06\"X\n\nLatentSink\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12\x10\n\x08\x65mbedder\x18\x05 \x01(\tJ\x04\x08\x03\x10\x04\"\xa1\x02\n\x0bWorkerEvent\x12)\n\x07started\x18\x01 \x01(\x0b\x32\x16.t2iserving.v1.StartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12+\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x17.t2iserving.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\xb1\x01\n\x07Started\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x1a\n\x12report_every_steps\x18\x04 \x01(\r\x12-\n\x0bprompt_cuts\x18\x05 \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\x12\x11\n\tnum_steps\x18\x06 \x01(\r\"\xb8\x01\n\x08\x46inished\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65tch_ms\x18\x05 \x01(\x01\x12+\n\x06stored\x18\x06 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\x12\x0f\n\x07held_id\x18\x07 \x01(\t\"$\n\x11KeepLatentRequest\x12\x0f\n\x07held_id\x18\x01 \x01(\t\"A\n\x12KeepLatentResponse\x12+\n\x06stored\x18\x01 \x03(\x0b\x32\x1b.t2iserving.v1.StoredLatent\"0\n\x0cStoredLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x12\n\x10WatchLoadRequest\"\xfd\x02\n\nWorkerLoad\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x11\n\tbatch_cap\x18\x05 \x01(\r\x12\x11\n\tqueue_cap\x18\x06 \x01(\r\x12\x0f\n\x07step_ms\x18\x07 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x08 \x01(\x01\x12\x12\n\nsteps_left\x18\t \x01(\r\x12\x16\n\x0enext_within_ms\x18\n \x01(\r\x12\x15\n\rsteps_took_ms\x18\x0b \x01(\x01\x12\x16\n\x0esteps_usual_ms\x18\x0c \x01(\x01\x12\x13\n\x0bstep_age_ms\x18\r \x01(\x01\x12\x15\n\rencode_age_ms\x18\x0e \x01(\x01\x12\x33\n\x0egateway_queues\x18\x0f \x03(\x0b\x32\x1b.t2iserving.v1.GatewayQueue\x12\x17\n\x0flongest_step_ms\x18\x10 \x01(\x01\x12\x0e\n\x06places\x18\x11 \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xa4\x03\n\x11WorkerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x17\n\x0fnoise_scheduler\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1b\n\x13num_inference_steps\x18\x06 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x07 \x01(\x02\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x14\n\x0clatent_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\r\n\x05group\x18\x0c \x01(\t\x12&\n\x05sizes\x18\r \x03(\x0b\x32\x17.t2iserving.v1.SizeCost\x12\x33\n\x08\x61\x64\x61pters\x18\x0e \x03(\x0b\x32!.t2iserving.v1.AdapterDescription\x12\x14\n\x0cimage_inputs\x18\x0f \x03(\t\x12\x37\n\ncomponents\x18\x10 \x03(\x0b\x32#.t2iserving.v1.ComponentDescription\"<\n\x08SizeCost\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x11\n\tstep_cost\x18\x03 \x01(\x01\"A\n\x12\x41\x64\x61pterDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05scale\x18\x03 \x01(\x02\"Q\n\x14\x43omponentDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05scale\x18\x02 \x01(\x02\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\"\x15\n\x13WatchLatentsRequest\"\x8a\x01\n\rLatentChanges\x12&\n\x04held\x18\x01 \x03(\x0b\x32\x18.t2iserving.v1.HeldEntry\x12\'\n\x04gone\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.GoneLatent\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0enext_within_ms\x18\x04 \x01(\r\"z\n\tHeldEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x01(\x0c\x12*\n\x07latents\x18\x05 \x03(\x0b\x32\x19.t2iserving.v1.HeldLatent\"K\n\nHeldLatent\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"Z\n\nGoneLatent\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t2\x98\x03\n\x06Worker\x12N\n\x08Generate\x12$.t2iserving.v1.WorkerGenerateRequest\x1a\x1a.t2iserving.v1.WorkerEvent0\x01\x12I\n\tWatchLoad\x12\x1f.t2iserving.v1.WatchLoadRequest\x1a\x19.t2iserving.v1.WorkerLoad0\x01\x12L\n\x08\x44\x65scribe\x12\x1e.t2iserving.v1.DescribeRequest\x1a .t2iserving.v1.WorkerDescription\x12Q\n\nKeepLatent\x12 .t2iserving.v1.KeepLatentRequest\x1a!.t2iserving.v1.KeepLatentResponse\x12R\n\x0cWatchLatents\x12\".t2iserving.v1.WatchLatentsRequest\x1a\x1c.t2iserving.v1.LatentChanges0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 't2i_protos.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERGENERATEREQUEST']._serialized_start=73
-  _globals['_WORKERGENERATEREQUEST']._serialized_end=501
-  _globals['_GATEWAYQUEUE']._serialized_start=504
-  _globals['_GATEWAYQUEUE']._serialized_end=649
-  _globals['_TENANTSTEPS']._serialized_start=651
-  _globals['_TENANTSTEPS']._serialized_end=695
-  _globals['_LATENTSOURCE']._serialized_start=697
-  _globals['_LATENTSOURCE']._serialized_end=794
-  _globals['_LATENTSINK']._serialized_start=796
-  _globals['_LATENTSINK']._serialized_end=884
-  _globals['_WORKEREVENT']._serialized_start=887
-  _globals['_WORKEREVENT']._serialized_end=1176
-  _globals['_STARTED']._serialized_start=1179
-  _globals['_STARTED']._serialized_end=1337
-  _globals['_FINISHED']._serialized_start=1340
-  _globals['_FINISHED']._serialized_end=1507
-  _globals['_STOREDLATENT']._serialized_start=1509
-  _globals['_STOREDLATENT']._serialized_end=1557
-  _globals['_WATCHLOADREQUEST']._serialized_start=1559
-  _globals['_WATCHLOADREQUEST']._serialized_end=1577
-  _globals['_WORKERLOAD']._serialized_start=1580
-  _globals['_WORKERLOAD']._serialized_end=1945
-  _globals['_DESCRIBEREQUEST']._serialized_start=1947
-  _globals['_DESCRIBEREQUEST']._serialized_end=1964
-  _globals['_WORKERDESCRIPTION']._serialized_start=1967
-  _globals['_WORKERDESCRIPTION']._serialized_end=2215
-  _globals['_WATCHLATENTSREQUEST']._serialized_start=2217
-  _globals['_WATCHLATENTSREQUEST']._serialized_end=2238
-  _globals['_LATENTCHANGES']._serialized_start=2241
-  _globals['_LATENTCHANGES']._serialized_end=2379
-  _globals['_HELDENTRY']._serialized_start=2381
-  _globals['_HELDENTRY']._serialized_end=2503
-  _globals['_HELDLATENT']._serialized_start=2505
-  _globals['_HELDLATENT']._serialized_end=2580
-  _globals['_GONELATENT']._serialized_start=2582
-  _globals['_GONELATENT']._serialized_end=2672
-  _globals['_WORKER']._serialized_start=2675
-  _globals['_WORKER']._serialized_end=3000
+  _globals['_WORKERGENERATEREQUEST']._serialized_start=102
+  _globals['_WORKERGENERATEREQUEST']._serialized_end=663
+  _globals['_FILENOTES']._serialized_start=665
+  _globals['_FILENOTES']._serialized_end=721
+  _globals['_GATEWAYQUEUE']._serialized_start=724
+  _globals['_GATEWAYQUEUE']._serialized_end=869
+  _globals['_TENANTSTEPS']._serialized_start=871
+  _globals['_TENANTSTEPS']._serialized_end=915
+  _globals['_LATENTSOURCE']._serialized_start=917
+  _globals['_LATENTSOURCE']._serialized_end=1014
+  _globals['_LATENTSINK']._serialized_start=1016
+  _globals['_LATENTSINK']._serialized_end=1104
+  _globals['_WORKEREVENT']._serialized_start=1107
+  _globals['_WORKEREVENT']._serialized_end=1396
+  _globals['_STARTED']._serialized_start=1399
+  _globals['_STARTED']._serialized_end=1576
+  _globals['_FINISHED']._serialized_start=1579
+  _globals['_FINISHED']._serialized_end=1763
+  _globals['_KEEPLATENTREQUEST']._serialized_start=1765
+  _globals['_KEEPLATENTREQUEST']._serialized_end=1801
+  _globals['_KEEPLATENTRESPONSE']._serialized_start=1803
+  _globals['_KEEPLATENTRESPONSE']._serialized_end=1868
+  _globals['_STOREDLATENT']._serialized_start=1870
+  _globals['_STOREDLATENT']._serialized_end=1918
+  _globals['_WATCHLOADREQUEST']._serialized_start=1920
+  _globals['_WATCHLOADREQUEST']._serialized_end=1938
+  _globals['_WORKERLOAD']._serialized_start=1941
+  _globals['_WORKERLOAD']._serialized_end=2322
+  _globals['_DESCRIBEREQUEST']._serialized_start=2324
+  _globals['_DESCRIBEREQUEST']._serialized_end=2341
+  _globals['_WORKERDESCRIPTION']._serialized_start=2344
+  _globals['_WORKERDESCRIPTION']._serialized_end=2764
+  _globals['_SIZECOST']._serialized_start=2766
+  _globals['_SIZECOST']._serialized_end=2826
+  _globals['_ADAPTERDESCRIPTION']._serialized_start=2828
+  _globals['_ADAPTERDESCRIPTION']._serialized_end=2893
+  _globals['_COMPONENTDESCRIPTION']._serialized_start=2895
+  _globals['_COMPONENTDESCRIPTION']._serialized_end=2976
+  _globals['_WATCHLATENTSREQUEST']._serialized_start=2978
+  _globals['_WATCHLATENTSREQUEST']._serialized_end=2999
+  _globals['_LATENTCHANGES']._serialized_start=3002
+  _globals['_LATENTCHANGES']._serialized_end=3140
+  _globals['_HELDENTRY']._serialized_start=3142
+  _globals['_HELDENTRY']._serialized_end=3264
+  _globals['_HELDLATENT']._serialized_start=3266
+  _globals['_HELDLATENT']._serialized_end=3341
+  _globals['_GONELATENT']._serialized_start=3343
+  _globals['_GONELATENT']._serialized_end=3433
+  _globals['_WORKER']._serialized_start=3436
+  _globals['_WORKER']._serialized_end=3844
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from t2i_protos.v1 import drawing_pb2 as _drawing_pb2
 from t2i_protos.v1 import level_pb2 as _level_pb2
 import builtins as _builtins
 import sys
@@ -37,6 +38,9 @@ class WorkerGenerateRequest(_message.Message):
     BUDGET_MS_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     GATEWAY_QUEUE_FIELD_NUMBER: _builtins.int
+    DRAWING_FIELD_NUMBER: _builtins.int
+    FILE_NOTES_FIELD_NUMBER: _builtins.int
+    HELD_SINK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -62,6 +66,18 @@ class WorkerGenerateRequest(_message.Message):
     def gateway_queue(self) -> Global___GatewayQueue:
         """What waits in the gateway that sends this. The worker passes it on to the others."""
 
+    @_builtins.property
+    def drawing(self) -> _drawing_pb2.Drawing: ...
+    @_builtins.property
+    def file_notes(self) -> Global___FileNotes:
+        """What the image file says of how it was made; unset: nothing. It changes no pixel and is in no latent's key."""
+
+    @_builtins.property
+    def held_sink(self) -> Global___LatentSink:
+        """As sink, but the latent is set aside until KeepLatent says that the image was allowed. A worker of an older version
+        keeps nothing then.
+        """
+
     def __init__(
         self,
         *,
@@ -79,14 +95,47 @@ class WorkerGenerateRequest(_message.Message):
         budget_ms: _builtins.int = ...,
         preview_every_steps: _builtins.int = ...,
         gateway_queue: Global___GatewayQueue | None = ...,
+        drawing: _drawing_pb2.Drawing | None = ...,
+        file_notes: Global___FileNotes | None = ...,
+        held_sink: Global___LatentSink | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gateway_queue", b"gateway_queue", "level", b"level", "sink", b"sink", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "file_notes", b"file_notes", "gateway_queue", b"gateway_queue", "held_sink", b"held_sink", "level", b"level", "sink", b"sink", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "gateway_queue", b"gateway_queue", "guidance_scale", b"guidance_scale", "height", b"height", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "drawing", b"drawing", "file_notes", b"file_notes", "gateway_queue", b"gateway_queue", "guidance_scale", b"guidance_scale", "height", b"height", "held_sink", b"held_sink", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerGenerateRequest: _TypeAlias = WorkerGenerateRequest  # noqa: Y015
+
+@_typing.final
+class FileNotes(_message.Message):
+    """FileNotes is what the worker cannot know itself. It adds seed, level as served, the model's digest and its version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """its name"""
+    model: _builtins.str
+    """its name, as clients may know it"""
+    prompt: _builtins.bool
+    """also the prompt and the negative prompt"""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        model: _builtins.str = ...,
+        prompt: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "pool", b"pool", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileNotes: _TypeAlias = FileNotes  # noqa: Y015
 
 @_typing.final
 class GatewayQueue(_message.Message):
@@ -105,7 +154,7 @@ class GatewayQueue(_message.Message):
     requests: _builtins.int
     """that wait for a slot"""
     steps: _builtins.int
-    """denoising steps of those"""
+    """denoising steps of those, summed as steps * step_cost"""
     rate_rps: _builtins.float
     """requests that come to it, a second"""
     age_ms: _builtins.int
@@ -271,12 +320,15 @@ class Started(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     REPORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     PROMPT_CUTS_FIELD_NUMBER: _builtins.int
+    NUM_STEPS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """AsRequested | LatentMissing | LatentLate | LatentCorrupt | LatentMismatch"""
     batch_size: _builtins.int
     """requests in the batch including this one"""
     report_every_steps: _builtins.int
     """At most this many steps pass between two progress messages. 0 = 1."""
+    num_steps: _builtins.int
+    """Steps that will run; with an init_image fewer than the level says. 0 = those of the level."""
     @_builtins.property
     def served(self) -> _level_pb2.Level:
         """skipped_steps as it really is"""
@@ -293,10 +345,11 @@ class Started(_message.Message):
         batch_size: _builtins.int = ...,
         report_every_steps: _builtins.int = ...,
         prompt_cuts: _abc.Iterable[_level_pb2.PromptCut] | None = ...,
+        num_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "prompt_cuts", b"prompt_cuts", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "num_steps", b"num_steps", "prompt_cuts", b"prompt_cuts", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,10 +365,13 @@ class Finished(_message.Message):
     ENCODE_MS_FIELD_NUMBER: _builtins.int
     FETCH_MS_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
+    HELD_ID_FIELD_NUMBER: _builtins.int
     wait_ms: _builtins.float
     denoise_ms: _builtins.float
     encode_ms: _builtins.float
     fetch_ms: _builtins.float
+    held_id: _builtins.str
+    """of the latent that was set aside, for KeepLatent; empty: none"""
     @_builtins.property
     def served(self) -> _level_pb2.Level: ...
     @_builtins.property
@@ -329,14 +385,54 @@ class Finished(_message.Message):
         encode_ms: _builtins.float = ...,
         fetch_ms: _builtins.float = ...,
         stored: _abc.Iterable[Global___StoredLatent] | None = ...,
+        held_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denoise_ms", b"denoise_ms", "encode_ms", b"encode_ms", "fetch_ms", b"fetch_ms", "served", b"served", "stored", b"stored", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denoise_ms", b"denoise_ms", "encode_ms", b"encode_ms", "fetch_ms", b"fetch_ms", "held_id", b"held_id", "served", b"served", "stored", b"stored", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
+
+@_typing.final
+class KeepLatentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_ID_FIELD_NUMBER: _builtins.int
+    held_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        held_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_id", b"held_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepLatentRequest: _TypeAlias = KeepLatentRequest  # noqa: Y015
+
+@_typing.final
+class KeepLatentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stored(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredLatent]: ...
+    def __init__(
+        self,
+        *,
+        stored: _abc.Iterable[Global___StoredLatent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepLatentResponse: _TypeAlias = KeepLatentResponse  # noqa: Y015
 
 @_typing.final
 class StoredLatent(_message.Message):
@@ -395,6 +491,7 @@ class WorkerLoad(_message.Message):
     ENCODE_AGE_MS_FIELD_NUMBER: _builtins.int
     GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
     LONGEST_STEP_MS_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -408,7 +505,7 @@ class WorkerLoad(_message.Message):
     fixed_ms: _builtins.float
     """text encoding + decode + image encoding of one request, not overlapped"""
     steps_left: _builtins.int
-    """denoising steps still owed to running and waiting requests, summed"""
+    """denoising steps still owed to running and waiting requests, summed as steps * step_cost"""
     next_within_ms: _builtins.int
     """The next message is sent within this time, at the latest. 0 = 1000."""
     steps_took_ms: _builtins.float
@@ -426,9 +523,13 @@ class WorkerLoad(_message.Message):
     """So long may a step take for all in the batch to end by their deadlines: a gateway does not let the batch grow beyond.
     0 = not told, or no limit.
     """
+    places: _builtins.float
+    """Places of the batch that running and waiting requests take: one of the default size takes one, others as many as
+    their step_cost. 0 beside requests: an older version, where each takes one.
+    """
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """step_ms[b-1] = time of one denoising step at batch size b; measured at warm-up, kept current."""
+        """step_ms[b-1] = time of one denoising step at batch size b of the default size; measured at warm-up, kept current."""
 
     @_builtins.property
     def gateway_queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayQueue]:
@@ -453,10 +554,11 @@ class WorkerLoad(_message.Message):
         encode_age_ms: _builtins.float = ...,
         gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
         longest_step_ms: _builtins.float = ...,
+        places: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "places", b"places", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,6 +595,10 @@ class WorkerDescription(_message.Message):
     LATENT_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    IMAGE_INPUTS_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model_digest: _builtins.str
     noise_scheduler: _builtins.str
@@ -510,6 +616,18 @@ class WorkerDescription(_message.Message):
     """diffusion | simulated"""
     group: _builtins.str
     """worker group of the pool"""
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SizeCost]:
+        """What a step costs at further sizes, as measured at warm-up; of a range at some. The default size costs 1."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterDescription]: ...
+    @_builtins.property
+    def image_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of InputImages that the model takes, such as init_image, mask, strength or reference_images."""
+
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentDescription]: ...
     def __init__(
         self,
         *,
@@ -525,14 +643,107 @@ class WorkerDescription(_message.Message):
         latent_bytes: _builtins.int = ...,
         engine: _builtins.str = ...,
         group: _builtins.str = ...,
+        sizes: _abc.Iterable[Global___SizeCost] | None = ...,
+        adapters: _abc.Iterable[Global___AdapterDescription] | None = ...,
+        image_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        components: _abc.Iterable[Global___ComponentDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "group", b"group", "guidance_scale", b"guidance_scale", "height", b"height", "latent_bytes", b"latent_bytes", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "components", b"components", "device", b"device", "dtype", b"dtype", "engine", b"engine", "group", b"group", "guidance_scale", b"guidance_scale", "height", b"height", "image_inputs", b"image_inputs", "latent_bytes", b"latent_bytes", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "sizes", b"sizes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerDescription: _TypeAlias = WorkerDescription  # noqa: Y015
+
+@_typing.final
+class SizeCost(_message.Message):
+    """SizeCost: one denoising step of an image of this size costs as much as step_cost steps of the default size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    STEP_COST_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    height: _builtins.int
+    step_cost: _builtins.float
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        step_cost: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "step_cost", b"step_cost", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SizeCost: _TypeAlias = SizeCost  # noqa: Y015
+
+@_typing.final
+class AdapterDescription(_message.Message):
+    """AdapterDescription: a LoRA adapter that is loaded beside the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    digest: _builtins.str
+    """of its file; part of a latent's key"""
+    scale: _builtins.float
+    """where a request says nothing"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterDescription: _TypeAlias = AdapterDescription  # noqa: Y015
+
+@_typing.final
+class ComponentDescription(_message.Message):
+    """ComponentDescription: a ControlNet or an IP-Adapter that is loaded beside the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    scale: _builtins.float
+    """where a request says nothing"""
+    digest: _builtins.str
+    """of its files; empty: an older version"""
+    kind: _builtins.str
+    """ControlNet | IPAdapter; empty: ControlNet, of an older version"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        scale: _builtins.float = ...,
+        digest: _builtins.str = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "name", b"name", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentDescription: _TypeAlias = ComponentDescription  # noqa: Y015
 
 @_typing.final
 class WatchLatentsRequest(_message.Message):

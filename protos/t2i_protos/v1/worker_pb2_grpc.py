@@ -50,6 +50,11 @@ class WorkerStub:
                 request_serializer=t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.FromString,
                 _registered_method=True)
+        self.KeepLatent = channel.unary_unary(
+                '/t2iserving.v1.Worker/KeepLatent',
+                request_serializer=t2i__protos_dot_v1_dot_worker__pb2.KeepLatentRequest.SerializeToString,
+                response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.KeepLatentResponse.FromString,
+                _registered_method=True)
         self.WatchLatents = channel.unary_stream(
                 '/t2iserving.v1.Worker/WatchLatents',
                 request_serializer=t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.SerializeToString,
@@ -85,6 +90,14 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepLatent(self, request, context):
+        """KeepLatent stores a latent that Finished.held_id named, and tells what was stored. Workers set few aside, and not for
+        long; one that is not there any more is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchLatents(self, request, context):
         """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
         something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
@@ -111,6 +124,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.FromString,
                     response_serializer=t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.SerializeToString,
+            ),
+            'KeepLatent': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepLatent,
+                    request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.KeepLatentRequest.FromString,
+                    response_serializer=t2i__protos_dot_v1_dot_worker__pb2.KeepLatentResponse.SerializeToString,
             ),
             'WatchLatents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLatents,
@@ -200,6 +218,33 @@ class Worker:
             '/t2iserving.v1.Worker/Describe',
             t2i__protos_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
             t2i__protos_dot_v1_dot_worker__pb2.WorkerDescription.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepLatent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/t2iserving.v1.Worker/KeepLatent',
+            t2i__protos_dot_v1_dot_worker__pb2.KeepLatentRequest.SerializeToString,
+            t2i__protos_dot_v1_dot_worker__pb2.KeepLatentResponse.FromString,
             options,
             channel_credentials,
             insecure,

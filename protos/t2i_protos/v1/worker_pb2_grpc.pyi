@@ -44,6 +44,10 @@ class WorkerStub:
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]
     """Describe says what this worker serves; answers only when warm."""
+    KeepLatent: _grpc.UnaryUnaryMultiCallable[_worker_pb2.KeepLatentRequest, _worker_pb2.KeepLatentResponse]
+    """KeepLatent stores a latent that Finished.held_id named, and tells what was stored. Workers set few aside, and not for
+    long; one that is not there any more is no error.
+    """
     WatchLatents: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLatentsRequest, _worker_pb2.LatentChanges]
     """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
     something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
@@ -66,6 +70,10 @@ class WorkerAsyncStub(WorkerStub):
     """
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]  # type: ignore[assignment]
     """Describe says what this worker serves; answers only when warm."""
+    KeepLatent: _aio.UnaryUnaryMultiCallable[_worker_pb2.KeepLatentRequest, _worker_pb2.KeepLatentResponse]  # type: ignore[assignment]
+    """KeepLatent stores a latent that Finished.held_id named, and tells what was stored. Workers set few aside, and not for
+    long; one that is not there any more is no error.
+    """
     WatchLatents: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchLatentsRequest, _worker_pb2.LatentChanges]  # type: ignore[assignment]
     """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
     something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
@@ -103,6 +111,16 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.WorkerDescription, _abc.Awaitable[_worker_pb2.WorkerDescription]]:
         """Describe says what this worker serves; answers only when warm."""
+
+    @_abc_1.abstractmethod
+    def KeepLatent(
+        self,
+        request: _worker_pb2.KeepLatentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.KeepLatentResponse, _abc.Awaitable[_worker_pb2.KeepLatentResponse]]:
+        """KeepLatent stores a latent that Finished.held_id named, and tells what was stored. Workers set few aside, and not for
+        long; one that is not there any more is no error.
+        """
 
     @_abc_1.abstractmethod
     def WatchLatents(

@@ -8,11 +8,12 @@ from t2i_api.names import GROUP, KIND, PLURAL, VERSION
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A resource: `prefix` is its API's path."""
+    """A resource: `prefix` is its API's path. Some clusters do not serve it, unless it is `everywhere_served`."""
 
     kind: str
     prefix: str
     plural: str
+    everywhere_served: bool = True
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
         """The path of a namespace's collection, of an object, or of its subresource."""

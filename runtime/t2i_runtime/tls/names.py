@@ -10,6 +10,8 @@ are refused rather than guessed from. gRPC has verified chain and dates before a
 import re
 from collections.abc import Iterable, Mapping
 
+from cryptography import x509
+
 from t2i_runtime.errors import CallerUnknown, UnknownReason
 
 #: gRPC's view of the connection: property -> values.
@@ -40,6 +42,18 @@ def tenant_of_certificate(context: AuthContext) -> str:
         text = "the name in the client certificate must be 1 to 128 letters, digits or . _ : / @ -"
         raise CallerUnknown(UnknownReason.NAME_UNCLEAR, text)
     return names[0]
+
+
+def auth_context_of(certificate: x509.Certificate) -> AuthContext:
+    """A verified certificate as gRPC would tell of it."""
+    context = {"x509_subject": [certificate.subject.rfc4514_string().encode()]}
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return context
+    uris = found.get_values_for_type(x509.UniformResourceIdentifier)
+    names = found.get_values_for_type(x509.DNSName)
+    return {**context, _URI: [uri.encode() for uri in uris], _DNS: [name.encode() for name in names]}
 
 
 def has_name(context: AuthContext, name: str) -> bool:

@@ -45,7 +45,9 @@ class Ablation:
         if self.price:
             return decided
         load = LoadState(arrival.left_s, price=0.0)
-        return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
+        return replace(
+            decided, served=choose_served_level(decided.wanted, decided.options, pool.for_cost(arrival.step_cost), load)
+        )
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         """Ours, or always where it finishes first."""

@@ -18,6 +18,7 @@ queueing term, because the simulator admits. When the light level alone is too m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome
@@ -81,6 +82,6 @@ class Cascade(AnyWorker):
         if light == exact or drawn != exact:
             return once
         twice = decide_for(rules, arrival, pool, exact, self.strength)
-        steps = light.steps_run + exact.steps_run
-        served = replace(twice.served, estimated_s=pool.queue_wait_s() + pool.best_finish_s(steps))
-        return replace(twice, served=served, extra_steps=light.steps_run)
+        steps, own = light.cost + exact.cost, pool.for_cost(arrival.step_cost)
+        served = replace(twice.served, estimated_s=pool.queue_wait_s() + own.best_finish_s(steps))
+        return replace(twice, served=served, extra_steps=ceil(light.cost))

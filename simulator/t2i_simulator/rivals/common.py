@@ -121,7 +121,7 @@ def runnable_option(
     """What runs for a request that is sent to `level`, with the bound on its loss."""
     if strength.whole_ladder:
         options = rules.judge(near, limits).options  # cheapest first
-        within = [option for option in options if option.level.steps_run <= level.steps_run]
+        within = [option for option in options if option.level.cost <= level.cost]
         return min(within, key=lambda option: option.expected_loss, default=options[0])
     if limits.fixed_steps is not None:
         return Option(Level(0, limits.fixed_steps), 0.0)
@@ -150,7 +150,7 @@ def decide_for(
     run = runnable_option(rules, sent_to, near, limits, strength)
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits, strength)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
-    estimated_s = pool.queue_wait_s() + pool.best_finish_s(run.level.steps_run)
+    estimated_s = pool.queue_wait_s() + pool.for_cost(arrival.step_cost).best_finish_s(run.level.cost)
     return RivalDecided(
         near=near,
         options=(run,),
@@ -181,5 +181,5 @@ def in_line(decided: RivalDecided, pool: PoolView, waiting_steps: int) -> RivalD
     there = workers_at(pool.ready, decided.sent_to)
     rate = sum(worker.steps_per_s for worker in there)
     wait_s = pool.turns * waiting_steps / rate if rate > 0 else float("inf")
-    estimated_s = wait_s + best_finish_s(there, decided.served.level.steps_run)
+    estimated_s = wait_s + best_finish_s(there, decided.served.level.cost)
     return replace(decided, served=replace(decided.served, estimated_s=estimated_s))

@@ -52,8 +52,8 @@ def latency_s(pool: PoolView, level: Level) -> float:
     """HADIS's estimate for an image at `level`, with the slowest worker's time as exec."""
     if pool.steps_per_s <= 0:
         return float("inf")
-    exec_s = max(w.fixed_s + level.steps_run * step_time(w.step_s, w.batch_cap) for w in pool.ready)
-    return exec_s + QUEUE_SHARE * pool.queued_in_all * level.steps_run / pool.steps_per_s
+    exec_s = max(w.fixed_s + level.cost * step_time(w.step_s, w.batch_cap) for w in pool.ready)
+    return exec_s + QUEUE_SHARE * pool.queued_in_all * level.cost / pool.steps_per_s
 
 
 def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_worker: float) -> int:

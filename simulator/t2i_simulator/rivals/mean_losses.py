@@ -75,7 +75,7 @@ def budgets_of(ladder: Ladder, strength: Strength) -> tuple[Level, ...]:
     """What a rival chooses among, by falling cost: the papers' ladder, or one level for each number of steps."""
     if not strength.whole_ladder:
         return levels_of(ladder, LadderPart.SKIPS)
-    return tuple({level.steps_run: level for level in reversed(ladder.levels)}.values())[::-1]
+    return tuple({level.cost: level for level in reversed(ladder.levels)}.values())[::-1]
 
 
 def only(rules: Rules, part: LadderPart) -> Rules:
@@ -104,7 +104,7 @@ def mean_levels(
             near, limits = typical[name]
             run = runnable_option(rules, level, near, limits, strength)
             loss += weight / total * run.expected_loss
-            steps += weight / total * run.level.steps_run
+            steps += weight / total * run.level.cost
         means[level] = MeanLevel(loss, steps)
     return means
 
@@ -138,7 +138,7 @@ def mean_capacities(groups: Sequence[GroupCapacity], means: Mapping[Level, MeanL
         replace(
             group,
             rates_rps={
-                level: group.rates_rps.get(level, 0.0) * level.steps_run / mean.steps for level, mean in means.items()
+                level: group.rates_rps.get(level, 0.0) * level.cost / mean.steps for level, mean in means.items()
             },
         )
         for group in groups

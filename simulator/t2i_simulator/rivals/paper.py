@@ -37,7 +37,7 @@ PERIOD_S = 10.0
 
 
 def class_name(band: str, wanted: Level) -> str:
-    return f"{band}>{wanted.steps_run}"
+    return f"{band}>{wanted.cost}"
 
 
 class SplitDemand(NamedTuple):
@@ -63,7 +63,7 @@ def split_demand(rules: Rules, rates_rps: Mapping[str, float], strength: Strengt
 
 def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Plan:
     """Replace the plan's one row of fractions f by a row for each wanted level."""
-    levels = sorted(by_wanted, key=lambda level: -level.steps_run)
+    levels = sorted(by_wanted, key=lambda level: -level.cost)
     total = sum(by_wanted.values())
     f = [plan.share(ALL_PROMPTS, level) for level in levels]
     if total <= 0 or sum(f) <= 0:  # without demand or workers nobody is redirected
@@ -73,7 +73,7 @@ def redirects(plan: Plan, by_wanted: Mapping[Level, float], chained: bool) -> Pl
     return replace(
         plan,
         shift_map={
-            str(wanted.steps_run): {served: share for served, share in zip(levels, row, strict=True) if share > 0}
+            str(wanted.cost): {served: share for served, share in zip(levels, row, strict=True) if share > 0}
             for wanted, row in zip(levels, rows, strict=True)
         },
     )
@@ -98,7 +98,7 @@ class ThePaper:
     def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw from the row of the wanted level; without a row, serve that level."""
         wanted = self._wanted(rules, arrival)
-        level = course.plan.draw(str(wanted.steps_run), arrival.draw) or wanted
+        level = course.plan.draw(str(wanted.cost), arrival.draw) or wanted
         decided = decide_by_level(rules, arrival, pool, level, self.strength, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 
@@ -110,5 +110,5 @@ class ThePaper:
     def _wanted(self, rules: Rules, arrival: Arrival) -> Level:
         if not self.strength.whole_ladder:
             return level_by_similarity(rules.ladder, arrival.near.similarity)
-        steps = level_within(rules, arrival, HARMLESS_LOSS).steps_run
-        return next(level for level in budgets_of(rules.ladder, self.strength) if level.steps_run <= steps)
+        steps = level_within(rules, arrival, HARMLESS_LOSS).cost
+        return next(level for level in budgets_of(rules.ladder, self.strength) if level.cost <= steps)

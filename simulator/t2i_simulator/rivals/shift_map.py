@@ -60,7 +60,7 @@ class ShiftMapAndBacklog:
 
 def _nearest(planned: Level, options: tuple[Option, ...]) -> Level:
     """The draw; else what loses least among those that cost no more (a hole in the cache, a tighter floor)."""
-    cheaper = [option for option in options if option.level.steps_run <= planned.steps_run]
+    cheaper = [option for option in options if option.level.cost <= planned.cost]
     exact = next((option for option in options if option.level == planned), None)
-    best = exact or min(cheaper, key=lambda one: (one.expected_loss, one.level.steps_run), default=options[0])
+    best = exact or min(cheaper, key=lambda one: (one.expected_loss, one.level.cost), default=options[0])
     return best.level

@@ -35,8 +35,8 @@ def level_for_share(group: GroupCapacity, means: Mapping[Level, MeanLevel], shar
     """The level of least mean loss at which one worker makes `share_rps`, or the fastest level."""
     able = [level for level in means if group.rates_rps.get(level, 0.0) >= share_rps and group.rates_rps[level] > 0]
     if able:
-        return min(able, key=lambda level: (means[level].loss, level.steps_run))
-    return max(means, key=lambda level: (group.rates_rps.get(level, 0.0), -level.steps_run))
+        return min(able, key=lambda level: (means[level].loss, level.cost))
+    return max(means, key=lambda level: (group.rates_rps.get(level, 0.0), -level.cost))
 
 
 @dataclass(frozen=True, slots=True)

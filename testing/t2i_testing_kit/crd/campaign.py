@@ -34,7 +34,19 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
         {
             "spec.slo": {"latencyMilliseconds": 1, "minQualityPercent": 100},
             "spec.cache": {"scope": "Off", "storeUrl": "redis://h:1", "ttlSeconds": 1, "capacityMebibytes": 1},
-            "spec.gateway": {"replicas": 64, "maxQueuedRequests": 0, "tenants": [{"name": "a"}, {"name": "b"}]},
+            "spec.gateway": {
+                "replicas": 64,
+                "maxQueuedRequests": 0,
+                "tenants": [{"name": "a"}, {"name": "b"}],
+                "rateLimits": {
+                    "requestsPerMinute": 1,
+                    "stepsPerMinute": 1_000_000_000,
+                    "tenants": [{"name": "a", "requestsPerMinute": 2}, {"name": "b", "stepsPerMinute": 3}],
+                },
+                "http": "Enabled",
+                "playground": "Enabled",
+                "qualities": [{"name": "low", "minQualityPercent": 50}, {"name": "high", "exact": True}],
+            },
             "spec.security": {
                 "clientAuthentication": "Token",
                 "gatewayTlsSecretName": "g",
@@ -43,6 +55,11 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
                 "workerTlsSecretName": "w",
                 "metricsNamespaces": ["monitoring", "ops"],
             },
+            "spec.safety": {
+                "prompt": {"url": "https://h:65535/p?a=b", "timeoutMilliseconds": 1, "secretName": "s"},
+                "image": {"url": "http://[::1]:1", "maxConcurrent": 1024, "failOpen": True},
+            },
+            "spec.provenance": {"metadata": True, "prompt": True},
             "spec.workerGroups.0.template": {"nodeSelector": {"zone": "a"}, "env": [{"name": "A", "value": "b"}]},
             "spec.gateway.template": {
                 "extraArgs": ["--announce"],

@@ -24,8 +24,8 @@ from t2i_testing_kit.programs import ProgramError, StartedProgram, free_ports
 
 CRD_FOLDER = Path(__file__).parents[3] / "crds"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-KUBECTL_LIMIT_S = 30.0
-CALL_LIMIT_S = 20.0
+KUBECTL_LIMIT_S = 60.0
+CALL_LIMIT_S = 60.0
 START_TRIES = 3  # somebody may take a port between our look and the program's
 ADMINISTRATORS = ("system:masters",)
 

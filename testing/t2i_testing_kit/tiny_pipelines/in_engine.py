@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from t2i_worker.engine.pipeline_run import PipelineRun, SharedParts
 from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.engine.stock_call import StockCall
+from t2i_worker.input_images import DecodedImages
 from t2i_worker.jobs import Job, Tally
 from t2i_worker.latents import StartLatent
-from t2i_worker.pipelines import LoadedPipeline, load_pipeline
+from t2i_worker.pipelines import AdapterFile, LoadedPipeline, load_pipeline
 
 WAIT_S = 120.0
 
@@ -63,29 +64,31 @@ class EngineRun:
 class TinyEngine:
     """`name` is one of `FAMILIES`. `batch_sizes` counts the forwards that ran so far."""
 
-    def __init__(self, name: str, folder: Path, precision: str = "fp32") -> None:
+    def __init__(self, name: str, folder: Path, precision: str = "fp32", adapters: Sequence[AdapterFile] = ()) -> None:
         family = FAMILIES[name]
         self.family = family
-        self.pipeline: LoadedPipeline = load_pipeline(folder, precision, family.width, family.height, "cpu")
+        self.pipeline: LoadedPipeline = load_pipeline(folder, precision, family.width, family.height, "cpu", adapters)
         in_any_size(self.pipeline.stock)
         self.batch_sizes: dict[int, int] = {}
+        self.tally = Tally()  # of the last `draw`
         self._blanks: dict[Any, Any] = {}
 
     def job(self, request: TinyRequest, skipped_steps: int = 0) -> Job:
         family = self.family
-        extra: dict[str, Any] = {**family.extra, **request.extra}
-        if family.takes_image:
-            extra["image"] = sample_image(family.width, family.height)
+        images = request.images
+        if family.takes_image and not images:
+            images = DecodedImages(sample_image(family.width, family.height))
         return Job(
             request_id=str(request.seed),
             prompt=request.prompt,
             negative_prompt=request.negative,
             seed=request.seed,
             guidance_scale=family.guidance if request.guidance is None else request.guidance,
-            level=Level(skipped_steps, request.steps or family.steps),
+            level=Level(skipped_steps, request.steps or family.steps, **request.bent),
             image_format="png",
             size=request.size,
-            extra=extra,
+            drawing=replace(request.drawing, arguments={**family.extra, **request.extra}),
+            images=images,
         )
 
     def resume(self, request: TinyRequest, start: ResumeFrom) -> Tensor:
@@ -111,7 +114,7 @@ class TinyEngine:
         """
         tally = Tally()
         loop = StepLoop(self.pipeline.denoiser, WarmUpTimes(cap, (0.01,) * cap, 0.001), lambda _: None, tally)
-        parts = SharedParts(self.pipeline, loop, self._blanks)
+        parts = SharedParts(self.pipeline, loop, blanks=self._blanks)
         starts = resumed or {}
         runs = [self._prepared(parts, request, starts.get(place)) for place, request in enumerate(requests)]
         threads = [threading.Thread(target=run.run, daemon=True) for run in runs]
@@ -123,7 +126,7 @@ class TinyEngine:
             thread.join(WAIT_S)
         loop.stop(WAIT_S)
         assert not any(thread.is_alive() for thread in threads), "a request never ended"
-        self.batch_sizes = tally.batch_sizes
+        self.batch_sizes, self.tally = tally.batch_sizes, tally
         return runs
 
     def _prepared(self, parts: SharedParts, request: TinyRequest, resume: ResumeFrom | None) -> EngineRun:

@@ -13,13 +13,18 @@ from diffusers import DiffusionPipeline
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from t2i_policy.image_size import ImageSize
+from t2i_runtime.drawing import PLAIN, Drawing
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, TinyFamily, in_any_size
-from t2i_worker.jobs import ImageSize
+from t2i_worker.input_images import NO_PICTURES, DecodedImages
 
 
 @dataclass(frozen=True)
 class TinyRequest:
-    """What a client asks of a tiny model. None = what `FAMILIES` says for the family. `size` is width and height."""
+    """What a client asks of a tiny model. None = what `FAMILIES` says for the family. `size` is width and height.
+
+    `bent` are further coordinates of its level.
+    """
 
     prompt: str = "a red circle left of the blue square"
     negative: str = ""
@@ -28,6 +33,9 @@ class TinyRequest:
     guidance: float | None = None
     size: ImageSize | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    images: DecodedImages = NO_PICTURES
+    drawing: Drawing = PLAIN
+    bent: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from t2i_testing_kit.programs import ProgramError, StartedProgram, free_ports
-from t2i_testing_kit.valkey.assets import ensure_valkey
+from t2i_testing_kit.valkey.assets import valkey_command
 
 START_TRIES = 3  # somebody may take a port between our look and the program's
 PASSWORD = "correct horse"
@@ -63,7 +63,7 @@ class ValkeyServer:
     def _start_at(self, port: int, tls_port: int) -> None:
         listen = ("--port", str(port), "--bind", "127.0.0.1")
         durable = ("--save", "", "--appendonly", "no", "--dir", str(self._folder))
-        command = (*ensure_valkey(lambda _: None).command, *listen, *self._tls(tls_port), *durable, *self._options)
+        command = (*valkey_command(lambda _: None), *listen, *self._tls(tls_port), *durable, *self._options)
         self._program = StartedProgram("valkey", command, self._folder / "valkey.log")
         self._program.start()
         self._program.wait_until(lambda: self._answers(port))
@@ -109,7 +109,7 @@ class ValkeyServer:
 def _ask(port: int, words: tuple[str | int, ...]) -> bytes:
     parts = [str(word).encode() for word in words]
     message = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(message)
         return connection.recv(65536)
 
@@ -119,7 +119,7 @@ def valkey_server(folder: Path, *options: str, certificates: Path | None = None)
     """A server; no process of it outlives the block.
 
     Raises:
-        ValkeyError: no program can be had; the message says what to install.
+        ProgramMissing: no program can be had; the message says what to install.
         ProgramError: it does not start.
     """
     server = ValkeyServer(folder, options, certificates)

@@ -1,4 +1,6 @@
-"""The jobs that an engine has accepted: their number, their limit, and waiting for a change or for the last one."""
+"""The jobs that an engine has accepted: their number, their places in the batch and the limit of those, and waiting for
+a change or for the last one.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,12 +14,13 @@ class AcceptedJobs:
 
     def __init__(self) -> None:
         self.count = 0
+        self.places = 0.0
         self.draining = False
         self._changed = asyncio.Event()
 
     @contextmanager
-    def taken(self, cap: int) -> Iterator[None]:
-        """Hold one of `cap` places.
+    def taken(self, cap: int, places: float = 1.0) -> Iterator[None]:
+        """Hold as many of `cap` places as the job's steps cost; the last job may take more than are left.
 
         Raises:
             WorkerDraining: the engine takes no more jobs.
@@ -25,14 +28,16 @@ class AcceptedJobs:
         """
         if self.draining:
             raise WorkerDraining("the worker is shutting down")
-        if self.count >= cap:
+        if self.places >= cap:
             raise WorkerBusy(f"{self.count} requests are running or waiting already")
         self.count += 1
+        self.places += places
         self.notify()
         try:
             yield
         finally:
             self.count -= 1
+            self.places = self.places - places if self.count else 0.0
             self.notify()
 
     def notify(self) -> None:

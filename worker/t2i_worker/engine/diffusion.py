@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 from torch import Tensor
@@ -25,43 +26,46 @@ from torch import Tensor
 from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.level import Level
 from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_readiness
-from t2i_runtime.errors import Violation
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.pipeline_run import FROM_NOISE, DrawnImages, PipelineRun, SharedParts
+from t2i_worker.engine.refused_arguments import refused_arguments
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
+from t2i_worker.engine.saved_calls import check_savings
 from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import RequestThreads
 from t2i_worker.engine.step_loop import StepLoop
+from t2i_worker.engine.try_samplers import SamplerTrials
 from t2i_worker.errors import (
     BudgetSpent,
     EngineLost,
     JobFailed,
-    JobInvalid,
     OutOfMemory,
     WorkerError,
     WorkerUnready,
     where,
 )
+from t2i_worker.input_images import decode_images
 from t2i_worker.jobs import (
     Event,
     Finished,
     Image,
-    ImageSize,
     Job,
     Joined,
     Load,
     ModelFacts,
     PreviewImage,
     Progress,
+    StoredLatent,
     Tally,
 )
 from t2i_worker.latents import LatentCache, StartLatent, to_start
 from t2i_worker.pipelines import LoadedPipeline
 
 log = logging.getLogger(__name__)
-MIN_FETCH_LIMIT_S = 0.05  # on small models a step is shorter than a disk read
+MIN_FETCH_LIMIT_S = 0.25  # on small models a step is shorter than a disk read on a busy machine
+MIN_OWN_FETCH_LIMIT_S = 0.5  # a disk of the worker's own has stalls, not outages
 STOP_LIMIT_S = 10.0
 TEST_STEPS = 2
 #: What a client is told, by the place where its request failed.
@@ -83,11 +87,6 @@ class _Run:
     accepted_s: float
     fetching: "asyncio.Task[StartLatent] | None" = None
     heard: "asyncio.Queue[StepEvent | DrawnImages | WorkerError]" = field(default_factory=asyncio.Queue)
-
-    @property
-    def served(self) -> Level:
-        """The level that really runs; known when the request has joined."""
-        return replace(self.job.level, skipped_steps=self.stock.started.step)
 
 
 class DiffusionEngine:
@@ -111,10 +110,12 @@ class DiffusionEngine:
         self._queue_cap = max(4, times.batch_cap) if queue_cap is None else queue_cap
         self._jobs = AcceptedJobs()
         self._event_loop = asyncio.get_running_loop()
-        self._threads = RequestThreads(times.batch_cap + self._queue_cap)
+        least_cost = min([1.0, *(one.step_cost for one in times.sizes)])
+        self._threads = RequestThreads(ceil((times.batch_cap + self._queue_cap) / least_cost))
         self._runs: dict[RunningRequest, _Run] = {}
         self._step_loop = StepLoop(pipeline.denoiser, times, self._deliver_soon, self.tally)
-        self._parts = SharedParts(pipeline, self._step_loop)
+        self._parts = SharedParts(pipeline, self._step_loop, facts.model_digest)
+        self._samplers = SamplerTrials(pipeline)
         self._step_loop.start()
         self._self_test = SelfTest(self._draw_test, self._jobs.notify, self.tally)
 
@@ -148,6 +149,7 @@ class DiffusionEngine:
             steps_usual_s=self.tally.steps_usual_s,
             step_age_s=self._step_loop.step_age_s,
             encode_age_s=max(beside_s, default=0.0),
+            places=self._jobs.places,
             longest_step_s=state.longest_step_s,
         )
 
@@ -156,7 +158,8 @@ class DiffusionEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         # The cap is read for each job, because running out of memory lowers it.
-        with self._jobs.taken(self._step_loop.state.batch_cap + self._queue_cap):
+        places = self.facts.step_cost(job.size)
+        with self._jobs.taken(self._step_loop.state.batch_cap + self._queue_cap, places):
             verdict = self.readiness()
             if not verdict.ready:
                 raise self._step_loop.lost or WorkerUnready(f"the worker takes no requests now: {verdict.reason}")
@@ -170,11 +173,13 @@ class DiffusionEngine:
             except (WorkerError, asyncio.CancelledError):
                 raise  # a full queue, a spent budget or a cancellation is no fault of the worker
             except Exception as error:
-                failed = JobFailed("the worker failed on this request")
-                # Log only the place: the text of an exception may hold a prompt.
-                log.error("a bug ended a request: %s", where(error))  # noqa: TRY400
-                self._self_test.count_failure(job.request_id or str(id(job)), failed)
+                failed = self._to_worker_error(error, "the worker failed on this request")
+                if isinstance(failed, JobFailed):
+                    self._self_test.count_failure(job.request_id or str(id(job)), failed)
                 raise failed from error
+
+    async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
+        return await self._latents.keep_aside(held_id)
 
     async def drain(self) -> None:
         await self._jobs.drain()
@@ -187,6 +192,10 @@ class DiffusionEngine:
         await self._latents.close()
 
     async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
+        if job.drawing.images:
+            job = await self._threads.decode(partial(self._with_images, job))
+        if not self._samplers.knows(job):
+            await self._try_sampler(job)
         run = self._begin(job)
         try:
             async with aclosing(self._follow(run)) as events:
@@ -203,8 +212,23 @@ class DiffusionEngine:
         """Draw a short image of our own."""
         facts = self.facts
         level = Level(0, min(TEST_STEPS, facts.num_inference_steps))
-        async for _ in self._draw(Job("self-test", "a photo", "", 0, facts.guidance_scale, level, "png")):
+        job = Job(
+            "self-test", "a photo", "", 0, facts.guidance_scale, level, "png", images=self._pipeline.sample_images()
+        )
+        async for _ in self._draw(job):
             pass
+
+    def _with_images(self, job: Job) -> Job:
+        decoded = replace(job, images=decode_images(job.drawing.images))
+        return replace(decoded, images=self._pipeline.fitted(decoded))
+
+    async def _try_sampler(self, job: Job) -> None:
+        """A trial that outlasts the job's budget goes on: the next request finds its result."""
+        try:
+            async with asyncio.timeout(job.seconds_left):
+                await self._threads.aside(partial(self._samplers.check, job))
+        except TimeoutError as error:
+            raise BudgetSpent("the budget ran out before the first step") from error
 
     def _begin(self, job: Job) -> _Run:
         """Start the job's thread, and fetch its start latent at the same time.
@@ -212,11 +236,13 @@ class DiffusionEngine:
         Raises:
             JobInvalid: the pipeline does not take what the job says.
         """
-        self._pipeline.arguments(job)
-        request = RunningRequest(job.level.num_inference_steps, job.deadline_s)
+        request = RunningRequest(
+            job.level.num_inference_steps, job.deadline_s, self.facts.step_cost(job.size), job.level.step_share
+        )
         start: Future[StartLatent] = Future()
         stock = PipelineRun(self._parts, job, request, start)
-        if job.sink is not None and not job.extra:
+        check_savings(job.level, stock.scheduler, self._pipeline.prompted_part)
+        if job.sink is not None:
             stock.keep = frozenset({job.level.num_inference_steps})
         run = _Run(job, request, stock, start, time.monotonic())
         if job.level.skipped_steps:
@@ -238,16 +264,8 @@ class DiffusionEngine:
         except WorkerError as error:
             outcome = error
         except BaseException as error:  # noqa: BLE001 - also SystemExit: nobody else would tell the request
-            outcome = self._refused(run, error) or self._to_worker_error(error, FAILED_AT[run.stock.place])
+            outcome = refused_arguments(run.job, error) or self._to_worker_error(error, FAILED_AT[run.stock.place])
         self._tell(run.heard.put_nowait, outcome)
-
-    @staticmethod
-    def _refused(run: _Run, error: BaseException) -> JobInvalid | None:
-        """Arguments of the client's own choice that the pipeline refuses are no fault of the worker."""
-        own = bool(run.job.extra) or run.job.size is not None
-        if not own or not isinstance(error, ValueError | TypeError):
-            return None
-        return JobInvalid([Violation("arguments", "the pipeline refuses this size or these arguments")])
 
     def _to_worker_error(self, error: BaseException, failed: str) -> WorkerError:
         """Any thread may call it."""
@@ -256,7 +274,7 @@ class DiffusionEngine:
             lost = EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
             self._step_loop.abandon(lost)
             return lost
-        log.warning("%s: %s", failed, where(error))
+        log.warning("%s: %s", failed, where(error))  # not its text, which may hold a prompt
         if is_out_of_memory(error):
             self.tally.out_of_memory += 1
             return OutOfMemory("the request does not fit into memory")
@@ -265,15 +283,19 @@ class DiffusionEngine:
     async def _fetch(self, job: Job) -> StartLatent:
         began_s = time.monotonic()
         fetched = Fetched(None, FetchReason.MISSING)
-        if job.source is not None and not job.extra:
-            fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s())
+        if job.source is not None:
+            fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s(job))
         return replace(to_start(fetched, job.level.skipped_steps), fetch_s=time.monotonic() - began_s)
 
-    def _fetch_limit_s(self) -> float:
-        """One step, beyond the time that the job waits for a place in the batch anyway."""
+    def _fetch_limit_s(self, job: Job) -> float:
+        """Beyond the time that the job waits for a place in the batch anyway: one step, as a store for all may be out;
+        from a store of the worker's own what the latent saves."""
         state = self._step_loop.state
         step_s = state.step_s[-1] if state.step_s else 0.0
-        return max(MIN_FETCH_LIMIT_S, step_s) + state.steps_to_place * step_s
+        wait_s = max(MIN_FETCH_LIMIT_S, step_s)
+        if self._latents.own is not None:
+            wait_s = max(MIN_OWN_FETCH_LIMIT_S, job.level.skipped_steps * step_s)
+        return wait_s + state.steps_to_place * step_s
 
     async def _follow(self, run: _Run) -> AsyncGenerator[Event, None]:
         yield await self._join(run)
@@ -293,10 +315,8 @@ class DiffusionEngine:
 
     async def _join(self, run: _Run) -> Joined:
         """Wait for a place in the batch, within the job's budget."""
-        deadline_s = run.job.deadline_s
-        limit_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(run.job.seconds_left):
                 heard = await run.heard.get()
         except TimeoutError as error:
             raise BudgetSpent("the budget ran out before the first step") from error
@@ -308,7 +328,9 @@ class DiffusionEngine:
             size = heard.batch_size
         else:  # no step was left to denoise
             run.heard.put_nowait(heard)
-        return Joined(run.served, run.stock.started.reason, size, prompt_cuts=run.stock.cuts)
+        stock, num_steps = run.stock, run.request.num_steps - run.stock.started.step
+        cuts, begun = stock.notes.cuts, stock.started.reason
+        return Joined(stock.served, begun, size, prompt_cuts=cuts, num_steps=max(0, num_steps))
 
     def _count_start(self, run: _Run) -> None:
         started = run.stock.started
@@ -319,7 +341,7 @@ class DiffusionEngine:
     async def _show(self, run: _Run, step: int, preview: Tensor) -> AsyncIterator[Event]:
         """Decode a preview, or leave it out: a preview that fails must not end its request."""
         try:
-            data = await self._threads.preview(partial(run.stock.preview, preview))
+            data = await self._threads.aside(partial(run.stock.preview, preview))
         except Exception as error:
             self.tally.previews_left_out += 1
             failed = self._to_worker_error(error, "a preview was left out")
@@ -331,22 +353,29 @@ class DiffusionEngine:
     async def _finish(self, run: _Run, drawn: DrawnImages) -> AsyncIterator[Event]:
         job, request = run.job, run.request
         self._self_test.count_success()
-        self._fixed_s += 0.1 * (drawn.encode_s - self._fixed_s)  # a running average
-        size = job.size or ImageSize(self.facts.width, self.facts.height)
+        self._fixed_s += 0.1 * (drawn.encode_s / request.step_cost - self._fixed_s)  # a running average
+        size = job.size or self.facts.size
         for data in drawn.files:
             yield Image(data, job.image_format, size.width, size.height)
         # The client has its image by now, so a slow store does not delay it.
-        final = drawn.kept.get(request.num_steps)
-        stored = await self._latents.keep(job, job.sink, final) if job.sink and final is not None else ()
+        final = drawn.kept.get(job.level.num_inference_steps)
+        stored: tuple[StoredLatent, ...] = ()
+        held_id = ""
+        if job.sink is not None and final is not None:
+            if job.holds_latent:
+                held_id = self._latents.set_aside(job, final)
+            else:
+                stored = await self._latents.keep(job, job.sink, final)
         joined_s = run.accepted_s if request.joined_s is None else request.joined_s
         denoised_s = joined_s if request.denoised_s is None else request.denoised_s
         yield Finished(
-            served=run.served,
+            served=run.stock.served,
             wait_ms=1e3 * (joined_s - run.accepted_s),
             denoise_ms=1e3 * (denoised_s - joined_s),
             encode_ms=1e3 * drawn.encode_s,
             fetch_ms=1e3 * run.stock.started.fetch_s,
             stored=stored,
+            held_id=held_id,
         )
 
     def _tell(self, call: Callable[..., object], *args: Any) -> None:

@@ -1,18 +1,19 @@
 """Calls of the denoiser meet here: those that can share a forward become one, and each gets its rows of the output.
 
 Every request runs a stock pipeline, which calls the denoiser with whatever its family takes. Two calls can share a
-forward when their signatures are equal: the same arguments, with tensors of the same type and of the same shape beside
-the rows, and everything else equal. A value counts as
+forward when their signatures are equal: the same adapters at the same scales, the same arguments, with tensors of the
+same type and of the same shape beside the rows, and everything else equal. A value counts as
 
 - rows, if its length is the call's number of rows (that of the first tensor): such values are concatenated,
 - one number for all rows, if it is a tensor without dimensions (most timesteps): it is repeated for each row,
+- what it holds, if it is a tuple or a dictionary,
 - shared, otherwise, as positions and masks of a whole image are. Shared tensors must be equal byte for byte.
 
 A call alone goes to the denoiser exactly as it came, so a request alone equals the stock pipeline by construction.
 """
 
 import hashlib
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -20,32 +21,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2i_worker.pipelines.active_parts import PLAIN_MODEL, ActiveParts
+
 Arguments = Mapping[str, Any]
 MAX_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenoiserCall:
-    """The arguments of one request's call. Calls of equal signature can share a forward."""
+    """The arguments of one request's call. Calls of equal signature can share a forward, with the same parts."""
 
     arguments: Arguments
     rows: int
     signature: Hashable
+    parts: ActiveParts = PLAIN_MODEL
+
+    @property
+    def kind(self) -> Hashable:
+        """Calls of equal kind get outputs of equal shape."""
+        return self.signature, self.rows
 
 
 class SignatureReader:
     """Makes calls of one request. It remembers shared tensors, which are mostly the same objects at every step."""
 
-    def __init__(self, shared: Collection[str]) -> None:
-        self._shared = shared
+    def __init__(self, shared: Collection[str], parts: ActiveParts = PLAIN_MODEL) -> None:
+        self.shared = shared
+        self._parts = parts
         self._digests: dict[int, tuple[Tensor, str]] = {}  # by identity; the tensor is held, so that no other gets it
 
     def read(self, arguments: Arguments) -> DenoiserCall:
+        arguments = _with_lists_marked(arguments)
         rows = _rows_of(arguments)
-        parts = (
-            (name, self._of(value, -1 if name in self._shared else rows)) for name, value in sorted(arguments.items())
+        found = (
+            (name, self._of(value, -1 if name in self.shared else rows)) for name, value in sorted(arguments.items())
         )
-        return DenoiserCall(arguments, rows, tuple(parts))
+        return DenoiserCall(arguments, rows, (self._parts, *found), self._parts)
 
     def _of(self, value: Any, rows: int) -> Hashable:
         """`rows` is -1 for arguments that never hold rows."""
@@ -54,9 +65,9 @@ class SignatureReader:
                 return self._of_tensor(value, rows)
             case dict():
                 return tuple((name, self._of(one, rows)) for name, one in sorted(value.items()))
-            case list() if len(value) == rows and all(isinstance(one, Tensor) for one in value):
+            case list() if _holds_rows(value, rows) and all(isinstance(one, Tensor) for one in value):
                 return ("tensors", *{(one.dim(), one.dtype) for one in value})
-            case list() if len(value) == rows:
+            case list() if _holds_rows(value, rows):
                 return ("values", frozenset(repr(one) for one in value))
             case list() | tuple():
                 return tuple(self._of(one, rows) for one in value)
@@ -101,7 +112,7 @@ def _merged(values: Sequence[Any], rows: Sequence[int]) -> Any:
             return torch.cat(list(values))
         case dict():
             return {name: _merged([value[name] for value in values], rows) for name in first}
-        case list() if len(first) == rows[0]:
+        case list() if _holds_rows(first, rows[0]):
             return [one for value in values for one in value]
         case list() | tuple():
             return type(first)(_merged([value[index] for value in values], rows) for index in range(len(first)))
@@ -114,7 +125,9 @@ def split_output(output: Any, rows: Sequence[int]) -> list[Any]:
         return [output]
     ends = list(accumulate(rows))
     match output:
-        case Tensor() | list() if len(output) == ends[-1]:
+        case Tensor() if output.dim() == 0:
+            return [output] * len(rows)
+        case Tensor() | list() if _holds_rows(output, ends[-1]):
             return [output[end - count : end] for end, count in zip(ends, rows, strict=True)]
         case dict():  # diffusers' outputs are dictionaries too
             parts = {name: split_output(value, rows) for name, value in output.items()}
@@ -127,20 +140,69 @@ def split_output(output: Any, rows: Sequence[int]) -> list[Any]:
 
 def blank(output: Any) -> Any:
     """Zeros of an output's structure: the answer to a call whose step is skipped."""
-    match output:
-        case Tensor():
-            return torch.zeros_like(output)
+    return over_tensors(torch.zeros_like, output)
+
+
+def join_outputs(first: Any, second: Any, rows: int) -> Any:
+    """Two outputs of so many rows each as one, in any structure; what holds no rows is that of the first."""
+    match first:
+        case Tensor() if first.dim() and first.shape[0] == rows:
+            return torch.cat([first, second])
+        case list() if _holds_rows(first, rows):
+            return [*first, *second]
         case dict():
-            return type(output)(**{name: blank(value) for name, value in output.items()})
+            return type(first)(**{name: join_outputs(one, second[name], rows) for name, one in first.items()})
         case list() | tuple():
-            return type(output)(blank(one) for one in output)
-    return output
+            return type(first)(join_outputs(*pair, rows) for pair in zip(first, second, strict=True))
+    return first
+
+
+def over_tensors(function: Callable[..., Any], *outputs: Any) -> Any:
+    """Apply a function to the tensors that stand at one place of each output."""
+    last = outputs[-1]
+    match last:
+        case Tensor():
+            return function(*outputs)
+        case dict():
+            return type(last)(**{name: over_tensors(function, *(one[name] for one in outputs)) for name in last})
+        case list() | tuple():
+            return type(last)(over_tensors(function, *parts) for parts in zip(*outputs, strict=True))
+    return last
+
+
+class PartsList(list[Any]):
+    """A list whose items are no rows, however many: what a ControlNet found for each layer, what an image is for each
+    IP-Adapter.
+    """
+
+
+def _with_lists_marked(arguments: Arguments) -> Arguments:
+    """Lists of parts become `PartsList`, also one level below. All else stays the object that it is."""
+    marked = {name: PartsList(value) for name, value in arguments.items() if _is_of_parts(name, value)}
+    inner = {
+        name: {**value, **within}
+        for name, value in arguments.items()
+        if type(value) is dict and (within := _marked_within(value))
+    }
+    return {**arguments, **marked, **inner} if marked or inner else arguments
+
+
+def _marked_within(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: PartsList(one) for name, one in value.items() if _is_of_parts(name, one)}
+
+
+def _is_of_parts(name: str, value: Any) -> bool:
+    return isinstance(value, list) and (name == "image_embeds" or "residual" in name or "controlnet" in name)
+
+
+def _holds_rows(value: Any, rows: int) -> bool:
+    return len(value) == rows and not isinstance(value, PartsList)
 
 
 def _rows_of(arguments: Arguments) -> int:
     for value in arguments.values():
         if isinstance(value, Tensor) and value.dim():
             return int(value.shape[0])
-        if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        if isinstance(value, list) and value and isinstance(value[0], Tensor) and not isinstance(value, PartsList):
             return len(value)
     return 1

@@ -62,7 +62,10 @@ def for_resuming(template: Any) -> Any:
 
 
 class OwnScheduler:
-    """`scheduler` is the copy that the pipeline gets. `start` may be set until the first step."""
+    """`scheduler` is the copy that the pipeline gets. `start` may be set until the first step.
+
+    `field` is what the request has to change if the scheduler makes no schedule.
+    """
 
     def __init__(
         self,
@@ -70,15 +73,20 @@ class OwnScheduler:
         num_steps: int,
         on_step: Callable[[StepTaken], None],
         keep: frozenset[int] = frozenset(),
+        field: str = "level.num_inference_steps",
+        generator: torch.Generator | None = None,
     ) -> None:
         self.scheduler = copy.deepcopy(template)
         self.start = Start()
         self.kept: dict[int, Tensor] = {}
         self.calls = 0  # of the scheduler's `step`
         self._own_noise: Tensor | None = None  # of unit strength
-        self._num_steps = num_steps
+        self._num_steps = self._steps_to_run = num_steps
+        self._calls: int | None = None
         self._on_step = on_step
         self._keep = keep
+        self._field = field
+        self._generator = generator
         self._begin = 0
         self._step, self._set_timesteps = self.scheduler.step, self.scheduler.set_timesteps
         self._parameters = _parameters_of(template.__class__)
@@ -91,10 +99,24 @@ class OwnScheduler:
         for name in HOOKED:
             self.scheduler.__dict__.pop(name, None)
 
+    def run_only(self, num_calls: int, num_steps: int) -> None:
+        """The pipeline runs only the end of its schedule: so many calls of `step`, which are so many steps."""
+        self._calls, self._steps_to_run = num_calls, num_steps
+
     @property
     def skips(self) -> bool:
         """Whether the step that comes is skipped, so that nobody needs a prediction for it."""
         return self.calls < self._skipped_calls
+
+    @property
+    def step(self) -> int:
+        """The step of the schedule that comes."""
+        return self.calls * self._num_steps // max(1, self._total)
+
+    @property
+    def timestep(self) -> float:
+        begin = self._begin if self.calls else self._begin_index
+        return float(self.scheduler.timesteps[begin + self.calls])
 
     def estimate(self, taken: StepTaken) -> Tensor:
         """The clean latent that this step was heading for; the noisy one where the sampler does not say."""
@@ -118,9 +140,14 @@ class OwnScheduler:
         return min(self._first_call(self.start.step), self._total)
 
     @property
+    def _begin_index(self) -> int:
+        return getattr(self.scheduler, "_begin_index", None) or 0
+
+    @property
     def _total(self) -> int:
         """Calls of `step` in the whole run. SCM lists the end of its last step too."""
-        return len(self.scheduler.timesteps) - self._begin - isinstance(self.scheduler, SCMScheduler)
+        calls = len(self.scheduler.timesteps) - self._begin if self._calls is None else self._calls
+        return calls - isinstance(self.scheduler, SCMScheduler)
 
     def _first_call(self, step: int) -> int:
         """The call of `scheduler.step` that a step begins with; -1 if none does.
@@ -136,12 +163,14 @@ class OwnScheduler:
             return self._set_timesteps(*args, **kwargs)
         except Exception as error:  # each scheduler says no in its own way
             sentence = f"{type(self.scheduler).__name__} makes no schedule of {self._num_steps} steps"
-            raise JobInvalid([Violation("level.num_inference_steps", sentence)]) from error
+            raise JobInvalid([Violation(self._field, sentence)]) from error
 
     def _take_step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         # The names are those of diffusers: some pipelines pass these by name.
+        if "generator" in self._parameters and kwargs.get("generator") is None:
+            kwargs["generator"] = self._generator  # or a sampler draws noise that no seed repeats
         if self.calls == 0:
-            self._begin = getattr(self.scheduler, "_begin_index", None) or 0
+            self._begin = self._begin_index
             self._check_start(sample)
             self._own_noise = sample / float(getattr(self.scheduler, "init_noise_sigma", 1.0))
         for step in self._keep:
@@ -156,9 +185,10 @@ class OwnScheduler:
         self.calls += 1
         if self.calls == self._total and self._num_steps in self._keep:
             self.kept[self._num_steps] = output[0] if isinstance(output, tuple) else output.prev_sample
-        done, before = (calls * self._num_steps // max(1, self._total) for calls in (self.calls, self.calls - 1))
+        steps = self._steps_to_run
+        done, before = (calls * steps // max(1, self._total) for calls in (self.calls, self.calls - 1))
         if done > before:
-            self._on_step(StepTaken(min(done, self._num_steps), model_output, sample, output))
+            self._on_step(StepTaken(min(done, steps), model_output, sample, output))
         return output
 
     def _check_start(self, sample: Tensor) -> None:

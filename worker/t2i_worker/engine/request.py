@@ -24,12 +24,15 @@ def _taken_lock() -> threading.Lock:
 class RunningRequest:
     """Any thread may set `cancelled`, and nobody unsets it. The step loop's lock guards the rest.
 
-    `step` of `num_steps` steps are done, skipped ones included. While the request waits for an answer of the
-    denoiser, `call` is what it asked; its thread sleeps until `turn` is released.
+    `step` of `num_steps` steps are done, skipped ones included; each costs `step_cost` of the default size. The
+    denoiser runs `step_share` of them, by its level. While the request waits for an answer of the denoiser, `call` is
+    what it asked; its thread sleeps until `turn` is released.
     """
 
     num_steps: int
     deadline_s: float | None = None
+    step_cost: float = 1.0
+    step_share: float = 1.0
     step: int = 0
     joined_s: float | None = None
     denoised_s: float | None = None
@@ -42,6 +45,11 @@ class RunningRequest:
     def steps_left(self) -> int:
         return self.num_steps - self.step
 
+    @property
+    def owed_steps(self) -> float:
+        """What the denoiser still has to run for it."""
+        return self.steps_left * self.step_share
+
 
 @dataclass(frozen=True, slots=True)
 class StepEntered:
@@ -52,10 +60,14 @@ class StepEntered:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """`step` steps are done, skipped ones included. `preview` [1, ...] is set when one is due."""
+    """`step` steps are done, skipped ones included. `preview` [1, ...] is set when one is due.
+
+    `is_forecast`: the last of them did not run the denoiser.
+    """
 
     step: int
     preview: Tensor | None
+    is_forecast: bool = False
 
 
 StepEvent = StepEntered | StepDone

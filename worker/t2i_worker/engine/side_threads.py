@@ -1,4 +1,4 @@
-"""The threads beside the denoise thread: one for each request, and one for previews."""
+"""The threads beside the denoise thread: one a request, one for what is drawn beside them, and one that decodes."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,19 +18,24 @@ class RequestThreads:
         # One kernel thread each: torch makes a team of them per calling thread, and more teams would take the cores
         # from the denoise thread's.
         self._requests = ThreadPoolExecutor(most, "request", torch.set_num_threads, (1,))
-        self._previews = ThreadPoolExecutor(1, "preview", torch.set_num_threads, (1,))
+        self._aside = ThreadPoolExecutor(1, "aside", torch.set_num_threads, (1,))
+        self._decoding = ThreadPoolExecutor(1, "decode")
 
     def start(self, call: Callable[[], None]) -> None:
         """Run a request; it tells its end by itself."""
         self._requests.submit(call)
 
-    async def preview(self, call: Callable[[], T]) -> T:
-        """Draw a preview, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._previews, call)
+    async def aside(self, call: Callable[[], T]) -> T:
+        """Draw a preview or try a sampler, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, call)
+
+    async def decode(self, call: Callable[[], T]) -> T:
+        """Decode images of a request, one request at a time: each may need hundreds of megabytes meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, call)
 
     def close(self) -> None:
         """Drop queued calls; running ones end by themselves."""
-        for threads in (self._requests, self._previews):
+        for threads in (self._requests, self._aside, self._decoding):
             threads.shutdown(wait=False, cancel_futures=True)
 
 

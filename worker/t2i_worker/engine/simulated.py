@@ -1,6 +1,8 @@
 """The simulated engine has a worker's timing without a model: for scale tests and gateway benchmarks.
 
 A job takes `fixed_s + steps_run * step_s[batch]`, where batch is the batch size when it joins. Its image is plain gray.
+A job of another size takes as many places of the batch as its steps cost, and `fixed_s` as often. What they cost says
+the profile, or else the pixels.
 Progress comes about every `REPORT_EVERY_S` of steps. So a process that is stopped or starved loses the steps of
 that time, as a real worker does. Caps, deadlines, cancellation and drain work as in the real engine.
 It neither fetches nor keeps latents: it believes that skipped steps are skipped. It needs no torch.
@@ -10,16 +12,31 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import lru_cache
+from math import ceil
 
 import numpy as np
 
 from t2i_cache.stores import BoundedStore
+from t2i_policy.image_size import ImageSize, counted_steps
 from t2i_policy.profile import LevelProfile, step_time
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
 from t2i_worker.errors import BudgetSpent
-from t2i_worker.images import FORMATS, encode_image
-from t2i_worker.jobs import Event, Finished, Image, Job, Joined, Load, ModelFacts, Progress, Tally
+from t2i_worker.images import encode_image
+from t2i_worker.jobs import (
+    Event,
+    Finished,
+    Image,
+    ImageFormat,
+    Job,
+    Joined,
+    Load,
+    ModelFacts,
+    Progress,
+    StoredLatent,
+    Tally,
+)
 
 REPORT_EVERY_S = 0.1
 WAKE_S = 0.01  # a busy event loop wakes this late; it must not count as a slow step
@@ -34,11 +51,10 @@ class SimulatedEngine:
         self._batch_cap = batch_cap
         self._queue_cap = queue_cap
         self._jobs = AcceptedJobs()
-        self._batch = asyncio.Semaphore(batch_cap)
+        self._entrance = asyncio.Lock()
         self._running = 0
+        self._places = 0.0  # of those that run
         self._steps_left = 0
-        pixels = np.full((facts.height, facts.width, 3), 128, np.uint8)
-        self._images = {kind: encode_image(pixels, kind) for kind in FORMATS}
 
     def readiness(self) -> Readiness:
         return judge_readiness(EngineSigns(draining=self._jobs.draining))
@@ -58,6 +74,7 @@ class SimulatedEngine:
             steps_usual_s=self.tally.steps_usual_s,
             step_age_s=0.0,
             encode_age_s=0.0,
+            places=self._jobs.places,
         )
 
     async def changed(self) -> None:
@@ -65,36 +82,43 @@ class SimulatedEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         accepted_s = time.monotonic()
-        steps = job.level.steps_run
-        with self._jobs.taken(self._batch_cap + self._queue_cap):
-            self._steps_left += steps
+        steps, step_cost = job.level.steps_run, self.facts.step_cost(job.size)
+        owed = counted_steps(job.level.cost, step_cost)
+        with self._jobs.taken(self._batch_cap + self._queue_cap, step_cost):
+            self._steps_left += owed
             try:
-                async with self._joined():
+                async with self._joined(step_cost):
                     joined_s, size = time.monotonic(), self._running
-                    await self._spend(job, self._profile.fixed_s)  # the time beside the steps is spent first
-                    step_s = step_time(self._profile.step_s, size)
+                    step_s = step_time(self._profile.step_s, ceil(self._places)) * job.level.step_share
+                    await self._spend(job, self._profile.fixed_s * step_cost)  # the time beside the steps comes first
                     every = _report_every(steps, step_s)
                     yield Joined(job.level, "AsRequested", size, every)
                     for done in (*range(every, steps, every), steps):
                         await self._spend(job, step_s * ((done - 1) % every + 1))
                         yield Progress(job.level.skipped_steps + done, job.level.num_inference_steps)
                     self._count(job)
-                    yield Image(self._images[job.image_format], job.image_format, self.facts.width, self.facts.height)
+                    drawn = job.size or self.facts.size
+                    yield Image(_gray(drawn, job.image_format), job.image_format, drawn.width, drawn.height)
                     took_s = time.monotonic() - joined_s
                     yield Finished(job.level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
             finally:
-                self._steps_left -= steps
+                self._steps_left -= owed
 
     @asynccontextmanager
-    async def _joined(self) -> AsyncGenerator[None, None]:
-        """Wait for a place in the batch and hold it."""
-        async with self._batch:
+    async def _joined(self, places: float) -> AsyncGenerator[None, None]:
+        """Wait for a free place in the batch, in order, and hold so many."""
+        async with self._entrance:
+            while self._places >= self._batch_cap:
+                await self._jobs.changed()
             self._running += 1
+            self._places += places
+        self._jobs.notify()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._places = self._places - places if self._running else 0.0
             self._jobs.notify()
-            try:
-                yield
-            finally:
-                self._running -= 1
 
     async def _spend(self, job: Job, seconds: float) -> None:
         began_s = time.monotonic()
@@ -111,11 +135,20 @@ class SimulatedEngine:
         self.tally.steps_run += job.level.steps_run
         self.tally.steps_skipped += job.level.skipped_steps
 
+    async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
+        del held_id  # it sets none aside
+        return ()
+
     async def drain(self) -> None:
         await self._jobs.drain()
 
     async def close(self) -> None:
         self._jobs.draining = True
+
+
+@lru_cache(maxsize=64)
+def _gray(size: ImageSize, image_format: ImageFormat) -> bytes:
+    return encode_image(np.full((size.height, size.width, 3), 128, np.uint8), image_format)
 
 
 def _report_every(steps: int, step_s: float) -> int:

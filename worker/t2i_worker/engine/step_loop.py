@@ -4,8 +4,8 @@ Each request runs a stock pipeline in a thread of its own. When that calls the d
 the thread sleeps. A boundary is when every running request has posted. Then the loop
 
 1. drops requests that were cancelled or are out of time,
-2. admits waiting requests up to the batch cap,
-3. runs the posted calls, those of equal signature in one forward,
+2. admits waiting requests while a place of the batch is free,
+3. runs the posted calls, those of equal signature in one forward, as far as their size's own cap allows,
 4. gives each request its answer and its turn: to apply its own noise scheduler and to post its next call,
 5. hands the events out.
 
@@ -21,35 +21,35 @@ error.
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from itertools import accumulate
+from math import ceil, inf
 from typing import Any
 
 import torch
 
 from t2i_policy.batch_limit import OwedSteps, longest_step_s
-from t2i_policy.profile import step_time
 from t2i_policy.readiness import ReadyReason
-from t2i_worker.device_errors import free_memory, is_device_lost, is_out_of_memory
-from t2i_worker.engine.batching import BatchCap, WarmUpTimes, steps_to_place
-from t2i_worker.engine.meeting import DenoiserCall, merge_calls, split_output
+from t2i_worker.device_errors import free_memory, is_device_lost
+from t2i_worker.engine.batching import BatchCap, StepTimes, WarmUpTimes, steps_to_place
+from t2i_worker.engine.meeting import DenoiserCall
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
-from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, WorkerError, where
+from t2i_worker.engine.shared_forward import ForwardFailure, shared_forward
+from t2i_worker.engine.step_timer import timer_for
+from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, WorkerError
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import Denoiser
 
 log = logging.getLogger(__name__)
-STEP_TIME_WEIGHT = 0.1  # weight of the newest step in the running average of step times
-#: A step counts as at most this many averages. Gateways compare a worker with its own average, so a worker that was
-#: stopped for a moment must not raise that average at once. One that stays slow raises it within some dozen steps.
-MAX_STEP_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The loop after its last step boundary. `steps_left` sums over running and waiting requests."""
+    """The loop after its last step boundary. `steps_left` sums over running and waiting requests, in steps of the
+    default size.
+    """
 
     running: int
     waiting: int
@@ -58,15 +58,6 @@ class LoopState:
     step_s: tuple[float, ...]
     steps_to_place: int = 0  # steps until a request that arrives now could join
     longest_step_s: float = inf  # that lets all of them end by their deadlines
-
-
-@dataclass(frozen=True, slots=True)
-class _ForwardFailure:
-    """What is kept of a forward's exception. The exception itself would hold the forward's tensors in memory."""
-
-    place: str
-    out_of_memory: bool
-    lost: bool
 
 
 class StepLoop:
@@ -82,7 +73,7 @@ class StepLoop:
     ) -> None:
         self._denoiser = denoiser
         self._cap = BatchCap(times.batch_cap)
-        self._step_s = list(times.step_s)
+        self._times = StepTimes(times)
         self._calls_per_step = times.calls_per_step
         self._deliver_all = deliver_all
         self._tally = tally
@@ -96,6 +87,7 @@ class StepLoop:
         self._dropped = False  # a cancelled request left: it gets no event, but the load has changed
         self._stopping = False
         self._step_began_s: float | None = None
+        self._timer = timer_for(denoiser.device, clock)
         self.lost: EngineLost | None = None
         self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
@@ -115,10 +107,12 @@ class StepLoop:
         with self._condition:
             self.raise_if_over(request)
             request.call = call
-            if request not in self._running:
+            joins = request not in self._running
+            if joins:
                 self._waiting.append(request)
             self._give_turn_on(request)
-            self._condition.notify_all()
+            if joins or self._holder is None:  # as long as turns go round, waking the loop would only take time
+                self._condition.notify_all()
         request.turn.acquire()
         answer, request.answer = request.answer, None
         if isinstance(answer, Exception):
@@ -142,7 +136,10 @@ class StepLoop:
         """The request's noise scheduler made a step. After the last one its place is free."""
         with self._condition:
             request.step = done.step
-            self._tally.steps_run += 1
+            if done.is_forecast:
+                self._tally.steps_forecast += 1
+            else:
+                self._tally.steps_run += 1
             self._events.append((request, done))
             if request.steps_left <= 0:
                 self._remove(request)
@@ -179,17 +176,22 @@ class StepLoop:
     def state(self) -> LoopState:
         with self._condition:
             requests = [*self._running, *self._waiting]
-            cap, left = self._cap.now, [request.steps_left for request in requests]
-            step_s, running = tuple(self._step_s), len(self._running)
-            longest_s = longest_step_s(self._owed(self._clock()), step_time(step_s, running))
+            cap, left = self._cap.now, [ceil(request.owed_steps) for request in requests]
+            longest_s = longest_step_s(self._owed(self._clock()), self._times.usual_s(_counts(self._running)))
             return LoopState(
-                running, len(self._waiting), sum(left), cap, step_s, steps_to_place(left, cap), longest_step_s=longest_s
+                running=len(self._running),
+                waiting=len(self._waiting),
+                steps_left=round(sum(request.owed_steps * request.step_cost for request in requests)),
+                batch_cap=cap,
+                step_s=tuple(self._times.default_s),
+                steps_to_place=steps_to_place(left, min(cap, len(left))) if _places(requests) >= cap else 0,
+                longest_step_s=longest_s,
             )
 
     def _owed(self, now_s: float) -> list[OwedSteps]:
         """Of those in the batch that have a deadline."""
         urgent = [(request, request.deadline_s) for request in self._running]
-        return [OwedSteps(at_s - now_s, request.steps_left) for request, at_s in urgent if at_s is not None]
+        return [OwedSteps(at_s - now_s, request.owed_steps) for request, at_s in urgent if at_s is not None]
 
     @property
     def step_age_s(self) -> float:
@@ -211,8 +213,10 @@ class StepLoop:
                     self._hand_out()
         except EngineLost as error:
             self.lost = error
-        except Exception:
-            log.exception("a bug in the step loop ended the denoise thread")
+        except Exception as error:
+            if is_device_lost(error, self._denoiser.device):
+                self.lost = EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
+            log.exception("the denoise thread ended")
         finally:
             self._end_all()
 
@@ -231,7 +235,9 @@ class StepLoop:
             self._running = [request for request in self._running if self._goes_on(request, now_s)]
             self._waiting = deque(request for request in self._waiting if self._goes_on(request, now_s))
             self._cap.grow(now_s)
-            while self._waiting and len(self._running) < self._cap.now:
+            places = _places(self._running)
+            while self._waiting and places < self._cap.now:
+                places += self._waiting[0].step_cost
                 self._running.append(self._waiting.popleft())
             for request in self._running:
                 if request.joined_s is None:
@@ -252,40 +258,38 @@ class StepLoop:
         return True
 
     def _run_step(self) -> None:
-        began_s = self._step_began_s = self._clock()
-        size = len(self._running)
+        self._step_began_s = self._clock()
+        self._timer.begin()
+        batch = tuple(self._running)
+        answered = [request for group in self._groups(batch) for request in self._answer(group)]
+        self._let_turns_go_round(answered)
+        for step in self._timer.end(_counts(batch) if len(answered) == len(batch) else {}):
+            self._learn_step_time(step.counts, step.seconds)
+        self._step_began_s = None
+
+    def _groups(self, batch: Iterable[RunningRequest]) -> Iterator[Sequence[RunningRequest]]:
+        """Requests of equal signature, and so of one size, in parts that the size's own cap allows."""
         groups: dict[Any, list[RunningRequest]] = {}
-        for request in self._running:
+        for request in batch:
             if request.call is not None:  # it always is at a boundary
                 groups.setdefault(request.call.signature, []).append(request)
-        answered = [request for group in groups.values() for request in self._answer(group)]
-        self._let_turns_go_round(answered)
-        self._step_began_s = None
-        if len(answered) == size:
-            self._learn_step_time(size, self._clock() - began_s)
+        for group in groups.values():
+            most = max(1, self._times.cap(group[0].step_cost) * self._cap.now // self._cap.full)
+            for first in range(0, len(group), most):
+                yield group[first : first + most]
 
     def _answer(self, group: Sequence[RunningRequest]) -> Sequence[RunningRequest]:
         """Run one forward for the group; returns those that have their output."""
         calls = [request.call for request in group if request.call is not None]
-        try:
-            output = self._denoiser.forward(merge_calls(calls, self._denoiser.shared))
-            parts = split_output(output, [call.rows for call in calls])
-        except Exception as error:  # noqa: BLE001 - libraries raise anything; the requests get the error
-            failure = self._describe(error)
-        else:
-            for request, part in zip(group, parts, strict=True):
-                request.answer = part
-            self._tally.batch_sizes[len(group)] = self._tally.batch_sizes.get(len(group), 0) + 1
-            return group
-        return self._recover(group, failure)
+        outputs = shared_forward(self._denoiser, calls)
+        if isinstance(outputs, ForwardFailure):
+            return self._recover(group, outputs)
+        for request, output in zip(group, outputs, strict=True):
+            request.answer = output
+        self._tally.batch_sizes[len(group)] = self._tally.batch_sizes.get(len(group), 0) + 1
+        return group
 
-    def _describe(self, error: Exception) -> _ForwardFailure:
-        lost = is_device_lost(error, self._denoiser.device)
-        if lost:
-            log.critical("the device is lost to this process: %s", error)
-        return _ForwardFailure(where(error), is_out_of_memory(error), lost)
-
-    def _recover(self, group: Sequence[RunningRequest], failure: _ForwardFailure) -> Sequence[RunningRequest]:
+    def _recover(self, group: Sequence[RunningRequest], failure: ForwardFailure) -> Sequence[RunningRequest]:
         if failure.lost:
             raise EngineLost("the worker's device failed", ReadyReason.DEVICE_LOST)
         if failure.out_of_memory:
@@ -302,13 +306,16 @@ class StepLoop:
 
     def _shrink(self, group: Sequence[RunningRequest]) -> None:
         with self._condition:
-            cap = self._cap.halve(len(group), self._clock())
-            surplus = [request for request in self._running[cap:] if request in group]
+            failed = round(len(group) * self._cap.full / self._times.cap(group[0].step_cost))
+            cap = self._cap.halve(failed, self._clock())
+            before = accumulate((request.step_cost for request in self._running), initial=0.0)
+            beyond = [request for request, places in zip(self._running, before, strict=False) if places >= cap]
+            surplus = [request for request in beyond if request in group]
             self._running = [request for request in self._running if request not in surplus]
             self._waiting.extendleft(reversed(surplus))
         log.warning("out of memory at batch size %d: the cap is %d for now", len(group), cap)
 
-    def _fail(self, request: RunningRequest, failure: _ForwardFailure) -> None:
+    def _fail(self, request: RunningRequest, failure: ForwardFailure) -> None:
         log.warning("one request failed: %s", failure.place)
         error = JobFailed("the model failed on this request")
         if failure.out_of_memory:
@@ -348,15 +355,13 @@ class StepLoop:
         request.call, request.answer = None, error
         request.turn.release()
 
-    def _learn_step_time(self, size: int, took_s: float) -> None:
-        """Count the forward beside the average time at its batch size, then update that average."""
-        step_s = took_s * self._calls_per_step
-        usual_s = step_s
-        if size <= len(self._step_s):
-            usual_s = self._step_s[size - 1]
-            self._step_s[size - 1] += STEP_TIME_WEIGHT * (min(step_s, MAX_STEP_GROWTH * usual_s) - usual_s)
+    def _learn_step_time(self, counts: Mapping[float, int], took_s: float) -> None:
+        """Count the forward beside the average time of such a batch; where it has one size, update that average."""
         self._tally.steps_took_s += took_s
-        self._tally.steps_usual_s += usual_s / self._calls_per_step
+        self._tally.steps_usual_s += self._times.usual_s(counts) / self._calls_per_step
+        if len(counts) == 1:
+            ((step_cost, count),) = counts.items()
+            self._times.learn(step_cost, count, took_s * self._calls_per_step)
 
     def _hand_out(self) -> None:
         with self._condition:
@@ -380,3 +385,13 @@ class StepLoop:
             self._running, self._waiting, self._holder = [], deque(), None
             self._dropped = True  # watchers of the load must hear that the loop ended, even without requests
         self._hand_out()
+
+
+def _places(requests: Iterable[RunningRequest]) -> float:
+    """Of the batch, that they take."""
+    return sum(request.step_cost for request in requests)
+
+
+def _counts(requests: Iterable[RunningRequest]) -> Mapping[float, int]:
+    """How many there are, by what their steps cost."""
+    return Counter(request.step_cost for request in requests)

@@ -1,0 +1,112 @@
+"""What a body becomes: JSON to draw from a prompt, a form with files to edit images."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from t2i_gateway.doors.errors import HttpRefused
+from t2i_gateway.doors.fields import GenerationBody, given_twice, parse_body, parse_fields
+from t2i_protos.v1 import drawing_pb2
+from t2i_runtime.input_images import MAX_ALL_BYTES, MAX_REFERENCE_IMAGES
+
+JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
+MAX_TEXT_BYTES = 64 << 10
+MAX_FIELDS = 64
+SLICE_BYTES = 256 << 10
+IMAGES, MASK = ("image", "image[]"), "mask"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedImages:
+    """Fields, and the images to start from; None = there are none."""
+
+    body: GenerationBody
+    files: drawing_pb2.InputImages | None = field(default=None, repr=False)
+
+
+async def read_generation(_: Request, data: bytes) -> AskedImages:
+    """Raises:
+    HttpRefused: it is no JSON, or a field is wrong.
+    """
+    return AskedImages(parse_body(data))
+
+
+async def read_edit(request: Request, data: bytes) -> AskedImages:
+    """Raises:
+    HttpRefused: it is no form, a field is wrong, or an image is missing.
+    """
+    form = await _parse_form(request, data)
+    try:
+        body = parse_fields(_texts(form))
+        files = await _files(form)
+    finally:
+        await form.close()
+    if body.strength is not None:
+        files.strength = body.strength
+    return AskedImages(body, files)
+
+
+async def _parse_form(request: Request, data: bytes) -> FormData:
+    """In memory: what was read is bounded, and nobody's image is written to a disk."""
+
+    async def slices() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(data), SLICE_BYTES):
+            yield data[start : start + SLICE_BYTES]
+            await asyncio.sleep(0)  # others go on
+
+    parser = MultiPartParser(
+        request.headers, slices(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT_BYTES
+    )
+    parser.spool_max_size = MAX_ALL_BYTES * 2
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise HttpRefused(400, f"the form cannot be read: {error.message}", code="invalid_form") from None
+
+
+def _texts(form: FormData) -> dict[str, str]:
+    """Raises:
+    HttpRefused: a field is there twice.
+    """
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str) and name not in (*IMAGES, MASK):
+            if name in texts:
+                raise given_twice(name)
+            texts[name] = value
+    return texts
+
+
+async def _files(form: FormData) -> drawing_pb2.InputImages:
+    """One image is the one to start from; several are what an editing model looks at."""
+    images = [await _bytes_of(name, value) for name, value in form.multi_items() if name in IMAGES]
+    masks = [await _bytes_of(name, value) for name, value in form.multi_items() if name == MASK]
+    if not images:
+        raise HttpRefused(400, "Missing required parameter: 'image'.", param="image", code="missing_required_parameter")
+    if len(masks) > 1:
+        raise HttpRefused(400, "send one mask", param=MASK)
+    if len(images) > MAX_REFERENCE_IMAGES:
+        raise HttpRefused(400, f"send at most {MAX_REFERENCE_IMAGES} images, got {len(images)}", param=IMAGES[0])
+    if len(images) > 1 and masks:
+        raise HttpRefused(400, "a mask goes with one image: send one, or leave the mask out", param=MASK)
+    unknown = sorted({name for name, value in form.multi_items() if _is_file(value)} - {*IMAGES, MASK})
+    if unknown:
+        text = f"Unknown parameter: '{unknown[0][:64]}'. Files are image, image[] and mask."
+        raise HttpRefused(400, text, param=unknown[0][:64], code="unknown_parameter")
+    if len(images) > 1:
+        return drawing_pb2.InputImages(reference_images=images)
+    return drawing_pb2.InputImages(init_image=images[0], mask=masks[0] if masks else b"")
+
+
+def _is_file(value: UploadFile | str) -> bool:
+    return isinstance(value, UploadFile)
+
+
+async def _bytes_of(name: str, value: UploadFile | str) -> bytes:
+    if isinstance(value, str):
+        raise HttpRefused(400, f"'{name}' must be a file: PNG, JPEG or WEBP", param=name, code="invalid_type")
+    return await value.read() or b"\0"  # an empty file is no image, and not a missing one

@@ -1,0 +1,54 @@
+"""Find the files of an IP-Adapter: one safetensors file, and the folder of the encoder that reads its images."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from t2i_sources.errors import SourceMissing
+from t2i_sources.folders import SourceKind, component_field, find_folder
+from t2i_sources.hub_files import choose_component_files
+
+USUAL_ENCODER = "image_encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class IpAdapterFiles:
+    """`encoder` is a folder in the layout of transformers."""
+
+    weights: Path
+    encoder: Path
+
+
+def find_ip_adapter(
+    name: str, source: str, models_dir: Path, weight_name: str, image_encoder: str | None = None
+) -> IpAdapterFiles:
+    """The files of an adapter; a hub's are downloaded first.
+
+    `name` is that of the component in the pool, for messages. `weight_name` and `image_encoder` are paths inside the
+    source. Without an `image_encoder` it is beside the weights.
+
+    Raises:
+        SourceMissing: one of them is not there.
+        SourceUnreachable: the download fails now.
+    """
+    encoder = image_encoder or str(PurePosixPath(weight_name).parent / USUAL_ENCODER)
+    field = component_field(name)
+    wanted = f"a folder with {weight_name}"
+    kind = SourceKind(field, (weight_name,), wanted, partial(choose_ip_adapter_files, weight_name, encoder))
+    asked = f"{weight_name}+{encoder}"  # a download of other files of this repository is not this one
+    folder = find_folder(kind, source, models_dir, variant=asked)
+    if not (folder / encoder / "config.json").is_file():
+        raise SourceMissing(f"{field} {source!r}: no image encoder in {encoder}; set imageEncoder to its folder")
+    return IpAdapterFiles(folder / weight_name, folder / encoder)
+
+
+def choose_ip_adapter_files(
+    weight_name: str, encoder: str, names: Collection[str], components: Collection[str], variant: str
+) -> list[str]:
+    """The adapter's own file, and the settings and weights of the encoder."""
+    del components, variant
+    prefix = f"{encoder}/"
+    inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    chosen = [prefix + name for name in choose_component_files(inside)]
+    return sorted([*(name for name in names if name == weight_name), *chosen])

@@ -1,0 +1,1 @@
+"""A real Chromium without a window, for tests of pages and for their screenshots."""

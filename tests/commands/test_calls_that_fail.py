@@ -1,0 +1,57 @@
+"""A command that fails says what to give instead."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
+from t2ictl.__main__ import app
+
+
+class SilentGateway(gateway_pb2_grpc.TextToImageServicer):
+    """It never answers."""
+
+    def Explain(self, request: gateway_pb2.ExplainRequest, context: Any) -> gateway_pb2.ExplainResponse:
+        left = Event()
+        if context.add_callback(left.set):
+            left.wait()
+        return gateway_pb2.ExplainResponse()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(1))
+    gateway_pb2_grpc.add_TextToImageServicer_to_server(SilentGateway(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def told_by(command: str, *options: str) -> str:
+    prompt = () if command == "plan" else ("a red circle",)
+    told = CliRunner().invoke(app, [command, *prompt, *options])
+    assert told.exit_code == 1
+    return " ".join(told.output.split())
+
+
+def test_what_is_wrong_is_told_with_its_brackets(tmp_path: Path) -> None:
+    """Patterns of fields and paths of files have them; they are no colours of the terminal."""
+    assert "got '[a-z].gif'" in told_by("generate", "--output", "[a-z].gif")
+    missing = tmp_path / "[" / "bold].yaml"  # with a slash after the bracket it would close a colour, and raise
+    assert str(missing) in told_by("plan", "--demand", "1", "--pool", str(missing)).replace(" ", "")
+
+
+def test_a_web_address_is_told_the_right_form() -> None:
+    """The playground's address is the one that people see first."""
+    assert "give --address as HOST:PORT, without http://" in told_by("explain", "--address", "http://127.0.0.1:8080")
+
+
+def test_a_call_without_an_answer_names_its_limit(silent: str) -> None:
+    assert "--timeout-s gives it more" in told_by("explain", "--address", silent, "--timeout-s", "0.2")

@@ -1,0 +1,232 @@
+"""An IP-Adapter of the pool: a request that shows it an image draws what stock diffusers draws with it loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModelWithProjection
+
+from t2i_runtime.drawing import Drawing, ScaledAdapter
+from t2i_sources import IpAdapterFiles
+from t2i_testing_kit.tiny_pipelines.adapters import save_adapter
+from t2i_testing_kit.tiny_pipelines.controls import save_control
+from t2i_testing_kit.tiny_pipelines.families import save_family
+from t2i_testing_kit.tiny_pipelines.in_engine import EngineRun, TinyEngine
+from t2i_testing_kit.tiny_pipelines.ip_adapters import ENCODER, WEIGHTS, save_ip_adapter
+from t2i_testing_kit.tiny_pipelines.limits import MIXED_BOUND
+from t2i_testing_kit.tiny_pipelines.stock import StockRun, TinyRequest, load_stock, sample_image, stock_run
+from t2i_worker.digests import ip_adapter_digest
+from t2i_worker.engine.warm_up import try_components
+from t2i_worker.errors import JobInvalid, ModelUnsupported
+from t2i_worker.input_images import NO_PICTURES, ComponentPicture, DecodedImages
+from t2i_worker.pipelines import AdapterFile
+from t2i_worker.pipelines.controls import load_control
+from t2i_worker.pipelines.ip_adapters import load_ip_adapter
+
+FACE, ROOM = sample_image(40, 24), sample_image(32, 64).rotate(90)
+NAMES = ("sd15", "sdxl")
+STEPS = 2
+PLAIN = TinyRequest(seed=1, steps=STEPS)
+
+
+def files_of(folder: Path) -> IpAdapterFiles:
+    return IpAdapterFiles(folder / WEIGHTS, folder / ENCODER)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ip-adapters")
+    for name in NAMES:
+        save_family(name, folder / name)
+        save_ip_adapter(folder / name, folder / f"{name}-face")
+        save_ip_adapter(folder / name, folder / f"{name}-plus", seed=6, plus=True)
+    return folder
+
+
+def engine_of(made: Path, name: str, **options: Any) -> TinyEngine:
+    engine = TinyEngine(name, made / name, **options)
+    for kind in ("face", "plus"):
+        load_ip_adapter(engine.pipeline, kind, files_of(made / f"{name}-{kind}"))
+    return engine
+
+
+def shown(seed: int, scale: float = 0.7, kind: str = "face", **options: Any) -> TinyRequest:
+    images = options.pop("images", NO_PICTURES)
+    with_image = replace(images, ip_adapter=ComponentPicture(kind, FACE, scale))
+    return TinyRequest(seed=seed, steps=STEPS, images=with_image, **options)
+
+
+def stock_with(stock: Any, folder: Path, scale: float) -> Any:
+    """As diffusers' documentation says."""
+    stock.load_ip_adapter(folder, subfolder="", weight_name=WEIGHTS)
+    stock.set_ip_adapter_scale(scale)
+    return stock
+
+
+def stock_shown(made: Path, name: str, request: TinyRequest, kind: str = "face") -> StockRun:
+    picture = request.images.ip_adapter
+    assert picture is not None
+    stock = stock_with(load_stock(made / name), made / f"{name}-{kind}", picture.scale)
+    return stock_run(stock, name, replace(request, extra={"ip_adapter_image": picture.picture}))
+
+
+def apart(run: EngineRun, stock: StockRun) -> float:
+    assert run.error is None
+    return float((run.final - stock.final).abs().max() / stock.final.std())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sd15", "face"), ("sd15", "plus"), ("sdxl", "face")])
+def test_drawn_as_diffusers_draws_with_it(name: str, kind: str, made: Path) -> None:
+    """To the last bit alone, guided and not; and a plain request as by a model that never had an adapter."""
+    engine = engine_of(made, name)
+    for request in (shown(1, kind=kind), shown(2, 1.5, kind, guidance=1.0), shown(3, 0.0, kind)):
+        (alone,) = engine.draw([request])
+        assert np.array_equal(alone.pixels, stock_shown(made, name, request, kind).pixels)
+    (plain,) = engine.draw([PLAIN])
+    assert np.array_equal(plain.pixels, stock_run(load_stock(made / name), name, PLAIN).pixels)
+    (again,) = engine.draw([shown(1, kind=kind)])
+    assert not np.array_equal(again.pixels, plain.pixels)
+    assert np.array_equal(again.pixels, stock_shown(made, name, shown(1, kind=kind), kind).pixels)
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("sdxl", None), ("sd15", 1.0)], ids=["guided", "unguided"])
+def test_requests_of_one_batch_do_not_touch_each_other(name: str, guidance: float | None, made: Path) -> None:
+    """Those with one adapter at one scale meet. Others, and plain ones, have forwards of their own."""
+    engine = engine_of(made, name)
+    plain = replace(PLAIN, guidance=guidance)
+    others = [
+        shown(1, guidance=guidance),
+        shown(2, guidance=guidance, prompt="two blue squares"),
+        shown(3, 1.1, guidance=guidance),
+        shown(4, kind="plus", guidance=guidance),
+    ]
+    runs = engine.draw([plain, *others, replace(plain, seed=5)])
+    stocks = [
+        stock_run(load_stock(made / name), name, plain),
+        *(stock_shown(made, name, one, one.images.ip_adapter.component) for one in others if one.images.ip_adapter),
+        stock_run(load_stock(made / name), name, replace(plain, seed=5)),
+    ]
+    for run, stock in zip(runs, stocks, strict=True):
+        assert apart(run, stock) <= MIXED_BOUND
+    assert engine.batch_sizes[2] == engine.batch_sizes[1], "two pairs and two alone, at every step"
+
+
+def test_beside_other_images_and_parts(made: Path) -> None:
+    """With an image to start from, a LoRA adapter and a ControlNet, as diffusers combines them."""
+    style = AdapterFile("style", save_adapter(made / "sdxl", made / "style", seed=1))
+    engine = engine_of(made, "sdxl", adapters=[style])
+    load_control(engine.pipeline, "edges", save_control(made / "sdxl", made / "edges"))
+
+    start = DecodedImages(init=sample_image(48, 32), strength=0.6)
+    request = shown(1, images=start)
+    parts = load_stock(made / "sdxl").components
+    stock = stock_with(diffusers.StableDiffusionXLImg2ImgPipeline(**parts), made / "sdxl-face", 0.7)
+    extra = {"ip_adapter_image": FACE, "image": start.init, "strength": 0.6}
+    (run,) = engine.draw([request])
+    assert np.array_equal(run.pixels, stock_run(stock, "sdxl", replace(request, extra=extra)).pixels)
+
+    request = shown(1, drawing=Drawing(adapters=(ScaledAdapter("style", 0.5),)))
+    stock = load_stock(made / "sdxl")
+    stock.load_lora_weights(style.path.parent, weight_name=style.path.name, adapter_name="style")
+    stock.set_adapters(["style"], [0.5])
+    stock = stock_with(stock, made / "sdxl-face", 0.7)
+    (run,) = engine.draw([request])
+    assert np.array_equal(
+        run.pixels, stock_run(stock, "sdxl", replace(request, extra={"ip_adapter_image": FACE})).pixels
+    )
+
+    request = shown(1, images=DecodedImages(control=ComponentPicture("edges", ROOM, 0.8)))
+    control = diffusers.ControlNetModel.from_pretrained(made / "edges")
+    stock = diffusers.StableDiffusionXLControlNetPipeline(**load_stock(made / "sdxl").components, controlnet=control)
+    stock = stock_with(stock, made / "sdxl-face", 0.7)
+    extra = {"ip_adapter_image": FACE, "image": ROOM, "controlnet_conditioning_scale": 0.8}
+    (run,) = engine.draw([request])
+    assert np.array_equal(run.pixels, stock_run(stock, "sdxl", replace(request, extra=extra)).pixels)
+
+
+def test_switch_changes_no_table_that_other_threads_walk_through(made: Path) -> None:
+    """Stock code asks a model for its dtype in every thread: a table that changes under it ends the request."""
+    pipeline = engine_of(made, "sdxl").pipeline
+    unet, switch = pipeline.stock.unet, pipeline.denoiser.ip_adapters
+    tables = []
+    for wanted in (None, ScaledAdapter("face", 0.7), ScaledAdapter("plus", 0.7), None):
+        switch.use(wanted)
+        own = [part for name, part in unet.named_modules() if not name.startswith("encoder_hid_proj")]
+        tables.append([([*part._modules], [*part.__dict__]) for part in own])
+    assert all(table == tables[0] for table in tables)
+
+
+def test_previews_encode_the_image_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, encoded = engine_of(made, "sd15"), []
+    (run,) = engine.draw([shown(1)])
+    view = engine.pipeline.shown["face"]
+    monkeypatch.setattr(type(view), "encode_image", lambda *_, **__: encoded.append(1))
+    assert run.stock.preview(run.final)
+    assert not encoded
+
+
+def test_adapter_that_cannot_serve_is_named_at_the_start(made: Path, tmp_path: Path) -> None:
+    """And a model that takes none says which do."""
+    engine = TinyEngine("sd15", made / "sd15")
+    own = files_of(made / "sd15-face")
+    weights = load_file(own.weights)
+    save_file({**weights, "ip_adapter.0.to_q_lora.down.weight": torch.zeros(2)}, tmp_path / "faceid.safetensors")
+    save_file({"some": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
+    for file, says in {
+        "faceid": "it is a FaceID adapter",
+        "other": "it cannot be loaded",
+        "pickle": "is no safetensors file",
+    }.items():
+        with pytest.raises(ModelUnsupported, match=rf"model\.components\['bad'\].*{says}"):
+            load_ip_adapter(engine.pipeline, "bad", replace(own, weights=tmp_path / f"{file}.safetensors"))
+    (plain,) = engine.draw([PLAIN])
+    assert np.array_equal(plain.pixels, stock_run(load_stock(made / "sd15"), "sd15", PLAIN).pixels)
+    save_family("sd3", tmp_path / "sd3")
+    with pytest.raises(ModelUnsupported, match="StableDiffusion3Pipeline takes no IP-Adapter here"):
+        load_ip_adapter(TinyEngine("sd3", tmp_path / "sd3").pipeline, "face", own)
+
+
+def test_adapter_of_another_model_is_named_at_the_start(made: Path, tmp_path: Path) -> None:
+    """Weights of other shapes do not load. An encoder that does not suit them fails at the first image."""
+    engine, own = TinyEngine("sd15", made / "sd15"), files_of(made / "sd15-face")
+    with pytest.raises(ModelUnsupported, match=r"model\.components\['face'\].*cannot be loaded"):
+        load_ip_adapter(engine.pipeline, "face", files_of(made / "sdxl-face"))
+    encoder = CLIPVisionModelWithProjection.from_pretrained(own.encoder)
+    encoder.visual_projection = torch.nn.Linear(encoder.config.hidden_size, 8, bias=False)
+    encoder.config.projection_dim = 8
+    encoder.save_pretrained(tmp_path / "narrow")
+    load_ip_adapter(engine.pipeline, "face", replace(own, encoder=tmp_path / "narrow"))
+    with pytest.raises(ModelUnsupported, match=r"model\.components\['face'\].*draws no image with it"):
+        try_components(engine.pipeline, 5.0, lambda _: None)
+
+
+def test_each_is_tried_and_told_at_the_start(made: Path) -> None:
+    engine, told = engine_of(made, "sd15"), list[str]()
+    try_components(engine.pipeline, 5.0, told.append)
+    assert [line.partition(":")[0] for line in told] == ["component face", "component plus"]
+
+
+def test_image_where_the_pipeline_takes_none_is_refused(made: Path) -> None:
+    """Should diffusers' class for the other images take none, the field is named."""
+    engine = engine_of(made, "sd15")
+    job = engine.job(shown(1))
+    takes_none = engine.pipeline.shown["face"]
+    takes_none.__dict__["unet"] = engine.pipeline.stock.unet
+    engine.pipeline.stock_for = lambda _: diffusers.StableDiffusionUpscalePipeline  # type: ignore[method-assign, assignment]
+    with pytest.raises(JobInvalid, match="ip_adapter_images"):
+        engine.pipeline.arguments(job)
+
+
+def test_digest_covers_weights_and_encoder(made: Path, tmp_path: Path) -> None:
+    first, again = made / "sd15-face", save_ip_adapter(made / "sd15", tmp_path / "again")
+    same = ip_adapter_digest(files_of(first))
+    assert ip_adapter_digest(files_of(again)) == same
+    other = save_ip_adapter(made / "sd15", tmp_path / "other", seed=9)
+    assert ip_adapter_digest(replace(files_of(first), encoder=other / ENCODER)) != same
+    assert ip_adapter_digest(replace(files_of(first), weights=other / WEIGHTS)) != same

@@ -1,0 +1,58 @@
+"""What a piece of work takes of the device's memory, and what the device has left for this process."""
+
+from math import inf
+from typing import Protocol
+
+import torch
+
+SPARE_FRACTION = 0.05  # of the room, for fragments and libraries that allocate by themselves
+
+
+class MemoryMeter(Protocol):
+    def begin(self) -> None:
+        """Work begins whose memory is to be known."""
+
+    def taken_bytes(self) -> float:
+        """The most that has been taken since, beyond what was held then."""
+
+    def room_bytes(self) -> float:
+        """What is free on the device, or cached by torch for this process."""
+
+
+class NoMeter:
+    """A CPU's memory is the pod's affair."""
+
+    def begin(self) -> None:
+        pass
+
+    def taken_bytes(self) -> float:
+        return 0.0
+
+    def room_bytes(self) -> float:
+        return inf
+
+
+class CudaMeter:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held_bytes = 0
+
+    def begin(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._held_bytes = torch.cuda.memory_allocated(self._device)
+
+    def taken_bytes(self) -> float:
+        return torch.cuda.max_memory_allocated(self._device) - self._held_bytes
+
+    def room_bytes(self) -> float:
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+
+
+def meter_for(device: torch.device) -> MemoryMeter:
+    return CudaMeter(device) if device.type == "cuda" else NoMeter()
+
+
+def fits_beside(batch_bytes: float, decode_bytes: float, room_bytes: float) -> bool:
+    """Whether a batch leaves room for one decode at the same time; decodes run one by one."""
+    return batch_bytes + decode_bytes <= (1 - SPARE_FRACTION) * room_bytes
