@@ -1,5 +1,7 @@
 """What a file of tokens says, and which tenant a certificate speaks for."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from t2i_gateway.identity import Identities
 from t2i_runtime.errors import CallerUnknown, TokensUnusable, UnknownReason
 from t2i_runtime.tls.names import has_name, tenant_of_certificate
-from t2i_runtime.tokens import TokenBook, digest_of, line_of, new_token, parse_tokens
+from t2i_runtime.tokens import TokenBook, digest_of, line_of, new_token, parse_tokens, read_tokens
 
 TOKEN = new_token()
 SUBJECT = {"x509_subject": [b"CN=not-a-tenant"], "x509_common_name": [b"not-a-tenant"]}
@@ -49,6 +51,24 @@ def test_token_of_two_tenants_is_refused() -> None:
     """It would be whoever's line is read first."""
     with pytest.raises(TokensUnusable, match="line 2"):
         parse_tokens(f"{line_of(TOKEN, 'a')}\n{line_of(TOKEN, 'b')}")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (None, "create the Secret"),
+        (b"# \xff", "not text"),
+        (b"#" * (1 << 20) + b"\n", "larger than 1 MiB"),
+    ],
+    ids=["missing", "bytes", "too large"],
+)
+def test_unusable_file_is_told_with_its_path(tmp_path: Path, data: bytes | None, told: str) -> None:
+    """Nobody is let in by a file that was not read whole."""
+    if data is not None:
+        (tmp_path / "tokens").write_bytes(data)
+    with pytest.raises(TokensUnusable, match=told) as caught:
+        read_tokens(tmp_path)
+    assert str(tmp_path / "tokens") in str(caught.value)
 
 
 @pytest.mark.parametrize(
