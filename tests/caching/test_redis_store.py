@@ -213,7 +213,7 @@ async def test_silent_server_costs_the_callers_limit_then_nothing(tmp_path: Path
         began_s = time.monotonic()
         for _ in range(PATIENCE):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
+                async with asyncio.timeout(0.05):  # the server hangs: it comes
                     await store.get(KEY)
         resting = store._resting
         assert resting.until_s > began_s

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from t2i_cache.follow import SharedFollower
 from t2i_cache.follow import shared as shared_books
@@ -21,6 +22,12 @@ from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 CAT = LatentKey("alice", "model", "cat", 5)
 TTL_S = 60.0
 _pools = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _patient_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start has the store's answer before it goes on, however late this machine brings it."""
+    monkeypatch.setattr(shared_books, "RESTORE_WAIT_S", 60.0)
 
 
 def unit(degrees: float) -> Vector:
@@ -127,8 +134,8 @@ async def test_trimmed_stream_is_noticed_and_everything_read_anew(valkey: Valkey
         await write(one.store, replace(CAT, entry_id="dog"), 90.0)
         await until(lambda: one.books.catalogue.num_items == 2, "follows")
         script = "redis.call('HINCRBY', KEYS[1]..'meta', 'seq', 5) redis.call('DEL', KEYS[1]..'changes')"
-        await one.store._client.eval(script, 1, one.store.prefix)
         before = one.books.catalogue
+        await one.store._client.eval(script, 1, one.store.prefix)
         await until(lambda: one.books.catalogue is not before, "a rebuilt catalogue is swapped in")
         await until(one.books.current.is_set, "it follows again")
         assert one.books.catalogue.num_items == 2
@@ -152,21 +159,17 @@ async def test_store_that_was_lost_empties_the_catalogue(tmp_path: Path) -> None
             await until(lambda: one.steps() == other.steps() == {10}, "both know the new one")
 
 
-async def test_gateway_starts_without_a_store(tmp_path: Path) -> None:
+async def test_gateway_starts_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits a bounded time, serves without neighbours, and follows once the store is there."""
     with valkey_server(tmp_path) as server:
         server.kill()
-        waited = shared_books.RESTORE_WAIT_S
-        shared_books.RESTORE_WAIT_S = 0.2
-        try:
-            async with gateways(server.url, count=1) as (one,):
-                assert one.steps() == frozenset()
-                server.start()
-                await until(one.books.current.is_set, "it follows")
-                await write(one.store, CAT)
-                await until(lambda: one.steps() == {5}, "known")
-        finally:
-            shared_books.RESTORE_WAIT_S = waited
+        monkeypatch.setattr(shared_books, "RESTORE_WAIT_S", 0.2)
+        async with gateways(server.url, count=1) as (one,):
+            assert one.steps() == frozenset()
+            server.start()
+            await until(one.books.current.is_set, "it follows")
+            await write(one.store, CAT)
+            await until(lambda: one.steps() == {5}, "known")
 
 
 async def test_nearly_full_store_gives_up_what_our_policy_thinks_least_of(valkey: ValkeyServer) -> None:

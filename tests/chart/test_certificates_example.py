@@ -11,7 +11,7 @@ from t2i_testing_kit.kube.server import KubeServer
 from t2i_testing_kit.programs import eventually
 
 FILE = EXAMPLES / "certificates" / "scenes.yaml"
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 NEEDED = {"scenes-gateway-tls", "scenes-gateway-client-tls", "scenes-worker-tls"}
 
 

@@ -194,7 +194,7 @@ async def test_no_way_to_the_gateway_says_why(
     """No pool, no gateway yet, kubectl's own refusal, no kubectl: four messages."""
 
     async def reach() -> None:
-        async with asyncio.timeout(30), gateway_of(f"{namespace}/scenes", ""):
+        async with asyncio.timeout(60), gateway_of(f"{namespace}/scenes", ""):
             pass
 
     with pytest.raises(ClusterFailed, match="404"):

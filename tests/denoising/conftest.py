@@ -30,7 +30,7 @@ from t2i_worker.latents import StartLatent
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 
 WIDTH, HEIGHT, SCENES_SIDE = 48, 32, 24
-WAIT_S = 30.0
+WAIT_S = 60.0
 _EULER = partial(EulerDiscreteScheduler, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 _FLOW = partial(FlowMatchEulerDiscreteScheduler, shift=3.0)
 BUILDERS: Mapping[str, Callable[[], Any]] = {

@@ -18,7 +18,7 @@ async def test_threads_are_bounded_and_used_again() -> None:
     for _ in range(50):
         threads.start(note)
     for _ in range(50):
-        assert ended.acquire(timeout=30)
+        assert ended.acquire(timeout=60)
     assert 1 <= len(names) <= 2
     assert await threads.aside(lambda: 7) == 7
     threads.close()

@@ -15,7 +15,7 @@ from t2i_worker.engine.request import Left, StepDone, StepEntered
 from t2i_worker.engine.step_timer import ClockTimer, StepTook
 from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 Listen = Callable[..., Any]
 
 

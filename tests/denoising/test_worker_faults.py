@@ -32,7 +32,7 @@ from t2i_worker.status import to_status
 
 DOC = Path(__file__).parents[2] / "docs" / "faults-worker.md"
 FAMILY = "sd21"
-WAIT_S = 30.0
+WAIT_S = 60.0
 EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
     "ValueError": lambda: ValueError("of the prompt"),
     "RuntimeError": lambda: RuntimeError("of the prompt"),

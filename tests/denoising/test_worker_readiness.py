@@ -78,7 +78,7 @@ async def draw(engine: DiffusionEngine, number: int = 0, **changes: Any) -> list
 
 
 async def until(engine: DiffusionEngine, ready: bool) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while engine.load().ready is not ready:
             await engine.changed()
 
@@ -112,7 +112,7 @@ async def test_lost_device_makes_the_worker_unready_for_good(
     faults[place].error = ASSERTED
     with pytest.raises(EngineLost):
         await draw(engine)
-    verdict = await asyncio.wait_for(following, 30)
+    verdict = await asyncio.wait_for(following, 60)
     assert (verdict.reason, verdict.lost, said) == (ReadyReason.DEVICE_LOST, True, [True, False])
     assert not engine.load().ready
     faults[place].error = None
@@ -156,7 +156,7 @@ async def test_worker_that_fails_every_request_is_out_until_its_test_succeeds(
     assert engine.readiness().reason is ReadyReason.REQUESTS_FAIL
     with pytest.raises(WorkerUnready):
         await draw(engine, 4)
-    await asyncio.wait_for(paused.wait(), 30)
+    await asyncio.wait_for(paused.wait(), 60)
     assert engine.tally.self_tests == {"failed": 1}
     faults[place].error = None
     go_on.set()

@@ -53,7 +53,7 @@ async def test_a_full_queue_tells_when_to_come_back(client: openai.AsyncOpenAI, 
 
 async def test_a_client_without_patience_is_told_at_once(pool: LocalPool) -> None:
     """Its own timeout is the deadline, so nothing is drawn that nobody would wait for: here an image of 10 s."""
-    async with client_of(pool).with_options(timeout=9.0) as client:
+    async with client_of(pool).with_options(timeout=9.0) as client:  # for an image of 10 s
         with pytest.raises(openai.InternalServerError) as refused:
             await client.images.generate(prompt="a", extra_body={"num_inference_steps": 100})
     assert refused.value.status_code == 504

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 def server() -> Iterator[str]:
     """A bucket on a real server."""
     with s3_server() as address:
-        assert httpx.put(f"{address}/{BUCKET}", headers=signed(), timeout=30).status_code == 200
+        assert httpx.put(f"{address}/{BUCKET}", headers=signed(), timeout=60).status_code == 200
         yield address
 
 
@@ -60,7 +60,7 @@ def options(write_pool: WritePool, server: str, tmp_path_factory: pytest.TempPat
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=30) as one:
+    async with httpx.AsyncClient(timeout=60) as one:
         yield one
 
 

@@ -1,5 +1,6 @@
 """The page in a real Chromium, over a real pool with a simulated worker."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from playwright.async_api import Browser, expect
 
 from http_clients import http_of
 from playground_pages import Visit, base_of
+from t2i_testing_kit.serving import until
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.process]
@@ -155,7 +157,15 @@ async def test_the_picture_names_no_prompt(visit: Visit, pool: LocalPool) -> Non
     await visit.draw("a secret red circle")
     await visit.done()
     async with http_of(pool) as http:
-        picture = await http.get("/v1/pool")
-    assert "secret" not in picture.text
-    assert picture.json()["levels"][0]["served"] > 0
-    assert [one["state"] for one in picture.json()["workers"]] == ["ready"]
+
+        async def picture() -> str:
+            return (await http.get("/v1/pool")).text
+
+        text = await until("the worker is ready", picture, lambda text: states(text) == ["ready"])
+    assert "secret" not in text
+    assert json.loads(text)["levels"][0]["served"] > 0
+
+
+def states(picture: str) -> list[str]:
+    """How each worker is used."""
+    return [one["state"] for one in json.loads(picture)["workers"]]

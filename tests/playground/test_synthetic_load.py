@@ -139,6 +139,6 @@ async def test_it_may_end_between_two_looks_at_the_clock(intake: PlayedIntake) -
     load = SyntheticLoad(intake, GatewayMetrics(CollectorRegistry()), 1.0, lambda: next(before))  # type: ignore[arg-type]
     running = asyncio.ensure_future(load.run())
     load.ask(500.0, ["a red circle"])
-    await asyncio.wait([running], timeout=0.5)
+    await asyncio.wait([running], timeout=0.5)  # it must not end, however long we look
     assert not running.done()
     running.cancel()

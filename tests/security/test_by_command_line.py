@@ -98,4 +98,4 @@ async def test_unsecured_pool_has_one_tenant_and_says_so(tmp_path: Path) -> None
         assert "INSECURE: spec.security.workerTlsSecretName is not set" in log
         assert "INSECURE: no --tls-dir" in pool.worker.log_path.read_text()
         with pytest.raises(grpc.aio.AioRpcError):
-            await pool.caller().generate("", limit_s=10)
+            await pool.caller().generate("")

@@ -30,7 +30,8 @@ async def test_a_connection_has_a_bounded_number_of_calls() -> None:
         first, second = call(b"first"), call(b"second")
         assert {await first.read(), await second.read()} == {b"first", b"second"}
         third = call(b"third", timeout=60)
-        assert await _ends_in_time(call(b"impatient", timeout=0.2)) is grpc.StatusCode.DEADLINE_EXCEEDED
+        impatient = call(b"impatient", timeout=0.2)  # which is what it ends by
+        assert await _ends_in_time(impatient) is grpc.StatusCode.DEADLINE_EXCEEDED
         assert begun.qsize() == 2, "neither of those that wait has begun"
         first.cancel()
         assert await third.read() == b"third"

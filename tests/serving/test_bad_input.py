@@ -136,7 +136,7 @@ async def test_message_over_the_limit_is_refused_before_it_is_read(client: Clien
 
 async def test_expired_deadline_is_never_started(client: Client) -> None:
     """A deadline that has passed, or cannot be met, is DEADLINE_EXCEEDED without a step."""
-    error = await client.refusal(Request(prompt="a red circle"), limit_s=0.001)
+    error = await client.refusal(Request(prompt="a red circle"), limit_s=0.001)  # too short for anything
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

@@ -9,13 +9,15 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from failing_workers import CAP, FailingWorker, gateway_of
 from t2i_protos.v1 import gateway_pb2
-from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, detail, load_until, read_to_end
+from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, detail, load_until, metric, read_to_end, until
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]
 Request = gateway_pb2.GenerateRequest
 SLOW_STEP_S = 0.2  # 20 of them: four seconds in which to break things
+LONG_STEP_S, FEW_STEPS = 1.0, 4  # as long in all, and a worker that stands still for a step or two is not called slow
 ENDLESS: dict[str, Any] = {"step_s": 10.0, "slo_ms": 1_000_000}  # of images that nobody waits for
 LONG_S = 900.0  # for the whole of such an image
 
@@ -27,11 +29,16 @@ def kill(pool: LocalPool, index: int) -> None:
     os.kill(process.pid, signal.SIGKILL)
 
 
+def few_steps(prompt: str) -> Request:
+    """Of an image that takes four long steps."""
+    return Request(prompt=prompt, exact=True, num_inference_steps=FEW_STEPS)
+
+
 async def test_killed_worker_loses_no_request(write_pool: WritePool) -> None:
     """Requests in a batch whose worker is killed are drawn by the other worker and say that they were moved."""
-    async with LocalPool(write_pool(step_s=SLOW_STEP_S)) as pool:
+    async with LocalPool(write_pool(step_s=LONG_STEP_S, slo_ms=60_000)) as pool:
         client = Client(pool.address)
-        sending = asyncio.gather(*(client.done(Request(prompt=f"circle {n}", exact=True)) for n in range(8)))
+        sending = asyncio.gather(*(client.done(few_steps(f"circle {n}")) for n in range(8)))
         await asyncio.gather(*(load_until(w.address, lambda load: load.running == 4) for w in pool.workers))
         kill(pool, 0)
         done = await sending
@@ -41,9 +48,9 @@ async def test_killed_worker_loses_no_request(write_pool: WritePool) -> None:
 
 async def test_frozen_worker_loses_no_request(write_pool: WritePool) -> None:
     """A worker that says nothing for three times what its steps take is given up; its requests move, it comes back."""
-    async with LocalPool(write_pool(step_s=SLOW_STEP_S)) as pool:
+    async with LocalPool(write_pool(step_s=LONG_STEP_S, slo_ms=60_000)) as pool:
         client = Client(pool.address)
-        sending = asyncio.gather(*(client.done(Request(prompt=f"circle {n}", exact=True)) for n in range(8)))
+        sending = asyncio.gather(*(client.done(few_steps(f"circle {n}")) for n in range(8)))
         await asyncio.gather(*(load_until(w.address, lambda load: load.running == 4) for w in pool.workers))
         frozen = pool.workers[0].process
         assert frozen is not None
@@ -87,7 +94,8 @@ async def test_restarted_worker_is_used_again(write_pool: WritePool) -> None:
 
 async def _serves(client: Client) -> bool:
     try:
-        return bool((await client.done(Request(prompt="circle", seed=1), limit_s=5)).seed)
+        one = await client.done(Request(prompt="circle", seed=1), limit_s=5)  # else it is asked again
+        return bool(one.seed)
     except grpc.aio.AioRpcError:
         return False
 
@@ -104,21 +112,30 @@ async def test_disconnected_client_frees_its_slot(write_pool: WritePool) -> None
 
 
 async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WritePool) -> None:
-    """One slot, one place in the queue: the third is RESOURCE_EXHAUSTED with RetryInfo, the others served."""
-    async with LocalPool(write_pool(workers=1, cap=1, step_s=SLOW_STEP_S, max_queued=1, slo_ms=60_000)) as pool:
-        client = Client(pool.address)
-        calls = []
-        for number in range(2):
-            call = client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=WITHIN_S)
-            assert (await call.read()).HasField("accepted")
-            calls.append(call)
-            await load_until(pool.workers[0].address, lambda load: load.running == 1)
-        error = await client.refusal(Request(prompt="circle 3", exact=True))
+    """All slots and the one place in the queue are taken: the next is RESOURCE_EXHAUSTED with RetryInfo, the others are
+    served. The worker draws when it is told to, so that all are there when the last one comes.
+    """
+    worker = FailingWorker("sim-0", lambda *_: None)
+    worker.may_draw.clear()
+    async with gateway_of(write_pool(workers=1, max_queued=1, slo_ms=60_000), [worker]) as gateway:
+        client, calls = Client(gateway.address), []
+
+        async def told(name: str) -> None:
+            await until(f"{name} is 1", lambda: metric(gateway, name), lambda seen: seen == 1)
+
+        await told("t2i_gateway_ready_workers")
+        for number in range(CAP + 1):
+            calls.append(client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=WITHIN_S))
+            assert (await calls[-1].read()).HasField("accepted")
+        await told("t2i_gateway_queued_requests")
+        error = await client.refusal(Request(prompt="square", exact=True))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert detail(error, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() > 0
         assert detail(error, error_details_pb2.ErrorInfo()).reason == "QueueFull"
+        worker.may_draw.set()
         for call in calls:
             assert (await read_to_end(call))[-1].HasField("done")
+        await client.channel.close()
 
 
 async def test_unreachable_deadline_is_refused_at_once(write_pool: WritePool) -> None:

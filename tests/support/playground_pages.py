@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from t2ictl.local_pool import LocalPool
 
-LIMIT_MS = 30_000
+LIMIT_MS = 60_000
 expect.set_options(timeout=LIMIT_MS)
 
 
@@ -19,6 +19,7 @@ class Visit:
         self.base = base
         self.complaints: list[str] = []
         self.asked: list[str] = []
+        page.set_default_timeout(LIMIT_MS)
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.asked.append(request.url))

@@ -149,7 +149,7 @@ def _go(go: str, work: Path, arguments: list[str], say: Say) -> str:
     ):
         while True:
             try:
-                output, _ = process.communicate(timeout=SIGN_OF_LIFE_S)
+                output, _ = process.communicate(timeout=SIGN_OF_LIFE_S)  # and then again
                 break
             except subprocess.TimeoutExpired:
                 passed_s = time.monotonic() - start
