@@ -1,15 +1,18 @@
 """The door belongs to the gateway's process: it drains with it, tells what it takes, and writes no prompt anywhere."""
 
 import asyncio
+import io
 import signal
 from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
+from PIL import Image
 
+from failing_workers import FailingWorker, gateway_of
 from http_clients import client_of, http_of, opened
-from t2i_testing_kit.serving import load_until
+from t2i_testing_kit.serving import until
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -24,27 +27,37 @@ def options(write_pool: Any) -> LocalOptions:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_sigterm_lets_what_runs_end(write_pool: Any, stream: bool) -> None:
-    """The image arrives; who comes then is told to go elsewhere; the process ends with 0. It takes 8 s, so that it is
-    under way for as long as the others ask.
+    """The image arrives; who comes then is told to go elsewhere; the process ends with 0. The worker draws when it is
+    told to, so that the image is under way for as long as the others ask.
     """
-    async with LocalPool(write_pool(step_s=0.4, slo_ms=60_000)) as pool, client_of(pool) as client:
-        assert pool.gateway is not None
-        assert pool.gateway.process is not None
+    worker = FailingWorker("sim-0", lambda *_: None, png())
+    worker.may_draw.clear()
+    listen = ("--listen-http", "127.0.0.1:0")
+    async with gateway_of(write_pool(slo_ms=60_000), [worker], listen) as gateway, client_of(gateway) as client:
+        assert gateway.process is not None
         asked = client.images.generate(prompt="a", stream=stream, extra_body={"exact": True})
         running = asyncio.ensure_future(last_of(asked) if stream else asked)
-        await load_until(pool.workers[0].address, lambda load: load.running == 1)
-        async with http_of(pool) as http:
+        await until("it is with the worker", lambda: asyncio.sleep(0, worker.running), lambda count: count == 1)
+        async with http_of(gateway) as http:
             assert (await http.get("/readyz")).status_code == 200
-            pool.gateway.process.send_signal(signal.SIGTERM)
+            gateway.process.send_signal(signal.SIGTERM)
             while (await http.get("/readyz")).status_code == 200:
                 pass
             assert (await http.get("/healthz")).status_code == 200
         with pytest.raises(openai.InternalServerError) as refused:
             await client.images.generate(prompt="b")
         assert refused.value.status_code == 503
+        worker.may_draw.set()
         answer: Any = await running
         assert opened(answer.b64_json if stream else answer.data[0].b64_json).size == (48, 48)
-        assert await pool.gateway.process.wait() == 0
+        assert await gateway.process.wait() == 0
+
+
+def png() -> bytes:
+    """A file of an image."""
+    file = io.BytesIO()
+    Image.new("RGB", (48, 48)).save(file, "PNG")
+    return file.getvalue()
 
 
 async def last_of(asked: Any) -> Any:
