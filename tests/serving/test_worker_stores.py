@@ -130,7 +130,7 @@ async def draw_in_full(worker: ServerProcess, names: range) -> None:
 async def test_folder_stays_under_capacity_also_across_a_restart(
     write_pool: WritePool, record_property: Callable[[str, object], None]
 ) -> None:
-    """240 prompts with 1 MiB, and the worker is killed in the middle: at no moment does its folder take more."""
+    """120 prompts with 1 MiB, and the worker is killed in the middle: at no moment does its folder take more."""
     options = small_cache(write_pool(workers=1, engine="diffusion"), capacityMebibytes=1)
     text = options.pool_file.read_text().replace("numInferenceSteps: 20", "numInferenceSteps: 4")
     options.pool_file.write_text(re.sub(r"levels: .*", "levels: [{skippedSteps: 0}, {skippedSteps: 3}]", text))
@@ -141,11 +141,11 @@ async def test_folder_stays_under_capacity_also_across_a_restart(
         async def look() -> None:
             while not stop.is_set():
                 seen.append(await asyncio.to_thread(disk_bytes, root))
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.005)  # or the looks take the CPU that the worker draws with
 
         looking = asyncio.create_task(look())
         try:
-            await draw_in_full(worker, range(120))
+            await draw_in_full(worker, range(60))
             assert worker.process is not None
             worker.process.kill()
             await worker.process.wait()
@@ -154,14 +154,14 @@ async def test_folder_stays_under_capacity_also_across_a_restart(
             await worker.start()
             await worker.wait_ready(LIMIT_S)
             assert await metric(worker, "t2i_worker_latent_store_entries") > 0
-            await draw_in_full(worker, range(120, 240))
+            await draw_in_full(worker, range(60, 120))
         finally:
             stop.set()
             await looking
         evicted = await metric(worker, 't2i_worker_latents_gone_total{reason="Capacity"}')
         record_property("bytes", {"most": max(seen), "looks": len(seen), "left": left, "evicted": evicted})
         assert MIB // 2 < max(seen) <= MIB
-        assert evicted > 80
+        assert evicted > 40
         assert await metric(worker, "t2i_worker_latent_store_bytes") <= MIB
         assert await metric(worker, "t2i_worker_latent_store_full_total") == 0
 

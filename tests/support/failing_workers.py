@@ -23,13 +23,14 @@ Fails = Callable[[str, str], grpc.StatusCode | None]
 
 
 class FailingWorker(worker_pb2_grpc.WorkerServicer):
-    """One worker; `prompts` it was sent, `running` are not at their end."""
+    """One worker; `prompts` it was sent, `running` are not at their end. It says that a step takes `step_ms`."""
 
     def __init__(self, name: str, fails: Fails, image: bytes = IMAGE, step_s: float = 0.0) -> None:
         self.name = name
         self.fails = fails
         self.image = image
         self.step_s = step_s
+        self.step_ms = STEP_MS
         self.prompts: list[str] = []
         self.may_draw = asyncio.Event()
         self.may_draw.set()
@@ -43,7 +44,7 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
         self, request: worker_pb2.WatchLoadRequest, context: Any
     ) -> AsyncIterator[worker_pb2.WorkerLoad]:
         """Ready, whatever it fails."""
-        load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=CAP, step_ms=[STEP_MS] * CAP)
+        load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=CAP, step_ms=[self.step_ms] * CAP)
         load.next_within_ms = round(1e3 * NEXT_WITHIN_S)
         while True:
             yield load
