@@ -25,6 +25,7 @@ from t2ictl.processes import ServerProcess
 
 STEPS = 20
 WITHIN_S = 60.0  # for whatever must happen; nothing waits for it where all is well
+PATIENT_S = 150.0  # for what our processes try again after pauses that grow to a minute
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 WritePool = Callable[..., LocalOptions]
@@ -160,7 +161,7 @@ async def until(what: str, look: Callable[[], Awaitable[T]], reached: Callable[[
     """Look until the condition holds."""
     seen: T | None = None
     with suppress(TimeoutError):
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(PATIENT_S):
             while True:
                 seen = await look()
                 if reached(seen):

@@ -88,7 +88,7 @@ async def test_deleted_pool_leaves_nothing(full_world: World, full_operator: Ope
     await world.create(pool_document())
     await world.wait("pods by the controllers", world.pods, lambda pods: len(pods) == 3)
     await world.call("DELETE", world.pools("p"))
-    patient_s = 90.0  # the garbage collector learns of a new kind every 30 s only
+    patient_s = 150.0  # the garbage collector learns of a new kind every 30 s only
     await world.wait("no children", world.children, lambda found: not found, patient_s)
     await world.wait("no pods", world.pods, lambda pods: all(is_going(pod) for pod in pods.values()), patient_s)
     assert await world.find(world.pools("p")) is None

@@ -14,7 +14,7 @@ from t2i_operator.server import Operator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text()
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{}"
-PATIENT_S = 90.0  # pauses between tries grow
+PATIENT_S = 150.0  # pauses between tries grow
 
 
 def role(without: tuple[str, str] | None) -> Document:
@@ -56,6 +56,11 @@ async def events(world: World) -> list[Document]:
     return found
 
 
+async def forbidden(world: World) -> list[Document]:
+    """Events that tell of a permission."""
+    return [one for one in await events(world) if one["reason"] == "Forbidden"]
+
+
 @pytest.mark.parametrize("missing", [("patch", "statefulsets"), ("create", "services"), ("list", "pods")], ids=" ".join)
 async def test_missing_permission_is_named_and_mends(world: World, missing: tuple[str, str]) -> None:
     """Condition and event say which verb on which resource; with the permission everything is made good."""
@@ -66,7 +71,7 @@ async def test_missing_permission_is_named_and_mends(world: World, missing: tupl
         for words in (verb, resource, "docs/permissions.md"):
             assert words in told["message"]
         await world.until_condition("Degraded", "True", "Forbidden")
-        warnings = [one for one in await events(world) if one["reason"] == "Forbidden"]
+        warnings = await world.wait("the event, which comes after the status", lambda: forbidden(world), bool)
         assert resource in warnings[0]["message"]
         await grant_all(world)
         await world.wait("children", world.children, lambda found: len(found) == 12, PATIENT_S)

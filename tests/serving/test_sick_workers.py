@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
-from t2i_testing_kit.serving import WITHIN_S, WritePool, load_until
+from t2i_testing_kit.serving import PATIENT_S, WITHIN_S, WritePool, load_until
 from t2ictl.local_pool import LocalOptions
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -90,7 +90,7 @@ class Worker:
 
     async def health(self, service: str) -> AsyncIterator[int]:
         stub = health_pb2_grpc.HealthStub(self.channel)
-        async for one in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=WITHIN_S):
+        async for one in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=PATIENT_S):
             yield one.status
 
     def probe(self, path: str) -> int:

@@ -22,7 +22,7 @@ UNSCHEDULABLE = {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
     ]
 }
-LIMIT_S = 60.0
+LIMIT_S = 120.0  # pauses between tries grow to a minute
 Document = dict[str, Any]
 CHILD_PATHS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
