@@ -13,7 +13,6 @@ from failing_workers import CAP, FailingWorker, gateway_of
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, detail, load_until, metric, read_to_end, until
 from t2ictl.local_pool import LocalPool
-from t2ictl.processes import ServerProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio]
 Request = gateway_pb2.GenerateRequest
@@ -112,11 +111,6 @@ async def test_disconnected_client_frees_its_slot(write_pool: WritePool) -> None
         await load_until(address, lambda load: load.running == 0 and load.steps_left == 0)
 
 
-async def told_one(gateway: ServerProcess, name: str) -> None:
-    """Until one of the gateway's metrics is 1."""
-    await until(f"{name} is 1", lambda: metric(gateway, name), lambda seen: seen == 1)
-
-
 async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WritePool) -> None:
     """All slots and the one place in the queue are taken: the next is RESOURCE_EXHAUSTED with RetryInfo, the others are
     served. The worker draws when it is told to, so that all are there when the last one comes.
@@ -125,11 +119,11 @@ async def test_full_queue_is_refused_with_a_time_to_come_back(write_pool: WriteP
     worker.may_draw.clear()
     async with gateway_of(write_pool(workers=1, max_queued=1, slo_ms=60_000), [worker]) as gateway:
         client, calls = Client(gateway.address), []
-        await told_one(gateway, "t2i_gateway_ready_workers")
         for number in range(CAP + 1):
             calls.append(client.stub.Generate(Request(prompt=f"circle {number}", exact=True), timeout=WITHIN_S))
             assert (await calls[-1].read()).HasField("accepted")
-        await told_one(gateway, "t2i_gateway_queued_requests")
+        queued = "t2i_gateway_queued_requests"
+        await until("one waits", lambda: metric(gateway, queued), lambda count: count == 1)
         error = await client.refusal(Request(prompt="square", exact=True))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert detail(error, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() > 0
@@ -173,7 +167,6 @@ async def test_load_bends_levels_before_it_refuses(write_pool: WritePool) -> Non
     worker.may_draw.clear()
     async with gateway_of(write_pool(workers=1, step_s=SLOW_STEP_S, slo_ms=20_000), [worker]) as gateway:
         client = Client(gateway.address)
-        await told_one(gateway, "t2i_gateway_ready_workers")
         first = [asyncio.ensure_future(client.done(Request(prompt=f"circle {n}", exact=True))) for n in range(CAP)]
         await until("it is full", lambda: asyncio.sleep(0, worker.running), lambda count: count == CAP)
         waiting = [client.stub.Generate(Request(prompt=f"square {n}"), timeout=WITHIN_S) for n in range(3 * CAP)]

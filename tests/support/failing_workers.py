@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_testing_kit.serving import metric, until
 from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess
 
@@ -86,7 +87,7 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
 async def gateway_of(
     options: LocalOptions, workers: list[FailingWorker], more: tuple[str, ...] = ()
 ) -> AsyncIterator[ServerProcess]:
-    """A gateway process that knows these workers, started with `more` arguments."""
+    """A gateway process that has reached all of these workers, started with `more` arguments."""
     servers, addresses = [], []
     for worker in workers:
         server = grpc.aio.server()
@@ -100,6 +101,8 @@ async def gateway_of(
     try:
         await gateway.start()
         await gateway.wait_ready(START_LIMIT_S)
+        ready = "t2i_gateway_ready_workers"
+        await until("all are reached", lambda: metric(gateway, ready), lambda count: count == len(workers))
         yield gateway
     finally:
         await gateway.stop(20.0)
