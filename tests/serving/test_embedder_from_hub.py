@@ -34,10 +34,13 @@ async def test_serves_without_and_then_with_the_embedder(
             without = [(await client.done(REQUEST, 60)).served.skipped_steps for _ in range(2)]
             assert without == [0, 0]
             assert await metric(pool.gateway, MISSING) == 1
-            missing = "model.embedder: 'acme/sentences' is not under the models folder"
-            assert missing in pool.gateway.log_path.read_text()
+            gateway, missing = pool.gateway, "model.embedder: 'acme/sentences' is not under the models folder"
+
+            async def log() -> str:
+                return gateway.log_path.read_text()
+
+            await until("the first try has failed", log, lambda text: missing in text)
             hub.up = True
-            gateway = pool.gateway
             await until("the embedder is there", lambda: metric(gateway, MISSING), lambda value: value == 0)
             skipped = [(await client.done(REQUEST, 60)).served.skipped_steps for _ in range(2)]
             assert skipped == [0, 10]
