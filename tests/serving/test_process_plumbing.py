@@ -3,9 +3,12 @@
 import asyncio
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -14,6 +17,7 @@ from t2i_gateway.status import to_status as to_gateway_status
 from t2i_policy.request.admission import Refused, RefusedReason
 from t2i_runtime.errors import Violation
 from t2i_runtime.process import announce, bound_address, drain
+from t2i_testing_kit.serving import WITHIN_S, PoolFiles, until
 from t2i_worker.errors import EngineLost, JobFailed, JobInvalid, ReadyReason, WorkerBusy
 from t2i_worker.status import to_status as to_worker_status
 
@@ -72,3 +76,31 @@ def test_busy_worker_says_when_to_come_back_and_lost_one_to_go_elsewhere() -> No
     lost = EngineLost("gone", ReadyReason.DEVICE_LOST)
     assert to_worker_status(lost).code is grpc.StatusCode.UNAVAILABLE
     assert to_worker_status(JobFailed("no")).code is grpc.StatusCode.INTERNAL
+
+
+AS_MAIN = """
+import atexit, runpy, sys
+atexit.register(print, "the interpreter ends")
+sys.argv = ["t2i-worker", *sys.argv[1:]]
+runpy.run_module("t2i_worker", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.process
+async def test_worker_that_drained_leaves_out_the_interpreters_end(tmp_path: Path) -> None:
+    """That looks at all objects of torch once more: seconds of CPU in which a successor waits for the device."""
+    options, announced = PoolFiles().write(tmp_path), tmp_path / "one.json"
+    files = ["--pool", str(options.pool_file), "--profile", str(options.profile), "--announce", str(announced)]
+    command = [sys.executable, "-c", AS_MAIN, *files, "--group", "sim", "--name", "one"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+
+    async def is_serving() -> bool:
+        return announced.exists()
+
+    await until("it serves", is_serving, bool)
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(WITHIN_S):
+        out, log = await process.communicate()
+    assert (process.returncode, out.decode()) == (0, "")
+    assert log.decode().rstrip().endswith("draining")  # its last line is not lost

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 from importlib import import_module
 
 from t2i_api.parse import PoolError, parse_pool
@@ -12,6 +10,7 @@ from t2i_policy.profile import ProfileError
 from t2i_policy.readiness import ReadyReason
 from t2i_runtime.errors import SecurityError
 from t2i_runtime.logs import set_up_logs
+from t2i_runtime.process import end_now
 from t2i_runtime.tracing import traces_sent
 from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
 from t2i_worker.jobs import Engine
@@ -35,9 +34,7 @@ def main() -> int:
             asyncio.run(_serve(settings, pool, group))
     except EngineLost as error:
         log.critical("the worker ends, to be started anew: %s", error)
-        logging.shutdown()
-        # At once: a thread that waits for a lost device would keep the interpreter from ending.
-        os._exit(EXIT_CODES[error.reason])
+        end_now(EXIT_CODES[error.reason])  # a thread that waits for a lost device would keep the interpreter from it
     except (OSError, PoolError, ProfileError, ModelError, SecurityError) as error:
         log.critical("the worker cannot start: %s", error)
         return 2
@@ -49,8 +46,7 @@ async def _serve(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -
         await serve(settings, lambda: _make_engine(settings, pool, group))
     except StoppedEarly as stopped:
         log.info("%s", stopped)
-        logging.shutdown()
-        os._exit(0)  # a thread that loads a model cannot be told to stop, and the event loop would wait for it
+        end_now(0)  # a thread that loads a model cannot be told to stop, and the event loop would wait for it
 
 
 def _group(pool: Pool, name: str) -> WorkerGroupPart:
@@ -72,4 +68,4 @@ async def _make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupP
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_now(main())
