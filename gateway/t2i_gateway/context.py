@@ -7,7 +7,10 @@ from t2i_cache.follow import Holdings
 from t2i_gateway.neighbours import LatentPrefix
 from t2i_gateway.request import ImageRequest
 from t2i_policy.level import Ladder
+from t2i_policy.profile import LevelProfile
 from t2i_policy.request.decide import Decided
+from t2i_policy.request.explain import LevelOutlook
+from t2i_policy.request.options import WantedReason, loss_for
 from t2i_sources.embedder import Embedding
 
 
@@ -22,7 +25,7 @@ class Arrived:
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """Seconds are of the event loop's clock. `step_cost`: what a step of this image's size costs. `holdings`: which
-    workers had the neighbour's latents then, where each keeps its own.
+    workers had the neighbour's latents then, where each keeps its own. `quality_percent` None: nobody measured it.
     """
 
     request: ImageRequest
@@ -36,11 +39,18 @@ class RequestContext:
     base_steps: int
     step_cost: float = 1.0
     holdings: Holdings | None = None
+    quality_percent: float | None = None
 
     @property
     def cost(self) -> float:
         """Of each of the level's steps on average: with an image to start from only a share of them runs."""
         return self.step_cost * self.request.drawing.images.steps_share
+
+    def quality_percent_at(self, entry: LevelOutlook) -> float | None:
+        """Of a level that is judged for this prompt."""
+        if self.request.limits.fixed_steps is not None and entry.level == self.decided.served.level:
+            return self.quality_percent  # the outlook takes what a request fixes for lossless
+        return None if entry.expected_loss is None else 100 * (1 - entry.expected_loss)
 
     def is_worth_keeping(self, ladder: Ladder, reached: bool) -> bool:
         """Only exact runs that a level may start from are kept, of prompts of which the worker can reach no latent.
@@ -60,3 +70,18 @@ class Waited:
     queued_s: float
     total_s: float
     retries: int
+
+
+def expected_quality_percent(decided: Decided, profile: LevelProfile, is_measured: bool) -> float | None:
+    """Of the served level for this prompt, percent of exact; None = nobody measured it.
+
+    Levels of the pool are measured. A schedule that the request fixes may be one of the profile, by chance.
+    `is_measured`: the profile speaks of images that are drawn like this one.
+    """
+    if decided.wanted.reason is not WantedReason.SCHEDULE_REQUESTED:
+        return decided.quality_percent
+    level = decided.served.level
+    if not is_measured and level.num_inference_steps != profile.base_steps:
+        return None
+    loss = loss_for(level, profile, decided.near)
+    return None if loss is None else 100 * (1 - loss)

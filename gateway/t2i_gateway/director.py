@@ -18,7 +18,7 @@ from t2i_api.pool import PoolSpec
 from t2i_cache.catalogue import Neighbour
 from t2i_cache.follow import Holdings
 from t2i_gateway.attempt import Attempt, WorkerLost
-from t2i_gateway.context import Arrived, RequestContext, Waited
+from t2i_gateway.context import Arrived, RequestContext, Waited, expected_quality_percent
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.errors import GatewayDraining, GenerationFailed, RequestRefused, WorkersUnavailable
@@ -140,11 +140,11 @@ class Director:
         rules, dispatcher = self._parts.rules, self._parts.dispatcher
         view = dispatcher.view().for_cost(context.cost)
         levels = [
-            outlook_message(entry, estimate_s(view, entry.level))
+            outlook_message(entry, context, estimate_s(view, entry.level))
             for entry in outlook(rules.ladder, rules.profile, context.decided.near, request.limits)
         ]
         return explain_response(
-            context.decided,
+            context,
             self._parts.rates.judge(tenant, RateCost().plus(self._counted_steps(context))) or self._admission(context),
             dispatcher.placement(self._place(context)),
             levels=levels,
@@ -210,6 +210,7 @@ class Director:
             base_steps=parts.rules.ladder.base_steps,
             step_cost=step_cost,
             holdings=holdings,
+            quality_percent=expected_quality_percent(decided, parts.rules.profile, request.limits.measured),
         )
 
     def _neighbourhood(

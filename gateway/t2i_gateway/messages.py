@@ -19,22 +19,22 @@ from t2i_runtime.drawing import PLAIN, drawing_message
 from t2i_runtime.level_messages import level_message, to_level
 
 
-def decision_message(decided: Decided, tells_nearest: bool) -> gateway_pb2.Decision:
-    """The decision with its reason in a word and in a sentence."""
+def decision_message(decided: Decided, quality_percent: float | None, tells_nearest: bool) -> gateway_pb2.Decision:
+    """The decision with its reason in a word and in a sentence. `quality_percent` None: nobody measured it."""
     return gateway_pb2.Decision(
         wanted=level_message(decided.wanted.level),
         served=level_message(decided.served.level),
         reason=decided.reason,
         message=_sentence(decided, tells_nearest),
-        expected_quality_percent=decided.quality_percent,
+        expected_quality_percent=quality_percent,
     )
 
 
-def outlook_message(entry: LevelOutlook, estimated_s: float) -> gateway_pb2.LevelOutlook:
+def outlook_message(entry: LevelOutlook, context: RequestContext, estimated_s: float) -> gateway_pb2.LevelOutlook:
     """What a level would cost this prompt, for `Explain`."""
     return gateway_pb2.LevelOutlook(
         level=level_message(entry.level),
-        expected_quality_percent=0.0 if entry.expected_loss is None else 100 * (1 - entry.expected_loss),
+        expected_quality_percent=context.quality_percent_at(entry),
         estimated_ms=1e3 * estimated_s,
         eligible=entry.eligible,
         reason=entry.reason,
@@ -43,7 +43,7 @@ def outlook_message(entry: LevelOutlook, estimated_s: float) -> gateway_pb2.Leve
 
 
 def explain_response(
-    decided: Decided,
+    context: RequestContext,
     admission: Admitted | Refused,
     placement: Placement | None,
     *,
@@ -51,9 +51,9 @@ def explain_response(
     tells_nearest: bool,
 ) -> gateway_pb2.ExplainResponse:
     """What would be decided, and where the request would go now."""
-    near = decided.near
+    near = context.decided.near
     return gateway_pb2.ExplainResponse(
-        decision=decision_message(decided, tells_nearest),
+        decision=decision_message(context.decided, context.quality_percent, tells_nearest),
         cached_steps=sorted(near.stored_steps) if tells_nearest else (),
         similarity=near.similarity if tells_nearest else None,
         levels=levels if tells_nearest else (),
@@ -69,7 +69,7 @@ def accepted_event(
     """The first event: what was decided, and when the image is expected."""
     accepted = gateway_pb2.Accepted(
         request_id=context.request.request_id,
-        decision=decision_message(context.decided, tells_nearest),
+        decision=decision_message(context.decided, context.quality_percent, tells_nearest),
         queued_ahead=queued_ahead,
         estimated_ms=1e3 * admitted.estimated_s,
     )

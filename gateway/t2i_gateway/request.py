@@ -161,6 +161,10 @@ def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> 
         yield Violation("num_images", f"must be from 1 to {MAX_IMAGES}, got {request.num_images}")
     if request.HasField("num_inference_steps"):
         yield from steps_violations(request.num_inference_steps, spec)
+        full = spec.model.num_inference_steps
+        if request.exact and request.num_inference_steps != full:
+            text = f"cannot be combined with exact, which runs the pool's {full} steps: leave one of them out"
+            yield Violation("num_inference_steps", text)
     scale = request.guidance_scale
     if request.HasField("guidance_scale") and not (math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE_SCALE):
         yield Violation("guidance_scale", f"must be a number from 0 to {MAX_GUIDANCE_SCALE:.0f}")

@@ -59,14 +59,14 @@ def spanned_decision(
 
 
 def _told(context: RequestContext) -> dict[str, str | float]:
-    decided = context.decided
+    decided, quality = context.decided, context.quality_percent
     return {
         "t2i.request_id": context.request.request_id,
         "t2i.size": str(context.request.size),
         "t2i.level.wanted": decided.wanted.level.phrase,
         "t2i.level.served": decided.served.level.phrase,
         "t2i.reason": str(decided.reason),
-        "t2i.expected_quality_percent": decided.quality_percent,
+        **({} if quality is None else {"t2i.expected_quality_percent": quality}),
     }
 
 

@@ -20,7 +20,7 @@ def test_what_a_request_asks_for_is_not_called_harmless(reason: WantedReason) ->
     """Nobody looked for a cheapest harmless level, and what a fixed schedule loses is not known."""
     level = Level(0, 5)
     wanted, served = WantedLevel(level, 0.0, reason), Served(level, 0.0, 1.0, ServedReason.AS_WANTED)
-    told = decision_message(Decided(NOWHERE, (), "", wanted, served, 0.0), tells_nearest=True).message
+    told = decision_message(Decided(NOWHERE, (), "", wanted, served, 0.0), 100.0, tells_nearest=True).message
     assert ASKED.get(reason, "cheapest harmless") in told
     assert ("cheapest harmless" in told) is (reason not in ASKED)
     assert ("expected to be lost" in told) is (reason is not WantedReason.SCHEDULE_REQUESTED)

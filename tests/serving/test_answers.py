@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2i_testing_kit.serving import WITHIN_S, Client
+from t2i_testing_kit.serving import WITHIN_S, Client, violated_fields
 from t2ictl.local_pool import LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -54,6 +54,28 @@ async def test_exact_and_fixed_steps_are_honoured(client: Client) -> None:
     fixed = await client.done(Request(prompt="a red circle", num_inference_steps=7))
     assert (exact.served.skipped_steps, exact.served.num_inference_steps, exact.reason) == (0, 20, "ExactRequested")
     assert (fixed.served.skipped_steps, fixed.served.num_inference_steps, fixed.reason) == (0, 7, "ScheduleRequested")
+
+
+@pytest.mark.parametrize(("steps", "percent"), [(7, None), (10, 95.0), (20, 100.0), (40, None)])
+async def test_only_what_was_measured_is_promised(client: Client, steps: int, percent: float | None) -> None:
+    """The profile knows the short schedule of 10 steps and the full one, and says nothing of others."""
+    request = Request(prompt="a red circle", num_inference_steps=steps)
+    told = (await client.events(request))[0].accepted.decision
+    explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
+    (judged,) = (level for level in explained.levels if level.eligible and level.level == told.served)
+    for one in (told, explained.decision, judged):
+        known = one.expected_quality_percent if one.HasField("expected_quality_percent") else None
+        assert known == (None if percent is None else pytest.approx(percent, abs=1e-3))
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+async def test_exact_beside_another_schedule_is_refused(client: Client, steps: int) -> None:
+    """Nobody can have both; with the pool's own number of steps they ask for the same."""
+    refused = await client.refusal(Request(prompt="a red circle", exact=True, num_inference_steps=steps))
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violated_fields(refused) == ["num_inference_steps"]
+    both = await client.done(Request(prompt="a red circle", exact=True, num_inference_steps=20))
+    assert both.served.num_inference_steps == 20
 
 
 async def test_seed_is_drawn_and_told_when_left_out(client: Client) -> None:

@@ -148,7 +148,7 @@ async def show_explanation(
     eligible = Column("eligible", overflow="fold")
     table = Table("level", "expected quality", "time", eligible, "expected loss", title="levels")
     for entry in answer.levels:
-        known = entry.eligible or entry.expected_quality_percent
+        known = entry.HasField("expected_quality_percent")
         chosen = " ←" if entry.level == decision.served else ""
         table.add_row(
             _in_words(entry.level) + chosen,

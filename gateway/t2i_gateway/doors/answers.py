@@ -1,6 +1,7 @@
 """What a drawn image becomes on the wire: base64 as its bytes come in, and the JSON around it.
 
-Images are large, so an answer is a list of pieces. None is ever joined, and none is made twice.
+Images are large, so an answer is a list of pieces. None is ever joined, and none is made twice. An image that is kept
+for a link stays the bytes that it came in.
 """
 
 import base64
@@ -26,19 +27,20 @@ def format_name(value: level_pb2.OutputFormat.ValueType) -> str:
 
 @dataclass(slots=True)
 class AnsweredImage:
-    """One image of a request, as its events come in."""
+    """One image of a request, as its events come in. `as_file`: it is not sent, so it need not become base64."""
 
+    as_file: bool = False
     accepted: gateway_pb2.Accepted = field(default_factory=gateway_pb2.Accepted)
     done: gateway_pb2.Done = field(default_factory=gateway_pb2.Done)
     info: level_pb2.ImageInfo = field(default_factory=level_pb2.ImageInfo)
     num_previews: int = 0
-    _encoded: Pieces = field(default_factory=list)
+    _pieces: Pieces = field(default_factory=list)
     _rest: bytes = b""
 
     def take_in(self, event: ToldEvent) -> int:
         """Gives how many bytes more it holds."""
         if isinstance(event, PassedChunk):
-            return self._encode(event.data)
+            return self._take_part(event.data)
         match event.WhichOneof("event"):
             case "accepted":
                 self.accepted = event.accepted
@@ -50,23 +52,24 @@ class AnsweredImage:
 
     def forget(self) -> None:
         """The image; what is known of it stays."""
-        self._encoded, self._rest = [], b""
+        self._pieces, self._rest = [], b""
 
-    def _encode(self, part: bytes) -> int:
+    def _take_part(self, part: bytes) -> int:
         data = self._rest + part
-        whole = len(data) - len(data) % 3
-        self._encoded.append(base64.b64encode(memoryview(data)[:whole]))
+        whole = len(data) if self.as_file else len(data) - len(data) % 3
+        piece = data[:whole] if self.as_file else base64.b64encode(memoryview(data)[:whole])
+        self._pieces.append(piece)
         self._rest = data[whole:]
-        return len(self._encoded[-1])
+        return len(piece)
 
     @property
     def base64(self) -> Pieces:
-        return [*self._encoded, base64.b64encode(self._rest)]
+        return [*self._pieces, base64.b64encode(self._rest)]
 
     @property
     def file(self) -> bytes:
-        """The image file. Made from what is kept of it, so call it in a thread."""
-        return base64.b64decode(b"".join(self.base64))
+        """The image file, of one `as_file`."""
+        return b"".join(self._pieces)
 
     @property
     def size(self) -> str:
@@ -81,7 +84,7 @@ class AnsweredImage:
             "served_level": _level(done.served),
             "reason": done.reason,
             "message": decision.message,
-            "expected_quality_percent": round(decision.expected_quality_percent, 2),
+            "expected_quality_percent": _quality(decision),
             "seed": done.seed,
             "timings_ms": {
                 "queue": round(timings.queue_ms, 1),
@@ -95,6 +98,10 @@ class AnsweredImage:
             "reproduction": _reproduction(done),
             "prompt_cuts": [_cut(cut) for cut in done.prompt_cuts],
         }
+
+
+def _quality(decision: gateway_pb2.Decision) -> float | None:
+    return round(decision.expected_quality_percent, 2) if decision.HasField("expected_quality_percent") else None
 
 
 def _level(message: level_pb2.Level) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from t2i_api.pool import PoolSpec
 from t2i_gateway.doors.errors import HttpRefused
 from t2i_gateway.errors import RequestInvalid
-from t2i_gateway.json_names import NameRepeated, load_json
+from t2i_gateway.json_names import NameRepeated, load_json, unreadable_value
 from t2i_gateway.request import MAX_IMAGES, MAX_PROMPT_CHARACTERS, steps_violations
 from t2i_protos.v1 import gateway_pb2, level_pb2
 
@@ -116,7 +116,7 @@ def parse_json(kind: type[B], data: bytes) -> B:
         body = kind.model_validate_json(data)
         load_json(data)  # pydantic takes the last of two equal names
     except ValidationError as error:
-        raise _refusal(error) from None  # the cause would carry the prompt
+        raise _unreadable(error, data) or _refusal(error) from None  # the cause would carry the prompt
     except NameRepeated as error:
         raise given_twice(error.name) from None
     return body
@@ -136,6 +136,16 @@ def parse_fields(fields: dict[str, str]) -> EditBody:
         return EditBody.model_validate_strings(fields)
     except ValidationError as error:
         raise _refusal(error) from None
+
+
+def _unreadable(error: ValidationError, data: bytes) -> HttpRefused | None:
+    """What only one value is wrong by, where the parser says no more than that the whole cannot be read."""
+    if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+        return None
+    found = unreadable_value(data)
+    if found is None:
+        return None
+    return HttpRefused(400, f"Invalid value for '{found.field}': {found.description}.", param=found.field)
 
 
 def _refusal(error: ValidationError) -> HttpRefused:
@@ -197,11 +207,15 @@ def to_message(body: GenerationBody, spec: PoolSpec, request_id: str) -> gateway
 
 
 def _set_floor(message: gateway_pb2.GenerateRequest, body: GenerationBody, spec: PoolSpec) -> None:
-    """What `quality` means in this pool; fields of ours beside it can only ask for more."""
+    """What `quality` means in this pool; fields of ours beside it can only ask for more.
+
+    A word is about what load may do. It does nothing to a schedule that the request fixes.
+    """
     message.exact, floor = bool(body.exact), body.min_quality_percent or 0
     if body.quality is not None and body.quality != "auto":
         part = spec.gateway.quality(body.quality)
-        message.exact, floor = message.exact or part.exact, max(floor, part.min_quality_percent)
+        exact = part.exact and body.num_inference_steps is None
+        message.exact, floor = message.exact or exact, max(floor, part.min_quality_percent)
     message.min_quality_percent = floor
 
 

@@ -21,7 +21,7 @@ from t2i_gateway.doors.errors import CLIENT_GONE, ClientGone, error_body, status
 from t2i_gateway.doors.fields import GenerationBody, to_message
 from t2i_gateway.doors.forms import FORM_TYPE, JSON_TYPE, AskedImages, read_edit, read_generation
 from t2i_gateway.doors.models import check_model
-from t2i_gateway.doors.reading import check_type, read_body, told_bytes, while_connected
+from t2i_gateway.doors.reading import check_length, check_type, read_body, told_bytes, while_connected
 from t2i_gateway.doors.sending import END, Outbox, send_whole, start, unread_answer
 from t2i_gateway.events import Events, PassedChunk, ToldEvent, is_done
 from t2i_gateway.held_requests import HeldAnswer
@@ -105,6 +105,7 @@ class ImagesRoute:
         with counted(self.metrics, task.method) as ending:
             tenant = self.identities.tenant_of(request.headers.items(), request.state.auth_context)
             check_type(request, task.media_type)
+            check_length(request, task.most_bytes)
             with self.intake.held(told_bytes(request, task.most_bytes)):
                 wanted = await task.read(request, await read_body(request, task.most_bytes))
                 asked = self._ask(request, wanted, tenant)
@@ -144,7 +145,7 @@ class ImagesRoute:
 
 
 async def _answer(asked: Asked, send: Send, intake: Intake) -> None:
-    images = [AnsweredImage() for _ in range(asked.body.n or 1)]
+    images = [AnsweredImage(as_file=asked.link_store is not None) for _ in range(asked.body.n or 1)]
     with unread_answer(intake) as held:
         async with aclosing(asked.events) as events:
             async for event in events:
@@ -163,7 +164,7 @@ async def _kept(asked: Asked, images: Sequence[AnsweredImage], held: HeldAnswer)
     """Links to the images, if that is what was asked for."""
     if asked.link_store is None:
         return None
-    files = await asyncio.to_thread(lambda: [image.file for image in images])
+    files = [image.file for image in images]
     held.add(sum(map(len, files)))
     return await asked.link_store.keep(files, asked.body.format_name)
 

@@ -159,7 +159,7 @@ def _images(pool: Pool) -> Schema:
         served_level=level,
         reason=TEXT,
         message=TEXT,
-        expected_quality_percent=NUMBER,
+        expected_quality_percent={"type": ["number", "null"]},
         seed=WHOLE,
         timings_ms=times,
         retries=WHOLE,

@@ -16,12 +16,14 @@ MAX_OUTCOMES = 8192
 
 @dataclass(frozen=True, slots=True)
 class RecentOutcome:
-    """How one image ended. `level` None = it was refused, or it failed; then the rest says nothing."""
+    """How one image ended. `level` None = it was refused, or it failed; then the rest says nothing. `quality_percent`
+    None: nobody measured it.
+    """
 
     ended_s: float
     level: Level | None
     took_s: float = 0.0
-    quality_percent: float = 0.0
+    quality_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class RecentOutcomes:
             served=tuple(sum(counts[second, at] for second in range(WINDOW_S)) for at in range(len(levels))),
             refused=len(self._outcomes) - len(drawn),
             p95_s=_p95([one.took_s for one in drawn]),
-            mean_quality_percent=_mean([one.quality_percent for one in drawn]),
+            mean_quality_percent=_mean([one.quality_percent for one in drawn if one.quality_percent is not None]),
             from_cache_fraction=_mean([float(one.level is not None and one.level.needs_latent) for one in drawn]),
             seconds=tuple(tuple(counts[second, at] for at in range(columns)) for second in range(WINDOW_S)),
         )

@@ -25,14 +25,14 @@ class WatchedIntake(Intake):
     async def generate(
         self, message: gateway_pb2.GenerateRequest, tenant: str, left_s: float | None, made_id: str = ""
     ) -> Events:
-        quality: dict[int, float] = {}  # of each image, as it was promised
+        quality: dict[int, float | None] = {}  # of each image, as it was promised
         try:
             async with aclosing(super().generate(message, tenant, left_s, made_id)) as events:
                 async for event in events:
                     if is_done(event) and not event.done.replayed:
-                        self._note(event.done, quality.get(event.image_index, 0.0))
+                        self._note(event.done, quality.get(event.image_index))
                     elif not isinstance(event, PassedChunk) and event.HasField("accepted"):
-                        quality[event.image_index] = event.accepted.decision.expected_quality_percent
+                        quality[event.image_index] = _promised(event.accepted.decision)
                     yield event
         except (RequestInvalid, RequestIdReused, ContentRefused):
             raise  # what a client asks for says nothing of the pool
@@ -40,6 +40,10 @@ class WatchedIntake(Intake):
             self.recent.add(RecentOutcome(self._clock(), None))
             raise
 
-    def _note(self, done: gateway_pb2.Done, quality_percent: float) -> None:
+    def _note(self, done: gateway_pb2.Done, quality_percent: float | None) -> None:
         level, took_s = to_level(done.served), done.timings.total_ms / 1e3
         self.recent.add(RecentOutcome(self._clock(), level, took_s, quality_percent))
+
+
+def _promised(decision: gateway_pb2.Decision) -> float | None:
+    return decision.expected_quality_percent if decision.HasField("expected_quality_percent") else None

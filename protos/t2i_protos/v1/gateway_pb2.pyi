@@ -184,7 +184,9 @@ class Decision(_message.Message):
     reason: _builtins.str
     message: _builtins.str
     expected_quality_percent: _builtins.float
-    """Expected quality of the served level for this prompt, percent of exact."""
+    """Expected quality of the served level for this prompt, percent of exact. Absent: nobody measured it, as with most
+    schedules that a request fixes.
+    """
     @_builtins.property
     def wanted(self) -> _level_pb2.Level: ...
     @_builtins.property
@@ -196,13 +198,15 @@ class Decision(_message.Message):
         served: _level_pb2.Level | None = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
-        expected_quality_percent: _builtins.float = ...,
+        expected_quality_percent: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent", "expected_quality_percent", b"expected_quality_percent", "served", b"served", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_quality_percent", b"expected_quality_percent", "message", b"message", "reason", b"reason", "served", b"served", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent", "expected_quality_percent", b"expected_quality_percent", "message", b"message", "reason", b"reason", "served", b"served", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_quality_percent: _TypeAlias = _typing.Literal["expected_quality_percent"]  # noqa: Y015
+    _WhichOneofArgType__expected_quality_percent: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_quality_percent) -> _WhichOneofReturnType__expected_quality_percent | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
@@ -383,6 +387,7 @@ class LevelOutlook(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     expected_quality_percent: _builtins.float
+    """Percent of exact. Absent: nobody measured it."""
     estimated_ms: _builtins.float
     eligible: _builtins.bool
     reason: _builtins.str
@@ -395,17 +400,19 @@ class LevelOutlook(_message.Message):
         self,
         *,
         level: _level_pb2.Level | None = ...,
-        expected_quality_percent: _builtins.float = ...,
+        expected_quality_percent: _builtins.float | None = ...,
         estimated_ms: _builtins.float = ...,
         eligible: _builtins.bool = ...,
         reason: _builtins.str = ...,
         explanation: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent", "expected_quality_percent", b"expected_quality_percent", "level", b"level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible", b"eligible", "estimated_ms", b"estimated_ms", "expected_quality_percent", b"expected_quality_percent", "explanation", b"explanation", "level", b"level", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent", "eligible", b"eligible", "estimated_ms", b"estimated_ms", "expected_quality_percent", b"expected_quality_percent", "explanation", b"explanation", "level", b"level", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_quality_percent: _TypeAlias = _typing.Literal["expected_quality_percent"]  # noqa: Y015
+    _WhichOneofArgType__expected_quality_percent: _TypeAlias = _typing.Literal["_expected_quality_percent", b"_expected_quality_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_quality_percent) -> _WhichOneofReturnType__expected_quality_percent | None: ...
 
 Global___LevelOutlook: _TypeAlias = LevelOutlook  # noqa: Y015
 

@@ -37,6 +37,11 @@ export function sentence(text) {
   return whole && whole[0].toUpperCase() + whole.slice(1) + (/[.!?]$/.test(whole) ? "" : ".");
 }
 
+function qualityWords(quality) {
+  if (quality === null) return "Nobody measured it.";
+  return quality >= 99.95 ? "As an exact image's." : `${percent(quality, 1)} of an exact image's, or more.`;
+}
+
 // What is told about an image: pairs of a heading and a sentence.
 export function story(told, full, sloS) {
   const { served_level: served, timings_ms: ms, message, expected_quality_percent: quality } = told;
@@ -58,7 +63,7 @@ export function story(told, full, sloS) {
             ? "Some steps were not computed but forecast from those before."
             : "Nothing. Every step ran.",
     ],
-    ["Expected quality", quality >= 99.95 ? "As an exact image's." : `${percent(quality, 1)} of an exact image's, or more.`],
+    ["Expected quality", qualityWords(quality)],
     [
       "Time",
       `${seconds(ms.total / 1000)} in all, the target is ${seconds(sloS)}. ` +
