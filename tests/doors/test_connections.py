@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from door_in_process import ServedDoor, read_all, served
-from t2i_gateway.doors import connections
+from door_in_process import WITHIN_S, ServedDoor, read_all, served
+from t2i_gateway.doors import connections, images, reading
 from t2i_protos.v1 import gateway_pb2
 
 BODY = b'{"prompt": "a"}'
@@ -101,3 +101,68 @@ async def test_the_bound_leaves_files_for_the_rest(monkeypatch: pytest.MonkeyPat
     assert connections.most_connections() == 500
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (connections.resource.RLIM_INFINITY,) * 2)
     assert connections.most_connections() == connections.MAX_CONNECTIONS
+
+
+BROKEN = {
+    "not HTTP": (b"hello there\r\n\r\n", 400),
+    "a broken header": (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+    "headers without end": (b"GET / HTTP/1.1\r\na: " + b"a" * 200_000, 431),
+    "an unknown coding": (TARGET + b"1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_what_is_no_http_is_told_as_all_errors_are(broken: str) -> None:
+    """In OpenAI's shape, with an id; clients and logs need one way to read errors."""
+    sent, status = BROKEN[broken]
+    async with served(NothingDrawn()) as door:
+        head, _, body = (await door.answer_to(sent)).partition(b"\r\n\r\n")
+    told = json.loads(body)["error"]
+    assert int(head.split()[1]) == status
+    assert (told["code"], told["param"], bool(told["message"])) == ("invalid_http", None, True)
+    assert b"x-request-id: " in head
+    assert b"connection: close" in head
+
+
+async def test_garbage_within_a_request_ends_it_with_one_answer() -> None:
+    """The request that runs is given up; nobody gets two answers."""
+    async with served(NothingDrawn()) as door:
+        start = TARGET + b"1\r\nhost: a\r\ncontent-type: application/json\r\n" + CHUNKED + b"\r\nno number\r\n"
+        answer = await door.answer_to(start)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+@pytest.mark.parametrize("expects", [b"", b"expect: 100-continue\r\n"], ids=["none comes", "it waits to be asked"])
+async def test_a_length_that_is_too_long_is_refused_before_its_body(
+    expects: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a body that will not be taken."""
+    monkeypatch.setattr(reading, "BODY_LIMIT_S", 2 * WITHIN_S)
+    async with served(NothingDrawn()) as door:
+        reader, writer = await door.connect()
+        length = b"content-length: 99999999999\r\n"
+        writer.write(TARGET + b"1\r\nhost: a\r\ncontent-type: application/json\r\n" + expects + length + b"\r\n")
+        async with asyncio.timeout(WITHIN_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            told = await reader.readuntil(b"}}")
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in head
+        assert json.loads(told)["error"]["code"] == "body_too_large"
+        writer.close()
+
+
+async def test_who_sends_all_before_it_listens_finds_the_answer() -> None:
+    """Closed at once, the connection would be reset, and the answer in it lost."""
+    long = images.MAX_JSON_BYTES + (8 << 20)
+    async with served(NothingDrawn()) as door:
+        reader, writer = await door.connect()
+        length = b"content-length: %d\r\n\r\n" % long
+        writer.write(TARGET + b"1\r\nhost: a\r\ncontent-type: application/json\r\n" + length)
+        for _ in range(long >> 16):
+            writer.write(b" " * 65_536)
+            async with asyncio.timeout(WITHIN_S):
+                await writer.drain()
+        writer.write(b" " * (long % 65_536))
+        assert (await read_all(reader)).startswith(b"HTTP/1.1 413 ")
+        writer.close()

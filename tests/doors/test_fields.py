@@ -63,6 +63,7 @@ LOSSES: dict[str, tuple[dict[str, Any], float, bool]] = {
     "the higher of two floors counts": ({"quality": "low", "min_quality_percent": 97}, 0.03, False),
     "no floor is under the pool's": ({"min_quality_percent": 1}, 0.2, False),
     "exact": ({"exact": True, "quality": "low"}, 0.15, True),
+    "a schedule of its own is no matter of load": ({"quality": "high", "num_inference_steps": 5}, 0.2, False),
 }
 
 
@@ -136,7 +137,16 @@ WRONG: dict[str, tuple[str | None, str, str]] = {
     '{"prompt": "a", "min_quality_percent": 101}': ("min_quality_percent", "invalid_value", "100"),
     '{"prompt": "a", "colour": "red"}': ("colour", "unknown_parameter", "colour"),
     '{"prompt": "a", "stream": "yes"}': ("stream", "invalid_type", "boolean"),
-    '{"prompt": "a\\ud800"}': (None, "invalid_json", "JSON"),
+    '{"prompt": "a\\ud800"}': ("prompt", "invalid_value", "surrogate"),
+    '{"prompt": "a", "\\udc00": 1}': ("\\udc00", "invalid_value", "surrogate"),
+    '{"prompt": "a", "more": {"deep": ["\\udc00"]}}': ("more", "invalid_value", "surrogate"),
+    f'{{"prompt": "a", "seed": {"1" * 5000}}}': ("seed", "invalid_value", "more than 1000 digits"),
+    f'{{"prompt": "a", "guidance_scale": 1{"0" * 5000}.0}}': ("guidance_scale", "invalid_value", "1000 digits"),
+    f'{{"prompt": "\\ud800", "seed": {"1" * 5000}': (None, "invalid_json", "JSON"),
+    '{"prompt": "a", "exact": true, "num_inference_steps": 5}': (
+        *("num_inference_steps", "invalid_value"),
+        "cannot be combined with exact, which runs the pool's 20 steps",
+    ),
     '{"prompt": "a", "n": 1, "prompt": "b"}': ("prompt", "duplicate_parameter", "send it once"),
     '{"prompt": "a", "n": 1, "n": 1}': ("n", "duplicate_parameter", "send it once"),
     "[]": (None, "invalid_type", "object"),

@@ -27,6 +27,7 @@ from t2i_gateway.doors.errors import (
 from t2i_gateway.doors.images import EDITS, GENERATIONS, IDEMPOTENCY_KEY, ImagesRoute
 from t2i_gateway.doors.models import check_model, model_card, model_names
 from t2i_gateway.doors.openapi import openapi_document
+from t2i_gateway.doors.reading import EarlyAnswer
 from t2i_gateway.identity import Identities
 from t2i_gateway.intake import Intake, counted
 from t2i_gateway.metrics import GatewayMetrics
@@ -110,11 +111,12 @@ def make_app(door: HttpDoor, more: Sequence[Route] = ()) -> ASGIApp:
     return Counted(app, door.metrics)
 
 
-async def _tell(_: Request, error: Exception) -> Response:
+async def _tell(request: Request, error: Exception) -> Response:
     assert isinstance(error, SHOWN_ERRORS)  # noqa: S101 - these are what it is registered for
     status = status_of(error)
     headers = {**error_headers(error), **(CLOSE if status in UNREAD else {})}
-    return JSONResponse(error_body(error), status, headers)
+    answer = EarlyAnswer if getattr(request.state, "body_left", False) else JSONResponse
+    return answer(error_body(error), status, headers)
 
 
 async def _two_lengths(scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,20 +5,32 @@ client's certificate as gRPC would tell of it.
 """
 
 import asyncio
+import json
 import resource
 import ssl
+import sys
+import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 
+import h11
 from cryptography import x509
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from t2i_gateway.doors.errors import HttpRefused, error_body
 from t2i_runtime.tls.names import AuthContext, auth_context_of
 
 MAX_CONNECTIONS = 4096
 OVER_SHARE = 1.25  # so many more are told to come back; what is beyond is closed at once
 FILES_SHARE = 0.5  # of the files that the process may open: workers, the store and classifiers need some too
 HEADERS_LIMIT_S = 10.0  # from the connection, or the last answer, to the end of the request's headers
+BROKEN_LIMIT_S = 2.0  # in which a client may read that it sent no HTTP
+_BROKEN = {
+    400: "the request cannot be read: send one of HTTP/1.1",
+    431: "the headers are too long: send shorter ones",
+    501: "this coding of a body is not known here: use Content-Length, or Transfer-Encoding: chunked",
+}
 UNREAD_LIMIT_S = 30.0  # for which a client may read nothing of what it was sent
 
 
@@ -27,6 +39,7 @@ class BoundedConnection(H11Protocol):
 
     _headers_due: asyncio.TimerHandle | None = None
     _reading_due: asyncio.TimerHandle | None = None
+    _broken = False  # told so; what still comes is dropped
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,6 +61,8 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
         super().data_received(data)
         if self._request_runs:
             self._stop(self._headers_due)
@@ -67,6 +82,35 @@ class BoundedConnection(H11Protocol):
         super().timeout_keep_alive_handler()
         self._reading_due = self.loop.call_later(UNREAD_LIMIT_S, self.transport.abort)  # of what is still unread
 
+    def send_400_response(self, msg: str) -> None:
+        """Of what is no HTTP, as all other errors are told. uvicorn calls it where it caught h11's error."""
+        del msg
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()  # in the middle of an answer
+            return
+        status = _status_of(sys.exception())
+        body = json.dumps(error_body(HttpRefused(status, _BROKEN[status], code="invalid_http"))).encode()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "x-request-id": uuid.uuid4().hex,
+            "connection": "close",
+        }
+        answer = h11.Response(status_code=status, headers=[*headers.items()], reason=HTTPStatus(status).phrase)
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self._end_after_reading()
+
+    def _end_after_reading(self) -> None:
+        """Closed with bytes unread, the connection would be reset, and the answer in it lost."""
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
+        self._broken = True
+        self.transport.write_eof()
+        self._stop(self._reading_due)
+        self._reading_due = self.loop.call_later(BROKEN_LIMIT_S, self.transport.abort)
+
     @property
     def _request_runs(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -78,6 +122,11 @@ class BoundedConnection(H11Protocol):
     def _stop(timer: asyncio.TimerHandle | None) -> None:
         if timer is not None:
             timer.cancel()
+
+
+def _status_of(error: BaseException | None) -> int:
+    told = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+    return told if told in _BROKEN else 400
 
 
 def most_connections() -> int:

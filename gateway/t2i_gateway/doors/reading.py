@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from t2i_gateway.doors.errors import ClientGone, HttpRefused
 
@@ -20,6 +22,34 @@ def check_type(request: Request, media_type: str) -> None:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
         raise HttpRefused(415, f"send the body with Content-Type: {media_type}", code="unsupported_media_type")
+
+
+def check_length(request: Request, most_bytes: int) -> None:
+    """Look at the length before the body comes: it may never come, or take its time.
+
+    Raises:
+        HttpRefused: it is too long. The rest of the request is still to be read.
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > most_bytes:
+        request.state.body_left = True
+        raise too_large(most_bytes)
+
+
+class EarlyAnswer(JSONResponse):
+    """An answer before the body has come. What still comes is read and dropped for a while, because most clients send
+    all before they listen, and would find the connection broken instead of the answer.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BODY_LIMIT_S):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def told_bytes(request: Request, most_bytes: int) -> int:
