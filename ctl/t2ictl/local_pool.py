@@ -21,6 +21,7 @@ from t2i_runtime.grpc_options import NO_PROXY
 from t2i_runtime.listening import listening_socket
 from t2i_sources import MODEL, SourceMissing, builtin_folder, find_folder
 from t2ictl.errors import InputInvalid, StartFailed
+from t2ictl.local_secrets import check_secrets, secret_arguments
 from t2ictl.processes import ServerProcess
 
 MODELS_DIR = Path("models")
@@ -152,6 +153,8 @@ class LocalPool:
         if self.with_gateway:
             check_free({"--listen": self.options.listen, "--listen-http": self.options.listen_http})
         check_model(self.pool, self.options.models_dir)
+        if self.with_gateway:
+            check_secrets(self.pool.spec, self.options.secrets, with_http=bool(self.options.listen_http))
         if self.with_gateway or any(group.engine == "simulated" for group in self.pool.spec.worker_groups):
             self.options = with_builtin_profile(self.options, self.pool)
         self._folder = self.options.folder or Path(tempfile.mkdtemp(prefix="t2i-local-"))
@@ -281,11 +284,5 @@ class LocalPool:
         arguments += ["--store", self._store_url, "--profile", str(options.profile)]
         embedder = str(options.embedder or self.pool.spec.model.embedder_source)
         arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]
-        if options.secrets is not None:
-            checks = self.pool.spec.safety.checks.items()
-            named = {place: part.secret_name for place, part in checks if part.secret_name}
-            arguments += [f"--safety-{place}-dir={options.secrets / name}" for place, name in named.items()]
-            results = self.pool.spec.gateway.results
-            if results is not None and results.secret_name:
-                arguments += [f"--results-dir={options.secrets / results.secret_name}"]
+        arguments += secret_arguments(self.pool.spec, options.secrets)
         return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)

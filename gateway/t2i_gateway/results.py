@@ -126,8 +126,10 @@ def read_keys(folder: Path) -> BucketKeys:
     """What the folder holds now.
 
     Raises:
-        TokensUnusable: a key is missing or no text; the message names it.
+        TokensUnusable: the Secret is missing, or a key is missing or no text; the message names it.
     """
+    if not any((folder / name).exists() for name in (KEY_ID, KEY)):
+        raise TokensUnusable(f"{folder} is empty: create the Secret, with the keys {KEY_ID} and {KEY}")
     return BucketKeys(_text(folder / KEY_ID), _text(folder / KEY), _text(folder / SESSION, needed=False))
 
 

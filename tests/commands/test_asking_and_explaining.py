@@ -11,7 +11,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, level_pb2
-from t2ictl.__main__ import app
+from t2ictl.app import app
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 NO_QUESTION = {"output", "request_id", "previews"}  # where the image goes, whether it is drawn twice, or shown

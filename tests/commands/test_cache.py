@@ -13,7 +13,7 @@ from t2i_cache.records import LatentRecord, encode_record
 from t2i_cache.scope import scope_id
 from t2i_cache.stores import StoreLimits, open_store
 from t2i_testing_kit.valkey.server import ValkeyServer
-from t2ictl.__main__ import app
+from t2ictl.app import app
 from t2ictl.errors import CtlError
 
 POOL = "models/demo"

@@ -1,5 +1,9 @@
 """A command that fails says what to give instead."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
-from t2ictl.__main__ import app
+from t2i_testing_kit.serving import WITHIN_S
+from t2ictl.app import app
 
 
 class SilentGateway(gateway_pb2_grpc.TextToImageServicer):
@@ -55,3 +60,16 @@ def test_a_web_address_is_told_the_right_form() -> None:
 
 def test_a_call_without_an_answer_names_its_limit(silent: str) -> None:
     assert "--timeout-s gives it more" in told_by("explain", "--address", silent, "--timeout-s", "0.2")
+
+
+def test_interrupt_while_the_command_line_is_imported_is_quiet(tmp_path: Path) -> None:
+    """That takes a second, in which people press Ctrl-C. Here a library takes for ever, and says when it began."""
+    (tmp_path / "typer.py").write_text("import signal; print('began', flush=True); signal.pause()")
+    command = [sys.executable, "-m", "t2ictl", "generate", "a red circle"]
+    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=WITHIN_S)
+    assert (process.returncode, out, said) == (130, "", "")

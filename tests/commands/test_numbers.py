@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from t2i_gateway.settings import parse_arguments as parse_gateway
 from t2i_operator.settings import parse_arguments as parse_operator
 from t2i_worker.settings import parse_arguments as parse_worker
-from t2ictl.__main__ import app
+from t2ictl.app import app
 
 WORKER = ("--pool=p", "--group=g", "--name=n")
 GATEWAY = ("--pool=p", "--profile=p", "--workers=w:1")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_runtime.listening import listening_socket
-from t2ictl.__main__ import app
+from t2ictl.app import app
 from t2ictl.local_pool import LocalOptions, LocalPool, read_pool
 from t2ictl.processes import ServerProcess
 
@@ -81,6 +81,37 @@ def test_worker_that_cannot_start_is_quoted(tmp_path: Path) -> None:
     profile = str(tmp_path / "profile.json")
     said = said_by(["local", "up", "--listen", "127.0.0.1:0", "--pool", str(pool), "--profile", profile])
     assert re.search(r"error: cpu-\d: the worker cannot start: .*profile", said)
+
+
+@pytest.mark.parametrize(
+    ("part", "made", "sentence"),
+    [
+        ("gateway.results", (), "gateway.results.secretName: there is no folder .*/bucket: make it"),
+        ("gateway.results", ("bucket/other",), "gateway.results.secretName: .*with the keys access_key_id"),
+        ("gateway.results", None, "gateway.results.secretName names the Secret bucket: .*--secrets"),
+        ("safety.prompt", (), "safety.prompt.secretName: there is no folder"),
+        ("safety.prompt", ("bucket/token",), "safety.prompt.secretName: .*is not a token"),
+    ],
+)  # fmt: skip
+def test_secret_that_is_missing_is_told_before_a_worker_starts(
+    tmp_path: Path, part: str, made: tuple[str, ...] | None, sentence: str
+) -> None:
+    """Warming a model takes minutes, and the gateway that reads the Secret starts after it."""
+    document = yaml.safe_load(EXAMPLE.read_text())
+    first, _, second = part.partition(".")
+    address = {"url": "s3://images"} if second == "results" else {"url": "http://127.0.0.1:1"}
+    document["spec"].setdefault(first, {})[second] = {**address, "secretName": "bucket"}
+    pool = tmp_path / "pool.yaml"
+    pool.write_text(yaml.safe_dump(document))
+    secrets = tmp_path / "secrets"
+    for name in made or ():
+        (secrets / name).parent.mkdir(parents=True, exist_ok=True)
+        (secrets / name).touch()
+    given = () if made is None else ("--secrets", str(secrets))
+    folder = tmp_path / "running"
+    addresses = ["--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--folder", str(folder)]
+    assert re.search(sentence, said_by(["local", "up", "--pool", str(pool), *addresses, *given]))
+    assert not [*folder.glob("*.log")]
 
 
 async def test_wrong_model_path_is_told_before_torch_is_imported(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.results import MAX_AT_ONCE, ResultStore, open_results
 from t2i_runtime.errors import TokensUnusable
 from t2i_testing_kit.s3_server import s3_server
-from t2i_testing_kit.serving import WritePool, metric
+from t2i_testing_kit.serving import WITHIN_S, WritePool, metric
+from t2ictl.errors import StartFailed
 from t2ictl.local_pool import LocalOptions, LocalPool
+from t2ictl.processes import ServerProcess
 
 BUCKET, KEY_ID = "images", "made-up-key-id"
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -166,6 +168,16 @@ async def test_secret_without_a_key_is_told_at_the_start(tmp_path: Path) -> None
     """Rather than at the first request that asks for a link."""
     part = ResultsPart.model_validate({"url": f"s3://{BUCKET}", "secretName": "bucket"})
     (tmp_path / "access_key_id").write_text(KEY_ID)
-    for folder, missing in ((tmp_path, "secret_access_key"), (None, "--results-dir")):
+    for folder, missing in ((tmp_path, "secret_access_key"), (None, "--results-dir"), (tmp_path / "no", "is empty")):
         with pytest.raises(TokensUnusable, match=rf"gateway\.results\.secretName.*{missing}"):
             open_results(part, folder, GatewayMetrics(CollectorRegistry()))
+
+
+async def test_a_gateway_without_workers_tells_of_a_missing_secret(options: LocalOptions, tmp_path: Path) -> None:
+    """Its last words reach the pool's conditions, so that nobody waits for warm workers first."""
+    files = ["--pool", str(options.pool_file), "--profile", str(options.profile), "--workers", "127.0.0.1:1"]
+    doors = ["--local", "--listen-http", "127.0.0.1:0", "--results-dir", str(tmp_path / "not-mounted")]
+    gateway = ServerProcess("gateway", "t2i_gateway", [*files, *doors], tmp_path)
+    await gateway.start()
+    with pytest.raises(StartFailed, match=r"cannot start: gateway\.results\.secretName: .*create the Secret"):
+        await gateway.wait_ready(WITHIN_S)

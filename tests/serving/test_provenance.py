@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from t2i_policy.profile import render_profile
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_testing_kit.serving import Client, WritePool, image_of, make_profile, violated_fields
-from t2ictl.__main__ import app
+from t2ictl.app import app
 from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
