@@ -10,9 +10,10 @@ their texts: they tell what is wrong with a model or a download.
 import logging
 import sys
 import threading
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,9 @@ NEVER_SEE_PROMPTS = (
     *("diffusers.pipelines.pipeline_loading_utils", "transformers.configuration_utils", "transformers.modeling_utils"),
     *("opentelemetry.exporter", "opentelemetry.sdk"),
 )
+REPEATING = "opentelemetry."
+REPEAT_AFTER_S = 60.0
+MAX_REPEATING = 64
 #: They tell of every cut prompt; whoever sent it is told in the answer.
 _TALK_OF_PROMPTS = ("diffusers.pipelines", "transformers.tokenization_utils_base")
 _CONSTANT_FIRST_LINE = ("asyncio",)  # what follows shows the exception
@@ -38,6 +42,7 @@ def set_up_logs() -> None:
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: record.levelno >= logging.WARNING or _may_speak(record.name))
+        handler.addFilter(RepeatsLeftOut())
     keep_prompts_out()
 
 
@@ -53,6 +58,31 @@ def keep_prompts_out() -> None:
     sys.excepthook = _log_uncaught
     sys.unraisablehook = lambda lost: _log_uncaught(lost.exc_type, lost.exc_value, lost.exc_traceback)
     threading.excepthook = lambda lost: _log_uncaught(lost.exc_type, lost.exc_value, lost.exc_traceback)
+
+
+class RepeatsLeftOut:
+    """A filter of one handler: what libraries say at every try while a server is away is said once a minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last, and how often it was left out since
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(REPEATING):
+            return True
+        key, now_s = (record.name, str(record.msg)), self._clock()
+        with self._lock:
+            last_s, left_out = self._said.get(key, (-REPEAT_AFTER_S, 0))
+            if now_s - last_s < REPEAT_AFTER_S:
+                self._said[key] = (last_s, left_out + 1)
+                return False
+            if len(self._said) >= MAX_REPEATING:  # one that puts changing values into its texts
+                self._said.clear()
+            self._said[key] = (now_s, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were left out)", ()
+        return True
 
 
 class _CarefulRecords:

@@ -3,10 +3,13 @@
 Each way runs in a process of its own, as `python -m t2i_worker` sets up its logs; all that it wrote is read.
 """
 
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from t2i_runtime.logs import REPEAT_AFTER_S, RepeatsLeftOut
 
 SECRET = "a violet heron"
 BEGIN = f"""
@@ -110,3 +113,25 @@ def test_our_own_errors_keep_their_text() -> None:
         "except SecurityError:\n    logging.getLogger('t2i_worker').exception('it failed')"
     )
     assert "SecurityError: tls.crt is missing" in log
+
+
+def test_what_a_library_says_at_every_try_is_said_once_a_minute() -> None:
+    """While a collector is away its exporter warns every few seconds, in every process."""
+    now_s, said = 0.0, []
+    keep = RepeatsLeftOut(lambda: now_s)
+
+    def say(name: str, text: str, *values: object) -> None:
+        record = logging.LogRecord(name, logging.WARNING, "p", 1, text, values, None)
+        if keep(record):
+            said.append(record.getMessage())
+
+    for try_number in range(4):
+        say("opentelemetry.exporter.otlp", "retrying in %ds", try_number)
+    say("opentelemetry.exporter.otlp", "failed")
+    for _ in range(2):
+        say("t2i_gateway", "ours")
+    assert said == ["retrying in 0s", "failed", "ours", "ours"]
+    now_s = REPEAT_AFTER_S
+    say("opentelemetry.exporter.otlp", "retrying in %ds", 9)
+    say("opentelemetry.exporter.otlp", "failed")
+    assert said[4:] == ["retrying in 9s (3 more like this were left out)", "failed"]
