@@ -86,10 +86,17 @@ GATEWAY_OWNED = OwnedFields(
         "--tokens-dir",
         "--worker-tls-dir",
         "--worker-name",
+        "--safety-prompt-dir",
+        "--safety-image-dir",
+        "--results-dir",
+        "--c2pa-dir",
     ),
 )
 OWNED_VARIABLES = ("POD_NAME", "T2I_STORE_USER", "T2I_STORE_PASSWORD", "T2I_STORE_TLS_DIR")
-OWNED_VOLUMES = ("config", "tls", "tokens", "worker-tls", "store-tls")
+OWNED_VOLUMES = (
+    *("config", "tls", "tokens", "worker-tls", "store-tls"),
+    *("safety-prompt", "safety-image", "results", "c2pa"),
+)
 OWNED_FOLDERS = "^/etc/t2i(-security|-store)?(/|$)"
 
 VARIABLES_MESSAGE = (
