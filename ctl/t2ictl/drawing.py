@@ -1,6 +1,5 @@
 """How an image is drawn, from the command line."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from t2i_protos.v1 import drawing_pb2
-from t2i_runtime.drawing import ARGUMENTS, Text
+from t2i_runtime.drawing import argument_in, argument_value
 from t2i_runtime.input_images import KnownComponents, image_violations
 from t2ictl.errors import InputInvalid
 
@@ -40,7 +39,6 @@ IpAdapterImages = Annotated[
     list[str] | None,
     typer.Option("--ip-image", metavar="NAME=FILE[:SCALE]", help="an image for an IP-Adapter of the pool"),
 ]
-_FLAGS = {"true": True, "false": False}
 
 
 def drawing_of(
@@ -54,7 +52,7 @@ def drawing_of(
         name, equals, text = given.partition("=")
         if not (name and equals):
             raise InputInvalid(f"--argument must be NAME=VALUE, got {given!r}")
-        drawing.arguments[name].CopyFrom(_value(name, text))
+        drawing.arguments[name].CopyFrom(argument_value(argument_in(name, text)))
     for given in adapters or ():
         name, colon, text = given.partition(":")
         drawing.adapters.add(name=name, scale=_scale("--adapter", given, text) if colon else None)
@@ -123,16 +121,3 @@ def _scale(option: str, given: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise InputInvalid(f"{option}: the scale must be a number, got {given!r}") from None
-
-
-def _value(name: str, text: str) -> drawing_pb2.ArgumentValue:
-    """A text such as 2024 stays one where the argument takes text. Of any other its form decides."""
-    if isinstance(ARGUMENTS.get(name), Text):
-        return drawing_pb2.ArgumentValue(text=text)
-    if text.lower() in _FLAGS:
-        return drawing_pb2.ArgumentValue(flag=_FLAGS[text.lower()])
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    return drawing_pb2.ArgumentValue(number=number) if math.isfinite(number) else drawing_pb2.ArgumentValue(text=text)

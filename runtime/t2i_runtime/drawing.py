@@ -4,6 +4,7 @@ Gateway and worker read it by the same rules. A worker knows its pipeline beside
 """
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from t2i_runtime.input_images import (
 
 MAX_ARGUMENT_CHARACTERS = 4096
 MAX_SAMPLER_CHARACTERS = 64
+_FLAGS = {"true": True, "false": False}
 
 Argument = float | int | bool | str
 
@@ -182,18 +184,35 @@ def drawing_message(drawing: Drawing) -> drawing_pb2.Drawing:
     """`parse_drawing` reads it back equal."""
     message = drawing_pb2.Drawing(sampler=drawing.sampler)
     for name, value in drawing.arguments.items():
-        match value:
-            case bool():
-                message.arguments[name].flag = value
-            case str():
-                message.arguments[name].text = value
-            case _:
-                message.arguments[name].number = value
+        message.arguments[name].CopyFrom(argument_value(value))
     if drawing.images:
         message.images.CopyFrom(images_message(drawing.images))
     for adapter in drawing.adapters:
         message.adapters.add(name=adapter.name, scale=adapter.scale)
     return message
+
+
+def argument_value(value: Argument) -> drawing_pb2.ArgumentValue:
+    """On the wire."""
+    match value:
+        case bool():
+            return drawing_pb2.ArgumentValue(flag=value)
+        case str():
+            return drawing_pb2.ArgumentValue(text=value)
+    return drawing_pb2.ArgumentValue(number=value)
+
+
+def argument_in(name: str, text: str) -> Argument:
+    """What a text says of an argument. 2024 stays a text where the argument takes one. Of others its form decides."""
+    if isinstance(ARGUMENTS.get(name), Text):
+        return text
+    if text.lower() in _FLAGS:
+        return _FLAGS[text.lower()]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
 
 
 def _scale(use: drawing_pb2.AdapterUse, own_scales: Mapping[str, float]) -> float:

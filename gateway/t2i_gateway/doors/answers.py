@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from t2i_gateway.doors.fields import FORMATS, GenerationBody
+from t2i_gateway.doors.fields import FORMATS, ImageBody
 from t2i_gateway.events import PassedChunk, ToldEvent
 from t2i_policy.level import Level
 from t2i_protos.v1 import gateway_pb2, level_pb2
@@ -145,12 +145,12 @@ def usage(images: Iterable[AnsweredImage]) -> dict[str, Any]:
     return {**tokens, "images": len(drawn), "steps": steps}
 
 
-def quality_of(body: GenerationBody) -> str:
+def quality_of(body: ImageBody) -> str:
     return body.quality or "auto"
 
 
 def full_answer(
-    body: GenerationBody, request_id: str, images: list[AnsweredImage], links: list[str] | None = None
+    body: ImageBody, request_id: str, images: list[AnsweredImage], links: list[str] | None = None
 ) -> Pieces:
     """The whole answer to a request without stream: with links to its images, or with the images."""
     tail = {
@@ -169,9 +169,7 @@ def full_answer(
     return [*pieces, b"],", _compact(tail)[1:]]
 
 
-def partial_event(
-    event: str, body: GenerationBody, size: str, preview: level_pb2.Preview, place: dict[str, int]
-) -> Pieces:
+def partial_event(event: str, body: ImageBody, size: str, preview: level_pb2.Preview, place: dict[str, int]) -> Pieces:
     """One preview. Its file is small and has a format of its own; the size is that of the image that will come.
 
     `place` tells which of the previews it is, and of which image.
@@ -189,9 +187,7 @@ def partial_event(
     return _event(told, [base64.b64encode(preview.data)])
 
 
-def completed_event(
-    event: str, body: GenerationBody, request_id: str, image: AnsweredImage, image_index: int
-) -> Pieces:
+def completed_event(event: str, body: ImageBody, request_id: str, image: AnsweredImage, image_index: int) -> Pieces:
     """One image that is done."""
     told = {
         "type": f"{event}.completed",

@@ -27,7 +27,13 @@ _PARAMS = {
     "drawing.images.mask": "mask",
     "drawing.images.strength": "strength",
     "drawing.images": "image",
+    "drawing.sampler": "sampler",
+    "drawing.adapters": "lora",
 }
+#: Arguments of the pipeline that are fields by themselves, too.
+OWN_ARGUMENTS = ("true_cfg_scale", "max_sequence_length")
+_ARGUMENT = re.compile(r"drawing\.arguments\['(\w+)'\]")
+_COMPONENTS = ("drawing.images.control_images", "drawing.images.ip_adapter_images")
 _REFERENCES = "drawing.images.reference_images"
 #: The same within a sentence, where several images have the name that the form gives them.
 _WORDS = {
@@ -95,6 +101,10 @@ def _param(field: str) -> str:
     """`drawing.images.reference_images[1]` is the second of several images, without a number all of them."""
     if field == _REFERENCES:
         return "image[]"
+    if field.startswith(_COMPONENTS):
+        return field.removeprefix("drawing.images.")
+    if (argument := _ARGUMENT.match(field)) is not None:
+        return argument[1] if argument[1] in OWN_ARGUMENTS else "arguments"
     if field.startswith(_REFERENCES):
         return f"image{field.removeprefix(_REFERENCES)}"
     return _PARAMS.get(field, field)

@@ -8,14 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from t2i_api.pool import PoolSpec
+from t2i_gateway.doors.drawing_fields import ComponentsBody, DrawingBody, drawing_of, fields_in, is_drawing_field
 from t2i_gateway.doors.errors import HttpRefused
 from t2i_gateway.errors import RequestInvalid
 from t2i_gateway.json_names import NameRepeated, load_json, unreadable_value
 from t2i_gateway.request import MAX_IMAGES, MAX_PROMPT_CHARACTERS, steps_violations
 from t2i_protos.v1 import gateway_pb2, level_pb2
+from t2i_runtime.input_images import MAX_SCALE
 
 B = TypeVar("B", bound=BaseModel)
 MAX_PARTIAL_IMAGES = 3
@@ -38,10 +40,8 @@ PLAIN_TEXT = WithJsonSchema({**_LENGTH, "pattern": r"^[^\u0000]*$"})
 DRAWABLE = WithJsonSchema({**_LENGTH, "pattern": r"^[^\u0000]*[^\s\u0000-\u001f\u0085][^\u0000]*$"})
 
 
-class GenerationBody(BaseModel):
+class ImageBody(DrawingBody):
     """What a client may say of the images that it wants."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), DRAWABLE]
     """What to draw."""
@@ -92,13 +92,21 @@ class GenerationBody(BaseModel):
         return self.output_format or "png"
 
 
-class EditBody(GenerationBody):
+class GenerationBody(ImageBody, ComponentsBody):
+    """The same for images that are made from a prompt."""
+
+
+class EditBody(ImageBody):
     """The same for images that are made from others; the images themselves are files of the form."""
 
     strength: float | None = None
     """How far from the image, above 0 to 1. Left out: as the pipeline does."""
     input_fidelity: Literal["low", "high"] | None = None
     """Taken and not used: strength says it."""
+    ip_adapter: str | None = None
+    """The IP-Adapter of the pool that the file ip_adapter_image is shown to."""
+    ip_adapter_scale: Annotated[float, Field(ge=0, le=MAX_SCALE)] | None = None
+    """How strongly it acts. Left out: as the pool says."""
 
 
 def parse_body(data: bytes) -> GenerationBody:
@@ -126,14 +134,19 @@ def given_twice(name: str) -> HttpRefused:
     return HttpRefused(400, f"'{name[:64]}' is given twice: send it once", param=name[:64], code="duplicate_parameter")
 
 
-def parse_fields(fields: dict[str, str]) -> EditBody:
+def parse_fields(texts: dict[str, str]) -> EditBody:
     """Of a form, where every value is a text.
 
     Raises:
         HttpRefused: a field is wrong; names the first such field.
     """
+    drawing = fields_in({name: text for name, text in texts.items() if is_drawing_field(name)})
     try:
-        return EditBody.model_validate_strings(fields)
+        body = EditBody.model_validate_strings(
+            {name: text for name, text in texts.items() if not is_drawing_field(name)}
+        )
+        drawn = DrawingBody.model_validate(drawing)
+        return body.model_copy(update={name: getattr(drawn, name) for name in drawn.model_fields_set})
     except ValidationError as error:
         raise _refusal(error) from None
 
@@ -155,7 +168,7 @@ def _refusal(error: ValidationError) -> HttpRefused:
         return HttpRefused(400, "the body is not valid JSON: send one JSON object", code="invalid_json")
     if not where:
         return HttpRefused(400, "the body must be a JSON object with at least a prompt", code="invalid_type")
-    param = str(where[0])
+    param = str(where[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where[1:])
     code = _CODES.get(kind, "invalid_type" if _TYPE_ERRORS.search(kind) else "invalid_value")
     match code:
         case "missing_required_parameter":
@@ -173,7 +186,7 @@ def _plain(first: Any) -> str:
     return text[:1].lower() + text[1:]
 
 
-def to_message(body: GenerationBody, spec: PoolSpec, request_id: str) -> gateway_pb2.GenerateRequest:
+def to_message(body: ImageBody, spec: PoolSpec, request_id: str) -> gateway_pb2.GenerateRequest:
     """The same request on the wire of the pool. `request_id` empty = the client chose none.
 
     Raises:
@@ -197,6 +210,8 @@ def to_message(body: GenerationBody, spec: PoolSpec, request_id: str) -> gateway
         message.seed = body.seed
     if body.guidance_scale is not None:
         message.guidance_scale = body.guidance_scale
+    if (drawing := drawing_of(body)) is not None:
+        message.drawing.CopyFrom(drawing)
     if body.prompt_in_file is not None:
         message.prompt_in_file = body.prompt_in_file
     if body.num_inference_steps is not None:
@@ -206,7 +221,7 @@ def to_message(body: GenerationBody, spec: PoolSpec, request_id: str) -> gateway
     return message
 
 
-def _set_floor(message: gateway_pb2.GenerateRequest, body: GenerationBody, spec: PoolSpec) -> None:
+def _set_floor(message: gateway_pb2.GenerateRequest, body: ImageBody, spec: PoolSpec) -> None:
     """What `quality` means in this pool; fields of ours beside it can only ask for more.
 
     A word is about what load may do. It does nothing to a schedule that the request fixes.
@@ -219,7 +234,7 @@ def _set_floor(message: gateway_pb2.GenerateRequest, body: GenerationBody, spec:
     message.min_quality_percent = floor
 
 
-def preview_every(body: GenerationBody, spec: PoolSpec) -> int:
+def preview_every(body: ImageBody, spec: PoolSpec) -> int:
     """Steps between previews, so that a run of the full schedule shows as many as were asked for; 0 = none."""
     if not body.stream or not body.partial_images:
         return 0
@@ -235,7 +250,7 @@ def _width_and_height(size: str, spec: PoolSpec) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _refusals(body: GenerationBody, spec: PoolSpec) -> Iterator[HttpRefused]:
+def _refusals(body: ImageBody, spec: PoolSpec) -> Iterator[HttpRefused]:
     if body.response_format == "url" and spec.gateway.results is not None and body.stream:
         text = "a stream sends images as b64_json: leave response_format out, or stream"
         yield HttpRefused(400, text, param="response_format")

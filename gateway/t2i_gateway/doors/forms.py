@@ -9,7 +9,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from t2i_gateway.doors.errors import HttpRefused
-from t2i_gateway.doors.fields import GenerationBody, given_twice, parse_body, parse_fields
+from t2i_gateway.doors.fields import EditBody, ImageBody, given_twice, parse_body, parse_fields
 from t2i_protos.v1 import drawing_pb2
 from t2i_runtime.input_images import MAX_ALL_BYTES, MAX_REFERENCE_IMAGES
 
@@ -17,14 +17,16 @@ JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 MAX_TEXT_BYTES = 64 << 10
 MAX_FIELDS = 64
 SLICE_BYTES = 256 << 10
-IMAGES, MASK = ("image", "image[]"), "mask"
+IMAGES, MASK, SHOWN = ("image", "image[]"), "mask", "ip_adapter_image"
+FILES = (*IMAGES, MASK, SHOWN)
+IN_A_THREAD_BYTES = 256 << 10  # JSON with images in it takes longer than others should wait
 
 
 @dataclass(frozen=True, slots=True)
 class AskedImages:
     """Fields, and the images to start from; None = there are none."""
 
-    body: GenerationBody
+    body: ImageBody
     files: drawing_pb2.InputImages | None = field(default=None, repr=False)
 
 
@@ -32,7 +34,7 @@ async def read_generation(_: Request, data: bytes) -> AskedImages:
     """Raises:
     HttpRefused: it is no JSON, or a field is wrong.
     """
-    return AskedImages(parse_body(data))
+    return AskedImages(await asyncio.to_thread(parse_body, data) if len(data) > IN_A_THREAD_BYTES else parse_body(data))
 
 
 async def read_edit(request: Request, data: bytes) -> AskedImages:
@@ -43,6 +45,7 @@ async def read_edit(request: Request, data: bytes) -> AskedImages:
     try:
         body = parse_fields(_texts(form))
         files = await _files(form)
+        files.ip_adapter_images.extend(await _shown(form, body))
     finally:
         await form.close()
     if body.strength is not None:
@@ -74,7 +77,7 @@ def _texts(form: FormData) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     for name, value in form.multi_items():
-        if isinstance(value, str) and name not in (*IMAGES, MASK):
+        if isinstance(value, str) and name not in FILES:
             if name in texts:
                 raise given_twice(name)
             texts[name] = value
@@ -93,13 +96,30 @@ async def _files(form: FormData) -> drawing_pb2.InputImages:
         raise HttpRefused(400, f"send at most {MAX_REFERENCE_IMAGES} images, got {len(images)}", param=IMAGES[0])
     if len(images) > 1 and masks:
         raise HttpRefused(400, "a mask goes with one image: send one, or leave the mask out", param=MASK)
-    unknown = sorted({name for name, value in form.multi_items() if _is_file(value)} - {*IMAGES, MASK})
+    unknown = sorted({name for name, value in form.multi_items() if _is_file(value)} - {*FILES})
     if unknown:
-        text = f"Unknown parameter: '{unknown[0][:64]}'. Files are image, image[] and mask."
+        text = f"Unknown parameter: '{unknown[0][:64]}'. Files are image, image[], mask and {SHOWN}."
         raise HttpRefused(400, text, param=unknown[0][:64], code="unknown_parameter")
     if len(images) > 1:
         return drawing_pb2.InputImages(reference_images=images)
     return drawing_pb2.InputImages(init_image=images[0], mask=masks[0] if masks else b"")
+
+
+async def _shown(form: FormData, body: EditBody) -> list[drawing_pb2.ControlImage]:
+    """What an IP-Adapter is shown."""
+    files = [await _bytes_of(name, value) for name, value in form.multi_items() if name == SHOWN]
+    if len(files) > 1:
+        raise given_twice(SHOWN)
+    if bool(files) != (body.ip_adapter is not None):
+        missing = "ip_adapter" if files else SHOWN
+        text = f"{SHOWN} and ip_adapter belong together: send both, or neither"
+        raise HttpRefused(400, text, param=missing, code="missing_required_parameter")
+    if body.ip_adapter_scale is not None and not files:
+        raise HttpRefused(400, f"ip_adapter_scale needs {SHOWN}: send it, or leave the scale out", param=SHOWN)
+    return [
+        drawing_pb2.ControlImage(component=body.ip_adapter or "", image=file, scale=body.ip_adapter_scale)
+        for file in files
+    ]
 
 
 def _is_file(value: UploadFile | str) -> bool:

@@ -18,7 +18,7 @@ from t2i_gateway.doors.answers import (
     partial_event,
 )
 from t2i_gateway.doors.errors import CLIENT_GONE, ClientGone, error_body, status_of
-from t2i_gateway.doors.fields import GenerationBody, to_message
+from t2i_gateway.doors.fields import ImageBody, to_message
 from t2i_gateway.doors.forms import FORM_TYPE, JSON_TYPE, AskedImages, read_edit, read_generation
 from t2i_gateway.doors.models import check_model
 from t2i_gateway.doors.reading import check_length, check_type, read_body, told_bytes, while_connected
@@ -34,6 +34,7 @@ from t2i_policy.image_size import ImageSize
 from t2i_runtime.input_images import MAX_ALL_BYTES
 
 MAX_JSON_BYTES = 256 << 10  # two texts of 4096 characters, each of twelve bytes as JSON writes it, and the rest
+MAX_ENCODED_BYTES = MAX_ALL_BYTES * 4 // 3  # in base64
 MAX_FORM_BYTES = MAX_ALL_BYTES + MAX_JSON_BYTES
 SLOS_WITHOUT_TIMEOUT = 10
 STREAM_GRACE_S = 30.0  # beyond a request's longest time, for a slow reader
@@ -45,7 +46,8 @@ IDEMPOTENCY_KEY = "idempotency-key"
 @dataclass(frozen=True, slots=True)
 class HttpImageTask:
     """What differs between drawing and editing. `method` stands beside gRPC's in the metric of requests, `event` before
-    the names of a stream's events.
+    the names of a stream's events. `encoded_bytes`: so much longer a body may be where the pool has components to show
+    images to.
     """
 
     method: str
@@ -53,9 +55,12 @@ class HttpImageTask:
     media_type: str
     most_bytes: int
     read: Callable[[Request, bytes], Awaitable[AskedImages]]
+    encoded_bytes: int = 0
 
 
-GENERATIONS = HttpImageTask("ImagesGenerations", "image_generation", JSON_TYPE, MAX_JSON_BYTES, read_generation)
+GENERATIONS = HttpImageTask(
+    "ImagesGenerations", "image_generation", JSON_TYPE, MAX_JSON_BYTES, read_generation, MAX_ENCODED_BYTES
+)
 EDITS = HttpImageTask("ImagesEdits", "image_edit", FORM_TYPE, MAX_FORM_BYTES, read_edit)
 
 
@@ -64,7 +69,7 @@ class Asked:
     """A request that was read."""
 
     task: HttpImageTask
-    body: GenerationBody
+    body: ImageBody
     events: Events
     default_size: ImageSize
     results: ResultStore | None = None
@@ -105,9 +110,10 @@ class ImagesRoute:
         with counted(self.metrics, task.method) as ending:
             tenant = self.identities.tenant_of(request.headers.items(), request.state.auth_context)
             check_type(request, task.media_type)
-            check_length(request, task.most_bytes)
-            with self.intake.held(told_bytes(request, task.most_bytes)):
-                wanted = await task.read(request, await read_body(request, task.most_bytes))
+            most_bytes = task.most_bytes + (task.encoded_bytes if self.pool.spec.model.components else 0)
+            check_length(request, most_bytes)
+            with self.intake.held(told_bytes(request, most_bytes)):
+                wanted = await task.read(request, await read_body(request, most_bytes))
                 asked = self._ask(request, wanted, tenant)
                 if not asked.body.stream:
                     await while_connected(request.receive, _answer(asked, send, self.intake))
@@ -132,11 +138,11 @@ class ImagesRoute:
         check_model(body.model, self.pool)
         message = to_message(body, self.pool.spec, request.headers.get(IDEMPOTENCY_KEY, ""))
         if wanted.files is not None:
-            message.drawing.images.CopyFrom(wanted.files)
+            message.drawing.images.MergeFrom(wanted.files)
         events = self.intake.generate(message, tenant, self._left_s(request, body), request.state.request_id)
         return Asked(self.task, body, events, self.pool.spec.model.default_size, self.results)
 
-    def _left_s(self, request: Request, body: GenerationBody) -> float | None:
+    def _left_s(self, request: Request, body: ImageBody) -> float | None:
         """The client's own patience where it tells it, as far as the pool's goes. A stream's tells of its gaps only."""
         told = request.headers.get(READ_TIMEOUT, "")
         if body.stream or not told.replace(".", "", 1).isdecimal():

@@ -1,19 +1,30 @@
 """GET /openapi.json: what this very pool takes, from the class that parses it. Answers are described by hand."""
 
+from collections.abc import Callable
 from typing import Any
 
+from t2i_api.model import ModelPart
 from t2i_api.pool import Pool
-from t2i_gateway.doors.fields import FORMATS, EditBody, GenerationBody
+from t2i_gateway.doors.fields import FORMATS, EditBody, GenerationBody, ImageBody
 from t2i_gateway.doors.forms import FORM_TYPE, JSON_TYPE
 from t2i_gateway.doors.models import model_names
 from t2i_gateway.request import MAX_GUIDANCE_SCALE, MAX_REQUEST_ID_CHARACTERS, most_steps
 
 Schema = dict[str, Any]
 BODY, FORM, IMAGES, ERROR, MODEL = "GenerationBody", "EditBody", "ImagesResponse", "Error", "Model"
+SCHEMAS = "#/components/schemas/"
 NULL: Schema = {"type": "null"}
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
+#: Fields that are of no use where the pool has nothing for them.
+FOR_PARTS: dict[str, Callable[[ModelPart], object]] = {
+    "lora": lambda model: model.adapters,
+    "control_images": lambda model: model.component_scales("ControlNet"),
+    "ip_adapter_images": lambda model: model.component_scales("IPAdapter"),
+    "ip_adapter": lambda model: model.component_scales("IPAdapter"),
+    "ip_adapter_scale": lambda model: model.component_scales("IPAdapter"),
+}
 REFUSALS = {
     "400": "A field is wrong; `error.param` names it.",
     "401": "No proof of who asks, or a wrong one.",
@@ -47,6 +58,7 @@ def openapi_document(pool: Pool) -> Schema:
             "schemas": {
                 BODY: _body(GenerationBody, pool),
                 FORM: _form(pool),
+                **_parts(pool),
                 IMAGES: _images(pool),
                 ERROR: _error(),
                 MODEL: _model(),
@@ -56,10 +68,14 @@ def openapi_document(pool: Pool) -> Schema:
     }
 
 
-def _body(fields: type[GenerationBody], pool: Pool) -> Schema:
+def _body(fields: type[ImageBody], pool: Pool) -> Schema:
     """Of the class, narrowed to what this pool has."""
     model = pool.spec.model
-    schema = fields.model_json_schema()
+    schema = fields.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")
+    schema.pop("$defs", None)
+    for name, one_needs in FOR_PARTS.items():
+        if not one_needs(model):
+            schema["properties"].pop(name, None)
     own: dict[str, Schema] = {
         "model": {"enum": model_names(pool)},
         "size": {**TEXT, "pattern": "^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"},
@@ -74,6 +90,16 @@ def _body(fields: type[GenerationBody], pool: Pool) -> Schema:
     return schema
 
 
+def _parts(pool: Pool) -> dict[str, Schema]:
+    """The classes within that of a body, those that this pool has a use for."""
+    model = pool.spec.model
+    found: dict[str, Schema] = GenerationBody.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")["$defs"]
+    found["LoraBody"]["properties"]["name"] = {"enum": sorted(model.adapter_scales)}
+    found["ComponentImageBody"]["properties"]["component"] = {"enum": sorted(one.name for one in model.components)}
+    kept = {"LoraBody": model.adapters, "ComponentImageBody": model.components}
+    return {name: schema for name, schema in found.items() if kept[name]}
+
+
 def _form(pool: Pool) -> Schema:
     schema = _body(EditBody, pool)
     for field in schema["properties"].values():  # a form has texts, and "null" is one
@@ -86,6 +112,8 @@ def _form(pool: Pool) -> Schema:
         "image[]": {"type": "array", "items": file, "description": "Several images, for editing models."},
         "mask": {**file, "description": "What is transparent, or else white, is drawn anew."},
     }
+    if pool.spec.model.component_scales("IPAdapter"):
+        schema["properties"]["ip_adapter_image"] = {**file, "description": "An image for the IP-Adapter."}
     return schema
 
 
@@ -122,7 +150,7 @@ def _name(pool: Pool) -> Schema:
 
 
 def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": f"{SCHEMAS}{name}"}
 
 
 def _list_of(name: str) -> Schema:
