@@ -11,7 +11,8 @@ from bench.kit.caption_runs import CaptionRuns
 from bench.kit.places import example_spec
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.profile import parse_profile
-from t2i_profiler.judge import Sample, SceneJudge, pixel_distance, spread
+from t2i_profiler.images import Sample, pixel_distance, spread
+from t2i_profiler.judges.scenes import SceneJudge
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2i_profiler.samples import scene_samples
 from t2i_scenes import model_path
@@ -53,7 +54,12 @@ def draw(num_kept: int, num_asked: int, num_seeds: int, seed: int) -> Measuremen
         )
     shipped = parse_profile((model_path() / "profile.json").read_text())
     facts = Facts(
-        shipped.model_digest, shipped.device, ladder.base_steps, shipped.step_s, shipped.fixed_s, SceneJudge.name
+        shipped.model_digest,
+        shipped.device,
+        ladder.base_steps,
+        shipped.step_s,
+        shipped.fixed_s,
+        SceneJudge().card.record,
     )
     return Measurement(facts, tuple(prompts))
 

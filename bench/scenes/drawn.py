@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.kit.caption_runs import CaptionRuns, Floats
 from t2i_policy.level import Level
-from t2i_profiler.judge import pixel_distance
+from t2i_profiler.images import pixel_distance
 from t2i_scenes import Scene, caption, edit_scene, sample_scene, score_image
 from t2i_scenes.measuring import AskedCaption, MeasuredScores
 from t2i_scenes.sampling import ScenesModel

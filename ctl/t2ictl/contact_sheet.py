@@ -21,18 +21,18 @@ class SheetCell:
     verdict: str
 
 
-def write_sheet(cells: Sequence[SheetCell], title: str, to: Path) -> None:
-    """Write a png with COLUMNS cells a row; small images are enlarged without smoothing."""
+def write_sheet(cells: Sequence[SheetCell], title: str, to: Path, columns: int = COLUMNS) -> None:
+    """Write a png with so many cells a row; small images are enlarged without smoothing."""
     wrapped = [textwrap.wrap(cell.caption, CHARACTERS)[:5] for cell in cells]
     text_lines = max((len(lines) for lines in wrapped), default=0) + 1
     width, height = SIDE + GAP, SIDE + GAP + LINE * text_lines + 6
-    rows = -(-len(cells) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP + 28), "white")
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP + 28), "white")
     draw = ImageDraw.Draw(sheet)
     font, bold = ImageFont.load_default(11), ImageFont.load_default(12)
     draw.text((GAP, 8), title, fill="black", font=ImageFont.load_default(14))
     for index, (cell, lines) in enumerate(zip(cells, wrapped, strict=True)):
-        x, y = GAP + index % COLUMNS * width, 28 + GAP + index // COLUMNS * height
+        x, y = GAP + index % columns * width, 28 + GAP + index // columns * height
         image = Image.open(io.BytesIO(cell.image)).convert("RGB")
         resampling = Image.Resampling.NEAREST if image.width < SIDE else Image.Resampling.LANCZOS
         sheet.paste(image.resize((SIDE, SIDE), resampling), (x, y))

@@ -31,7 +31,8 @@ def plot_profile(profile: LevelProfile, judge: str, to: Path) -> None:
     left.set_xlabel("similarity to the nearest cached prompt")
     left.set_ylabel("quality loss against exact, %")
     left.set_title(f"loss by level ({judge}); dashed: short schedules", fontsize=10)
-    left.legend(title="skipped: steps run", fontsize=8)
+    if bands:
+        left.legend(title="skipped: steps run", fontsize=8)
     sizes = range(1, len(profile.step_s) + 1)
     right.plot(sizes, [1e3 * seconds / size for size, seconds in zip(sizes, profile.step_s, strict=True)], marker="o")
     right.set_ylim(bottom=0)

@@ -13,6 +13,10 @@ A person who asks for a prompt again with another seed wants another picture. So
     diversity loss = (spread of exact runs - spread at the level) / spread of exact runs
     spread         = mean distance between the images of one prompt drawn with different seeds
 
+`losses` are those of one judge, `judge`; what other judges say of the same images is in `others`, for people. Losses of
+different judges are never mixed: a ratio of one scale says nothing on another. `win_rate` tells beside a mean loss how
+often the level's image beat the exact one of the same prompt and seed (a tie is half a win).
+
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
 Where the profile has a learned `predictor` for a level, its promise stands in for the band's. No promise is below what
 the `twins` of that similarity lost.
@@ -25,6 +29,7 @@ from typing import Any, NamedTuple
 
 from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
+from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
@@ -55,6 +60,7 @@ class BandLoss:
     diversity_loss: float | None = None
     diversity_error: float = 0.0
     twins: TwinLoss | None = None
+    win_rate: float | None = None
 
     def loss_bound(self, z: float) -> float:
         """Upper bound of the mean loss, `z` standard errors above it, never below 0 nor below the twins' bound."""
@@ -86,6 +92,22 @@ class LevelCost(NamedTuple):
     cost: float
 
 
+class JudgedLosses(NamedTuple):
+    """What a judge says of the levels."""
+
+    judge: JudgeRecord
+    losses: tuple[BandLoss, ...]
+
+
+class VariantLosses(NamedTuple):
+    """What levels lose at another size of the pool (0 = the default), or with an adapter (empty = none)."""
+
+    width: int
+    height: int
+    adapter: str
+    losses: tuple[BandLoss, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class LevelProfile:
     """`step_s[b - 1]` is one step at batch size b; `fixed_s` the rest of one request. Both are of the pool's default
@@ -102,6 +124,15 @@ class LevelProfile:
     embedder_digest: str = ""
     sizes: tuple[SizeCost, ...] = ()
     costs: tuple[LevelCost, ...] = ()
+    judge: JudgeRecord | None = None
+    others: tuple[JudgedLosses, ...] = ()
+    variants: tuple[VariantLosses, ...] = ()
+
+    @property
+    def judged(self) -> tuple[JudgedLosses, ...]:
+        """By every judge, the one that decides first."""
+        unknown = JudgeRecord("unknown judge", "", "")
+        return (JudgedLosses(self.judge or unknown, self.losses), *self.others)
 
     def cost_of(self, level: Level) -> float:
         """In guided steps, as measured; where it was not, as many as the level computes."""
@@ -200,6 +231,9 @@ def parse_profile(text: str) -> LevelProfile:
             embedder_digest=str(document.get("embedderDigest", "")),
             sizes=parse_sizes(document.get("sizes", ())),
             costs=parse_costs(document.get("levelCosts", ())),
+            judge=parse_judge(document["judge"]) if "judge" in document else None,
+            others=tuple(_parse_judged(item) for item in document.get("otherJudges", ())),
+            variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
@@ -214,20 +248,19 @@ def render_profile(profile: LevelProfile) -> str:
         "baseSteps": profile.base_steps,
         "stepSeconds": list(profile.step_s),
         "fixedSeconds": profile.fixed_s,
-        "losses": [
-            {
-                **render_level(band.level),
-                "similarityMin": band.similarity_min,
-                "similarityMax": band.similarity_max,
-                "meanLoss": band.mean_loss,
-                "standardError": band.standard_error,
-                "samples": band.num_samples,
-                **_render_diversity(band),
-                **render_twin_loss(band.twins),
-            }
-            for band in profile.losses
-        ],
+        "losses": _render_bands(profile.losses),
     }
+    if profile.judge is not None:
+        document["judge"] = render_judge(profile.judge)
+    if profile.others:
+        document["otherJudges"] = [
+            {**render_judge(one.judge), "losses": _render_bands(one.losses)} for one in profile.others
+        ]
+    if profile.variants:
+        document["variants"] = [
+            {"width": one.width, "height": one.height, "adapter": one.adapter, "losses": _render_bands(one.losses)}
+            for one in profile.variants
+        ]
     if profile.embedder_digest:
         document["embedderDigest"] = profile.embedder_digest
     if profile.sizes:
@@ -237,6 +270,32 @@ def render_profile(profile: LevelProfile) -> str:
     if profile.predictor is not None:
         document["predictor"] = render_predictor(profile.predictor)
     return json.dumps(document, indent=1) + "\n"
+
+
+def _render_bands(bands: Iterable[BandLoss]) -> list[dict[str, Any]]:
+    return [
+        {
+            **render_level(band.level),
+            "similarityMin": band.similarity_min,
+            "similarityMax": band.similarity_max,
+            "meanLoss": band.mean_loss,
+            "standardError": band.standard_error,
+            "samples": band.num_samples,
+            **_render_diversity(band),
+            **render_twin_loss(band.twins),
+            **({} if band.win_rate is None else {"winRate": band.win_rate}),
+        }
+        for band in bands
+    ]
+
+
+def _parse_judged(item: Mapping[str, Any]) -> JudgedLosses:
+    return JudgedLosses(parse_judge(item), tuple(_parse_band(band) for band in item["losses"]))
+
+
+def _parse_variant(item: Mapping[str, Any]) -> VariantLosses:
+    losses = tuple(_parse_band(band) for band in item["losses"])
+    return VariantLosses(int(item["width"]), int(item["height"]), str(item["adapter"]), losses)
 
 
 def _parse_predictor(section: Mapping[str, Any] | None) -> Predictor | None:
@@ -279,6 +338,7 @@ def _parse_band(item: Mapping[str, Any]) -> BandLoss:
         diversity_loss=None if item.get("diversityLoss") is None else float(item["diversityLoss"]),
         diversity_error=float(item.get("diversityError", 0.0)),
         twins=parse_twin_loss(item.get("twins")),
+        win_rate=None if item.get("winRate") is None else float(item["winRate"]),
     )
 
 

@@ -24,7 +24,8 @@ MIN_PAIRS = 8  # of twins; fewer tell nothing of their own spread
 class Scored:
     """One asked prompt: its similarity to the nearest kept one, its exact score, its score at each level.
 
-    `exact_spread` and `spreads` are mean distances between its images of different seeds; empty: not measured.
+    `exact_spread` and `spreads` are mean distances between its images of different seeds; `wins` the share of its
+    images that scored better than exact. Empty: not measured.
     """
 
     similarity: float
@@ -32,6 +33,7 @@ class Scored:
     by_level: Mapping[Level, float]
     exact_spread: float = 0.0
     spreads: Mapping[Level, float] = field(default_factory=dict)
+    wins: Mapping[Level, float] = field(default_factory=dict)
 
 
 def merged_edges(similarities: Sequence[float]) -> tuple[float, ...]:
@@ -62,7 +64,8 @@ def band_losses(scored: Sequence[Scored], levels: Sequence[Level]) -> tuple[Band
 def _loss(level: Level, low: float, high: float, inside: Sequence[Scored]) -> BandLoss:
     """Of the scores, and of the spreads where they were measured."""
     mean, error = _lost([one.exact for one in inside], [one.by_level[level] for one in inside])
-    band = BandLoss(level, low, high, mean, error, len(inside))
+    wins = [one.wins[level] for one in inside if level in one.wins]
+    band = BandLoss(level, low, high, mean, error, len(inside), win_rate=float(np.mean(wins)) if wins else None)
     if not all(level in one.spreads for one in inside):
         return band
     mean, error = _lost([one.exact_spread for one in inside], [one.spreads[level] for one in inside])
@@ -73,6 +76,23 @@ def _lost(exact: Sequence[float], level: Sequence[float]) -> tuple[float, float]
     """Mean and standard error of (exact - level), as a fraction of the mean of exact."""
     lost = (np.array(exact) - np.array(level)) / max(float(np.mean(exact)), 1e-9)
     return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost))) if len(lost) > 1 else 1.0
+
+
+def largest_error(scored: Sequence[Scored]) -> float:
+    """Of the mean losses of all levels over these prompts, the largest standard error, as a fraction of exact."""
+    return max((error for _, error in _lost_by_level(scored).values()), default=0.0)
+
+
+def prompts_needed(scored: Sequence[Scored], standard_error: float) -> int:
+    """How many prompts bring the mean loss of every level to this standard error, as these few spread (Stein 1945)."""
+    spreads = [error * np.sqrt(len(scored)) for _, error in _lost_by_level(scored).values()]
+    return max((int(np.ceil((spread / standard_error) ** 2)) for spread in spreads), default=0)
+
+
+def _lost_by_level(scored: Sequence[Scored]) -> dict[Level, tuple[float, float]]:
+    exact = [one.exact for one in scored]
+    levels = scored[0].by_level if scored else ()
+    return {level: _lost(exact, [one.by_level[level] for one in scored]) for level in levels}
 
 
 def bound_by_twins(bands: Sequence[BandLoss], twins: Sequence[Scored]) -> tuple[BandLoss, ...]:

@@ -48,14 +48,16 @@ class RefusedLevel:
     reason: str
 
 
-async def find_refused(addresses: Sequence[str], levels: Sequence[Level]) -> tuple[RefusedLevel, ...]:
+async def find_refused(
+    addresses: Sequence[str], levels: Sequence[Level], yields: bool = False
+) -> tuple[RefusedLevel, ...]:
     """Draw once at every candidate, from noise, and see which are refused.
 
     Raises:
         MeasurementFailed: a worker failed for another reason.
     """
     refused = []
-    async with connect_workers(addresses[:1]) as (worker,):
+    async with connect_workers(addresses[:1], yields) as (worker,):
         for level in levels:
             try:
                 await worker.draw(worker.order("a photo", 0, replace(level, skipped_steps=0)))

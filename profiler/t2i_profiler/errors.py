@@ -2,7 +2,9 @@
 
 ProfilerError
 ├── SamplesInvalid             prompts, samples or options cannot be used
-└── MeasurementFailed          a worker answered with an error status
+├── MeasurementFailed          a worker answered with an error status
+├── JudgeUnusable              a judge's address, weights or packages cannot be used
+└── JudgeFailed                a judge gave no scores, or not such as it said
 """
 
 
@@ -12,6 +14,14 @@ class ProfilerError(Exception):
 
 class SamplesInvalid(ProfilerError):
     """A file or option cannot be used."""
+
+
+class JudgeUnusable(ProfilerError):
+    """A judge cannot be loaded."""
+
+
+class JudgeFailed(ProfilerError):
+    """A judge gave no scores."""
 
 
 class MeasurementFailed(ProfilerError):

@@ -4,19 +4,18 @@ The twin is drawn exactly and its latents stored; then the prompt is drawn exact
 and judged by what it says itself.
 """
 
-import itertools
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from t2i_policy.level import Ladder, Level
-from t2i_profiler.judge import Sample
-from t2i_profiler.measure import ProfileBench, ProfileTools, draw_all, draw_at
-from t2i_profiler.sample_file import PromptScores, TwinScores
+from t2i_policy.level import Ladder
+from t2i_profiler.images import Sample
+from t2i_profiler.measure import Asking, ProfileBench, ProfileTools, draw_all, draw_levels, judge_levels
+from t2i_profiler.sample_file import PromptScores, TwinScores, prompt_line, read_prompt
 from t2i_profiler.twins import Twin, TwinKind, make_twins
-from t2i_profiler.worker_client import Stored, WorkerClient, connect_workers, keep_as, start_from
+from t2i_profiler.worker_client import Stored, WorkerClient, connect_workers, keep_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +46,23 @@ def pair_twins(asked: Sequence[Sample], count: int, seed: int, reads: Callable[[
 
 
 async def measure_twins(
-    addresses: Sequence[str],
-    pairs: Sequence[TwinPair],
-    ladder: Ladder,
-    tools: ProfileTools,
-    num_seeds: int,
-) -> tuple[TwinScores, ...]:
-    """Score every pair at the ladder's levels that need a latent."""
+    addresses: Sequence[str], pairs: Sequence[TwinPair], ladder: Ladder, tools: ProfileTools, asking: Asking
+) -> tuple[tuple[TwinScores, ...], ...]:
+    """Score every pair at the ladder's levels that need a latent: for each judge, the scores of all pairs."""
     if not pairs or not ladder.skips:
-        return ()
-    async with connect_workers(addresses) as workers:
-        bench = ProfileBench(workers, ladder, tools, f"twins-{secrets.token_hex(8)}", num_seeds)
-        turns = itertools.cycle(workers)
-        keeping = [_keep_twin(bench, next(turns), pair, _entry(at)) for at, pair in enumerate(pairs)]
-        await draw_all(bench, "drawing twins", keeping)
-        scoring = [_score_pair(bench, next(turns), pair, _entry(at)) for at, pair in enumerate(pairs)]
-        return tuple(await draw_all(bench, "drawing from twins", scoring))
+        return tuple(() for _ in tools.judges)
+    left = [at for at in range(len(pairs)) if tools.journal.found(_entry(at)) is None]
+    async with connect_workers(addresses, tools.yields) as workers:
+        bench = ProfileBench(workers, ladder, tools, f"twins-{secrets.token_hex(8)}", asking)
+        placed = [(workers[at % len(workers)], pairs[at], _entry(at)) for at in left]
+        await draw_all(bench, "drawing twins", [_keep_twin(bench, *one) for one in placed])
+        await draw_all(bench, "drawing from twins", [_score_pair(bench, *one) for one in placed])
+    found = [[read_prompt(line) for line in tools.journal.found(_entry(at))] for at in range(len(pairs))]
+    kinds = [pair.twin.kind for pair in pairs]
+    return tuple(
+        tuple(TwinScores(kind, scores[judge]) for kind, scores in zip(kinds, found, strict=True))
+        for judge in range(len(tools.judges))
+    )
 
 
 def _entry(index: int) -> str:
@@ -75,17 +75,14 @@ async def _keep_twin(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, 
     await worker.draw(keep_as(order, Stored(bench.scope, entry), vector))
 
 
-async def _score_pair(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> TwinScores:
-    sample, stored = pair.asked, Stored(bench.scope, entry)
-    exact: list[float] = []
-    by_level: dict[Level, list[float]] = {level: [] for level in bench.ladder.levels if level.needs_latent}
-    for seed in range(sample.seed, sample.seed + bench.num_seeds):
-        image = (await worker.draw(worker.order(sample.prompt, seed, bench.ladder.exact))).data
-        exact.append(bench.tools.judge.score(image, image, sample))
-        for level, scores in by_level.items():
-            order = start_from(worker.order(sample.prompt, seed, level), stored)
-            scores.append(bench.tools.judge.score((await draw_at(worker, order, level)).data, image, sample))
+async def _score_pair(bench: ProfileBench, worker: WorkerClient, pair: TwinPair, entry: str) -> None:
+    sample, levels = pair.asked, [level for level in bench.ladder.levels if level.needs_latent]
+    drawn = await draw_levels(bench, worker, sample, levels, Stored(bench.scope, entry))
     one, other = (bench.tools.embedder.embed_now(prompt).vector for prompt in (sample.prompt, pair.twin.prompt))
-    scores_of = {level: tuple(found) for level, found in by_level.items()}
-    found = PromptScores(sample.prompt, pair.twin.prompt, float(np.dot(one, other)), tuple(exact), scores_of)
-    return TwinScores(pair.twin.kind, found)
+    scores = await judge_levels(bench.tools, sample, drawn, bench.ladder.exact)
+    lines = [
+        prompt_line(PromptScores(sample.prompt, pair.twin.prompt, float(np.dot(one, other)), found.pop(exact), found))
+        for found in scores
+        for exact in (bench.ladder.exact,)
+    ]
+    bench.tools.journal.keep(entry, lines)

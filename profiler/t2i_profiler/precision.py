@@ -14,9 +14,10 @@ from rich.table import Table
 
 from t2i_policy.features import read_prompt
 from t2i_policy.level import Ladder, Level, build_ladder
-from t2i_policy.profile import LevelProfile
+from t2i_policy.profile import JudgedLosses, LevelProfile
 from t2i_policy.request.options import Limits, Neighbourhood, Option, choose_wanted_level, eligible_options
-from t2i_profiler.bands import band_losses, bound_by_twins
+from t2i_profiler.bands import band_losses, bound_by_twins, largest_error
+from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.fit import train_predictor
 from t2i_profiler.sample_file import Measurement, PromptScores
 from t2i_simulator.rivals.nirvana import level_by_similarity
@@ -54,20 +55,56 @@ class Precision:
 def profile_of(measurement: Measurement) -> LevelProfile:
     """The profile of measured prompts, with a predictor if there are enough of them."""
     facts, prompts = measurement.facts, measurement.prompts
-    bands = band_losses([one.scored() for one in prompts], measurement.levels)
-    bands = bound_by_twins(bands, [one.scores.scored() for one in measurement.twins])
+    judged = judged_losses(measurement)
     return LevelProfile(
         facts.model_digest,
         facts.device,
         facts.base_steps,
         facts.step_s,
         facts.fixed_s,
-        bands,
+        judged.losses,
         train_predictor(prompts),
         facts.embedder_digest,
         facts.sizes,
         facts.costs,
+        judged.judge,
     )
+
+
+def joined_profile(by_judge: Sequence[Measurement]) -> LevelProfile:
+    """The profile of one measurement, judged by several: the first decides.
+
+    Raises:
+        SamplesInvalid: these are not of the same images.
+    """
+    first, *others = by_judge
+    for other in others:
+        if _drawn(first) != _drawn(other):
+            raise SamplesInvalid(
+                f"samples by {first.facts.judge.phrase} and by {other.facts.judge.phrase} are of different images: "
+                "losses by different judges are not mixed; fit each file to a profile of its own"
+            )
+    return replace(profile_of(first), others=tuple(judged_losses(other) for other in others))
+
+
+def _drawn(measurement: Measurement) -> object:
+    """What must be equal for two judges to have seen the same images."""
+    facts = measurement.facts
+    prompts = [(one.prompt, one.nearest, len(one.exact), frozenset(one.by_level)) for one in measurement.prompts]
+    return (facts.model_digest, facts.device, facts.base_steps, facts.step_s, prompts)
+
+
+def judged_losses(measurement: Measurement) -> JudgedLosses:
+    """Losses by band, bounded by twins. A judge that compares with exact has no wins: exact always does."""
+    scored = [one.scored() for one in measurement.prompts]
+    bands = band_losses(scored, measurement.levels)
+    bands = bound_by_twins(bands, [one.scores.scored() for one in measurement.twins])
+    judge = measurement.facts.judge
+    if judge.compares:
+        bands = tuple(replace(band, win_rate=None) for band in bands)
+    drawn = [*measurement.prompts, *(one.scores for one in measurement.twins)]
+    num_images = sum(len(one.exact) * (1 + len(one.by_level)) for one in drawn)
+    return JudgedLosses(judge.measured(num_images, largest_error(scored)), bands)
 
 
 def judge_profile(

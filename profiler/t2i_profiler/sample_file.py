@@ -15,6 +15,7 @@ from typing import Any
 
 from t2i_api.names import GROUP
 from t2i_policy.image_size import SizeCost
+from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
 from t2i_policy.profile import LevelCost, parse_costs, parse_sizes, render_costs, render_sizes
 from t2i_profiler.bands import Scored
@@ -25,14 +26,14 @@ SCHEMA = f"{GROUP}/profile-samples/v1"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was measured, and with which embedder: as in `LevelProfile`, and the judge's name."""
+    """What was measured, with which embedder, and who judged: as in `LevelProfile`."""
 
     model_digest: str
     device: str
     base_steps: int
     step_s: tuple[float, ...]
     fixed_s: float
-    judge: str
+    judge: JudgeRecord
     embedder_digest: str = ""
     sizes: tuple[SizeCost, ...] = ()
     costs: tuple[LevelCost, ...] = ()
@@ -40,7 +41,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PromptScores:
-    """One asked prompt. Scores in 0..1, one a seed: `exact` and every level's pair up by position.
+    """One asked prompt. Qualities in 0..1, one a seed: `exact` and every level's pair up by position.
 
     `exact_spread` and `spreads`: mean distance in 0..1 between images of two seeds; 0 and empty with one seed.
     """
@@ -56,7 +57,11 @@ class PromptScores:
     def scored(self) -> Scored:
         """Its scores as means over the seeds."""
         means = {level: fmean(scores) for level, scores in self.by_level.items()}
-        return Scored(self.similarity, fmean(self.exact), means, self.exact_spread, self.spreads)
+        wins = {level: self._wins(scores) for level, scores in self.by_level.items()}
+        return Scored(self.similarity, fmean(self.exact), means, self.exact_spread, self.spreads, wins)
+
+    def _wins(self, scores: tuple[float, ...]) -> float:
+        return fmean((one > exact) + (one == exact) / 2 for one, exact in zip(scores, self.exact, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +97,19 @@ def write_samples(measurement: Measurement, path: Path) -> None:
         "baseSteps": facts.base_steps,
         "stepSeconds": list(facts.step_s),
         "fixedSeconds": facts.fixed_s,
-        "judge": facts.judge,
+        "judge": render_judge(facts.judge),
         "embedderDigest": facts.embedder_digest,
         "sizes": render_sizes(facts.sizes),
         "levelCosts": render_costs(facts.costs),
     }
-    twins = ({"twin": one.kind, **_line(one.scores)} for one in measurement.twins)
-    lines = [head, *(_line(one) for one in measurement.prompts), *twins]
+    twins = ({"twin": one.kind, **prompt_line(one.scores)} for one in measurement.twins)
+    lines = [head, *(prompt_line(one) for one in measurement.prompts), *twins]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _line(one: PromptScores) -> dict[str, Any]:
+def prompt_line(one: PromptScores) -> dict[str, Any]:
+    """As in the file; `read_prompt` gives it back."""
     return {
         "prompt": one.prompt,
         "nearest": one.nearest,
@@ -142,7 +148,7 @@ def read_samples(path: Path) -> Measurement:
     for number, line in enumerate(lines[1:], 2):
         try:
             found = json.loads(line)
-            one = _read_prompt(found)
+            one = read_prompt(found)
             kind = found.get("twin")
             if (prompts or kind) and one.by_level.keys() != _levels_of(prompts, kind is not None):
                 raise ValueError("levels: not those of the lines before")
@@ -169,14 +175,22 @@ def _read_facts(head: Mapping[str, Any]) -> Facts:
         base_steps=int(head["baseSteps"]),
         step_s=tuple(float(value) for value in head["stepSeconds"]),
         fixed_s=float(head["fixedSeconds"]),
-        judge=str(head["judge"]),
+        judge=_read_judge(head["judge"]),
         embedder_digest=str(head.get("embedderDigest", "")),
         sizes=parse_sizes(head.get("sizes", ())),
         costs=parse_costs(head.get("levelCosts", ())),
     )
 
 
-def _read_prompt(line: Mapping[str, Any]) -> PromptScores:
+def _read_judge(section: Any) -> JudgeRecord:
+    """Files of before name the judge and say no more."""
+    return JudgeRecord(section, "", "") if isinstance(section, str) else parse_judge(section)
+
+
+def read_prompt(line: Mapping[str, Any]) -> PromptScores:
+    """Raises:
+    KeyError, TypeError, ValueError: not what `prompt_line` writes.
+    """
     exact = tuple(float(score) for score in line["exact"])
     by_level = {parse_level(item): tuple(float(s) for s in item["scores"]) for item in line["levels"]}
     spreads = {parse_level(item): float(item["spread"]) for item in line["levels"] if "spread" in item}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_profiler.errors import SamplesInvalid
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
 from t2i_scenes import Scene, caption, edit_scene, sample_scene
 
 #: Kinds of asked captions: edits of a kept one (0 = a paraphrase), or None for a fresh scene; with their shares.

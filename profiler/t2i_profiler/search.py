@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from t2i_policy.level import COMPUTED_FIRST, LEAST_FORECAST_STEPS, Level
 from t2i_profiler.errors import SamplesInvalid
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
+from t2i_profiler.judges.judge import JudgedImage, qualities
 from t2i_profiler.mask_search import Mask, best_mask, even_masks, next_masks, to_level
 from t2i_profiler.measure import ProfileTools, all_of
 from t2i_profiler.worker_client import WorkerClient, connect_workers
@@ -62,16 +63,17 @@ def check_budget(budget: int, base_steps: int) -> None:
 async def search_steps(
     addresses: Sequence[str], samples: Sequence[Sample], exact: Level, tools: ProfileTools, budget: int
 ) -> FoundSteps:
-    """The search on these workers, with its progress on the bar."""
+    """The search on these workers, by the first judge, with its progress on the bar."""
     num_steps, asked = exact.num_inference_steps, samples[:SEARCH_PROMPTS]
     check_budget(budget, num_steps)
     measured: dict[Mask, Scores] = {}
-    async with connect_workers(addresses) as workers:
+    async with connect_workers(addresses, tools.yields) as workers:
         whole = await _draw(workers, asked, exact)
 
         async def scores_of(level: Level) -> Scores:
             images = whole if level == exact else await _draw(workers, asked, level)
-            return np.array([*map(tools.judge.score, images, whole, asked)])
+            judged = [JudgedImage(*one) for one in zip(images, whole, asked, strict=True)]
+            return np.array(await qualities(tools.judges[0], judged))
 
         exact_scores = await scores_of(exact)
         task = tools.bar.add_task(f"searching {budget} of {num_steps} steps", total=None)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from t2i_policy.level import Level
 from t2i_profiler.errors import MeasurementFailed
+from t2i_profiler.room import Room
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
 from t2i_runtime.grpc_options import NO_PROXY
 from t2i_runtime.level_messages import level_message
@@ -34,14 +35,36 @@ class Stored:
     entry_id: str
 
 
-class WorkerClient:
-    """One worker; at most its batch of our requests at a time."""
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What to draw in another way than by default: a size of the pool, or an adapter at its own scale."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    width: int = 0
+    height: int = 0
+    adapter: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """For people and keys."""
+        size = f"{self.width}x{self.height}" if self.width else ""
+        return "+".join(filter(None, (size, self.adapter))) or "default"
+
+
+PLAIN = Variant()
+
+
+class WorkerClient:
+    """One worker; at most its batch of our requests at a time. `yields`: one at a time, and only while it is free."""
+
+    def __init__(self, channel: grpc.aio.Channel, yields: bool = False) -> None:
         self._stub = worker_pb2_grpc.WorkerStub(channel)
         self.description = worker_pb2.WorkerDescription()
         self.load = worker_pb2.WorkerLoad()
         self.slots = asyncio.Semaphore(1)
+        self.yields = yields
+        self.given_way = 0
+        self._room = Room()
+        self._following: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
         """Read description and load.
@@ -56,35 +79,72 @@ class WorkerClient:
                 break
         except grpc.aio.AioRpcError as error:
             raise MeasurementFailed(error.code().name, f"worker: {error.details()}") from error
-        self.slots = asyncio.Semaphore(max(1, self.load.batch_cap))
+        if self.yields:
+            self._following = asyncio.create_task(self._room.follow(self._stub))
+        self.slots = asyncio.Semaphore(self.num_slots)
 
-    def order(self, prompt: str, seed: int, level: Level) -> worker_pb2.WorkerGenerateRequest:
-        """A request at this level with the model's own size and guidance."""
+    @property
+    def num_slots(self) -> int:
+        """Requests of ours at a time."""
+        return 1 if self.yields else max(1, self.load.batch_cap)
+
+    async def close(self) -> None:
+        """Stop following its load."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+
+    def order(self, prompt: str, seed: int, level: Level, variant: Variant = PLAIN) -> worker_pb2.WorkerGenerateRequest:
+        """A request at this level with the model's own guidance; its own size and no adapter unless told."""
         facts = self.description
-        return worker_pb2.WorkerGenerateRequest(
+        order = worker_pb2.WorkerGenerateRequest(
             request_id="profile",
             prompt=prompt,
             seed=seed,
-            width=facts.width,
-            height=facts.height,
+            width=variant.width or facts.width,
+            height=variant.height or facts.height,
             guidance_scale=facts.guidance_scale,
             level=level_message(level),
         )
+        if variant.adapter:
+            order.drawing.adapters.add(name=variant.adapter)
+        return order
 
     async def draw(self, order: worker_pb2.WorkerGenerateRequest) -> DrawnImage:
-        """Run a request.
+        """Run a request. Where others are served too, it waits for room, gives way, and begins again.
 
         Raises:
-            MeasurementFailed: an error status.
+            MeasurementFailed: an error status, or no room for an hour.
         """
+        async with self.slots:
+            while self.yields:
+                await self._room.until_free()
+                drawn = await self._draw_unless_wanted(order)
+                if drawn is not None:
+                    return drawn
+                self.given_way += 1
+            return await self._draw_now(order)
+
+    async def _draw_unless_wanted(self, order: worker_pb2.WorkerGenerateRequest) -> DrawnImage | None:
+        """None: somebody came, and the run was cancelled."""
+        drawing = asyncio.create_task(self._draw_now(order))
+        wanted = asyncio.create_task(self._room.until_wanted())
+        try:
+            await asyncio.wait((drawing, wanted), return_when=asyncio.FIRST_COMPLETED)
+            return drawing.result() if drawing.done() else None
+        finally:
+            for task in (drawing, wanted):
+                task.cancel()
+            await asyncio.gather(drawing, wanted, return_exceptions=True)
+
+    async def _draw_now(self, order: worker_pb2.WorkerGenerateRequest) -> DrawnImage:
         data, finished = bytearray(), worker_pb2.Finished()
         try:
-            async with self.slots:
-                async for event in self._stub.Generate(order, timeout=CALL_LIMIT_S):
-                    if event.HasField("chunk"):
-                        data += event.chunk.data
-                    elif event.HasField("finished"):
-                        finished = event.finished
+            async for event in self._stub.Generate(order, timeout=CALL_LIMIT_S):
+                if event.HasField("chunk"):
+                    data += event.chunk.data
+                elif event.HasField("finished"):
+                    finished = event.finished
         except grpc.aio.AioRpcError as error:
             raise MeasurementFailed(error.code().name, f"worker: {error.details()}") from error
         return DrawnImage(bytes(data), finished)
@@ -106,13 +166,15 @@ def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored) -> worke
 
 
 @asynccontextmanager
-async def connect_workers(addresses: Sequence[str]) -> AsyncIterator[list[WorkerClient]]:
-    """Clients of running workers for the time of the block."""
+async def connect_workers(addresses: Sequence[str], yields: bool = False) -> AsyncIterator[list[WorkerClient]]:
+    """Clients of running workers for the time of the block. `yields`: others are served by them too."""
     channels = [grpc.aio.insecure_channel(address, options=NO_PROXY) for address in addresses]
-    clients = [WorkerClient(channel) for channel in channels]
+    clients = [WorkerClient(channel, yields) for channel in channels]
     try:
         await asyncio.gather(*(client.look() for client in clients))
         yield clients
     finally:
+        for client in clients:
+            await client.close()
         for channel in channels:
             await channel.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_scenes import render
 from t2ictl.client import Generated

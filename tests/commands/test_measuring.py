@@ -1,6 +1,6 @@
 """Drawing for a profile, against a worker that only keeps books: what it is asked, and what becomes of the scores."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from t2i_policy.level import Level, build_ladder
-from t2i_profiler.judge import Sample
-from t2i_profiler.measure import ProfileTools, measure
+from t2i_profiler.images import Sample
+from t2i_profiler.journal import Journal
+from t2i_profiler.judges.judge import JudgeCard, JudgedImage, Scale
+from t2i_profiler.measure import Asking, ProfileTools, measure
 from t2i_profiler.measure_twins import TwinPair, measure_twins
 from t2i_profiler.precision import profile_of
 from t2i_profiler.samples import Samples
@@ -50,18 +52,40 @@ class BookKeeper(worker_pb2_grpc.WorkerServicer):
 class LevelJudge:
     """Scores by the level drawn and, a little, by the seed; the exact image must be of the same seed."""
 
-    name = "level"
+    card = JudgeCard("level", "test", "1", Scale(0, 110))
 
-    def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
-        skipped, steps, seed = map(int, image.split())
-        assert int(exact_image.split()[2]) == seed
-        return (100 - 5 * skipped - 2 * (12 - steps) + (seed - sample.seed)) / 110
+    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
+        assert all(one.image.split()[2] == one.exact.split()[2] for one in images)
+        return [self._score(one) for one in images]
 
-    def distance(self, one: bytes, other: bytes) -> float:
-        """Falls with the steps skipped."""
-        assert one.split()[:2] == other.split()[:2]
-        assert one.split()[2] != other.split()[2]
-        return (12 - int(one.split()[0])) / 100
+    def _score(self, one: JudgedImage) -> float:
+        skipped, steps, seed = map(int, one.image.split())
+        return 100 - 5 * skipped - 2 * (12 - steps) + (seed - one.sample.seed)
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+
+class StrictJudge(LevelJudge):
+    """Another one: a skip costs all."""
+
+    card = JudgeCard("strict", "test", "1", Scale())
+
+    def _score(self, one: JudgedImage) -> float:
+        return float(not int(one.image.split()[0]))
+
+
+def seeds_apart(one: bytes, other: bytes) -> float:
+    """Falls with the steps skipped."""
+    assert one.split()[:2] == other.split()[:2]
+    assert one.split()[2] != other.split()[2]
+    return (12 - int(one.split()[0])) / 100
+
+
+def tools_of(bar: Progress, journal: Journal | None = None, yields: bool = False) -> ProfileTools:
+    """With both judges."""
+    judges = (LevelJudge(), StrictJudge())
+    return ProfileTools(Embedder(embedder_path()), judges, bar, journal or Journal(), yields, seeds_apart)
 
 
 @pytest.fixture
@@ -78,9 +102,11 @@ async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper])
     """All seeds resume from the latents of one run of the nearest prompt, as requests do; scores pair up by seed."""
     address, books = worker
     with Progress(console=Console(quiet=True)) as bar:
-        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
-        found = await measure([address], Samples(KEPT, ASKED), LADDER, tools, num_seeds=2)
-    assert (found.facts.model_digest, found.facts.judge, found.facts.base_steps) == ("digest", "level", 12)
+        found, strict = await measure([address], Samples(KEPT, ASKED), LADDER, tools_of(bar), Asking(2))
+    assert (found.facts.model_digest, found.facts.judge.kind, found.facts.base_steps) == ("digest", "level", 12)
+    assert strict.facts.judge.kind == "strict"
+    assert [one.by_level[Level(9, 12)] for one in strict.prompts] == [(0.0, 0.0)] * 2
+    assert [one.by_level[Level(0, 6)] for one in strict.prompts] == [(1.0, 1.0)] * 2
     assert found.facts.step_s == (pytest.approx(0.002), pytest.approx(0.002))
     assert set(found.levels) == {Level(3, 12), Level(9, 12), Level(0, 6)}
     for one, sample, nearest in zip(found.prompts, ASKED, KEPT, strict=True):
@@ -103,8 +129,7 @@ async def test_every_level_is_scored_once_a_seed(worker: tuple[str, BookKeeper])
 async def test_diversity_needs_two_seeds(worker: tuple[str, BookKeeper]) -> None:
     """One image a prompt says nothing of how different two would be: it is told as not measured."""
     with Progress(console=Console(quiet=True)) as bar:
-        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
-        found = await measure([worker[0]], Samples(KEPT, ASKED), LADDER, tools, num_seeds=1)
+        found, _ = await measure([worker[0]], Samples(KEPT, ASKED), LADDER, tools_of(bar), Asking(1))
     assert all(one.spreads == {} for one in found.prompts)
     assert all(band.diversity_loss is None for band in profile_of(found).losses)
 
@@ -114,8 +139,8 @@ async def test_twins_are_scored_from_their_own_latents(worker: tuple[str, BookKe
     address, books = worker
     pair = TwinPair(ASKED[1], Twin("two green rings on a flat white wall", TwinKind.RECOUNTED, "three to two"), 70)
     with Progress(console=Console(quiet=True)) as bar:
-        tools = ProfileTools(Embedder(embedder_path()), LevelJudge(), bar)
-        (found,) = await measure_twins([address], [pair], LADDER, tools, num_seeds=2)
+        (found,), (strict,) = await measure_twins([address], [pair], LADDER, tools_of(bar), Asking(2))
+    assert strict.scores.by_level[Level(9, 12)] == (0.0, 0.0)
     assert (found.kind, found.scores.prompt, found.scores.nearest) == ("Recounted", ASKED[1].prompt, pair.twin.prompt)
     assert 0.3 < found.scores.similarity < 0.999
     assert set(found.scores.by_level) == {Level(3, 12), Level(9, 12)}

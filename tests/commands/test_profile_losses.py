@@ -9,7 +9,7 @@ from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile, parse_profile, render_profile
 from t2i_profiler.bands import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
 from t2i_profiler.errors import SamplesInvalid
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
 from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples
 
 SKIP, SHORT = Level(8, 16), Level(0, 8)

@@ -1,6 +1,6 @@
 """`t2ictl profile --search`: which steps to compute, found on a worker that scores sets by a rule of its own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
@@ -10,7 +10,8 @@ from rich.progress import Progress
 from t2i_policy.level import Level
 from t2i_profiler.candidates import candidate_levels, find_refused
 from t2i_profiler.errors import SamplesInvalid
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
+from t2i_profiler.judges.judge import JudgeCard, JudgedImage, Scale
 from t2i_profiler.mask_search import MAX_MASKS, Mask, best_mask, even_masks, mask_of, next_masks, to_level
 from t2i_profiler.measure import ProfileTools
 from t2i_profiler.search import FoundSteps, check_budget, search_steps
@@ -76,20 +77,22 @@ class PickyWorker(worker_pb2_grpc.WorkerServicer):
 class SetJudge:
     """Exact scores best; else the nearer to the wanted set the better, and no prompt is like another."""
 
-    name = "set"
-
     def __init__(self, wanted: Mask, noise: float = 0.0) -> None:
         self._wanted, self._noise = wanted, noise
+        self.card = JudgeCard("set", "test", "1", Scale(-10, 10) if noise else Scale())
 
-    def score(self, image: bytes, exact_image: bytes, sample: Sample) -> float:
+    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
+        return [self._score(one.image, one.sample) for one in images]
+
+    def _score(self, image: bytes, sample: Sample) -> float:
         steps = [int(step) for step in image.split()]
         if not steps:
             return 0.9
         off = sum(abs(a - b) for a, b in zip(steps, self._wanted, strict=True))
         return 0.8 - 0.01 * off + (self._noise if sample.seed % 2 else -self._noise) * sum(steps)
 
-    def distance(self, one: bytes, other: bytes) -> float:
-        return 0.0
+    async def close(self) -> None:
+        """Nothing to end."""
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ async def picky() -> AsyncIterator[str]:
 
 async def found_by(address: str, judge: SetJudge) -> FoundSteps:
     with Progress(console=Console(quiet=True)) as bar:
-        tools = ProfileTools(Embedder(embedder_path()), judge, bar)
+        tools = ProfileTools(Embedder(embedder_path()), [judge], bar)
         return await search_steps([address], ASKED, Level(0, N), tools, 4)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import SamplesInvalid
@@ -16,7 +17,7 @@ from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samp
 from t2ictl.commands.profile import refit_profile
 
 SKIP, SHORT = Level(9, 12), Level(0, 4)
-FACTS = Facts("digest", "cpu", 12, (0.01, 0.015), 0.001, "synthetic")
+FACTS = Facts("digest", "cpu", 12, (0.01, 0.015), 0.001, JudgeRecord("synthetic", "", ""))
 EXACT_SCORE = 0.6
 WORDS = ("red", "green", "house", "tree", "sky", "old", "calm", "boat", "lake", "hill", "road", "moon")
 
@@ -191,7 +192,7 @@ async def test_refit_writes_a_profile_without_prompts(tmp_path: Path) -> None:
     """`t2ictl profile --from-samples`: profile, plot and tables from the file alone; no prompt leaves it."""
     write_samples(synthetic(120, 6), tmp_path / "s.jsonl")
     console = Console(record=True, width=160)
-    await refit_profile(console, tmp_path / "s.jsonl", tmp_path / "profile.json", with_predictor=True)
+    await refit_profile(console, [tmp_path / "s.jsonl"], tmp_path / "profile.json", with_predictor=True)
     text = (tmp_path / "profile.json").read_text()
     profile = parse_profile(text)
     assert profile.predictor is not None
@@ -207,7 +208,7 @@ async def test_predictor_is_written_only_if_asked_for(tmp_path: Path) -> None:
     """Its precision is told first; until somebody chooses it, decisions stay with the bands."""
     write_samples(synthetic(120, 6), tmp_path / "s.jsonl")
     console = Console(record=True, width=160)
-    await refit_profile(console, tmp_path / "s.jsonl", tmp_path / "profile.json", with_predictor=False)
+    await refit_profile(console, [tmp_path / "s.jsonl"], tmp_path / "profile.json", with_predictor=False)
     assert parse_profile((tmp_path / "profile.json").read_text()).predictor is None
     told = console.export_text()
     assert "promises on prompts not trained on" in told

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
 from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
@@ -19,7 +20,7 @@ from t2i_policy.request.options import (
 from t2i_policy.twin_loss import TwinLoss
 from t2i_profiler.bands import MIN_PAIRS, Scored, band_losses, bound_by_twins
 from t2i_profiler.errors import SamplesInvalid
-from t2i_profiler.judge import Sample
+from t2i_profiler.images import Sample
 from t2i_profiler.measure_twins import pair_twins
 from t2i_profiler.precision import profile_of
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, TwinScores, read_samples, write_samples
@@ -163,7 +164,7 @@ def test_twins_survive_the_profiles_file_and_older_ones_mean_what_they_meant() -
 
 def test_twins_survive_the_samples_file(tmp_path: Path) -> None:
     """So a profile that is fitted anew has the same bounds; a twin at other levels is refused by its line."""
-    facts = Facts("model", "device", 16, (0.01,), 0.0, "judge")
+    facts = Facts("model", "device", 16, (0.01,), 0.0, JudgeRecord("judge", "", ""))
     asked = PromptScores("a", "b", 0.99, (0.8,), {SKIP: (0.8,), SHORT: (0.7,)})
     twin = TwinScores("Recoloured", PromptScores("a", "c", 0.98, (0.8,), {SKIP: (0.4,)}))
     measurement = Measurement(facts, (asked,) * 20, (twin,) * 10)

@@ -17,7 +17,7 @@ from e2e_cluster import Cluster, Document
 from e2e_load import Load, Outcome, levels_of, prompts, steady, summary
 from e2e_pools import RunningPool, changes_of, follow_mix, namespace_of, pool_document, running_pool
 from e2e_report import ROOT, record
-from t2i_profiler.judge import to_pixels
+from t2i_profiler.images import to_pixels
 from t2i_scenes import score_image
 
 pytestmark = pytest.mark.timeout(1800)

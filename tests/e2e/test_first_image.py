@@ -10,7 +10,7 @@ from e2e_load import Load, levels_of, prompts, steady, summary
 from e2e_pools import SYSTEM, namespace_of, running_pool
 from e2e_report import record
 from example_pools import EXAMPLES, documents
-from t2i_profiler.judge import to_pixels
+from t2i_profiler.images import to_pixels
 from t2i_scenes import score_image
 
 pytestmark = pytest.mark.timeout(900)

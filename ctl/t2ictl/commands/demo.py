@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from t2i_policy.level import Level
-from t2i_profiler.judge import Sample, SceneJudge
+from t2i_profiler.images import Sample
+from t2i_profiler.judges.scenes import scene_quality
 from t2i_protos.v1 import gateway_pb2
 from t2i_runtime.level_messages import to_level
 from t2i_scenes import Scene, caption, edit_scene, sample_scene
@@ -151,7 +152,7 @@ def score(outcome: Outcome) -> float:
     """The image's score by the exact scorer, 0 for a failed request."""
     if outcome.generated is None:
         return 0.0
-    return SceneJudge().score(outcome.generated.data, outcome.generated.data, outcome.sample)
+    return scene_quality(outcome.generated.data, outcome.sample)
 
 
 def served_level(generated: Generated) -> Level:
