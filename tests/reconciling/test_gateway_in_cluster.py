@@ -91,8 +91,8 @@ async def test_demand_reaches_the_operator_and_the_plan_comes_back(
             await world.wait("it is served by", ask_and_look, lambda plan: plan["served"] == plan["revision"])
             proxy.killed.set()  # the API server is away for the gateway
             proxy.drop_watches()
-            last_heard = await metric(gateway, HEARD)
             await client.done(gateway_pb2.GenerateRequest(prompt="a red circle"), tenant="t")
+            last_heard = await metric(gateway, HEARD)  # what was on the way is taken in by now
             assert await metric(gateway, "t2i_gateway_plan_revision") > 0
             await world.call("DELETE", slice_path)
             assert await metric(gateway, HEARD) == last_heard > 0

@@ -7,13 +7,21 @@ from t2i_operator.server import Operator
 
 
 async def settled(world: World) -> None:
-    """A ready pool."""
+    """A ready pool, to which nothing is written any more: labels and events come after the status that says Ready."""
     await world.create(pool_document())
     await world.until_condition("Progressing", "True")
     await world.bring_up()
     await world.until_condition("Ready", "True")
     await world.until_condition("Progressing", "False")
     await world.wait("labels", world.pods, lambda pods: all(is_labelled(pod) for pod in pods.values()))
+    looks: list[tuple[dict[str, str], int]] = []
+
+    async def look() -> bool:
+        listed = await world.call("GET", f"/api/v1/namespaces/{world.namespace}/events")
+        looks.append((await versions(world), len(listed["items"])))
+        return len(looks) > 2 and looks[-1] == looks[-2] == looks[-3]
+
+    await world.wait("quiet", look, bool)
 
 
 def is_labelled(pod: Document) -> bool:
