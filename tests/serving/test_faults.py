@@ -31,7 +31,7 @@ def kill(pool: LocalPool, index: int) -> None:
 
 def few_steps(prompt: str) -> Request:
     """Of an image that takes four long steps."""
-    return Request(prompt=prompt, exact=True, num_inference_steps=FEW_STEPS)
+    return Request(prompt=prompt, num_inference_steps=FEW_STEPS)
 
 
 async def test_killed_worker_loses_no_request(write_pool: WritePool) -> None:
