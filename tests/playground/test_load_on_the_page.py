@@ -67,8 +67,8 @@ async def test_load_ends_where_nobody_renews_it(pool: LocalPool) -> None:
         ({"rps": -1, "prompts": ["a"]}, "rps"),
         ({"rps": 1001, "prompts": ["a"]}, "rps"),
         ({"rps": 1, "prompts": ["a"] * 201}, "prompts"),
-        ({"rps": 1, "prompts": ["a" * 513]}, "prompts"),
-        ({"rps": 1, "prompts": ["a", " "]}, "prompts"),
+        ({"rps": 1, "prompts": ["a" * 513]}, "prompts[0]"),
+        ({"rps": 1, "prompts": ["a", " "]}, "prompts[1]"),
         ({"rps": 1, "prompts": ["a"], "tenant": "b"}, "tenant"),
     ],
 )
