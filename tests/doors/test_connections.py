@@ -19,6 +19,12 @@ CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 HIDDEN = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+def _time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client and server share a process here: if it stands still, nobody is cut off for that."""
+    monkeypatch.setattr(connections, "BROKEN_LIMIT_S", 2 * WITHIN_S)
+
+
 class NothingDrawn:
     """A director that must not be asked."""
 
