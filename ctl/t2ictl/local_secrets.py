@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from t2i_api.parse import PoolError
 from t2i_api.pool import PoolSpec
 from t2i_gateway.results import read_keys
 from t2i_gateway.safety.secret import read_endpoint_secret
+from t2i_gateway.signing import read_signing_pair
 from t2i_runtime.errors import SecurityError
 from t2ictl.errors import InputInvalid
 
@@ -39,6 +41,8 @@ def check_secrets(spec: PoolSpec, secrets: Path | None, *, with_http: bool) -> N
             secret.read(folder)
         except SecurityError as error:
             raise InputInvalid(f"{secret.field}: {error}") from error
+        except PoolError as error:  # the library that it is for is not there
+            raise InputInvalid(str(error)) from error
 
 
 def secret_arguments(spec: PoolSpec, secrets: Path | None) -> list[str]:
@@ -54,6 +58,9 @@ def _named_secrets(spec: PoolSpec) -> Iterator[NamedSecret]:
             yield NamedSecret(
                 f"safety.{place}.secretName", part.secret_name, f"--safety-{place}-dir", read_endpoint_secret
             )
+    if spec.provenance.c2pa is not None:
+        name = spec.provenance.c2pa.secret_name
+        yield NamedSecret("provenance.c2pa.secretName", name, "--c2pa-dir", read_signing_pair)
     results = spec.gateway.results
     if results is not None and results.secret_name:
         yield NamedSecret("gateway.results.secretName", results.secret_name, "--results-dir", read_keys)

@@ -37,6 +37,7 @@ from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.request import ImageRequest, check_images
 from t2i_gateway.safety import SafetyChecks
 from t2i_gateway.several_images import behind_siblings, merge_events
+from t2i_gateway.signing import ImageSigner
 from t2i_gateway.spans import spanned_decision
 from t2i_gateway.tenant_rates import TenantRates
 from t2i_gateway.told_steps import ToldSteps
@@ -74,6 +75,7 @@ class Parts:
     dispatcher: Dispatcher
     planning: PlanningLoop
     safety: SafetyChecks
+    signer: ImageSigner | None
     rates: TenantRates
     metrics: GatewayMetrics
 
@@ -274,7 +276,7 @@ class Director:
         metrics = self._parts.metrics
         excluded: frozenset[str] = frozenset()
         left: frozenset[str] = frozenset()
-        told = ToldSteps()
+        told, holds = ToldSteps(), self._parts.safety.checks_images or self._parts.signer is not None
         failures = RequestFailures(hash((context.request.prompt, context.request.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
             attempt = await self._parts.dispatcher.attempt(self._place(context, excluded, left))
@@ -282,18 +284,17 @@ class Director:
             queued_s = self._loop.time() - context.arrived_s
             metrics.in_flight.inc()
             try:
-                unchecked: list[ToldEvent] = []  # the image, until it may be sent
+                held: list[ToldEvent] = []  # the image, until it may be sent
                 async with aclosing(self._send(context, attempt, worker)) as events:
                     async for event in events:
-                        if self._parts.safety.checks_images and is_of_image(event):
-                            unchecked.append(event)
+                        if holds and is_of_image(event):
+                            held.append(event)
                         elif told.is_new(event):
                             yield event
                 failures.drawn(connection.failures)
-                if unchecked:
+                if held:
                     attempt.end()  # the worker is done with it
-                    await self._check_image(context, unchecked)
-                    for event in unchecked:
+                    for event in await self._finish_image(context, held):
                         yield event
                     await self._keep_latent(attempt, worker)
                 total_s = self._loop.time() - context.arrived_s
@@ -316,9 +317,10 @@ class Director:
                 self._learn_start(context, attempt, worker)
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
-    async def _check_image(self, context: RequestContext, image: Sequence[ToldEvent]) -> None:
-        left_s = context.deadline_s - self._loop.time()
+    async def _finish_image(self, context: RequestContext, image: Sequence[ToldEvent]) -> Sequence[ToldEvent]:
+        left_s, signer = context.deadline_s - self._loop.time(), self._parts.signer
         await self._parts.safety.check_image(context.request, context.tenant, image, left_s)
+        return image if signer is None else await signer.signed(context.request, image)
 
     @staticmethod
     async def _keep_latent(attempt: Attempt, worker: str) -> None:

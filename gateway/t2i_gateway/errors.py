@@ -7,6 +7,7 @@ GatewayError
 ├── WorkersUnavailable         no worker could take or finish it
 ├── ContentRefused             the pool's classifier refuses the prompt or the image; carries its category
 ├── SafetyUnchecked            the classifier did not answer, and the pool does not serve what it has not seen
+├── ImageUnsigned              the image was drawn, but could not be signed, and the pool sends none unsigned
 ├── ResultsNotKept             the images were drawn, but could not be kept for links
 ├── GenerationFailed           workers tried and failed on this very request
 ├── RequestIdReused            the same request id came with another request
@@ -55,6 +56,10 @@ class ContentRefused(GatewayError):
 
 class SafetyUnchecked(GatewayError):
     """Raised when a prompt or an image could not be checked; it may be tried again."""
+
+
+class ImageUnsigned(GatewayError):
+    """Raised when an image could not be signed; it may be tried again."""
 
 
 class ResultsNotKept(GatewayError):

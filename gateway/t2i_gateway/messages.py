@@ -121,9 +121,12 @@ def file_notes(request: ImageRequest, pool: str, spec: PoolSpec) -> worker_pb2.F
     """What the image file says; None = nothing. A path of ours is nobody's business: its last part names the model."""
     if not spec.provenance.metadata:
         return None
-    source = spec.model.source
-    model = source.rstrip("/").rpartition("/")[2] if source.startswith(("file://", "pvc://")) else source
-    return worker_pb2.FileNotes(pool=pool, model=model, prompt=request.prompt_in_file)
+    return worker_pb2.FileNotes(pool=pool, model=model_name(spec.model.source), prompt=request.prompt_in_file)
+
+
+def model_name(source: str) -> str:
+    """What files call a model of this source."""
+    return source.rstrip("/").rpartition("/")[2] if source.startswith(("file://", "pvc://")) else source
 
 
 def relayed_event(event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | None:

@@ -100,6 +100,13 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.signing = Histogram(
+            f"{PREFIX}_signing_seconds",
+            "Time to sign an image by C2PA, by how it ended.",
+            ("outcome",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.tasks = gauge("tasks", "Tasks of the event loop.")
         self.store_failures = counter("store_failures", "Calls to the latent store that failed, by reason.", "reason")

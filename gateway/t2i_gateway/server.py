@@ -26,6 +26,7 @@ from t2i_gateway.results import open_results
 from t2i_gateway.safety import open_safety
 from t2i_gateway.service import SERVICE, TextToImageService, add_to_server
 from t2i_gateway.settings import WITH_WORKERS, GatewaySettings
+from t2i_gateway.signing import open_signer
 from t2i_gateway.tenant_rates import TenantRates
 from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.workers.latents import follow_workers
@@ -149,6 +150,7 @@ def _make_parts(
         dispatcher=dispatcher,
         planning=PlanningLoop(policy, rules, dispatcher, metrics),
         safety=open_safety(pool, {"prompt": settings.safety_prompt_dir, "image": settings.safety_image_dir}, metrics),
+        signer=open_signer(pool, settings.c2pa_dir, metrics),
         metrics=metrics,
         rates=TenantRates(part.rate_limits, part.replicas, time.monotonic),
     )
@@ -168,6 +170,7 @@ def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, 
     usual = (
         *(parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts)),
         *parts.safety.work(),
+        *([] if parts.signer is None else [parts.signer.keys.run()]),
     )
     return (*usual, follow_workers(parts.workers, parts.neighbours)) if parts.neighbours.spread else usual
 
@@ -224,3 +227,5 @@ async def _close(parts: Parts) -> None:
     parts.embeddings.close()
     await parts.neighbours.close()
     await parts.safety.close()
+    if parts.signer is not None:
+        parts.signer.close()

@@ -44,6 +44,7 @@ class GatewaySettings:
     safety_prompt_dir: Path | None
     safety_image_dir: Path | None
     results_dir: Path | None
+    c2pa_dir: Path | None
 
 
 def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
@@ -102,6 +103,7 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
             f"--safety-{place}-dir", type=Path, default=None, help=f"safety.{place}.secretName, mounted"
         )
     parser.add_argument("--results-dir", type=Path, default=None, help="gateway.results.secretName, mounted")
+    parser.add_argument("--c2pa-dir", type=Path, default=None, help="provenance.c2pa.secretName, mounted")
     parser.add_argument("--worker-name", default="", help="DNS name in the certificates of workers")
     settings = GatewaySettings(**vars(parser.parse_args(arguments)))
     mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)

@@ -14,6 +14,7 @@ from t2i_gateway.errors import (
     GatewayDraining,
     GatewayError,
     GenerationFailed,
+    ImageUnsigned,
     RequestIdReused,
     RequestInvalid,
     RequestRefused,
@@ -52,6 +53,7 @@ _OUTCOMES: dict[type[GatewayError], WireCodes] = {
     WorkersUnavailable: _UNAVAILABLE,
     ContentRefused: WireCodes(code_pb2.FAILED_PRECONDITION, 400),
     SafetyUnchecked: _UNAVAILABLE,
+    ImageUnsigned: _UNAVAILABLE,
     ResultsNotKept: _UNAVAILABLE,
     GenerationFailed: WireCodes(code_pb2.INTERNAL, 500),
     RequestIdReused: WireCodes(code_pb2.ALREADY_EXISTS, 422),  # 409 would make clients try the same again

@@ -11,6 +11,7 @@ from t2i_testing_kit.kube.server import KubeServer
 from t2i_testing_kit.programs import eventually
 
 FILE = EXAMPLES / "certificates" / "scenes.yaml"
+SIGNER = EXAMPLES / "certificates" / "images-signer.yaml"
 WITHIN_S = 60.0
 NEEDED = {"scenes-gateway-tls", "scenes-gateway-client-tls", "scenes-worker-tls"}
 
@@ -33,6 +34,8 @@ def test_cert_manager_accepts_the_certificates(kube: KubeServer, namespace: str)
     where = ("-n", namespace, "--dry-run=server", "--validate=strict")
     answer = kube.kubectl("apply", *where, "-f", str(FILE))
     assert answer.count("created (server dry run)") == len(documents(FILE))
+    signer = kube.kubectl("apply", *where, "-f", str(SIGNER))
+    assert signer.count("created (server dry run)") == 1
     certificate = documents(FILE)[-1]
     certificate["spec"]["renewsBefore"] = "1h"
     path = f"/apis/cert-manager.io/v1/namespaces/{namespace}/certificates?dryRun=All&fieldValidation=Strict"
@@ -54,3 +57,10 @@ def test_certificates_fit_the_pool() -> None:
         (container,) = children[kind]["spec"]["template"]["spec"]["containers"]
         (name,) = (argument.removeprefix(flag) for argument in container["args"] if argument.startswith(flag))
         assert made[secret]["dnsNames"] == [name]
+
+
+def test_signer_of_images_fits_its_pool() -> None:
+    """The Secret that the pool names, and the uses that a certificate needs to sign by C2PA."""
+    (certificate,), (pool,) = documents(SIGNER), documents(EXAMPLES / "pool-signed.yaml")
+    assert certificate["spec"]["secretName"] == pool["spec"]["provenance"]["c2pa"]["secretName"]
+    assert certificate["spec"]["usages"] == ["digital signature", "email protection"]

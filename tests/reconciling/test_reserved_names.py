@@ -23,6 +23,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "cache": {"scope": "Tenant", "storeUrl": "rediss://valkey:6379", "storeSecretRef": {"name": "s"}},
     "safety": {place: {"url": "https://classifier/", "secretName": place} for place in ("prompt", "image")},
+    "provenance": {"c2pa": {"secretName": "signer"}},
     "gateway": {"replicas": 1, "results": {"url": "s3://images", "secretName": "bucket"}},
 }
 

@@ -15,8 +15,11 @@ RESULTS = {"url": "s3://images/drawn", "endpoint": "https://minio.storage.svc:90
 
 def rendered(**results: Any) -> dict[str, Manifest]:
     """`KIND/NAME` -> manifest."""
-    gateway = {"replicas": 1, **({"results": results} if results else {})}
-    spec = read_pool(pool_document(gateway=gateway)).spec
+    return rendered_with(gateway={"replicas": 1, **({"results": results} if results else {})})
+
+
+def rendered_with(**spec_parts: Any) -> dict[str, Manifest]:
+    spec = read_pool(pool_document(**{"gateway": {"replicas": 1}, **spec_parts})).spec
     inputs = Inputs(PoolRef("ns", "p", "uid-1"), spec, "{}", Images("g@x", "w@y"))
     return {"/".join(key_of(child)): child for child in render_children(inputs)}
 
@@ -32,6 +35,20 @@ def test_gateways_get_secret_and_port_and_workers_neither() -> None:
     assert kept["NetworkPolicy/p-gateway"]["spec"]["egress"] == [*egress, opened]
     for key in ("NetworkPolicy/p-workers", "StatefulSet/p-a"):
         assert kept[key] == plain[key]
+
+
+def test_gateways_alone_get_the_certificate_that_signs_images() -> None:
+    """Workers run models of others, and sign nothing."""
+    plain, signed = rendered(), rendered_with(provenance={"c2pa": {"secretName": "signer"}})
+    gateway = signed["Deployment/p-gateway"]["spec"]["template"]["spec"]
+    assert {one["secret"]["secretName"] for one in gateway["volumes"] if "secret" in one} == {"signer"}
+    assert "--c2pa-dir=/etc/t2i-security/c2pa" in gateway["containers"][0]["args"]
+    for key in ("NetworkPolicy/p-gateway", "NetworkPolicy/p-workers", "StatefulSet/p-a"):
+        assert signed[key] == plain[key]
+    spec = [yaml.safe_load(one["ConfigMap/p-config"]["data"]["pool.yaml"])["spec"] for one in (plain, signed)]
+    assert ["c2pa" in one.get("provenance", {}) for one in spec] == [False, True]
+    prompts = rendered_with(provenance={"prompt": True})["ConfigMap/p-config"]["data"]["pool.yaml"]
+    assert yaml.safe_load(prompts)["spec"]["provenance"] == {"metadata": True, "prompt": True}
 
 
 def test_pods_of_an_older_version_can_read_a_pool_without_bucket() -> None:

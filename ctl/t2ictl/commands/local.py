@@ -29,7 +29,9 @@ def up(
     models_dir: Annotated[Path, typer.Option(help="where hf:// and pvc:// models are")] = MODELS_DIR,
     secrets: Annotated[
         Path | None,
-        typer.Option(help="holds a folder of files for each Secret that spec.safety and gateway.results name"),
+        typer.Option(
+            help="holds a folder of files for each Secret that spec.safety, gateway.results and provenance.c2pa name"
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads a worker; 0 = share the cores")] = 0,
 ) -> None:

@@ -112,6 +112,7 @@ def gateway_pod(inputs: Inputs) -> Manifest:
             "worker-tls": spec.security.gateway_client_tls_secret_name,
             **{f"safety-{place}": part.secret_name for place, part in spec.safety.checks.items()},
             "results": spec.gateway.results.secret_name if spec.gateway.results is not None else "",
+            "c2pa": spec.provenance.c2pa.secret_name if spec.provenance.c2pa is not None else "",
         }
     )
     embedder = spec.model.embedder_source if spec.cache.scope != "Off" else ""  # nothing is looked up then

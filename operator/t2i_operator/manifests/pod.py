@@ -65,6 +65,7 @@ class Folder:
 #: Fields that came later, by the part of the spec that they are in.
 LATER_FIELDS: Mapping[str, tuple[str, ...]] = {
     "": ("provenance", "safety"),
+    "provenance": ("c2pa",),
     "model": ("embedder", "sizes", "adapters", "components", "compile", "attention", "previewDecoder"),
     "gateway": ("http", "playground", "qualities", "rateLimits", "route", "ingress", "results"),
 }
@@ -145,7 +146,7 @@ def pool_document(inputs: Inputs) -> Manifest:
     spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
     asked = inputs.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True)
     for part_name, names in LATER_FIELDS.items():
-        part, own = (spec[part_name], asked.get(part_name, {})) if part_name else (spec, asked)
+        part, own = (spec.get(part_name, {}), asked.get(part_name, {})) if part_name else (spec, asked)
         for name in {*names} - {*own}:
             part.pop(name, None)  # as before there was the field: pods of an older version can still read it
     for part in (spec["gateway"], *spec["workerGroups"]):
