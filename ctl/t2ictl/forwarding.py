@@ -31,12 +31,17 @@ async def gateway_of(pool: str, address: str) -> AsyncIterator[str]:
     name = PoolName.parse(pool)
     async with open_cluster() as cluster:
         service = await cluster.gateway(name)
-    async with _forwarded(name.namespace, service) as forwarded:
-        yield forwarded
+    async with forwarded(name.namespace, f"service/{service}") as reached:
+        yield reached
 
 
 @asynccontextmanager
-async def _forwarded(namespace: str, service: str) -> AsyncIterator[str]:
+async def forwarded(namespace: str, resource: str) -> AsyncIterator[str]:
+    """A local address that leads to the gRPC port of `service/NAME` or `pod/NAME`.
+
+    Raises:
+        ClusterFailed: no kubectl, or no way through.
+    """
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ClusterFailed(
@@ -44,13 +49,13 @@ async def _forwarded(namespace: str, service: str) -> AsyncIterator[str]:
         )
     process = await asyncio.create_subprocess_exec(
         kubectl,
-        *("port-forward", "--address=127.0.0.1", f"--namespace={namespace}", f"service/{service}", f":{GRPC_PORT}"),
+        *("port-forward", "--address=127.0.0.1", f"--namespace={namespace}", resource, f":{GRPC_PORT}"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        yield await _opened(process, f"{namespace}/{service}")
+        yield await _opened(process, f"{namespace}/{resource.partition('/')[2]}")
     finally:
         await _stop(process)
 

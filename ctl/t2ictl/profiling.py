@@ -58,7 +58,7 @@ class ProfileTarget:
 
 @dataclass(frozen=True, slots=True)
 class ProfilePlan:
-    """What to measure there: the command's options. `yields`: the workers serve others, who come first."""
+    """What to measure there: the command's options. `yields`: running workers serve others, who come first."""
 
     prompts: Path | None
     embedder: Path | None
@@ -105,11 +105,12 @@ async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) ->
         if journal.begun:
             console.print(f"going on with what {plan.journal} has already")
         with Progress(*COLUMNS, console=console) as bar:
-            tools = ProfileTools(embedder, judges, bar, journal, plan.yields)
+            yields = plan.yields and bool(target.addresses)
+            tools = ProfileTools(embedder, judges, bar, journal, yields)
             addresses = await stack.enter_async_context(_workers_of(target, bar))
             ladder = _kept_levels(journal, target.spec)
             if ladder is None:
-                ladder = await _known_levels(console, target.spec, addresses, plan.yields)
+                ladder = await _known_levels(console, target.spec, addresses, yields)
                 for budget in plan.budgets:
                     best = await search_steps(addresses, samples.kept, ladder.exact, tools, budget)
                     console.print(best.sentence)

@@ -28,7 +28,7 @@ def told_in_a_line() -> Iterator[None]:
         sys.exit(130)
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+def run(work: Coroutine[Any, Any, object]) -> None:
     """Run a command; SIGTERM ends it as Ctrl-C does, so that a pool of its own drains with it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with told_in_a_line():

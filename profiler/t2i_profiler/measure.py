@@ -14,6 +14,7 @@ import secrets
 import statistics
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -213,8 +214,8 @@ async def _score_part(bench: ProfileBench, samples: Samples, near: Sequence[_Nea
     left = [one for one in near if bench.tools.journal.found(bench.key(f"asked-{one.number}")) is None]
     kept = sorted({one.nearest for one in left} - bench.stored) if bench.ladder.skips else []
     bench.stored.update(kept)
-    await draw_all(bench, "drawing kept prompts", [_keep(bench, samples.kept[one], one) for one in kept])
-    await draw_all(bench, "drawing asked prompts", [_score_one(bench, samples, one) for one in left])
+    await draw_all(bench, "drawing kept prompts", [partial(_keep, bench, samples.kept[one], one) for one in kept])
+    await draw_all(bench, "drawing asked prompts", [partial(_score_one, bench, samples, one) for one in left])
     lines = [bench.tools.journal.found(bench.key(f"asked-{one.number}")) for one in near]
     return [[read_prompt(line) for line in found] for found in lines]
 
@@ -301,14 +302,14 @@ async def draw_at(worker: WorkerClient, order: worker_pb2.WorkerGenerateRequest,
     )
 
 
-async def draw_all(bench: ProfileBench, title: str, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def draw_all(bench: ProfileBench, title: str, work: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
     """All results in order, counted on the bar. As many at a time as fill the workers: each soon ends and is kept."""
     task = bench.tools.bar.add_task(title, total=len(work))
     places = asyncio.Semaphore(sum(worker.num_slots for worker in bench.workers) + 1)  # one may be with the judges
 
-    async def counted(one: Coroutine[Any, Any, T]) -> T:
+    async def counted(one: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with places:
-            result = await one
+            result = await one()
         bench.tools.bar.advance(task)
         return result
 

@@ -7,6 +7,7 @@ and judged by what it says itself.
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -55,8 +56,8 @@ async def measure_twins(
     async with connect_workers(addresses, tools.yields) as workers:
         bench = ProfileBench(workers, ladder, tools, f"twins-{secrets.token_hex(8)}", asking)
         placed = [(workers[at % len(workers)], pairs[at], _entry(at)) for at in left]
-        await draw_all(bench, "drawing twins", [_keep_twin(bench, *one) for one in placed])
-        await draw_all(bench, "drawing from twins", [_score_pair(bench, *one) for one in placed])
+        await draw_all(bench, "drawing twins", [partial(_keep_twin, bench, *one) for one in placed])
+        await draw_all(bench, "drawing from twins", [partial(_score_pair, bench, *one) for one in placed])
     found = [[read_prompt(line) for line in tools.journal.found(_entry(at))] for at in range(len(pairs))]
     kinds = [pair.twin.kind for pair in pairs]
     return tuple(

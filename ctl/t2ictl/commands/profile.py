@@ -5,6 +5,7 @@ again. The fit is similarity bands (`bands`), bounded by what twins lost, and, w
 predictor (`fit`), whose precision is told on prompts that it did not see (`precision`).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile import LevelProfile, render_profile
 from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.journal import Journal
 from t2i_profiler.measure import Asking
 from t2i_profiler.precision import cross_validated, joined_profile, precision_table
 from t2i_profiler.sample_file import Measurement, read_samples, write_samples
-from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, EmbedderFolder, PoolFile, Seed
+from t2ictl.cluster import PoolName
+from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, EmbedderFolder, Seed
 from t2ictl.profile_tables import losses_table, predictor_table
 from t2ictl.profiling import ProfilePlan, ProfileTarget, collect
 from t2ictl.running import console, run
@@ -27,7 +29,12 @@ from t2ictl.running import console, run
 
 def profile(
     out: Annotated[Path, typer.Option(help="profile JSON to write; a report goes beside it")] = Path("profile.json"),
-    pool: PoolFile = DEFAULT_POOL,
+    pool: Annotated[
+        str, typer.Option("--pool", "-p", help="T2IServingPool file, or NAMESPACE/NAME of a pool in the cluster")
+    ] = str(DEFAULT_POOL),
+    replace_judge: Annotated[
+        bool, typer.Option("--replace-judge", help="also over a ConfigMap's profile by another judge")
+    ] = False,
     workers: Annotated[str, typer.Option(help="addresses of running workers; default: start the pool's own")] = "",
     prompts: Annotated[
         Path | None, typer.Option(help="one prompt a line; default: captions of the scenes model")
@@ -79,6 +86,9 @@ def profile(
     Interrupted, the same command goes on where it stopped. Beside the profile lie OUT.samples.jsonl with every measured
     prompt in clear: keep it as you keep your prompts.
     """
+    if from_samples and is_pool_name(pool):
+        run(refit_in_cluster(console, from_samples, PoolName.parse(pool), out, predictor, replace_judge))
+        return
     if from_samples:
         run(refit_profile(console, from_samples, out, predictor))
         return
@@ -93,22 +103,49 @@ def profile(
         journal=out.with_suffix(".journal"),
         num_twins=twins,
         budgets=tuple(search or ()),
-        yields=bool(workers) and not at_full_speed,
+        yields=not at_full_speed,
         judge_device=judge_device,
     )
-    run(run_profile(console, plan, pool, workers, out, predictor))
+    if is_pool_name(pool):
+        run(profile_in_cluster(console, plan, PoolName.parse(pool), out, predictor, replace_judge))
+    else:
+        run(profile_file(console, plan, Path(pool), workers, out, predictor))
+
+
+def is_pool_name(text: str) -> bool:
+    """`NAMESPACE/NAME`, and no file."""
+    return re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", text) is not None and not Path(text).exists()
+
+
+async def profile_file(
+    console: Console, plan: ProfilePlan, pool: Path, workers: str, out: Path, with_predictor: bool
+) -> None:
+    """The pool of a file, on its own workers or on running ones."""
+    await run_profile(console, plan, ProfileTarget.of_file(pool, workers), out, with_predictor)
+
+
+async def profile_in_cluster(
+    console: Console, plan: ProfilePlan, name: PoolName, out: Path, with_predictor: bool, replace_judge: bool
+) -> None:
+    """A pool of the cluster, on its workers while they serve; into its ConfigMap."""
+    from t2ictl.cluster_profile import publish_profile, target_in_cluster
+
+    async with target_in_cluster(name) as target:
+        profile = await run_profile(console, plan, target, out, with_predictor)
+        console.print(await publish_profile(name, target.spec, profile, replace_judge), soft_wrap=True)
 
 
 async def run_profile(
-    console: Console, plan: ProfilePlan, pool: Path, workers: str, out: Path, with_predictor: bool
-) -> None:
+    console: Console, plan: ProfilePlan, target: ProfileTarget, out: Path, with_predictor: bool
+) -> LevelProfile:
     """Measure; write samples, JSON and report; print the tables."""
-    measured = await collect(console, plan, ProfileTarget.of_file(pool, workers))
+    measured = await collect(console, plan, target)
     for path, measurement in zip(sample_files(out, len(measured.by_judge)), measured.by_judge, strict=True):
         write_samples(measurement, path)
         console.print(f"written: {path} (holds the prompts)")
-    write_profile(console, measured.by_judge, out, with_predictor, measured.journal)
+    profile = write_profile(console, measured.by_judge, out, with_predictor, measured.journal)
     measured.journal.end()
+    return profile
 
 
 def sample_files(out: Path, num_judges: int) -> list[Path]:
@@ -116,14 +153,25 @@ def sample_files(out: Path, num_judges: int) -> list[Path]:
     return [out.with_suffix(".samples.jsonl" if at == 1 else f".{at}.samples.jsonl") for at in range(1, num_judges + 1)]
 
 
-async def refit_profile(console: Console, samples: Sequence[Path], out: Path, with_predictor: bool) -> None:
+async def refit_in_cluster(
+    console: Console, samples: Sequence[Path], name: PoolName, out: Path, with_predictor: bool, replace_judge: bool
+) -> None:
+    """As `refit_profile`, and into the pool's ConfigMap."""
+    from t2ictl.cluster_profile import publish_profile, spec_in_cluster
+
+    spec = await spec_in_cluster(name)
+    profile = await refit_profile(console, samples, out, with_predictor)
+    console.print(await publish_profile(name, spec, profile, replace_judge), soft_wrap=True)
+
+
+async def refit_profile(console: Console, samples: Sequence[Path], out: Path, with_predictor: bool) -> LevelProfile:
     """Fit a profile to an earlier measurement; write JSON and report; print the tables."""
-    write_profile(console, [read_samples(path) for path in samples], out, with_predictor, Journal())
+    return write_profile(console, [read_samples(path) for path in samples], out, with_predictor, Journal())
 
 
 def write_profile(
     console: Console, by_judge: Sequence[Measurement], out: Path, with_predictor: bool, journal: Journal
-) -> None:
+) -> LevelProfile:
     """Fit, write JSON and report, and print what was measured, learned, and kept of its promises.
 
     The predictor is told in any case, and written only if asked for: the table says whether it is worth it.
@@ -132,8 +180,9 @@ def write_profile(
     from t2ictl.profile_report import write_report
 
     profile = joined_profile(by_judge)
+    written = profile if with_predictor else replace(profile, predictor=None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render_profile(profile if with_predictor else replace(profile, predictor=None)))
+    out.write_text(render_profile(written))
     plot_profile(profile, profile.judged[0].judge.phrase, out.with_suffix(".png"))
     for judged in profile.judged:
         console.print(losses_table(profile, judged))
@@ -149,3 +198,4 @@ def write_profile(
             console.print("the profile has bands only; to use the predictor: --predictor --from-samples FILE")
     report = write_report(profile, by_judge, journal, out)
     console.print(f"written: {', '.join(map(str, (out, out.with_suffix('.png'), *report)))}", soft_wrap=True)
+    return written

@@ -33,6 +33,8 @@ class PromptMatchJudge:
         self.card = card
         self._clipped, self._device = clipped, device
         self._model = _load(AutoModel, folder.path, card).eval().to(device)
+        if not hasattr(self._model, "logit_scale"):
+            raise JudgeUnusable(f"--judge {card.kind}: {card.source!r} reads no prompts: give a whole CLIP model")
         self._processor = _load_processor(AutoProcessor, folder.path, card)
 
     async def score(self, images: Sequence[JudgedImage]) -> list[float]:
@@ -74,9 +76,9 @@ class AestheticJudge:
     def __init__(self, card: JudgeCard, folder: JudgeFolder, device: str) -> None:
         self.card = card
         self._device = device
+        self._head = _read_head(folder.path, card).to(device)
         self._model = _load(CLIPVisionModelWithProjection, folder.path, card).eval().to(device)
         self._processor = _load_processor(AutoImageProcessor, folder.path, card)
-        self._head = _read_head(folder.path, card).to(device)
 
     async def score(self, images: Sequence[JudgedImage]) -> list[float]:
         """As `Judge`."""

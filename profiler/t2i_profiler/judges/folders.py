@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from t2i_profiler.errors import JudgeUnusable
@@ -71,12 +70,11 @@ def read_weights(path: Path) -> dict[str, Any]:
         JudgeUnusable: it is damaged, or holds other objects.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # what a damaged pickle raises depends on its bytes
         raise JudgeUnusable(f"{path.name} cannot be read, is the download complete? {str(error)[:200]}") from error
     if not isinstance(found, dict):
         raise JudgeUnusable(f"{path.name} holds no weights by name")
