@@ -13,15 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from t2i_api.pool import PoolSpec
 from t2i_policy.level import Ladder, build_ladder, parse_level, render_level
+from t2i_policy.profile import VariantLosses
 from t2i_profiler.candidates import candidate_levels, find_refused
 from t2i_profiler.journal import Journal
 from t2i_profiler.judges.catalogue import open_judge
 from t2i_profiler.judges.judge import Judge
-from t2i_profiler.measure import Asking, ProfileTools, measure
+from t2i_profiler.measure import Asking, ProfileTools, measure, measure_variant
 from t2i_profiler.measure_twins import TwinPair, measure_twins, pair_twins
 from t2i_profiler.sample_file import Measurement
 from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples
 from t2i_profiler.search import check_budget, search_steps
+from t2i_profiler.worker_client import Variant
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -72,6 +74,7 @@ class ProfilePlan:
     budgets: tuple[int, ...] = ()
     yields: bool = False
     judge_device: str = ""
+    num_variant_prompts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Measured:
 
     by_judge: tuple[Measurement, ...]
     journal: Journal
+    variants: tuple[VariantLosses, ...] = ()
 
 
 async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) -> Measured:
@@ -118,7 +122,20 @@ async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) ->
                 journal.keep("levels", [render_level(one) for one in ladder.levels])
             found = await measure(addresses, samples, ladder, tools, plan.asking)
             twins = await measure_twins(addresses, pairs, ladder, tools, plan.asking)
-    return Measured(tuple(replace(one, twins=own) for one, own in zip(found, twins, strict=True)), journal)
+            fewer = Samples(samples.kept, samples.asked[: plan.num_variant_prompts])
+            variants = [
+                await measure_variant(addresses, fewer, ladder, tools, Asking(1, variant=one))
+                for one in (variants_of(target.spec) if fewer.asked else ())
+            ]
+    by_judge = tuple(replace(one, twins=own) for one, own in zip(found, twins, strict=True))
+    return Measured(by_judge, journal, tuple(variants))
+
+
+def variants_of(spec: PoolSpec) -> list[Variant]:
+    """The pool's other sizes, of a range its ends, and its adapters."""
+    ends = [size for part in spec.model.sizes for size in (part.smallest, part.largest)]
+    sizes = [size for size in dict.fromkeys(ends) if size != spec.model.default_size]
+    return [*(Variant(*size) for size in sizes), *(Variant(adapter=one.name) for one in spec.model.adapters)]
 
 
 def _embedder_of(plan: ProfilePlan, spec: PoolSpec) -> Embedder:

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import statistics
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,8 +23,8 @@ from rich.progress import Progress
 
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.level import Ladder, Level
-from t2i_policy.profile import LevelCost, parse_costs, render_costs
-from t2i_profiler.bands import prompts_needed
+from t2i_policy.profile import LevelCost, VariantLosses, parse_costs, render_costs
+from t2i_profiler.bands import band_losses, prompts_needed
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.images import Sample, image_distance, spread
 from t2i_profiler.journal import Journal
@@ -124,6 +124,21 @@ async def measure(
             )
             for judge, prompts in zip(tools.judges, found, strict=True)
         )
+
+
+async def measure_variant(
+    addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: ProfileTools, asking: Asking
+) -> VariantLosses:
+    """What levels lose at another size or with an adapter, by the first judge. Latents are of the variant as well."""
+    async with connect_workers(addresses, tools.yields) as workers:
+        bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", asking)
+        prompts = (await _score_levels(bench, samples))[0]
+    levels = [level for level in ladder.levels if level != ladder.exact]
+    bands = band_losses([one.scored() for one in prompts], levels)
+    if tools.judges[0].card.compares:
+        bands = tuple(replace(band, win_rate=None) for band in bands)
+    variant = asking.variant
+    return VariantLosses(variant.width, variant.height, variant.adapter, bands)
 
 
 async def _once(bench: ProfileBench, name: str, timed: Callable[[ProfileBench], Coroutine[Any, Any, Any]]) -> Any:

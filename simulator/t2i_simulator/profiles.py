@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from t2i_api.pool import PoolSpec, WorkerGroupPart
+from t2i_policy.judge_record import other_judge
 from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
 from t2i_simulator.errors import ProfileMissing
 from t2i_simulator.workers import Group
@@ -49,7 +50,8 @@ def build_groups(
     """The pool's groups with their profiles. `workers` replaces their total and is spread over them in proportion.
 
     Raises:
-        ProfileMissing: a profile is missing, is invalid, or was measured with another number of steps.
+        ProfileMissing: a profile is missing, is invalid, was measured with another number of steps, or by another judge
+            than that of another group.
     """
     counts = spec.group_sizes
     if workers is not None:
@@ -64,6 +66,11 @@ def build_groups(
                 f"runs numInferenceSteps = {spec.model.num_inference_steps}"
             )
         groups.append(Group(part.name, counts[part.name], profile))
+    if differ := other_judge(group.profile.judge for group in groups):
+        raise ProfileMissing(
+            f"workerGroups: their profiles are by different judges ({differ}), whose losses cannot be weighed against "
+            "each other; measure both with the same t2ictl profile --judge"
+        )
     return tuple(groups)
 
 

@@ -19,11 +19,11 @@ from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.journal import Journal
 from t2i_profiler.measure import Asking
 from t2i_profiler.precision import cross_validated, joined_profile, precision_table
-from t2i_profiler.sample_file import Measurement, read_samples, write_samples
+from t2i_profiler.sample_file import read_samples, write_samples
 from t2ictl.cluster import PoolName
 from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, EmbedderFolder, Seed
 from t2ictl.profile_tables import losses_table, predictor_table
-from t2ictl.profiling import ProfilePlan, ProfileTarget, collect
+from t2ictl.profiling import Measured, ProfilePlan, ProfileTarget, collect
 from t2ictl.running import console, run
 
 
@@ -43,7 +43,7 @@ def profile(
     judge: Annotated[
         list[str] | None,
         typer.Option(
-            help="who scores images: pickscore, clipscore, aesthetic, hps, imagereward, lpips or dists, alone or with "
+            help="who scores images: pickscore, clipscore, aesthetic, hps, lpips or dists, alone or with "
             "=ADDRESS; command://PROGRAM; https://...; may be given several times, the first decides"
         ),
     ] = None,
@@ -67,6 +67,14 @@ def profile(
             help="of the asked prompts, those measured from a swapped, negated or recounted twin",
         ),
     ] = 64,
+    variants: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_PROMPTS,
+            help="of the asked prompts, those measured at the pool's other sizes and adapters too",
+        ),
+    ] = 0,
     seed: Seed = 1,
     at_full_speed: Annotated[
         bool, typer.Option("--at-full-speed", help="on --workers: nobody else is served, fill their batches")
@@ -105,6 +113,7 @@ def profile(
         budgets=tuple(search or ()),
         yields=not at_full_speed,
         judge_device=judge_device,
+        num_variant_prompts=variants,
     )
     if is_pool_name(pool):
         run(profile_in_cluster(console, plan, PoolName.parse(pool), out, predictor, replace_judge))
@@ -143,7 +152,7 @@ async def run_profile(
     for path, measurement in zip(sample_files(out, len(measured.by_judge)), measured.by_judge, strict=True):
         write_samples(measurement, path)
         console.print(f"written: {path} (holds the prompts)")
-    profile = write_profile(console, measured.by_judge, out, with_predictor, measured.journal)
+    profile = write_profile(console, measured, out, with_predictor)
     measured.journal.end()
     return profile
 
@@ -166,12 +175,11 @@ async def refit_in_cluster(
 
 async def refit_profile(console: Console, samples: Sequence[Path], out: Path, with_predictor: bool) -> LevelProfile:
     """Fit a profile to an earlier measurement; write JSON and report; print the tables."""
-    return write_profile(console, [read_samples(path) for path in samples], out, with_predictor, Journal())
+    measured = Measured(tuple(read_samples(path) for path in samples), Journal())
+    return write_profile(console, measured, out, with_predictor)
 
 
-def write_profile(
-    console: Console, by_judge: Sequence[Measurement], out: Path, with_predictor: bool, journal: Journal
-) -> LevelProfile:
+def write_profile(console: Console, measured: Measured, out: Path, with_predictor: bool) -> LevelProfile:
     """Fit, write JSON and report, and print what was measured, learned, and kept of its promises.
 
     The predictor is told in any case, and written only if asked for: the table says whether it is worth it.
@@ -179,7 +187,7 @@ def write_profile(
     from t2ictl.plotting import plot_profile
     from t2ictl.profile_report import write_report
 
-    profile = joined_profile(by_judge)
+    profile = replace(joined_profile(measured.by_judge), variants=measured.variants)
     written = profile if with_predictor else replace(profile, predictor=None)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render_profile(written))
@@ -193,9 +201,9 @@ def write_profile(
         )
     else:
         console.print(predictor_table(profile.predictor, profile.base_steps))
-        console.print(precision_table(cross_validated(by_judge[0]), "promises on prompts not trained on"))
+        console.print(precision_table(cross_validated(measured.by_judge[0]), "promises on prompts not trained on"))
         if not with_predictor:
             console.print("the profile has bands only; to use the predictor: --predictor --from-samples FILE")
-    report = write_report(profile, by_judge, journal, out)
+    report = write_report(profile, measured.by_judge, measured.journal, out)
     console.print(f"written: {', '.join(map(str, (out, out.with_suffix('.png'), *report)))}", soft_wrap=True)
     return written
