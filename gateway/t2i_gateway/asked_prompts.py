@@ -24,6 +24,10 @@ class AskedPrompts:
         """Whether this tenant's last request for the prompt had this seed."""
         return self._seeds.get((tenant, prompt_id)) == seed
 
+    def __contains__(self, asked: tuple[str, str]) -> bool:
+        """Whether a tenant asked for a prompt lately: (tenant, prompt id)."""
+        return asked in self._seeds
+
     def note(self, tenant: str, prompt_id: str, seed: int) -> None:
         """Remember that the tenant asks for this prompt and seed now."""
         self._seeds[tenant, prompt_id] = seed

@@ -224,6 +224,7 @@ class Director:
             prompt=read_prompt(request.prompt),
             same_image=neighbours.holds_same_image(prefix, tenant, neighbour),
             repeated=neighbours.repeats(prefix, tenant, neighbour),
+            words_agree=neighbours.words_agree(prefix, tenant, neighbour),
         )
 
     def _view(self, tenant: str, before: Sequence[Level], step_cost: float) -> PoolView:

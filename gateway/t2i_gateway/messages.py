@@ -189,6 +189,10 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
             near += ", and this prompt was asked before with another seed"
         elif decided.near.another_take:
             near += " (all but these words) and another seed"
+        if decided.near.words_agree is False:
+            near += ", but its words, such as numbers, colours or places, differ or stand in another order"
+        elif decided.near.words_agree and not decided.near.repeated:
+            near += ", and its numbers, colours, places and the like agree"
     says = f"{near}; {_why_wanted(wanted)}"
     if served.reason is ServedReason.PLANNED:
         says += f"; the pool's fixed mix serves it with {served.level.phrase}"

@@ -21,13 +21,14 @@ from t2i_cache.stores import LatentStore, StoreHealth, StoreLimits, StoreReason
 from t2i_gateway.asked_prompts import AskedPrompts
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.request import ImageRequest
+from t2i_policy.distinguishing_words import WordDigests, digest_words
 from t2i_policy.eviction import CachedItem, EvictionReason
 from t2i_protos.v1 import worker_pb2
 from t2i_sources.embedder import Embedding
 
 log = logging.getLogger(__name__)
 SHOW_EVERY_S = 1.0
-_MARK = "-"  # between an entry's prompt and its seed
+_MARK = "-"  # between an entry's prompt, its seed and the digests of its words
 _DAMAGE = {"LatentMissing", "LatentCorrupt", "LatentMismatch"}
 _REASONS = frozenset(EvictionReason)
 
@@ -37,7 +38,8 @@ class LatentPrefix:
     """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its prompt and seed,
     and the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found.
 
-    An entry is one run of one prompt with one seed, and its id says both: another seed is another picture.
+    An entry is one run of one prompt with one seed, and its id says both: another seed is another picture. It ends in
+    digests of the prompt's words, as the cache keeps no words. Entries of before do not, and nobody knows theirs.
     """
 
     scope: str
@@ -46,19 +48,41 @@ class LatentPrefix:
     seed: int
     embedder: str
     identical_only: bool = False
+    words: WordDigests | None = None
 
     @property
     def entry_id(self) -> str:
         """Of this request's own run."""
+        return self.entry_id_of_before if self.words is None else f"{self.entry_id_of_before}{_MARK}{self.words.text}"
+
+    @property
+    def entry_id_of_before(self) -> str:
+        """As earlier versions named this request's own run."""
         return f"{self.prompt_id}{_MARK}{self.seed:016x}"
 
     def holds_prompt(self, entry_id: str) -> bool:
         """Whether an entry is a run of this request's prompt, with whatever seed."""
-        return entry_id.partition(_MARK)[0] == self.prompt_id
+        return prompt_id_of(entry_id) == self.prompt_id
+
+    def holds_run(self, entry_id: str) -> bool:
+        """Whether an entry is the run of this request's prompt and seed."""
+        return entry_id in (self.entry_id, self.entry_id_of_before)
+
+    def words_agree(self, entry_id: str) -> bool | None:
+        """Whether an entry's prompt says the same, as far as its words' digests tell; None = unknown."""
+        if self.holds_prompt(entry_id):
+            return True
+        kept = entry_id.split(_MARK)[2:]
+        return self.words.agrees(kept[0]) if self.words is not None and kept else None
 
     def key(self, entry_id: str, step: int) -> LatentKey:
         """The key of one latent of an entry here."""
         return LatentKey(self.scope, self.model, entry_id, step)
+
+
+def prompt_id_of(entry_id: str) -> str:
+    """Which prompt an entry is a run of."""
+    return entry_id.partition(_MARK)[0]
 
 
 class NeighbourIndex:
@@ -98,15 +122,20 @@ class NeighbourIndex:
             model, request, request.size, num_inference_steps=steps, embedder=embedding.kind
         )
         prompt_id = hashlib.sha256(f"{scope}\x1f{fingerprint}\x1f{request.prompt}".encode()).hexdigest()[:32]
-        return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, embedding.unread is not None)
+        words = digest_words(request.prompt, scope, fingerprint)
+        unread = embedding.unread is not None
+        return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, unread, words)
 
     def nearest(self, prefix: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
         """The exact run of this very prompt and seed if it is cached, else a run of one of the most similar prompts."""
         if prefix is None or embedding is None:
             return None
-        own = self._follower.catalogue.find(prefix.key(prefix.entry_id, 0), time.time())
-        if own is not None or prefix.identical_only:
-            return own
+        for own_id in (prefix.entry_id, prefix.entry_id_of_before):
+            own = self._follower.catalogue.find(prefix.key(own_id, 0), time.time())
+            if own is not None:
+                return own
+        if prefix.identical_only:
+            return None
         draw = secrets.randbelow(1 << 20) / (1 << 20)
         try:
             return self._follower.catalogue.nearest(prefix.scope, prefix.model, embedding.vector, time.time(), draw)
@@ -116,7 +145,7 @@ class NeighbourIndex:
 
     def holds_same_image(self, prefix: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool:
         """Whether what is cached is the image of this very prompt and seed, and this tenant may know it."""
-        if prefix is None or neighbour is None or neighbour.entry_id != prefix.entry_id:
+        if prefix is None or neighbour is None or not prefix.holds_run(neighbour.entry_id):
             return False
         return not self._is_shared or self._asked.with_same_seed(tenant, prefix.prompt_id, prefix.seed)
 
@@ -129,9 +158,20 @@ class NeighbourIndex:
         if prefix is None:
             return False
         cached = neighbour is not None and prefix.holds_prompt(neighbour.entry_id)
-        own = neighbour is not None and neighbour.entry_id == prefix.entry_id
+        own = neighbour is not None and prefix.holds_run(neighbour.entry_id)
         told = cached and not own and not self._is_shared
         return told or self._asked.with_other_seed(tenant, prefix.prompt_id, prefix.seed)
+
+    def words_agree(self, prefix: LatentPrefix | None, tenant: str, neighbour: Neighbour | None) -> bool | None:
+        """Whether the neighbour's distinguishing words are this prompt's; None = unknown.
+
+        Of what all tenants share, only what this tenant asked for itself: decisions must not tell another's words.
+        """
+        if prefix is None or neighbour is None:
+            return None
+        if self._is_shared and (tenant, prompt_id_of(neighbour.entry_id)) not in self._asked:
+            return None
+        return prefix.words_agree(neighbour.entry_id)
 
     @property
     def _is_shared(self) -> bool:

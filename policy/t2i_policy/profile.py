@@ -20,6 +20,10 @@ often the level's image beat the exact one of the same prompt and seed (a tie is
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
 Where the profile has a learned `predictor` for a level, its promise stands in for the band's. No promise is below what
 the `twins` of that similarity lost.
+
+Words of prompt and neighbour may be known to agree or to differ (`distinguishing_words`). What differs is a twin. Where
+no twins were measured, it is promised no more than the least similar prompts: an upper bound. Below a similarity of
+0.8 that is left alone, as most prompts that a band was measured with differ there.
 """
 
 import json
@@ -36,6 +40,7 @@ from t2i_policy.predictor_section import parse_predictor, render_predictor
 from t2i_policy.twin_loss import TwinLoss, parse_twin_loss, render_twin_loss
 
 SCHEMA = "t2iserving.dev/profile/v1"
+TWINS_FROM = 0.8  # similarity from which most measured prompts are paraphrases, and a twin is not one of them
 
 
 class ProfileError(ValueError):
@@ -62,13 +67,17 @@ class BandLoss:
     twins: TwinLoss | None = None
     win_rate: float | None = None
 
-    def loss_bound(self, z: float) -> float:
+    def loss_bound(self, z: float, words_agree: bool | None = None) -> float:
         """Upper bound of the mean loss, `z` standard errors above it, never below 0 nor below the twins' bound."""
-        return max(0.0, self.mean_loss + z * self.standard_error, self.twins_bound(z))
+        return max(self.own_bound(z), self.twins_bound(z, words_agree))
 
-    def twins_bound(self, z: float) -> float:
+    def own_bound(self, z: float) -> float:
+        """As `loss_bound`, of the band's prompts alone."""
+        return max(0.0, self.mean_loss + z * self.standard_error)
+
+    def twins_bound(self, z: float, words_agree: bool | None = None) -> float:
         """What twins at this similarity lost, at most; 0 where none were measured."""
-        return 0.0 if self.twins is None else self.twins.bound(z)
+        return 0.0 if self.twins is None else self.twins.bound(z, words_agree)
 
     def diversity_bound(self, z: float) -> float:
         """Upper bound of the diversity lost. Where none was measured: all, if the level resumes a stored run."""
@@ -76,13 +85,13 @@ class BandLoss:
             return 1.0 if self.level.needs_latent else 0.0
         return max(0.0, self.diversity_loss + z * self.diversity_error)
 
-    def sentence(self) -> str:
+    def sentence(self, words_agree: bool | None = None) -> str:
         """For people: `5.4% ± 3.8% in 22 prompts of similarity 0.90 to 0.95`."""
         loss = f"{100 * self.mean_loss:.1f}% ± {100 * self.standard_error:.1f}% in {self.num_samples} prompts"
         if not self.level.needs_latent:
             return loss
         near = f"{loss} of similarity {self.similarity_min:.2f} to {min(1.0, self.similarity_max):.2f}"
-        return near if self.twins is None else f"{near}; {self.twins.sentence()}"
+        return near if self.twins is None else f"{near}; {self.twins.sentence(words_agree)}"
 
 
 class LevelCost(NamedTuple):
@@ -139,11 +148,17 @@ class LevelProfile:
         return next((one.cost for one in self.costs if one.level == level), level.cost)
 
     def expected_loss(
-        self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
+        self,
+        level: Level,
+        similarity: float | None,
+        z: float = 1.0,
+        prompt: PromptFeatures | None = None,
+        words_agree: bool | None = None,
     ) -> float | None:
         """Bound on the quality loss of `level` at this similarity (None = no neighbour), or None if never measured.
 
         0.0 for the exact level by definition. `prompt` refines it where a predictor was trained; None = an average one.
+        `words_agree`: whether its distinguishing words are those of the neighbour; None = unknown.
         """
         if level == Level(0, self.base_steps):
             return 0.0
@@ -151,15 +166,32 @@ class LevelProfile:
         learned = None if self.predictor is None else self.predictor.of(level)
         if learned is not None:
             told = learned.predict(similarity, prompt)
-            least = 0.0 if band is None else band.twins_bound(z)
-            return None if told is None else max(least, told.bound(z))
-        return None if band is None else band.loss_bound(z)
+            bound = None if told is None else told.bound(z)
+        else:
+            bound = None if band is None else band.own_bound(z)
+        if bound is None or band is None:
+            return bound
+        unlike = self._stands_for_twins(band, similarity, words_agree)
+        return max(bound, band.twins_bound(z, words_agree), 0.0 if unlike is None else unlike.own_bound(z))
+
+    def _stands_for_twins(self, band: BandLoss, similarity: float | None, words_agree: bool | None) -> BandLoss | None:
+        """The level's least similar band, for a neighbour whose words differ where no twins were measured."""
+        if words_agree is not False or band.twins is not None or not band.level.needs_latent:
+            return None
+        if similarity is None or similarity < TWINS_FROM:
+            return None
+        return min((one for one in self.losses if one.level == band.level), key=lambda one: one.similarity_min)
 
     def repeated_loss(
-        self, level: Level, similarity: float | None, z: float = 1.0, prompt: PromptFeatures | None = None
+        self,
+        level: Level,
+        similarity: float | None,
+        z: float = 1.0,
+        prompt: PromptFeatures | None = None,
+        words_agree: bool | None = None,
     ) -> float | None:
         """As `expected_loss`, for a prompt that was asked before with another seed: what diversity loses is added."""
-        loss, band = self.expected_loss(level, similarity, z, prompt), self._band(level, similarity)
+        loss, band = self.expected_loss(level, similarity, z, prompt, words_agree), self._band(level, similarity)
         if loss is None or level == Level(0, self.base_steps):
             return loss
         return min(1.0, loss + (1.0 if band is None else band.diversity_bound(z)))
@@ -174,7 +206,13 @@ class LevelProfile:
         band = self._band(level, similarity)
         return None if band is None else band.diversity_loss
 
-    def explain(self, level: Level, similarity: float | None, prompt: PromptFeatures | None = None) -> str:
+    def explain(
+        self,
+        level: Level,
+        similarity: float | None,
+        prompt: PromptFeatures | None = None,
+        words_agree: bool | None = None,
+    ) -> str:
         """Where `expected_loss` has its figure from, for people; "" for the exact level and where nothing is known."""
         band = self._band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
@@ -183,8 +221,15 @@ class LevelProfile:
             if told is None:
                 return ""
             twins = None if band is None else band.twins
-            return told.sentence() if twins is None else f"{told.sentence()}; {twins.sentence()}"
-        return "" if band is None else band.sentence()
+            parts = [told.sentence(), *([] if twins is None else [twins.sentence(words_agree)])]
+        elif band is None:
+            return ""
+        else:
+            parts = [band.sentence(words_agree)]
+        unlike = None if band is None else self._stands_for_twins(band, similarity, words_agree)
+        if unlike is not None:
+            parts.append(f"its words differ and no twins were measured, so it counts as unlike: {unlike.sentence()}")
+        return "; ".join(parts)
 
     def _band(self, level: Level, similarity: float | None) -> BandLoss | None:
         if level.needs_latent and similarity is None:

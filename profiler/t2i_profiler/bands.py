@@ -26,6 +26,7 @@ class Scored:
 
     `exact_spread` and `spreads` are mean distances between its images of different seeds; `wins` the share of its
     images that scored better than exact. Empty: not measured.
+    `words_agree`: whether its distinguishing words are those of the kept one; None = unknown.
     """
 
     similarity: float
@@ -34,6 +35,7 @@ class Scored:
     exact_spread: float = 0.0
     spreads: Mapping[Level, float] = field(default_factory=dict)
     wins: Mapping[Level, float] = field(default_factory=dict)
+    words_agree: bool | None = None
 
 
 def merged_edges(similarities: Sequence[float]) -> tuple[float, ...]:
@@ -101,11 +103,29 @@ def bound_by_twins(bands: Sequence[BandLoss], twins: Sequence[Scored]) -> tuple[
 
 
 def _twin_loss(band: BandLoss, twins: Sequence[Scored]) -> TwinLoss | None:
+    """Of all twins; and in two parts, where enough of them differ in words."""
     if not band.level.needs_latent:
         return None
     up_to = sorted((one for one in twins if one.similarity < band.similarity_max), key=lambda one: -one.similarity)
-    inside = [one for one in up_to if one.similarity >= band.similarity_min]
-    taken = up_to[: max(MIN_PAIRS, len(inside))] if inside else []
+    num_inside = _count_inside(band, up_to)
+    whole = _lost_by(band, up_to, num_inside) if num_inside else None
+    if whole is None:
+        return None
+    differ, pass_by = ([one for one in up_to if (one.words_agree is False) is told] for told in (True, False))
+    differing = _lost_by(band, differ, _count_inside(band, differ))
+    if differing is None or differing.num_pairs < MIN_PAIRS:
+        return whole
+    passing = _lost_by(band, pass_by, _count_inside(band, pass_by)) if pass_by else None
+    return replace(whole, differing=differing, passing=passing or (whole if pass_by else None))
+
+
+def _count_inside(band: BandLoss, twins: Sequence[Scored]) -> int:
+    return sum(band.similarity_min <= one.similarity < band.similarity_max for one in twins)
+
+
+def _lost_by(band: BandLoss, by_similarity: Sequence[Scored], num_inside: int) -> TwinLoss | None:
+    """Of the most similar ones: all that are inside the band, and MIN_PAIRS at least."""
+    taken = by_similarity[: max(MIN_PAIRS, num_inside)]
     if len(taken) < 2:
         return None
     exact = max(float(np.mean([one.exact for one in taken])), 1e-9)

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from t2i_api.names import GROUP
+from t2i_policy.distinguishing_words import words_agree
 from t2i_policy.image_size import SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
@@ -58,7 +59,8 @@ class PromptScores:
         """Its scores as means over the seeds."""
         means = {level: fmean(scores) for level, scores in self.by_level.items()}
         wins = {level: self._wins(scores) for level, scores in self.by_level.items()}
-        return Scored(self.similarity, fmean(self.exact), means, self.exact_spread, self.spreads, wins)
+        agree = words_agree(self.prompt, self.nearest)
+        return Scored(self.similarity, fmean(self.exact), means, self.exact_spread, self.spreads, wins, agree)
 
     def _wins(self, scores: tuple[float, ...]) -> float:
         return fmean((one > exact) + (one == exact) / 2 for one, exact in zip(scores, self.exact, strict=True))

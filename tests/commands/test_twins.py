@@ -135,6 +135,37 @@ def test_few_twins_borrow_the_most_similar_below() -> None:
     assert bound_by_twins(bands(), twins(0.99, 0.4, 1)) == bands()
 
 
+def test_twins_that_words_tell_are_measured_apart() -> None:
+    """A prompt that agrees with its neighbour is bounded by those alone that pass; one that differs by the others."""
+    told = [replace(one, words_agree=False) for one in twins(0.99, 0.4, 20)]
+    band = bound_by_twins(bands(), [*told, *twins(0.985, 0.2, 10)])[1]
+    assert [band.loss_bound(0.0, agree) for agree in (None, False, True)] == pytest.approx([1 / 3, 0.4, 0.2])
+    assert "its words differ, and such twins lost 40.0%" in band.sentence(words_agree=False)
+    alone = bound_by_twins(bands(), told)[1]
+    assert [alone.loss_bound(0.0, agree) for agree in (None, False, True)] == pytest.approx([0.4, 0.4, 0.0])
+    assert "those of all measured twins differed" in alone.sentence(words_agree=True)
+
+
+def test_few_told_twins_are_not_told_apart() -> None:
+    """They would stand for their part alone; a single one that passes is bounded by all."""
+    told = [replace(one, words_agree=False) for one in twins(0.99, 0.4, MIN_PAIRS)]
+    few = bound_by_twins(bands(), [*told[1:], *twins(0.985, 0.2, 10)])[1]
+    assert len({few.loss_bound(0.0, agree) for agree in (None, False, True)}) == 1
+    lone = bound_by_twins(bands(), [*told, *twins(0.985, 0.2, 1)])[1]
+    assert lone.loss_bound(0.0, True) == lone.loss_bound(0.0, None)
+
+
+def test_without_twins_other_words_count_as_unlike() -> None:
+    """As the least similar prompts lost, from a similarity of 0.8 on; what agrees or is unknown is judged as before."""
+    one, again = profile(bands()), profile(bands(), None)
+    assert [one.expected_loss(SKIP, 0.97, 0.0, None, agree) for agree in (None, True, False)] == [0.0, 0.0, 0.2]
+    assert [one.expected_loss(SHORT, 0.97, 0.0, None, agree) for agree in (None, False)] == [0.1, 0.1]
+    assert "counts as unlike: 20.0%" in again.explain(SKIP, 0.97, None, words_agree=False)
+    near = BandLoss(SKIP, 0.5, 0.79, 0.1, 0.0, 50)
+    far = profile((BandLoss(SKIP, -1.0, 0.5, 0.6, 0.0, 50), near))
+    assert far.expected_loss(SKIP, 0.7, 0.0, None, words_agree=False) == pytest.approx(0.1)
+
+
 def profile(losses: tuple[BandLoss, ...], predictor: Predictor | None = None) -> LevelProfile:
     return LevelProfile("model", "device", 16, (0.01,), 0.0, losses, predictor)
 
@@ -155,8 +186,10 @@ def test_a_level_that_ruins_twins_is_not_harmless(learned: bool) -> None:
 
 def test_twins_survive_the_profiles_file_and_older_ones_mean_what_they_meant() -> None:
     """The field is optional."""
-    bound = profile(bound_by_twins(bands(), twins(0.99, 0.4, 20)))
-    assert parse_profile(render_profile(bound)) == bound
+    told = [replace(one, words_agree=False) for one in twins(0.99, 0.4, 20)]
+    for made in (twins(0.99, 0.4, 20), told, [*told, *twins(0.985, 0.2, 10)]):
+        bound = profile(bound_by_twins(bands(), made))
+        assert parse_profile(render_profile(bound)) == bound
     plain = profile(bands())
     assert "twins" not in render_profile(plain)
     assert parse_profile(render_profile(plain)) == plain

@@ -56,7 +56,7 @@ def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbour
 def _explain_loss(level: Level, profile: LevelProfile, near: Neighbourhood) -> str:
     if near.same_image and level.needs_latent:
         return "this prompt ran with this seed: its latents draw the same image"
-    told = profile.explain(level, near.similarity, near.prompt)
+    told = profile.explain(level, near.similarity, near.prompt, near.words_agree)
     lost = profile.diversity_lost(level, near.similarity) if near.another_take else None
     if lost is None:
         return told

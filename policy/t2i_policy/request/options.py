@@ -13,6 +13,10 @@ resuming it loses nothing at any step. Other latents get the fresh noise of this
 asked before with another seed, or is all but equal to a cached one, must become another picture: what a level takes
 from diversity counts as loss then.
 
+Similarity overlooks what makes another picture of nearly the same words. Where the words of a prompt and its neighbour
+are known to differ, a skip is judged by what such twins lost. Where they agree, only twins bound it whose words tell
+nothing (`bench/results/false-neighbours.md`).
+
 The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
 harmless.
 """
@@ -77,6 +81,7 @@ class Neighbourhood:
 
     `prompt` holds the features of the new prompt; None = unknown, taken for an average one. `same_image`: what is
     stored is of this very prompt and seed. `repeated`: this prompt was asked before, with another seed.
+    `words_agree`: whether its distinguishing words are the neighbour's; None = unknown.
     """
 
     similarity: float | None
@@ -84,6 +89,7 @@ class Neighbourhood:
     prompt: PromptFeatures | None = None
     same_image: bool = False
     repeated: bool = False
+    words_agree: bool | None = None
 
     @property
     def another_take(self) -> bool:
@@ -158,7 +164,7 @@ def loss_for(level: Level, profile: LevelProfile, near: Neighbourhood) -> float 
     if near.same_image and level.needs_latent:
         return 0.0
     judge = profile.repeated_loss if near.another_take else profile.expected_loss
-    return judge(level, near.similarity, BOUND_Z, near.prompt)
+    return judge(level, near.similarity, BOUND_Z, near.prompt, near.words_agree)
 
 
 def cheapest_within(options: Iterable[Option], max_loss: float) -> Option | None:
