@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
   screenshots lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction \
+  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
   bench-tenant-timing bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
@@ -154,6 +154,9 @@ bench-starts: $(STAMP)  ## Stored latents as starts, by the run that left them -
 
 bench-levels: $(STAMP)  ## Forecasts, guidance tails, solvers, skips: loss by time -> bench/results/levels.md
 	$(BENCH)
+
+bench-false-neighbours: $(STAMP)  ## Near prompts that ask for another picture (PROMPTS=) -> bench/results/false-neighbours.md
+	$(BENCH) $(if $(PROMPTS),--prompts $(PROMPTS))
 
 bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/results/predictor.md
 	$(BENCH)
