@@ -60,7 +60,9 @@ class GenerateRequest(_message.Message):
     one draws again. Empty: the gateway makes one.
     """
     num_inference_steps: _builtins.int
-    """Run this schedule length, without approximation. Absent: the pool's levels decide."""
+    """Run this schedule length, without approximation. Absent: the pool's levels decide. Beside `exact` only the pool's own
+    length is taken.
+    """
     guidance_scale: _builtins.float
     """Classifier-free guidance scale; absent: the pool's."""
     preview_every_steps: _builtins.int
