@@ -64,6 +64,16 @@ def test_entries_of_before_are_unknown_and_still_found() -> None:
         assert (same, gateway.similar.repeats(shelf, "victim", near)) == told
 
 
+def test_the_same_image_is_found_among_equally_near_entries() -> None:
+    """Which of them is drawn at random must not decide, also where the run is one of before."""
+    gateway = Gateway(of_before=True)
+    for prompt in (TWIN, PARAPHRASE):
+        gateway.similar.stored(gateway.shelf("victim", prompt), ALIKE, [(12, 100)], "worker")
+    shelf = gateway.shelf("victim", SAID)
+    found = [gateway.similar.nearest(shelf, ALIKE) for _ in range(20)]
+    assert all(gateway.similar.holds_same_image(shelf, "victim", near) for near in found)
+
+
 @pytest.mark.parametrize("prompt", [PARAPHRASE, TWIN, SAID])
 def test_shared_latents_do_not_tell_anothers_words(prompt: str) -> None:
     """Which words agree would be told by what is served; who asked for the neighbour itself may know."""
