@@ -28,6 +28,7 @@ def plot_profile(profile: LevelProfile, judge: str, to: Path) -> None:
             left.text(len(names) - 0.6, 100 * own[0].mean_loss, label, fontsize=8, va="bottom", ha="right")
     left.axhline(0, color="black", linewidth=0.8)
     left.set_xticks(range(len(names)), names)
+    left.set_xlim(-0.5, len(names) - 0.5)
     left.set_xlabel("similarity to the nearest cached prompt")
     left.set_ylabel("quality loss against exact, %")
     left.set_title(f"loss by level ({judge}); dashed: short schedules", fontsize=10)
