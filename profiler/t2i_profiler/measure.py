@@ -102,6 +102,7 @@ async def measure(
     """Time every level of the ladder on these workers, and score it: a measurement for each judge."""
     async with connect_workers(addresses, tools.yields) as workers:
         bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", asking)
+        _check_model(bench)
         steps = await _once(bench, "steps", _time_steps)
         costs = await _once(bench, "costs", _time_levels)
         found = await _score_levels(bench, samples)
@@ -139,6 +140,20 @@ async def measure_variant(
         bands = tuple(replace(band, win_rate=None) for band in bands)
     variant = asking.variant
     return VariantLosses(variant.width, variant.height, variant.adapter, bands)
+
+
+def _check_model(bench: ProfileBench) -> None:
+    """Raises:
+    SamplesInvalid: what the journal has was measured on another model or device.
+    """
+    about, journal = bench.workers[0].description, bench.tools.journal
+    now = f"{about.model_digest} on {about.device}"
+    before = journal.found(bench.key("model")) or journal.keep(bench.key("model"), now)
+    if before != now:
+        raise SamplesInvalid(
+            f"the unfinished profile was begun with model {before}, the workers have {now}: give another --out, or "
+            "remove the journal's folder"
+        )
 
 
 async def _once(bench: ProfileBench, name: str, timed: Callable[[ProfileBench], Coroutine[Any, Any, Any]]) -> Any:

@@ -48,9 +48,10 @@ class DrawingWorker(worker_pb2_grpc.WorkerServicer):
     def __init__(self) -> None:
         self.drawn = 0
         self.fails_at = 1 << 30
+        self.device = "played"
 
     async def Describe(self, request: Any, context: Any) -> worker_pb2.WorkerDescription:
-        return worker_pb2.WorkerDescription(model_digest="digest", device="played", num_inference_steps=12)
+        return worker_pb2.WorkerDescription(model_digest="digest", device=self.device, num_inference_steps=12)
 
     async def WatchLoad(self, request: Any, context: Any) -> AsyncIterator[worker_pb2.WorkerLoad]:
         yield worker_pb2.WorkerLoad(ready=True, batch_cap=2)
@@ -125,7 +126,10 @@ async def test_an_interrupted_measurement_ends_with_the_same_numbers(
     whole = await measured(address, Journal())
     assert found.prompts == whole.prompts
     keys = [json.loads(line).get("key") for line in path.read_text().splitlines()]
-    assert len(keys) == len({*keys}) == len(ASKED) + 3, "each thing once: header, steps, costs, prompts"
+    assert len(keys) == len({*keys}) == len(ASKED) + 4, "each thing once: header, model, steps, costs, prompts"
+    played.device = "another"
+    with pytest.raises(SamplesInvalid, match="begun with model digest on played, the workers have digest on another"):
+        await measured(address, again)
     again.end()
     assert not path.exists()
 
