@@ -17,10 +17,10 @@ from t2i_profiler.errors import MeasurementFailed, SamplesInvalid
 from t2i_profiler.images import Sample
 from t2i_profiler.journal import Journal
 from t2i_profiler.judges.judge import JudgeCard, JudgedImage, Scale
-from t2i_profiler.measure import PILOT_PROMPTS, Asking, ProfileTools, measure
+from t2i_profiler.measure import PILOT_PROMPTS, Asking, ProfileTools, measure, measure_variant
 from t2i_profiler.sample_file import Measurement
 from t2i_profiler.samples import Samples
-from t2i_profiler.worker_client import WorkerClient, connect_workers
+from t2i_profiler.worker_client import Variant, WorkerClient, connect_workers
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_scenes import embedder_path
 from t2i_sources.embedder import Embedder
@@ -49,6 +49,7 @@ class DrawingWorker(worker_pb2_grpc.WorkerServicer):
         self.drawn = 0
         self.fails_at = 1 << 30
         self.device = "played"
+        self.orders: list[worker_pb2.WorkerGenerateRequest] = []
 
     async def Describe(self, request: Any, context: Any) -> worker_pb2.WorkerDescription:
         return worker_pb2.WorkerDescription(model_digest="digest", device=self.device, num_inference_steps=12)
@@ -60,6 +61,7 @@ class DrawingWorker(worker_pb2_grpc.WorkerServicer):
         if self.drawn >= self.fails_at:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
         self.drawn += 1
+        self.orders.append(request)
         image = f"{request.level.skipped_steps} {request.level.num_inference_steps} {request.seed}".encode()
         yield worker_pb2.WorkerEvent(chunk=level_pb2.ImageChunk(data=image))
         took = 20.0 + self.drawn
@@ -159,6 +161,21 @@ def test_prompts_needed_for_a_standard_error() -> None:
     spread = 0.1 * (20 / 19) ** 0.5
     assert prompts_needed(scored, 0.01) == int((spread / 0.01) ** 2) + 1
     assert prompts_needed([], 0.01) == 0
+
+
+async def test_variants_are_drawn_from_latents_of_their_own(worker: tuple[str, DrawingWorker]) -> None:
+    """Size and adapter are in every order, those whose latents are kept among them."""
+    address, played = worker
+    few = Samples(KEPT, ASKED[:8])
+    with Progress(console=Console(quiet=True)) as bar:
+        tools = ProfileTools(Embedder(embedder_path()), [NoisyJudge()], bar)
+        found = await measure_variant([address], few, LADDER, tools, Asking(1, variant=Variant(96, 64, "ink")))
+    assert (found.width, found.height, found.adapter) == (96, 64, "ink")
+    assert {band.level for band in found.losses} == {SKIP, SHORT}
+    assert {band.num_samples for band in found.losses} == {8}
+    assert {(one.width, one.height, one.drawing.adapters[0].name) for one in played.orders} == {(96, 64, "ink")}
+    kept = {one.sink.entry_id for one in played.orders} - {""}
+    assert {one.source.entry_id for one in played.orders if one.level.skipped_steps} == kept
 
 
 class BusyWorker(worker_pb2_grpc.WorkerServicer):
