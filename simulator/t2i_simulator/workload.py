@@ -60,7 +60,7 @@ def build_workload(
     other_sizes: tuple[OtherSize, ...] = (),
 ) -> Workload:
     """Decisions read losses from the profile of the first group, and levels too where the pool names none. The list of
-    prompts starts again at its end.
+    prompts starts again at its end. There are as many gateways as the pool has.
     """
     num, ladder = len(arrived_s), spec.choose_ladder(groups[0].profile).ladder
     prompt_of = list(range(num)) if prompts is None else list(islice(cycle(prompts.of_line), num))
@@ -82,6 +82,7 @@ def build_workload(
         make_neighbours=make_neighbours,
         seed=seed,
         faults=faults,
+        gateways=spec.gateway.replicas,
         other_sizes=other_sizes,
     )
     return Workload(scenario, prompt_of)

@@ -1,6 +1,7 @@
 """`t2ictl simulate` and `t2ictl plan`: rows for machines, tables for people, and mistakes named where they are."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +157,53 @@ def test_plan_names_an_unknown_class() -> None:
     """And those there are."""
     with pytest.raises(InputInvalid, match=r"no class '0\.5'; there are -1\.00, 0\.65"):
         run_plan(Console(quiet=True), PlanOptions(EXAMPLES / "pool-sdxl-8.yaml", None, "0.5=1", None, None))
+
+
+def sdxl_pool(tmp_path: Path, old: str, new: str, more: str = "") -> Path:
+    """The SDXL example with one thing in it otherwise."""
+    text = (EXAMPLES / "pool-sdxl-8.yaml").read_text()
+    assert old in text
+    path = tmp_path / "pool.yaml"
+    path.write_text(text.replace(old, new) + more)
+    return path
+
+
+def test_simulation_has_the_gateways_of_the_pool(options: SimulateOptions, tmp_path: Path) -> None:
+    """A request in one gateway's queue is told to the others late, so an overloaded pool of four fares otherwise."""
+    options.arrivals.write_text("".join(f"{50 * number}\n" for number in range(400)))
+    rows = []
+    for replicas in (1, 4):
+        pool = sdxl_pool(tmp_path, "replicas: 1", f"replicas: {replicas}")
+        console = Console(record=True, width=100)
+        run_simulate(console, replace(options, pool_file=pool, plot_out=None))
+        assert ("gateways, as gateway.replicas says" in console.export_text()) == (replicas > 1)
+        assert options.json_out is not None
+        rows += json.loads(options.json_out.read_text())
+    one, four = rows
+    assert one["offered"] == four["offered"]
+    assert one != four
+
+
+def test_plan_keeps_to_a_fixed_mix(tmp_path: Path) -> None:
+    """Workers stand as the mix says, also where demand would not ask for it; it places every worker of the file."""
+    pool = sdxl_pool(tmp_path, "", "", FIXED_MIX)
+    console = Console(record=True, width=100)
+    run_plan(console, PlanOptions(pool, 1.0, "", None, None))
+    assert re.findall(r"│ gpu +│ (\d+) +│ \d+ +│ (\d+)", console.export_text()) == [("25", "8")]
+    with pytest.raises(InputInvalid, match=r"--workers: mix\.mode Fixed"):
+        run_plan(console, PlanOptions(pool, 1.0, "", 4, None))
+
+
+def test_plan_says_what_latency_the_quickest_level_needs(tmp_path: Path) -> None:
+    """A table of zeros would say nothing. With what is named the quickest level is served, and its capacity told."""
+    pool = sdxl_pool(tmp_path, "20000", "1000")
+    with pytest.raises(InputInvalid, match="no level fits into 1000 ms") as failed:
+        run_plan(Console(quiet=True), PlanOptions(pool, 1.0, "", None, None))
+    found = re.search(r"needs (\d+);", str(failed.value))
+    assert found is not None
+    pool = sdxl_pool(tmp_path, "20000", found[1])
+    console = Console(record=True, width=120)
+    run_plan(console, PlanOptions(pool, 1.0, "", None, None))
+    text = console.export_text()
+    assert "no exact image fits into slo.latencyMilliseconds" in " ".join(text.split())
+    assert "100.0%" not in text.split("1.00x")[1].split("1.25x")[0]

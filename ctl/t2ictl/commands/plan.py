@@ -6,6 +6,7 @@ the SLO that a request is expected to wait.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,9 @@ from rich.table import Table
 
 from t2i_policy.frontier import ChosenLadder, LadderSource
 from t2i_policy.level import Ladder, Level
-from t2i_policy.planning.capacity import group_capacities
+from t2i_policy.planning.capacity import group_capacities, needed_slo_s
 from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes
-from t2i_policy.planning.plan import GroupCapacity, Plan, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Places, Plan, make_plan
 from t2i_simulator import lineage
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
@@ -36,7 +37,7 @@ TITLES = {
 }
 MEASURED, COUNTED = "cost, measured", "cost, counted"
 COSTS = "costs are in guided steps: measured = what its time in the profile comes to, counted = what it computes"
-LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the exact capacity, in the table
+LOADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the capacity, in the table
 
 
 def plan(
@@ -68,20 +69,25 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is planned for."""
+    """What is planned for. `pinned`: where a Fixed mix stands."""
 
     ladder: Ladder
     groups: tuple[GroupCapacity, ...]
     classes: ClassTable
+    pinned: Places
 
     @property
     def exact_rps(self) -> float:
         """What the pool makes with nothing approximated."""
-        return sum(group.num_workers * group.rates_rps.get(self.ladder.exact, 0.0) for group in self.groups)
+        return self.rps_at(self.ladder.exact)
+
+    def rps_at(self, level: Level) -> float:
+        """What the pool makes with every image at this level."""
+        return sum(group.num_workers * group.rates_rps.get(level, 0.0) for group in self.groups)
 
     def plan(self, rates_rps: Mapping[str, float]) -> Plan:
         """The plan for this demand by class."""
-        return make_plan(self.groups, self.classes.with_rates(rates_rps))
+        return make_plan(self.groups, self.classes.with_rates(rates_rps), pinned=self.pinned)
 
 
 def run_plan(console: Console, options: PlanOptions) -> None:
@@ -91,6 +97,8 @@ def run_plan(console: Console, options: PlanOptions) -> None:
         InputInvalid: a file or option cannot be used.
     """
     pool = read_pool(options.pool_file)
+    if pool.spec.pinned_workers and options.workers is not None:
+        raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     try:
@@ -99,7 +107,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
         raise InputInvalid(str(error)) from error
     target = ServiceTarget.of(pool.spec)
     chosen = pool.spec.choose_ladder(groups[0].profile)
-    subject = _subject(chosen.ladder, groups, target)
+    subject = _subject(chosen.ladder, groups, target, pool.spec.pinned_workers)
     shares = lineage_shares(subject.classes)
     rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None
     if rates_rps is None:
@@ -115,10 +123,20 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     console.print(_capacity_table(subject, mix))
 
 
-def _subject(ladder: Ladder, groups: tuple[Group, ...], target: ServiceTarget) -> Subject:
+def _subject(ladder: Ladder, groups: tuple[Group, ...], target: ServiceTarget, pinned: Places) -> Subject:
+    """Raises:
+    InputInvalid: no worker makes an image of any level within the SLO.
+    """
     views = SimulatedPool(groups).view(0.0, 0, 0).workers
+    least_s = min(needed_slo_s(view.step_s, view.fixed_s, level) for view in views for level in ladder.levels)
+    if least_s > target.slo_s:
+        raise InputInvalid(
+            f"slo.latencyMilliseconds: no level fits into {1000 * target.slo_s:.0f} ms: an image at the quickest one, "
+            f"alone on a worker and with its wait, needs {ceil(1000 * least_s)}; set at least that, or add a level"
+        )
     capacities = group_capacities(views, ladder.levels, target.slo_s)
-    return Subject(ladder, capacities, build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss))
+    classes = build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss)
+    return Subject(ladder, capacities, classes, pinned)
 
 
 def lineage_shares(classes: ClassTable) -> dict[str, float]:
@@ -195,11 +213,15 @@ def _sentence(plan: Plan) -> str:
 
 
 def _capacity_table(subject: Subject, mix: Mapping[str, float]) -> Table:
-    exact_rps = subject.exact_rps
-    title = f"capacity: {exact_rps:.3f} images/s ({60 * exact_rps:.1f} a minute) with nothing approximated"
+    whole_rps, of = subject.exact_rps, "with nothing approximated"
+    if whole_rps == 0:  # then loads of it would all be nothing
+        quickest = max(subject.ladder.levels, key=subject.rps_at)
+        whole_rps = subject.rps_at(quickest)
+        of = f"at {quickest.label(subject.ladder.base_steps)}; no exact image fits into slo.latencyMilliseconds"
+    title = f"capacity: {whole_rps:.3f} images/s ({60 * whole_rps:.1f} a minute) {of}"
     table = Table("load", "images/s", "a minute", "quality", "shed", title=title)
     for load in LOADS:
-        rate_rps = load * exact_rps
+        rate_rps = load * whole_rps
         plan = subject.plan({name: share * rate_rps for name, share in mix.items()})
         shed = 100 * plan.shed_rps / rate_rps if rate_rps else 0.0
         quality = f"{100 * (1 - plan.mean_loss):.2f}%"

@@ -143,6 +143,10 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
         if options.workers is not None:
             raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
         bar.console.print(f"the pool's mix is Fixed: {OURS} keeps to it, other policies plan their own")
+    if (replicas := pool.spec.gateway.replicas) > 1:
+        bar.console.print(
+            f"{replicas} gateways, as gateway.replicas says: each has its queue and hears of others' late"
+        )
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)

@@ -27,6 +27,11 @@ def worker_rate_rps(
     return best
 
 
+def needed_slo_s(step_s: Sequence[float], fixed_s: float, level: Level, wait_share: float = WAIT_SHARE) -> float:
+    """The shortest SLO that an image of this level meets on such a worker, alone in its batch."""
+    return (level.cost * step_time(step_s, 1) + fixed_s) * (1 + wait_share)
+
+
 def group_capacities(workers: Iterable[WorkerView], levels: Sequence[Level], slo_s: float) -> tuple[GroupCapacity, ...]:
     """What the ready workers of each group can do, by the measurements of the first of them."""
     groups: dict[str, list[WorkerView]] = {}
