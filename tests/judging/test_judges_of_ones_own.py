@@ -56,6 +56,7 @@ BAD: dict[str, tuple[str, str]] = {
     "off its scale": ('print(json.dumps({"scores": [900] * 3}), flush=True)', "no number from 0 to 200"),
     "no number": ('print(json.dumps({"scores": [None] * 3}), flush=True)', "no number from 0 to 200"),
     "ends": ("sys.exit(3)", "ended with code 3"),
+    "goes on without its output": ("sys.stdout.flush(); import os; os.close(1)", "closed its standard input or output"),
     "a flood": (f'print("x" * {own.MAX_ANSWER_BYTES + 10}, flush=True)', "more than"),
 }
 

@@ -104,10 +104,18 @@ class ProgramLine:
         except ValueError as error:
             raise JudgeFailed(f"the judge's program wrote a line of more than {MAX_ANSWER_BYTES} bytes") from error
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise JudgeFailed(f"the judge's program ended with code {await self._process.wait()}") from error
+            raise JudgeFailed(await self._why_silent()) from error
         if not answer:
-            raise JudgeFailed(f"the judge's program ended with code {await self._process.wait()}")
+            raise JudgeFailed(await self._why_silent())
         return answer
+
+    async def _why_silent(self) -> str:
+        """Most that close their pipes end. One that goes on is not waited for."""
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                return f"the judge's program ended with code {await self._process.wait()}"
+        except TimeoutError:
+            return "the judge's program closed its standard input or output: it must answer until its input ends"
 
     async def close(self) -> None:
         """Its standard input ends, and so should it."""
