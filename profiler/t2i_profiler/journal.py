@@ -49,19 +49,21 @@ class Journal:
     def _read(self, path: Path, head: Mapping[str, Any]) -> None:
         lines = path.read_bytes().split(b"\n")
         whole = lines[:-1]  # after the last line end there is nothing, or half a line
+        if not whole:  # it ended before its first line was written
+            path.write_text(json.dumps(head) + "\n")
+            return
         try:
-            found = json.loads(whole[0]) if whole else dict(head)
-        except ValueError as error:
-            raise SamplesInvalid(f"{path} is no journal of a profile: remove its folder") from error
+            found, *entries = [json.loads(line) for line in whole]
+            done = {entry["key"]: entry["value"] for entry in entries}
+        except (ValueError, KeyError, TypeError):
+            raise SamplesInvalid(f"{path} is no journal of a profile: remove its folder") from None  # it has prompts
         different = [key for key in head if found.get(key) != head[key]]
         if different:
             raise SamplesInvalid(
                 f"{path.parent} holds an unfinished profile with other {', '.join(different)}: go on with the options "
                 "of then, give another --out, or remove the folder"
             )
-        for line in whole[1:]:
-            entry = json.loads(line)
-            self._done[entry["key"]] = entry["value"]
+        self._done = done
         with path.open("r+b") as file:
             file.truncate(sum(len(line) + 1 for line in whole))
 
