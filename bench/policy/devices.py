@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean
+from typing import Any
 
 from bench.kit.output import rows_table
 from bench.kit.places import EXAMPLES, example_spec
@@ -96,6 +97,19 @@ def device_rows(runner: TraceRunner, count: int) -> Sequence[dict[str, object]]:
     return in_processes(runner, DeviceJob.run, jobs, lambda row: f"{row['setting']} {row['policy']}")
 
 
-def device_table(rows: Sequence[dict[str, object]]) -> str:
-    """As Markdown."""
-    return rows_table(COLUMNS, rows)
+def device_table(rows: Sequence[dict[str, Any]]) -> str:
+    """As Markdown, with where ours is behind."""
+    return "\n".join((rows_table(COLUMNS, rows), "", *(_where_ahead(rows, name) for name in POLICIES if name != OURS)))
+
+
+def _where_ahead(rows: Sequence[dict[str, Any]], policy: str) -> str:
+    goodput = {(row["setting"], row["policy"]): row["goodput"] for row in rows}
+    more = {setting: at - goodput[setting, OURS] for (setting, name), at in goodput.items() if name == policy}
+    ahead = [setting for setting, points in more.items() if points > 0]
+    if not ahead:
+        return f"- `{policy}` has nowhere more goodput than ours."
+    most = max(ahead, key=lambda setting: more[setting])
+    return (
+        f"- `{policy}` has more goodput than ours in {len(ahead)} of {len(more)} settings, at most {more[most]:.2f} "
+        f"points more ({most})."
+    )

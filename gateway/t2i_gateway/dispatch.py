@@ -260,4 +260,6 @@ class Dispatcher:
         self._forlorn = None
         for queued in self._queue:
             if not queued.ready.done():
-                queued.ready.set_exception(WorkersUnavailable("no worker is ready"))
+                queued.ready.set_exception(
+                    WorkersUnavailable("no worker is ready: the pool's condition Ready says why")
+                )

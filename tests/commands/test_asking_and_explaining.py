@@ -82,3 +82,13 @@ def test_reasons_are_told_whole_in_a_narrow_terminal(gateway: ListeningGateway) 
     told = CliRunner().invoke(app, ["explain", "a red circle", "--address", f"127.0.0.1:{gateway.port}"])
     rows = [line.split("│") for line in told.output.splitlines() if "│" in line]
     assert "".join(row[4].strip() for row in rows) == "no:BelowQualityFloor"
+
+
+def test_time_without_any_worker_is_told_in_words(gateway: ListeningGateway) -> None:
+    """Infinitely many milliseconds are no time: nobody would draw it."""
+    level = level_pb2.Level(num_inference_steps=12)
+    entry = gateway_pb2.LevelOutlook(level=level, estimated_ms=float("inf"), eligible=True)
+    gateway.explained = gateway_pb2.ExplainResponse(decision=gateway_pb2.Decision(served=level), levels=[entry])
+    told = CliRunner().invoke(app, ["explain", "a red circle", "--address", f"127.0.0.1:{gateway.port}"])
+    assert "no worker" in told.output
+    assert "inf" not in told.output

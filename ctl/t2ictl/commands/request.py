@@ -1,6 +1,7 @@
 """`t2ictl generate` and `t2ictl explain`."""
 
 import os
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -153,7 +154,7 @@ async def show_explanation(
         table.add_row(
             _in_words(entry.level) + chosen,
             f"{entry.expected_quality_percent:.1f}%" if known else "unknown",
-            f"{entry.estimated_ms:.0f} ms",
+            f"{entry.estimated_ms:.0f} ms" if isfinite(entry.estimated_ms) else "no worker",
             "yes" if entry.eligible else f"no: {entry.reason}",
             entry.explanation,
         )

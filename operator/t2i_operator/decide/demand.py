@@ -19,7 +19,7 @@ QUIET_RPS = 0.02  # a request in 50 seconds
 
 
 def current_rates(seen: Observed, before: Plan, quiet_rps: float) -> Mapping[str, float]:
-    """Requests/s by class: the reports summed, for gateways that did not answer too; see the module."""
+    """Requests/s by class: the reports summed, for gateways that did not answer too."""
     reports = [report for report in seen.reports if report.ready]
     if not reports:
         return before.rates_rps

@@ -64,7 +64,7 @@ def of_gateway(gateway: GatewayPart) -> Overrides:
 
 
 def merge_template(pod: Manifest, overrides: Overrides) -> Manifest:
-    """A new pod template with the overrides in it; see the module.
+    """A new pod template with the overrides in it.
 
     Raises:
         TemplateInvalid: a value of the wrong kind; names the field.

@@ -149,7 +149,7 @@ def make_plan(
     pinned: Places = NO_PINS,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Plan:
-    """The best plan for this demand; see the module. `pinned`: where the owner of the pool put its workers; those of a
+    """The best plan for this demand. `pinned`: where the owner of the pool put its workers; those of a
     group that is not in `groups` carry nothing.
 
     Raises:

@@ -47,7 +47,7 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
     if left_s <= 0:
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:
-        return Refused(RefusedReason.NO_WORKERS, "no worker is ready", 1.0)
+        return Refused(RefusedReason.NO_WORKERS, "no worker is ready: the pool's condition Ready says why", 1.0)
     if pool.queued >= max_queued and not any(worker.free_slots for worker in pool.ready):
         return Refused(
             RefusedReason.QUEUE_FULL, f"{pool.queued} requests wait already", _retry_after(pool.queue_wait_s())
