@@ -6,7 +6,6 @@ clipscore   100 x cosine, cut at 0 (Hessel et al. 2021, arXiv 2104.08718, as tor
 aesthetic   a small head on the image's unit embedding, about 1 to 10; it does not read the prompt (LAION, 2022)
 """
 
-import asyncio
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,47 +20,35 @@ from t2i_profiler.errors import JudgeUnusable
 from t2i_profiler.images import open_image
 from t2i_profiler.judges.folders import JudgeFolder, read_weights
 from t2i_profiler.judges.judge import JudgeCard, JudgedImage
+from t2i_profiler.judges.networks import NetworkJudge
 
-BATCH = 16
 _HEADS = ("layers.", "predictor.")
 
 
-class PromptMatchJudge:
+class PromptMatchJudge(NetworkJudge):
     """How well an image fits its prompt, by a model that embeds both. Scores are logit_scale x cosine."""
 
     def __init__(self, card: JudgeCard, folder: JudgeFolder, device: str, clipped: bool) -> None:
-        self.card = card
-        self._clipped, self._device = clipped, device
+        super().__init__(card, device)
+        self._clipped = clipped
         self._model = _load(AutoModel, folder.path, card).eval().to(device)
         if not hasattr(self._model, "logit_scale"):
             raise JudgeUnusable(f"--judge {card.kind}: {card.source!r} reads no prompts: give a whole CLIP model")
         self._processor = _load_processor(AutoProcessor, folder.path, card)
 
-    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
-        """As `Judge`."""
-        return await asyncio.to_thread(self._score, images)
-
-    async def close(self) -> None:
-        """Nothing was started."""
-
-    @torch.inference_mode()
     def _score(self, images: Sequence[JudgedImage]) -> list[float]:
-        scores: list[float] = []
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            given = self._processor(
-                text=[one.sample.prompt for one in part],
-                images=[open_image(one.image) for one in part],
-                return_tensors="pt",
-                padding="max_length",
-                truncation=True,
-                max_length=self._longest,
-            ).to(self._device)
-            out = self._model(**given)
-            cosines = (_unit(out.image_embeds) * _unit(out.text_embeds)).sum(-1)
-            found = (100 * cosines).clamp(min=0) if self._clipped else self._model.logit_scale.exp() * cosines
-            scores += found.tolist()
-        return scores
+        given = self._processor(
+            text=[one.sample.prompt for one in images],
+            images=[open_image(one.image) for one in images],
+            return_tensors="pt",
+            padding="max_length",
+            truncation=True,
+            max_length=self._longest,
+        ).to(self._device)
+        out = self._model(**given)
+        cosines = (_unit(out.image_embeds) * _unit(out.text_embeds)).sum(-1)
+        found = (100 * cosines).clamp(min=0) if self._clipped else self._model.logit_scale.exp() * cosines
+        return [float(score) for score in found]
 
     @cached_property
     def _longest(self) -> int:
@@ -70,31 +57,19 @@ class PromptMatchJudge:
         return int(text.max_position_embeddings)
 
 
-class AestheticJudge:
+class AestheticJudge(NetworkJudge):
     """How well people like such images, whatever the prompt."""
 
     def __init__(self, card: JudgeCard, folder: JudgeFolder, device: str) -> None:
-        self.card = card
-        self._device = device
+        super().__init__(card, device)
         self._head = _read_head(folder.path, card).to(device)
         self._model = _load(CLIPVisionModelWithProjection, folder.path, card).eval().to(device)
         self._processor = _load_processor(AutoImageProcessor, folder.path, card)
 
-    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
-        """As `Judge`."""
-        return await asyncio.to_thread(self._score, images)
-
-    async def close(self) -> None:
-        """Nothing was started."""
-
-    @torch.inference_mode()
     def _score(self, images: Sequence[JudgedImage]) -> list[float]:
-        scores: list[float] = []
-        for start in range(0, len(images), BATCH):
-            part = [open_image(one.image) for one in images[start : start + BATCH]]
-            given = self._processor(images=part, return_tensors="pt").to(self._device)
-            scores += self._head(_unit(self._model(**given).image_embeds))[:, 0].tolist()
-        return scores
+        opened = [open_image(one.image) for one in images]
+        given = self._processor(images=opened, return_tensors="pt").to(self._device)
+        return [float(score) for score in self._head(_unit(self._model(**given).image_embeds))[:, 0]]
 
 
 def _load(kind: Any, folder: Path, card: JudgeCard) -> Any:

@@ -4,7 +4,6 @@ Its score is the cosine of image and prompt, as its authors' `hpsv2.score` gives
 open_clip's ViT-H-14. A folder may hold another architecture, in an `open_clip_config.json`.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,18 @@ from t2i_profiler.errors import JudgeUnusable
 from t2i_profiler.images import open_image
 from t2i_profiler.judges.folders import JudgeFolder, read_weights
 from t2i_profiler.judges.judge import JudgeCard, JudgedImage
+from t2i_profiler.judges.networks import NetworkJudge
 
-BATCH = 16
 ARCHITECTURE = "ViT-H-14"
 SETTINGS = "open_clip_config.json"
 CHECKPOINTS = ("HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt", "open_clip_model.safetensors")
 
 
-class HpsJudge:
+class HpsJudge(NetworkJudge):
     """How well people like an image for its prompt."""
 
     def __init__(self, card: JudgeCard, folder: JudgeFolder, device: str) -> None:
-        self.card = card
-        self._device = device
+        super().__init__(card, device)
         path = checkpoint_in(folder.path)
         if path is None:
             raise JudgeUnusable(f"--judge hps: {card.source!r} holds none of {', '.join(CHECKPOINTS)}")
@@ -41,24 +39,12 @@ class HpsJudge:
         self._tokenizer = open_clip.get_tokenizer(architecture)
         self._model: Any = model.eval().to(device)
 
-    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
-        """As `Judge`."""
-        return await asyncio.to_thread(self._score, images)
-
-    async def close(self) -> None:
-        """Nothing was started."""
-
-    @torch.inference_mode()
     def _score(self, images: Sequence[JudgedImage]) -> list[float]:
-        scores: list[float] = []
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            pixels = torch.stack([self._transform(open_image(one.image)) for one in part]).to(self._device)
-            texts = self._tokenizer([one.sample.prompt for one in part]).to(self._device)
-            seen = self._model.encode_image(pixels, normalize=True)
-            read = self._model.encode_text(texts, normalize=True)
-            scores += (seen * read).sum(-1).tolist()
-        return scores
+        pixels = torch.stack([self._transform(open_image(one.image)) for one in images]).to(self._device)
+        texts = self._tokenizer([one.sample.prompt for one in images]).to(self._device)
+        seen = self._model.encode_image(pixels, normalize=True)
+        read = self._model.encode_text(texts, normalize=True)
+        return [float(score) for score in (seen * read).sum(-1)]
 
 
 def checkpoint_in(folder: Path) -> Path | None:

@@ -5,7 +5,6 @@ good. The published heads lie in torchmetrics. The network's own weights are the
 for both, or its AlexNet for LPIPS.
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +20,18 @@ from t2i_profiler.errors import JudgeFailed, JudgeUnusable
 from t2i_profiler.images import open_image
 from t2i_profiler.judges.folders import JudgeFolder, read_weights
 from t2i_profiler.judges.judge import JudgeCard, JudgedImage
+from t2i_profiler.judges.networks import NetworkJudge
 
 LEAST_SIDE = 64  # AlexNet and VGG-16 halve the sides five times
 DISTS_SIDE = 256  # to which DISTS' authors scale the shorter side of larger images
 _NETWORKS = {11: "alex", 3: "vgg"}  # by the side of the first kernel
 
 
-class PerceptualJudge:
+class PerceptualJudge(NetworkJudge):
     """LPIPS or DISTS between an image and the exact one."""
 
     def __init__(self, card: JudgeCard, folder: JudgeFolder, device: str) -> None:
-        self.card = card
-        self._device = device
+        super().__init__(card, device)
         self._is_dists = card.kind == "dists"
         features = _features(folder.path, card)
         network = _NETWORKS[features["0.weight"].shape[-1]]
@@ -40,14 +39,6 @@ class PerceptualJudge:
             raise JudgeUnusable(f"--judge dists: {card.source!r} is no VGG-16: give hf://timm/vgg16.tv_in1k")
         self._model = (_dists(features) if self._is_dists else _lpips(network, features)).eval().to(device)
 
-    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
-        """As `Judge`."""
-        return await asyncio.to_thread(self._score, images)
-
-    async def close(self) -> None:
-        """Nothing was started."""
-
-    @torch.inference_mode()
     def _score(self, images: Sequence[JudgedImage]) -> list[float]:
         return [self._score_one(one) for one in images]
 
