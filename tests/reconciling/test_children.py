@@ -262,12 +262,19 @@ SECURED = {
     "workerTlsSecretName": "w",
 }
 
+CHECK = {"url": "https://classifier/check", "secretName": "classifier"}
+WITH_SECRETS = {
+    "safety": {"prompt": CHECK, "image": CHECK},
+    "gateway": {"results": {"url": "s3://images", "secretName": "images-bucket"}},
+    "provenance": {"c2pa": {"secretName": "images-signer"}},
+}
+
 
 @pytest.mark.parametrize(("key", "owned"), [("Deployment/p-gateway", GATEWAY_OWNED), ("StatefulSet/p-a", WORKER_OWNED)])
 def test_what_a_template_may_not_change_is_what_we_render(key: str, owned: OwnedFields) -> None:
     """The table of refused names follows the pods: flags, variables, and volumes that hold no latents and no models."""
     hub = {**pool_document()["spec"]["model"], "embedder": "pvc://claim/minilm"}
-    pod = rendered(cache=STORE, security=SECURED, model=hub)[key]["spec"]["template"]["spec"]
+    pod = rendered(cache=STORE, security=SECURED, model=hub, **WITH_SECRETS)[key]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (storing,) = rendered()[key]["spec"]["template"]["spec"]["containers"]  # with stores of the workers' own
     assert container["name"] == owned.container
