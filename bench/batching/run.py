@@ -20,7 +20,8 @@ from bench.kit.arguments import BenchParser
 from bench.kit.output import table, write_json, write_page
 from bench.kit.places import EXAMPLES, example_spec
 from t2i_policy.level import Level
-from t2i_policy.policies import Course, PromptAware
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.engine import simulate
@@ -68,7 +69,7 @@ class OneLevel(PromptAware):
 
     level: Level = EXACT
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002 - the interface's
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002 - the interface's
         return decide_for(rules, arrival, pool, self.level)
 
 

@@ -22,7 +22,7 @@ from bench.kit.output import write_json
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.plan import GroupCapacity, Method, PromptClass, make_plan
-from t2i_policy.policies import Course, PromptAware
+from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.decide import Arrival, Rules, build_rules
@@ -110,14 +110,13 @@ def bench_request(rules: Rules, rounds: int) -> dict[str, Any]:
     rng, policy = random.Random(7), PromptAware()
     groups = group_capacities(busy_pool(rng, 0.5).workers, LEVELS, SLO_S)
     plan = make_plan(groups, demand(rules, rng, 20.0))
-    course = Course(plan)
     serve: list[Took] = []
     place: list[Took] = []
     view: list[Took] = []
     for index in range(rounds):
         busy = busy_pool(rng, 1.5 * (index % 31) / 30)
         pool = timed(partial(PoolView, busy.workers, busy.queued, busy.queued_steps), view)
-        decided = timed(partial(policy.serve, rules, course, arrival(rng), pool), serve)
+        decided = timed(partial(policy.serve, rules, plan, arrival(rng), pool), serve)
         timed(partial(policy.place, decided.served.level, pool, SLO_S, frozenset()), place)
     whole = [one + other for one, other in zip(serve, place, strict=True)]
     parts = {"serve_and_place": whole, "serve": serve, "place": place, "view": view}

@@ -26,7 +26,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         response = control_pb2.GetDemandResponse(
             queued=view.queued,
             in_flight=view.in_flight,
-            plan_revision=parts.planning.course.plan.revision,
+            plan_revision=parts.planning.plan.revision,
             embedder_trouble=parts.embeddings.trouble,
             store_trouble=parts.neighbours.store_trouble,
         )

@@ -238,13 +238,13 @@ class Director:
     def _decide(self, arrival: Arrival, tenant: str, before: Sequence[Level], holdings: Holdings | None) -> Decided:
         """The level; where each worker has latents of its own, one that a worker can serve without waiting too long."""
         parts, view = self._parts, self._view(tenant, before, arrival.step_cost)
-        course = parts.planning.course
-        decided = parts.planning.policy.serve(parts.rules, course, arrival, view)
+        plan = parts.planning.plan
+        decided = parts.planning.policy.serve(parts.rules, plan, arrival, view)
         level = decided.served.level
         if holdings is None or not level.needs_latent:
             return decided
         alone = replace(arrival, near=replace(arrival.near, stored_steps=frozenset()))
-        without = parts.planning.policy.serve(parts.rules, course, alone, view)
+        without = parts.planning.policy.serve(parts.rules, plan, alone, view)
         holders = frozenset[str]().union(*holdings.values())
         line = parts.dispatcher.holder_line(holders, self._queue_room(tenant))
         return choose_with_holders(decided, without, view.for_cost(arrival.step_cost), line, arrival.left_s)

@@ -1,6 +1,6 @@
 """The plan that requests are decided by: planned here without an operator, or followed as the operator publishes it.
 
-One writer of the course: requests read it, this loop replaces it. The program is solved in a thread, so that no request
+One writer of the plan: requests read it, this loop replaces it. The program is solved in a thread, so that no request
 waits for a plan.
 """
 
@@ -14,8 +14,8 @@ from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.planning.plan import Plan
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN, Plan
+from t2i_policy.policies import PoolState, ServingPolicy
 from t2i_policy.request.decide import Rules
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ PLAN_EVERY_S = 2.0
 
 
 class PlanningLoop:
-    """`course` is what requests are decided by; `demand` counts them by prompt class. `clock`: seconds, never back."""
+    """`plan` is what requests are decided by; `demand` counts them by prompt class. `clock`: seconds, never back."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class PlanningLoop:
     ) -> None:
         self.policy = policy
         self.rules = rules
-        self.course = Course()
+        self.plan = NO_PLAN
         self.demand = Demand()
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -64,23 +64,23 @@ class PlanningLoop:
     def follow(self, plan: Plan, pool: str, workers: WorkerPool) -> None:
         """Serve by this plan from now on. Every request sees the old or the new one as a whole."""
         self._show(plan)
-        self.course = Course(plan)
+        self.plan = plan
         # By name, as their StatefulSet names them.
         numbered = {place: [f"{pool}-{place[0]}-{number}" for number in which] for place, which in plan.numbers.items()}
         workers.assign({name: level for (_, level), names in numbered.items() for name in names})
 
     async def step(self, workers: WorkerPool) -> None:
-        """One look at demand and pool; a new course if one is due."""
+        """One look at demand and pool; a new plan if one is due."""
         view = self._dispatcher.view()
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
-            return  # keep the last good course; there is nothing to plan for
-        now_s, before = self._clock(), self.course
+            return  # keep the last good plan; there is nothing to plan for
+        now_s, before = self._clock(), self.plan
         seen = PoolState(now_s, self._pool_demand(), groups, view)
-        self.course = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
-        if self.course.plan is not before.plan:
-            self._show(self.course.plan)
-            workers.assign(assign_ready(self.course.plan, workers.views))
+        self.plan = await asyncio.to_thread(self.policy.replan, self.rules, before, seen)
+        if self.plan is not before:
+            self._show(self.plan)
+            workers.assign(assign_ready(self.plan, workers.views))
 
     def _show(self, plan: Plan) -> None:
         """To metrics and the log."""

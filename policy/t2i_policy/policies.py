@@ -1,11 +1,11 @@
 """Serving policies: the one interface behind which our policy, the paper's and every baseline stand.
 
-A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into a `Course`
-(a plan, by which workers stand). Its fast path (`serve`, `place`) handles one request. Admission, the queue and the
+A policy is pure: it sees frozen snapshots and returns decisions. Its slow loop (`replan`) turns demand into the next
+`Plan`, by which workers stand. Its fast path (`serve`, `place`) handles one request. Admission, the queue and the
 workers are the same for all, so differences come from the policy alone.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from t2i_policy.level import Level
@@ -28,13 +28,6 @@ class PoolState:
     pool: PoolView
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What the slow loop has settled; a rival's own kind holds more."""
-
-    plan: Plan = NO_PLAN
-
-
 class ServingPolicy(Protocol):
     """`source` says where the rule comes from and what was simplified."""
 
@@ -46,10 +39,10 @@ class ServingPolicy(Protocol):
     def source(self) -> str:
         """Paper or system, and what is simplified here."""
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """The slow loop's step; called every few seconds."""
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """The level of one request."""
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
@@ -67,13 +60,13 @@ class PromptAware:
     name: str = "prompt-aware"
     source: str = "this project"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         rates_rps = seen.demand.rates_rps(seen.now_s)
         inputs = PlanInputs(rules.classes, seen.groups, rates_rps, self.pinned)
-        return replace(course, plan=plan_step(course.plan, inputs, seen.now_s))
+        return plan_step(before, inputs, seen.now_s)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return rules.decide(arrival, pool, course.plan if course.plan.binds else NO_PLAN)
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
+        return rules.decide(arrival, pool, plan if plan.binds else NO_PLAN)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)

@@ -19,7 +19,8 @@ from t2i_policy.level import Level
 from t2i_policy.planning.assign import assign_ready
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN
+from t2i_policy.policies import PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.queue import FairQueue
 from t2i_policy.request.admission import Refused, decide_admission
@@ -60,7 +61,7 @@ class Simulation:
         target = scenario.target
         self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)
         self._limits = Limits(target.max_loss)
-        self._course = Course()
+        self._plan = NO_PLAN
         self._demand = Demand()
         self._open = len(scenario.arrived_s)
         draws = np.random.default_rng([scenario.seed, 0]).random((self._open, 2))
@@ -99,7 +100,7 @@ class Simulation:
         # 2. Decide the level.
         cost = self._costs[number]
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw, cost)
-        decided = self._policy.serve(self._rules, self._course, arrival, pool)
+        decided = self._policy.serve(self._rules, self._plan, arrival, pool)
         # 3. Count the demand, also of requests that are refused.
         self._demand = self._demand.counted(decided.prompt_class, now_s, cost)
         outcomes = self._outcomes
@@ -154,17 +155,17 @@ class Simulation:
 
     def _replan(self, now_s: float, _: object) -> None:
         """One step of the planning loop."""
-        scenario, before = self._scenario, self._course.plan
+        scenario, before = self._scenario, self._plan
         pool = self._dispatcher.view(now_s)
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
-        self._course = self._policy.replan(self._rules, self._course, PoolState(now_s, self._demand, groups, pool))
-        if self._course.plan is not before:
+        self._plan = self._policy.replan(self._rules, self._plan, PoolState(now_s, self._demand, groups, pool))
+        if self._plan is not before:
             self._assign(now_s, pool)
         self._clock.at(now_s + scenario.replan_every_s, self._replan)
 
     def _assign(self, now_s: float, pool: PoolView) -> None:
         """Give the levels of the new plan to the ready workers."""
-        plan, moves = self._course.plan, 0
+        plan, moves = self._plan, 0
         for name, level in assign_ready(plan, pool.workers).items():
             worker = self._pool.by_name(name)
             if worker.level != level:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from small_pools import EXACT, K10, MIX, RULES, SLO_S, asks, pool_of, worker
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import Plan
-from t2i_policy.policies import Course, PromptAware
+from t2i_policy.planning.plan import NO_PLAN, Plan
+from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import build_rules
@@ -27,7 +27,7 @@ losses = st.dictionaries(
 def test_idle_pool_asks_nothing() -> None:
     """Until the backlog has eaten some of the slack a step is free."""
     assert backlog_price(0.0, 0.2, 50) == backlog_price(LOW_PRESSURE, 0.2, 50) == 0.0
-    assert PromptAware().serve(RULES, Course(), asks(0.65), pool_of()).served.reason == "AsWanted"
+    assert PromptAware().serve(RULES, NO_PLAN, asks(0.65), pool_of()).served.reason == "AsWanted"
 
 
 def test_first_of_the_backlog_costs_least() -> None:
@@ -55,7 +55,7 @@ def test_gateways_that_share_a_backlog_ask_the_same_price(gateways: int) -> None
     """Each sees its part of the queue, and takes the others to have as much."""
     workers = tuple(worker(f"w{n}", 4, steps_left=0) for n in range(2))
     seen = [PoolView(workers, 1, 800 // count, gateways=count) for count in (1, gateways)]
-    whole, part = (PromptAware().serve(RULES, Course(), asks(0.65, left_s=100.0), view) for view in seen)
+    whole, part = (PromptAware().serve(RULES, NO_PLAN, asks(0.65, left_s=100.0), view) for view in seen)
     assert whole.pressed == pytest.approx(part.pressed)
     assert whole.served.level == part.served.level
     assert whole.served.reason == "Load"
@@ -69,10 +69,10 @@ def test_slack_is_what_an_exact_image_leaves() -> None:
 
 def test_fixed_mix_bends_under_a_backlog_only() -> None:
     """Its owner chose the levels: demand that its workers cannot carry shows as a queue first."""
-    course = Course(Plan(shift_map={name: {K10: 1.0} for name in MIX}, binds=True))
+    plan = Plan(shift_map={name: {K10: 1.0} for name in MIX}, binds=True)
     idle, full = pool_of(), pool_of(running=4, queued=1000)
-    assert PromptAware().serve(RULES, course, asks(0.65), idle).served.reason == "Planned"
-    assert PromptAware().serve(RULES, course, asks(0.65), full).served.reason == "Load"
+    assert PromptAware().serve(RULES, plan, asks(0.65), idle).served.reason == "Planned"
+    assert PromptAware().serve(RULES, plan, asks(0.65), full).served.reason == "Load"
 
 
 @pytest.mark.parametrize("step_s", [(0.1,), ()])
@@ -80,12 +80,12 @@ def test_fixed_mix_bends_under_a_backlog_only() -> None:
 def test_pool_that_can_run_nothing_decides_all_the_same(cap: int, step_s: tuple[float, ...]) -> None:
     """No worker is ready, or the only one that says so has no places: admission refuses, nothing divides by zero."""
     view = PoolView((WorkerView("a", cap == 0, 0, 0, cap, step_s, 0.0, 0),), 0, 0)
-    decided = PromptAware().serve(RULES, Course(), asks(0.65), view)
+    decided = PromptAware().serve(RULES, NO_PLAN, asks(0.65), view)
     assert isinstance(decide_admission(view, decided.served, SLO_S, 10), Refused)
 
 
 def test_profile_without_losses_serves_everything_exactly() -> None:
     """Nothing was measured, so nothing may be approximated at any price."""
     rules = build_rules(RULES.ladder, replace(RULES.profile, losses=()), SLO_S, 0.2)
-    served = PromptAware().serve(rules, Course(), asks(0.9), pool_of(running=4, queued=1000)).served
+    served = PromptAware().serve(rules, NO_PLAN, asks(0.9), pool_of(running=4, queued=1000)).served
     assert served.level == EXACT

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_pools import EXACT, K25, RULES, SHORT25, STEP_S, STORED, asks, place_level, pool_of, seen, worker
-from t2i_policy.policies import Course, PromptAware, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN
+from t2i_policy.policies import PromptAware, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits, Neighbourhood
@@ -60,12 +61,12 @@ def pressed_pool(share: float) -> PoolView:
 @settings(max_examples=60, deadline=None)
 @given(arrival=arrivals, pool=pools)
 def test_nothing_removed_is_ours(arrival: Arrival, pool: PoolView) -> None:
-    """All switches on: the same course and the same decisions as `PromptAware`."""
+    """All switches on: the same plan and the same decisions as `PromptAware`."""
     whole, ours = Ablation("whole", "ours"), PromptAware()
-    course = whole.replan(RULES, Course(), seen(BUSY))
-    assert course == ours.replan(RULES, Course(), seen(BUSY))
-    decided = whole.serve(RULES, course, arrival, pool)
-    assert decided == ours.serve(RULES, course, arrival, pool)
+    plan = whole.replan(RULES, NO_PLAN, seen(BUSY))
+    assert plan == ours.replan(RULES, NO_PLAN, seen(BUSY))
+    decided = whole.serve(RULES, plan, arrival, pool)
+    assert decided == ours.serve(RULES, plan, arrival, pool)
     level = place_level(decided)
     assert whole.place(level, pool, 20.0, frozenset()) == ours.place(level, pool, 20.0, frozenset())
 
@@ -77,15 +78,15 @@ def test_without_the_price_only_deadlines_bend() -> None:
     """A backlog near the slack, and time enough: ours saves steps, without the price the wanted level is served."""
     policies = (PromptAware(), ablation("ours-deadline-only"))
     pool = pressed_pool(0.8)
-    reasons = [one.serve(RULES, Course(), asks(0.8, left_s=100.0), pool).served.reason for one in policies]
+    reasons = [one.serve(RULES, NO_PLAN, asks(0.8, left_s=100.0), pool).served.reason for one in policies]
     assert reasons == [ServedReason.LOAD, ServedReason.AS_WANTED]
 
 
 def test_shift_map_draws_from_the_plan() -> None:
     """What ours was: under a plan that moves prompts the draw decides, with a little pressure and no price."""
     policy = ShiftMapAndBacklog()
-    course = policy.replan(RULES, Course(), seen(BUSY))
-    reasons = {policy.serve(RULES, course, asks(0.8, n / 50), pressed_pool(0.2)).served.reason for n in range(50)}
+    plan = policy.replan(RULES, NO_PLAN, seen(BUSY))
+    reasons = {policy.serve(RULES, plan, asks(0.8, n / 50), pressed_pool(0.2)).served.reason for n in range(50)}
     assert ServedReason.PLANNED in reasons
 
 
@@ -106,9 +107,9 @@ def test_parts_of_the_ladder_keep_to_themselves(arrival: Arrival, pool: PoolView
     """Skips only: no short schedule that was not asked for. Fewer steps only: never a latent. In plan and serving."""
     skips, short = ablation("ours-skips-only"), ablation("fewer-steps-only")
     for policy in (skips, short):
-        course = policy.replan(RULES, Course(), seen({name: 1.9 * rate for name, rate in MIX.items()}))
-        level = policy.serve(RULES, course, arrival, pool).served.level
-        drawn = {at for row in course.plan.shift_map.values() for at in row} | {level}
+        plan = policy.replan(RULES, NO_PLAN, seen({name: 1.9 * rate for name, rate in MIX.items()}))
+        level = policy.serve(RULES, plan, arrival, pool).served.level
+        drawn = {at for row in plan.shift_map.values() for at in row} | {level}
         if policy is short:
             assert not any(at.needs_latent for at in drawn)
         else:
@@ -119,9 +120,9 @@ def test_parts_of_the_ladder_keep_to_themselves(arrival: Arrival, pool: PoolView
 
 def test_parts_of_the_ladder_bend() -> None:
     """Under pressure each uses what it has."""
-    course = Course()
+    plan = NO_PLAN
     served = [
-        ablation(name).serve(RULES, course, asks(0.97, limits=Limits(0.15)), pressed_pool(0.95)).served.level
+        ablation(name).serve(RULES, plan, asks(0.97, limits=Limits(0.15)), pressed_pool(0.95)).served.level
         for name in ("ours-skips-only", "fewer-steps-only")
     ]
     assert served == [K25, SHORT25]
@@ -150,10 +151,10 @@ def test_every_policy_keeps_the_contract(policy: ServingPolicy, arrival: Arrival
     """Any demand, feasible or not: the same answer twice, within what the request allows and the cache has, placed at
     a worker with a free slot."""
     here = seen({name: scale * rate for name, rate in MIX.items()}, pool)
-    course = policy.replan(RULES, Course(), here)
-    assert policy.replan(RULES, Course(), here) == course
-    decided = policy.serve(RULES, course, arrival, pool)
-    assert policy.serve(RULES, course, arrival, pool) == decided
+    plan = policy.replan(RULES, NO_PLAN, here)
+    assert policy.replan(RULES, NO_PLAN, here) == plan
+    decided = policy.serve(RULES, plan, arrival, pool)
+    assert policy.serve(RULES, plan, arrival, pool) == decided
     level, limits = decided.served.level, arrival.limits
     assert level in RULES.ladder.levels or level.num_inference_steps == limits.fixed_steps
     if limits.fixed_steps is not None:

@@ -20,7 +20,8 @@ from small_pools import (
     pool_of,
 )
 from t2i_policy.level import Level, build_ladder
-from t2i_policy.policies import Course, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN
+from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.options import Limits, Neighbourhood
 from t2i_simulator.rivals.common import Strength, runnable_option
@@ -34,7 +35,7 @@ pools = st.builds(pool_of, st.integers(1, 8), st.integers(0, 4), st.integers(0, 
 
 def served(policy: ServingPolicy, similarity: float | None, pool: PoolView | None = None, draw: float = 0.5) -> Level:
     """The level that a policy without a plan serves."""
-    return policy.serve(RULES, Course(), asks(similarity, draw), pool or pool_of()).served.level
+    return policy.serve(RULES, NO_PLAN, asks(similarity, draw), pool or pool_of()).served.level
 
 
 @given(similarity=similarities, pool=pools)
@@ -56,7 +57,7 @@ def test_clipper_ht_runs_exact_from_an_empty_cache() -> None:
 
 def test_clipper_ht_says_what_it_loses() -> None:
     """A far neighbour costs what was measured, though no floor holds it back."""
-    decided = ClipperHighThroughput().serve(RULES, Course(), asks(0.1), pool_of())
+    decided = ClipperHighThroughput().serve(RULES, NO_PLAN, asks(0.1), pool_of())
     assert decided.served.expected_loss == pytest.approx(2.0 * 0.085)
 
 

@@ -27,8 +27,8 @@ from small_pools import (
     worker,
     workers_at,
 )
-from t2i_policy.planning.plan import PlanOutcome
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN, PlanOutcome
+from t2i_policy.policies import PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.request.placement import PlacementReason
 from t2i_simulator.rivals.cascade import Cascade
@@ -76,8 +76,8 @@ def test_proteus_lowers_beta_until_feasible(load: float, beta: float) -> None:
 @given(total_rps=st.floats(0.0, 10.0))
 def test_proteus_plan_is_feasible_and_its_shares_sum_to_one(total_rps: float) -> None:
     """Every worker at one level, beta x demand carried at each level, everything routed somewhere."""
-    course = planned(Proteus(), total_rps)
-    plan, capacity = course.plan, seen({}).groups[0].rates_rps
+    plan = planned(Proteus(), total_rps)
+    capacity = seen({}).groups[0].rates_rps
     assert plan is not None
     assert sum(plan.workers.values()) == 8
     if total_rps < 1e-3:
@@ -86,37 +86,37 @@ def test_proteus_plan_is_feasible_and_its_shares_sum_to_one(total_rps: float) ->
     for level, share in plan.shift_map[ALL_PROMPTS].items():
         standing = sum(count for (_, at), count in plan.workers.items() if at == level)
         made_rps = standing * capacity[level]
-        assert share * course.memory["beta"] * total_rps * (1 - plan.shed_rps / total_rps) <= made_rps + 1e-5
+        assert share * plan.memory["beta"] * total_rps * (1 - plan.shed_rps / total_rps) <= made_rps + 1e-5
 
 
 def test_proteus_is_blind_to_the_prompt() -> None:
     """A stranger and a near-duplicate with the same draw are sent to the same level."""
-    course = planned(Proteus(), 1.5 * EXACT_RPS)
+    plan = planned(Proteus(), 1.5 * EXACT_RPS)
     for n in range(20):
         draw = (n + 0.5) / 20
-        assert sent_to(Proteus(), course, 0.1, draw) == sent_to(Proteus(), course, 0.99, draw)
+        assert sent_to(Proteus(), plan, 0.1, draw) == sent_to(Proteus(), plan, 0.99, draw)
 
 
 def test_proteus_routes_by_weights() -> None:
     """Draws fall on levels by the plan's shares."""
-    course = planned(Proteus(), 1.5 * EXACT_RPS)
-    levels = [sent_to(Proteus(), course, 0.8, (n + 0.5) / 2000) for n in range(2000)]
-    for level, share in course.plan.shift_map[ALL_PROMPTS].items():
+    plan = planned(Proteus(), 1.5 * EXACT_RPS)
+    levels = [sent_to(Proteus(), plan, 0.8, (n + 0.5) / 2000) for n in range(2000)]
+    for level, share in plan.shift_map[ALL_PROMPTS].items():
         assert levels.count(level) / 2000 == pytest.approx(share, abs=2e-3)
 
 
 def test_proteus_plans_with_half_the_slo() -> None:
     """At an SLO of 8 s an exact image of 4.2 s is too long for half of it, though it would be in time."""
-    course = Proteus().replan(replace(RULES, slo_s=8.0), Course(), seen(mix(0.5)))
-    assert EXACT not in course.plan.shift_map[ALL_PROMPTS]
+    plan = Proteus().replan(replace(RULES, slo_s=8.0), NO_PLAN, seen(mix(0.5)))
+    assert EXACT not in plan.shift_map[ALL_PROMPTS]
 
 
 def test_proteus_solves_once_a_period() -> None:
     """Not before 10 s have passed, however demand jumps, unless workers went."""
-    policy, course = Proteus(), planned(Proteus(), 1.0)
-    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1009.0)) is course
-    assert policy.replan(RULES, course, seen(mix(5.0), now_s=1010.0)).plan.revision == 2
-    assert policy.replan(RULES, course, seen(mix(1.0), pool_of(7), now_s=1001.0)).plan.revision == 2
+    policy, plan = Proteus(), planned(Proteus(), 1.0)
+    assert policy.replan(RULES, plan, seen(mix(5.0), now_s=1009.0)) is plan
+    assert policy.replan(RULES, plan, seen(mix(5.0), now_s=1010.0)).revision == 2
+    assert policy.replan(RULES, plan, seen(mix(1.0), pool_of(7), now_s=1001.0)).revision == 2
 
 
 def test_workers_of_one_level_wait_for_their_own() -> None:
@@ -133,9 +133,9 @@ def test_workers_of_one_level_wait_for_their_own() -> None:
 
 def test_a_hole_is_run_by_the_worker_it_was_sent_to() -> None:
     """Sent to K=25, nothing stored: runs exact, at a worker of K=25, and is estimated there."""
-    course = planned(Proteus(), 10.0)
+    plan = planned(Proteus(), 10.0)
     pool = pool_of(2, levels={0: K25, 1: EXACT})
-    decided = Proteus().serve(RULES, course, asks(None), pool)
+    decided = Proteus().serve(RULES, plan, asks(None), pool)
     assert (decided.served.level, decided.sent_to, place_level(decided)) == (EXACT, K25, K25)
     placed = Proteus().place(place_level(decided), pool, 20.0, frozenset())
     assert placed is not None
@@ -144,9 +144,9 @@ def test_a_hole_is_run_by_the_worker_it_was_sent_to() -> None:
 
 def test_admission_reckons_with_the_line_of_its_own_level() -> None:
     """Others wait for K=0; a request for K=25 finds an idle worker. 300 steps in its own line are 300 x 84 ms there."""
-    course = planned(Proteus(), 10.0)
+    plan = planned(Proteus(), 10.0)
     pool = pool_of(2, queued=50, levels={0: K25, 1: EXACT})
-    decided = Proteus().serve(RULES, course, asks(0.97), pool)
+    decided = Proteus().serve(RULES, plan, asks(0.97), pool)
     assert decided.served.estimated_s == pytest.approx(25 * STEP_S[0])
     assert isinstance(decided, RivalDecided)
     behind = in_line(decided, pool, 300).served.estimated_s
@@ -172,7 +172,7 @@ def test_headroom_plans_for_more_than_is_seen(make: Callable[[Strength], Serving
     rates_rps = paper_demand(0.9 * EXACT_RPS) if make is ThePaper else mix(0.9 * EXACT_RPS)
 
     def mean_steps(headroom: float) -> float:
-        counts = workers_at(make(Strength(headroom)).replan(RULES, Course(), seen(rates_rps)))
+        counts = workers_at(make(Strength(headroom)).replan(RULES, NO_PLAN, seen(rates_rps)))
         return sum(level.steps_run * count for level, count in counts.items()) / 8
 
     assert mean_steps(1.5) < mean_steps(1.0)
@@ -183,17 +183,17 @@ def test_headroom_plans_for_more_than_is_seen(make: Callable[[Strength], Serving
 
 def test_pac_plans_once_a_period_and_for_one_class() -> None:
     """One row of shares for everybody."""
-    policy, course = PromptAgnostic(), planned(PromptAgnostic(), 1.5 * EXACT_RPS)
-    assert course.plan.shift_map.keys() == {ALL_PROMPTS}
-    same = policy.replan(RULES, course, seen(mix(1.8 * EXACT_RPS), now_s=1001.0))
-    assert same.plan is course.plan
-    assert policy.replan(RULES, course, seen(mix(1.8 * EXACT_RPS), now_s=1010.0)).plan.revision == 2
+    policy, plan = PromptAgnostic(), planned(PromptAgnostic(), 1.5 * EXACT_RPS)
+    assert plan.shift_map.keys() == {ALL_PROMPTS}
+    same = policy.replan(RULES, plan, seen(mix(1.8 * EXACT_RPS), now_s=1001.0))
+    assert same is plan
+    assert policy.replan(RULES, plan, seen(mix(1.8 * EXACT_RPS), now_s=1010.0)).revision == 2
 
 
 def test_pac_lets_no_floor_or_prompt_hold_it_back() -> None:
     """At full load even a stranger skips half."""
-    course = planned(PromptAgnostic(), 1.9 * EXACT_RPS)
-    decided = PromptAgnostic().serve(RULES, course, asks(0.1, draw=0.999), pool_of())
+    plan = planned(PromptAgnostic(), 1.9 * EXACT_RPS)
+    decided = PromptAgnostic().serve(RULES, plan, asks(0.1, draw=0.999), pool_of())
     assert decided.served.level == K25
 
 
@@ -208,31 +208,31 @@ def paper_demand(total_rps: float) -> dict[str, float]:
 
 def test_paper_counts_by_band_and_wanted_level() -> None:
     """So that h can be told from the counts."""
-    decided = ThePaper().serve(RULES, Course(), asks(0.80), pool_of())
+    decided = ThePaper().serve(RULES, NO_PLAN, asks(0.80), pool_of())
     assert (decided.prompt_class, decided.wanted.level) == (class_name("0.75", K10), K10)
 
 
 def test_paper_without_plan_serves_what_is_wanted() -> None:
     """The similarity table, before the first plan."""
-    assert [sent_to(ThePaper(), Course(), at, 0.5) for at in (0.1, 0.7, 0.92)] == [EXACT, K5, K20]
+    assert [sent_to(ThePaper(), NO_PLAN, at, 0.5) for at in (0.1, 0.7, 0.92)] == [EXACT, K5, K20]
 
 
 def test_paper_redirects_by_one_hop_and_misses_its_own_target() -> None:
     """At little load all are to be exact; one hop moves K=10 to K=5 and no further. The chained aligner does it."""
     demand = seen(paper_demand(0.4 * EXACT_RPS))
     paper = ThePaper()
-    course = paper.replan(RULES, Course(), demand)
-    assert workers_at(course) == {EXACT: 8}
-    assert sent_to(paper, course, 0.80, 0.5) == K5
+    plan = paper.replan(RULES, NO_PLAN, demand)
+    assert workers_at(plan) == {EXACT: 8}
+    assert sent_to(paper, plan, 0.80, 0.5) == K5
     chained = ThePaper(chained=True)
-    assert sent_to(chained, chained.replan(RULES, Course(), demand), 0.80, 0.5) == EXACT
+    assert sent_to(chained, chained.replan(RULES, NO_PLAN, demand), 0.80, 0.5) == EXACT
 
 
 def test_paper_assigns_for_the_load_and_redirects_to_it() -> None:
     """At 1.6 x the exact capacity workers stand at cheap levels and prompts that wanted less are sent up."""
-    course = ThePaper().replan(RULES, Course(), seen(paper_demand(1.6 * EXACT_RPS)))
-    assert workers_at(course)[K25] >= 4
-    up = [sent_to(ThePaper(), course, 0.7, (n + 0.5) / 100) for n in range(100)]
+    plan = ThePaper().replan(RULES, NO_PLAN, seen(paper_demand(1.6 * EXACT_RPS)))
+    assert workers_at(plan)[K25] >= 4
+    up = [sent_to(ThePaper(), plan, 0.7, (n + 0.5) / 100) for n in range(100)]
     assert up.count(K25) > 0
 
 
@@ -254,25 +254,25 @@ def test_paper_fills_batches_at_high_load_only() -> None:
 
 def test_proteus_gives_up_throughput_in_steps_of_beta() -> None:
     """At 2.05 x exact it plans for 0.95 of the demand, and what the pool has beyond that goes into accuracy."""
-    course = planned(Proteus(), 2.05 * EXACT_RPS)
-    assert course.memory == {"beta": 0.95}
-    assert workers_at(course)[K25] < 8
+    plan = planned(Proteus(), 2.05 * EXACT_RPS)
+    assert plan.memory == {"beta": 0.95}
+    assert workers_at(plan)[K25] < 8
 
 
 @pytest.mark.parametrize("policy", [PromptAgnostic(), Sommelier(), InfaasAccuracy(), ThePaper()])
 def test_overload_puts_everybody_at_the_cheapest_level(policy: ServingPolicy) -> None:
     """Infeasible demand is a plan, not an error."""
     rates_rps = paper_demand(9 * EXACT_RPS) if isinstance(policy, ThePaper) else mix(9 * EXACT_RPS)
-    course = policy.replan(RULES, Course(), seen(rates_rps, pool_of(running=4, queued=100)))
-    assert workers_at(course) == {K25: 8}
+    plan = policy.replan(RULES, NO_PLAN, seen(rates_rps, pool_of(running=4, queued=100)))
+    assert workers_at(plan) == {K25: 8}
 
 
 @pytest.mark.parametrize("policy", [Proteus(), PromptAgnostic(), Sommelier(), InfaasAccuracy(), ThePaper(), Cascade()])
 def test_no_workers_is_survived(policy: ServingPolicy) -> None:
     """All gone: a plan that says so, requests still get a level, nobody to place at."""
     gone = PoolView(tuple[WorkerView, ...](), 0, 0)
-    course = policy.replan(RULES, Course(), PoolState(1000.0, seen(mix(1.0)).demand, (), gone))
-    assert policy.serve(RULES, course, asks(0.9), gone).served.estimated_s == float("inf")
+    plan = policy.replan(RULES, NO_PLAN, PoolState(1000.0, seen(mix(1.0)).demand, (), gone))
+    assert policy.serve(RULES, plan, asks(0.9), gone).served.estimated_s == float("inf")
     assert policy.place(EXACT, gone, 20.0, frozenset()) is None
     if not isinstance(policy, Cascade):
-        assert course.plan.outcome is PlanOutcome.NO_WORKERS
+        assert plan.outcome is PlanOutcome.NO_WORKERS

@@ -24,8 +24,7 @@ from small_pools import (
     workers_at,
 )
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import GroupCapacity
-from t2i_policy.policies import Course
+from t2i_policy.planning.plan import NO_PLAN, GroupCapacity
 from t2i_policy.pool_view import PoolView
 from t2i_simulator.rivals.cascade import Cascade, escalated_share, escalations
 from t2i_simulator.rivals.common import Strength
@@ -47,9 +46,9 @@ def test_sommelier_groups_answer_alone() -> None:
     fast = tuple(step / 3 for step in STEP_S)
     views = [replace(worker(f"f{n}"), step_s=fast, group="fast") for n in range(4)]
     pool = PoolView((*views, *(worker(f"s{n}") for n in range(4))), 0, 0)
-    course = planned(Sommelier(), 8 * 0.39, pool)
-    assert course.plan.workers == {("fast", EXACT): 4, ("gpu", K20): 4}
-    assert course.plan.shift_map == {ALL_PROMPTS: {EXACT: 0.5, K20: 0.5}}
+    plan = planned(Sommelier(), 8 * 0.39, pool)
+    assert plan.workers == {("fast", EXACT): 4, ("gpu", K20): 4}
+    assert plan.shift_map == {ALL_PROMPTS: {EXACT: 0.5, K20: 0.5}}
 
 
 # --- INFaaS ---
@@ -72,12 +71,12 @@ def test_infaas_moves_a_rung(latency_s: float, queued: float, rung: int) -> None
 def test_infaas_puts_the_whole_pool_at_one_level_and_climbs_back() -> None:
     """A queue sends all to K=25; when it is gone, a rung a step."""
     policy = InfaasAccuracy()
-    course = planned(policy, 1.0, pool_of(running=4, queued=40))
-    assert workers_at(course) == {K25: 8}
-    assert sent_to(policy, course, 0.1, 0.3) == K25
+    plan = planned(policy, 1.0, pool_of(running=4, queued=40))
+    assert workers_at(plan) == {K25: 8}
+    assert sent_to(policy, plan, 0.1, 0.3) == K25
     for level in (K20, Level(15, N)):
-        course = policy.replan(RULES, course, seen(mix(1.0)))
-        assert workers_at(course) == {level: 8}
+        plan = policy.replan(RULES, plan, seen(mix(1.0)))
+        assert workers_at(plan) == {level: 8}
 
 
 def test_variant_follows_the_backlog_at_once() -> None:
@@ -85,7 +84,7 @@ def test_variant_follows_the_backlog_at_once() -> None:
     policy = VariantByBacklog(0.0, 1.0, Strength(), "infaas")
     steps_per_s, slack_s = 8 / STEP_S[0], 20 - 4.2
     served = [
-        policy.serve(RULES, Course(), asks(0.97), PoolView(pool_of().workers, 1, round(share * slack_s * steps_per_s)))
+        policy.serve(RULES, NO_PLAN, asks(0.97), PoolView(pool_of().workers, 1, round(share * slack_s * steps_per_s)))
         for share in (0.0, 0.4, 1.0)
     ]
     assert [decided.served.level for decided in served] == [EXACT, K10, K25]
@@ -109,9 +108,9 @@ def test_cascade_escalates_the_worst_first() -> None:
 
 def test_cascade_runs_escalated_requests_twice() -> None:
     """Light steps first, as `extra_steps`; the served level and its loss are exact; the estimate has both runs."""
-    policy, course = Cascade(), planned(Cascade(), 1.5)
-    near = policy.serve(RULES, course, asks(0.97, draw=0.9), pool_of())
-    far = policy.serve(RULES, course, asks(0.70, draw=0.1), pool_of())
+    policy, plan = Cascade(), planned(Cascade(), 1.5)
+    near = policy.serve(RULES, plan, asks(0.97, draw=0.9), pool_of())
+    far = policy.serve(RULES, plan, asks(0.70, draw=0.1), pool_of())
     assert (near.served.level, near.extra_steps) == (K25, 0)
     assert (far.served.level, far.extra_steps, far.served.expected_loss) == (EXACT, 25, 0.0)
     assert far.served.estimated_s == pytest.approx(75 * STEP_S[0])
@@ -119,8 +118,8 @@ def test_cascade_runs_escalated_requests_twice() -> None:
 
 def test_cascade_sheds_escalation_under_overload() -> None:
     """When light alone is too much, nothing runs twice."""
-    course = planned(Cascade(), 3 * EXACT_RPS)
-    decided = Cascade().serve(RULES, course, asks(0.1, draw=0.0), pool_of())
+    plan = planned(Cascade(), 3 * EXACT_RPS)
+    decided = Cascade().serve(RULES, plan, asks(0.1, draw=0.0), pool_of())
     assert (decided.served.level, decided.extra_steps) == (K25, 0)
 
 

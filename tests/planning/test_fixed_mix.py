@@ -12,7 +12,7 @@ from t2i_policy.planning.classes import MUST_BE_EXACT, NO_NEIGHBOUR, SAME_IMAGE,
 from t2i_policy.planning.demand import Demand
 from t2i_policy.planning.plan import NO_PLAN, GroupCapacity, Places, Plan, PlanOutcome, make_plan
 from t2i_policy.planning.replan import PlanInputs, plan_step
-from t2i_policy.policies import Course, PoolState, PromptAware
+from t2i_policy.policies import PoolState, PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.decide import Arrival, Rules
@@ -44,9 +44,9 @@ def seen(rate_rps: float, now_s: int = STEADY_S) -> PoolState:
 def served(mix: Places, rate_rps: float, draw: float, **limits: Any) -> Level:
     """The level of a prompt without a neighbour on an idle pool, after the slow loop's step."""
     policy = PromptAware(pinned=mix)
-    course = policy.replan(RULES, Course(), seen(rate_rps))
+    plan = policy.replan(RULES, NO_PLAN, seen(rate_rps))
     arrival = Arrival(Limits(0.1, **limits), Neighbourhood(None, frozenset()), 30.0, draw)
-    return policy.serve(RULES, course, arrival, IDLE).served.level
+    return policy.serve(RULES, plan, arrival, IDLE).served.level
 
 
 def plan_for(mix: Places, rates_rps: dict[str, float], groups: Sequence[GroupCapacity] = GROUPS) -> Plan:
@@ -62,7 +62,7 @@ def test_idle_pool_serves_at_the_mix(draw: float) -> None:
     assert served(ALL_SHORT, 0.0, draw) == SHORT
     ours = PromptAware()
     arrival = Arrival(Limits(0.1), Neighbourhood(None, frozenset()), 30.0, draw)
-    assert ours.serve(RULES, ours.replan(RULES, Course(), seen(0.0)), arrival, IDLE).served.level == EXACT
+    assert ours.serve(RULES, ours.replan(RULES, NO_PLAN, seen(0.0)), arrival, IDLE).served.level == EXACT
 
 
 def test_floor_of_a_request_stands_above_the_mix() -> None:
@@ -79,13 +79,13 @@ def test_prompts_go_where_they_lose_least_while_its_workers_keep_up() -> None:
 def test_workers_never_move() -> None:
     """Demand comes and goes: other shares, the same places; and a plan only if demand moved enough."""
     policy = PromptAware(pinned=MIX)
-    first = policy.replan(RULES, Course(), seen(0.5))
+    first = policy.replan(RULES, NO_PLAN, seen(0.5))
     busy = policy.replan(RULES, first, seen(2.0, STEADY_S + 30))
     again = policy.replan(RULES, busy, seen(2.05, STEADY_S + 60))
-    assert first.plan.workers == busy.plan.workers == MIX
-    assert first.plan.shift_map != busy.plan.shift_map
-    assert again.plan is busy.plan
-    assert again.plan.binds
+    assert first.workers == busy.workers == MIX
+    assert first.shift_map != busy.shift_map
+    assert again is busy
+    assert again.binds
 
 
 def test_what_no_level_of_the_mix_may_serve_is_drawn_nowhere() -> None:
@@ -114,13 +114,13 @@ def test_group_that_is_away_carries_nothing_until_it_is_there() -> None:
     the demand does.
     """
     policy = PromptAware(pinned={("cpu", EXACT): 1, ("gpu", SHORT): 2})
-    without = policy.replan(RULES, Course(), seen(0.5))
-    assert without.plan.shift_map[NO_NEIGHBOUR].keys() == {SHORT}
+    without = policy.replan(RULES, NO_PLAN, seen(0.5))
+    assert without.shift_map[NO_NEIGHBOUR].keys() == {SHORT}
     here = seen(0.5)
     both = replace(here, groups=(*here.groups, GroupCapacity("cpu", 1, {EXACT: 1.0})))
     again = policy.replan(RULES, without, both)
-    assert again.plan.shift_map[NO_NEIGHBOUR].keys() == {EXACT}
-    assert again.plan.workers == without.plan.workers == {("cpu", EXACT): 1, ("gpu", SHORT): 2}
+    assert again.shift_map[NO_NEIGHBOUR].keys() == {EXACT}
+    assert again.workers == without.workers == {("cpu", EXACT): 1, ("gpu", SHORT): 2}
 
 
 def test_class_without_room_goes_where_it_loses_least() -> None:

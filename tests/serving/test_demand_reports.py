@@ -22,7 +22,7 @@ class Counted:
         self.demand = Demand()
         self.view = PoolView((), 0, 0)
         self.left_out: dict[str, str] = {}
-        self.course = SimpleNamespace(plan=SimpleNamespace(revision=0))
+        self.plan = SimpleNamespace(revision=0)
 
     def count(self, prompt_class: str, times: int, at_s: float) -> None:
         """Requests of one class at one instant of the loop's clock."""
@@ -75,7 +75,7 @@ async def test_demand_is_reported_by_class(ask: Any, state: Counted) -> None:
 async def test_queue_and_plan_are_reported(ask: Any, state: Counted) -> None:
     """The operator sees which plan requests are decided by."""
     state.view = PoolView((worker("w0", running=2),), 7, 280)
-    state.course.plan.revision = 12
+    state.plan.revision = 12
     answer = await ask()
     assert (answer.queued, answer.in_flight, answer.plan_revision) == (7, state.view.in_flight, 12)
 

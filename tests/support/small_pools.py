@@ -6,7 +6,8 @@ from math import log
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.demand import Demand
-from t2i_policy.policies import Course, PoolState, ServingPolicy
+from t2i_policy.planning.plan import NO_PLAN, Plan
+from t2i_policy.policies import PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.decide import Arrival, Decided, Rules, build_rules
@@ -79,20 +80,20 @@ def mix(total_rps: float) -> dict[str, float]:
     return {name: share * total_rps for name, share in MIX.items()}
 
 
-def planned(policy: ServingPolicy, total_rps: float, pool: PoolView | None = None) -> Course:
-    """The course of the first planning step."""
-    return policy.replan(RULES, Course(), seen(mix(total_rps), pool))
+def planned(policy: ServingPolicy, total_rps: float, pool: PoolView | None = None) -> Plan:
+    """The plan of the first planning step."""
+    return policy.replan(RULES, NO_PLAN, seen(mix(total_rps), pool))
 
 
-def sent_to(policy: ServingPolicy, course: Course, similarity: float, draw: float) -> Level | None:
+def sent_to(policy: ServingPolicy, plan: Plan, similarity: float, draw: float) -> Level | None:
     """Where one request is sent."""
-    decided = policy.serve(RULES, course, asks(similarity, draw), pool_of())
+    decided = policy.serve(RULES, plan, asks(similarity, draw), pool_of())
     return decided.sent_to if isinstance(decided, RivalDecided) else None
 
 
-def workers_at(course: Course) -> dict[Level, int]:
+def workers_at(plan: Plan) -> dict[Level, int]:
     """Workers by level."""
-    return {level: count for (_, level), count in course.plan.workers.items()}
+    return {level: count for (_, level), count in plan.workers.items()}
 
 
 def place_level(decided: Decided) -> Level:

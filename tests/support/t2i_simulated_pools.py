@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 
 from t2i_policy.level import Level, build_ladder
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.decide import Arrival, Decided, Rules
@@ -69,11 +70,11 @@ class ExactOnly:
     name = "exact-only"
     source = "tests"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, plan: Plan, seen: PoolState) -> Plan:
         """No plan."""
-        return course
+        return plan
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """Exact."""
         exact = rules.ladder.exact
         options, _, prompt_class = rules.judge(arrival.near, Limits(0.0, exact=True))

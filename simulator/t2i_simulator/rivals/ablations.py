@@ -12,7 +12,8 @@ Source: ours (`policies.PromptAware`). Each variant runs the same functions; the
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Ladder, Level
-from t2i_policy.policies import Course, PoolState, PromptAware
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState, PromptAware
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.placement import Placement, choose_worker
@@ -32,16 +33,16 @@ class Ablation:
     price: bool = True
     fill: bool = True
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """Our planning step, on the part's levels."""
-        return PromptAware().replan(only(rules, self.part), course, seen)
+        return PromptAware().replan(only(rules, self.part), before, seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """Our decision, on what is left of its inputs."""
         if self.part is not LadderPart.ALL:
             ladder = Ladder(rules.ladder.base_steps, levels_of(rules.ladder, self.part))
             rules = replace(rules, ladder=ladder)
-        decided = PromptAware().serve(rules, course, arrival, pool)
+        decided = PromptAware().serve(rules, plan, arrival, pool)
         if self.price:
             return decided
         load = LoadState(arrival.left_s, price=0.0)

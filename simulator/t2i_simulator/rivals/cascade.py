@@ -22,7 +22,7 @@ from math import ceil
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PlanOutcome
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for, runnable_option
@@ -60,7 +60,7 @@ class Cascade(AnyWorker):
     name: str = "cascade"
     source: str = "DiffServe (MLSys'25): light first, worst share again exactly; perfect discriminator, both runs fluid"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         light, exact = budgets_of(rules.ladder, self.strength)[-1], rules.ladder.exact
         rates_rps = seen.demand.rates_rps(seen.now_s)
         escalated = escalated_share(seen.groups, light, exact, self.strength.headroom * sum(rates_rps.values()))
@@ -73,12 +73,12 @@ class Cascade(AnyWorker):
         chances = escalations(losses, shares, escalated)
         rows = {name: {exact: chance, light: 1 - chance} for name, chance in chances.items()}
         plan = Plan(shift_map=rows, outcome=PlanOutcome.ALL_SERVED, method=Method.GREEDY, rates_rps=rates_rps)
-        return Course(next_plan(course, plan, seen))
+        return next_plan(before, plan, seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         once = decide_for(rules, arrival, pool, budgets_of(rules.ladder, self.strength)[-1], self.strength)
         light, exact = once.served.level, rules.ladder.exact
-        drawn = course.plan.draw(once.prompt_class, arrival.draw)
+        drawn = plan.draw(once.prompt_class, arrival.draw)
         if light == exact or drawn != exact:
             return once
         twice = decide_for(rules, arrival, pool, exact, self.strength)

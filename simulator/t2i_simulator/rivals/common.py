@@ -13,11 +13,12 @@ Each rival is run twice: as published, and as strong as its rule gets on this en
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 from t2i_policy.level import Level
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView, WorkerView, best_finish_s
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, choose_wanted_level
@@ -63,15 +64,20 @@ class RivalDecided(Decided):
 
 
 @dataclass(frozen=True, slots=True)
-class RivalCourse(Course):
-    """What a rival's slow loop has settled. `memory`: numbers that it carries from one step to the next."""
+class RivalPlan(Plan):
+    """A rival's plan. `memory`: numbers that its slow loop carries from one step to the next."""
 
     memory: Mapping[str, float] = field(default_factory=lambda: NO_MEMORY)
 
 
-def memory_of(course: Course) -> Mapping[str, float]:
+def memory_of(plan: Plan) -> Mapping[str, float]:
     """What the step before remembered; nothing at the first."""
-    return course.memory if isinstance(course, RivalCourse) else NO_MEMORY
+    return plan.memory if isinstance(plan, RivalPlan) else NO_MEMORY
+
+
+def with_memory(plan: Plan, memory: Mapping[str, float]) -> RivalPlan:
+    """The same plan, with what the next step is to know."""
+    return RivalPlan(**{one.name: getattr(plan, one.name) for one in fields(Plan)}, memory=memory)
 
 
 class NothingPlanned:
@@ -79,8 +85,8 @@ class NothingPlanned:
 
     __slots__ = ()
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:  # noqa: ARG002
-        return course
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:  # noqa: ARG002
+        return before
 
 
 class AnyWorker:

@@ -8,7 +8,7 @@ batching is left out; batches form at step boundaries, as for every policy here.
 
 from dataclasses import dataclass
 
-from t2i_policy.policies import Course
+from t2i_policy.planning.plan import Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AnyWorker, NothingPlanned, decide_for
@@ -20,7 +20,7 @@ class ClipperHighAccuracy(NothingPlanned, AnyWorker):
     name: str = "clipper-ha"
     source: str = "Clipper (NSDI'17), high accuracy, as run by Proteus; AIMD batching left out"
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         return decide_for(rules, arrival, pool, rules.ladder.exact)
 
 
@@ -29,5 +29,5 @@ class ClipperHighThroughput(NothingPlanned, AnyWorker):
     name: str = "clipper-ht"
     source: str = "Clipper (NSDI'17), high throughput, as run by Proteus; AIMD batching left out"
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         return decide_for(rules, arrival, pool, levels_of(rules.ladder, LadderPart.SKIPS)[-1])

@@ -17,7 +17,8 @@ Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; the pool mov
 from dataclasses import dataclass
 
 from t2i_policy.level import Level
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import step_time
 from t2i_policy.request.decide import Arrival, Decided, Rules
@@ -26,12 +27,12 @@ from t2i_simulator.rivals.common import (
     AS_PUBLISHED,
     AnyWorker,
     NothingPlanned,
-    RivalCourse,
     Strength,
     WorkersByLevel,
     decide_by_level,
     decide_for,
     memory_of,
+    with_memory,
 )
 from t2i_simulator.rivals.mean_losses import (
     budgets_of,
@@ -67,27 +68,27 @@ def next_rung(rung: int, last: int, latency: float, slo_s: float, queued_per_wor
 
 @dataclass(frozen=True, slots=True)
 class InfaasAccuracy(WorkersByLevel):
-    """`course.memory["rung"]` is the pool's position on the ladder."""
+    """`plan.memory["rung"]` is the pool's position on the ladder."""
 
     strength: Strength = AS_PUBLISHED
     name: str = "infaas-acc"
     source: str = "INFaaS-Acc (ATC'21) as HADIS models it: one level for all, a rung down when late, up when early"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         levels = budgets_of(rules.ladder, self.strength)
-        rung = min(int(memory_of(course).get("rung", 0.0)), len(levels) - 1)
+        rung = min(int(memory_of(before).get("rung", 0.0)), len(levels) - 1)
         queued = seen.pool.queued_in_all / max(1, len(seen.pool.ready))
         rung = next_rung(rung, len(levels) - 1, latency_s(seen.pool, levels[rung]), rules.slo_s, queued)
         rates_rps = seen.demand.rates_rps(seen.now_s)
         means = mean_levels(rules, rates_rps, self.strength)
         groups = mean_capacities(seen.groups, means)
         plan = equal_share_plan({group.name: levels[rung] for group in groups}, groups, means, sum(rates_rps.values()))
-        if course.plan.revision and course.plan.workers == plan.workers:
-            return course
-        return RivalCourse(next_plan(course, plan, seen), memory={"rung": float(rung)})
+        if before.revision and before.workers == plan.workers:
+            return before
+        return with_memory(next_plan(before, plan, seen), {"rung": float(rung)})
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        level = drawn_level(course, arrival.draw, rules.ladder.exact)
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
+        level = drawn_level(plan, arrival.draw, rules.ladder.exact)
         return decide_by_level(rules, arrival, pool, level, self.strength)
 
 
@@ -99,7 +100,7 @@ class VariantByBacklog(NothingPlanned, AnyWorker):
     name: str
     source: str = "INFaaS (ATC'21): a variant for each query, its rung by the pool's backlog"
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         levels = budgets_of(rules.ladder, self.strength)
         share = (pressure(pool, rules.slack_s(pool)) - self.low) / (self.high - self.low)
         rung = round(min(1.0, max(0.0, share)) * (len(levels) - 1))

@@ -38,7 +38,7 @@ from t2i_policy.planning.plan import (
     sort_row,
 )
 from t2i_policy.planning.replan import count_workers, succeed
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.policies import PoolState
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, runnable_option
@@ -165,10 +165,10 @@ def plan_with_room(groups: Sequence[GroupCapacity], classes: Sequence[PromptClas
     return replace(plan, rates_rps=rates_rps, shed_rps=plan.shed_rps / headroom)
 
 
-def next_plan(course: Course, plan: Plan, seen: PoolState) -> Plan:
+def next_plan(before: Plan, plan: Plan, seen: PoolState) -> Plan:
     """A plan that a fixed period made due."""
     made_for = replace(plan, group_workers=count_workers(seen.groups))
-    return succeed(course.plan, made_for, "Period", seen.now_s)
+    return succeed(before, made_for, "Period", seen.now_s)
 
 
 def is_time(before: Plan, seen: PoolState, period_s: float) -> bool:
@@ -177,9 +177,9 @@ def is_time(before: Plan, seen: PoolState, period_s: float) -> bool:
     return not before.revision or late or dict(before.group_workers) != count_workers(seen.groups)
 
 
-def drawn_level(course: Course, draw: float, otherwise: Level) -> Level:
+def drawn_level(plan: Plan, draw: float, otherwise: Level) -> Level:
     """The level that the row `ALL_PROMPTS` gives at this draw; `otherwise` without that row."""
-    return course.plan.draw(ALL_PROMPTS, draw) or otherwise
+    return plan.draw(ALL_PROMPTS, draw) or otherwise
 
 
 def equal_share_plan(

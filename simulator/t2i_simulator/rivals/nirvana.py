@@ -15,7 +15,7 @@ the device. The simulator evicts, in the same way for all policies.
 from dataclasses import dataclass
 
 from t2i_policy.level import Ladder, Level
-from t2i_policy.policies import Course
+from t2i_policy.planning.plan import Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import cheapest_within
@@ -45,7 +45,7 @@ class Nirvana(NothingPlanned, AnyWorker):
     name: str = "nirvana"
     source: str = "NIRVANA (NSDI'24): K by published similarity thresholds; match predictor left out"
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         level = level_by_similarity(rules.ladder, arrival.near.similarity)
         return decide_for(rules, arrival, pool, level, wanted=level)
 
@@ -62,6 +62,6 @@ class MeasuredThresholds(NothingPlanned, AnyWorker):
     name: str
     source: str = "NIRVANA by losses measured on this model, short schedules too; no load control"
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:  # noqa: ARG002
         level = level_within(rules, arrival, self.tolerance)
         return decide_for(rules, arrival, pool, level, WHOLE_LADDER, wanted=level)

@@ -9,7 +9,8 @@ Simplified: how the artifact's PAC batches and places is not published. Requests
 
 from dataclasses import dataclass
 
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for
@@ -25,12 +26,12 @@ class PromptAgnostic(AnyWorker):
     name: str = "pac"
     source: str = "PAC, the prompt-agnostic ablation of AccuScale/Argus, rebuilt on our program with mean losses"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        if not is_time(course.plan, seen, PERIOD_S):
-            return course
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
+        if not is_time(before, seen, PERIOD_S):
+            return before
         rates_rps, headroom = seen.demand.rates_rps(seen.now_s), self.strength.headroom
         plan = agnostic_plan(rules, self.strength, rates_rps, seen.groups, headroom)
-        return Course(next_plan(course, plan, seen))
+        return next_plan(before, plan, seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        return decide_for(rules, arrival, pool, drawn_level(course, arrival.draw, rules.ladder.exact), self.strength)
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
+        return decide_for(rules, arrival, pool, drawn_level(plan, arrival.draw, rules.ladder.exact), self.strength)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Plan
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import HARMLESS_LOSS
@@ -86,19 +86,19 @@ class ThePaper:
     name: str = "paper"
     source: str = "arXiv 2502.06798 + AccuScale artifact: mean-loss assigner, one-hop ODA, route-and-batch"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        if not is_time(course.plan, seen, PERIOD_S):
-            return course
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
+        if not is_time(before, seen, PERIOD_S):
+            return before
         rates_rps = seen.demand.rates_rps(seen.now_s)
         by_band, by_wanted = split_demand(rules, rates_rps, self.strength)
         assigned = agnostic_plan(rules, self.strength, by_band, seen.groups, self.strength.headroom)
         plan = redirects(assigned, by_wanted, self.chained)
-        return Course(next_plan(course, plan, seen))
+        return next_plan(before, plan, seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw from the row of the wanted level; without a row, serve that level."""
         wanted = self._wanted(rules, arrival)
-        level = course.plan.draw(str(wanted.cost), arrival.draw) or wanted
+        level = plan.draw(str(wanted.cost), arrival.draw) or wanted
         decided = decide_by_level(rules, arrival, pool, level, self.strength, wanted)
         return replace(decided, prompt_class=class_name(decided.prompt_class, wanted))
 

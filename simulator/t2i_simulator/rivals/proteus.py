@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t2i_policy.planning.capacity import WAIT_SHARE, group_capacities
-from t2i_policy.planning.plan import GroupCapacity
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import GroupCapacity, Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_simulator.rivals.common import RivalCourse, Strength, WorkersByLevel, decide_by_level
+from t2i_simulator.rivals.common import Strength, WorkersByLevel, decide_by_level, with_memory
 from t2i_simulator.rivals.mean_losses import (
     agnostic_plan,
     budgets_of,
@@ -49,26 +49,26 @@ def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float, beta: floa
 
 @dataclass(frozen=True, slots=True)
 class Proteus(WorkersByLevel):
-    """`course.memory["beta"]` is that of the last plan."""
+    """`plan.memory["beta"]` is that of the last plan."""
 
     strength: Strength = PUBLISHED_BETA
     name: str = "proteus"
     source: str = "Proteus (ASPLOS'24): prompt-agnostic MILP, beta 1.05, weighted-random routing; its batching left out"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
-        if not is_time(course.plan, seen, PERIOD_S):
-            return course
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
+        if not is_time(before, seen, PERIOD_S):
+            return before
         rates_rps = seen.demand.rates_rps(seen.now_s)
         half_slo_s = rules.slo_s / 2 * (1 + WAIT_SHARE)  # `group_capacities` allows slo / (1 + WAIT_SHARE) for service
         groups = group_capacities(seen.pool.ready, budgets_of(rules.ladder, self.strength), half_slo_s)
         real = mean_capacities(groups, mean_levels(rules, rates_rps, self.strength))
         beta = feasible_beta(real, sum(rates_rps.values()), self.strength.headroom)
         plan = agnostic_plan(rules, self.strength, rates_rps, groups, beta)
-        return RivalCourse(next_plan(course, plan, seen), memory={"beta": beta})
+        return with_memory(next_plan(before, plan, seen), {"beta": beta})
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """Draw by z; with a plan for no workers, serve the cheapest level."""
         budgets = budgets_of(rules.ladder, self.strength)
-        otherwise = budgets[-1] if course.plan.revision else budgets[0]
-        level = drawn_level(course, arrival.draw, otherwise)
+        otherwise = budgets[-1] if plan.revision else budgets[0]
+        level = drawn_level(plan, arrival.draw, otherwise)
         return decide_by_level(rules, arrival, pool, level, self.strength)

@@ -11,7 +11,8 @@ dearer of forecast and backlog bends where nobody waits (docs/decisions/2026-11-
 from dataclasses import dataclass, replace
 
 from t2i_policy.level import Level
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option
@@ -34,18 +35,18 @@ class ShiftMapAndBacklog:
     name: str = "ours-shift-map"
     source: str = "ours until there was one price: the plan's shift map, corrected by the backlog"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """Our program, more often than we plan now."""
-        if not is_time(course.plan, seen, PERIOD_S):
-            return course
+        if not is_time(before, seen, PERIOD_S):
+            return before
         classes = rules.classes.with_rates(seen.demand.rates_rps(seen.now_s))
-        return Course(next_plan(course, plan_with_room(seen.groups, classes, HEADROOM), seen))
+        return next_plan(before, plan_with_room(seen.groups, classes, HEADROOM), seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
         decided = rules.decide(arrival, pool)
         start = decided.wanted.level
-        planned = course.plan.draw(decided.prompt_class, arrival.draw)
+        planned = plan.draw(decided.prompt_class, arrival.draw)
         if planned is not None and decided.pressed >= IDLE_PRESSURE:
             start = _nearest(planned, decided.options)
         most = max(option.level.num_inference_steps for option in decided.options)

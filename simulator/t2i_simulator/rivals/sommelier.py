@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from t2i_policy.level import Level
-from t2i_policy.planning.plan import GroupCapacity
-from t2i_policy.policies import Course, PoolState
+from t2i_policy.planning.plan import GroupCapacity, Plan
+from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, WorkersByLevel, decide_by_level
@@ -45,17 +45,17 @@ class Sommelier(WorkersByLevel):
     name: str = "sommelier"
     source: str = "Sommelier (SIGMOD'22): each worker switches alone for its equal share; index = measured mean losses"
 
-    def replan(self, rules: Rules, course: Course, seen: PoolState) -> Course:
+    def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         rates_rps = seen.demand.rates_rps(seen.now_s)
         means = mean_levels(rules, rates_rps, self.strength)
         groups, total_rps = mean_capacities(seen.groups, means), sum(rates_rps.values())
         share_rps = self.strength.headroom * total_rps / max(1, sum(group.num_workers for group in groups))
         levels = {group.name: level_for_share(group, means, share_rps) for group in groups}
         plan = equal_share_plan(levels, groups, means, total_rps)
-        if course.plan.revision and course.plan.workers == plan.workers:
-            return course
-        return Course(next_plan(course, plan, seen))
+        if before.revision and before.workers == plan.workers:
+            return before
+        return next_plan(before, plan, seen)
 
-    def serve(self, rules: Rules, course: Course, arrival: Arrival, pool: PoolView) -> Decided:
-        level = drawn_level(course, arrival.draw, rules.ladder.exact)
+    def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
+        level = drawn_level(plan, arrival.draw, rules.ladder.exact)
         return decide_by_level(rules, arrival, pool, level, self.strength)
