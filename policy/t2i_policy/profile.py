@@ -28,7 +28,7 @@ no twins were measured, it is promised no more than the least similar prompts: a
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from t2i_policy.features import PromptFeatures
@@ -136,6 +136,13 @@ class LevelProfile:
     judge: JudgeRecord | None = None
     others: tuple[JudgedLosses, ...] = ()
     variants: tuple[VariantLosses, ...] = ()
+    bands: Mapping[Level, list[BandLoss]] = field(init=False, compare=False, repr=False)  # `losses`, by level
+
+    def __post_init__(self) -> None:
+        bands: dict[Level, list[BandLoss]] = {}
+        for band in self.losses:
+            bands.setdefault(band.level, []).append(band)
+        object.__setattr__(self, "bands", bands)
 
     @property
     def judged(self) -> tuple[JudgedLosses, ...]:
@@ -180,7 +187,7 @@ class LevelProfile:
             return None
         if similarity is None or similarity < TWINS_FROM:
             return None
-        return min((one for one in self.losses if one.level == band.level), key=lambda one: one.similarity_min)
+        return min(self.bands[band.level], key=lambda one: one.similarity_min)
 
     def repeated_loss(
         self,
@@ -235,10 +242,8 @@ class LevelProfile:
         if level.needs_latent and similarity is None:
             return None
         at = 0.0 if similarity is None else similarity
-        for band in self.losses:
-            if band.level == level and band.similarity_min <= at < band.similarity_max:
-                return band
-        return None
+        found = (band for band in self.bands.get(level, ()) if band.similarity_min <= at < band.similarity_max)
+        return next(found, None)
 
     def service_s(self, level: Level, batch: int) -> float:
         """Seconds one request of `level` takes inside a batch of `batch`."""
