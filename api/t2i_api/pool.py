@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from t2i_api.audits import AuditsPart
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
@@ -120,6 +121,8 @@ class PoolSpec(_Part):
     """What image files say about how they were made."""
     safety: SafetyPart = SafetyPart()
     """Classifiers of the owner's that say which prompts and images the pool may serve."""
+    quality: AuditsPart | None = None
+    """Audits of the quality that the pool promises; left out: nothing is audited."""
 
     @property
     def base_steps(self) -> int:

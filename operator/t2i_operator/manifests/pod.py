@@ -64,7 +64,7 @@ class Folder:
 
 #: Fields that came later, by the part of the spec that they are in.
 LATER_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "": ("provenance", "safety"),
+    "": ("provenance", "safety", "quality"),
     "provenance": ("c2pa",),
     "model": ("embedder", "sizes", "adapters", "components", "compile", "attention", "previewDecoder"),
     "gateway": ("http", "playground", "qualities", "rateLimits", "route", "ingress", "results"),

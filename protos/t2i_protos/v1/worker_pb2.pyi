@@ -41,6 +41,7 @@ class WorkerGenerateRequest(_message.Message):
     DRAWING_FIELD_NUMBER: _builtins.int
     FILE_NOTES_FIELD_NUMBER: _builtins.int
     HELD_SINK_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -52,6 +53,10 @@ class WorkerGenerateRequest(_message.Message):
     budget_ms: _builtins.int
     """Time left, from the moment of sending; the worker keeps its own clock. 0 = none (unlimited)."""
     preview_every_steps: _builtins.int
+    background: _builtins.bool
+    """It runs only while no other request runs or waits here, and leaves the batch without losing steps when one comes. It
+    is in no figure of WorkerLoad but `background`. A worker of an older version runs it like any other.
+    """
     @_builtins.property
     def level(self) -> _level_pb2.Level: ...
     @_builtins.property
@@ -98,10 +103,11 @@ class WorkerGenerateRequest(_message.Message):
         drawing: _drawing_pb2.Drawing | None = ...,
         file_notes: Global___FileNotes | None = ...,
         held_sink: Global___LatentSink | None = ...,
+        background: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "file_notes", b"file_notes", "gateway_queue", b"gateway_queue", "held_sink", b"held_sink", "level", b"level", "sink", b"sink", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "drawing", b"drawing", "file_notes", b"file_notes", "gateway_queue", b"gateway_queue", "guidance_scale", b"guidance_scale", "height", b"height", "held_sink", b"held_sink", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "budget_ms", b"budget_ms", "drawing", b"drawing", "file_notes", b"file_notes", "gateway_queue", b"gateway_queue", "guidance_scale", b"guidance_scale", "height", b"height", "held_sink", b"held_sink", "level", b"level", "negative_prompt", b"negative_prompt", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed", "sink", b"sink", "source", b"source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,6 +498,7 @@ class WorkerLoad(_message.Message):
     GATEWAY_QUEUES_FIELD_NUMBER: _builtins.int
     LONGEST_STEP_MS_FIELD_NUMBER: _builtins.int
     PLACES_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -527,6 +534,8 @@ class WorkerLoad(_message.Message):
     """Places of the batch that running and waiting requests take: one of the default size takes one, others as many as
     their step_cost. 0 beside requests: an older version, where each takes one.
     """
+    background: _builtins.int
+    """Background requests, running or waiting; they are in none of the other figures."""
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b of the default size; measured at warm-up, kept current."""
@@ -555,10 +564,11 @@ class WorkerLoad(_message.Message):
         gateway_queues: _abc.Iterable[Global___GatewayQueue] | None = ...,
         longest_step_ms: _builtins.float = ...,
         places: _builtins.float = ...,
+        background: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "places", b"places", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "places", b"places", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
