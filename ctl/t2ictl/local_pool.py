@@ -1,4 +1,4 @@
-"""A whole pool on this machine: workers and a gateway as processes, from a pool file."""
+"""A whole pool on this machine: workers, a gateway and maybe an auditor as processes, from a pool file."""
 
 import asyncio
 import os
@@ -145,6 +145,7 @@ class LocalPool:
     pool: Pool = field(init=False)
     workers: list[ServerProcess] = field(default_factory=list)
     gateway: ServerProcess | None = None
+    auditor: ServerProcess | None = None
     _folder: Path = field(init=False)
     _document: Path | None = None
 
@@ -164,6 +165,7 @@ class LocalPool:
         try:
             await self._bring_up_workers()
             if self.with_gateway:
+                await self._bring_up_auditor()
                 self.gateway = self._make_gateway()
                 await self._bring_up(self.gateway)
                 await _wait_serving(self.gateway)
@@ -185,8 +187,9 @@ class LocalPool:
         return self.gateway.http_address if self.gateway is not None else ""
 
     async def supervise(self) -> None:
-        """Restart workers that die, at their old address, until cancelled; ends when the gateway does."""
-        watching = [asyncio.create_task(self._keep_up(worker)) for worker in self.workers]
+        """Restart workers and auditor that die, at their old address, until cancelled; ends when the gateway does."""
+        kept = [*self.workers, *([] if self.auditor is None else [self.auditor])]
+        watching = [asyncio.create_task(self._keep_up(process)) for process in kept]
         try:
             if self.gateway is not None and self.gateway.process is not None:
                 await self.gateway.process.wait()
@@ -212,6 +215,12 @@ class LocalPool:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 
+    async def _bring_up_auditor(self) -> None:
+        """Where the pool's quality is audited."""
+        if self.pool.spec.quality is not None:
+            self.auditor = self._make_auditor()
+            await self._bring_up(self.auditor)
+
     async def _bring_up(self, process: ServerProcess) -> None:
         self.report(process.name, "starting")
         await process.start()
@@ -222,7 +231,8 @@ class LocalPool:
         """The gateway first, so that nothing is sent to a worker that goes."""
         if self.gateway is not None:
             await self._stop_one(self.gateway)
-        await asyncio.gather(*(self._stop_one(worker) for worker in self.workers))
+        others = [*self.workers, *([] if self.auditor is None else [self.auditor])]
+        await asyncio.gather(*(self._stop_one(process) for process in others))
         if self.options.folder is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -285,4 +295,13 @@ class LocalPool:
         embedder = str(options.embedder or self.pool.spec.model.embedder_source)
         arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]
         arguments += secret_arguments(self.pool.spec, options.secrets)
+        arguments += [] if self.auditor is None else ["--auditor", self.auditor.address]
         return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)
+
+    def _make_auditor(self) -> ServerProcess:
+        """Its corrections lie beside the logs, and are there again when the same folder is used again."""
+        options = self.options
+        arguments = ["--pool", str(self._pool_file), "--profile", str(options.profile)]
+        arguments += ["--models-dir", str(options.models_dir), "--control-listen", "127.0.0.1:0"]
+        arguments += ["--corrections", str(self._folder / "corrections.json"), "--save-corrections"]
+        return ServerProcess("auditor", "t2i_auditor", arguments, self._folder)

@@ -29,6 +29,7 @@ class ServerProcess:
     address: str = ""
     metrics_address: str = ""
     http_address: str = ""
+    control_address: str = ""
     process: asyncio.subprocess.Process | None = None
     log_begins: int = 0
 
@@ -71,7 +72,7 @@ class ServerProcess:
             raise StartFailed(f"{self.name} was not ready after {limit_s:.0f} s:\n{self.log_tail()}") from error
         announced = json.loads(self._announcement.read_text())
         self.address, self.metrics_address = announced["address"], announced["metrics_address"]
-        self.http_address = announced["http_address"]
+        self.http_address, self.control_address = announced["http_address"], announced["control_address"]
 
     async def stop(self, limit_s: float) -> None:
         """SIGTERM, wait for the drain, SIGKILL past the limit."""

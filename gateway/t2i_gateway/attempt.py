@@ -3,6 +3,7 @@
 Says what went wrong in terms of what to do next: another worker may try (`WorkerLost`), or nobody should.
 """
 
+import logging
 from dataclasses import dataclass
 
 import grpc
@@ -19,6 +20,7 @@ from t2i_runtime.errors import Violation
 from t2i_runtime.status import violations_of
 from t2i_runtime.tracing import mark_failed, trace_headers
 
+log = logging.getLogger(__name__)
 _LOST = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -97,6 +99,16 @@ class Attempt:
                 self.image_sent, self.slot.may_move = True, False
             case "finished":
                 self.finished = event.finished
+
+    async def keep_latent(self) -> None:
+        """The image was allowed, so its latent may be kept. Without it later images start from noise, no more."""
+        if self.finished is None or not self.finished.held_id:
+            return
+        try:
+            self.finished.stored.extend(await self.connection.keep_latent(self.finished.held_id))
+        except grpc.aio.AioRpcError as error:
+            name = self.connection.name
+            log.warning("worker %s did not keep a latent that it set aside: %s", name, error.code().name)
 
     def end(self) -> None:
         """Give the slot back. The request may have ended in any way, or this may have been called before."""

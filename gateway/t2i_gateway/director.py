@@ -12,12 +12,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-import grpc
-
 from t2i_api.pool import PoolSpec
 from t2i_cache.catalogue import Neighbour
 from t2i_cache.follow import Holdings
 from t2i_gateway.attempt import Attempt, WorkerLost
+from t2i_gateway.audits.sampling import AuditSamples
 from t2i_gateway.context import Arrived, RequestContext, Waited, expected_quality_percent
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.embeddings import Embeddings
@@ -68,7 +67,6 @@ class Parts:
 
     pool: str  # its name
     spec: PoolSpec
-    rules: Rules
     embeddings: Embeddings
     neighbours: NeighbourIndex
     workers: WorkerPool
@@ -78,6 +76,12 @@ class Parts:
     signer: ImageSigner | None
     rates: TenantRates
     metrics: GatewayMetrics
+    samples: AuditSamples
+
+    @property
+    def rules(self) -> Rules:
+        """Those in force; corrections replace them."""
+        return self.planning.rules
 
 
 class Director:
@@ -278,6 +282,7 @@ class Director:
         excluded: frozenset[str] = frozenset()
         left: frozenset[str] = frozenset()
         told, holds = ToldSteps(), self._parts.safety.checks_images or self._parts.signer is not None
+        watched = self._parts.samples.watch(context, self._parts.rules)
         failures = RequestFailures(hash((context.request.prompt, context.request.negative_prompt)))
         for retries in range(MAX_RETRIES + 1):
             attempt = await self._parts.dispatcher.attempt(self._place(context, excluded, left))
@@ -286,8 +291,10 @@ class Director:
             metrics.in_flight.inc()
             try:
                 held: list[ToldEvent] = []  # the image, until it may be sent
+                watched.begin()
                 async with aclosing(self._send(context, attempt, worker)) as events:
                     async for event in events:
+                        watched.take_in(event)
                         if holds and is_of_image(event):
                             held.append(event)
                         elif told.is_new(event):
@@ -297,9 +304,10 @@ class Director:
                     attempt.end()  # the worker is done with it
                     for event in await self._finish_image(context, held):
                         yield event
-                    await self._keep_latent(attempt, worker)
+                    await attempt.keep_latent()
                 total_s = self._loop.time() - context.arrived_s
                 yield self._done(context, attempt, Waited(queued_s, total_s, retries), worker)
+                watched.sent(attempt.finished)
                 return
             except WorkerLost as error:
                 log.warning("worker %s lost a request (%s), try %d", worker, error.code.name, retries + 1)
@@ -322,16 +330,6 @@ class Director:
         left_s, signer = context.deadline_s - self._loop.time(), self._parts.signer
         await self._parts.safety.check_image(context.request, context.tenant, image, left_s)
         return image if signer is None else await signer.signed(context.request, image)
-
-    @staticmethod
-    async def _keep_latent(attempt: Attempt, worker: str) -> None:
-        """The image was allowed, so its latent may be kept. Without it later images start from noise, no more."""
-        if attempt.finished is None or not attempt.finished.held_id:
-            return
-        try:
-            attempt.finished.stored.extend(await attempt.connection.keep_latent(attempt.finished.held_id))
-        except grpc.aio.AioRpcError as error:
-            log.warning("worker %s did not keep a latent that it set aside: %s", worker, error.code().name)
 
     def _place(
         self, context: RequestContext, excluded: frozenset[str] = frozenset(), left: frozenset[str] = frozenset()

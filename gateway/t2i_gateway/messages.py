@@ -4,6 +4,7 @@ Where tenants share latents a decision's sentence leaves out how similar a cache
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.context import RequestContext, Waited
@@ -13,7 +14,7 @@ from t2i_policy.request.decide import Decided
 from t2i_policy.request.explain import LevelOutlook
 from t2i_policy.request.options import WantedLevel, WantedReason
 from t2i_policy.request.placement import Placement
-from t2i_policy.request.served import ServedReason
+from t2i_policy.request.served import Served, ServedReason
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 from t2i_runtime.drawing import PLAIN, drawing_message
 from t2i_runtime.level_messages import level_message, to_level
@@ -114,6 +115,18 @@ def worker_request(
                 embedding=context.embedding.vector.astype("<f4").tobytes(),
             )
         )
+    return message
+
+
+def audit_request(
+    context: RequestContext, spec: PoolSpec, left_s: float, reached: bool
+) -> worker_pb2.WorkerGenerateRequest:
+    """The exact image of a request, for an audit: behind whatever else the worker has to do."""
+    served = Served(spec.ladder.exact, 0.0, left_s, ServedReason.AS_WANTED)
+    exact = replace(context, decided=replace(context.decided, served=served))
+    message = worker_request(exact, spec, left_s, reached)
+    message.request_id, message.preview_every_steps, message.background = "", 0, True
+    message.ClearField("held_sink")  # nobody checks this image, so its latent serves nobody
     return message
 
 

@@ -107,6 +107,9 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.audits = counter("audits", "Audits ended, by outcome.", "outcome")
+        self.audit_samples = gauge("audit_samples", "Images that wait to be audited.")
+        self.corrections_revision = gauge("corrections_revision", "Revision of the corrections in use; 0: none.")
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.tasks = gauge("tasks", "Tasks of the event loop.")
         self.store_failures = counter("store_failures", "Calls to the latent store that failed, by reason.", "reason")

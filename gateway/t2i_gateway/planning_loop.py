@@ -69,6 +69,10 @@ class PlanningLoop:
         numbered = {place: [f"{pool}-{place[0]}-{number}" for number in which] for place, which in plan.numbers.items()}
         workers.assign({name: level for (_, level), names in numbered.items() for name in names})
 
+    def decide_by(self, rules: Rules) -> None:
+        """Decide and plan by these rules from now on. Every request sees the old or the new ones as a whole."""
+        self.rules = rules
+
     async def step(self, workers: WorkerPool) -> None:
         """One look at demand and pool; a new plan if one is due."""
         view = self._dispatcher.view()

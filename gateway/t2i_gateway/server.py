@@ -10,6 +10,10 @@ import grpc
 
 from t2i_api.pool import Pool
 from t2i_cache.stores import LatentStore, StoreLimits, open_store
+from t2i_gateway.audits.audit_loop import AuditLoop
+from t2i_gateway.audits.auditor_connection import AuditorConnection
+from t2i_gateway.audits.corrections_feed import CorrectionsFeed
+from t2i_gateway.audits.sampling import AuditSamples
 from t2i_gateway.auth import GatewaySecurity, open_security, warn_of_gaps
 from t2i_gateway.control import ControlService
 from t2i_gateway.director import Director, Parts
@@ -64,6 +68,7 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
     security = open_security(settings, pool.spec.security, metrics)
     warn_of_gaps(settings, pool.spec.security)
     parts = _make_parts(settings, pool, profile, metrics=metrics, security=security)
+    auditor = _open_auditor(settings, parts, security)
     director = Director(parts)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health = ServerHealth(SERVICE)
@@ -90,7 +95,9 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         await asyncio.gather(server.stop(None), control.stop(None))
         raise
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (*_work(settings, parts), security.run())]
+        tasks = [
+            group.create_task(work) for work in (*_work(settings, parts), security.run(), *_audits(auditor, parts))
+        ]
         await parts.neighbours.restore()
         await server.start()
         if results is not None and results.keys is not None:
@@ -114,6 +121,36 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         for task in tasks:
             task.cancel()
     await _close(parts)
+    if auditor is not None:
+        await auditor.close()
+
+
+def _audited_share(settings: GatewaySettings, pool: Pool) -> float:
+    """Of approximated images. Without an auditor none: they would be drawn for nobody."""
+    part = pool.spec.quality
+    if part is None or not settings.auditor:
+        if part is not None or settings.auditor:
+            log.warning("nothing is audited: that needs spec.quality in the pool and --auditor")
+        return 0.0
+    return part.audited_share
+
+
+def _open_auditor(settings: GatewaySettings, parts: Parts, security: GatewaySecurity) -> AuditorConnection | None:
+    if not parts.samples.share:
+        return None
+    auditor = AuditorConnection(settings.auditor, channel_opener(security.workers, settings.worker_name, ()))
+    if security.workers is not None:
+        security.workers.on_change(lambda _: auditor.renew())
+    return auditor
+
+
+def _audits(auditor: AuditorConnection | None, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
+    """The tasks of audits: none without an auditor."""
+    part = parts.spec.quality
+    if auditor is None or part is None:
+        return ()
+    audits = AuditLoop(parts, auditor).run()
+    return (audits, CorrectionsFeed(auditor, parts.planning, parts.metrics).run()) if part.recalibrate else (audits,)
 
 
 def _make_parts(
@@ -143,7 +180,6 @@ def _make_parts(
     return Parts(
         pool=pool.metadata.name,
         spec=spec,
-        rules=rules,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
         neighbours=NeighbourIndex(pool, _open_store(settings, pool), metrics),
         workers=workers,
@@ -152,6 +188,7 @@ def _make_parts(
         safety=open_safety(pool, {"prompt": settings.safety_prompt_dir, "image": settings.safety_image_dir}, metrics),
         signer=open_signer(pool, settings.c2pa_dir, metrics),
         metrics=metrics,
+        samples=AuditSamples(_audited_share(settings, pool), metrics),
         rates=TenantRates(part.rate_limits, part.replicas, time.monotonic),
     )
 

@@ -41,6 +41,7 @@ class GatewaySettings:
     tokens_dir: Path | None
     worker_tls_dir: Path | None
     worker_name: str
+    auditor: str
     safety_prompt_dir: Path | None
     safety_image_dir: Path | None
     results_dir: Path | None
@@ -105,6 +106,7 @@ def parse_arguments(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--results-dir", type=Path, default=None, help="gateway.results.secretName, mounted")
     parser.add_argument("--c2pa-dir", type=Path, default=None, help="provenance.c2pa.secretName, mounted")
     parser.add_argument("--worker-name", default="", help="DNS name in the certificates of workers")
+    parser.add_argument("--auditor", default="", help="address of the pool's auditor (spec.quality); empty = no audits")
     settings = GatewaySettings(**vars(parser.parse_args(arguments)))
     mounted = (settings.tls_dir, settings.tokens_dir, settings.worker_tls_dir)
     if settings.local and any(mounted):

@@ -21,23 +21,28 @@ A band with few samples says so (`num_samples`, `standard_error`): decisions use
 Where the profile has a learned `predictor` for a level, its promise stands in for the band's. No promise is below what
 the `twins` of that similarity lost.
 
+Audits may add `corrections` to what is promised; the measured losses stay as they are.
+
 Words of prompt and neighbour may be known to agree or to differ (`distinguishing_words`). What differs is a twin. Where
 no twins were measured, it is promised no more than the least similar prompts: an upper bound. Below a similarity of
 0.8 that is left alone, as most prompts that a band was measured with differ there.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from t2i_policy.band_loss import BandLoss as BandLoss
+from t2i_policy.band_loss import parse_band, render_bands
+from t2i_policy.corrections import NO_CORRECTIONS, Corrections
 from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
-from t2i_policy.twin_loss import TwinLoss, parse_twin_loss, render_twin_loss
 
 SCHEMA = "t2iserving.dev/profile/v1"
 TWINS_FROM = 0.8  # similarity from which most measured prompts are paraphrases, and a twin is not one of them
@@ -45,53 +50,6 @@ TWINS_FROM = 0.8  # similarity from which most measured prompts are paraphrases,
 
 class ProfileError(ValueError):
     """The profile file cannot be used; the message names the field."""
-
-
-@dataclass(frozen=True, slots=True)
-class BandLoss:
-    """Measured loss of one level for prompts whose nearest cached prompt is this similar.
-
-    `similarity_min` <= cosine < `similarity_max`. Levels without a latent carry one band over [-1, 1.01).
-    `mean_loss` may be slightly negative: measurement noise around an exact-like level. So may `diversity_loss`, whose
-    standard error is `diversity_error`; None = never measured.
-    """
-
-    level: Level
-    similarity_min: float
-    similarity_max: float
-    mean_loss: float
-    standard_error: float
-    num_samples: int
-    diversity_loss: float | None = None
-    diversity_error: float = 0.0
-    twins: TwinLoss | None = None
-    win_rate: float | None = None
-
-    def loss_bound(self, z: float, words_agree: bool | None = None) -> float:
-        """Upper bound of the mean loss, `z` standard errors above it, never below 0 nor below the twins' bound."""
-        return max(self.own_bound(z), self.twins_bound(z, words_agree))
-
-    def own_bound(self, z: float) -> float:
-        """As `loss_bound`, of the band's prompts alone."""
-        return max(0.0, self.mean_loss + z * self.standard_error)
-
-    def twins_bound(self, z: float, words_agree: bool | None = None) -> float:
-        """What twins at this similarity lost, at most; 0 where none were measured."""
-        return 0.0 if self.twins is None else self.twins.bound(z, words_agree)
-
-    def diversity_bound(self, z: float) -> float:
-        """Upper bound of the diversity lost. Where none was measured: all, if the level resumes a stored run."""
-        if self.diversity_loss is None:
-            return 1.0 if self.level.needs_latent else 0.0
-        return max(0.0, self.diversity_loss + z * self.diversity_error)
-
-    def sentence(self, words_agree: bool | None = None) -> str:
-        """For people: `5.4% ± 3.8% in 22 prompts of similarity 0.90 to 0.95`."""
-        loss = f"{100 * self.mean_loss:.1f}% ± {100 * self.standard_error:.1f}% in {self.num_samples} prompts"
-        if not self.level.needs_latent:
-            return loss
-        near = f"{loss} of similarity {self.similarity_min:.2f} to {min(1.0, self.similarity_max):.2f}"
-        return near if self.twins is None else f"{near}; {self.twins.sentence(words_agree)}"
 
 
 class LevelCost(NamedTuple):
@@ -136,6 +94,7 @@ class LevelProfile:
     judge: JudgeRecord | None = None
     others: tuple[JudgedLosses, ...] = ()
     variants: tuple[VariantLosses, ...] = ()
+    corrections: Corrections = NO_CORRECTIONS  # of `losses`, by audits; no part of the file
     bands: Mapping[Level, list[BandLoss]] = field(init=False, compare=False, repr=False)  # `losses`, by level
 
     def __post_init__(self) -> None:
@@ -143,6 +102,17 @@ class LevelProfile:
         for band in self.losses:
             bands.setdefault(band.level, []).append(band)
         object.__setattr__(self, "bands", bands)
+
+    @property
+    def losses_digest(self) -> str:
+        """Of what corrections are added to (16 hex digits)."""
+        predictor = None if self.predictor is None else render_predictor(self.predictor)
+        told = json.dumps([self.base_steps, render_bands(self.losses), predictor])
+        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+    def corrected(self, corrections: Corrections) -> "LevelProfile":
+        """This profile with these corrections in place of those before."""
+        return replace(self, corrections=corrections)
 
     @property
     def judged(self) -> tuple[JudgedLosses, ...]:
@@ -169,7 +139,7 @@ class LevelProfile:
         """
         if level == Level(0, self.base_steps):
             return 0.0
-        band = self._band(level, similarity)
+        band = self.band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
         if learned is not None:
             told = learned.predict(similarity, prompt)
@@ -179,7 +149,8 @@ class LevelProfile:
         if bound is None or band is None:
             return bound
         unlike = self._stands_for_twins(band, similarity, words_agree)
-        return max(bound, band.twins_bound(z, words_agree), 0.0 if unlike is None else unlike.own_bound(z))
+        bound = max(bound, band.twins_bound(z, words_agree), 0.0 if unlike is None else unlike.own_bound(z))
+        return self.corrections.applied(bound, level, band.similarity_min)
 
     def _stands_for_twins(self, band: BandLoss, similarity: float | None, words_agree: bool | None) -> BandLoss | None:
         """The level's least similar band, for a neighbour whose words differ where no twins were measured."""
@@ -198,7 +169,7 @@ class LevelProfile:
         words_agree: bool | None = None,
     ) -> float | None:
         """As `expected_loss`, for a prompt that was asked before with another seed: what diversity loses is added."""
-        loss, band = self.expected_loss(level, similarity, z, prompt, words_agree), self._band(level, similarity)
+        loss, band = self.expected_loss(level, similarity, z, prompt, words_agree), self.band(level, similarity)
         if loss is None or level == Level(0, self.base_steps):
             return loss
         return min(1.0, loss + (1.0 if band is None else band.diversity_bound(z)))
@@ -210,7 +181,7 @@ class LevelProfile:
 
     def diversity_lost(self, level: Level, similarity: float | None) -> float | None:
         """Mean share of the spread of exact runs that is lost; None for the exact level and where none was measured."""
-        band = self._band(level, similarity)
+        band = self.band(level, similarity)
         return None if band is None else band.diversity_loss
 
     def explain(
@@ -221,7 +192,7 @@ class LevelProfile:
         words_agree: bool | None = None,
     ) -> str:
         """Where `expected_loss` has its figure from, for people; "" for the exact level and where nothing is known."""
-        band = self._band(level, similarity)
+        band = self.band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
         if learned is not None:
             told = learned.predict(similarity, prompt)
@@ -236,9 +207,12 @@ class LevelProfile:
         unlike = None if band is None else self._stands_for_twins(band, similarity, words_agree)
         if unlike is not None:
             parts.append(f"its words differ and no twins were measured, so it counts as unlike: {unlike.sentence()}")
+        if band is not None and (added := self.corrections.of(level, band.similarity_min)):
+            parts.append(f"audits add {100 * added:+.1f}%")
         return "; ".join(parts)
 
-    def _band(self, level: Level, similarity: float | None) -> BandLoss | None:
+    def band(self, level: Level, similarity: float | None) -> BandLoss | None:
+        """The measured band of this similarity; None where there is none."""
         if level.needs_latent and similarity is None:
             return None
         at = 0.0 if similarity is None else similarity
@@ -276,7 +250,7 @@ def parse_profile(text: str) -> LevelProfile:
             base_steps=int(document["baseSteps"]),
             step_s=tuple(float(value) for value in document["stepSeconds"]),
             fixed_s=float(document["fixedSeconds"]),
-            losses=tuple(_parse_band(item) for item in document["losses"]),
+            losses=tuple(parse_band(item) for item in document["losses"]),
             predictor=_parse_predictor(document.get("predictor")),
             embedder_digest=str(document.get("embedderDigest", "")),
             sizes=parse_sizes(document.get("sizes", ())),
@@ -298,17 +272,17 @@ def render_profile(profile: LevelProfile) -> str:
         "baseSteps": profile.base_steps,
         "stepSeconds": list(profile.step_s),
         "fixedSeconds": profile.fixed_s,
-        "losses": _render_bands(profile.losses),
+        "losses": render_bands(profile.losses),
     }
     if profile.judge is not None:
         document["judge"] = render_judge(profile.judge)
     if profile.others:
         document["otherJudges"] = [
-            {**render_judge(one.judge), "losses": _render_bands(one.losses)} for one in profile.others
+            {**render_judge(one.judge), "losses": render_bands(one.losses)} for one in profile.others
         ]
     if profile.variants:
         document["variants"] = [
-            {"width": one.width, "height": one.height, "adapter": one.adapter, "losses": _render_bands(one.losses)}
+            {"width": one.width, "height": one.height, "adapter": one.adapter, "losses": render_bands(one.losses)}
             for one in profile.variants
         ]
     if profile.embedder_digest:
@@ -322,29 +296,12 @@ def render_profile(profile: LevelProfile) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _render_bands(bands: Iterable[BandLoss]) -> list[dict[str, Any]]:
-    return [
-        {
-            **render_level(band.level),
-            "similarityMin": band.similarity_min,
-            "similarityMax": band.similarity_max,
-            "meanLoss": band.mean_loss,
-            "standardError": band.standard_error,
-            "samples": band.num_samples,
-            **_render_diversity(band),
-            **render_twin_loss(band.twins),
-            **({} if band.win_rate is None else {"winRate": band.win_rate}),
-        }
-        for band in bands
-    ]
-
-
 def _parse_judged(item: Mapping[str, Any]) -> JudgedLosses:
-    return JudgedLosses(parse_judge(item), tuple(_parse_band(band) for band in item["losses"]))
+    return JudgedLosses(parse_judge(item), tuple(parse_band(band) for band in item["losses"]))
 
 
 def _parse_variant(item: Mapping[str, Any]) -> VariantLosses:
-    losses = tuple(_parse_band(band) for band in item["losses"])
+    losses = tuple(parse_band(band) for band in item["losses"])
     return VariantLosses(int(item["width"]), int(item["height"]), str(item["adapter"]), losses)
 
 
@@ -375,24 +332,3 @@ def render_costs(costs: Iterable[LevelCost]) -> list[dict[str, Any]]:
 
 def parse_costs(items: Iterable[Mapping[str, Any]]) -> tuple[LevelCost, ...]:
     return tuple(LevelCost(parse_level(item), float(item["cost"])) for item in items)
-
-
-def _parse_band(item: Mapping[str, Any]) -> BandLoss:
-    return BandLoss(
-        level=parse_level(item),
-        similarity_min=float(item["similarityMin"]),
-        similarity_max=float(item["similarityMax"]),
-        mean_loss=float(item["meanLoss"]),
-        standard_error=float(item["standardError"]),
-        num_samples=int(item["samples"]),
-        diversity_loss=None if item.get("diversityLoss") is None else float(item["diversityLoss"]),
-        diversity_error=float(item.get("diversityError", 0.0)),
-        twins=parse_twin_loss(item.get("twins")),
-        win_rate=None if item.get("winRate") is None else float(item["winRate"]),
-    )
-
-
-def _render_diversity(band: BandLoss) -> dict[str, float]:
-    if band.diversity_loss is None:
-        return {}
-    return {"diversityLoss": band.diversity_loss, "diversityError": band.diversity_error}

@@ -37,12 +37,20 @@ def bound_address(listen: str, port: int) -> str:
     return f"{listen.rpartition(':')[0]}:{port}"
 
 
-def announce(path: Path | None, address: str, metrics_address: str, http_address: str = "") -> None:
+def announce(
+    path: Path | None, address: str, metrics_address: str, http_address: str = "", control_address: str = ""
+) -> None:
     """Write where this process serves, in one rename: a reader sees all of it or nothing. None = nobody asks."""
     if path is None:
         return
     part = path.with_name(f".{path.name}.part")
-    told = {"address": address, "metrics_address": metrics_address, "http_address": http_address, "pid": os.getpid()}
+    told = {
+        "address": address,
+        "metrics_address": metrics_address,
+        "http_address": http_address,
+        "control_address": control_address,
+        "pid": os.getpid(),
+    }
     part.write_text(json.dumps(told))
     part.replace(path)
 

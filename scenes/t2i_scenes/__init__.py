@@ -6,6 +6,7 @@ Importing this package never imports torch; `t2i_scenes.sampling` and `t2i_scene
 from t2i_scenes.captions import caption
 from t2i_scenes.generating import edit_scene, sample_scene
 from t2i_scenes.model_folder import embedder_path, model_path
+from t2i_scenes.reading import read_caption
 from t2i_scenes.rendering import render
 from t2i_scenes.scene import Fact, Scene, Thing, facts
 from t2i_scenes.scoring import Score, score_image
@@ -20,6 +21,7 @@ __all__ = [
     "embedder_path",
     "facts",
     "model_path",
+    "read_caption",
     "render",
     "sample_scene",
     "score_image",

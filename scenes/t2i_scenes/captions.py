@@ -21,9 +21,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "fading": ("fading", "gradient"),
     "background": ("background", "backdrop", "wall"),
 }  # fmt: skip
-_PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses", "rhombus": "rhombuses"}
-_OPENINGS = ("", "", "", "a picture of", "an image showing", "draw", "please draw")
-_PLACE_WORDS: Mapping[str, tuple[str, ...]] = {
+PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses", "rhombus": "rhombuses"}
+OPENINGS = ("", "", "", "a picture of", "an image showing", "draw", "please draw")
+PLACE_WORDS: Mapping[str, tuple[str, ...]] = {
     "top left": ("in the top left corner", "at the upper left"),
     "top": ("at the top", "at the upper edge"),
     "top right": ("in the top right corner", "at the upper right"),
@@ -34,10 +34,10 @@ _PLACE_WORDS: Mapping[str, tuple[str, ...]] = {
     "bottom": ("at the bottom", "at the lower edge"),
     "bottom right": ("in the bottom right corner", "at the lower right"),
 }
-_FORWARD_WORDS = {"row": ("left of", "to the left of"), "column": ("above", "on top of")}
-_BACKWARD_WORDS = {"row": ("right of", "to the right of"), "column": ("below", "under")}
-_PAIR_WORDS = {"row": ("side by side", "next to each other"), "column": ("stacked", "one above the other")}
-_TRIO_WORDS = {
+FORWARD_WORDS = {"row": ("left of", "to the left of"), "column": ("above", "on top of")}
+BACKWARD_WORDS = {"row": ("right of", "to the right of"), "column": ("below", "under")}
+PAIR_WORDS = {"row": ("side by side", "next to each other"), "column": ("stacked", "one above the other")}
+TRIO_WORDS = {
     "row": ("in a row", "from left to right"),
     "column": ("in a column", "from top to bottom"),
     "diagonal": ("along a diagonal", "on a diagonal"),
@@ -58,7 +58,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     background = f"{_say(rng, scene.pattern)} {_say(rng, scene.background)} {_say(rng, 'background')}"
     if rng.random() < 0.25:
         return f"on a {background}, {things}"
-    opening = _pick(rng, _OPENINGS)
+    opening = _pick(rng, OPENINGS)
     link = _pick(rng, ("on", "over", "in front of"))
     return f"{opening} {things} {link} a {background}".strip()
 
@@ -66,8 +66,8 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 def _things_phrase(scene: Scene, rng: np.random.Generator) -> str:
     things, arrangement = scene.things, scene.arrangement
     if len(things) == 1:
-        return f"{_one(things[0], rng)} {_pick(rng, _PLACE_WORDS[arrangement])}"
-    arranged = _pick(rng, _PAIR_WORDS[arrangement] if len(things) == 2 else _TRIO_WORDS[arrangement])
+        return f"{_one(things[0], rng)} {_pick(rng, PLACE_WORDS[arrangement])}"
+    arranged = _pick(rng, PAIR_WORDS[arrangement] if len(things) == 2 else TRIO_WORDS[arrangement])
     if len(set(things)) == 1:
         return f"{_many(things[0], len(things), rng)} {arranged}"
     if len(things) == 3:
@@ -75,8 +75,8 @@ def _things_phrase(scene: Scene, rng: np.random.Generator) -> str:
         return f"{said[0]}, {said[1]} and {said[2]} {arranged}"
     first, second = things
     if rng.random() < 0.5:
-        return f"{_one(first, rng)} {_pick(rng, _FORWARD_WORDS[arrangement])} {_one(second, rng)}"
-    return f"{_one(second, rng)} {_pick(rng, _BACKWARD_WORDS[arrangement])} {_one(first, rng)}"
+        return f"{_one(first, rng)} {_pick(rng, FORWARD_WORDS[arrangement])} {_one(second, rng)}"
+    return f"{_one(second, rng)} {_pick(rng, BACKWARD_WORDS[arrangement])} {_one(first, rng)}"
 
 
 def _one(thing: Thing, rng: np.random.Generator) -> str:
@@ -89,13 +89,13 @@ def _many(thing: Thing, count: int, rng: np.random.Generator) -> str:
     words = [_say(rng, word) for word in (thing.size, thing.colour) if word is not None]
     shape = _say(rng, thing.shape)
     number = {2: "two", 3: "three"}[count]
-    return " ".join((number, *words, _PLURALS.get(shape, f"{shape}s")))
+    return " ".join((number, *words, PLURALS.get(shape, f"{shape}s")))
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that a caption can contain, sorted. The tokenizer knows these."""
-    tables = (SYNONYMS, _PLACE_WORDS, _FORWARD_WORDS, _BACKWARD_WORDS, _PAIR_WORDS, _TRIO_WORDS)
+    tables = (SYNONYMS, PLACE_WORDS, FORWARD_WORDS, BACKWARD_WORDS, PAIR_WORDS, TRIO_WORDS)
     phrases = [phrase for table in tables for options in table.values() for phrase in options]
-    phrases += [_PLURALS.get(word, f"{word}s") for shape in SHAPES for word in SYNONYMS[shape]]
-    phrases += [*_OPENINGS, "on over in front of and a an two three"]
+    phrases += [PLURALS.get(word, f"{word}s") for shape in SHAPES for word in SYNONYMS[shape]]
+    phrases += [*OPENINGS, "on over in front of and a an two three"]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
+from t2i_auditor.metrics import AuditorMetrics
 from t2i_cache.stores import BoundedStore, MemoryStore, StoreLimits
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_operator.metrics import OperatorMetrics
@@ -52,11 +54,21 @@ def test_operator_metrics_are_documented() -> None:
     assert exposed(registry) == documented("t2i_operator")
 
 
+def test_auditor_metrics_are_documented() -> None:
+    """Every metric, with the labels it takes."""
+    registry = CollectorRegistry()
+    for metric in vars(AuditorMetrics(registry, 20)).values():
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*metric._labelnames)
+    assert exposed(registry) == documented("t2i_audit")
+
+
 async def test_worker_metrics_are_documented() -> None:
     """Those counted by the service and those read from the engine."""
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
     metrics.count_request("OK")
+    metrics.count_request("OK", background=True)
     metrics.count_reload(True)
     facts = ModelFacts("digest", "flow", "float32", "cpu", 4, 1.0, 8, 8, 1, "simulated")
     engine = SimulatedEngine(facts, LevelProfile("test", "test", 4, (0.001,), 0.0, ()), 1, 1)

@@ -61,6 +61,7 @@ class Job:
 
     `size` is (width, height) in pixels, by default the pool's. `images` are those of `drawing`, decoded. Without
     `file_notes` the file holds pixels alone. `holds_latent`: what goes to `sink` waits for `Engine.keep_latent`.
+    `background`: it runs only while no other job is there.
     """
 
     request_id: str
@@ -79,6 +80,7 @@ class Job:
     images: DecodedImages = NO_PICTURES
     file_notes: FileNotes | None = None
     holds_latent: bool = False
+    background: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -165,7 +167,7 @@ class Load:
     Both are of the default size; `steps_left` counts steps of that size, and `places` requests of it.
     `longest_step_s` is what a step may take for all in the batch to end by their deadlines.
     `step_age_s` is how long the present step has run, `encode_age_s` how long the oldest encode or decode has run.
-    The others count steps as in `Tally`.
+    The others count steps as in `Tally`. `background` jobs, running or waiting, are in none of the other figures.
     """
 
     ready: bool
@@ -183,6 +185,7 @@ class Load:
     encode_age_s: float
     places: float
     longest_step_s: float = inf
+    background: int = 0
 
 
 @dataclass(frozen=True, slots=True)

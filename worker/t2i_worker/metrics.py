@@ -21,6 +21,9 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._requests = Counter(f"{PREFIX}_requests", "Requests ended, by gRPC code.", ["code"], registry=registry)
+        self._background = Counter(
+            f"{PREFIX}_background_requests", "Background requests ended, by gRPC code.", ["code"], registry=registry
+        )
         self._reloads = Counter(
             f"{PREFIX}_secret_reloads", "Readings of the mounted certificate.", ["outcome"], registry=registry
         )
@@ -41,8 +44,9 @@ class WorkerMetrics:
     def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
         return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=_SECONDS, registry=registry)
 
-    def count_request(self, code: str) -> None:
-        self._requests.labels(code).inc()
+    def count_request(self, code: str, background: bool = False) -> None:
+        counter = self._background if background else self._requests
+        counter.labels(code).inc()
 
     def count_reload(self, in_force: bool) -> None:
         """Count a reading of the mounted certificate: at the start, and after every change."""
@@ -76,6 +80,7 @@ class _EngineCollector(Collector):
         yield _counter("previews_left_out", "Previews that could not be decoded.", tally.previews_left_out)
         yield _gauge("running_requests", "Requests in the step loop.", load.running)
         yield _gauge("waiting_requests", "Requests accepted and not in the step loop.", load.waiting)
+        yield _gauge("background_jobs", "Background requests, running or waiting.", load.background)
         yield _gauge("batch_cap", "Largest batch in use; falls after running out of memory.", load.batch_cap)
         yield _gauge("steps_owed", "Denoising steps owed to running and waiting requests.", load.steps_left)
         yield _counter("steps_run", "Denoising steps run.", tally.steps_run)

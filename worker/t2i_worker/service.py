@@ -72,7 +72,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
                     spans.take_in(event)
                     for message in to_messages(event):
                         yield message
-                    if isinstance(event, Finished):
+                    if isinstance(event, Finished) and not request.background:
                         self._metrics.observe(event)
             outcome = "OK"
         except WorkerError as error:
@@ -86,7 +86,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             await context.abort(grpc.StatusCode.INTERNAL, "the worker failed on this request")
         finally:
             spans.end(outcome)
-            self._metrics.count_request(outcome)
+            self._metrics.count_request(outcome, background=request.background)
 
     async def _require_warm(self, context: Context) -> None:
         """Abort the call if there is no engine yet."""
@@ -160,6 +160,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         step_age_ms=1e3 * load.step_age_s,
         encode_age_ms=1e3 * load.encode_age_s,
         longest_step_ms=1e3 * load.longest_step_s if isfinite(load.longest_step_s) else 0.0,
+        background=load.background,
     )
 
 

@@ -58,6 +58,7 @@ def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) 
         size=None if size == facts.size else size,
         file_notes=_file_notes(request),
         holds_latent=request.HasField("held_sink"),
+        background=request.background,
     )
 
 

@@ -98,9 +98,15 @@ async def run_local(console: Console, options: LocalOptions) -> None:
         if pool.http_address:
             console.print(f"and at [bold]http://{pool.http_address}/v1[/bold] (OpenAI Images API)")
             console.print(f"playground: open [bold]http://{pool.http_address}/[/bold] in a browser")
-        for process in [*pool.workers, *([pool.gateway] if pool.gateway else [])]:
+        for process in [*pool.workers, *(one for one in (pool.auditor, pool.gateway) if one is not None)]:
             console.print(
                 f"  {process.name:12} gRPC {process.address:22} metrics http://{process.metrics_address}/metrics"
+            )
+        if pool.auditor is not None and (part := pool.pool.spec.quality) is not None:
+            corrects = "corrects the promised quality" if part.recalibrate else "changes nothing"
+            console.print(
+                f"{part.audit_per_mille} of 1000 approximated images are audited by {part.judge}, which {corrects}: "
+                f"t2i_audit_loss at http://{pool.auditor.metrics_address}/metrics"
             )
         console.print(
             "\n[bold yellow]SECURITY IS OFF[/bold yellow]: local mode has no TLS and believes every tenant name; "

@@ -131,6 +131,13 @@ class WorkerConnection:
         return self.description is not None and self.load.ready and not self.load.draining
 
     @property
+    def is_idle(self) -> bool:
+        """True if it takes requests, is no worse than others, and nothing runs or waits there, of whomever."""
+        load = self.load
+        busy = self.slots or load.running or load.waiting or load.background
+        return self.ready and self.state is HealthState.GOOD and not self.failures.failing and not busy
+
+    @property
     def view(self) -> WorkerView:
         """The snapshot that decisions see. A worker on trial takes one request at a time."""
         if self._view is None:

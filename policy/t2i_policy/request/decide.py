@@ -8,6 +8,7 @@ Gateway and simulator both call `Rules.decide` and nothing else, so what is simu
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from t2i_policy.corrections import Corrections
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.classes import ClassTable, build_classes
 from t2i_policy.planning.plan import NO_PLAN, Plan
@@ -74,7 +75,7 @@ class JudgedPrompt(NamedTuple):
 class Rules:
     """What decisions are made by: the pool's ladder, SLO and floor, the measured profile, and the prompt classes.
 
-    `tolerance` is the loss that counts as none.
+    `tolerance` is the loss that counts as none, `max_loss` the pool's floor as a fraction.
     """
 
     ladder: Ladder
@@ -82,6 +83,12 @@ class Rules:
     slo_s: float
     classes: ClassTable
     tolerance: float = HARMLESS_LOSS
+    max_loss: float = 1.0
+
+    def corrected(self, corrections: Corrections) -> "Rules":
+        """These rules by the profile with these corrections in place of those before."""
+        profile = self.profile.corrected(corrections)
+        return build_rules(self.ladder, profile, self.slo_s, self.max_loss, self.tolerance)
 
     def decide(self, arrival: Arrival, pool: PoolView, drawn_from: Plan = NO_PLAN) -> Decided:
         """`drawn_from`: the plan of a Fixed mix, whose owner chose the levels; only a backlog bends them."""
@@ -113,4 +120,4 @@ def build_rules(
     ladder: Ladder, profile: LevelProfile, slo_s: float, max_loss: float, tolerance: float = HARMLESS_LOSS
 ) -> Rules:
     """The rules of a pool; `max_loss` is its floor and `tolerance` the loss that counts as none, as fractions."""
-    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss, tolerance), tolerance)
+    return Rules(ladder, profile, slo_s, build_classes(ladder, profile, max_loss, tolerance), tolerance, max_loss)

@@ -1,5 +1,6 @@
 """The exact scorer of the scenes model: facts times fine quality, in 0..1. It needs captions whose scene is known."""
 
+import asyncio
 from collections.abc import Sequence
 
 from t2i_profiler.errors import JudgeFailed
@@ -18,7 +19,7 @@ class SceneJudge:
 
     async def score(self, images: Sequence[JudgedImage]) -> list[float]:
         """As `Judge`."""
-        return [scene_quality(one.image, one.sample) for one in images]
+        return await asyncio.to_thread(lambda: [scene_quality(one.image, one.sample) for one in images])
 
     async def close(self) -> None:
         """Nothing was started."""

@@ -29,6 +29,7 @@ class JudgeRequest(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     PROMISED_LOSS_FIELD_NUMBER: _builtins.int
+    PROFILE_LOSS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     image: _builtins.bytes
     """the encoded image as it was served"""
@@ -38,6 +39,8 @@ class JudgeRequest(_message.Message):
     """Cosine of the nearest cached prompt; unset: the level needs none."""
     promised_loss: _builtins.float
     """What was promised when it was served, as a fraction of exact: corrections in force then are in it."""
+    profile_loss: _builtins.float
+    """What the profile alone promised, without corrections."""
     @_builtins.property
     def level(self) -> _level_pb2.Level:
         """as served"""
@@ -51,10 +54,11 @@ class JudgeRequest(_message.Message):
         level: _level_pb2.Level | None = ...,
         similarity: _builtins.float | None = ...,
         promised_loss: _builtins.float = ...,
+        profile_loss: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "level", b"level", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "exact", b"exact", "image", b"image", "level", b"level", "promised_loss", b"promised_loss", "prompt", b"prompt", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "exact", b"exact", "image", b"image", "level", b"level", "profile_loss", b"profile_loss", "promised_loss", b"promised_loss", "prompt", b"prompt", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
@@ -137,10 +141,13 @@ class Corrections(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
     NEXT_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change. 0: none yet."""
     next_within_ms: _builtins.int
     """The next message is sent within this time, at the latest."""
+    profile: _builtins.str
+    """Digest of the profile's losses that they are added to. Who has another profile leaves them alone."""
     @_builtins.property
     def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Correction]:
         """All that are in force; bands that are left out have none."""
@@ -151,10 +158,11 @@ class Corrections(_message.Message):
         revision: _builtins.int = ...,
         corrections: _abc.Iterable[Global___Correction] | None = ...,
         next_within_ms: _builtins.int = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "next_within_ms", b"next_within_ms", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "next_within_ms", b"next_within_ms", "profile", b"profile", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

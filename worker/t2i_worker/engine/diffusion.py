@@ -13,9 +13,9 @@ never waits for the device. An exception in any of these threads ends its own re
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -27,14 +27,15 @@ from t2i_cache.fetching import Fetched, FetchReason
 from t2i_policy.level import Level
 from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_readiness
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
-from t2i_worker.engine.accepted_jobs import AcceptedJobs
+from t2i_worker.engine.accepted_jobs import MAX_BACKGROUND, AcceptedJobs
 from t2i_worker.engine.batching import WarmUpTimes
-from t2i_worker.engine.pipeline_run import FROM_NOISE, DrawnImages, PipelineRun, SharedParts
+from t2i_worker.engine.pipeline_run import FAILED_AT, FROM_NOISE, DrawnImages, PipelineRun, SharedParts
 from t2i_worker.engine.refused_arguments import refused_arguments
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
 from t2i_worker.engine.saved_calls import check_savings
 from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import RequestThreads
+from t2i_worker.engine.start_fetching import fetch_limit_s, pass_on
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.engine.try_samplers import SamplerTrials
 from t2i_worker.errors import (
@@ -64,16 +65,8 @@ from t2i_worker.latents import LatentCache, StartLatent, to_start
 from t2i_worker.pipelines import LoadedPipeline
 
 log = logging.getLogger(__name__)
-MIN_FETCH_LIMIT_S = 0.25  # on small models a step is shorter than a disk read on a busy machine
-MIN_OWN_FETCH_LIMIT_S = 0.5  # a disk of the worker's own has stalls, not outages
 STOP_LIMIT_S = 10.0
 TEST_STEPS = 2
-#: What a client is told, by the place where its request failed.
-FAILED_AT = {
-    "text": "the prompt could not be encoded",
-    "steps": "the noise scheduler failed on this request",
-    "image": "the image could not be decoded",
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +104,7 @@ class DiffusionEngine:
         self._jobs = AcceptedJobs()
         self._event_loop = asyncio.get_running_loop()
         least_cost = min([1.0, *(one.step_cost for one in times.sizes)])
-        self._threads = RequestThreads(ceil((times.batch_cap + self._queue_cap) / least_cost))
+        self._threads = RequestThreads(ceil((times.batch_cap + self._queue_cap) / least_cost) + MAX_BACKGROUND)
         self._runs: dict[RunningRequest, _Run] = {}
         self._step_loop = StepLoop(pipeline.denoiser, times, self._deliver_soon, self.tally)
         self._parts = SharedParts(pipeline, self._step_loop, facts.model_digest)
@@ -133,7 +126,8 @@ class DiffusionEngine:
     def load(self) -> Load:
         state = self._step_loop.state
         now_s = time.monotonic()
-        beside_s = [now_s - began_s for run in self._runs.values() if (began_s := run.stock.side_began_s) is not None]
+        runs = [run.stock for run in self._runs.values() if not run.request.background]
+        beside_s = [now_s - began_s for stock in runs if (began_s := stock.side_began_s) is not None]
         return Load(
             ready=self.readiness().ready,
             draining=self._jobs.draining,
@@ -147,19 +141,20 @@ class DiffusionEngine:
             steps_left=state.steps_left,
             steps_took_s=self.tally.steps_took_s,
             steps_usual_s=self.tally.steps_usual_s,
-            step_age_s=self._step_loop.step_age_s,
+            step_age_s=self._step_loop.step_age_s if self._jobs.count else 0.0,
             encode_age_s=max(beside_s, default=0.0),
             places=self._jobs.places,
             longest_step_s=state.longest_step_s,
+            background=self._jobs.background,
         )
 
     async def changed(self) -> None:
         await self._jobs.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        # The cap is read for each job, because running out of memory lowers it.
-        places = self.facts.step_cost(job.size)
-        with self._jobs.taken(self._step_loop.state.batch_cap + self._queue_cap, places):
+        with self._taken(job):
+            if job.background:
+                await self._jobs.none_else(job)  # its text, too, would keep others from the device
             verdict = self.readiness()
             if not verdict.ready:
                 raise self._step_loop.lost or WorkerUnready(f"the worker takes no requests now: {verdict.reason}")
@@ -177,6 +172,17 @@ class DiffusionEngine:
                 if isinstance(failed, JobFailed):
                     self._self_test.count_failure(job.request_id or str(id(job)), failed)
                 raise failed from error
+
+    @contextmanager
+    def _taken(self, job: Job) -> Iterator[None]:
+        """Hold the job's places. The cap is read for each job, because running out of memory lowers it."""
+        if job.background:
+            with self._jobs.taken_aside():
+                yield
+            return
+        cap, places = self._step_loop.state.batch_cap + self._queue_cap, self.facts.step_cost(job.size)
+        with self._jobs.taken(cap, places), self._step_loop.foreground():
+            yield
 
     async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
         return await self._latents.keep_aside(held_id)
@@ -237,7 +243,11 @@ class DiffusionEngine:
             JobInvalid: the pipeline does not take what the job says.
         """
         request = RunningRequest(
-            job.level.num_inference_steps, job.deadline_s, self.facts.step_cost(job.size), job.level.step_share
+            job.level.num_inference_steps,
+            job.deadline_s,
+            self.facts.step_cost(job.size),
+            job.level.step_share,
+            job.background,
         )
         start: Future[StartLatent] = Future()
         stock = PipelineRun(self._parts, job, request, start)
@@ -247,7 +257,7 @@ class DiffusionEngine:
         run = _Run(job, request, stock, start, time.monotonic())
         if job.level.skipped_steps:
             run.fetching = asyncio.create_task(self._fetch(job))
-            run.fetching.add_done_callback(partial(_pass_on, start))
+            run.fetching.add_done_callback(partial(pass_on, start))
         else:
             start.set_result(FROM_NOISE)
         self._runs[request] = run
@@ -284,18 +294,10 @@ class DiffusionEngine:
         began_s = time.monotonic()
         fetched = Fetched(None, FetchReason.MISSING)
         if job.source is not None:
-            fetched = await self._latents.fetch(job, job.source, self._fetch_limit_s(job))
+            own, skipped = self._latents.own is not None, job.level.skipped_steps
+            limit_s = fetch_limit_s(self._step_loop.state, skipped, from_own_store=own)
+            fetched = await self._latents.fetch(job, job.source, limit_s)
         return replace(to_start(fetched, job.level.skipped_steps), fetch_s=time.monotonic() - began_s)
-
-    def _fetch_limit_s(self, job: Job) -> float:
-        """Beyond the time that the job waits for a place in the batch anyway: one step, as a store for all may be out;
-        from a store of the worker's own what the latent saves."""
-        state = self._step_loop.state
-        step_s = state.step_s[-1] if state.step_s else 0.0
-        wait_s = max(MIN_FETCH_LIMIT_S, step_s)
-        if self._latents.own is not None:
-            wait_s = max(MIN_OWN_FETCH_LIMIT_S, job.level.skipped_steps * step_s)
-        return wait_s + state.steps_to_place * step_s
 
     async def _follow(self, run: _Run) -> AsyncGenerator[Event, None]:
         yield await self._join(run)
@@ -353,7 +355,8 @@ class DiffusionEngine:
     async def _finish(self, run: _Run, drawn: DrawnImages) -> AsyncIterator[Event]:
         job, request = run.job, run.request
         self._self_test.count_success()
-        self._fixed_s += 0.1 * (drawn.encode_s / request.step_cost - self._fixed_s)  # a running average
+        if not job.background:
+            self._fixed_s += 0.1 * (drawn.encode_s / request.step_cost - self._fixed_s)  # a running average
         size = job.size or self.facts.size
         for data in drawn.files:
             yield Image(data, job.image_format, size.width, size.height)
@@ -392,9 +395,3 @@ class DiffusionEngine:
             if not request.cancelled and (run := self._runs.get(request)) is not None:
                 run.heard.put_nowait(event)
         self._jobs.notify()
-
-
-def _pass_on(start: "Future[StartLatent]", fetching: "asyncio.Task[StartLatent]") -> None:
-    """A fetch that failed or was cancelled means noise; the job's thread must not wait for ever."""
-    failed = fetching.cancelled() or fetching.exception() is not None
-    start.set_result(StartLatent(None, 0, FetchReason.MISSING) if failed else fetching.result())

@@ -36,6 +36,12 @@ from t2i_worker.provenance import xmp_packet
 
 PREVIEW_STEPS = 2
 MAX_BLANKS = 64
+#: What a client is told, by the place where its request failed.
+FAILED_AT = {
+    "text": "the prompt could not be encoded",
+    "steps": "the noise scheduler failed on this request",
+    "image": "the image could not be decoded",
+}
 FROM_NOISE = StartLatent(None, 0, FetchReason.AS_REQUESTED)
 
 

@@ -26,13 +26,14 @@ class RunningRequest:
 
     `step` of `num_steps` steps are done, skipped ones included; each costs `step_cost` of the default size. The
     denoiser runs `step_share` of them, by its level. While the request waits for an answer of the denoiser, `call` is
-    what it asked; its thread sleeps until `turn` is released.
+    what it asked; its thread sleeps until `turn` is released. `background`: it makes way for requests that are not.
     """
 
     num_steps: int
     deadline_s: float | None = None
     step_cost: float = 1.0
     step_share: float = 1.0
+    background: bool = False
     step: int = 0
     joined_s: float | None = None
     denoised_s: float | None = None

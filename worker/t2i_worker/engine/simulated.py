@@ -5,13 +5,14 @@ A job of another size takes as many places of the batch as its steps cost, and `
 the profile, or else the pixels.
 Progress comes about every `REPORT_EVERY_S` of steps. So a process that is stopped or starved loses the steps of
 that time, as a real worker does. Caps, deadlines, cancellation and drain work as in the real engine.
+A background job waits at every step as long as other jobs are there. It is in no figure but its own.
 It neither fetches nor keeps latents: it believes that skipped steps are skipped. It needs no torch.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache
 from math import ceil
 
@@ -75,12 +76,42 @@ class SimulatedEngine:
             step_age_s=0.0,
             encode_age_s=0.0,
             places=self._jobs.places,
+            background=self._jobs.background,
         )
 
     async def changed(self) -> None:
         await self._jobs.changed()
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        draw = self._draw_aside if job.background else self._draw
+        async with aclosing(draw(job)) as events:
+            async for event in events:
+                yield event
+
+    async def _draw_aside(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Step by step, alone."""
+        accepted_s = time.monotonic()
+        level, step_cost = job.level, self.facts.step_cost(job.size)
+        step_s = step_time(self._profile.step_s, ceil(step_cost)) * level.step_share
+        with self._jobs.taken_aside():
+            await self._pass(job, self._profile.fixed_s * step_cost)
+            joined_s = time.monotonic()
+            yield Joined(level, "AsRequested", 1)
+            for done in range(1, level.steps_run + 1):
+                await self._pass(job, step_s)
+                yield Progress(level.skipped_steps + done, level.num_inference_steps)
+            yield self._image(job)
+            took_s = time.monotonic() - joined_s
+            yield Finished(level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
+
+    async def _pass(self, job: Job, seconds: float) -> None:
+        await self._jobs.none_else(job)
+        left_s = job.seconds_left
+        await asyncio.sleep(seconds if left_s is None else min(seconds, left_s))
+        if left_s is not None and left_s < seconds:
+            raise BudgetSpent("the budget ran out")
+
+    async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
         accepted_s = time.monotonic()
         steps, step_cost = job.level.steps_run, self.facts.step_cost(job.size)
         owed = counted_steps(job.level.cost, step_cost)
@@ -97,8 +128,7 @@ class SimulatedEngine:
                         await self._spend(job, step_s * ((done - 1) % every + 1))
                         yield Progress(job.level.skipped_steps + done, job.level.num_inference_steps)
                     self._count(job)
-                    drawn = job.size or self.facts.size
-                    yield Image(_gray(drawn, job.image_format), job.image_format, drawn.width, drawn.height)
+                    yield self._image(job)
                     took_s = time.monotonic() - joined_s
                     yield Finished(job.level, 1e3 * (joined_s - accepted_s), 1e3 * took_s, 0.0, 0.0)
             finally:
@@ -130,6 +160,10 @@ class SimulatedEngine:
         self.tally.steps_took_s += (time.monotonic() - began_s) / self._running  # a batch shares its steps
         self.tally.steps_usual_s += (seconds + WAKE_S) / self._running
         self._jobs.notify()
+
+    def _image(self, job: Job) -> Image:
+        drawn = job.size or self.facts.size
+        return Image(_gray(drawn, job.image_format), job.image_format, drawn.width, drawn.height)
 
     def _count(self, job: Job) -> None:
         self.tally.steps_run += job.level.steps_run

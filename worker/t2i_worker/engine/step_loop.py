@@ -4,7 +4,7 @@ Each request runs a stock pipeline in a thread of its own. When that calls the d
 the thread sleeps. A boundary is when every running request has posted. Then the loop
 
 1. drops requests that were cancelled or are out of time,
-2. admits waiting requests while a place of the batch is free,
+2. admits waiting requests while a place of the batch is free; background requests make way for others,
 3. runs the posted calls, those of equal signature in one forward, as far as their size's own cap allows,
 4. gives each request its answer and its turn: to apply its own noise scheduler and to post its next call,
 5. hands the events out.
@@ -21,43 +21,28 @@ error.
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from itertools import accumulate
-from math import ceil, inf
 from typing import Any
 
 import torch
 
-from t2i_policy.batch_limit import OwedSteps, longest_step_s
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import free_memory, is_device_lost
-from t2i_worker.engine.batching import BatchCap, StepTimes, WarmUpTimes, steps_to_place
+from t2i_worker.engine.batching import BatchCap, StepTimes, WarmUpTimes
+from t2i_worker.engine.loop_state import LoopState, counts_of, loop_state
 from t2i_worker.engine.meeting import DenoiserCall
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
 from t2i_worker.engine.shared_forward import ForwardFailure, shared_forward
 from t2i_worker.engine.step_timer import timer_for
+from t2i_worker.engine.waiting_line import WaitingLine
 from t2i_worker.errors import BudgetSpent, EngineLost, JobFailed, OutOfMemory, WorkerDraining, WorkerError
 from t2i_worker.jobs import Tally
 from t2i_worker.pipelines import Denoiser
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoopState:
-    """The loop after its last step boundary. `steps_left` sums over running and waiting requests, in steps of the
-    default size.
-    """
-
-    running: int
-    waiting: int
-    steps_left: int
-    batch_cap: int
-    step_s: tuple[float, ...]
-    steps_to_place: int = 0  # steps until a request that arrives now could join
-    longest_step_s: float = inf  # that lets all of them end by their deadlines
 
 
 class StepLoop:
@@ -79,7 +64,7 @@ class StepLoop:
         self._tally = tally
         self._clock = clock
         self._condition = threading.Condition()
-        self._waiting: deque[RunningRequest] = deque()
+        self._line = WaitingLine()
         self._running: list[RunningRequest] = []
         self._turns: deque[RunningRequest] = deque()  # who gets its answer next
         self._holder: RunningRequest | None = None  # whose turn it is
@@ -109,7 +94,7 @@ class StepLoop:
             request.call = call
             joins = request not in self._running
             if joins:
-                self._waiting.append(request)
+                self._line.add(request)
             self._give_turn_on(request)
             if joins or self._holder is None:  # as long as turns go round, waking the loop would only take time
                 self._condition.notify_all()
@@ -172,26 +157,22 @@ class StepLoop:
             self._condition.notify_all()
         self._thread.join(timeout_s)
 
+    @contextmanager
+    def foreground(self) -> Iterator[None]:
+        """Within it a request is there, or on its way, that background requests make way for."""
+        with self._condition:
+            self._line.foreground += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._line.foreground -= 1
+                self._condition.notify_all()
+
     @property
     def state(self) -> LoopState:
         with self._condition:
-            requests = [*self._running, *self._waiting]
-            cap, left = self._cap.now, [ceil(request.owed_steps) for request in requests]
-            longest_s = longest_step_s(self._owed(self._clock()), self._times.usual_s(_counts(self._running)))
-            return LoopState(
-                running=len(self._running),
-                waiting=len(self._waiting),
-                steps_left=round(sum(request.owed_steps * request.step_cost for request in requests)),
-                batch_cap=cap,
-                step_s=tuple(self._times.default_s),
-                steps_to_place=steps_to_place(left, min(cap, len(left))) if _places(requests) >= cap else 0,
-                longest_step_s=longest_s,
-            )
-
-    def _owed(self, now_s: float) -> list[OwedSteps]:
-        """Of those in the batch that have a deadline."""
-        urgent = [(request, request.deadline_s) for request in self._running]
-        return [OwedSteps(at_s - now_s, request.owed_steps) for request, at_s in urgent if at_s is not None]
+            return loop_state(self._running, self._line, self._cap.now, times=self._times, now_s=self._clock())
 
     @property
     def step_age_s(self) -> float:
@@ -222,7 +203,7 @@ class StepLoop:
 
     def _wait_for_work(self) -> bool:
         with self._condition:
-            self._condition.wait_for(lambda: self._over or self._waiting or self._running)
+            self._condition.wait_for(lambda: self._over or self._running or self._line.wants_a_boundary)
             return not self._over
 
     @property
@@ -233,12 +214,9 @@ class StepLoop:
         now_s = self._clock()
         with self._condition:
             self._running = [request for request in self._running if self._goes_on(request, now_s)]
-            self._waiting = deque(request for request in self._waiting if self._goes_on(request, now_s))
+            self._line.keep(lambda request: self._goes_on(request, now_s))
             self._cap.grow(now_s)
-            places = _places(self._running)
-            while self._waiting and places < self._cap.now:
-                places += self._waiting[0].step_cost
-                self._running.append(self._waiting.popleft())
+            self._running = self._line.next_batch(self._running, self._cap.now)
             for request in self._running:
                 if request.joined_s is None:
                     request.joined_s = now_s
@@ -263,7 +241,9 @@ class StepLoop:
         batch = tuple(self._running)
         answered = [request for group in self._groups(batch) for request in self._answer(group)]
         self._let_turns_go_round(answered)
-        for step in self._timer.end(_counts(batch) if len(answered) == len(batch) else {}):
+        # Load tells nothing of background requests, so their steps teach nothing either.
+        tells = len(answered) == len(batch) and not batch[0].background
+        for step in self._timer.end(counts_of(batch) if tells else {}):
             self._learn_step_time(step.counts, step.seconds)
         self._step_began_s = None
 
@@ -312,7 +292,7 @@ class StepLoop:
             beyond = [request for request, places in zip(self._running, before, strict=False) if places >= cap]
             surplus = [request for request in beyond if request in group]
             self._running = [request for request in self._running if request not in surplus]
-            self._waiting.extendleft(reversed(surplus))
+            self._line.put_back(surplus)
         log.warning("out of memory at batch size %d: the cap is %d for now", len(group), cap)
 
     def _fail(self, request: RunningRequest, failure: ForwardFailure) -> None:
@@ -376,22 +356,13 @@ class StepLoop:
                 self.lost = EngineLost("the worker's denoise thread ended", ReadyReason.LOOP_ENDED)
             self._stopping = True
             error = self.lost or WorkerDraining("the worker is shutting down")
-            for request in (*self._running, *self._waiting):
+            for request in (*self._running, *self._line):
                 if request.call is not None:
                     self._dismiss(request, error)
             # Answered requests go on to their next call, which is refused.
             while self._turns:
                 self._turns.popleft().turn.release()
-            self._running, self._waiting, self._holder = [], deque(), None
+            self._line.clear()
+            self._running, self._holder = [], None
             self._dropped = True  # watchers of the load must hear that the loop ended, even without requests
         self._hand_out()
-
-
-def _places(requests: Iterable[RunningRequest]) -> float:
-    """Of the batch, that they take."""
-    return sum(request.step_cost for request in requests)
-
-
-def _counts(requests: Iterable[RunningRequest]) -> Mapping[float, int]:
-    """How many there are, by what their steps cost."""
-    return Counter(request.step_cost for request in requests)
