@@ -29,6 +29,7 @@ COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", 0, "Since when the pool exists."),
     ("Ready-Workers", "integer", ".status.readyWorkers", 1, "Workers that accept requests."),
     ("Mode", "string", ".spec.mix.mode", 1, "Whether the mix is planned or fixed."),
+    ("Measured", "integer", ".status.measuredQualityPercent", 1, "Quality by recent audits in percent of exact."),
     ("Plan", "integer", ".status.plan.revision", 1, "Revision of the running plan."),
     ("Model", "string", ".spec.model.source", 1, "The model that every worker keeps warm."),
     ("Message", "string", _condition("message"), 1, "The reason in a sentence."),

@@ -26,6 +26,7 @@ POOL_UID_ANNOTATION = f"{GROUP}/pool-uid"
 
 WORKER = "worker"
 GATEWAY = "gateway"
+AUDITOR = "auditor"
 GRPC_PORT = 50051
 HTTP_PORT = 8080
 HEALTH_PORT = 50052
@@ -40,6 +41,16 @@ def config_name(pool: str) -> str:
 def gateway_name(pool: str) -> str:
     """Deployment, Service, ServiceAccount, Role ... of the gateway."""
     return f"{pool}-gateway"
+
+
+def auditor_name(pool: str) -> str:
+    """Deployment, Service and NetworkPolicy of the auditor."""
+    return f"{pool}-auditor"
+
+
+def audits_name(pool: str) -> str:
+    """The ConfigMap with the corrections in force, and how they came about."""
+    return f"{pool}-audits"
 
 
 def workers_name(pool: str) -> str:

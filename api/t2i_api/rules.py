@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from t2i_api.audit_rules import AUDITS
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
@@ -18,7 +19,7 @@ from t2i_api.pool import Pool, PoolSpec
 from t2i_api.provenance import ProvenancePart
 from t2i_api.rule import Numbers, PoolRule
 from t2i_api.security import SecurityPart
-from t2i_api.template_rules import GATEWAY_OWNED, WORKER_OWNED, template_rules
+from t2i_api.template_rules import AUDITOR_OWNED, GATEWAY_OWNED, WORKER_OWNED, template_rules
 from t2i_policy.level import COMPUTED_FIRST, LEAST_FORECAST_STEPS, SOLVERS
 
 POOL_NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
@@ -349,7 +350,7 @@ NAMES = (
 
 RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
     "": NAMES,
-    "spec": (*LEVELS, *MIX, OUTSIDE),
+    "spec": (*LEVELS, *MIX, OUTSIDE, *AUDITS),
     "spec.model": (
         PoolRule(
             holds=None,
@@ -365,6 +366,7 @@ RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
     "spec.gateway": GATEWAY,
     "spec.provenance": PROVENANCE,
     "spec.gateway.template": template_rules(GATEWAY_OWNED),
+    "spec.quality.template": template_rules(AUDITOR_OWNED),
     "spec.workerGroups[].template": template_rules(WORKER_OWNED),
     "spec.workerGroups[].name": (
         PoolRule[str](

@@ -10,13 +10,13 @@ from t2i_api.part import Part
 from t2i_api.security import SecretName
 
 _PORT = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}"
-_URL = rf"^https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:({_PORT}))?([/?][!-~]*)?$"
+HTTP_ADDRESS = rf"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:({_PORT}))?([/?][!-~]*)?"
 
 
 class SafetyCheckPart(Part):
     """An HTTP endpoint that is asked, by POST with JSON, whether a prompt or an image is allowed."""
 
-    url: Annotated[Address, Field(pattern=_URL)]
+    url: Annotated[Address, Field(pattern=rf"^{HTTP_ADDRESS}$")]
     """Where it is: https://HOST[:PORT][/PATH], or http:// in clear. No user or password: see secretName."""
     timeout_milliseconds: Annotated[int, Field(ge=1, le=60_000, strict=True)] = 5000
     """How long an answer may take, the wait for a turn included. A request's own deadline counts too."""

@@ -29,7 +29,7 @@ class ConditionStatus(_StatusPart):
     """One aspect of the pool, as of `observedGeneration`."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Available, Planned, Progressing, Degraded or Secured."""
+    """Ready, Available, Planned, Progressing, Degraded, Secured or QualityKept."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
@@ -99,6 +99,38 @@ class LadderStatus(_StatusPart):
     """Why each level is used or left out."""
 
 
+class AuditedLevelStatus(_LevelPart):
+    """Recent audits of one level."""
+
+    count: Count
+    """How many."""
+    promised_percent: Count
+    """Mean quality that was promised, in percent of exact."""
+    measured_percent: Count
+    """Mean quality that was measured, in percent of exact."""
+
+
+class AuditsStatus(_StatusPart):
+    """Recent audits of images that were served at levels below exact. It is written about once a minute."""
+
+    count: Count = 0
+    """How many are recent."""
+    promised_percent: Count = 0
+    """Mean quality that was promised for these images, in percent of exact."""
+    measured_percent: Count = 0
+    """Mean quality of these images as the judge measured it, in percent of exact; above 100 they are better."""
+    margin_per_mille: Count = 0
+    """Half of the width of the 95 % interval of measured less promised, in thousandths of exact."""
+    judge: Annotated[str, Field(max_length=2304)] = ""
+    """Who judged."""
+    corrections_revision: Generation = 0
+    """Rises with every change of the corrections of the profile; 0: none was made."""
+    correction_reason: Annotated[str, Field(max_length=32768)] = ""
+    """Why the corrections in force replaced those before."""
+    levels: tuple[AuditedLevelStatus, ...] = ()
+    """The same by level, of those that were audited."""
+
+
 class PlacementStatus(_LevelPart):
     """Workers of one group at one level."""
 
@@ -163,7 +195,7 @@ class PoolStatus(_StatusPart):
     observed_generation: Generation = 0
     """The generation of the spec that this status is about."""
     conditions: tuple[ConditionStatus, ...] = ()
-    """Ready, Available, Planned, Progressing, Degraded and Secured; each says why."""
+    """Ready, Available, Planned, Progressing, Degraded, Secured, and with spec.quality QualityKept; each says why."""
     workers: Count = 0
     """Workers that the spec asks for, of all groups."""
     ready_workers: Count = 0
@@ -178,3 +210,8 @@ class PoolStatus(_StatusPart):
     """What gateways serve by; absent until the first plan."""
     quality_percent: Percent | None = None
     """Expected quality of what the plan serves, in percent of exact; absent until the first plan."""
+    measured_quality_percent: Count | None = None
+    """Mean quality of what was served below exact, as recent audits measured it, in percent of exact; absent without
+    spec.quality and until there are enough audits."""
+    audits: AuditsStatus | None = None
+    """What recent audits found; absent without spec.quality."""

@@ -1,4 +1,4 @@
-"""`template` of worker groups and of the gateway: overrides of their pods, and what of a pod stays the operator's.
+"""`template` of worker groups, gateway and auditor: overrides of their pods, and what of a pod stays the operator's.
 
 A template is flat: some fields are the container's, `labels` and `annotations` the pod's metadata, all others fields of
 a pod's spec. Fields that are not named here reach the pod as they are; the API server judges them there. The fields
@@ -106,3 +106,7 @@ class GatewayTemplatePart(PodTemplatePart):
     """Refused: the old name of serviceAccountName."""
     automount_service_account_token: Annotated[bool, Field(strict=True)] | None = None
     """Refused: without its token a gateway finds neither pool nor workers."""
+
+
+class AuditorTemplatePart(PodTemplatePart):
+    """Overrides of the auditor's pod template, merged as the workers'. Local mode ignores it."""

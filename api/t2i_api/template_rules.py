@@ -90,14 +90,30 @@ GATEWAY_OWNED = OwnedFields(
         "--safety-image-dir",
         "--results-dir",
         "--c2pa-dir",
+        "--auditor",
+    ),
+)
+AUDITOR_OWNED = OwnedFields(
+    _POD_FIELDS,
+    "auditor",
+    (
+        "--pool",
+        "--profile",
+        "--corrections",
+        "--listen",
+        "--control-listen",
+        "--metrics-listen",
+        "--models-dir",
+        "--tls-dir",
+        "--gateway-name",
     ),
 )
 OWNED_VARIABLES = ("POD_NAME", "T2I_STORE_USER", "T2I_STORE_PASSWORD", "T2I_STORE_TLS_DIR")
 OWNED_VOLUMES = (
     *("config", "tls", "tokens", "worker-tls", "store-tls"),
-    *("safety-prompt", "safety-image", "results", "c2pa"),
+    *("safety-prompt", "safety-image", "results", "c2pa", "audits"),
 )
-OWNED_FOLDERS = "^/etc/t2i(-security|-store)?(/|$)"
+OWNED_FOLDERS = "^/etc/t2i(-security|-store|-audits)?(/|$)"
 
 VARIABLES_MESSAGE = (
     f"env must not set {', '.join(OWNED_VARIABLES)}, which are the operator's: remove the entry; "
@@ -105,8 +121,8 @@ VARIABLES_MESSAGE = (
 )
 VOLUMES_MESSAGE = f"volumes must not be called {', '.join(OWNED_VOLUMES)}, as the operator's are: choose another name"
 FOLDERS_MESSAGE = (
-    "volumeMounts must not be in /etc/t2i, /etc/t2i-security or /etc/t2i-store, which are the operator's: choose "
-    "another mountPath"
+    "volumeMounts must not be in /etc/t2i, /etc/t2i-security, /etc/t2i-store or /etc/t2i-audits, which are the "
+    "operator's: choose another mountPath"
 )
 FLAGS_MESSAGE = "extraArgs must not repeat a flag that the operator sets: remove it, the pool's spec says it"
 

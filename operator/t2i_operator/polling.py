@@ -10,19 +10,17 @@ from dataclasses import dataclass, replace
 
 import grpc
 
-from t2i_api.names import HEALTH_PORT
 from t2i_operator.clock import Instant
+from t2i_operator.control_channels import ControlChannels, control_address, is_running
 from t2i_operator.decide.plan import is_plan_due
 from t2i_operator.decide.pods import read_pod
 from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed, PodSeen, Problem
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
-from t2i_runtime.grpc_options import NO_PROXY
 
 POLL_LIMIT_S = 1.0
 POLLS_AT_ONCE = 64
-CONTROL_PORT_NAME = "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,12 @@ class LastLook:
 
 
 class DemandPoller:
-    """Keeps one channel per gateway; close it. `ask` is called with the key of a pool to look at."""
+    """Close it. `ask` is called with the key of a pool to look at."""
 
     def __init__(self, ask: Callable[[str], None], metrics: OperatorMetrics) -> None:
         self._ask = ask
         self._metrics = metrics
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels = ControlChannels()
         self._reports: dict[str, tuple[DemandReport, ...]] = {}
         self._last: dict[str, LastLook] = {}
 
@@ -70,8 +68,7 @@ class DemandPoller:
                 self._take_in(key, last, await self.poll(last.gateways))
 
         await asyncio.gather(*(poll(key, last) for key, last in polled.items()))
-        addresses = {address for last in polled.values() for pod in last.gateways if (address := control_address(pod))}
-        await self._close_others(addresses)
+        await self._channels.keep(pod for last in polled.values() for pod in last.gateways)
 
     def _take_in(self, key: str, last: LastLook, reports: tuple[DemandReport, ...]) -> None:
         if key not in self._last:
@@ -85,15 +82,12 @@ class DemandPoller:
 
     async def poll(self, gateways: Sequence[Manifest]) -> tuple[DemandReport, ...]:
         """Ask the running gateways among these pods. One that is not ready may know why: no worker serves."""
-        asked = [(read_pod(pod), control_address(pod)) for pod in gateways if _runs(pod)]
+        asked = [(read_pod(pod), control_address(pod)) for pod in gateways if is_running(pod)]
         answers = await asyncio.gather(*(self._ask_one(pod, address) for pod, address in asked if address is not None))
         return tuple(answer for answer in answers if answer is not None)
 
     async def _ask_one(self, pod: PodSeen, address: str) -> DemandReport | None:
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=NO_PROXY)
-        stub = control_pb2_grpc.ControlStub(channel)
+        stub = control_pb2_grpc.ControlStub(self._channels.to(address))
         try:
             answer = await stub.GetDemand(control_pb2.GetDemandRequest(), timeout=POLL_LIMIT_S)
         except grpc.aio.AioRpcError as error:
@@ -102,14 +96,9 @@ class DemandPoller:
         self._metrics.polls.labels("OK").inc()
         return replace(to_report(pod.name, answer), ready=pod.ready)
 
-    async def _close_others(self, addresses: set[str]) -> None:
-        """Channels to gateways that have gone."""
-        for address in self._channels.keys() - addresses:
-            await self._channels.pop(address).close()
-
     async def close(self) -> None:
         """Close every channel."""
-        await self._close_others(set())
+        await self._channels.close()
 
 
 def _troubles(reports: Sequence[DemandReport]) -> frozenset[str]:
@@ -117,27 +106,6 @@ def _troubles(reports: Sequence[DemandReport]) -> frozenset[str]:
     troubles = {trouble for report in reports for trouble in (report.embedder_trouble, report.store_trouble)}
     failing = {name for report in reports for name in report.failing}
     return frozenset(troubles | failing) - {""}
-
-
-def _runs(pod: Manifest) -> bool:
-    """True unless it is on its way out."""
-    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-    return "deletionTimestamp" not in pod["metadata"] and not ended
-
-
-def control_address(pod: Manifest) -> str | None:
-    """Where a gateway pod answers the operator; None before it has an address."""
-    address = pod.get("status", {}).get("podIP")
-    ports = [
-        port["containerPort"]
-        for container in pod["spec"]["containers"]
-        for port in container.get("ports", ())
-        if port.get("name") == CONTROL_PORT_NAME
-    ]
-    if not address:
-        return None
-    host = f"[{address}]" if ":" in address else address
-    return f"{host}:{ports[0] if ports else HEALTH_PORT}"
 
 
 def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:

@@ -92,6 +92,17 @@ ACCEPTED: dict[str, dict[str, object]] = {
             {"name": "plus", "kind": "IPAdapter", "source": "file:///ip", "weightName": "ip plus.safetensors"},
         ]
     },
+    "audits": {"spec.quality": {"judge": "scenes", "template": {"nodeSelector": {"a": "b"}}}},
+    "audits by a judge of the owner's own, with a profile of it": {
+        "spec.quality": {"judge": "https://judge.example:8443/score", "auditPerMille": 1000, "recalibrate": True},
+        "spec.profileRef": {"name": "measured"},
+    },
+    "audits of another model": {
+        "spec.model.source": "hf://acme/sdxl",
+        "spec.profileRef": {"name": "measured"},
+        "spec.quality": {"judge": "pickscore=pvc://claim/pick"},
+    },
+    "a group called auditor without audits": {"spec.workerGroups.1.name": "auditor"},
     "tenants of several weights": {"spec.gateway": {"tenants": [{"name": "a", "weight": 3}, {"name": "b"}]}},
     "names that fill the limit together": {"metadata.name": "a" * 48},
     "latents shared with consent": {"spec.cache": {"scope": "Pool", "sharedBetweenTenants": True}},
@@ -122,6 +133,40 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
         {"spec.gateway": {"http": "Disabled", "playground": "Enabled"}},
         ("spec.gateway.playground:", "set http to Enabled, or playground to Disabled"),
         "spec.gateway.playground: playground Enabled is a page that HTTP serves",
+    ),
+    "the embedded judge for another model": (
+        {
+            "spec.model.source": "hf://acme/sdxl",
+            "spec.profileRef": {"name": "measured"},
+            "spec.quality": {"judge": "scenes"},
+        },
+        ("spec.quality.judge:", "set the judge that measured your profile"),
+        "spec.quality.judge: quality.judge scenes scores images of builtin://scenes alone",
+    ),
+    "another judge than the builtin profile's": (
+        {"spec.quality": {"judge": "pickscore"}},
+        ("spec.quality.judge:", "set quality.judge to scenes"),
+        "spec.quality.judge: the profile that comes with builtin://scenes was measured by the judge scenes",
+    ),
+    "a judge that is a program": (
+        {"spec.quality": {"judge": "command://judge"}},
+        ("spec.quality.judge",),
+        "spec.quality.judge",
+    ),
+    "a judge at a port that is none": (
+        {"spec.quality": {"judge": "http://judge:99999"}, "spec.profileRef": {"name": "measured"}},
+        ("spec.quality.judge",),
+        "spec.quality.judge",
+    ),
+    "more than all images audited": (
+        {"spec.quality": {"judge": "scenes", "auditPerMille": 1001}},
+        ("spec.quality.auditPerMille",),
+        "spec.quality.auditPerMille",
+    ),
+    "a group called as the auditor": (
+        {"spec.quality": {"judge": "scenes"}, "spec.workerGroups.1.name": "auditor"},
+        ("spec.workerGroups:", "add a group of another name"),
+        "spec.workerGroups: a worker group must not be called auditor beside quality",
     ),
     "tokens in clear": (
         {"spec.security": {"clientAuthentication": "Token", "tokensSecretName": "t"}},

@@ -27,6 +27,7 @@ MUTABLE: dict[str, dict[str, object]] = {
     "the mix": {"spec.mix": {"mode": "Fixed", "workers": [{"workers": 4}]}},
     "the pod template": {"spec.workerGroups.0.template": {"nodeSelector": {"zone": "b"}}},
     "the gateway's pod template": {"spec.gateway.template": {"env": [{"name": "A", "value": "b"}]}},
+    "audits": {"spec.quality": {"judge": "scenes", "recalibrate": True}},
     "targets, cache and gateway": {
         "spec.slo": {"latencyMilliseconds": 1},
         "spec.cache": {"scope": "Off"},

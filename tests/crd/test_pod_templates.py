@@ -3,6 +3,7 @@
 import pytest
 
 from t2i_api.template_rules import (
+    AUDITOR_OWNED,
     FLAGS_MESSAGE,
     FOLDERS_MESSAGE,
     GATEWAY_OWNED,
@@ -12,11 +13,12 @@ from t2i_api.template_rules import (
     OwnedFields,
     containers_message,
 )
-from t2i_testing_kit.crd.documents import Pools, changed, pool_document, refusal_by_us
+from t2i_testing_kit.crd.documents import Document, Pools, changed, pool_document, refusal_by_us
 from t2i_testing_kit.kube.server import KubeServer
 
 PLACES: dict[str, tuple[str, str, OwnedFields]] = {
     "gateway": ("spec.gateway.template", "spec.gateway.template", GATEWAY_OWNED),
+    "auditor": ("spec.quality.template", "spec.quality.template", AUDITOR_OWNED),
     "workers": ("spec.workerGroups.1.template", "spec.workerGroups[1].template", WORKER_OWNED),
 }
 #: A value of the field's kind; text where none is named.
@@ -49,9 +51,14 @@ ENTRIES: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
+def document_with(place: str, template: dict[str, object]) -> Document:
+    """A pool with this template; every one audits, as an auditor has a template too."""
+    return changed(pool_document(), {"spec.quality.judge": "scenes", PLACES[place][0]: template})
+
+
 def refused(pools: Pools, place: str, template: dict[str, object]) -> tuple[str, str]:
     """What the server and what we say."""
-    document = changed(pool_document(), {PLACES[place][0]: template})
+    document = document_with(place, template)
     answer = pools.try_create(document)
     assert answer.status == 422, answer.body
     return answer.message, refusal_by_us(document) or ""
@@ -111,7 +118,7 @@ ALLOWED: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("case", ALLOWED)
 def test_owners_field_is_accepted(pools: Pools, place: str, case: str) -> None:
     """Everything else is the owner's."""
-    document = changed(pool_document(), {PLACES[place][0]: ALLOWED[case]})
+    document = document_with(place, ALLOWED[case])
     assert refusal_by_us(document) is None
     answer = pools.try_create(document)
     assert answer.ok, answer.message

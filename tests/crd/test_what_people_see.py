@@ -7,7 +7,16 @@ import pytest
 
 from t2i_api.crd import pool_schema
 from t2i_api.parse import read_pool
-from t2i_api.status import ConditionStatus, LevelStatus, PlacementStatus, PlanStatus, PoolStatus, ShiftStatus
+from t2i_api.status import (
+    AuditedLevelStatus,
+    AuditsStatus,
+    ConditionStatus,
+    LevelStatus,
+    PlacementStatus,
+    PlanStatus,
+    PoolStatus,
+    ShiftStatus,
+)
 from t2i_testing_kit.crd.documents import Pools, changed, pool_document
 from t2i_testing_kit.kube.server import KubeServer
 
@@ -42,6 +51,21 @@ STATUS = PoolStatus(
         shifts=(ShiftStatus(prompt_class="0.80", skipped_steps=0, num_inference_steps=20, share_per_mille=1000),),
     ),
     quality_percent=97,
+    measured_quality_percent=96,
+    audits=AuditsStatus(
+        count=40,
+        promised_percent=97,
+        measured_percent=96,
+        margin_per_mille=12,
+        judge="scenes 1",
+        corrections_revision=2,
+        correction_reason="40 recent audits say so",
+        levels=(
+            AuditedLevelStatus(
+                skipped_steps=10, num_inference_steps=20, count=40, promised_percent=97, measured_percent=96
+            ),
+        ),
+    ),
 )
 
 

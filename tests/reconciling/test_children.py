@@ -8,14 +8,21 @@ import yaml
 
 from operator_world import pool_document
 from t2i_api.parse import read_pool
-from t2i_api.template_rules import GATEWAY_OWNED, OWNED_VARIABLES, OWNED_VOLUMES, WORKER_OWNED, OwnedFields
+from t2i_api.template_rules import (
+    AUDITOR_OWNED,
+    GATEWAY_OWNED,
+    OWNED_VARIABLES,
+    OWNED_VOLUMES,
+    WORKER_OWNED,
+    OwnedFields,
+)
+from t2i_operator.control_channels import control_address
 from t2i_operator.decide.children import key_of
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import Manifest, PoolRef
 from t2i_operator.manifests.pod import MODELS_FOLDER
 from t2i_operator.manifests.template import Overrides, merge_template
-from t2i_operator.polling import control_address
 
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 
@@ -267,19 +274,30 @@ WITH_SECRETS = {
     "safety": {"prompt": CHECK, "image": CHECK},
     "gateway": {"results": {"url": "s3://images", "secretName": "images-bucket"}},
     "provenance": {"c2pa": {"secretName": "images-signer"}},
+    "quality": {"judge": "scenes"},
 }
 
 
-@pytest.mark.parametrize(("key", "owned"), [("Deployment/p-gateway", GATEWAY_OWNED), ("StatefulSet/p-a", WORKER_OWNED)])
-def test_what_a_template_may_not_change_is_what_we_render(key: str, owned: OwnedFields) -> None:
+OWNED = [
+    ("Deployment/p-gateway", GATEWAY_OWNED, OWNED_VARIABLES),
+    ("StatefulSet/p-a", WORKER_OWNED, OWNED_VARIABLES),
+    ("Deployment/p-auditor", AUDITOR_OWNED, ("POD_NAME",)),
+]
+
+
+@pytest.mark.parametrize(("key", "owned", "variables"), OWNED, ids=[key for key, _, _ in OWNED])
+def test_what_a_template_may_not_change_is_what_we_render(
+    key: str, owned: OwnedFields, variables: tuple[str, ...]
+) -> None:
     """The table of refused names follows the pods: flags, variables, and volumes that hold no latents and no models."""
     hub = {**pool_document()["spec"]["model"], "embedder": "pvc://claim/minilm"}
     pod = rendered(cache=STORE, security=SECURED, model=hub, **WITH_SECRETS)[key]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    (storing,) = rendered()[key]["spec"]["template"]["spec"]["containers"]  # with stores of the workers' own
+    own_stores = rendered(quality=WITH_SECRETS["quality"])  # of the workers
+    (storing,) = own_stores[key]["spec"]["template"]["spec"]["containers"]
     assert container["name"] == owned.container
     assert {text.partition("=")[0] for text in (*container["args"], *storing["args"])} == set(owned.flags)
-    assert {one["name"] for one in container["env"]} - {"HOME", "PYTHONUNBUFFERED"} == set(OWNED_VARIABLES)
+    assert {one["name"] for one in container["env"]} - {"HOME", "PYTHONUNBUFFERED"} == set(variables)
     assert {one["name"] for one in pod["volumes"]} - {"models", "tmp"} <= set(OWNED_VOLUMES)
 
 

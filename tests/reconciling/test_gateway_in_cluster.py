@@ -76,7 +76,7 @@ async def test_demand_reaches_the_operator_and_the_plan_comes_back(
             await world.start_pod("StatefulSet/p-a", 0)
             await world.rolled_out("StatefulSet/p-a")
             slice_path = await world.publish_worker("p-a-x", worker.address)
-            await world.start_gateway_pod("Deployment/p-gateway", host, control_port)
+            await world.start_played_pod("Deployment/p-gateway", host, control_port)
             await world.until_condition("Ready", "True")
             await world.wait("worker found", lambda: metric(gateway, "t2i_gateway_ready_workers"), lambda n: n == 1)
             client = Client(gateway.address)

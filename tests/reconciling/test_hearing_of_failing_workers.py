@@ -33,7 +33,7 @@ async def test_conditions_follow_what_gateways_tell(world: World) -> None:
     for number in range(2):
         await world.start_pod("StatefulSet/p-a", number)
     await world.rolled_out("StatefulSet/p-a")
-    await world.start_gateway_pod("Deployment/p-gateway", "127.0.0.1", port)
+    await world.start_played_pod("Deployment/p-gateway", "127.0.0.1", port)
     await world.until_condition("Ready", "True")
 
     telling.failing = ["p-a-1"]

@@ -19,8 +19,8 @@ EVERYTHING = {**TOKEN, **INSIDE}
 
 
 def rendered(security: dict[str, Any], operator_namespace: str = "t2i-system") -> dict[str, Manifest]:
-    """`KIND/NAME` -> manifest."""
-    spec = read_pool(pool_document(security=security)).spec
+    """`KIND/NAME` -> manifest, of a pool that audits."""
+    spec = read_pool(pool_document(security=security, quality={"judge": "scenes"})).spec
     images = Images("gateway@x", "worker@y", operator_namespace=operator_namespace)
     children = render_children(Inputs(PoolRef("ns", "p", "uid-1"), spec, PROFILE, images))
     return {"/".join(key_of(child)): child for child in children}
@@ -37,6 +37,7 @@ def test_each_process_gets_its_secrets_and_no_others() -> None:
     for key, wanted in (
         ("Deployment/p-gateway", {"tls": "g", "tokens": "t", "worker-tls": "c"}),
         ("StatefulSet/p-a", {"tls": "w"}),
+        ("Deployment/p-auditor", {"tls": "w"}),
     ):
         spec = pod(children, key)
         secrets = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
@@ -51,20 +52,21 @@ def test_processes_are_told_where_secrets_are_and_whom_to_expect() -> None:
     """The names in certificates follow from pool and namespace; nothing is ever local mode."""
     children = rendered(EVERYTHING)
     gateway = pod(children, "Deployment/p-gateway")["containers"][0]["args"]
-    worker = pod(children, "StatefulSet/p-a")["containers"][0]["args"]
     folder = "/etc/t2i-security"
     assert {
         f"--tls-dir={folder}/tls", f"--tokens-dir={folder}/tokens", f"--worker-tls-dir={folder}/worker-tls",
         "--worker-name=p-workers.ns.svc",
     } <= set(gateway)  # fmt: skip
-    assert {f"--tls-dir={folder}/tls", "--gateway-name=p-gateway.ns.svc"} <= set(worker)
+    for called in ("StatefulSet/p-a", "Deployment/p-auditor"):
+        arguments = pod(children, called)["containers"][0]["args"]
+        assert {f"--tls-dir={folder}/tls", "--gateway-name=p-gateway.ns.svc"} <= set(arguments)
     assert "--local" not in (*gateway, *pod(rendered({}), "Deployment/p-gateway")["containers"][0]["args"])
 
 
 def test_pool_without_security_mounts_nothing() -> None:
     """A first pool needs no Secret."""
     children = rendered({})
-    for key in ("Deployment/p-gateway", "StatefulSet/p-a"):
+    for key in ("Deployment/p-gateway", "StatefulSet/p-a", "Deployment/p-auditor"):
         assert not [volume for volume in pod(children, key)["volumes"] if "secret" in volume]
 
 
@@ -88,7 +90,7 @@ def namespaces(peers: list[Any]) -> set[str]:
     return {peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers}
 
 
-@pytest.mark.parametrize("name", ["p-gateway", "p-workers"])
+@pytest.mark.parametrize("name", ["p-gateway", "p-workers", "p-auditor"])
 def test_metrics_are_for_whom_the_pool_names(name: str) -> None:
     """Open while nobody is told apart; else the pool's own namespace, or those named."""
     assert ingress(rendered({}), name, 9090) == []
@@ -97,9 +99,10 @@ def test_metrics_are_for_whom_the_pool_names(name: str) -> None:
     assert namespaces(ingress(named, name, 9090)) == {"monitoring", "ops"}
 
 
-def test_control_port_is_for_the_operator_where_it_runs() -> None:
+@pytest.mark.parametrize("name", ["p-gateway", "p-auditor"])
+def test_control_port_is_for_the_operator_where_it_runs(name: str) -> None:
     """Labels alone could be worn by anybody's pod in another namespace."""
-    (peer,) = ingress(rendered({}), "p-gateway", 50052)
+    (peer,) = ingress(rendered({}), name, 50052)
     assert namespaces([peer]) == {"t2i-system"}
     assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
 

@@ -111,14 +111,14 @@ class World:
         await self.pod_status(name, ready=ready)
         return name
 
-    async def start_gateway_pod(self, child: str, host: str, control_port: int) -> None:
-        """A gateway's pod whose control port is a process of the test."""
+    async def start_played_pod(self, child: str, host: str, control_port: int) -> None:
+        """The pod of a gateway or an auditor, whose control port is a process of the test."""
         owner = await self.child(child)
         assert owner is not None
         template = owner["spec"]["template"]
-        container = {"name": "gateway", "image": "test", "ports": [{"name": "control", "containerPort": control_port}]}
+        container = {"name": "played", "image": "test", "ports": [{"name": "control", "containerPort": control_port}]}
         name = f"{owner['metadata']['name']}-0"
-        metadata = {"name": name, "labels": dict(template["metadata"]["labels"])}
+        metadata = {"name": name, **{part: template["metadata"][part] for part in ("labels", "annotations")}}
         await self.call("POST", f"/api/v1/namespaces/{self.namespace}/pods", {
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]},
         })  # fmt: skip

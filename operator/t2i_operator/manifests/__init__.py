@@ -3,6 +3,7 @@
 Rendering must not change by itself: a pod template that says something else restarts every pod at an upgrade.
 """
 
+from t2i_operator.manifests.auditor import render_auditor
 from t2i_operator.manifests.child import Images, Inputs, Manifest
 from t2i_operator.manifests.gateway import render_access, render_gateway
 from t2i_operator.manifests.network import render_policies
@@ -25,6 +26,7 @@ def render_children(inputs: Inputs) -> tuple[Manifest, ...]:
         *render_access(inputs),
         *render_policies(inputs),
         *groups,
+        *render_auditor(inputs),
         *render_gateway(inputs),
         *render_outside(inputs),
     )

@@ -12,14 +12,18 @@ from typing import Any
 
 from t2i_api.names import (
     API_VERSION,
+    GROUP,
     HASH_ANNOTATION,
     KIND,
     POOL_UID_ANNOTATION,
     common_labels,
+    gateway_name,
+    workers_name,
 )
 from t2i_api.pool import PoolSpec
 
 Manifest = dict[str, Any]
+CONFIG_HASH = f"{GROUP}/config-hash"  # of what a process reads at its start alone: another one restarts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,16 @@ class Inputs:
     def drain_s(self) -> int:
         """Seconds that requests in flight get when a process must go: two SLOs, within bounds."""
         return max(30, min(600, 2 * self.spec.slo.latency_milliseconds // 1000))
+
+
+def gateway_dns(inputs: Inputs) -> str:
+    """The name in gateways' certificates, which is also their Service's: who may call a worker or the auditor."""
+    return f"{gateway_name(inputs.ref.name)}.{inputs.ref.namespace}.svc"
+
+
+def worker_dns(inputs: Inputs) -> str:
+    """The name in the certificates of all workers of the pool, and of its auditor: whom to expect at their address."""
+    return f"{workers_name(inputs.ref.name)}.{inputs.ref.namespace}.svc"
 
 
 def child(

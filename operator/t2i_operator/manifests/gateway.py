@@ -1,8 +1,8 @@
 """The gateway: a Deployment, its Service, a disruption budget, and what it may ask of the API server.
 
 It restarts (rolling, a new one first) when something changes that it reads at its start: ladder, SLO, cache, tenants,
-profile, which Secrets. So it does when the owner changes its template. The mix, the worker groups and the contents of
-Secrets are not among them: these are followed.
+profile, what it does for audits, which Secrets. So it does when the owner changes its template. The mix, the worker
+groups and the contents of Secrets are not among them: these are followed.
 """
 
 from t2i_api.names import (
@@ -13,12 +13,12 @@ from t2i_api.names import (
     HTTP_PORT,
     METRICS_PORT,
     PLURAL,
+    auditor_name,
     common_labels,
     gateway_name,
     selector_labels,
-    workers_name,
 )
-from t2i_operator.manifests.child import Inputs, Manifest, child, digest
+from t2i_operator.manifests.child import CONFIG_HASH, Inputs, Manifest, child, digest, worker_dns
 from t2i_operator.manifests.pod import (
     CLOSE_S,
     CONFIG_FOLDER,
@@ -40,7 +40,6 @@ from t2i_operator.manifests.template import merge_template, of_gateway
 
 RBAC = "rbac.authorization.k8s.io"
 LEAVE_S = 5  # until the last client has heard that this endpoint is going
-CONFIG_HASH = f"{GROUP}/config-hash"
 #: Without a request its share of a busy node is a 250th of a worker's, and its start takes minutes. No limit: its
 #: catalogue of similar prompts grows with the cache.
 REQUESTS = {"cpu": "100m", "memory": "192Mi"}
@@ -156,7 +155,8 @@ def gateway_pod(inputs: Inputs) -> Manifest:
                         *store_pool(inputs),
                         f"--drain-s={inputs.drain_s}",
                         *(f"--{folder.name}-dir={folder.path}" for folder in security),
-                        *([f"--worker-name={_worker_dns(inputs)}"] if spec.security.workers_secured else []),
+                        *([f"--worker-name={worker_dns(inputs)}"] if spec.security.workers_secured else []),
+                        *([f"--auditor={_auditor_address(inputs)}"] if spec.quality is not None else []),
                         *([f"--embedder={embedder}"] if embedder else []),
                         *(f"--models-dir={MODELS_FOLDER}" for _ in embedders),
                     ],
@@ -182,13 +182,14 @@ def gateway_pod(inputs: Inputs) -> Manifest:
     }
 
 
-def _worker_dns(inputs: Inputs) -> str:
-    """The name in the certificates of all workers of the pool: whom to expect behind a worker's address."""
-    return f"{workers_name(inputs.ref.name)}.{inputs.ref.namespace}.svc"
+def _auditor_address(inputs: Inputs) -> str:
+    return f"{auditor_name(inputs.ref.name)}.{inputs.ref.namespace}.svc:{GRPC_PORT}"
 
 
 def _read_at_start(inputs: Inputs) -> Manifest:
     """What a gateway cannot take in while it runs."""
     spec = pool_document(inputs)["spec"]
     spec["security"].pop("metricsNamespaces", None)  # the NetworkPolicy's alone
+    if inputs.spec.quality is not None:
+        spec["quality"].pop("judge")  # the auditor's business
     return {"profile": inputs.profile, **{key: value for key, value in spec.items() if key != "workerGroups"}}

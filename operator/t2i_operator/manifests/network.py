@@ -1,4 +1,5 @@
-"""Who may talk to whom: clients to gateways, the operator to their control port, gateways to workers, nobody else.
+"""Who may talk to whom: clients to gateways, the operator to control ports, gateways to workers and to the auditor,
+nobody else. The auditor's own policy is with its other children.
 
 Workers reach name servers and the latent store, and the model hub if the source is there. Pods also reach the port of a
 proxy, a mirror of the hub or a collector of traces that a variable in their template names. Values in Secrets and
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from t2i_api.names import (
+    AUDITOR,
     COMPONENT_LABEL,
     GATEWAY,
     GRPC_PORT,
@@ -51,24 +53,23 @@ def render_policies(inputs: Inputs) -> list[Manifest]:
 
 def _gateway(inputs: Inputs) -> Manifest:
     pool = inputs.ref.name
-    home = inputs.images.operator_namespace
-    operators = {"namespaceSelector": _called(home) if home else {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
     spec = {
         "podSelector": {"matchLabels": selector_labels(pool, GATEWAY)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"ports": [_tcp(GRPC_PORT), *([_tcp(HTTP_PORT)] if inputs.spec.gateway.http == "Enabled" else [])]},
-            _scrapers(inputs),
-            {"from": [operators], "ports": [_tcp(HEALTH_PORT)]},
+            {"ports": [tcp(GRPC_PORT), *([tcp(HTTP_PORT)] if inputs.spec.gateway.http == "Enabled" else [])]},
+            scrapers(inputs),
+            {"from": [operators(inputs)], "ports": [tcp(HEALTH_PORT)]},
         ],
         "egress": [
-            _dns(),
-            {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [_tcp(GRPC_PORT)]},
-            {"ports": [_tcp(port) for port in HTTPS_PORTS]},
+            to_name_servers(),
+            {"to": [{"podSelector": {"matchLabels": selector_labels(pool, WORKER)}}], "ports": [tcp(GRPC_PORT)]},
+            *_auditor(inputs),
+            {"ports": [tcp(port) for port in HTTPS_PORTS]},
             *_store(inputs),
             *_safety(inputs),
             *_results(inputs),
-            *_outside([of_gateway(inputs.spec.gateway)]),
+            *to_outside([of_gateway(inputs.spec.gateway)]),
         ],
     }
     return child(inputs.ref, GATEWAY, NETWORKING, "NetworkPolicy", {"name": gateway_name(pool), "spec": spec})
@@ -78,61 +79,76 @@ def _workers(inputs: Inputs) -> Manifest:
     pool = inputs.ref.name
     model = inputs.spec.model
     from_hub = any(source.startswith("hf://") for source in (model.source, model.preview_decoder))
-    hub = [{"ports": [_tcp(443)]}] if from_hub else []
+    hub = [{"ports": [tcp(443)]}] if from_hub else []
     spec = {
         "podSelector": {"matchLabels": selector_labels(pool, WORKER)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [_tcp(GRPC_PORT)]},
-            _scrapers(inputs),
+            {"from": [{"podSelector": {"matchLabels": selector_labels(pool, GATEWAY)}}], "ports": [tcp(GRPC_PORT)]},
+            scrapers(inputs),
         ],
-        "egress": [_dns(), *hub, *_store(inputs), *_outside(map(of_group, inputs.spec.worker_groups))],
+        "egress": [to_name_servers(), *hub, *_store(inputs), *to_outside(map(of_group, inputs.spec.worker_groups))],
     }
     return child(inputs.ref, WORKER, NETWORKING, "NetworkPolicy", {"name": workers_name(pool), "spec": spec})
 
 
-def _scrapers(inputs: Inputs) -> Manifest:
+def operators(inputs: Inputs) -> Manifest:
+    """The operator's pods, in its own namespace if that is known."""
+    home = inputs.images.operator_namespace
+    return {"namespaceSelector": _called(home) if home else {}, "podSelector": {"matchLabels": OPERATOR_LABELS}}
+
+
+def scrapers(inputs: Inputs) -> Manifest:
     """Who may read metrics."""
     part = inputs.spec.security
     if not part.authenticated and not part.metrics_namespaces:
-        return {"ports": [_tcp(METRICS_PORT)]}
+        return {"ports": [tcp(METRICS_PORT)]}
     names = part.metrics_namespaces or (inputs.ref.namespace,)
-    return {"from": [{"namespaceSelector": _called(name)} for name in names], "ports": [_tcp(METRICS_PORT)]}
+    return {"from": [{"namespaceSelector": _called(name)} for name in names], "ports": [tcp(METRICS_PORT)]}
 
 
 def _called(namespace: str) -> Manifest:
     return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
 
 
-def _tcp(port: int) -> Manifest:
+def tcp(port: int) -> Manifest:
+    """A port of a rule."""
     return {"port": port, "protocol": "TCP"}
 
 
-def _dns() -> Manifest:
-    return {"ports": [{"port": 53, "protocol": "UDP"}, _tcp(53)]}
+def to_name_servers() -> Manifest:
+    """Wherever these are."""
+    return {"ports": [{"port": 53, "protocol": "UDP"}, tcp(53)]}
+
+
+def _auditor(inputs: Inputs) -> list[Manifest]:
+    if inputs.spec.quality is None:
+        return []
+    pods = {"matchLabels": selector_labels(inputs.ref.name, AUDITOR)}
+    return [{"to": [{"podSelector": pods}], "ports": [tcp(GRPC_PORT)]}]
 
 
 def _store(inputs: Inputs) -> list[Manifest]:
     port = store_port(inputs.spec.cache)
-    return [] if port is None else [{"ports": [_tcp(port)]}]
+    return [] if port is None else [{"ports": [tcp(port)]}]
 
 
 def _safety(inputs: Inputs) -> list[Manifest]:
     """The pool's classifiers, where they are not at a port that is open anyway."""
     ports = sorted({part.port for part in inputs.spec.safety.checks.values()} - {*HTTPS_PORTS})
-    return [{"ports": [_tcp(port) for port in ports]}] if ports else []
+    return [{"ports": [tcp(port) for port in ports]}] if ports else []
 
 
 def _results(inputs: Inputs) -> list[Manifest]:
     """Where images are kept for links, if not at a port that is open anyway."""
     part = inputs.spec.gateway.results
-    return [] if part is None or part.port in HTTPS_PORTS else [{"ports": [_tcp(part.port)]}]
+    return [] if part is None or part.port in HTTPS_PORTS else [{"ports": [tcp(part.port)]}]
 
 
-def _outside(everything: Iterable[Overrides]) -> list[Manifest]:
-    """Each port once, in order."""
+def to_outside(everything: Iterable[Overrides]) -> list[Manifest]:
+    """Ports that variables of these templates name: each once, in order."""
     ports = sorted({port for overrides in everything for port in _outside_ports(overrides)})
-    return [{"ports": [_tcp(port) for port in ports]}] if ports else []
+    return [{"ports": [tcp(port) for port in ports]}] if ports else []
 
 
 def _outside_ports(overrides: Overrides) -> Iterator[int]:

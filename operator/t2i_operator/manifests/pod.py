@@ -1,4 +1,4 @@
-"""What pods of gateways and workers have in common.
+"""What pods of gateways, workers and auditors have in common.
 
 Restricted Pod Security: nothing runs as root, gains privileges or writes to its image. `/tmp` and mounted volumes are
 the only places to write.
@@ -21,6 +21,7 @@ READABLE = 0o440  # by the pod's group: the process is neither root nor the owne
 CONFIG_FOLDER = "/etc/t2i"
 SECURITY_FOLDER = "/etc/t2i-security"
 MODELS_FOLDER = "/models"
+LOAD_LIMIT_S = 3600  # weights may come over a slow line
 CLOSE_S = 10  # after the drain: closing connections, the interpreter's end
 
 POD_SECURITY: Manifest = {
@@ -136,20 +137,20 @@ def disruption_budget(inputs: Inputs, component: str, name: str, selector: Mappi
 
 
 def render_config(inputs: Inputs) -> Manifest:
-    """The ConfigMap: the pool document and the profile, as gateways and workers read them at their start."""
+    """The ConfigMap: the pool document and the profile, as processes read them at their start."""
     data = {"pool.yaml": yaml.safe_dump(pool_document(inputs), sort_keys=True), "profile.json": inputs.profile}
     return child(inputs.ref, GATEWAY, "v1", "ConfigMap", {"name": config_name(inputs.ref.name), "data": data})
 
 
 def pool_document(inputs: Inputs) -> Manifest:
-    """Without what neither process reads: pod templates, routes, and the mix, which arrives as a plan."""
+    """Without what no process reads: pod templates, routes, and the mix, which arrives as a plan."""
     spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
     asked = inputs.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True)
     for part_name, names in LATER_FIELDS.items():
         part, own = (spec.get(part_name, {}), asked.get(part_name, {})) if part_name else (spec, asked)
         for name in {*names} - {*own}:
             part.pop(name, None)  # as before there was the field: pods of an older version can still read it
-    for part in (spec["gateway"], *spec["workerGroups"]):
+    for part in (spec["gateway"], spec.get("quality", {}), *spec["workerGroups"]):
         part.pop("template", None)
     for name in OUTSIDE_FIELDS:
         spec["gateway"].pop(name, None)

@@ -1,4 +1,4 @@
-"""Pod templates: how the owner's overrides are merged into a pod that we render, for worker groups and the gateway.
+"""Pod templates: how the owner's overrides are merged into a pod that we render: of a worker, a gateway, an auditor.
 
 `template` is flat. Some keys concern our container, `labels` and `annotations` the pod's metadata, every other key is a
 field of the pod's spec:
@@ -22,8 +22,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from t2i_api.audits import AuditsPart
 from t2i_api.gateway import GatewayPart
-from t2i_api.names import GATEWAY, GROUP, WORKER
+from t2i_api.names import AUDITOR, GATEWAY, GROUP, WORKER
 from t2i_api.pool import WorkerGroupPart
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests.child import Manifest
@@ -61,6 +62,11 @@ def of_group(group: WorkerGroupPart) -> Overrides:
 def of_gateway(gateway: GatewayPart) -> Overrides:
     """The template of the gateway."""
     return Overrides(gateway.template.overrides, GATEWAY, "gateway.template")
+
+
+def of_auditor(audits: AuditsPart) -> Overrides:
+    """The template of the auditor."""
+    return Overrides(audits.template.overrides, AUDITOR, "quality.template")
 
 
 def merge_template(pod: Manifest, overrides: Overrides) -> Manifest:

@@ -12,17 +12,17 @@ from t2i_api.names import (
     METRICS_PORT,
     WORKER,
     common_labels,
-    gateway_name,
     group_name,
     selector_labels,
 )
 from t2i_api.pool import WorkerGroupPart
-from t2i_operator.manifests.child import Inputs, Manifest, child
+from t2i_operator.manifests.child import Inputs, Manifest, child, gateway_dns
 from t2i_operator.manifests.pod import (
     CLOSE_S,
     CONFIG_FOLDER,
     CONTAINER_SECURITY,
     ENVIRONMENT,
+    LOAD_LIMIT_S,
     MODELS_FOLDER,
     POD_SECURITY,
     TMP,
@@ -35,8 +35,6 @@ from t2i_operator.manifests.pod import (
 )
 from t2i_operator.manifests.store import certificates, own_latents, store_environment, store_pool, worker_store
 from t2i_operator.manifests.template import merge_template, of_group
-
-LOAD_LIMIT_S = 3600  # weights may come over a slow line
 
 
 def render_group(inputs: Inputs, group: WorkerGroupPart) -> list[Manifest]:
@@ -109,7 +107,7 @@ def worker_pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
                         f"--drain-s={inputs.drain_s}",
                         *worker_store(spec.cache),
                         *(f"--tls-dir={folder.path}" for folder in security),
-                        *([f"--gateway-name={_gateway_dns(inputs)}"] if spec.security.workers_secured else []),
+                        *([f"--gateway-name={gateway_dns(inputs)}"] if spec.security.workers_secured else []),
                     ],
                     "env": [*ENVIRONMENT, *store_environment(spec.cache)],
                     "ports": [
@@ -128,8 +126,3 @@ def worker_pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
             "volumes": [folder.volume for folder in folders],
         },
     }
-
-
-def _gateway_dns(inputs: Inputs) -> str:
-    """The name in gateways' certificates, which is also their Service's: who may call a worker."""
-    return f"{gateway_name(inputs.ref.name)}.{inputs.ref.namespace}.svc"

@@ -60,6 +60,7 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
                 "image": {"url": "http://[::1]:1", "maxConcurrent": 1024, "failOpen": True},
             },
             "spec.provenance": {"metadata": True, "prompt": True},
+            "spec.quality": {"judge": "scenes", "auditPerMille": 5, "recalibrate": True, "template": {"env": []}},
             "spec.workerGroups.0.template": {"nodeSelector": {"zone": "a"}, "env": [{"name": "A", "value": "b"}]},
             "spec.gateway.template": {
                 "extraArgs": ["--announce"],
