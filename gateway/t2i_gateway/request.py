@@ -165,6 +165,9 @@ def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> 
         if request.exact and request.num_inference_steps != full:
             text = f"cannot be combined with exact, which runs the pool's {full} steps: leave one of them out"
             yield Violation("num_inference_steps", text)
+        if request.min_quality_percent and request.num_inference_steps < full:
+            text = "cannot be kept beside num_inference_steps, which fixes the schedule: leave one of them out"
+            yield Violation("min_quality_percent", text)
     scale = request.guidance_scale
     if request.HasField("guidance_scale") and not (math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE_SCALE):
         yield Violation("guidance_scale", f"must be a number from 0 to {MAX_GUIDANCE_SCALE:.0f}")

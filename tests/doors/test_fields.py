@@ -101,6 +101,13 @@ def test_everything_else_reaches_the_request() -> None:
     assert request.prompt_in_file
 
 
+def test_a_word_for_quality_gives_way_to_a_fixed_schedule() -> None:
+    """A word is about what load may do, so it is no contradiction; a floor of one's own is one (`WRONG`)."""
+    request = request_of(quality="high", num_inference_steps=5)
+    assert request.limits.fixed_steps == 5
+    assert request_of(min_quality_percent=99, num_inference_steps=20).limits.fixed_steps == 20
+
+
 @pytest.mark.parametrize(("asked", "every"), [(0, 0), (1, 10), (2, 7), (3, 5)])
 def test_previews_are_spread_over_the_run(asked: int, every: int) -> None:
     """So that a full schedule of 20 steps shows as many as were asked for; none without a stream."""
@@ -146,6 +153,10 @@ WRONG: dict[str, tuple[str | None, str, str]] = {
     '{"prompt": "a", "exact": true, "num_inference_steps": 5}': (
         *("num_inference_steps", "invalid_value"),
         "cannot be combined with exact, which runs the pool's 20 steps",
+    ),
+    '{"prompt": "a", "min_quality_percent": 99, "num_inference_steps": 5}': (
+        *("min_quality_percent", "invalid_value"),
+        "fixes the schedule: leave one of them out",
     ),
     '{"prompt": "a", "n": 1, "prompt": "b"}': ("prompt", "duplicate_parameter", "send it once"),
     '{"prompt": "a", "n": 1, "n": 1}': ("n", "duplicate_parameter", "send it once"),

@@ -229,8 +229,8 @@ def _set_floor(message: gateway_pb2.GenerateRequest, body: ImageBody, spec: Pool
     message.exact, floor = bool(body.exact), body.min_quality_percent or 0
     if body.quality is not None and body.quality != "auto":
         part = spec.gateway.quality(body.quality)
-        exact = part.exact and body.num_inference_steps is None
-        message.exact, floor = message.exact or exact, max(floor, part.min_quality_percent)
+        if body.num_inference_steps is None:
+            message.exact, floor = message.exact or part.exact, max(floor, part.min_quality_percent)
     message.min_quality_percent = floor
 
 
