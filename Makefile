@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
   screenshots lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
+  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
   bench-tenant-timing bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
@@ -114,7 +114,7 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-oper
 # PROMPTS=FILE and ARRIVALS="FILE ..."; a benchmark that needs one says what it must hold.
 BENCH = $(BIN)/python -m bench.$(subst -,_,$(@:bench-%=%)).run $(ARGS)
 FILES = $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(ARRIVALS),--arrivals $(ARRIVALS))
-bench-simulator bench-policy bench-carried bench-batching bench-eviction bench-cache bench-pipelines: export OMP_NUM_THREADS = 1
+bench-simulator bench-policy bench-models bench-carried bench-batching bench-eviction bench-cache bench-pipelines: export OMP_NUM_THREADS = 1
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BENCH)
@@ -162,6 +162,9 @@ bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/result
 	$(BENCH)
 
 bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS=) -> bench/results/policy.md
+	$(BENCH) $(FILES)
+
+bench-models: $(STAMP)  ## Pools of several models: plans, policies, the map's worth (PROMPTS=, ARRIVALS=) -> bench/results/models.md
 	$(BENCH) $(FILES)
 
 bench-carried: $(STAMP)  ## Load carried at 5 % violations, and at 95 % quality (PROMPTS=, ARRIVALS=) -> bench/results/carried.md

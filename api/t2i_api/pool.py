@@ -6,6 +6,7 @@ generated from these classes, descriptions included: what is said here is what `
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
 from typing import Annotated, Literal
@@ -135,11 +136,12 @@ class PoolSpec(_Part):
         levels = self.levels or default_levels(self.base_steps)
         return build_ladder(self.base_steps, {part.level(self.base_steps) for part in levels})
 
-    def choose_ladder(self, profile: LevelProfile | None) -> ChosenLadder:
-        """The levels that this pool is served at, and why."""
+    def choose_ladder(self, profile: LevelProfile | None, models: Iterable[str] = ()) -> ChosenLadder:
+        """The levels that this pool is served at, and why. `models`: others that its workers hold, by their names in
+        the profile."""
         named = [part.level(self.base_steps) for part in self.levels]
         pinned = [part.level(self.base_steps) for part in self.mix.workers]
-        return choose_ladder(self.base_steps, named, profile, pinned)
+        return choose_ladder(self.base_steps, named, profile, pinned, models)
 
     def filled_in(self, chosen: ChosenLadder) -> "PoolSpec":
         """With the levels written down that the profile stands for; all processes read them from there."""

@@ -17,4 +17,7 @@ ImageSeed = Annotated[int | None, typer.Option(min=0, max=2**64 - 1)]
 QualityFloor = Annotated[int | None, typer.Option(min=0, max=100)]
 NumWorkers = Annotated[int | None, typer.Option(min=1, max=4096, help="instead of the pool's number")]
 ProfileForAll = Annotated[Path | None, typer.Option(help="profile JSON for all groups; default: each group's")]
+ModelOfGroup = Annotated[
+    list[str] | None, typer.Option("--model", help="GROUP=MODEL: it holds another model of its profile; repeatable")
+]
 EmbedderFolder = Annotated[Path | None, typer.Option(help="embedder folder; default: the builtin model's")]

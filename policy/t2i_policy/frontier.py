@@ -7,6 +7,8 @@ without a neighbour has no skip to take instead.
 
 Nothing of a pool but its model's schedule, its profile and a Fixed mix bears on it. So a floor or an SLO may change and
 the ladder stays.
+
+Other models of the pool add theirs: the frontier of each, among its own levels, as its workers run nothing else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from t2i_policy.level import Ladder, Level, build_ladder
+from t2i_policy.model_section import ModelSection
 from t2i_policy.profile import BandLoss, LevelProfile
 from t2i_policy.request.options import BOUND_Z
 
@@ -65,9 +68,43 @@ def paper_levels(base_steps: int) -> tuple[Level, ...]:
 
 
 def choose_ladder(
-    base_steps: int, named: Sequence[Level], profile: LevelProfile | None, pinned: Iterable[Level] = ()
+    base_steps: int,
+    named: Sequence[Level],
+    profile: LevelProfile | None,
+    pinned: Iterable[Level] = (),
+    models: Iterable[str] = (),
 ) -> ChosenLadder:
-    """`named` are the levels of the pool, if it names any; `pinned` those that a Fixed mix stands on."""
+    """`named` are the levels of the pool, if it names any; `pinned` those that a Fixed mix stands on. `models`: the
+    pool's other models, each with a section in the profile. What `named` has of one is all that it may serve.
+
+    Raises:
+        ProfileError: the profile has no section for a model.
+    """
+    sections = [] if profile is None else [profile.section(name) for name in models]
+    if profile is None or not sections:
+        return _choose_own(base_steps, named, profile, pinned)
+    own = _choose_own(base_steps, [one for one in named if not one.model], profile, pinned)
+    judged = own.judged
+    for section in sections:
+        of_model = dict.fromkeys((one for one in named if one.model == section.name), "named by the pool")
+        told = [JudgedLevel(level, True, reason, level.cost) for level, reason in of_model.items()]
+        judged += tuple(told) or _judge_section(section, profile)
+    full = {section.name: section.base_steps for section in sections}
+    return replace(own, ladder=build_ladder(base_steps, [one.level for one in judged if one.kept], full), judged=judged)
+
+
+def _judge_section(section: ModelSection, profile: LevelProfile) -> tuple[JudgedLevel, ...]:
+    """The frontier of another model, among its own levels. Its full schedule stays."""
+    full = Level(0, section.base_steps, model=section.name)
+    measured = tuple(dict.fromkeys(band.level for band in section.losses))
+    judged = {level: _judge(level, measured, profile) for level in measured}
+    judged[full] = JudgedLevel(full, True, "its full schedule", full.cost)
+    return _bounded(sorted(judged.values(), key=lambda one: (-one.cost, one.level)), frozenset({full}))
+
+
+def _choose_own(
+    base_steps: int, named: Sequence[Level], profile: LevelProfile | None, pinned: Iterable[Level]
+) -> ChosenLadder:
     exact, pinned = Level(0, base_steps), frozenset(pinned)
     if named:
         return _told(LadderSource.SPEC, base_steps, dict.fromkeys(named, "named by the pool"))
@@ -97,7 +134,7 @@ def _fits(level: Level, base_steps: int) -> bool:
 
 def _judge(level: Level, measured: Sequence[Level], profile: LevelProfile) -> JudgedLevel:
     cost = profile.cost_of(level)
-    bands = [band for band in profile.losses if band.level == level]
+    bands = profile.bands[level]
     better = {band.similarity_min: _better(band, measured, profile) for band in bands}
     paying = [band for band in bands if better[band.similarity_min] is None]
     if not paying:

@@ -8,15 +8,18 @@ A level has coordinates, and each may be left out:
   last outputs (TaylorSeer, arXiv 2503.06923, at the level of outputs);
 - `computed_steps`: instead, which steps it computes, as a search on the model found them (BudCache, arXiv 2606.13496);
 - `guided_steps`: guidance up to this step only. Later steps run without their unprompted rows;
-- `solver`: another noise scheduler, of second order.
+- `solver`: another noise scheduler, of second order;
+- `model`: another model of the pool, by its name. Its levels count its own steps.
 
 What is computed depends on nothing but the level, so its cost is known before a request is admitted: the number of
-steps computed, where an unguided one counts half. Its quality loss is never assumed, only read from a measured profile.
+steps computed, where an unguided one counts half. Steps of two models are different things; what each takes is in the
+profile. A level's quality loss is never assumed, only read from a measured profile.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 LEAST_FORECAST_STEPS = 5  # of a schedule: of four steps or fewer each decides too much to be forecast
@@ -24,6 +27,7 @@ COMPUTED_FIRST = 2  # outputs that a forecast extrapolates
 UNGUIDED_COST = 0.5
 #: Samplers of second order that run the denoiser once a step.
 SOLVERS = ("dpm++-2m", "unipc")
+NO_MODELS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,6 +44,7 @@ class Level:
     guided_steps: int = 0
     solver: str = ""
     computed_steps: tuple[int, ...] = ()
+    model: str = ""
 
     def __post_init__(self) -> None:
         steps, skipped = self.num_inference_steps, self.skipped_steps
@@ -111,10 +116,12 @@ class Level:
     def label(self, base_steps: int) -> str:
         """`"0"` exact, `"K"` a skip of the full schedule, `"K/N"` on a shorter one: for metrics, tables, summaries.
 
-        Then the other coordinates: `"0+f3+g6+unipc"`.
+        Then the other coordinates: `"0+f3+g6+unipc"`. A level of another model names it first: `"turbo:0/4"`.
         """
         full = self.num_inference_steps == base_steps
         steps = str(self.skipped_steps) if full else f"{self.skipped_steps}/{self.num_inference_steps}"
+        if self.model:
+            steps = f"{self.model}:{self.skipped_steps}/{self.num_inference_steps}"
         return "+".join([steps, *self.marks])
 
     @property
@@ -141,6 +148,8 @@ class Level:
             words.append(f"guided in the first {self.guided_steps}")
         if self.solver:
             words.append(f"solved by {self.solver}")
+        if self.model:
+            words.append(f"by the model {self.model}")
         return ", ".join(words)
 
 
@@ -159,6 +168,7 @@ def render_level(level: Level) -> dict[str, Any]:
         "computedSteps": list(level.computed_steps),
         "guidedSteps": level.guided_steps,
         "solver": level.solver,
+        "model": level.model,
     }
     return steps | {name: value for name, value in others.items() if value}
 
@@ -176,20 +186,42 @@ def parse_level(item: Mapping[str, Any]) -> Level:
         int(item.get("guidedSteps", 0)),
         str(item.get("solver", "")),
         tuple(int(step) for step in item.get("computedSteps", ())),
+        str(item.get("model", "")),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The levels a pool may serve, exact first, then by falling cost. Unique, and the exact one is among them."""
+    """The levels a pool may serve, exact first, then by falling cost. Unique, and the exact one is among them.
+
+    Those of other models come last, model by model. Each model's longest plain schedule is its full one.
+    """
 
     base_steps: int
     levels: tuple[Level, ...]
 
     @property
     def exact(self) -> Level:
-        """K = 0 on the full schedule."""
+        """K = 0 on the full schedule, of the pool's own model."""
         return Level(0, self.base_steps)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The pool's other models that have levels, by name."""
+        return tuple(dict.fromkeys(level.model for level in self.levels if level.model))
+
+    def full_schedule(self, model: str) -> Level:
+        """The level of `model` that runs all of its steps.
+
+        Raises:
+            KeyError: the model has no levels.
+        """
+        if not model:
+            return self.exact
+        plain = [level for level in self.levels if level.model == model and not (level.needs_latent or level.marks)]
+        if not plain:
+            raise KeyError(model)
+        return max(plain, key=lambda level: level.num_inference_steps)
 
     @property
     def skips(self) -> tuple[int, ...]:
@@ -200,27 +232,39 @@ class Ladder:
         return level.num_inference_steps == self.base_steps
 
 
-def build_ladder(base_steps: int, levels: Iterable[Level]) -> Ladder:
-    """Check and order the levels of a pool.
+def build_ladder(base_steps: int, levels: Iterable[Level], models: Mapping[str, int] = NO_MODELS) -> Ladder:
+    """Check and order the levels of a pool. `models`: the full schedules of its other models, by name.
 
     Raises:
-        ValueError: the exact level is missing, a level is listed twice, or one runs longer than `base_steps`.
+        ValueError: an exact level is missing, a level is listed twice, runs longer than its model's full schedule, or
+            names a model that the pool does not have.
     """
     given = tuple(levels)
-    exact = Level(0, base_steps)
-    if exact not in given:
-        raise ValueError(f"levels must contain the exact one: {{skippedSteps: 0, numInferenceSteps: {base_steps}}}")
+    full = {Level(0, base_steps), *(Level(0, steps, model=model) for model, steps in models.items())}
+    for exact in sorted(full - {*given}, key=lambda level: level.model):
+        of = f", model: {exact.model}" if exact.model else ""
+        steps = exact.num_inference_steps
+        raise ValueError(f"levels must contain the exact one: {{skippedSteps: 0, numInferenceSteps: {steps}{of}}}")
     repeated = sorted({lv for lv in given if given.count(lv) > 1})
     if repeated:
         raise ValueError(f"levels lists {repeated[0].label(base_steps)!r} more than once")
     for level in given:
-        if level.num_inference_steps > base_steps:
-            raise ValueError(
-                f"level {level.label(base_steps)!r} runs longer than the model's numInferenceSteps = {base_steps}"
-            )
-        if level.needs_latent and level.num_inference_steps != base_steps:
-            raise ValueError(
-                f"level {level.label(base_steps)!r} skips steps of a short schedule: cached latents belong to the "
-                f"full schedule of {base_steps} steps; leave out skippedSteps or numInferenceSteps"
-            )
-    return Ladder(base_steps, tuple(sorted(given, key=lambda lv: (-lv.cost, lv))))
+        _check_of_model(level, base_steps, models)
+    return Ladder(base_steps, tuple(sorted(given, key=lambda lv: (lv.model, -lv.cost, lv))))
+
+
+def _check_of_model(level: Level, base_steps: int, models: Mapping[str, int]) -> None:
+    label = level.label(base_steps)
+    if level.model:
+        if level.model not in models:
+            raise ValueError(f"level {label!r} names no model of the pool; there is {', '.join(models) or 'no other'}")
+        if level.needs_latent:
+            raise ValueError(f"level {label!r} skips steps: latents are stored of the pool's own model only")
+    full = models[level.model] if level.model else base_steps
+    if level.num_inference_steps > full:
+        raise ValueError(f"level {label!r} runs longer than the model's numInferenceSteps = {full}")
+    if level.needs_latent and level.num_inference_steps != full:
+        raise ValueError(
+            f"level {label!r} skips steps of a short schedule: cached latents belong to the "
+            f"full schedule of {full} steps; leave out skippedSteps or numInferenceSteps"
+        )

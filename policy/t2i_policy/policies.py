@@ -69,4 +69,5 @@ class PromptAware:
         return rules.decide(arrival, pool, plan if plan.binds else NO_PLAN)
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
+        able = pool.of_model(level.model)
+        return choose_worker(able.ready, level, left_s, able.occupancy, excluded)

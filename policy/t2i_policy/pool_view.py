@@ -55,7 +55,8 @@ class WorkerView:
     limit. `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the largest batch with
     which the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold more.
     `extra_step_s`: what a step takes longer for the request that looks (see `for_cost`). `boundary_s`: what a request
-    that joins may wait for the end of the step that goes on, at most.
+    that joins may wait for the end of the step that goes on, at most. `model`: the one that it holds, of a pool with
+    several; empty: the pool's own.
     """
 
     name: str
@@ -72,6 +73,7 @@ class WorkerView:
     batch_limit: int = NO_LIMIT
     extra_step_s: float = 0.0
     boundary_s: float = 0.0
+    model: str = ""
     free_slots: int = field(init=False, compare=False)  # requests that would join its batch at the next step boundary
     join_step_s: float = field(init=False, compare=False)  # one step at the batch size that one more request makes
     slot_wait_s: float = field(init=False, compare=False)  # until a slot frees for one more request; 0 with a free one
@@ -145,6 +147,8 @@ class PoolView:
 
     `ahead_steps` are those of them that would be served before the request that asks (`FairQueue.steps_ahead`); None =
     all of them. `gateways` share the workers, this one included. `others` None = nothing was heard of their queues.
+    `parts`: where workers hold several models, what each model has, by name: its workers and what waits for them.
+    Empty: all hold the pool's own.
     """
 
     workers: tuple[WorkerView, ...]
@@ -153,6 +157,7 @@ class PoolView:
     ahead_steps: int | None = None
     gateways: int = 1
     others: OtherQueues | None = None
+    parts: Mapping[str, "PoolView"] = field(default_factory=dict)
     ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
     steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
     slots: int = field(init=False, compare=False)  # batch places of ready workers
@@ -182,7 +187,15 @@ class PoolView:
         """As a request sees the pool each of whose steps costs so many of the default size."""
         if step_cost == 1.0:
             return self
-        return replace(self, workers=tuple(worker.for_cost(step_cost) for worker in self.workers))
+        return replace(
+            self,
+            workers=tuple(worker.for_cost(step_cost) for worker in self.workers),
+            parts={model: part.for_cost(step_cost) for model, part in self.parts.items()},
+        )
+
+    def of_model(self, model: str) -> "PoolView":
+        """What a request meets that this model serves: its workers alone, and what waits for them."""
+        return self.parts.get(model, NOBODY) if self.parts else self
 
     @property
     def queued_in_all(self) -> int:
@@ -228,6 +241,18 @@ class PoolView:
         return self.turns * ahead / self.steps_per_s if self.steps_per_s > 0 else float("inf")
 
 
+def join_parts(parts: Mapping[str, PoolView]) -> PoolView:
+    """The whole pool, from what each of its models has."""
+    views = tuple(parts.values())
+    return PoolView(
+        tuple(worker for view in views for worker in view.workers),
+        sum(view.queued for view in views),
+        sum(view.queued_steps for view in views),
+        gateways=max((view.gateways for view in views), default=1),
+        parts=parts,
+    )
+
+
 def able_now(workers: Sequence[WorkerView]) -> Sequence[WorkerView]:
     """Those with a free slot, which one more request would get at once; without any, all."""
     return [worker for worker in workers if worker.free_slots] or workers
@@ -247,3 +272,6 @@ def _full_batch(step_s: tuple[float, ...], batch_cap: int) -> tuple[float, float
     """Steps a second at the full batch, and images/s there over those at batch 1; equal for all views of a worker."""
     full_s = max(step_time(step_s, batch_cap), 1e-9)
     return batch_cap / full_s, step_time(step_s, 1) * batch_cap / full_s
+
+
+NOBODY = PoolView((), 0, 0)

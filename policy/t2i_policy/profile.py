@@ -3,6 +3,8 @@
 Measured by `t2ictl profile` on one model and device, read by every decision. Its tables:
 
 - service time: seconds of one denoising step by batch size, and the fixed part of a request (encode, decode);
+- other models of the pool, by name: service time, full schedule, and losses against the exact images of the profile's
+  own model, by the same judge (optional);
 - service time of other image sizes, as what their steps cost in steps of the default size (optional);
 - cost of levels, in guided steps, as timed alone on an idle worker (optional);
 - loss D(i, j): quality lost (fraction of exact, 0 = none) by prompts of similarity band i at level j
@@ -41,6 +43,7 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
+from t2i_policy.model_section import ModelSection, parse_section, render_section
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 
@@ -94,12 +97,13 @@ class LevelProfile:
     judge: JudgeRecord | None = None
     others: tuple[JudgedLosses, ...] = ()
     variants: tuple[VariantLosses, ...] = ()
+    models: tuple[ModelSection, ...] = ()
     corrections: Corrections = NO_CORRECTIONS  # of `losses`, by audits; no part of the file
     bands: Mapping[Level, list[BandLoss]] = field(init=False, compare=False, repr=False)  # `losses`, by level
 
     def __post_init__(self) -> None:
         bands: dict[Level, list[BandLoss]] = {}
-        for band in self.losses:
+        for band in (*self.losses, *(band for section in self.models for band in section.losses)):
             bands.setdefault(band.level, []).append(band)
         object.__setattr__(self, "bands", bands)
 
@@ -119,6 +123,27 @@ class LevelProfile:
         """By every judge, the one that decides first."""
         unknown = JudgeRecord("unknown judge", "", "")
         return (JudgedLosses(self.judge or unknown, self.losses), *self.others)
+
+    def section(self, model: str) -> ModelSection:
+        """What was measured of a model of the pool; the profile's own is the one without a name.
+
+        Raises:
+            ProfileError: it was not measured.
+        """
+        if not model:
+            return ModelSection("", self.base_steps, self.step_s, self.fixed_s, self.losses, self.model_digest)
+        found = next((section for section in self.models if section.name == model), None)
+        if found is None:
+            names = ", ".join(section.name for section in self.models) or "none"
+            raise ProfileError(f"models: no section for {model!r}, there is {names}; add what was measured of it")
+        return found
+
+    def own_steps(self, level: Level) -> float:
+        """What `level` takes of a worker, in steps of the profile's own model: at their full batches."""
+        if not level.model:
+            return level.cost
+        other = self.section(level.model)
+        return level.cost * _image_step_s(other.step_s) / max(_image_step_s(self.step_s), 1e-9)
 
     def cost_of(self, level: Level) -> float:
         """In guided steps, as measured; where it was not, as many as the level computes."""
@@ -221,7 +246,13 @@ class LevelProfile:
 
     def service_s(self, level: Level, batch: int) -> float:
         """Seconds one request of `level` takes inside a batch of `batch`."""
-        return self.fixed_s + level.cost * step_time(self.step_s, batch)
+        section = self.section(level.model)
+        return section.fixed_s + level.cost * step_time(section.step_s, batch)
+
+
+def _image_step_s(step_s: Sequence[float]) -> float:
+    """Seconds of a worker that one image's step takes in a full batch."""
+    return step_s[-1] / len(step_s) if step_s else 0.0
 
 
 def step_time(step_s: Sequence[float], batch: int) -> float:
@@ -258,6 +289,7 @@ def parse_profile(text: str) -> LevelProfile:
             judge=parse_judge(document["judge"]) if "judge" in document else None,
             others=tuple(_parse_judged(item) for item in document.get("otherJudges", ())),
             variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
+            models=_parse_sections(document.get("models", ())),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
@@ -285,6 +317,8 @@ def render_profile(profile: LevelProfile) -> str:
             {"width": one.width, "height": one.height, "adapter": one.adapter, "losses": render_bands(one.losses)}
             for one in profile.variants
         ]
+    if profile.models:
+        document["models"] = [render_section(one) for one in profile.models]
     if profile.embedder_digest:
         document["embedderDigest"] = profile.embedder_digest
     if profile.sizes:
@@ -303,6 +337,13 @@ def _parse_judged(item: Mapping[str, Any]) -> JudgedLosses:
 def _parse_variant(item: Mapping[str, Any]) -> VariantLosses:
     losses = tuple(parse_band(band) for band in item["losses"])
     return VariantLosses(int(item["width"]), int(item["height"]), str(item["adapter"]), losses)
+
+
+def _parse_sections(items: Iterable[Mapping[str, Any]]) -> tuple[ModelSection, ...]:
+    try:
+        return tuple(parse_section(item) for item in items)
+    except ValueError as error:
+        raise ProfileError(f"models: {error}") from error
 
 
 def _parse_predictor(section: Mapping[str, Any] | None) -> Predictor | None:

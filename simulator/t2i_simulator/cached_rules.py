@@ -39,5 +39,12 @@ class CachedRules(Rules):
 
 def build_cached_rules(ladder: Ladder, profile: LevelProfile, target: ServiceTarget) -> CachedRules:
     rules = build_rules(ladder, profile, target.slo_s, target.max_loss, target.harmless_loss)
-    edges = sorted({edge for band in profile.losses for edge in (band.similarity_min, band.similarity_max)})
+    edges = sorted(
+        {
+            edge
+            for bands in profile.bands.values()
+            for band in bands
+            for edge in (band.similarity_min, band.similarity_max)
+        }
+    )
     return CachedRules(rules.ladder, rules.profile, rules.slo_s, rules.classes, rules.tolerance, edges=tuple(edges))

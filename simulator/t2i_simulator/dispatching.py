@@ -28,9 +28,9 @@ TOLD_EVERY_S = 0.25  # about what real gateways need, through the workers' loads
 class SimulatedRequest(WaitingRequest):
     """A request in virtual time; its line is that of the level whose workers alone take it (None: any worker).
 
-    `extra_steps` run before those of `level`; each step costs `step_cost` of the default size. `tries` counts the
-    workers that lost it. Its client asked `gateway` and waits until `gives_up_s`, which is after the deadline; an image
-    in between is late.
+    `extra_steps` run before those of `level`. With `then` its image is drawn again at that level, if it lost more than
+    `bears`. Each step costs `step_cost` of the default size. `tries` counts the workers that lost it. Its client asked
+    `gateway` and waits until `gives_up_s`, which is after the deadline; an image in between is late.
     """
 
     gives_up_s: float
@@ -41,6 +41,8 @@ class SimulatedRequest(WaitingRequest):
     gateway: int = 0
     step_cost: float = 1.0
     extra_steps: int = 0
+    then: Level | None = None
+    bears: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class End:
     level: Level | None = None
     steps: int = 0
     retries: int = 0
+    request: SimulatedRequest | None = None
 
 
 Ended = Callable[[End], None]
@@ -113,6 +116,10 @@ class SimulatedDispatcher:
     def queue_room(self, gateway: int, tenant: str, max_queued: int) -> int:
         """How many may wait there before a request of this tenant is one too many."""
         return self._queues[gateway].room(tenant, max_queued)
+
+    def queued(self, gateway: int) -> int:
+        """How many wait there."""
+        return self._queues[gateway].count
 
     def _told(self, now_s: float, gateway: int) -> OtherQueues | None:
         """What this gateway last heard of the others' queues."""
@@ -251,7 +258,7 @@ class SimulatedDispatcher:
         if not run.lost:
             number = run.request.number
             del self._runs[number]
-            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.request.tries))
+            self._ended(End(number, Fate.SERVED, now_s, run.level, run.steps, run.request.tries, run.request))
 
     def _retry(self, request: SimulatedRequest, lost_on: str, now_s: float) -> None:
         request.tries += 1

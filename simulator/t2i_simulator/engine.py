@@ -10,6 +10,7 @@ A request that passes its deadline at a worker still finishes and counts as late
 So it stays visible what a policy did too late.
 """
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -26,10 +27,10 @@ from t2i_policy.queue import FairQueue
 from t2i_policy.request.admission import Refused, decide_admission
 from t2i_policy.request.decide import Arrival
 from t2i_policy.request.options import Limits
+from t2i_simulator.by_model import Dispatchers
 from t2i_simulator.cached_rules import build_cached_rules
 from t2i_simulator.clock import Clock, Progress, silent
 from t2i_simulator.dispatching import End, SimulatedDispatcher, SimulatedRequest
-from t2i_simulator.faults import Faults
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
 from t2i_simulator.rivals.common import RivalDecided, in_line
 from t2i_simulator.scenario import Scenario
@@ -46,14 +47,17 @@ class Simulation:
         self._scenario = scenario
         self._policy = policy
         self._clock = Clock()
-        self._pool = SimulatedPool(scenario.groups, scenario.gateways)
         self._neighbours = scenario.make_neighbours()
         self._outcomes = Outcomes.begin(list(scenario.arrived_s))
         weights = {tenant.name: tenant.weight for tenant in scenario.tenants}
-        queues = [FairQueue[SimulatedRequest](weights) for _ in range(scenario.gateways)]
-        self._dispatcher = SimulatedDispatcher(
-            self._clock, self._pool, policy, self._neighbours, self._ended, queues, scenario.hears_every_s
-        )
+
+        def dispatcher_of(pool: SimulatedPool) -> SimulatedDispatcher:
+            queues = [FairQueue[SimulatedRequest](weights) for _ in range(scenario.gateways)]
+            return SimulatedDispatcher(
+                self._clock, pool, policy, self._neighbours, self._ended, queues, scenario.hears_every_s
+            )
+
+        self._dispatchers = Dispatchers.build(scenario.groups, scenario.gateways, dispatcher_of)
         # All draws are made before the run, so that every policy meets the same luck.
         self._asked = scenario.draw_gateways()
         self._tenants = scenario.tenant_names()
@@ -74,7 +78,7 @@ class Simulation:
             KeyError: a fault names no worker of the pool.
         """
         clock, arrived_s = self._clock, self._outcomes.arrived_s
-        Faults(clock, self._pool, self._dispatcher, self._outcomes).schedule(self._scenario.faults)
+        self._dispatchers.schedule(self._scenario.faults, clock, self._outcomes)
         clock.at(0.0, self._replan)
         number, num = 0, len(arrived_s)
         while self._open:
@@ -96,7 +100,7 @@ class Simulation:
         level_draw, near_draw = self._draws[number]
         # 1. Find a similar prompt in the cache.
         found = self._neighbours.nearest(number, now_s, near_draw)
-        pool = self._dispatcher.view(now_s, gateway, tenant)
+        pool = self._dispatchers.view(now_s, gateway, tenant)
         # 2. Decide the level.
         cost = self._costs[number]
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw, cost)
@@ -111,18 +115,19 @@ class Simulation:
         # 4. Accept or refuse.
         pool = pool.for_cost(cost)
         if isinstance(decided, RivalDecided) and decided.sent_to is not None:
-            decided = in_line(decided, pool, self._dispatcher.steps_for(decided.sent_to, gateway))
-        room = self._dispatcher.queue_room(gateway, tenant, target.max_queued)
+            line = self._dispatchers.of_model(decided.sent_to.model)
+            decided = in_line(decided, pool, line.steps_for(decided.sent_to, gateway))
+        room = self._dispatchers.queue_room(decided.served.level.model, gateway, tenant, target.max_queued)
         admission = decide_admission(pool, decided.served, target.slo_s, room)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
             self._ended(End(number, Fate.SHED, now_s))
             return
         # 5. Wait for a worker.
-        self._dispatcher.entries[number] = found.entry
-        served, extra_steps, sent_to = decided.served.level, 0, None
+        served, extra_steps, sent_to, then, bears = decided.served.level, 0, None, None, 0.0
         if isinstance(decided, RivalDecided):
-            extra_steps, sent_to = decided.extra_steps, decided.sent_to
+            extra_steps, sent_to, then, bears = decided.extra_steps, decided.sent_to, decided.then, decided.bears
+        self._dispatchers.of_model(served.model).entries[number] = found.entry
         request = SimulatedRequest(
             tenant=tenant,
             deadline_s=now_s + target.slo_s,
@@ -135,28 +140,47 @@ class Simulation:
             gateway=gateway,
             step_cost=cost,
             extra_steps=extra_steps,
+            then=then,
+            bears=bears,
         )
-        self._dispatcher.submit(request, now_s)
+        self._dispatchers.submit(request, now_s)
 
     def _ended(self, end: End) -> None:
-        """Record the end of a request. Each request ends exactly once."""
+        """Record the end of a request. Each request ends exactly once; an image that is drawn again is no end."""
+        if end.request is not None and self._drawn_again(end.request, end):
+            return
         outcomes, number, fate = self._outcomes, end.number, end.fate
         if outcomes.fates[number] is not Fate.OPEN:
             raise AssertionError(f"request {number} ended twice: {outcomes.fates[number].name}, {fate.name}")
         outcomes.fates[number] = fate
         outcomes.finished_s[number] = end.at_s
         outcomes.levels[number] = end.level
-        outcomes.steps[number] = end.steps
+        outcomes.steps[number] += end.steps
         outcomes.retries[number] = end.retries
         self._open -= 1
-        self._dispatcher.entries.pop(number, None)
+        for model in self._dispatchers.by_model.values():
+            model.dispatcher.entries.pop(number, None)
         if end.level == self._scenario.ladder.exact:  # only exact runs are stored, as live
             self._neighbours.store(number, end.at_s)
+
+    def _drawn_again(self, first: SimulatedRequest, end: End) -> bool:
+        """The second run of a cascade, if the discriminator asks for it and it can be in time; else the image stays."""
+        then, judge = first.then, self._scenario.discriminator
+        if then is None or judge is None or judge(end.number, first.level) <= first.bears:
+            return False
+        pool = self._dispatchers.view(end.at_s, first.gateway).of_model(then.model).for_cost(first.step_cost)
+        if end.at_s + pool.queue_wait_s() + pool.best_finish_s(then.cost) > first.deadline_s:
+            return False
+        self._outcomes.steps[end.number] += end.steps
+        steps = counted_steps(then.cost, first.step_cost)
+        second = replace(first, level=then, then=None, steps=steps, waits=False, tries=0, choosy=False)
+        self._dispatchers.submit(second, end.at_s)
+        return True
 
     def _replan(self, now_s: float, _: object) -> None:
         """One step of the planning loop."""
         scenario, before = self._scenario, self._plan
-        pool = self._dispatcher.view(now_s)
+        pool = self._dispatchers.view(now_s)
         groups = group_capacities(pool.workers, scenario.ladder.levels, scenario.target.slo_s)
         self._plan = self._policy.replan(self._rules, self._plan, PoolState(now_s, self._demand, groups, pool))
         if self._plan is not before:
@@ -167,11 +191,11 @@ class Simulation:
         """Give the levels of the new plan to the ready workers."""
         plan, moves = self._plan, 0
         for name, level in assign_ready(plan, pool.workers).items():
-            worker = self._pool.by_name(name)
+            held_by, worker = self._dispatchers.holder(name)
             if worker.level != level:
                 moves += worker.level is not None  # a first level is no move
                 worker.level = level
-                self._pool.changed(worker)
+                held_by.changed(worker)
         counts: dict[Level, int] = {}
         for (_, level), count in plan.workers.items():
             counts[level] = counts.get(level, 0) + count

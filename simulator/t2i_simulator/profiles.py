@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from t2i_api.pool import PoolSpec, WorkerGroupPart
 from t2i_policy.judge_record import other_judge
@@ -9,6 +10,7 @@ from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
 from t2i_simulator.errors import ProfileMissing
 from t2i_simulator.workers import Group
 
+NO_MODELS: Mapping[str, str] = MappingProxyType({})
 BUILTIN = Path(__file__).parent / "profiles"
 
 
@@ -45,9 +47,15 @@ def find_profile(part: WorkerGroupPart, pool_folder: Path, own: Path | None) -> 
 
 
 def build_groups(
-    spec: PoolSpec, pool_folder: Path, own: Path | None, override: Path | None = None, workers: int | None = None
+    spec: PoolSpec,
+    pool_folder: Path,
+    own: Path | None,
+    override: Path | None = None,
+    workers: int | None = None,
+    models: Mapping[str, str] = NO_MODELS,
 ) -> tuple[Group, ...]:
     """The pool's groups with their profiles. `workers` replaces their total and is spread over them in proportion.
+    `models`: by group, which other model of its profile the group holds.
 
     Raises:
         ProfileMissing: a profile is missing, is invalid, was measured with another number of steps, or by another judge
@@ -65,7 +73,12 @@ def build_groups(
                 f"workerGroups {part.name!r}: {path.name} was measured on {profile.base_steps} steps, the pool's model "
                 f"runs numInferenceSteps = {spec.model.num_inference_steps}"
             )
-        groups.append(Group(part.name, counts[part.name], profile))
+        model = models.get(part.name, "")
+        try:
+            profile.section(model)
+        except ProfileError as error:
+            raise ProfileMissing(f"workerGroups {part.name!r}: {path.name}: {error}") from error
+        groups.append(Group(part.name, counts[part.name], profile, model))
     if differ := other_judge(group.profile.judge for group in groups):
         raise ProfileMissing(
             f"workerGroups: their profiles are by different judges ({differ}), whose losses cannot be weighed against "

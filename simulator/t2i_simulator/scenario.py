@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.level import Ladder
+from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.options import HARMLESS_LOSS
 from t2i_simulator.faults import Fault
@@ -58,6 +58,7 @@ class Scenario:
     in `tenants` of who sends each request; empty: the first sends all.
     Each gateway hears what waits in the others each `hears_every_s`, one number for each: infinite for one that began
     anew and heard of nobody yet, and does not tell whose requests wait there either, as one of an older version.
+    `discriminator`: what the image of a request (its number) at a level lost, as a cascade sees it; None: no cascade.
     """
 
     ladder: Ladder
@@ -75,6 +76,7 @@ class Scenario:
     tenants: tuple[SimulatedTenant, ...] = (SimulatedTenant(),)
     tenant_of: Sequence[int] = ()
     other_sizes: tuple[OtherSize, ...] = ()
+    discriminator: Callable[[int, Level], float] | None = None
 
     def tenant_names(self) -> list[str]:
         """Who sends each request."""

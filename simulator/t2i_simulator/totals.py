@@ -82,6 +82,7 @@ class Totals:
         set_field(pool, "ahead_steps", ahead_steps)
         set_field(pool, "gateways", gateways)
         set_field(pool, "others", others)
+        set_field(pool, "parts", {})
         set_field(pool, "ready", workers if all_ready else tuple(view for view in workers if view.ready))
         set_field(pool, "steps_per_s", counted.steps_per_s)
         set_field(pool, "slots", counted.slots)

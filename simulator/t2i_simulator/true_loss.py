@@ -10,7 +10,7 @@ at 0.5 two prompts in three lie within x 0.54 to 1.45. `scale` makes the profile
 z depends on its arguments alone, so a prompt loses the same at a level under every policy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -20,6 +20,8 @@ import numpy.typing as npt
 from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile
 
+SPREAD = 0.5  # of the factor's logarithm
+
 Floats = npt.NDArray[np.float64]
 Hashes = npt.NDArray[np.uint64]
 
@@ -28,7 +30,7 @@ Hashes = npt.NDArray[np.uint64]
 class Truth:
     profile: LevelProfile
     seed: int = 0
-    spread: float = 0.5
+    spread: float = SPREAD
     scale: float = 1.0
 
     def losses(
@@ -37,13 +39,24 @@ class Truth:
         """True losses at one level. `prompts` are numbers; `similarity` is to the prompt that the run started from."""
         if level == Level(0, self.profile.base_steps):
             return np.zeros(len(similarity))  # the exact level defines no loss
-        bands = sorted((band for band in self.profile.losses if band.level == level), key=lambda b: b.similarity_min)
+        bands = sorted(self.profile.bands.get(level, ()), key=lambda b: b.similarity_min)
         if not bands:  # a level that was not measured loses everything
             return np.ones(len(similarity))
         mean = _between_bands(bands, [band.mean_loss for band in bands], similarity)
         diversity = _between_bands(bands, [band.diversity_bound(0.0) for band in bands], similarity)
         factor = np.exp(self.spread * _normals(self.seed, level, prompts) - self.spread**2 / 2)
         return np.minimum(1.0, self.scale * np.maximum(0.0, mean) * factor + diversity * repeated)
+
+
+def discriminator(truth: Truth, prompt_of: Sequence[int], error: float = 0.0) -> Callable[[int, Level], float]:
+    """What a cascade sees of the image of a request: its true loss, times a log-normal error of its own."""
+
+    def seen(request: int, level: Level) -> float:
+        prompt, errs = np.array([prompt_of[request]]), np.array([request])
+        loss = truth.losses(level, np.zeros(1), prompt, np.zeros(1, np.bool_))
+        return float((loss * np.exp(error * _normals(truth.seed + 1, level, errs)))[0])
+
+    return seen
 
 
 def _between_bands(ordered: Sequence[BandLoss], values: Sequence[float], similarity: Floats) -> Floats:
@@ -56,7 +69,7 @@ def _between_bands(ordered: Sequence[BandLoss], values: Sequence[float], similar
 
 def _normals(seed: int, level: Level, prompts: npt.NDArray[np.int64]) -> Floats:
     key = (seed * 1_000_003 + level.skipped_steps) * 1_000_003 + level.num_inference_steps
-    key ^= crc32("+".join(level.marks).encode())
+    key ^= crc32("+".join(level.marks).encode()) ^ crc32(level.model.encode())
     first = _mix(prompts.astype(np.uint64) ^ np.uint64(key * 0x9E3779B97F4A7C15 % 2**64))
     second = _mix(first)
     radius = np.sqrt(-2 * np.log(1 - _uniforms(first)))  # Box-Muller transform

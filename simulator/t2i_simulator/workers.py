@@ -22,29 +22,37 @@ SOUND = WorkerHealth()
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Equal workers: how many, and what was measured of one of them."""
+    """Equal workers: how many, what was measured of one of them, and which model of the profile it holds (empty: its
+    own)."""
 
     name: str
     num_workers: int
     profile: LevelProfile
+    model: str = ""
+
+    @property
+    def step_s(self) -> tuple[float, ...]:
+        """Seconds of one step of its model, by batch size."""
+        return self.profile.section(self.model).step_s
 
 
 class SimulatedWorker:
     """One worker. `alive` until a fault; `state` is what its health allows."""
 
-    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "level", "loop", "name",
-                 "queue_cap", "state", "step_s")  # fmt: skip
+    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "level", "loop", "model",
+                 "name", "queue_cap", "state", "step_s")  # fmt: skip
 
     def __init__(self, index: int, name: str, group: Group) -> None:
-        profile = group.profile
+        measured = group.profile.section(group.model)
         self.index = index
         self.name = name
         self.group = group.name
-        self.step_s = profile.step_s
-        self.fixed_s = profile.fixed_s
-        self.batch_cap = len(profile.step_s)
+        self.model = group.model
+        self.step_s = measured.step_s
+        self.fixed_s = measured.fixed_s
+        self.batch_cap = len(measured.step_s)
         self.queue_cap = max(4, self.batch_cap)  # as the real engines
-        self.loop = SimulatedStepLoop(profile.step_s, self.batch_cap)
+        self.loop = SimulatedStepLoop(measured.step_s, self.batch_cap)
         self.level: Level | None = None
         self.alive = True
         self.health = SOUND
@@ -76,6 +84,7 @@ class SimulatedWorker:
             self.group,
             self.level,
             batch_limit=batch_limit(self.step_s, loop.longest_step_s(now_s)),
+            model=self.model,
         )
 
 
@@ -95,6 +104,9 @@ class SimulatedPool:
     def by_name(self, name: str) -> SimulatedWorker:
         """The worker of a view's name."""
         return self._by_name[name]
+
+    def has(self, name: str) -> bool:
+        return name in self._by_name
 
     def changed(self, worker: SimulatedWorker) -> None:
         """Its view is out of date; it is built anew when somebody looks, so several changes share one."""

@@ -62,7 +62,8 @@ def build_workload(
     """Decisions read losses from the profile of the first group, and levels too where the pool names none. The list of
     prompts starts again at its end. There are as many gateways as the pool has.
     """
-    num, ladder = len(arrived_s), spec.choose_ladder(groups[0].profile).ladder
+    models = tuple(dict.fromkeys(group.model for group in groups if group.model))
+    num, ladder = len(arrived_s), spec.choose_ladder(groups[0].profile, models).ladder
     prompt_of = list(range(num)) if prompts is None else list(islice(cycle(prompts.of_line), num))
 
     def make_neighbours() -> Neighbours:

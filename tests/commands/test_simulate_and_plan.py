@@ -34,6 +34,7 @@ def options(tmp_path: Path) -> SimulateOptions:
         fresh_cycles=False,
         faults=(),
         sizes=(),
+        models=(),
         seed=1,
         json_out=tmp_path / "out" / "rows.json",
         plot_out=tmp_path / "out" / "course.png",
@@ -87,6 +88,13 @@ def test_pool_with_a_fixed_mix_is_simulated_with_it(options: SimulateOptions, tm
     assert fixed["mean_skipped_steps"] > 20 > auto["mean_skipped_steps"]  # at this load nothing needs to bend
 
 
+TWO_GROUPS = (
+    '- {name: gpu, workers: 8, profile: "builtin://sdxl-a10g"}',
+    '- {name: gpu, workers: 6, profile: "builtin://sdxl-turbo-a10g"}\n'
+    '  - {name: small, workers: 2, profile: "builtin://sdxl-turbo-a10g"}',
+)
+
+
 MISTAKES = {
     "an arrivals file": ({"arrivals": "0\nsoon\n"}, "arrivals.txt, line 2"),
     "a policy's name": ({"policies": "prompt-aware,best"}, "no policy is named 'best'; there are prompt-aware"),
@@ -100,6 +108,14 @@ MISTAKES = {
     "a builtin profile's name": (
         {"pool_file": "unknown profile"},
         "no builtin profile 'sdxl-b200'; there is sdxl-a100",
+    ),
+    "a model's form": ({"models": ("turbo",)}, "expected GROUP=MODEL"),
+    "a model's group": ({"models": ("small=turbo",)}, "no group 'small'; there is gpu"),
+    "a model that was not measured": ({"models": ("gpu=turbo",)}, "sdxl-a10g.json: models: no section for 'turbo'"),
+    "a model in a fixed mix": ({"pool_file": "fixed mix", "models": ("gpu=turbo",)}, "--model: mix.mode Fixed"),
+    "a policy that knows one model": (
+        {"pool_file": "two groups", "models": ("small=turbo",), "policies": "paper"},
+        "'paper' is for pools of one model; with --model there are prompt-aware",
     ),
     "another number of workers for a fixed mix": (
         {"pool_file": "fixed mix", "workers": 4},
@@ -119,6 +135,7 @@ def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mis
         "scenes with sdxl": scenes.replace("workers: 2}", 'workers: 2, profile: "builtin://sdxl-a10g"}'),
         "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
         "fixed mix": sdxl + FIXED_MIX,
+        "two groups": sdxl.replace(*TWO_GROUPS),
         "no profile": sdxl.replace(', profile: "builtin://sdxl-a10g"', ""),
     }
     made = dict(changes)
@@ -166,6 +183,24 @@ def sdxl_pool(tmp_path: Path, old: str, new: str, more: str = "") -> Path:
     path = tmp_path / "pool.yaml"
     path.write_text(text.replace(old, new) + more)
     return path
+
+
+def test_what_if_a_group_held_another_model(options: SimulateOptions, tmp_path: Path) -> None:
+    """Ten requests a second are more than the six SDXL workers carry: with the others' model nobody is refused."""
+    options.arrivals.write_text("".join(f"{100 * number}\n" for number in range(400)))
+    pool, rows = sdxl_pool(tmp_path, *TWO_GROUPS), []
+    for models in ((), ("small=turbo",)):
+        run_simulate(Console(quiet=True), replace(options, pool_file=pool, models=models))
+        assert options.json_out is not None
+        rows += json.loads(options.json_out.read_text())
+    one, several = rows
+    assert several["served"] == 400 > one["served"]
+    assert any(name.startswith("turbo:") for name in several["served_levels"])
+    console = Console(record=True, width=140)
+    run_plan(console, PlanOptions(pool, 5.0, "", None, None, ("small=turbo",)))
+    text = console.export_text()
+    assert "turbo:0/4" in text
+    assert "0.000 of 5.000 images/s shed" in text
 
 
 def test_simulation_has_the_gateways_of_the_pool(options: SimulateOptions, tmp_path: Path) -> None:

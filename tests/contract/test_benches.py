@@ -65,7 +65,8 @@ def test_trial_overwrites_no_result(benches: dict[str, dict[str, Any]]) -> None:
 
 def test_missing_files_are_explained(benches: dict[str, dict[str, Any]]) -> None:
     """Which variable, what the file must hold, where a public one is; nobody else asks for a file."""
-    needing = {"policy": ("PROMPTS", "ARRIVALS"), "carried": ("PROMPTS", "ARRIVALS"), "eviction": ("PROMPTS",)}
+    both = ("PROMPTS", "ARRIVALS")
+    needing = {"policy": both, "models": both, "carried": both, "eviction": ("PROMPTS",)}
     for verb, bench in benches.items():
         if verb not in needing:
             assert bench["missing"] == "", verb

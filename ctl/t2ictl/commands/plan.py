@@ -27,7 +27,8 @@ from t2i_simulator.workers import Group, SimulatedPool
 from t2i_sources import builtin_folder
 from t2ictl.errors import InputInvalid
 from t2ictl.local_pool import read_pool
-from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll
+from t2ictl.models_of_groups import parse_models
+from t2ictl.options import PAPER_POOL, ModelOfGroup, NumWorkers, PoolFile, ProfileForAll
 from t2ictl.running import console, told_in_a_line
 
 TITLES = {
@@ -50,10 +51,11 @@ def plan(
     ] = "",
     workers: NumWorkers = None,
     profile: ProfileForAll = None,
+    model: ModelOfGroup = None,
 ) -> None:
     """Show the plan for a demand, and what the pool could carry: how many GPUs for which quality."""
     with told_in_a_line():
-        run_plan(console, PlanOptions(pool, demand, rates, workers, profile))
+        run_plan(console, PlanOptions(pool, demand, rates, workers, profile, model or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class PlanOptions:
     rates: str
     workers: int | None
     profile: Path | None
+    models: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +104,13 @@ def run_plan(console: Console, options: PlanOptions) -> None:
         raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
+    models = parse_models(options.models, pool.spec)
     try:
-        groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)
+        groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers, models)
     except SimulatorError as error:
         raise InputInvalid(str(error)) from error
     target = ServiceTarget.of(pool.spec)
-    chosen = pool.spec.choose_ladder(groups[0].profile)
+    chosen = pool.spec.choose_ladder(groups[0].profile, dict.fromkeys(models.values()))
     subject = _subject(chosen.ladder, groups, target, pool.spec.pinned_workers)
     shares = lineage_shares(subject.classes)
     rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None
@@ -128,7 +132,12 @@ def _subject(ladder: Ladder, groups: tuple[Group, ...], target: ServiceTarget, p
     InputInvalid: no worker makes an image of any level within the SLO.
     """
     views = SimulatedPool(groups).view(0.0, 0, 0).workers
-    least_s = min(needed_slo_s(view.step_s, view.fixed_s, level) for view in views for level in ladder.levels)
+    least_s = min(
+        needed_slo_s(view.step_s, view.fixed_s, level)
+        for view in views
+        for level in ladder.levels
+        if level.model == view.model
+    )
     if least_s > target.slo_s:
         raise InputInvalid(
             f"slo.latencyMilliseconds: no level fits into {1000 * target.slo_s:.0f} ms: an image at the quickest one, "

@@ -5,7 +5,7 @@ Reads and checks everything first, then runs each policy over the same trace, pr
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +27,7 @@ from t2i_simulator.report import Row, Setting, Timeline, measure, summarise, tim
 from t2i_simulator.rivals.catalogue import OURS, choose_policies
 from t2i_simulator.similarity import PromptSimilarities, Vectors
 from t2i_simulator.traces import number_prompts, read_arrivals, read_prompts
-from t2i_simulator.true_loss import Truth
+from t2i_simulator.true_loss import Truth, discriminator
 from t2i_simulator.workers import Group
 from t2i_simulator.workload import TracePrompts, Workload, build_workload
 from t2i_sources import builtin_folder
@@ -35,7 +35,8 @@ from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
 from t2ictl.fault_options import parse_faults
 from t2ictl.local_pool import MODELS_DIR, read_pool
-from t2ictl.options import PAPER_POOL, NumWorkers, PoolFile, ProfileForAll, Seed
+from t2ictl.models_of_groups import parse_models
+from t2ictl.options import PAPER_POOL, ModelOfGroup, NumWorkers, PoolFile, ProfileForAll, Seed
 from t2ictl.other_sizes import parse_other_sizes
 from t2ictl.running import console, told_in_a_line
 
@@ -62,6 +63,7 @@ def simulate(
     size: Annotated[
         list[str] | None, typer.Option(help="WIDTHxHEIGHT=SHARE of the requests, such as 1024x1536=0.2")
     ] = None,
+    model: ModelOfGroup = None,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
     plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
@@ -79,6 +81,7 @@ def simulate(
         fresh_cycles=fresh_cycles,
         faults=fault or [],
         sizes=size or [],
+        models=model or [],
         seed=seed,
         json_out=json_out,
         plot_out=plot_out,
@@ -102,6 +105,7 @@ class SimulateOptions:
     fresh_cycles: bool
     faults: Sequence[str]
     sizes: Sequence[str]
+    models: Sequence[str]
     seed: int
     json_out: Path | None
     plot_out: Path | None
@@ -138,7 +142,8 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
-    policies = choose_policies(options.policies, pool.spec)
+    models = parse_models(options.models, pool.spec)
+    policies = choose_policies(options.policies, pool.spec, several=bool(models))
     if pool.spec.pinned_workers and any(policy.name == OURS for policy in policies):
         if options.workers is not None:
             raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
@@ -149,7 +154,7 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
         )
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
-    groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers)
+    groups = build_groups(pool.spec, options.pool_file.parent, own, options.profile, options.workers, models)
     faults = parse_faults(options.faults, groups)
     arrived_s = read_arrivals(options.arrivals, options.speedup)
     prompts = None if options.prompts is None else _read_prompts(options, options.prompts, pool, bar)
@@ -167,13 +172,14 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
 def _run_one(
     options: SimulateOptions, workload: Workload, policy: ServingPolicy, bar: Progress
 ) -> tuple[Row, Timeline]:
-    scenario = workload.scenario
+    truth = Truth(workload.scenario.profile, options.seed)
+    scenario = replace(workload.scenario, discriminator=discriminator(truth, workload.prompt_of))
     task = bar.add_task(policy.name, total=len(scenario.arrived_s))
     outcomes = replay(scenario, policy, lambda arrived: bar.update(task, completed=arrived))
     workers = sum(group.num_workers for group in scenario.groups)
     trace = options.arrivals.stem
     setting = Setting(trace, scenario.ladder, scenario.target.slo_s, workers, workload.prompt_of)
-    measured = measure(outcomes, setting, Truth(scenario.profile, options.seed))
+    measured = measure(outcomes, setting, truth)
     return summarise(policy.name, outcomes, setting, measured), timeline(outcomes, measured)
 
 

@@ -33,7 +33,8 @@ def needed_slo_s(step_s: Sequence[float], fixed_s: float, level: Level, wait_sha
 
 
 def group_capacities(workers: Iterable[WorkerView], levels: Sequence[Level], slo_s: float) -> tuple[GroupCapacity, ...]:
-    """What the ready workers of each group can do, by the measurements of the first of them."""
+    """What the ready workers of each group can do, by the measurements of the first of them: levels of the model that
+    they hold."""
     groups: dict[str, list[WorkerView]] = {}
     for worker in workers:
         if worker.ready:
@@ -45,6 +46,7 @@ def group_capacities(workers: Iterable[WorkerView], levels: Sequence[Level], slo
             {
                 level: worker_rate_rps(members[0].step_s[: members[0].batch_cap], members[0].fixed_s, level, slo_s)
                 for level in levels
+                if level.model == members[0].model
             },
         )
         for name, members in sorted(groups.items())

@@ -44,6 +44,8 @@ class Refused:
 
 
 def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: int) -> Admitted | Refused:
+    """By the workers that hold the model of the served level, and what waits for them."""
+    pool = pool.of_model(served.level.model)
     if left_s <= 0:
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:

@@ -2,6 +2,8 @@
 
 options -> wanted level -> prompt class -> a Fixed mix's draw -> price of a step -> served level
 
+Where workers hold several models, price and served level are found for each, and one of these offers is taken.
+
 Gateway and simulator both call `Rules.decide` and nothing else, so what is simulated is what is served.
 """
 
@@ -14,6 +16,7 @@ from t2i_policy.planning.classes import ClassTable, build_classes
 from t2i_policy.planning.plan import NO_PLAN, Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
+from t2i_policy.request.models import Offer, cheapest_wanted, choose_offer, options_by_model
 from t2i_policy.request.options import (
     HARMLESS_LOSS,
     Limits,
@@ -95,11 +98,25 @@ class Rules:
         limits, near = arrival.limits, arrival.near
         options, wanted, prompt_class = self.judge(near, limits)
         drawn = drawn_from.draw(prompt_class, arrival.draw)
-        pressed = pressure(pool, self.slack_s(pool))
-        price = backlog_price(pressed, limits.max_loss, self.ladder.base_steps)
+        if not pool.parts:
+            best = self._offer(wanted, options, arrival, pool, drawn)
+        else:
+            offers = [
+                self._offer(self._wanted(own, near, limits), own, arrival, pool.of_model(model), drawn)
+                for model, own in options_by_model(options).items()
+            ]
+            best = choose_offer(offers, wanted.level, drawn, arrival.left_s, self.tolerance)
+        return Decided(near, options, prompt_class, wanted, best.served, best.pressed)
+
+    def _offer(
+        self, wanted: WantedLevel, options: tuple[Option, ...], arrival: Arrival, pool: PoolView, drawn: Level | None
+    ) -> Offer:
+        """What the workers of `pool` would serve: all hold the model of these options."""
+        full = self.ladder.full_schedule(wanted.level.model).num_inference_steps
+        pressed = pressure(pool, slack_of(self.slo_s, pool.alone_s(full)))
+        price = backlog_price(pressed, arrival.limits.max_loss, full)
         load = LoadState(arrival.left_s, price * arrival.step_cost, drawn)
-        served = choose_served_level(wanted, options, pool.for_cost(arrival.step_cost), load)
-        return Decided(near, options, prompt_class, wanted, served, pressed)
+        return Offer(choose_served_level(wanted, options, pool.for_cost(arrival.step_cost), load), load.price, pressed)
 
     def slack_s(self, pool: PoolView) -> float:
         """What an exact image leaves of the SLO in this pool."""
@@ -108,8 +125,12 @@ class Rules:
     def judge(self, near: Neighbourhood, limits: Limits) -> JudgedPrompt:
         """What is known before the pool is looked at."""
         options = eligible_options(self.ladder, self.profile, near, limits)
-        wanted = choose_wanted_level(self.ladder, options, near, limits, self.tolerance)
-        return JudgedPrompt(options, wanted, self.classes.classify(near, limits))
+        wanted = [self._wanted(own, near, limits) for own in options_by_model(options).values()]
+        cheapest = cheapest_wanted(wanted, self.profile, self.tolerance) if len(wanted) > 1 else wanted[0]
+        return JudgedPrompt(options, cheapest, self.classes.classify(near, limits))
+
+    def _wanted(self, options: tuple[Option, ...], near: Neighbourhood, limits: Limits) -> WantedLevel:
+        return choose_wanted_level(self.ladder, options, near, limits, self.tolerance)
 
     def label(self, level: Level) -> str:
         """The level's short name."""

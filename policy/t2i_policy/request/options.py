@@ -44,6 +44,7 @@ class WantedReason(StrEnum):
     LESS_COMPUTED = "LessComputed"  # one that forecasts steps, guides in part or solves better is
     SIMILAR_CACHED = "SimilarCached"  # resuming from a similar prompt is
     SAME_IMAGE_CACHED = "SameImageCached"  # this prompt ran with this seed: resuming draws the same image
+    OTHER_MODEL = "OtherModel"  # another model of the pool is
     UNMEASURED = "Unmeasured"  # levels were not measured for images that are drawn like this
     NOTHING_HARMLESS = "NothingHarmless"  # a neighbour exists but no cheaper level is harmless for it
 
@@ -132,7 +133,7 @@ def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood,
         loss = loss_for(level, profile, near)
         if loss is not None and not refused_for_loss(loss, limits):
             options.append(Option(level, loss))
-    return tuple(sorted(options, key=lambda option: (option.level.cost, option.expected_loss)))
+    return tuple(sorted(options, key=lambda option: (profile.own_steps(option.level), option.expected_loss)))
 
 
 def refused_unmeasured(level: Level, near: Neighbourhood, limits: Limits) -> IneligibleReason:
@@ -190,6 +191,8 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
         return WantedReason.UNMEASURED
     if level.needs_latent:
         return WantedReason.SAME_IMAGE_CACHED if near.same_image else WantedReason.SIMILAR_CACHED
+    if level.model:
+        return WantedReason.OTHER_MODEL
     if level != ladder.exact:
         return WantedReason.LESS_COMPUTED if level.marks else WantedReason.SHORT_SCHEDULE
     return WantedReason.NO_NEIGHBOUR if near.similarity is None else WantedReason.NOTHING_HARMLESS

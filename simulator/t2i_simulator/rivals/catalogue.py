@@ -14,6 +14,7 @@ from t2i_simulator.rivals.nirvana import MeasuredThresholds, Nirvana
 from t2i_simulator.rivals.pac import PromptAgnostic
 from t2i_simulator.rivals.paper import ThePaper
 from t2i_simulator.rivals.proteus import Proteus
+from t2i_simulator.rivals.several_models import several_models
 from t2i_simulator.rivals.sommelier import Sommelier
 
 OURS = "prompt-aware"
@@ -79,8 +80,8 @@ def policy_named(name: str) -> ServingPolicy:
     raise UnknownPolicy(f"--policy: no policy is named {name!r}; there are {', '.join(policy_names())}")
 
 
-def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
-    """The policies of `NAME[,NAME...]` or `all`, in that order, each once.
+def choose_policies(names: str, spec: PoolSpec, several: bool = False) -> tuple[ServingPolicy, ...]:
+    """The policies of `NAME[,NAME...]` or `all`, in that order, each once. `several`: the workers hold several models.
 
     Ours does what the pool's gateways would do: with a Fixed mix its workers keep their levels. Rivals and ablations
     plan their own mix.
@@ -89,7 +90,14 @@ def choose_policies(names: str, spec: PoolSpec) -> tuple[ServingPolicy, ...]:
         UnknownPolicy: a name is of no policy.
     """
     wanted = [name.strip() for name in names.split(",")]
+    every = (PromptAware(), *several_models()) if several else all_policies()
     if wanted == ["all"]:
-        wanted = [policy.name for policy in all_policies()]
-    ours = PromptAware(pinned=spec.pinned_workers)
-    return tuple(ours if name == OURS else policy_named(name) for name in dict.fromkeys(wanted))
+        wanted = [policy.name for policy in every]
+    known = {policy.name: policy for policy in every} if several else {name: policy_named(name) for name in wanted}
+    known[OURS] = PromptAware(pinned=spec.pinned_workers)
+    for name in wanted:
+        if name not in known:
+            raise UnknownPolicy(
+                f"--policy: {name!r} is for pools of one model; with --model there are {', '.join(known)}"
+            )
+    return tuple(known[name] for name in dict.fromkeys(wanted))

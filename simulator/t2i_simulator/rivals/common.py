@@ -56,11 +56,14 @@ class RivalDecided(Decided):
     """A rival's decision. `extra_steps` run before the served level's own and leave no image (a cascade's light run).
 
     `sent_to`: the level whose workers take it, where workers run one level each. A hole in the cache may make the
-    served level another.
+    served level another. `then`: a second run after the first one's image, which it replaces if that lost more than
+    `bears`, as a discriminator sees it (a cascade of models).
     """
 
     extra_steps: int = 0
     sent_to: Level | None = None
+    then: Level | None = None
+    bears: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class AnyWorker:
     __slots__ = ()
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
+        return choose_worker(pool.of_model(level.model).ready, level, left_s, SPREAD, excluded)
 
 
 class WorkersByLevel:
@@ -109,7 +112,7 @@ class WorkersByLevel:
 
     def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
         if self.strength.any_worker:
-            return choose_worker(pool.ready, level, left_s, SPREAD, excluded)
+            return choose_worker(pool.of_model(level.model).ready, level, left_s, SPREAD, excluded)
         return place_by_level(level, pool, left_s, excluded)
 
 
@@ -117,7 +120,7 @@ def place_by_level(
     level: Level, pool: PoolView, left_s: float, excluded: frozenset[str], occupancy: float = SPREAD
 ) -> Placement | None:
     """Of the workers at `level` the one that finishes first, or the fullest from `placement.FILL_FROM_OCCUPANCY` on."""
-    able = [worker for worker in pool.ready if worker.name not in excluded]
+    able = [worker for worker in pool.of_model(level.model).ready if worker.name not in excluded]
     return choose_worker(workers_at(able, level), level, left_s, occupancy)
 
 
@@ -156,6 +159,7 @@ def decide_for(
     run = runnable_option(rules, sent_to, near, limits, strength)
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits, strength)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
+    pool = pool.of_model(run.level.model)
     estimated_s = pool.queue_wait_s() + pool.for_cost(arrival.step_cost).best_finish_s(run.level.cost)
     return RivalDecided(
         near=near,
@@ -184,6 +188,7 @@ def in_line(decided: RivalDecided, pool: PoolView, waiting_steps: int) -> RivalD
     """Estimate the request's end behind `waiting_steps` of its own level's line. Only the shell knows them."""
     if decided.sent_to is None:
         return decided
+    pool = pool.of_model(decided.sent_to.model)
     there = workers_at(pool.ready, decided.sent_to)
     rate = sum(worker.steps_per_s for worker in there)
     wait_s = pool.turns * waiting_steps / rate if rate > 0 else float("inf")

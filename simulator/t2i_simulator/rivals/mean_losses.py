@@ -51,7 +51,7 @@ class LadderPart(StrEnum):
     """A part of the ladder. Each holds the exact level."""
 
     ALL = "All"
-    SKIPS = "Skips"  # the papers' ladder: K of the full schedule
+    SKIPS = "Skips"  # the papers' ladder: K of the full schedule, and what other models of the pool have
     SHORT = "Short"  # fewer steps, no latent
 
 
@@ -68,7 +68,9 @@ def levels_of(ladder: Ladder, part: LadderPart) -> tuple[Level, ...]:
     if part is LadderPart.ALL:
         return ladder.levels
     wants_latent = part is LadderPart.SKIPS
-    return tuple(level for level in ladder.levels if level == ladder.exact or level.needs_latent is wants_latent)
+    return tuple(
+        level for level in ladder.levels if level == ladder.exact or level.model or level.needs_latent is wants_latent
+    )
 
 
 def budgets_of(ladder: Ladder, strength: Strength) -> tuple[Level, ...]:

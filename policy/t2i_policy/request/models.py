@@ -1,0 +1,71 @@
+"""Which model serves a request, in a pool whose workers hold several.
+
+Workers of different models are different resources: each model has its own workers, its own backlog and so its own
+price of a step. Within a model the level is chosen as in a pool of one (`served`). Each model so makes one offer:
+
+    served = argmin over models m   D(s, j_m) + price_m * cost(j_m)        among those that are in time, if any is
+
+A loss within the tolerance counts as none, and of equals the model of the wanted level serves. So at rest nobody leaves
+the wanted level. D is the loss against the exact image of the pool's own model, whichever model serves, so the floor
+holds across models. Past the barrier of `price` a step has no price any more: then the model serves that is behind
+with least. A model without a ready worker offers nothing, unless no model has one.
+
+A Fixed mix draws a level, and with it a model. Another one serves if that one would be late, or may not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import inf, isinf
+from typing import NamedTuple
+
+from t2i_policy.level import Level
+from t2i_policy.profile import LevelProfile
+from t2i_policy.request.options import Option, WantedLevel
+from t2i_policy.request.served import Served, ServedReason
+
+
+class Offer(NamedTuple):
+    """What a model would serve a request at, the price of a step there, and the share of its slack that is eaten."""
+
+    served: Served
+    price: float
+    pressed: float
+
+
+def options_by_model(options: Iterable[Option]) -> Mapping[str, tuple[Option, ...]]:
+    """In the order of the options."""
+    found: dict[str, list[Option]] = {}
+    for option in options:
+        found.setdefault(option.level.model, []).append(option)
+    return {model: tuple(own) for model, own in found.items()}
+
+
+def cheapest_wanted(wanted: Sequence[WantedLevel], profile: LevelProfile, tolerance: float) -> WantedLevel:
+    """Of what each model is wanted at, the harmless one that takes least of a worker; without any, the least loss."""
+    harmless = [one for one in wanted if one.expected_loss <= tolerance]
+    if not harmless:
+        return min(wanted, key=lambda one: one.expected_loss)
+    return min(harmless, key=lambda one: (profile.own_steps(one.level), one.expected_loss))
+
+
+def choose_offer(offers: Sequence[Offer], wanted: Level, drawn: Level | None, left_s: float, tolerance: float) -> Offer:
+    """`offers` are not empty; `drawn` is what a Fixed mix drew. The offer says why, if another model serves."""
+    able = [offer for offer in offers if offer.served.estimated_s < inf] or offers
+    in_time = [offer for offer in able if offer.served.estimated_s <= left_s]
+    drawn_model = None if drawn is None else drawn.model
+    held_to = [offer for offer in in_time if offer.served.level.model == drawn_model]
+
+    def worth(offer: Offer) -> tuple[bool, float, bool, float]:
+        served = offer.served
+        lost = 0.0 if served.expected_loss <= tolerance else served.expected_loss
+        cost = offer.pressed if isinf(offer.price) else lost + offer.price * served.level.cost
+        return isinf(offer.price), cost, served.level.model != wanted.model, served.estimated_s
+
+    best = min(held_to or in_time or able, key=worth)
+    if best.served.level.model == wanted.model or best.served.reason is not ServedReason.AS_WANTED:
+        return best
+    reason = ServedReason.PLANNED
+    if best.served.level != drawn:
+        stays = any(offer.served.level.model == wanted.model for offer in in_time)
+        reason = ServedReason.LOAD if stays else ServedReason.DEADLINE
+    return best._replace(served=replace(best.served, reason=reason))

@@ -1,0 +1,79 @@
+"""The dispatchers of a simulated pool, one for each model that its workers hold.
+
+Workers of different models are different resources, so each model has its workers, its queues and its turns. With one
+model everything is as it would be without this file.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from t2i_policy.pool_view import PoolView, join_parts
+from t2i_simulator.clock import Clock
+from t2i_simulator.dispatching import SimulatedDispatcher, SimulatedRequest
+from t2i_simulator.faults import Fault, Faults
+from t2i_simulator.outcomes import Outcomes
+from t2i_simulator.workers import Group, SimulatedPool, SimulatedWorker
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWorkers:
+    """The workers that hold one model, and what hands requests to them."""
+
+    pool: SimulatedPool
+    dispatcher: SimulatedDispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatchers:
+    """By model; "" is the pool's own."""
+
+    by_model: Mapping[str, ModelWorkers]
+
+    @classmethod
+    def build(
+        cls, groups: Sequence[Group], gateways: int, make: Callable[[SimulatedPool], SimulatedDispatcher]
+    ) -> "Dispatchers":
+        """`make` is called for the workers of each model."""
+        models = dict.fromkeys(sorted(group.model for group in groups))
+        pools = {
+            model: SimulatedPool([group for group in groups if group.model == model], gateways) for model in models
+        }
+        return cls({model: ModelWorkers(pool, make(pool)) for model, pool in pools.items()})
+
+    def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
+        """As `SimulatedDispatcher.view`, in parts where there are several models or none of the pool's own."""
+        views = {model: one.dispatcher.view(now_s, gateway, tenant) for model, one in self.by_model.items()}
+        return views[""] if list(views) == [""] else join_parts(views)
+
+    def of_model(self, model: str) -> SimulatedDispatcher:
+        """What serves this model; without workers of it, what serves the first one."""
+        return (self.by_model.get(model) or next(iter(self.by_model.values()))).dispatcher
+
+    def queue_room(self, model: str, gateway: int, tenant: str, max_queued: int) -> int:
+        """How many may wait for this model before a request is one too many: the bound is on all that wait."""
+        elsewhere = sum(one.dispatcher.queued(gateway) for name, one in self.by_model.items() if name != model)
+        return self.of_model(model).queue_room(gateway, tenant, max(0, max_queued - elsewhere))
+
+    def submit(self, request: SimulatedRequest, now_s: float) -> None:
+        """To the workers that hold the model of its level."""
+        self.of_model(request.level.model).submit(request, now_s)
+
+    def holder(self, name: str) -> tuple[SimulatedPool, SimulatedWorker]:
+        """The worker of a view's name, and its pool.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for one in self.by_model.values():
+            if one.pool.has(name):
+                return one.pool, one.pool.by_name(name)
+        raise KeyError(name)
+
+    def schedule(self, faults: Iterable[Fault], clock: Clock, outcomes: Outcomes) -> None:
+        """Raises:
+        KeyError: a fault names no worker.
+        """
+        watching = {id(one.pool): Faults(clock, one.pool, one.dispatcher, outcomes) for one in self.by_model.values()}
+        for fault in faults:
+            pool, _ = self.holder(fault.worker)
+            watching[id(pool)].schedule([fault])
