@@ -11,6 +11,7 @@ from t2i_api.parse import PoolError, read_pool
 from t2i_operator.decide.types import DesiredPool, Problem
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
+from t2i_operator.manifests.auditor import audit_basis
 from t2i_operator.manifests.child import PoolRef
 from t2i_policy.planning.classes import build_classes
 from t2i_policy.profile import ProfileError, parse_profile
@@ -43,7 +44,9 @@ def read_desired(
     chosen = spec.choose_ladder(parsed)
     spec = spec.filled_in(chosen)  # gateways, workers and plans read the levels from here
     classes = build_classes(spec.ladder, parsed, spec.slo.max_loss, spec.slo.harmless_loss)
+    inputs = Inputs(ref, spec, profile, images)
+    basis = audit_basis(inputs, spec.quality) if spec.quality is not None else ""
     try:
-        return DesiredPool(spec, parsed, classes, render_children(Inputs(ref, spec, profile, images)), chosen)
+        return DesiredPool(spec, parsed, classes, render_children(inputs), chosen, basis)
     except TemplateInvalid as error:
         return Problem(INVALID_SPEC, str(error))

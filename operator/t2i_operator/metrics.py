@@ -24,6 +24,7 @@ class OperatorMetrics:
         self.retries = counter("api_retries", "Calls that had to be repeated, by HTTP status; 0 = no answer.", "status")
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.polls = counter("demand_polls", "Questions to gateways for their demand, by outcome.", "outcome")
+        self.audit_polls = counter("audit_polls", "Questions to auditors for their audits, by outcome.", "outcome")
         self.watch_events = counter("watch_events", "Events heard, by kind of object.", "kind")
         self.watch_restarts = counter("watch_restarts", "Times that all watches ended and were begun anew.")
         self.leader = gauge("leader", "1 while this process holds the lease.")

@@ -8,9 +8,9 @@ What was seen may be a moment old when it is acted on; that is why every write n
 
 import asyncio
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from t2i_api.names import COMPONENT_LABEL, GATEWAY, WORKER
+from t2i_api.names import AUDITOR, COMPONENT_LABEL, GATEWAY, WORKER
 from t2i_operator.api import KubeApi
 from t2i_operator.decide.children import is_ours, key_of
 from t2i_operator.decide.pods import (
@@ -24,7 +24,17 @@ from t2i_operator.decide.pods import (
     read_pod,
     tell_unmounted,
 )
-from t2i_operator.decide.types import ChildKey, ChildSeen, DemandReport, DesiredPool, Observed, Problem, Trouble
+from t2i_operator.decide.types import (
+    NOTHING_HEARD,
+    ChildKey,
+    ChildSeen,
+    DemandReport,
+    DesiredPool,
+    HeardAudits,
+    Observed,
+    Problem,
+    Trouble,
+)
 from t2i_operator.desired import PROFILE_MISSING
 from t2i_operator.errors import NotFound
 from t2i_operator.kinds import CHILD_KIND, CHILD_KINDS, CONFIG_MAP, EVENT, POD, ResourceKind
@@ -35,25 +45,38 @@ from t2i_sources import builtin_folder
 PROFILE_KEY = "profile.json"
 
 
+@dataclass(frozen=True, slots=True)
+class PolledReports:
+    """What the pods of a pool last said when they were polled."""
+
+    reports: tuple[DemandReport, ...] = ()
+    audits: HeardAudits = NOTHING_HEARD
+
+
 async def observe(
     api: KubeApi,
     mirror: Mirror,
     document: Manifest,
     desired: DesiredPool | Problem,
-    reports: tuple[DemandReport, ...],
+    heard: PolledReports,
 ) -> Observed:
     """Everything that a decision about this pool is made from.
 
     Raises:
         ApiError: see `errors`.
     """
-    seen = replace(mirrored(mirror, document), reports=reports)
+    seen = replace(mirrored(mirror, document), reports=heard.reports, audits=heard.audits)
     if isinstance(desired, DesiredPool):
         unserved = await _find_unserved(api, desired, seen)
         desired = desired.without(unserved)
         children = {**await _find_missing(api, mirror, desired, seen), **seen.children}
         seen = replace(seen, children=children, unserved=unserved)
-    seen = replace(seen, starved=await _find_starved(api, seen))
+    workloads, auditor = _short_ones(seen)
+    seen = replace(
+        seen,
+        starved=await _find_starved(api, seen.ref, workloads),
+        starved_auditor=await _find_starved(api, seen.ref, auditor),
+    )
     creating = [pod for pod in mirror.belongings(seen.ref.key, POD) if is_creating(pod)]
     if creating:
         seen = tell_unmounted(seen, find_unmounted(creating, await _mount_events(api, seen.ref)))
@@ -71,6 +94,7 @@ def mirrored(mirror: Mirror, document: Manifest) -> Observed:
         children=_children(mirror, ref.key),
         workers=tuple(map(read_pod, _pods(mirror, ref.key, WORKER))),
         gateways=tuple(map(read_pod, gateways_of(mirror, ref.key))),
+        auditors=tuple(map(read_pod, auditors_of(mirror, ref.key))),
     )
 
 
@@ -89,6 +113,11 @@ def ref_of(document: Manifest) -> PoolRef:
 def gateways_of(mirror: Mirror, key: str) -> tuple[Manifest, ...]:
     """The gateway pods of a pool."""
     return _pods(mirror, key, GATEWAY)
+
+
+def auditors_of(mirror: Mirror, key: str) -> tuple[Manifest, ...]:
+    """The auditor's pods: one, or while it is replaced perhaps two."""
+    return _pods(mirror, key, AUDITOR)
 
 
 def _pods(mirror: Mirror, key: str, component: str) -> tuple[Manifest, ...]:
@@ -151,13 +180,17 @@ async def _find(api: KubeApi, mirror: Mirror, manifest: Manifest) -> ChildSeen |
     return _to_child(kind, item)
 
 
-async def _find_starved(api: KubeApi, seen: Observed) -> tuple[Trouble, ...]:
-    """Why pods cannot be created; events are only asked for while some are missing."""
+def _short_ones(seen: Observed) -> tuple[list[ChildSeen], list[ChildSeen]]:
+    """Workloads that are short of pods: those that serve, and the auditor, which holds nobody up."""
     short = [child for child in seen.children.values() if is_short(child)]
+    auditor = [one for one in short if one.manifest["metadata"].get("labels", {}).get(COMPONENT_LABEL) == AUDITOR]
+    return [one for one in short if one not in auditor], auditor
+
+
+async def _find_starved(api: KubeApi, ref: PoolRef, short: list[ChildSeen]) -> tuple[Trouble, ...]:
+    """Why pods cannot be created; events are only asked for while some are missing."""
     events = {
-        child.uid: await api.list(
-            EVENT.path(seen.ref.namespace), f"involvedObject.uid={child.uid},reason={FAILED_CREATE}"
-        )
+        child.uid: await api.list(EVENT.path(ref.namespace), f"involvedObject.uid={child.uid},reason={FAILED_CREATE}")
         for child in short
     }
     return find_starved(short, events)

@@ -2,8 +2,8 @@
 
     desire (pure) -> observe (the mirror) -> decide (pure) -> apply children -> decide by the answers -> apply the rest
 
-Everything that is known is the API server's word, in the mirror, and what the gateways last said. Between looks the
-gateways are polled, and a look follows only if their demand makes a new plan due.
+Everything that is known is the API server's word, in the mirror, and what gateways and auditor last said. Between looks
+these are polled, and a look follows only if demand makes a new plan due, or audits say something new.
 """
 
 import asyncio
@@ -11,11 +11,14 @@ import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 from t2i_operator.api import KubeApi
 from t2i_operator.apply import Writer, summarize
+from t2i_operator.audit_polling import AuditPoller
 from t2i_operator.clock import Instant
+from t2i_operator.decide.corrections import correct, read_record
 from t2i_operator.decide.plan import running_plan
 from t2i_operator.decide.pods import is_short
 from t2i_operator.decide.reconcile import decide
@@ -26,7 +29,16 @@ from t2i_operator.errors import ApiError, Conflict, LeaseLost, WriteRefused
 from t2i_operator.manifests import Images
 from t2i_operator.metrics import OperatorMetrics
 from t2i_operator.mirror import Mirror
-from t2i_operator.observe import after_writes, find_profile, gateways_of, mirrored, observe, ref_of
+from t2i_operator.observe import (
+    PolledReports,
+    after_writes,
+    auditors_of,
+    find_profile,
+    gateways_of,
+    mirrored,
+    observe,
+    ref_of,
+)
 from t2i_operator.polling import DemandPoller, LastLook
 from t2i_operator.queue import LOOK_BACKOFF, PoolQueue
 from t2i_operator.resync import Resync
@@ -35,6 +47,14 @@ log = logging.getLogger(__name__)
 UNSETTLED_S = 60.0  # look again while something is under way, whatever is heard
 SHORT_S = 5.0  # a workload is short of pods: the reason comes as an event a moment later, and events are not watched
 CREATING_S = 15.0  # likewise; images are pulled in this state, too, which takes minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Pollers:
+    """Who asks the pods of pools."""
+
+    demand: DemandPoller
+    audits: AuditPoller
 
 
 class Reconciler:
@@ -47,7 +67,7 @@ class Reconciler:
         *,
         queue: PoolQueue,
         resync: Resync,
-        demand: DemandPoller,
+        pollers: Pollers,
         images: Images,
         metrics: OperatorMetrics,
     ) -> None:
@@ -55,7 +75,8 @@ class Reconciler:
         self._mirror = mirror
         self._queue = queue
         self._resync = resync
-        self._demand = demand
+        self._demand = pollers.demand
+        self._audits = pollers.audits
         self._images = images
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decide")
@@ -103,6 +124,7 @@ class Reconciler:
         document = self._mirror.pool(key)
         if document is None:
             self._demand.forget(key)
+            self._audits.forget(key)
             return None
         self._resync.check(document["metadata"]["namespace"])
 
@@ -111,7 +133,8 @@ class Reconciler:
         desired = read_desired(ref_of(document), document, profile, self._images)
 
         # 3. What there is.
-        seen = await observe(self._api, self._mirror, document, desired, self._demand.reports(key))
+        heard = PolledReports(self._demand.reports(key), self._audits.heard(key))
+        seen = await observe(self._api, self._mirror, document, desired, heard)
 
         # 4. What to do about it.
         now = Instant(time.time())
@@ -126,7 +149,7 @@ class Reconciler:
             decision = await self._decide(seen, desired, now)
 
         # 6. Status, labels, events.
-        self._demand.remember(key, LastLook(seen, desired, gateways_of(self._mirror, key)))
+        self._remember(key, seen, desired)
         self._count_replan(seen, decision)
         if await writer.write_rest(decision.rest, now):
             self._queue.ask(key)
@@ -135,6 +158,16 @@ class Reconciler:
 
         # 7. When to look again, if nobody asks before.
         return self._pause_s(seen, decision)
+
+    def _remember(self, key: str, seen: Observed, desired: DesiredPool | Problem) -> None:
+        """What is polled until the next look. A spec that cannot be carried out says nothing of audits."""
+        if isinstance(desired, DesiredPool):
+            desired = correct(desired, read_record(seen.ref.name, seen.children))
+            if desired.spec.quality is None:
+                self._audits.forget(key)
+            else:
+                self._audits.remember(key, auditors_of(self._mirror, key))
+        self._demand.remember(key, LastLook(seen, desired, gateways_of(self._mirror, key)))
 
     async def _decide(self, seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Decision:
         """A plan may take tens of ms. One thread for all: more would only take the interpreter from the loop."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from t2i_operator.api import KubeApi
+from t2i_operator.audit_polling import AuditPoller
 from t2i_operator.handlers import Listener, build_registry, kopf_settings
 from t2i_operator.leadership import Leadership
 from t2i_operator.manifests import Images
@@ -29,7 +30,7 @@ from t2i_operator.mirror import Mirror
 from t2i_operator.polling import DemandPoller
 from t2i_operator.probes import Probes
 from t2i_operator.queue import PoolQueue
-from t2i_operator.reconcile import Reconciler
+from t2i_operator.reconcile import Pollers, Reconciler
 from t2i_operator.resync import Resync
 from t2i_operator.settings import OperatorSettings
 from t2i_operator.watching import keep_watching
@@ -82,13 +83,13 @@ class Operator:
         settings, mirror = self.settings, Mirror()
         queue = PoolQueue(settings.max_parallel)
         resync = Resync(api, mirror, settings.namespaces, every_s=settings.resync_s, ask=queue.ask)
-        demand = DemandPoller(queue.ask, self.metrics)
+        demand, audits = DemandPoller(queue.ask, self.metrics), AuditPoller(queue.ask, self.metrics)
         reconciler = Reconciler(
             api,
             mirror,
             queue=queue,
             resync=resync,
-            demand=demand,
+            pollers=Pollers(demand, audits),
             images=_images(settings),
             metrics=self.metrics,
         )
@@ -102,6 +103,7 @@ class Operator:
                 group.create_task(queue.run(reconciler.look))
                 group.create_task(resync.keep())
                 group.create_task(_every(settings.plan_every_s, demand.poll_all))
+                group.create_task(_every(settings.plan_every_s, audits.poll_all))
                 group.create_task(_every(GAUGES_EVERY_S, partial(self._show, mirror, queue, listener)))
                 await keep_watching(build, kopf_settings(), settings.namespaces, listener.restarted)
         finally:
@@ -109,6 +111,7 @@ class Operator:
             self.probes.check = lambda: None
             reconciler.close()
             await demand.close()
+            await audits.close()
 
     async def _show(self, mirror: Mirror, queue: PoolQueue, listener: Listener) -> None:
         """Gauges that follow the clock."""

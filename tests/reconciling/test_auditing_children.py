@@ -8,6 +8,8 @@ import yaml
 
 from operator_world import pool_document
 from t2i_api.parse import read_pool
+from t2i_auditor.settings import parse_arguments
+from t2i_gateway.settings import parse_arguments as parse_gateway_arguments
 from t2i_operator.decide.children import key_of
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.child import Manifest, PoolRef
@@ -91,6 +93,20 @@ def test_auditor_is_one_of_its_kind_and_asks_for_little() -> None:
     assert container["resources"].keys() == {"requests"}
     (kept,) = (one for one in pod["volumes"] if one["name"] == "audits")
     assert kept["configMap"] == {"name": "p-audits", "optional": True}
+
+
+@pytest.mark.parametrize("security", [{}, {"gatewayClientTlsSecretName": "c", "workerTlsSecretName": "w"}])
+def test_processes_understand_their_arguments(security: dict[str, str]) -> None:
+    """The flags are those that auditor and gateway have; the gateway is told where the auditor's Service is."""
+    children = rendered(quality=SCENES, security=security)
+    (auditor,) = templates(children)["Deployment/p-auditor"]["spec"]["containers"]
+    settings = parse_arguments(auditor["args"])
+    mounts = {one["mountPath"] for one in auditor["volumeMounts"]}
+    assert settings.corrections is not None
+    assert {str(settings.pool.parent), str(settings.corrections.parent), str(settings.models_dir)} <= mounts
+    (gateway,) = templates(children)["Deployment/p-gateway"]["spec"]["containers"]
+    assert parse_gateway_arguments(gateway["args"]).auditor == "p-auditor.ns.svc:50051"
+    assert children["Service/p-auditor"]["spec"]["ports"][0]["port"] == 50051
 
 
 def test_pool_document_says_who_judges_and_not_how_its_pod_looks() -> None:

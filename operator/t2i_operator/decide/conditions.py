@@ -6,6 +6,7 @@
     Progressing  something is on its way to what the spec asks for
     Degraded     something is wrong that will not mend by waiting, or has failed and is tried again
     Secured      callers, gateways and workers prove who they are, and tenants share nothing
+    QualityKept  audits find the quality that was promised (`audits`); only with spec.quality
 
 "Why not ready" is answered by the first that applies: the spec, names taken by others, failing loads, images,
 containers, no capacity, workers that fail their requests, then what is merely not there yet. `lastTransitionTime` moves
@@ -38,6 +39,7 @@ class ConditionInputs:
     in_the_way: tuple[str, ...]
     writing: bool  # children are being written in this very round
     spec: PoolSpec | None = None  # None: it cannot be carried out
+    quality: "Verdict | None" = None  # None: nothing is audited
 
     @property
     def ready_workers(self) -> int:
@@ -62,6 +64,9 @@ class Verdict:
     message: str
 
 
+NOT_IN_FORCE = Verdict(None, "SpecNotInForce", "The spec cannot be carried out: see Ready.")
+
+
 def judge(inputs: ConditionInputs) -> dict[str, Verdict]:
     """A verdict for each condition, by its type."""
     obstacle = _obstacle(inputs)
@@ -69,6 +74,7 @@ def judge(inputs: ConditionInputs) -> dict[str, Verdict]:
     missing = _missing(inputs)
     planned = _planned(inputs)
     ready = obstacle or failing or missing or (planned if not planned.holds else None)
+    audited = {} if inputs.quality is None else {"QualityKept": inputs.quality}
     return {
         "Ready": ready or Verdict(True, "AllReady", f"{inputs.total_workers} workers serve."),
         "Available": _available(inputs, obstacle or failing),
@@ -76,6 +82,7 @@ def judge(inputs: ConditionInputs) -> dict[str, Verdict]:
         "Progressing": _progressing(inputs, obstacle, missing),
         "Degraded": _degraded(inputs, obstacle),
         "Secured": judge_security(inputs.spec),
+        **audited,
     }
 
 
@@ -102,7 +109,7 @@ def _degraded(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
 def judge_security(spec: PoolSpec | None) -> Verdict:
     """What the spec leaves open, the first that applies. What is open is allowed, but never silent."""
     if spec is None:
-        return Verdict(None, "SpecNotInForce", "The spec cannot be carried out: see Ready.")
+        return NOT_IN_FORCE
     if not spec.security.authenticated:
         text = "Whoever reaches a gateway may call it, and all callers are one tenant: set "
         return Verdict(

@@ -32,7 +32,7 @@ def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
     """The plan from now on: equal to the running one if that stays, NO_PLAN while there is nothing to plan with."""
     before, spec = running_plan(seen.status), desired.spec
     inputs = _inputs(desired, seen, before)
-    reason = _why_replan(before, inputs, seen, now)
+    reason = _why_replan(before, inputs, desired, seen, now)
     if reason is None:
         return before
     plan = plan_anew(before, inputs, reason, now.unix_s)
@@ -44,7 +44,7 @@ def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
 def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
     """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
     before = running_plan(seen.status)
-    return _why_replan(before, _inputs(desired, seen, before), seen, now) is not None
+    return _why_replan(before, _inputs(desired, seen, before), desired, seen, now) is not None
 
 
 def _inputs(desired: DesiredPool, seen: Observed, before: Plan) -> PlanInputs:
@@ -56,11 +56,13 @@ def _inputs(desired: DesiredPool, seen: Observed, before: Plan) -> PlanInputs:
     return PlanInputs(desired.classes, groups, rates_rps, spec.pinned_workers)
 
 
-def _why_replan(before: Plan, inputs: PlanInputs, seen: Observed, now: Instant) -> str | None:
+def _why_replan(before: Plan, inputs: PlanInputs, desired: DesiredPool, seen: Observed, now: Instant) -> str | None:
     if not inputs.groups:
         return None  # nobody to plan with
     if before.revision and seen.generation != seen.status.get("observedGeneration"):
         return ReplanReason.SPEC_CHANGED  # whatever the demand
+    if before.revision and desired.corrected_s > before.made_s:
+        return ReplanReason.RECALIBRATED
     return why_replan(before, inputs, now.unix_s)
 
 

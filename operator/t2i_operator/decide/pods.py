@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from t2i_api.names import GROUP_LABEL, LEVEL_LABEL
+from t2i_api.names import AUDITOR, COMPONENT_LABEL, GATEWAY, GROUP_LABEL, LEVEL_LABEL
 from t2i_api.pool import PoolSpec
 from t2i_operator.decide.types import ChildSeen, DesiredPool, Observed, PodSeen, Problem, Trouble, TroubleKind
 
@@ -33,6 +33,7 @@ _CREATING = {"ContainerCreating", "PodInitializing"}
 _MISSING = re.compile(r'secret "(?P<name>[^"]+)" not found')
 _VOLUME = re.compile(r'MountVolume.SetUp failed for volume "[^"]+" : ')
 _QUOTA = "exceeded quota"
+_TEMPLATES = {GATEWAY: "spec.gateway.template", AUDITOR: "spec.quality.template"}
 
 
 def read_pod(document: Mapping[str, Any]) -> PodSeen:
@@ -88,9 +89,9 @@ def _ended(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _failure(pod: Mapping[str, Any], ended: Mapping[str, Any]) -> Trouble:
-    name, group = pod["metadata"]["name"], pod["metadata"].get("labels", {}).get(GROUP_LABEL)
+    name, component = pod["metadata"]["name"], pod["metadata"].get("labels", {}).get(COMPONENT_LABEL)
     if ended.get("reason") == "OOMKilled":
-        where = "spec.gateway.template" if group is None else "the group's template"
+        where = _TEMPLATES.get(component, "the group's template")
         text = f"{name} was killed for its memory: raise resources.limits.memory in {where}"
         return Trouble(TroubleKind.OUT_OF_MEMORY, text)
     return Trouble(TroubleKind.LOAD_FAILED, f"{name}: {last_words(ended)}")
@@ -147,7 +148,7 @@ def _each(seen: Observed, told: Callable[[PodSeen], Trouble | None]) -> Observed
     def tell(pods: tuple[PodSeen, ...]) -> tuple[PodSeen, ...]:
         return tuple(replace(pod, trouble=told(pod)) for pod in pods)
 
-    return replace(seen, workers=tell(seen.workers), gateways=tell(seen.gateways))
+    return replace(seen, workers=tell(seen.workers), gateways=tell(seen.gateways), auditors=tell(seen.auditors))
 
 
 def _time(event: Mapping[str, Any]) -> str:

@@ -1,21 +1,25 @@
 """The reconcile decision: from one look at a pool to what must be done about it, top to bottom.
 
 A pool that is being deleted is left alone: its children go with it, by their owner references. A spec that cannot be
-carried out changes the conditions and nothing else. Otherwise: children, then the status with the plan in it, then the
-labels that follow the plan, then events. Crashing between any two of these is harmless: the next look finds what is
-missing, and nothing is decided from memory.
+carried out changes the conditions and nothing else. Otherwise: children, among them what audits correct, then the
+status with the plan in it, then the labels that follow the plan, then events. Crashing between any two of these is
+harmless: the next look finds what is missing, and nothing is decided from memory.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from t2i_api.names import level_value
-from t2i_api.status import PoolStatus
+from t2i_api.status import AuditsStatus, PoolStatus
 from t2i_operator.clock import Instant
+from t2i_operator.decide.audits import QUALITY_KEPT, judge_quality
 from t2i_operator.decide.children import decide_children
 from t2i_operator.decide.conditions import SETTLED, ConditionInputs
+from t2i_operator.decide.corrections import RecordDecision, correct, next_record, read_record, render_record
 from t2i_operator.decide.plan import decide_plan, running_plan
 from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
 from t2i_operator.decide.types import Action, Announce, Decision, DesiredPool, LabelPod, Observed, Problem, WriteStatus
+from t2i_operator.manifests.child import Manifest
 from t2i_policy.planning.plan import Plan
 
 
@@ -25,7 +29,10 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         return Decision((), settled=True)
     if isinstance(desired, Problem):
         return _finish(seen, (), (), render_problem(desired, seen, now))
-    children = decide_children(seen.ref.uid, desired.without(seen.unserved).children, seen.children)
+    kept = _decide_record(seen, desired, now)
+    wanted = [*desired.without(seen.unserved).children, *_record_child(seen, desired, kept)]
+    children = decide_children(seen.ref.uid, wanted, seen.children)
+    desired = correct(desired, kept.record)
     plan = decide_plan(desired, seen, now)
     inputs = ConditionInputs(
         seen=seen,
@@ -36,9 +43,20 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         in_the_way=children.in_the_way,
         writing=bool(children.applies or children.deletes),
         spec=desired.spec,
+        quality=judge_quality(desired, seen),
     )
     labels = tuple(_labels(seen, plan))
-    return _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
+    decision = _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
+    return replace(decision, settled=False) if kept.waits else decision
+
+
+def _decide_record(seen: Observed, desired: DesiredPool, now: Instant) -> RecordDecision:
+    return next_record(read_record(seen.ref.name, seen.children), seen.audits.of(desired.audit_basis), now)
+
+
+def _record_child(seen: Observed, desired: DesiredPool, kept: RecordDecision) -> list[Manifest]:
+    """It goes with the audits."""
+    return [] if desired.spec.quality is None else render_record(seen.ref, kept.record)
 
 
 def _finish(seen: Observed, first: tuple[Action, ...], labels: tuple[LabelPod, ...], status: PoolStatus) -> Decision:
@@ -77,5 +95,13 @@ def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
             yield Announce(one.reason, one.message, warning=True)
         if one.type == "Secured" and one.status == "False" and was.get("reason") != one.reason:
             yield Announce("Insecure", one.message, warning=True)
+        if one.type == QUALITY_KEPT and one.status == "False" and was.get("status") != "False":
+            yield Announce(one.reason, one.message, warning=True)
+    corrected = PoolStatus.model_validate(seen.status).audits
+    if (
+        status.audits is not None
+        and status.audits.corrections_revision > (corrected or AuditsStatus()).corrections_revision
+    ):
+        yield Announce("Recalibrated", status.audits.correction_reason)
     if status.plan is not None and running_plan(seen.status).revision != status.plan.revision:
         yield Announce("Planned", f"Plan {status.plan.revision} ({status.plan.reason}): {status.mix}")

@@ -14,6 +14,7 @@ from typing import Any
 from t2i_api.plan import render_plan
 from t2i_api.status import LadderStatus, LevelStatus, PoolStatus, coordinates
 from t2i_operator.clock import Instant
+from t2i_operator.decide.audits import judge_unread_quality, measured_percent, render_audits
 from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
 from t2i_operator.decide.plan import describe, ready_numbers
 from t2i_operator.decide.types import DesiredPool, Observed, Problem
@@ -29,6 +30,7 @@ _QUOTA = "exceeded quota"
 def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -> PoolStatus:
     """The status of a pool whose spec can be carried out."""
     seen, spec, plan = inputs.seen, desired.spec, inputs.plan
+    audits = render_audits(desired, seen)
     ready = ready_numbers(seen, spec.group_sizes)
     return PoolStatus(
         observed_generation=seen.generation,
@@ -40,13 +42,17 @@ def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -
         ladder=LadderStatus(source=desired.chosen.source, message=desired.chosen.sentence),
         plan=render_plan(plan) if plan.revision else None,
         quality_percent=_quality(plan),
+        measured_quality_percent=measured_percent(audits),
+        audits=audits,
     )
 
 
 def render_problem(problem: Problem, seen: Observed, now: Instant) -> PoolStatus:
     """The status of a pool whose spec cannot be carried out: what runs is as it was, the conditions say why."""
     before = PoolStatus.model_validate(seen.status)
-    inputs = ConditionInputs(seen, before.workers, 1, NO_PLAN, problem, (), writing=False)
+    inputs = ConditionInputs(
+        seen, before.workers, 1, NO_PLAN, problem, (), writing=False, quality=judge_unread_quality(seen)
+    )
     conditions = render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now)
     ready = min(inputs.ready_workers, before.workers)
     return before.model_copy(

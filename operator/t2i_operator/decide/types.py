@@ -7,7 +7,10 @@ from typing import Any
 
 from t2i_api.pool import PoolSpec
 from t2i_operator.manifests.child import Manifest, PoolRef
+from t2i_policy.corrections import Corrections
 from t2i_policy.frontier import ChosenLadder
+from t2i_policy.kept_promise import AuditedQuality
+from t2i_policy.level import Level
 from t2i_policy.planning.classes import ClassTable
 from t2i_policy.profile import LevelProfile
 
@@ -35,7 +38,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """A pod of the pool. `group` and `number` are None for gateways. `level` is the value of its label."""
+    """A pod of the pool. `group` and `number` are None for all but workers. `level` is the value of its label."""
 
     name: str
     uid: str
@@ -90,8 +93,47 @@ class DemandReport:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditedLevel:
+    """Recent audits of one level, of all bands together; losses are fractions of exact."""
+
+    level: Level
+    num_audits: int
+    promised_loss: float
+    measured_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What the auditor said. `basis`: the digest of what its scores depend on, as its pod was made for. `trouble`: why
+    nothing is judged, in its words."""
+
+    quality: AuditedQuality
+    levels: tuple[AuditedLevel, ...]
+    corrections: Corrections
+    judge: str
+    trouble: str
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeardAudits:
+    """The last report, if there was one, and whether the auditor has been silent since for too long."""
+
+    report: AuditReport | None = None
+    silent: bool = False
+
+    def of(self, basis: str) -> AuditReport | None:
+        """The report, unless it is about a spec or a profile of before."""
+        return self.report if self.report is not None and self.report.basis == basis else None
+
+
+NOTHING_HEARD = HeardAudits()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
-    """The pool object, everything that belongs to it, what its gateways say, and why pods cannot even be made."""
+    """The pool object, everything that belongs to it, what gateways and auditor say, and why pods cannot even be
+    made."""
 
     ref: PoolRef
     generation: int
@@ -100,8 +142,11 @@ class Observed:
     children: Mapping[ChildKey, ChildSeen] = field(default_factory=dict)
     workers: tuple[PodSeen, ...] = ()
     gateways: tuple[PodSeen, ...] = ()
+    auditors: tuple[PodSeen, ...] = ()
     reports: tuple[DemandReport, ...] = ()
-    starved: tuple[Trouble, ...] = ()
+    audits: HeardAudits = NOTHING_HEARD
+    starved: tuple[Trouble, ...] = ()  # of workers and gateways
+    starved_auditor: tuple[Trouble, ...] = ()
     creating: bool = False  # some pod waits for its containers to be made
     unserved: frozenset[str] = frozenset()  # kinds of children that the cluster does not know
 
@@ -115,13 +160,15 @@ class Observed:
 @dataclass(frozen=True, slots=True)
 class DesiredPool:
     """What the spec asks for, parsed and rendered. `spec` holds the levels of `chosen`, whoever named them. `classes`
-    are its prompt classes by the profile."""
+    are its prompt classes by the profile. `corrected_s`: since when audits correct that profile; 0 = they do not."""
 
     spec: PoolSpec
     profile: LevelProfile
     classes: ClassTable
     children: tuple[Manifest, ...]
     chosen: ChosenLadder
+    audit_basis: str = ""  # of the auditor that is wanted; empty: none is
+    corrected_s: float = 0.0
 
     def without(self, kinds: frozenset[str]) -> "DesiredPool":
         """The same, but for children of these kinds."""

@@ -23,6 +23,7 @@ class ReplanReason(StrEnum):
     SPEC_CHANGED = "SpecChanged"
     POOL_CHANGED = "PoolChanged"
     DEMAND_CHANGED = "DemandChanged"
+    RECALIBRATED = "Recalibrated"  # audits corrected the profile
 
 
 @dataclass(frozen=True, slots=True)
