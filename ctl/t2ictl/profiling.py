@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from t2i_api.pool import PoolSpec
 from t2i_policy.level import Ladder, build_ladder, parse_level, render_level
+from t2i_policy.model_section import ModelSection
 from t2i_policy.profile import VariantLosses
 from t2i_profiler.candidates import candidate_levels, find_refused
 from t2i_profiler.journal import Journal
@@ -79,11 +80,13 @@ class ProfilePlan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of each judge, in the order of the options; and the journal, which has the pictures."""
+    """Of each judge, in the order of the options; and the journal, which has the pictures. `models`: other ones, set
+    against this one."""
 
     by_judge: tuple[Measurement, ...]
     journal: Journal
     variants: tuple[VariantLosses, ...] = ()
+    models: tuple[ModelSection, ...] = ()
 
 
 async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) -> Measured:

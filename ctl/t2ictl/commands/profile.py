@@ -14,13 +14,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from t2i_policy.profile import LevelProfile, render_profile
+from t2i_policy.model_section import ModelSection
+from t2i_policy.profile import JudgedLosses, LevelProfile, render_profile
 from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.journal import Journal
 from t2i_profiler.measure import Asking
+from t2i_profiler.other_models import section_of
 from t2i_profiler.precision import cross_validated, joined_profile, precision_table
-from t2i_profiler.sample_file import read_samples, write_samples
+from t2i_profiler.sample_file import Measurement, read_samples, write_samples
 from t2ictl.cluster import PoolName
+from t2ictl.errors import InputInvalid
 from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, EmbedderFolder, Seed
 from t2ictl.profile_tables import losses_table, predictor_table
 from t2ictl.profiling import Measured, ProfilePlan, ProfileTarget, collect
@@ -88,17 +91,23 @@ def profile(
         list[Path] | None,
         typer.Option(help="fit to samples files of an earlier run, one for each judge, drawing nothing"),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SAMPLES of another model, same prompts and judge: its section; with --from-samples"),
+    ] = None,
 ) -> None:
     """Measure service times and quality loss by level, similarity and prompt on running workers.
 
     Interrupted, the same command goes on where it stopped. Beside the profile lie OUT.samples.jsonl with every measured
     prompt in clear: keep it as you keep your prompts.
     """
+    if beside and (not from_samples or is_pool_name(pool)):
+        raise typer.BadParameter("--beside sets samples files against those of --from-samples, into a file")
     if from_samples and is_pool_name(pool):
         run(refit_in_cluster(console, from_samples, PoolName.parse(pool), out, predictor, replace_judge))
         return
     if from_samples:
-        run(refit_profile(console, from_samples, out, predictor))
+        run(refit_profile(console, from_samples, out, predictor, beside or ()))
         return
     plan = ProfilePlan(
         prompts=prompts,
@@ -173,10 +182,20 @@ async def refit_in_cluster(
     console.print(await publish_profile(name, spec, profile, replace_judge), soft_wrap=True)
 
 
-async def refit_profile(console: Console, samples: Sequence[Path], out: Path, with_predictor: bool) -> LevelProfile:
-    """Fit a profile to an earlier measurement; write JSON and report; print the tables."""
-    measured = Measured(tuple(read_samples(path) for path in samples), Journal())
-    return write_profile(console, measured, out, with_predictor)
+async def refit_profile(
+    console: Console, samples: Sequence[Path], out: Path, with_predictor: bool, beside: Sequence[str] = ()
+) -> LevelProfile:
+    """Fit a profile to an earlier measurement; write JSON and report; print the tables. `beside`: NAME=SAMPLES each."""
+    by_judge = tuple(read_samples(path) for path in samples)
+    models = tuple(_section(text, by_judge[0]) for text in beside)
+    return write_profile(console, Measured(by_judge, Journal(), models=models), out, with_predictor)
+
+
+def _section(text: str, reference: Measurement) -> ModelSection:
+    name, _, path = text.partition("=")
+    if re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) is None or not path:
+        raise InputInvalid(f"--beside {text!r}: expected NAME=SAMPLES, a name of lower-case letters, digits and dashes")
+    return section_of(name, reference, read_samples(Path(path)))
 
 
 def write_profile(console: Console, measured: Measured, out: Path, with_predictor: bool) -> LevelProfile:
@@ -187,13 +206,15 @@ def write_profile(console: Console, measured: Measured, out: Path, with_predicto
     from t2ictl.plotting import plot_profile
     from t2ictl.profile_report import write_report
 
-    profile = replace(joined_profile(measured.by_judge), variants=measured.variants)
+    profile = replace(joined_profile(measured.by_judge), variants=measured.variants, models=measured.models)
     written = profile if with_predictor else replace(profile, predictor=None)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render_profile(written))
     plot_profile(profile, profile.judged[0].judge.phrase, out.with_suffix(".png"))
     for judged in profile.judged:
         console.print(losses_table(profile, judged))
+    for section in profile.models:
+        console.print(losses_table(profile, JudgedLosses(profile.judged[0].judge, section.losses)))
     if profile.predictor is None:
         console.print(
             f"no predictor: it takes {MIN_PROMPTS} asked prompts with {FOLDS} different nearest ones; "
