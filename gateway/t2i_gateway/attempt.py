@@ -123,7 +123,7 @@ def _failure(error: grpc.aio.AioRpcError) -> Exception:
         # Only a worker knows what its model takes. Fields have one name on both wires, but for those of the level.
         return RequestInvalid([Violation(field.removeprefix("level."), text) for field, text in violations])
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded("the deadline passed before the image was done")
+        return DeadlineExceeded("the image could not be done by the deadline")
     if code in _LOST:
         return WorkerLost(code)
     return GenerationFailed("the worker could not run the request")

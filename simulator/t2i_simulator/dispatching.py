@@ -199,7 +199,7 @@ class SimulatedDispatcher:
             worker.loop.drop(run.request.number, now_s)
             self._ended(End(run.request.number, Fate.EXPIRED, now_s, retries=run.request.tries))
         if overdue:
-            self.follow(worker)
+            self.follow(worker, now_s)
             self.pump(now_s)
 
     def _start(self, now_s: float, request: SimulatedRequest) -> bool:
@@ -231,11 +231,15 @@ class SimulatedDispatcher:
         cost = request.step_cost
         due_s = request.deadline_s - worker.fixed_s * cost
         worker.loop.join(SimulatedJob(number, run.steps, due_s=due_s, step_cost=cost), now_s)
-        self.follow(worker)
+        self.follow(worker, now_s)
 
-    def follow(self, worker: SimulatedWorker) -> None:
+    def follow(self, worker: SimulatedWorker, now_s: float) -> None:
         """After a change of the worker's batch or pace: a new view, and an event for its next end."""
         self._pool.changed(worker)
+        for job in worker.loop.take_hopeless():
+            run = self._runs.pop(job.request, None)
+            if run is not None:  # else its client gave up at this moment
+                self._ended(End(job.request, Fate.EXPIRED, now_s, retries=run.request.tries))
         if worker.loop.running:
             self._clock.at(worker.loop.due_s, self._steps_done, (worker, worker.loop.version))
 
@@ -244,7 +248,7 @@ class SimulatedDispatcher:
         if version != worker.loop.version:
             return  # the batch changed meanwhile; another event is set
         done = worker.loop.finish_due()
-        self.follow(worker)
+        self.follow(worker, now_s)
         for job in done:
             run = self._runs[job.request]
             if worker.fixed_s > 0:

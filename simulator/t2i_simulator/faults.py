@@ -96,7 +96,7 @@ class Faults:
 
     def _set_pace(self, worker: SimulatedWorker, slowdown: float, now_s: float) -> None:
         worker.loop.slow_down(slowdown, now_s)
-        self._dispatcher.follow(worker)
+        self._dispatcher.follow(worker, now_s)
         if worker.name not in self._watched:
             self._watched[worker.name] = _Watched(worker.loop.steps_done(now_s), now_s)
             self._clock.at(now_s + WATCH_EVERY_S, self._watch, worker)

@@ -7,6 +7,9 @@
 Between two changes of the batch all steps take the same time. So the loop is a count of steps at a boundary, which is
 advanced when somebody asks. `due_s` is the next boundary at which a request ends. Joining and slowing down may move it;
 an event that was set for an earlier `due_s` is recognised by its `version`.
+
+On a device that was slowed down, requests give way as they do live (`t2i_policy.giving_way`), but only when the batch
+changes, and at the true pace. On others it stays visible what was admitted in vain.
 """
 
 from collections.abc import Sequence
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from math import ceil, floor, inf
 
 from t2i_policy.batch_limit import OwedSteps, longest_step_s
+from t2i_policy.giving_way import OwedInPlaces, choose_running, is_hopeless
 from t2i_policy.profile import step_time
 
 ROUNDING = 1e-9  # in steps: an instant this close to a boundary is on it
@@ -38,19 +42,21 @@ class SimulatedStepLoop:
 
     __slots__ = (
         "_batch_cap", "_boundary_s", "_ends", "_pace_s", "_places", "_slowdown", "_step_s", "_steps",
-        "due_s", "running", "version", "waiting",
+        "_was_slow", "due_s", "hopeless", "running", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, step_s: Sequence[float], batch_cap: int) -> None:
         self._step_s = [step_time(step_s, size) for size in range(batch_cap + 1)]
         self._batch_cap = batch_cap
         self._slowdown = 1.0
+        self._was_slow = False
         self._clear()
         self.version = 0
 
     def _clear(self) -> None:
         self.running: list[SimulatedJob] = []
         self.waiting: list[SimulatedJob] = []
+        self.hopeless: list[SimulatedJob] = []  # ended early, and not taken from here yet
         self.due_s = inf
         self._boundary_s = 0.0  # a step boundary; it lies in the future while a new request waits for it
         self._steps = 0  # steps done at `_boundary_s`
@@ -132,7 +138,13 @@ class SimulatedStepLoop:
         """From the next boundary on, a step takes `factor` times its measured time."""
         self._to_boundary(now_s)
         self._slowdown = factor
-        self._rate()
+        self._was_slow = True
+        self._fill()
+
+    def take_hopeless(self) -> list[SimulatedJob]:
+        """Those that left because they could not be in time any more."""
+        hopeless, self.hopeless = self.hopeless, []
+        return hopeless
 
     def die(self) -> list[SimulatedJob]:
         """Lose all requests, and return them."""
@@ -154,9 +166,12 @@ class SimulatedStepLoop:
             self._ends = self._places = 0.0  # what rounding left
 
     def _fill(self) -> None:
+        self._take_waiting()
+        self._rate()
+
+    def _take_waiting(self) -> None:
         while self.waiting and self._has_room:
             self._admit(self.waiting.pop(0))
-        self._rate()
 
     def _admit(self, job: SimulatedJob) -> None:
         job.ends_at_step = self._steps + job.steps
@@ -176,8 +191,33 @@ class SimulatedStepLoop:
     def _steps_to_due(self) -> int:
         return min(job.ends_at_step for job in self.running) - self._steps
 
+    def _give_way(self) -> None:
+        """Who cannot be in time any more leaves; the others run as the live loop chooses."""
+        for job in self.running:
+            job.steps = job.ends_at_step - self._steps
+        hopeless = [job for job in self.running + self.waiting if self._is_hopeless(job)]
+        self._leave([job for job in hopeless if job in self.running])
+        self.waiting = [job for job in self.waiting if job not in hopeless]
+        self.hopeless += hopeless
+        self._take_waiting()
+        jobs, step_s = self.running + self.waiting, [self._slowdown * one_s for one_s in self._step_s[1:]]
+        chosen = choose_running([self._owed(job) for job in jobs], len(self.running), step_s, self._batch_cap)
+        if chosen is not None:
+            self._leave(self.running)
+            for at in chosen:
+                self._admit(jobs[at])
+            self.waiting = [job for job in jobs if job not in self.running]
+
+    def _is_hopeless(self, job: SimulatedJob) -> bool:
+        return is_hopeless(self._owed(job), self._step_s[1] * job.step_cost)
+
+    def _owed(self, job: SimulatedJob) -> OwedInPlaces:
+        return OwedInPlaces(job.due_s - self._boundary_s, job.steps, job.step_cost)
+
     def _rate(self) -> None:
         """Compute the time of a step of the present batch, and when its next request ends."""
+        if self._was_slow:
+            self._give_way()
         self.version += 1
         self._pace_s = self._step_of_batch() * self._slowdown
         self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s if self.running else inf

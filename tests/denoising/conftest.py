@@ -5,7 +5,7 @@ Sizes are not square (48x32 pixels) where a pipeline allows it, so that mixing u
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
@@ -178,9 +178,11 @@ def _has_posted(one: Any) -> bool:
 class Listening:
     """A step loop whose events are kept by request. `tally` is the loop's."""
 
-    def __init__(self, denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic, step_s: Sequence[float] = ()
+    ) -> None:
         self.tally = Tally()
-        times = WarmUpTimes(cap, tuple(0.01 for _ in range(cap)), 0.001)
+        times = WarmUpTimes(cap, tuple(step_s) or (0.01,) * cap, 0.001)
         self.loop = StepLoop(denoiser, times, self._hear, self.tally, clock)
         self.ended: list[Any] = []
         self._heard: list[tuple[RunningRequest, StepEvent]] = []
@@ -228,11 +230,13 @@ class Listening:
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Listening]]:
-    """`listen(denoiser, cap)`: a loop, not started yet; stopped after the test."""
+    """`listen(denoiser, cap, clock, step_s)`: a loop, not started yet; stopped after the test."""
     made: list[Listening] = []
 
-    def make(denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic) -> Listening:
-        made.append(Listening(denoiser, cap, clock))
+    def make(
+        denoiser: Any, cap: int, clock: Callable[[], float] = time.monotonic, step_s: Sequence[float] = ()
+    ) -> Listening:
+        made.append(Listening(denoiser, cap, clock, step_s))
         return made[-1]
 
     yield make

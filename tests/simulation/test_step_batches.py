@@ -52,6 +52,20 @@ def test_slowdown_begins_with_the_next_step() -> None:
     assert loop.due_s == pytest.approx(1.0 + 2 * 3.0)
 
 
+def test_some_give_way_on_a_device_that_was_slowed_down() -> None:
+    """At four times the step all four would end at 16 s, late by 10. One alone takes 4 s; those behind it end early."""
+    loop = SimulatedStepLoop((0.1, 0.2, 0.3, 0.4), 4)
+    for number in range(4):
+        loop.join(SimulatedJob(number, 10, due_s=6.0), 0.0)
+    loop.slow_down(4.0, 0.0)
+    done: dict[int, float] = {}
+    while loop.due_s < inf:
+        now_s = loop.due_s
+        done |= {job.request: now_s for job in loop.finish_due()}
+    assert done[0] == pytest.approx(4.0)
+    assert {0, *(job.request for job in loop.take_hopeless())} | done.keys() == {0, 1, 2, 3}
+
+
 def test_steps_left_falls_at_boundaries() -> None:
     """Owed steps of running and waiting requests, looked at between boundaries."""
     loop = SimulatedStepLoop((1.0, 1.5), 2)

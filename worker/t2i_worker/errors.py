@@ -52,7 +52,7 @@ class EngineLost(WorkerUnready):
 
 
 class BudgetSpent(WorkerError):
-    """Raised when the budget is spent before the image is done."""
+    """Raised when the budget is spent before the image is done, or too short for what is left to do."""
 
 
 class JobFailed(WorkerError):

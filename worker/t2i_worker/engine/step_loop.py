@@ -3,8 +3,9 @@
 Each request runs a stock pipeline in a thread of its own. When that calls the denoiser, the call is posted here and
 the thread sleeps. A boundary is when every running request has posted. Then the loop
 
-1. drops requests that were cancelled or are out of time,
+1. drops requests that were cancelled, are out of time or cannot be in time any more,
 2. admits waiting requests while a place of the batch is free; background requests make way for others,
+   and where steps became too long for all some of them give way (`giving_way`),
 3. runs the posted calls, those of equal signature in one forward, as far as their size's own cap allows,
 4. gives each request its answer and its turn: to apply its own noise scheduler and to post its next call,
 5. hands the events out.
@@ -24,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -32,6 +34,7 @@ import torch
 from t2i_policy.readiness import ReadyReason
 from t2i_worker.device_errors import free_memory, is_device_lost
 from t2i_worker.engine.batching import BatchCap, StepTimes, WarmUpTimes
+from t2i_worker.engine.giving_way import GivingWay
 from t2i_worker.engine.loop_state import LoopState, counts_of, loop_state
 from t2i_worker.engine.meeting import DenoiserCall
 from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
@@ -59,6 +62,7 @@ class StepLoop:
         self._denoiser = denoiser
         self._cap = BatchCap(times.batch_cap)
         self._times = StepTimes(times)
+        self._giving_way = GivingWay(times)
         self._calls_per_step = times.calls_per_step
         self._deliver_all = deliver_all
         self._tally = tally
@@ -216,7 +220,8 @@ class StepLoop:
             self._running = [request for request in self._running if self._goes_on(request, now_s)]
             self._line.keep(lambda request: self._goes_on(request, now_s))
             self._cap.grow(now_s)
-            self._running = self._line.next_batch(self._running, self._cap.now)
+            choose = partial(self._giving_way.choose, batch_cap=self._cap.now, now_s=now_s)
+            self._running = self._line.next_batch(self._running, self._cap.now, choose)
             for request in self._running:
                 if request.joined_s is None:
                     request.joined_s = now_s
@@ -231,6 +236,10 @@ class StepLoop:
         if request.deadline_s is not None and now_s >= request.deadline_s:
             done = request.step if request.joined_s is not None else 0
             message = f"the budget ran out after {done} of {request.num_steps} steps"
+            self._dismiss(request, BudgetSpent(message))
+            return False
+        if self._giving_way.is_hopeless(request, now_s):
+            message = f"what is left of the budget is too short for {request.steps_left} of {request.num_steps} steps"
             self._dismiss(request, BudgetSpent(message))
             return False
         return True
@@ -339,6 +348,7 @@ class StepLoop:
         """Count the forward beside the average time of such a batch; where it has one size, update that average."""
         self._tally.steps_took_s += took_s
         self._tally.steps_usual_s += self._times.usual_s(counts) / self._calls_per_step
+        self._giving_way.learn(counts, took_s * self._calls_per_step)
         if len(counts) == 1:
             ((step_cost, count),) = counts.items()
             self._times.learn(step_cost, count, took_s * self._calls_per_step)

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from t2i_worker.engine.loop_state import places_of
 from t2i_worker.engine.request import RunningRequest
 
+#: Positions of those that run, of requests of which the first so many would; None: these.
+Choose = Callable[[Sequence[RunningRequest], int], list[int] | None]
+
 
 class WaitingLine:
     """`foreground`: accepted requests that are no background ones, wherever they are now."""
@@ -42,8 +45,11 @@ class WaitingLine:
         self._first = deque(request for request in self._first if goes_on(request))
         self._background = deque(request for request in self._background if goes_on(request))
 
-    def next_batch(self, running: Sequence[RunningRequest], cap: int) -> list[RunningRequest]:
-        """The batch of the next step, `cap` places of it. Background requests in `running` make way for others."""
+    def next_batch(self, running: Sequence[RunningRequest], cap: int, choose: Choose) -> list[RunningRequest]:
+        """The batch of the next step, `cap` places of it. Background requests in `running` make way for others.
+
+        `choose` may take others than those that are first. Who gives way is at the head of the line.
+        """
         aside = [request for request in running if request.background]
         batch = [request for request in running if not request.background]
         if batch or self._first or self.foreground:
@@ -55,6 +61,12 @@ class WaitingLine:
         while line and places < cap:
             places += line[0].step_cost
             batch.append(line.popleft())
+        requests = [*batch, *line]
+        chosen = choose(requests, len(batch))
+        if chosen is not None:
+            batch = [requests[at] for at in chosen]
+            line.clear()
+            line.extend(request for request in requests if request not in batch)
         return batch
 
     def clear(self) -> None:
