@@ -43,6 +43,14 @@ def test_image_holds_what_its_process_imports(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_build_sees_what_the_image_takes(name: str) -> None:
+    """The build's context leaves out what the list of exceptions does not name."""
+    let_in = {line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line.startswith("!")}
+    taken = re.findall(r"^COPY (?!--from)(\S+) ", text_of(name), re.MULTILINE)
+    assert [path for path in taken if not any((path + "/").startswith(one + "/") for one in let_in)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_image_never_runs_as_root_on_any_base(name: str) -> None:
     """Restricted Pod Security asks for a numeric user; mirrors and Debian ask for another base."""
     text = text_of(name)
