@@ -48,6 +48,7 @@ def render_plan(plan: Plan) -> PlanStatus:
             for group, level in places
         ),
         shifts=_shifts(plan.shift_map),
+        corrections_revision=plan.corrections_revision or None,
     )
 
 
@@ -109,6 +110,7 @@ def parse_plan(document: Mapping[str, Any]) -> Plan:
             binds=binds,
             revision=status.revision,
             reason=status.reason,
+            corrections_revision=status.corrections_revision or 0,
         )
     except (ValidationError, ValueError) as error:
         raise PlanError(f"status.plan is not usable: {error}") from error

@@ -187,6 +187,8 @@ class PlanStatus(_StatusPart):
     """Workers by group and level."""
     shifts: tuple[ShiftStatus, ...] = ()
     """The shift map: P(served level | prompt class)."""
+    corrections_revision: Generation | None = None
+    """Revision of the corrections by audits that it was made with; absent: by the profile as it was measured."""
 
 
 class PoolStatus(_StatusPart):

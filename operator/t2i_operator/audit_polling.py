@@ -81,8 +81,8 @@ class AuditPoller:
         pool, now_s = self._pools.get(key), self._clock()
         if pool is None:
             return  # gone meanwhile
-        if report is not None:
-            pool.heard_s = now_s
+        if report is not None or not any(map(is_running, pool.pods)):
+            pool.heard_s = now_s  # nobody is silent where nobody is
         found = HeardAudits(report or pool.told.report, now_s - pool.heard_s > SILENT_S)
         aged = now_s - pool.told_s >= EVERY_S
         if _meaning(found) != _meaning(pool.told) or (found != pool.told and aged):

@@ -218,8 +218,12 @@ async def test_silence_is_told_after_a_while(auditor: TellingAuditor) -> None:
     assert (told, poller.heard("ns/p").silent, known_audits(poller)) == (["ns/p"] * 2, True, 40)
     auditor.measured(41, 0.97, 0.965)
     await poller.poll_all()
-    await poller.close()
     assert (len(told), poller.heard("ns/p").silent) == (3, False)
+    poller.remember("ns/p", [])
+    now_s += SILENT_S + 1
+    await poller.poll_all()
+    await poller.close()
+    assert not poller.heard("ns/p").silent, "there is nobody to be silent"
 
 
 def pod(auditor: Any) -> Document:

@@ -175,8 +175,10 @@ def test_figures_stay_while_the_auditor_is_away() -> None:
 def test_report_about_a_spec_of_before_does_not_count() -> None:
     """The auditor with the former judge may answer until it is replaced."""
     wants = wanted(quality=TOLD)
-    found = quality_kept(audited(wants, report(wants, basis="of before")), wants)
-    assert found["reason"] == "AuditorNotReady"
+    status = status_of(decide(audited(wants, report(wants)), wants, NOW))
+    found = quality_kept(audited(wants, report(wants, basis="of before"), status=status), wants)
+    assert (found["status"], found["reason"]) == ("Unknown", "AuditorNotReady")
+    assert "being replaced" in found["message"]
 
 
 def test_broken_promise_is_an_event_once() -> None:
@@ -332,15 +334,25 @@ def test_corrections_bring_a_new_plan_once() -> None:
     """The plan was made by other losses; the next look finds it made by these."""
     wants = wanted(quality=CORRECTED)
     first = status_of(decide(audited(wants, report(wants)), wants, NOW))
-    later = Instant(NOW.unix_s + 100)
     heard = report(wants, corrections=corrections(1))
-    written = with_record(wants, next_record(CorrectionsRecord(), heard, later).record)
+    written = with_record(wants, next_record(CorrectionsRecord(), heard, NOW).record)
     seen = audited(wants, heard, status=first, children=written)
-    second = status_of(decide(seen, wants, later))
+    second = status_of(decide(seen, wants, NOW))  # in the very second in which the first plan was made
     assert second["plan"]["reason"] == "Recalibrated"
     assert second["plan"]["revision"] == first["plan"]["revision"] + 1
-    third = decide(replace(seen, status=second), wants, Instant(later.unix_s + 5))
+    third = decide(replace(seen, status=second), wants, Instant(NOW.unix_s + 5))
     assert not [one for one in third.actions if isinstance(one, WriteStatus | Apply)]
+
+
+def test_plan_by_corrections_goes_when_they_do() -> None:
+    """The owner sets recalibrate to false: the profile's own losses count again."""
+    wants = wanted(quality=CORRECTED)
+    record = kept(wants)
+    status = status_of(decide(audited(wants, None, children=with_record(wants, record)), wants, NOW))
+    assert status["plan"]["correctionsRevision"] == 1
+    told = wanted(quality=TOLD)
+    after = status_of(decide(audited(told, None, children=with_record(told, record), status=status), told, NOW))
+    assert (after["plan"]["reason"], "correctionsRevision" in after["plan"]) == ("Recalibrated", False)
 
 
 def test_recalibration_is_announced() -> None:

@@ -211,8 +211,13 @@ def has_level(pod: Document) -> bool:
 
 
 def condition(pool: Document, kind: str) -> Document:
-    """A pool's condition."""
-    return next(one for one in pool["status"]["conditions"] if one["type"] == kind)
+    """A pool's condition.
+
+    Raises:
+        KeyError: it has none of that type.
+    """
+    found: Document = {one["type"]: one for one in pool["status"]["conditions"]}[kind]
+    return found
 
 
 def operator_settings(server: KubeServer, namespace: str, identity: str = "one", url: str = "") -> OperatorSettings:

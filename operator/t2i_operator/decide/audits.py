@@ -37,6 +37,8 @@ def judge_quality(desired: DesiredPool, seen: Observed) -> Verdict | None:
         return Verdict(None, NOT_READY, _why_not_ready(seen, report))
     if seen.audits.silent:
         return Verdict(None, NOT_READY, SILENT)
+    if report is None and seen.audits.report is not None:
+        return Verdict(None, NOT_READY, "The auditor is being replaced by one for this spec and profile.")
     if report is None:
         return _as_before(seen) or Verdict(None, NOT_READY, "The auditor has not been asked yet.")
     if report.trouble:

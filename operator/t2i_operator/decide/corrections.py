@@ -130,4 +130,4 @@ def correct(desired: DesiredPool, record: CorrectionsRecord) -> DesiredPool:
         return desired
     profile, spec = desired.profile.corrected(corrections), desired.spec
     classes = build_classes(spec.ladder, profile, spec.slo.max_loss, spec.slo.harmless_loss)
-    return replace(desired, profile=profile, classes=classes, corrected_s=record.changed_s)
+    return replace(desired, profile=profile, classes=classes, corrections_revision=corrections.revision)

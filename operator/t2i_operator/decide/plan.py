@@ -38,7 +38,8 @@ def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
     plan = plan_anew(before, inputs, reason, now.unix_s)
     # Workers at levels that the spec no longer has must move.
     stood = {(group, level): which for (group, level), which in before.numbers.items() if level in spec.ladder.levels}
-    return replace(plan, numbers=place_workers(plan, spec.group_sizes, _counted_on(desired, seen), stood))
+    numbers = place_workers(plan, spec.group_sizes, _counted_on(desired, seen), stood)
+    return replace(plan, numbers=numbers, corrections_revision=desired.corrections_revision)
 
 
 def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
@@ -61,7 +62,7 @@ def _why_replan(before: Plan, inputs: PlanInputs, desired: DesiredPool, seen: Ob
         return None  # nobody to plan with
     if before.revision and seen.generation != seen.status.get("observedGeneration"):
         return ReplanReason.SPEC_CHANGED  # whatever the demand
-    if before.revision and desired.corrected_s > before.made_s:
+    if before.revision and desired.corrections_revision != before.corrections_revision:
         return ReplanReason.RECALIBRATED
     return why_replan(before, inputs, now.unix_s)
 

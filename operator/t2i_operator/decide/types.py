@@ -160,7 +160,7 @@ class Observed:
 @dataclass(frozen=True, slots=True)
 class DesiredPool:
     """What the spec asks for, parsed and rendered. `spec` holds the levels of `chosen`, whoever named them. `classes`
-    are its prompt classes by the profile. `corrected_s`: since when audits correct that profile; 0 = they do not."""
+    are its prompt classes by the profile. `corrections_revision`: of what audits add to that profile; 0 = nothing."""
 
     spec: PoolSpec
     profile: LevelProfile
@@ -168,7 +168,7 @@ class DesiredPool:
     children: tuple[Manifest, ...]
     chosen: ChosenLadder
     audit_basis: str = ""  # of the auditor that is wanted; empty: none is
-    corrected_s: float = 0.0
+    corrections_revision: int = 0
 
     def without(self, kinds: frozenset[str]) -> "DesiredPool":
         """The same, but for children of these kinds."""

@@ -83,8 +83,9 @@ class Plan:
 
     Rows of the shift map sum to 1 for classes that are served at all. `shed_rps` of the demand are refused; `mean_loss`
     is of those served. `rates_rps` by class and `group_workers` are what it was made for, `made_s` when (the clock is
-    the maker's). `numbers` are the workers of each place, if the operator named them. `binds`: the owner of the pool
-    fixed the mix, so requests draw their level from the shift map.
+    the maker's), `corrections_revision` by which corrections of the profile (0 = none). `numbers` are the workers of
+    each place, if the operator named them. `binds`: the owner of the pool fixed the mix, so requests draw their level
+    from the shift map.
     """
 
     workers: Places = field(default_factory=dict)
@@ -100,6 +101,7 @@ class Plan:
     binds: bool = False
     revision: int = 0  # of the first plan 1, rising
     reason: str = ""
+    corrections_revision: int = 0
 
     @property
     def demand_rps(self) -> float:
