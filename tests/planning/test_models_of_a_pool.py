@@ -17,6 +17,7 @@ from t2i_policy.pool_view import PoolView, WorkerView, join_parts
 from t2i_policy.profile import BandLoss, ProfileError, parse_profile, render_profile
 from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.request.decide import Rules, build_rules
+from t2i_policy.request.models import relief
 from t2i_policy.request.options import Limits, WantedReason
 from t2i_policy.request.served import ServedReason
 
@@ -33,7 +34,7 @@ PROFILE = replace(RULES.profile, models=(SECTION,))
 LADDER = choose_ladder(N, RULES.ladder.levels, PROFILE, models=("turbo",)).ladder
 FAR, NEAR = None, 0.97
 FLOOR = Limits(0.2)
-SOME_S = 5.8  # of backlog: a step has a price, and not yet the whole floor
+SOME_S = 9.7  # of backlog: a step has a price, and not yet the whole floor
 
 
 def rules_of(max_loss: float = 0.2, loss: float = 0.05) -> Rules:
@@ -157,8 +158,8 @@ def test_at_rest_a_harmless_model_serves_as_it_takes_least() -> None:
 def test_a_prompt_leaves_the_reference_where_that_costs_least_quality() -> None:
     """Near a cached prompt half of the steps lose 1 %, far from all of them 17 %: the far one goes first."""
     pool = two_models(own_waits=SOME_S)
-    assert rules_of().decide(asks(NEAR, limits=FLOOR), pool).served.level.model == ""
-    far = rules_of().decide(asks(FAR, limits=FLOOR), pool)
+    near, far = (rules_of().decide(asks(at, limits=FLOOR, left_s=100.0), pool) for at in (NEAR, FAR))
+    assert near.served.level.model == ""
     assert far.served.level == TURBO
     assert far.served.reason is ServedReason.LOAD
 
@@ -191,7 +192,8 @@ def test_a_model_without_a_ready_worker_offers_nothing() -> None:
 
 
 def test_who_would_be_late_goes_to_the_model_that_is_in_time() -> None:
-    decided = rules_of().decide(replace(asks(FAR, limits=FLOOR), left_s=1.0), two_models())
+    """Also where the reference would lose less: half of its steps take two seconds."""
+    decided = rules_of().decide(replace(asks(NEAR), left_s=1.0), two_models())
     assert decided.served.level == TURBO
     assert decided.served.reason is ServedReason.DEADLINE
 
@@ -268,3 +270,20 @@ def test_a_plan_of_many_places_is_almost_the_fractional_one() -> None:
     assert whole.mean_loss - 1e-6 <= plan.mean_loss <= whole.mean_loss + 5e-4
     for group in many_places(1)[0]:
         assert sum(count for (name, _), count in plan.workers.items() if name == group.name) == 16
+
+
+def test_a_model_bends_later_where_another_one_has_room() -> None:
+    """So its workers do not run dry between bursts. Where both are behind it bends as in a pool of one model."""
+    arrival, behind_s = asks(0.8, limits=FLOOR, left_s=100.0), 8.0
+    room, none = two_models(own_waits=behind_s), two_models(own_waits=behind_s, turbo_waits=40.0)
+    assert rules_of().decide(arrival, room).served.level == rules_of().decide(arrival, two_models()).served.level
+    alone = rules_of().decide(arrival, join_parts({"": room.of_model("")})).served.level
+    assert rules_of().decide(arrival, none).served.level == alone
+    assert alone.cost < rules_of().decide(arrival, room).served.level.cost
+
+
+def test_relief_is_the_room_of_the_model_that_has_most() -> None:
+    assert relief({"": 9.0, "a": 0.0, "b": 0.5}, "") == 1
+    assert relief({"": 0.0, "a": 0.325, "b": inf}, "b") == 1
+    assert relief({"": 9.0, "a": 0.325}, "") == pytest.approx(0.5)
+    assert relief({"": 0.0, "a": 9.0}, "") == relief({"": 0.0}, "") == 0

@@ -16,7 +16,15 @@ from t2i_policy.planning.classes import ClassTable, build_classes
 from t2i_policy.planning.plan import NO_PLAN, Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
-from t2i_policy.request.models import Offer, cheapest_wanted, choose_offer, options_by_model
+from t2i_policy.request.models import (
+    RELIEVED,
+    Offer,
+    Resource,
+    cheapest_wanted,
+    choose_offer,
+    options_by_model,
+    relief,
+)
 from t2i_policy.request.options import (
     HARMLESS_LOSS,
     Limits,
@@ -26,7 +34,7 @@ from t2i_policy.request.options import (
     choose_wanted_level,
     eligible_options,
 )
-from t2i_policy.request.price import backlog_price, slack_of
+from t2i_policy.request.price import HIGH_PRESSURE, LOW_PRESSURE, backlog_price, slack_of
 from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
 
 
@@ -99,24 +107,41 @@ class Rules:
         options, wanted, prompt_class = self.judge(near, limits)
         drawn = drawn_from.draw(prompt_class, arrival.draw)
         if not pool.parts:
-            best = self._offer(wanted, options, arrival, pool, drawn)
+            best = self._offer(wanted, options, arrival, Resource(pool, self._pressed(pool, "")), drawn)
         else:
+            pressed = {model: self._pressed(pool.of_model(model), model) for model in ("", *self.ladder.models)}
             offers = [
-                self._offer(self._wanted(own, near, limits), own, arrival, pool.of_model(model), drawn)
+                self._offer(
+                    self._wanted(own, near, limits),
+                    own,
+                    arrival,
+                    Resource(pool.of_model(model), pressed[model], relief(pressed, model)),
+                    drawn,
+                )
                 for model, own in options_by_model(options).items()
             ]
             best = choose_offer(offers, wanted.level, drawn, arrival.left_s, self.tolerance)
         return Decided(near, options, prompt_class, wanted, best.served, best.pressed)
 
     def _offer(
-        self, wanted: WantedLevel, options: tuple[Option, ...], arrival: Arrival, pool: PoolView, drawn: Level | None
+        self, wanted: WantedLevel, options: tuple[Option, ...], arrival: Arrival, at: Resource, drawn: Level | None
     ) -> Offer:
-        """What the workers of `pool` would serve: all hold the model of these options."""
-        full = self.ladder.full_schedule(wanted.level.model).num_inference_steps
-        pressed = pressure(pool, slack_of(self.slo_s, pool.alone_s(full)))
-        price = backlog_price(pressed, arrival.limits.max_loss, full)
+        """What the workers there would serve: all hold the model of these options."""
+        full, later = self.ladder.full_schedule(wanted.level.model), RELIEVED * at.relief
+        price = backlog_price(
+            at.pressed,
+            arrival.limits.max_loss,
+            full.num_inference_steps,
+            low=LOW_PRESSURE + later,
+            high=HIGH_PRESSURE + later,
+        )
         load = LoadState(arrival.left_s, price * arrival.step_cost, drawn)
-        return Offer(choose_served_level(wanted, options, pool.for_cost(arrival.step_cost), load), load.price, pressed)
+        served = choose_served_level(wanted, options, at.pool.for_cost(arrival.step_cost), load)
+        return Offer(served, load.price, at.pressed)
+
+    def _pressed(self, pool: PoolView, model: str) -> float:
+        full = self.ladder.full_schedule(model).num_inference_steps
+        return pressure(pool, slack_of(self.slo_s, pool.alone_s(full)))
 
     def slack_s(self, pool: PoolView) -> float:
         """What an exact image leaves of the SLO in this pool."""

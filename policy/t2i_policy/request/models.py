@@ -10,6 +10,11 @@ the wanted level. D is the loss against the exact image of the pool's own model,
 holds across models. Past the barrier of `price` a step has no price any more: then the model serves that is behind
 with least. A model without a ready worker offers nothing, unless no model has one.
 
+Where another model has room, nobody needs to be late by the backlog of this one. So its barrier stands later, and its
+workers never run dry between bursts; how much later, by how far the other is from its own barrier:
+
+    relief(m) = max over other models o of max(0, 1 - pressure(o) / HIGH),   LOW and HIGH of m + RELIEVED * relief(m)
+
 A Fixed mix draws a level, and with it a model. Another one serves if that one would be late, or may not.
 """
 
@@ -19,9 +24,21 @@ from math import inf, isinf
 from typing import NamedTuple
 
 from t2i_policy.level import Level
+from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
 from t2i_policy.request.options import Option, WantedLevel
+from t2i_policy.request.price import HIGH_PRESSURE
 from t2i_policy.request.served import Served, ServedReason
+
+RELIEVED = 0.25  # of the slack; from 0.5 on images come late (docs/decisions/2026-11-30-a-price-for-each-model.md)
+
+
+class Resource(NamedTuple):
+    """The workers that hold a model: the share of the slack that is eaten there, and the relief by other models."""
+
+    pool: PoolView
+    pressed: float
+    relief: float = 0.0
 
 
 class Offer(NamedTuple):
@@ -30,6 +47,12 @@ class Offer(NamedTuple):
     served: Served
     price: float
     pressed: float
+
+
+def relief(pressed: Mapping[str, float], model: str) -> float:
+    """From 0 to 1: how much room another model has, by the pressure of each."""
+    room = (1 - at / HIGH_PRESSURE for other, at in pressed.items() if other != model)
+    return max([0.0, *room])
 
 
 def options_by_model(options: Iterable[Option]) -> Mapping[str, tuple[Option, ...]]:

@@ -31,10 +31,10 @@ from t2i_policy.planning.solver import make_solver, set_matrix
 from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
-from t2i_policy.request.models import Offer, choose_offer, options_by_model
+from t2i_policy.request.models import RELIEVED, Offer, choose_offer, options_by_model, relief
 from t2i_policy.request.options import HARMLESS_LOSS, cheapest_within, choose_wanted_level
 from t2i_policy.request.placement import Placement, choose_worker
-from t2i_policy.request.price import backlog_price, slack_of
+from t2i_policy.request.price import HIGH_PRESSURE, LOW_PRESSURE, backlog_price, slack_of
 from t2i_policy.request.served import LoadState, choose_served_level, pressure
 from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for, memory_of, with_memory
 from t2i_simulator.rivals.mean_losses import is_time, next_plan, plan_with_room
@@ -127,14 +127,18 @@ def priced(rules: Rules, arrival: Arrival, pool: PoolView, planned: Mapping[str,
     """As `Rules.decide`, at no less than the planned price of a step of each model."""
     limits, near = arrival.limits, arrival.near
     options, wanted, prompt_class = rules.judge(near, limits)
+    steps = {model: rules.ladder.full_schedule(model).num_inference_steps for model in ("", *rules.ladder.models)}
+    slacks = {model: slack_of(rules.slo_s, pool.of_model(model).alone_s(full)) for model, full in steps.items()}
+    pressed = {model: pressure(pool.of_model(model), slack_s) for model, slack_s in slacks.items()}
     offers = []
     for model, own in options_by_model(options).items():
-        part, full = pool.of_model(model), rules.ladder.full_schedule(model).num_inference_steps
-        pressed = pressure(part, slack_of(rules.slo_s, part.alone_s(full)))
-        price = arrival.step_cost * max(planned.get(model, 0.0), backlog_price(pressed, limits.max_loss, full))
+        part, later = pool.of_model(model), RELIEVED * relief(pressed, model)
+        marks = {"low": LOW_PRESSURE + later, "high": HIGH_PRESSURE + later}
+        backlog = backlog_price(pressed[model], limits.max_loss, steps[model], **marks)
+        price = arrival.step_cost * max(planned.get(model, 0.0), backlog)
         liked = choose_wanted_level(rules.ladder, own, near, limits, rules.tolerance)
         served = choose_served_level(liked, own, part.for_cost(arrival.step_cost), LoadState(arrival.left_s, price))
-        offers.append(Offer(served, price, pressed))
+        offers.append(Offer(served, price, pressed[model]))
     best = choose_offer(offers, wanted.level, None, arrival.left_s, rules.tolerance)
     return Decided(near, options, prompt_class, wanted, best.served, best.pressed)
 
