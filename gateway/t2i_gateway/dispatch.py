@@ -205,13 +205,14 @@ class Dispatcher:
             self._queue.remove(queued)
             return False
         placement, left_s = self.placement(queued.place), queued.deadline_s - self._loop.time()
+        free = sum(view.free_slots for view in self._workers.views)
         if placement is None:
+            queued.choosy |= free > 0
             return False
         if placement.is_late(left_s):
             self._queue.remove(queued)
             queued.ready.set_exception(self._refused(refuse_late(placement.estimated_s, left_s)))
             return False
-        free = sum(view.free_slots for view in self._workers.views)
         if not self._turns.may_take(self._others, free, self._loop.time()):
             return False
         self._metrics.placements.labels(placement.reason).inc()

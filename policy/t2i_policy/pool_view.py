@@ -35,6 +35,7 @@ from t2i_policy.batch_limit import NO_LIMIT
 from t2i_policy.level import Level
 from t2i_policy.profile import step_time
 
+FASTER = 1.25  # times: by so much equal workers do not differ
 TURN_MARGIN = 1.25  # at 1.25x of capacity 2 and 4 gateways then have as many images in time as one, within 2 points
 
 #: For each time of a step (seconds) that a joining request may meet, the least a ready worker of that pace takes beside
@@ -223,6 +224,23 @@ class PoolView:
         run = float(steps)
         return min([run * step_s + rest_s for step_s, rest_s in self.paces], default=inf)
 
+    def expected_s(self, steps: float, left_s: float) -> float:
+        """Expected seconds from now to an image of `steps` steps, `left_s` before its deadline: behind those that wait
+        here, on the worker with a free slot that is first. Where that is too late, on a faster one without a free slot
+        yet, if that is in time (see `placement`).
+        """
+        soon_s = self.queue_wait_s() + self.best_finish_s(steps)
+        if soon_s <= left_s:
+            return soon_s
+        later_s = self._later_s(steps)
+        return later_s if later_s <= left_s else soon_s
+
+    def _later_s(self, steps: float) -> float:
+        """Behind all who wait, on one that is worth waiting for; inf without one."""
+        faster = worth_waiting_for(self.ready)
+        steps_per_s = sum(worker.steps_per_s for worker in faster)
+        return self.turns * self.queued_steps / steps_per_s + best_finish_s(faster, steps) if faster else inf
+
     def alone_s(self, steps: float) -> float:
         """Seconds to an image of `steps` steps on the fastest ready worker, if it had nothing else; inf without one."""
         return min([steps * step_s + fixed_s for step_s, fixed_s in self.alone], default=inf)
@@ -256,6 +274,13 @@ def join_parts(parts: Mapping[str, PoolView]) -> PoolView:
 def able_now(workers: Sequence[WorkerView]) -> Sequence[WorkerView]:
     """Those with a free slot, which one more request would get at once; without any, all."""
     return [worker for worker in workers if worker.free_slots] or workers
+
+
+def worth_waiting_for(workers: Sequence[WorkerView]) -> Sequence[WorkerView]:
+    """Those without a free slot that are FASTER than all that have one."""
+    quickest_s = min([step_time(worker.step_s, 1) for worker in workers if worker.free_slots], default=0.0)
+    full = [worker for worker in workers if worker.ready and not worker.free_slots and worker.steps_per_s > 0]
+    return [worker for worker in full if 0 < FASTER * step_time(worker.step_s, 1) <= quickest_s]
 
 
 def best_finish_s(workers: Sequence[WorkerView], steps: float) -> float:

@@ -7,8 +7,9 @@ tenants get steps in the ratio of their weights, within one request each: nobody
 Within a tenant the nearest deadline goes first.
 
 Who may not take the slots that are free is passed over, and those behind are asked. A request is *choosy* if it may not
-go to every worker, for example because it waits for one that holds its latent. Requests of one *line* can go to the
-same workers; where no choosy request stands in the way, one that finds no slot speaks for its whole line.
+go to every worker, for example because it waits for one that holds its latent, or for a faster one. Requests of one
+*line* can go to the same workers; where no choosy request stands in the way, one that finds no slot speaks for its
+whole line.
 
 The queue is plainly mutable and has one writer. It knows no clock: whoever drives it removes requests in time.
 """

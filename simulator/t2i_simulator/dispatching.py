@@ -111,7 +111,11 @@ class SimulatedDispatcher:
         others = self._told(now_s, gateway)
         if tenant is not None:
             others = self._turns[gateway].sharing(others, tenant)
-        return self._pool.view(now_s, queue.count, queue.steps, ahead, others)
+        view = self._pool.view(now_s, queue.count, queue.steps, ahead, others)
+        if queue.count and sum(worker.free_slots for worker in view.workers) > self._turns[gateway].left:
+            # Who still waits, waits for others than the free ones.
+            return self._pool.view(now_s, queue.count, queue.steps, 0, others)
+        return view
 
     def queue_room(self, gateway: int, tenant: str, max_queued: int) -> int:
         """How many may wait there before a request of this tenant is one too many."""
@@ -209,6 +213,7 @@ class SimulatedDispatcher:
         placement = self._policy.place(request.sent_to or request.level, own, left_s, request.excluded)
         worker = None if placement is None else self._pool.by_name(placement.worker)
         if placement is None or worker is None or worker.is_overfull:
+            request.choosy |= any(worker.free_slots for worker in view.workers)
             return False
         if placement.is_late(left_s):
             self._expire(now_s, request)

@@ -27,6 +27,12 @@ def reference(
         in_time = [w for w in gaining if steps * w.join_step_s + w.fixed_s <= left_s]
         if in_time:
             return min(in_time, key=lambda w: (w.free_slots, w.level != level, w.finish_s(steps), w.name)).name
+    quickest_s = min([w.step_s[0] for w in free], default=0.0)
+    full = [
+        w for w in workers if w.ready and not w.free_slots and w.name not in out and 1.25 * w.step_s[0] <= quickest_s
+    ]
+    if all(w.finish_s(steps) > left_s for w in free) and any(w.finish_s(steps) <= left_s for w in full):
+        return None  # it waits for one of these
     if not free:
         return None
     return min(free, key=lambda w: (w.finish_s(steps), w.level != level, w.in_flight, w.name)).name

@@ -33,6 +33,21 @@ def unlike(slower: float, load: float, slo_s: float, faults: tuple[Fault, ...]) 
     )
 
 
+def test_requests_that_may_not_bend_wait_for_a_fast_one() -> None:
+    """One fast and one slow worker, which would be late: the second comes while the first runs, and is in time."""
+    fast, slow = step_profile((0.3,)), step_profile((0.9,))
+    target = ServiceTarget(slo_s=6.5, max_loss=0.0, max_queued=8)
+    pool = simulated_pool([0.0, 0.1, 0.2], profile=fast, target=target)
+    groups = (Group("fast", 1, fast), Group("slow", 1, slow))
+    outcomes = simulate(
+        Scenario(pool.ladder, fast, groups, target, pool.arrived_s, pool.make_neighbours), PromptAware()
+    )
+    exact = [level == LADDER.exact for level in outcomes.levels]
+    assert exact == [True, True, False]
+    assert outcomes.fates == [Fate.SERVED, Fate.SERVED, Fate.SHED]
+    assert outcomes.finished_s[1] == pytest.approx(6.0)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("slower", [2.0, 3.0])
 def test_no_image_is_late_on_unlike_devices(slower: float, case: str) -> None:

@@ -50,7 +50,7 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:
         return Refused(RefusedReason.NO_WORKERS, "no worker is ready: the pool's condition Ready says why", 1.0)
-    if pool.queued >= max_queued and not any(worker.free_slots for worker in pool.ready):
+    if pool.queued >= max_queued and _waits(pool, served, left_s):
         return Refused(
             RefusedReason.QUEUE_FULL, f"{pool.queued} requests wait already", _retry_after(pool.queue_wait_s())
         )
@@ -62,6 +62,11 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
     message = f"expected to take {served.estimated_s:.1f} s behind the backlog, {left_s:.1f} s are left"
     return Refused(RefusedReason.OVERLOADED, message, _retry_after(served.estimated_s - left_s))
+
+
+def _waits(pool: PoolView, served: Served, left_s: float) -> bool:
+    """True if no free slot is any use to it."""
+    return pool.best_finish_s(served.level.cost) > left_s or not any(worker.free_slots for worker in pool.ready)
 
 
 def refuse_late(estimated_s: float, left_s: float) -> Refused:

@@ -7,7 +7,9 @@ filling raises throughput only where a larger batch is cheaper per image, and th
 workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
 An idle worker that failed what it was sent before is *tried* first, by a request with time left for another worker:
 else nobody would learn at low load that it is mended.
-A request whose turn comes too late for its deadline is given up (`Placement.is_late`) before it costs a step.
+A request for which every worker with a free slot is too slow waits for a faster one, if that should be in time: slow
+devices mostly have slots left that few can use, and these must not refuse who could wait for a fast one. Else a request
+whose turn comes too late for its deadline is given up (`Placement.is_late`) before it costs a step.
 It must never pick a worker that is not ready, was excluded after a failure, or has no room.
 """
 
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.level import Level
-from t2i_policy.pool_view import WorkerView
+from t2i_policy.pool_view import WorkerView, worth_waiting_for
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
 TRIAL_TIMES = 2.0  # of the time to the image that a request must have left to be the trial of a worker
@@ -48,7 +50,7 @@ class Placement:
 def choose_worker(
     workers: Sequence[WorkerView], level: Level, left_s: float, occupancy: float, excluded: frozenset[str] = frozenset()
 ) -> Placement | None:
-    """None = no worker has a free slot now: stay queued."""
+    """None = no worker has a free slot that is any use now: stay queued."""
     free = [worker for worker in workers if worker.free_slots]
     if excluded:
         free = [worker for worker in free if worker.name not in excluded]
@@ -63,7 +65,14 @@ def choose_worker(
         if fullest is not None:
             return Placement(fullest.name, PlacementReason.FILL_BATCH, fullest.finish_s(steps))
     first = _soonest(free, level)
-    return Placement(first.name, PlacementReason.EARLIEST_FINISH, first.finish_s(steps))
+    placement = Placement(first.name, PlacementReason.EARLIEST_FINISH, first.finish_s(steps))
+    return None if placement.is_late(left_s) and _waits(workers, steps, left_s, excluded) else placement
+
+
+def _waits(workers: Sequence[WorkerView], steps: float, left_s: float, excluded: frozenset[str]) -> bool:
+    """True if a faster worker should have a free slot in time."""
+    able = [worker for worker in workers if worker.name not in excluded]
+    return any(worker.finish_s(steps) <= left_s for worker in worth_waiting_for(able))
 
 
 def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerView | None:

@@ -65,18 +65,17 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
     """Always returns a level; whether it is admitted is `admission`'s decision."""
     start = _start(wanted, options, load.drawn)
     chosen = _at_price(start, options, load.price)
-    queue_s = pool.queue_wait_s()
-    reason = ServedReason.LOAD
-    if queue_s + pool.best_finish_s(chosen.level.cost) > load.left_s:
-        faster = _most_faithful_in_time(options, pool, load.left_s - queue_s) or options[0]
+    reason, estimated_s = ServedReason.LOAD, pool.expected_s(chosen.level.cost, load.left_s)
+    if estimated_s > load.left_s:
+        faster = _most_faithful_in_time(options, pool, load.left_s) or options[0]
         if faster.level != chosen.level:
             chosen, reason = faster, ServedReason.DEADLINE
+            estimated_s = pool.expected_s(chosen.level.cost, load.left_s)
     if reason is ServedReason.LOAD:
         if chosen.level == wanted.level:
             reason = ServedReason.AS_WANTED
         elif chosen.level == start.level:
             reason = ServedReason.PLANNED
-    estimated_s = queue_s + pool.best_finish_s(chosen.level.cost)
     return Served(chosen.level, chosen.expected_loss, estimated_s, reason)
 
 
@@ -102,5 +101,5 @@ def _at_price(start: Option, options: tuple[Option, ...], price: float) -> Optio
 
 
 def _most_faithful_in_time(options: tuple[Option, ...], pool: PoolView, left_s: float) -> Option | None:
-    in_time = [option for option in options if pool.best_finish_s(option.level.cost) <= left_s]
+    in_time = [option for option in options if pool.expected_s(option.level.cost, left_s) <= left_s]
     return min(in_time, key=lambda option: (option.expected_loss, option.level.cost), default=None)

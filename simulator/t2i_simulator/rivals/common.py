@@ -160,7 +160,7 @@ def decide_for(
     liked = runnable_option(rules, wanted or rules.ladder.exact, near, limits, strength)
     reason = ServedReason.AS_WANTED if run.level == liked.level else ServedReason.PLANNED
     pool = pool.of_model(run.level.model)
-    estimated_s = pool.queue_wait_s() + pool.for_cost(arrival.step_cost).best_finish_s(run.level.cost)
+    estimated_s = pool.for_cost(arrival.step_cost).expected_s(run.level.cost, arrival.left_s)
     return RivalDecided(
         near=near,
         options=(run,),
