@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
   screenshots lint format \
   protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
   bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
-  bench-tenant-timing bench-several-gateways bench-cache bench-pipelines bench-gpu
+  bench-tenant-timing bench-quality bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -114,7 +114,7 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-oper
 # PROMPTS=FILE and ARRIVALS="FILE ..."; a benchmark that needs one says what it must hold.
 BENCH = $(BIN)/python -m bench.$(subst -,_,$(@:bench-%=%)).run $(ARGS)
 FILES = $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(ARRIVALS),--arrivals $(ARRIVALS))
-bench-simulator bench-policy bench-models bench-carried bench-batching bench-eviction bench-cache bench-pipelines: export OMP_NUM_THREADS = 1
+bench-simulator bench-policy bench-models bench-carried bench-batching bench-eviction bench-cache bench-pipelines bench-quality: export OMP_NUM_THREADS = 1
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BENCH)
@@ -138,6 +138,9 @@ bench-several-gateways: $(STAMP)  ## Gateways that share an overloaded pool -> b
 	$(BENCH)
 
 bench-tenant-timing: $(STAMP)  ## Does the clock tell one tenant what another cached? -> build/bench/tenant-timing.json
+	$(BENCH)
+
+bench-quality: $(STAMP)  ## Promised and measured quality, drift, what audits cost -> bench/results/quality.md
 	$(BENCH)
 
 bench-crd: kube-assets  ## Every change of every field against a real API server -> build/bench/crd-campaign.json
