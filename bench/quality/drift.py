@@ -1,8 +1,7 @@
 """Drift: captions change in mid-run so that the profile's promise is wrong. How soon is it noticed, and corrected?
 
-Before, captions come back in other words: a late start from their latents loses nothing, as the profile says. Then the
-same captions come with another pattern of the background. No rule of words tells these, so they are promised what
-paraphrases lose.
+The profile was measured on captions that come back in other words: a late start from their latents loses nothing. So
+it goes at first. Then captions come with two facts changed, and are promised what paraphrases lose.
 """
 
 import asyncio
@@ -17,14 +16,15 @@ import numpy as np
 from bench.kit.output import say
 from bench.quality.serving import TENANT, BenchPool, as_audits, send_closed, serving
 from t2i_policy.audits import Audit, BandOf, summarise
+from t2i_policy.band_loss import BandLoss
 from t2i_policy.corrections import Correction, Corrections
 from t2i_policy.kept_promise import AuditedQuality, judge_promise
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
 from t2i_profiler.images import Sample
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc
 from t2i_runtime.level_messages import to_level
-from t2i_scenes import Scene, caption, sample_scene
-from t2i_scenes.scene import PATTERNS
+from t2i_scenes import Scene, caption, edit_scene, sample_scene
 from t2ictl.local_pool import LocalPool
 
 POOL = BenchPool(
@@ -33,6 +33,7 @@ POOL = BenchPool(
     harmless=80,  # or a corrected level would not be served any more, and nobody would see it corrected
     audits="{judge: scenes, auditPerMille: 1000, recalibrate: true}",
 )
+LATE = Level(9, 12)
 ASK_LIMIT_S = 30.0
 SETTLED_S = 2.0  # without a further audit
 PART = 8  # captions between two looks at the auditor
@@ -71,24 +72,25 @@ def reworded(scene: Scene, seed: int) -> str:
     return caption(scene, np.random.default_rng(seed))
 
 
-def redrawn(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Another pattern: what a late start cannot change any more."""
-    others = [pattern for pattern in PATTERNS if pattern != scene.pattern]
-    return replace(scene, pattern=others[int(rng.integers(len(others)))])
+def of_paraphrases(profile: LevelProfile) -> LevelProfile:
+    """As measured on captions that only come back in other words."""
+    band = BandLoss(LATE, -1.0, 1.01, 0.0, 0.01, 100, 0.0)
+    return replace(profile, losses=(band,), predictor=None, judge=None, others=(), variants=())
 
 
-async def measure_drift(before: int, after: int, kept: int, profile: LevelProfile, folder: Path) -> DriftFound:
+async def measure_drift(before: int, after: int, kept: int, measured: LevelProfile, folder: Path) -> DriftFound:
     """`kept` captions are drawn exactly first; `before` images as promised, then `after` that are not."""
+    profile = of_paraphrases(measured)
     rng = np.random.default_rng(17)
     scenes = scenes_of(kept, rng)
     first = [Sample(reworded(scene, number), number, scene) for number, scene in enumerate(scenes)]
-    async with serving(POOL, folder) as pool:
+    async with serving(POOL, folder, profile) as pool:
         await send_closed(pool, first, "drift: captions that are kept", exact=True, tenant=TENANT)
         usual = [_again(scenes, number, rng) for number in range(before)]
         await send_closed(pool, usual, "drift: as promised")
         at_swap = (await settled(pool)).total_audits
         say(f"drift: {at_swap} audits before the captions change")
-        samples = [_redrawn(scenes, number, rng) for number in range(after)]
+        samples = [_edited(scenes, number, rng) for number in range(after)]
         began_s, sent, looks = time.perf_counter(), [], []
         for start in range(0, after, PART):
             sent += await send_closed(pool, samples[start : start + PART], "drift: other captions", at_once=1)
@@ -120,9 +122,9 @@ def _again(scenes: Sequence[Scene], number: int, rng: np.random.Generator) -> Sa
     return Sample(caption(scene, rng), 10_000 + number, scene)
 
 
-def _redrawn(scenes: Sequence[Scene], number: int, rng: np.random.Generator) -> Sample:
+def _edited(scenes: Sequence[Scene], number: int, rng: np.random.Generator) -> Sample:
     place = int(rng.integers(len(scenes)))
-    scene = redrawn(scenes[place], rng)
+    scene = edit_scene(scenes[place], rng, 2)
     return Sample(reworded(scene, place), 20_000 + number, scene)
 
 

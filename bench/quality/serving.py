@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.kit.output import progress
 from t2i_policy.audits import Audit, band_of
-from t2i_policy.profile import LevelProfile
+from t2i_policy.profile import LevelProfile, render_profile
 from t2i_profiler.images import Sample
 from t2i_profiler.judges.scenes import scene_quality
 from t2i_protos.v1 import gateway_pb2
@@ -55,13 +55,18 @@ class BenchPool:
 
 
 @asynccontextmanager
-async def serving(pool: BenchPool, folder: Path) -> AsyncIterator[LocalPool]:
-    """Yield it ready. `folder` takes its files, latents and logs."""
+async def serving(pool: BenchPool, folder: Path, profile: LevelProfile | None = None) -> AsyncIterator[LocalPool]:
+    """Yield it ready. `folder` takes its files, latents and logs. `profile` None: the model's own."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     text = POOL.format(levels=pool.levels, floor=pool.floor, harmless=pool.harmless)
     audits = f"  quality: {pool.audits}\n" if pool.audits else ""
     (folder / "pool.yaml").write_text(text + audits)
-    async with LocalPool(LocalOptions(folder / "pool.yaml", "127.0.0.1:0", folder, threads=1)) as started:
+    path = None
+    if profile is not None:
+        path = folder / "profile.json"
+        path.write_text(render_profile(profile))
+    options = LocalOptions(folder / "pool.yaml", "127.0.0.1:0", folder, path, threads=1)
+    async with LocalPool(options) as started:
         yield started
 
 

@@ -13,6 +13,10 @@ al., Bayesian Data Analysis, ch. 5). An image that loses more than was promised 
 promise falls only as far as the upper end of one standard error bears, and only by audits of the band's own: a wider
 mean below 0 counts as 0.
 
+Prompts may change at once. Where residuals of newer audits lie apart from those of older ones, by CHANGED standard
+errors at the best cut, the older ones say nothing of what comes, and are left out (a two-sample change point, Hawkins
+1977; the limit is high as many cuts are tried).
+
 It must never change a promise by more than MOST_CHANGE in one revision, nor make a revision out of fewer than
 LEAST_AUDITS new audits: the gateways' next audits are to show what the last revision did.
 """
@@ -21,7 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from t2i_policy.audits import Audit, BandOf, by_band, lost
 from t2i_policy.corrections import MOST_ADDED, Correction, Corrections
@@ -33,6 +37,9 @@ PRIOR = 16  # audits that the wider mean is worth
 LEAST_AUDITS = 20  # new ones between two revisions
 MOST_CHANGE = 0.03  # of exact, in one revision
 WORTH_TELLING = 0.0025  # of exact: a quarter of a point; smaller changes make no revision
+CHANGED = 4.0  # standard errors between older and newer audits
+LEAST_ERROR = 1e-4  # of exact: judges that repeat themselves leave none
+CUT_EVERY = 10  # audits
 UNKNOWN_SPREAD = 1.0  # of residuals, where a single audit tells nothing of it
 
 
@@ -55,6 +62,7 @@ def recalibrate(
     """The next corrections, by recent `audits`, of which `num_new` came since the last revision; None: these stay."""
     if num_new < LEAST_AUDITS or not audits:
         return None
+    audits = since_change(audits)
     shifts = band_shifts(audits, profile)
     wanted = {band: min(MOST_ADDED, max(-MOST_ADDED, shift.safe)) for band, shift in shifts.items()}
     changed = {band: _towards(in_force.of(*band), added) for band, added in wanted.items()}
@@ -66,6 +74,25 @@ def recalibrate(
     corrections = tuple(Correction(*band, added) for band, added in sorted(changed.items()) if added)
     reason = _sentence(most, change, len(audits), profile)
     return Corrections(in_force.revision + 1, corrections, profile.losses_digest, judge, reason)
+
+
+def since_change(audits: Sequence[Audit]) -> Sequence[Audit]:
+    """Those since the last change of what is lost; all, if there was none."""
+    residuals = _residuals(audits)
+    apart = {cut: _distance(residuals[:cut], residuals[cut:]) for cut in _cuts(len(audits))}
+    best = max(apart, key=lambda cut: apart[cut], default=0)
+    return audits[best:] if best and apart[best] > CHANGED else audits
+
+
+def _cuts(count: int) -> Sequence[int]:
+    """Between older and newer ones, with enough of both."""
+    return range(LEAST_AUDITS, count - LEAST_AUDITS + 1, CUT_EVERY)
+
+
+def _distance(older: Sequence[float], newer: Sequence[float]) -> float:
+    """Of the means, in standard errors."""
+    error = sqrt(variance(older) / len(older) + variance(newer) / len(newer))
+    return abs(fmean(newer) - fmean(older)) / max(error, LEAST_ERROR)
 
 
 def band_shifts(audits: Sequence[Audit], profile: LevelProfile) -> dict[BandOf, Shift]:

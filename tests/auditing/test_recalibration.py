@@ -19,7 +19,7 @@ from t2i_policy.corrections import (
 from t2i_policy.kept_promise import judge_promise
 from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import LevelProfile, parse_profile, render_profile
-from t2i_policy.recalibration import LEAST_AUDITS, MOST_CHANGE, WINDOW, band_shifts, recalibrate
+from t2i_policy.recalibration import LEAST_AUDITS, MOST_CHANGE, WINDOW, band_shifts, recalibrate, since_change
 from t2i_policy.request.decide import build_rules
 from t2i_policy.twin_loss import TwinLoss
 
@@ -190,3 +190,12 @@ def test_a_broken_promise_is_noticed_within_few_audits() -> None:
     given = audits(LOW, 0.3, 0.2, 300, noise=0.2)
     noticed = next(count for count in range(1, 300) if judge_promise(summarise(given[:count]).quality).holds is False)
     assert noticed < 100
+
+
+def test_audits_of_before_a_change_do_not_hold_the_new_ones_back() -> None:
+    """Prompts that change at once are promised by what they lose, not by the mean with those of before."""
+    before = audits(LOW, 0.2, 0.2, 300, noise=0.1)
+    after = audits(LOW, 0.5, 0.2, 60, noise=0.1)
+    assert since_change(before) == before
+    assert abs(len(since_change([*before, *after])) - 60) <= 10
+    assert band_shifts(since_change([*before, *after]), PROFILE)[LOW].safe > 0.2
