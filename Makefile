@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
   screenshots lint format \
-  protos crds chart verify lock train-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
+  protos crds chart verify lock train-scenes distil-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
   bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
   bench-tenant-timing bench-quality bench-several-gateways bench-cache bench-pipelines bench-gpu
 
@@ -107,6 +107,9 @@ lock:  ## Resolve requirements.lock anew (hashes, no index addresses)
 
 train-scenes: $(STAMP)  ## Train the embedded model from scratch (about an hour on 2 cores) into build/scenes
 	$(BIN)/python -m t2i_scenes.train --out build/scenes
+
+distil-scenes: $(STAMP)  ## Distil the embedded model to few unguided steps (an hour on 2 cores) into build/distil
+	$(BIN)/python -m t2i_scenes.distil --out build/distil
 
 bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-operator  ## Every benchmark
 

@@ -1,6 +1,7 @@
 """The model card: `python -m t2i_scenes.card` measures the shipped model and writes MODEL_CARD.md and a contact sheet.
 
-It uses captions and seeds from another random stream than training. The words of the card are in `card.md.in`.
+It uses captions and seeds from another random stream than training. The words of the card are in `card.md.in`. With
+`--distilled` it is the card of the distilled model, of `card-distilled.md.in`.
 """
 
 import argparse
@@ -13,18 +14,21 @@ import numpy as np
 from PIL import Image
 
 from t2i_scenes.captions import caption
+from t2i_scenes.distil import DistilHyperparameters
 from t2i_scenes.generating import sample_scene
 from t2i_scenes.hyperparameters import Hyperparameters
 from t2i_scenes.measuring import AskedCaption, MeasuredScores, MeasureSettings, measure
-from t2i_scenes.model_folder import model_path
+from t2i_scenes.model_folder import distilled_path, model_path
 from t2i_scenes.rendering import render
 from t2i_scenes.sampling import ScenesModel
 from t2i_scenes.scoring import score_image
 
 STEP_COUNTS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 30, 40)
+DISTILLED_STEP_COUNTS = (1, 2, 3, 4, 6, 8)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 SHEET_COLUMNS, SHEET_SCALE = 12, 2
 PAGE = Path(__file__).parent / "card.md.in"
+DISTILLED_PAGE = Path(__file__).parent / "card-distilled.md.in"
 
 
 def progress(title: str, done: int, total: int) -> None:
@@ -83,6 +87,34 @@ def write_sheet(measured: MeasuredScores, to: Path) -> None:
     sheet.save(to)
 
 
+def size_mb(folder: Path) -> str:
+    """Of the weights."""
+    return f"{sum(path.stat().st_size for path in folder.rglob('*.safetensors')) / 1e6:.1f}"
+
+
+def write_distilled_card(count: int, seed: int, card: Path, sheet: Path) -> None:
+    teacher, model, asked = ScenesModel.load(), ScenesModel.load(distilled_path()), ask(count, seed)
+    full, few = teacher.constants, model.constants
+    settings = MeasureSettings(full.default_num_inference_steps, full.default_guidance_scale)
+    rows = {
+        str(n): measure(model, asked, MeasureSettings(n, few.default_guidance_scale), f"{n} steps", progress)
+        for n in DISTILLED_STEP_COUNTS
+    }
+    write_sheet(rows[str(few.default_num_inference_steps)], sheet)
+    rows[f"teacher, {settings.num_inference_steps} guided"] = measure(teacher, asked, settings, "teacher", progress)
+    holes = {
+        "size_mb": size_mb(distilled_path()),
+        "sheet": sheet.as_posix(),
+        "params": DistilHyperparameters(),
+        "steps": few.default_num_inference_steps,
+        "rows": few.default_num_inference_steps,
+        "teacher_rows": 2 * full.default_num_inference_steps,
+        "count": count,
+        "by_steps": scores_table("steps", rows),
+    }
+    card.write_text(DISTILLED_PAGE.read_text().format_map(holes))
+
+
 def write_card(count: int, seed: int, card: Path, sheet: Path) -> None:
     began = time.monotonic()
     model, asked = ScenesModel.load(), ask(count, seed)
@@ -95,9 +127,8 @@ def write_card(count: int, seed: int, card: Path, sheet: Path) -> None:
     by_guidance = {f"{w:g}": measured(steps, w, f"guidance {w}") for w in GUIDANCE_SCALES}
     base = by_guidance.get(f"{guidance:g}") or measured(steps, guidance, "base")
     write_sheet(base, sheet)
-    size_bytes = sum(path.stat().st_size for path in model_path().rglob("*.safetensors"))
     holes = {
-        "size_mb": f"{size_bytes / 1e6:.1f}",
+        "size_mb": size_mb(model_path()),
         "sheet": sheet.as_posix(),
         "params": Hyperparameters(),
         "steps": steps,
@@ -116,10 +147,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=128)
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--card", type=Path, default=Path("scenes/MODEL_CARD.md"))
-    parser.add_argument("--sheet", type=Path, default=Path("docs/images/scenes-contact-sheet.png"))
+    parser.add_argument("--distilled", action="store_true", help="the card of the distilled model")
     arguments = parser.parse_args()
-    write_card(arguments.captions, arguments.seed, arguments.card, arguments.sheet)
+    write, name, sheet = write_card, "MODEL_CARD.md", "scenes-contact-sheet.png"
+    if arguments.distilled:
+        write, name, sheet = write_distilled_card, "DISTILLED_MODEL_CARD.md", "scenes-distilled-contact-sheet.png"
+    write(arguments.captions, arguments.seed, Path("scenes") / name, Path("docs/images") / sheet)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ ever loads half a model.
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -17,13 +18,18 @@ from transformers import BertModel
 from t2i_scenes.denoiser import LATENT_SCALE, LATENT_SHIFT
 from t2i_scenes.embedder import export_embedder
 from t2i_scenes.hyperparameters import Hyperparameters
-from t2i_scenes.model_folder import ModelConstants
+from t2i_scenes.model_folder import ModelConstants, model_path
 from t2i_scenes.training_state import TrainingState
 
 #: The schedule and guidance served by default; the model card shows how they were chosen.
 DEFAULT_NUM_INFERENCE_STEPS = 12
 DEFAULT_GUIDANCE_SCALE = 2.0
 SHIFT = 1.0
+#: Of the distilled model, which has guidance in its weights; its card shows how the steps were chosen.
+DISTILLED_NUM_INFERENCE_STEPS = 4
+DISTILLED_GUIDANCE_SCALE = 1.0
+#: What the distilled model shares with the one that it was distilled from.
+SHARED_PARTS = ("text_encoder", "tokenizer", "scheduler")
 
 
 def export_state(state: TrainingState, to: Path) -> None:
@@ -44,6 +50,23 @@ def export_state(state: TrainingState, to: Path) -> None:
         max_caption_tokens=state.params.text.max_caption_tokens,
         default_num_inference_steps=DEFAULT_NUM_INFERENCE_STEPS,
         default_guidance_scale=DEFAULT_GUIDANCE_SCALE,
+    ).write(side, diffusers.__version__)
+    _swap(side, to)
+
+
+def export_student(unet: diffusers.UNet2DConditionModel, to: Path) -> None:
+    """Write a distilled UNet in fp16 into the folder `to`, with all other parts of the model of this package."""
+    side = to.with_name(f".{to.name}.part")
+    shutil.rmtree(side, ignore_errors=True)
+    side.mkdir(parents=True)
+    unet.set_attn_processor(AttnProcessor2_0())
+    _save_fp16(unet, side / "unet")
+    for part in SHARED_PARTS:
+        shutil.copytree(model_path() / part, side / part)
+    replace(
+        ModelConstants.read(model_path()),
+        default_num_inference_steps=DISTILLED_NUM_INFERENCE_STEPS,
+        default_guidance_scale=DISTILLED_GUIDANCE_SCALE,
     ).write(side, diffusers.__version__)
     _swap(side, to)
 

@@ -67,6 +67,11 @@ def model_path() -> Path:
     return Path(__file__).parent / "model"
 
 
+def distilled_path() -> Path:
+    """The folder of the model of few unguided steps. Its embedder is that of the trained model."""
+    return Path(__file__).parent / "distilled"
+
+
 def embedder_path() -> Path:
     """The folder of the similarity embedder (ONNX) in this package."""
     return model_path() / "embedder"

@@ -1,6 +1,7 @@
 """Find the folder of a model or an embedder on this machine, from its address in a pool document.
 
 builtin://scenes            the small model that ships with t2i-serving, and its embedder
+builtin://scenes/distilled  the same taught to draw in a few unguided steps
 file:///models/sdxl         a folder
 pvc://claim/path            a folder of a volume that the pod mounts at <models dir>/claim
 hf://owner/name[@revision]  a model hub repository, kept under <models dir>

@@ -11,6 +11,7 @@ from t2i_sources.hub import CheckIndex, Download, download
 from t2i_sources.hub_files import INDEX, Choice, choose_decoder_files, choose_embedder_files, choose_model_files
 
 SCHEMES = "builtin://, file://, pvc:// or hf://"
+TRAINED = "model"  # the folder of a builtin model itself, beside those of its variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,14 @@ def find_folder(
 
 
 def builtin_folder(source: str) -> Path | None:
-    """The folder of a builtin model; None for other sources, and for a model that is not installed."""
-    scheme, _, name = source.partition("://")
+    """The folder of `builtin://NAME` or `builtin://NAME/VARIANT`; None for other sources, and for what is not here."""
+    scheme, _, rest = source.partition("://")
+    name, _, variant = rest.partition("/")
     spec = find_spec(f"t2i_{name}") if scheme == "builtin" and name.isidentifier() else None
-    return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / (variant or TRAINED)
+    return folder if not variant or (variant.isidentifier() and folder.is_dir()) else None
 
 
 def components_of(folder: Path) -> tuple[str, ...]:
@@ -111,8 +116,10 @@ def components_of(folder: Path) -> tuple[str, ...]:
 def _builtin(kind: SourceKind, source: str) -> Path:
     folder = builtin_folder(source)
     if folder is None:
-        raise SourceMissing(f"{kind.field}: there is no builtin model {source!r}; builtin://scenes is one")
-    return folder / kind.builtin
+        raise SourceMissing(
+            f"{kind.field}: there is no builtin model {source!r}; builtin://scenes and builtin://scenes/distilled are"
+        )
+    return folder.parent / TRAINED / kind.builtin if kind.builtin else folder  # variants share what is beside weights
 
 
 def _inside(kind: SourceKind, models_dir: Path, relative: str) -> Path:

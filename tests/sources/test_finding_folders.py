@@ -33,6 +33,10 @@ def test_each_source_finds_its_folder(models: Path) -> None:
     """builtin, file, pvc, and a hub repository that is there already: no network is needed."""
     assert (find_folder(MODEL, "builtin://scenes", models) / "unet").is_dir()
     assert (find_folder(EMBEDDER, "builtin://scenes", models) / "model.onnx").is_file()
+    assert (find_folder(MODEL, "builtin://scenes/distilled", models) / "unet").is_dir()
+    assert find_folder(EMBEDDER, "builtin://scenes/distilled", models) == find_folder(
+        EMBEDDER, "builtin://scenes", models
+    )
     assert find_folder(MODEL, f"file://{models}/claim/sdxl", models) == models / "claim" / "sdxl"
     assert find_folder(MODEL, "pvc://claim/sdxl", models) == (models / "claim" / "sdxl").resolve()
     assert find_folder(MODEL, "hf://acme/tiny", models).name == COMMIT
@@ -43,6 +47,8 @@ def test_each_source_finds_its_folder(models: Path) -> None:
     "source",
     [
         "builtin://nothing",
+        "builtin://scenes/nothing",
+        "builtin://scenes/../t2i_api",
         "file:///does/not/exist",
         "pvc://claim/missing",
         "pvc://../outside",

@@ -1,0 +1,65 @@
+"""The distilled model: how it is made, and that it draws what it is asked for in few steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from t2i_scenes.card import ask
+from t2i_scenes.distil import DistilHyperparameters, all_pairs, distil
+from t2i_scenes.measuring import MeasureSettings, measure
+from t2i_scenes.model_folder import distilled_path
+from t2i_scenes.sampling import Resume, ScenesModel
+
+TINY = DistilHyperparameters(pairs=4, drawn_at_once=2, steps=2, batch=2, warmup_steps=1)
+
+
+def weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([one.detach().flatten() for one in module.parameters()])
+
+
+def test_interrupted_distillation_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Pairs and steps have random streams of their own, so a stop changes nothing."""
+    at_once, in_two = tmp_path / "at-once", tmp_path / "in-two"
+    at_once.mkdir()
+    in_two.mkdir()
+    whole = distil(TINY, at_once)
+    (in_two / "pairs-0.pt").write_bytes((at_once / "pairs-0.pt").read_bytes())
+    again = distil(TINY, in_two)
+    assert torch.equal(weights(whole), weights(again))
+    assert not torch.equal(weights(whole), weights(ScenesModel.load().unet))
+
+
+def test_checkpoint_holds_all_that_goes_on(tmp_path: Path) -> None:
+    """A run that has ended is not trained any further."""
+    first = weights(distil(TINY, tmp_path))
+    assert torch.equal(first, weights(distil(TINY, tmp_path)))
+
+
+def test_pairs_are_what_the_teacher_draws(tmp_path: Path) -> None:
+    """Noise and image of a pair belong together: the student learns the line between them."""
+    teacher = ScenesModel.load()
+    pairs = all_pairs(teacher, replace(TINY, pairs=2), tmp_path)
+    last = teacher.constants.default_num_inference_steps
+    resume = Resume(0, pairs.noise)
+    drawn = teacher.draw(pairs.captions, [0, 0], resume=resume, keep_before=[last]).latents[last]
+    assert torch.equal(drawn, pairs.images)
+
+
+def quiet(title: str, done: int, total: int) -> None:
+    del title, done, total
+
+
+def test_shipped_student_is_near_its_teacher_in_a_third_of_the_steps() -> None:
+    """Without guidance, so in a sixth of the rows. The card tells the scores of many more captions."""
+    asked = ask(24, seed=11)
+    student, teacher = ScenesModel.load(distilled_path()), ScenesModel.load()
+    few = student.constants.default_num_inference_steps
+    assert few * 3 <= teacher.constants.default_num_inference_steps
+    light = measure(student, asked, MeasureSettings(few, 1.0), "", quiet).mean("quality")
+    full = measure(teacher, asked, MeasureSettings(12, 2.0), "", quiet).mean("quality")
+    hasty = measure(teacher, asked, MeasureSettings(few // 2, 2.0), "", quiet).mean(
+        "quality"
+    )  # of as many rows, or less
+    assert hasty < light
+    assert light > 0.75 * full
