@@ -12,7 +12,7 @@ from t2i_auditor.metrics import AuditorMetrics
 from t2i_policy.audits import Audit, AuditSummary, BandOf, by_band, summarise
 from t2i_policy.corrections import NO_CORRECTIONS, Corrections
 from t2i_policy.profile import LevelProfile
-from t2i_policy.recalibration import WINDOW, recalibrate
+from t2i_policy.recalibration import WINDOW, recalibrate, since_change
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class AuditBook:
 
     @property
     def whole(self) -> AuditSummary:
-        """Of all recent audits."""
-        return summarise(self._recent)
+        """Of all recent audits, since the last change of what is lost."""
+        return summarise(since_change(tuple(self._recent)))
 
     @property
     def bands(self) -> Mapping[BandOf, AuditSummary]:

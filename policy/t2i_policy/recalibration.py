@@ -25,13 +25,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, stdev, variance
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
 
 from t2i_policy.audits import Audit, BandOf, by_band, lost
 from t2i_policy.corrections import MOST_ADDED, Correction, Corrections
+from t2i_policy.kept_promise import FEWEST_AUDITS
 from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 WINDOW = 400  # recent audits that are looked at
 PRIOR = 16  # audits that the wider mean is worth
 LEAST_AUDITS = 20  # new ones between two revisions
@@ -78,21 +83,19 @@ def recalibrate(
 
 def since_change(audits: Sequence[Audit]) -> Sequence[Audit]:
     """Those since the last change of what is lost; all, if there was none."""
-    residuals = _residuals(audits)
-    apart = {cut: _distance(residuals[:cut], residuals[cut:]) for cut in _cuts(len(audits))}
-    best = max(apart, key=lambda cut: apart[cut], default=0)
-    return audits[best:] if best and apart[best] > CHANGED else audits
+    if len(audits) < LEAST_AUDITS + FEWEST_AUDITS:
+        return audits
+    residuals = np.array(_residuals(audits))
+    cuts = range(LEAST_AUDITS, len(audits) - FEWEST_AUDITS + 1, CUT_EVERY)  # what is left can be judged
+    apart = [_distance(residuals[:cut], residuals[cut:]) for cut in cuts]
+    best = int(np.argmax(apart))
+    return audits[cuts[best] :] if apart[best] > CHANGED else audits
 
 
-def _cuts(count: int) -> Sequence[int]:
-    """Between older and newer ones, with enough of both."""
-    return range(LEAST_AUDITS, count - LEAST_AUDITS + 1, CUT_EVERY)
-
-
-def _distance(older: Sequence[float], newer: Sequence[float]) -> float:
+def _distance(older: Floats, newer: Floats) -> float:
     """Of the means, in standard errors."""
-    error = sqrt(variance(older) / len(older) + variance(newer) / len(newer))
-    return abs(fmean(newer) - fmean(older)) / max(error, LEAST_ERROR)
+    error = sqrt(older.var(ddof=1) / len(older) + newer.var(ddof=1) / len(newer))
+    return float(abs(newer.mean() - older.mean())) / max(error, LEAST_ERROR)
 
 
 def band_shifts(audits: Sequence[Audit], profile: LevelProfile) -> dict[BandOf, Shift]:
