@@ -102,6 +102,10 @@ ACCEPTED: dict[str, dict[str, object]] = {
         "spec.profileRef": {"name": "measured"},
         "spec.quality": {"judge": "pickscore=pvc://claim/pick"},
     },
+    "audits of another embedded model": {
+        "spec.model.source": "builtin://scenes-distilled",
+        "spec.quality": {"judge": "scenes"},
+    },
     "a group called auditor without audits": {"spec.workerGroups.1.name": "auditor"},
     "tenants of several weights": {"spec.gateway": {"tenants": [{"name": "a", "weight": 3}, {"name": "b"}]}},
     "names that fill the limit together": {"metadata.name": "a" * 48},
@@ -141,12 +145,12 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
             "spec.quality": {"judge": "scenes"},
         },
         ("spec.quality.judge:", "set the judge that measured your profile"),
-        "spec.quality.judge: quality.judge scenes scores images of builtin://scenes alone",
+        "spec.quality.judge: quality.judge scenes scores images of builtin:// models alone",
     ),
     "another judge than the builtin profile's": (
         {"spec.quality": {"judge": "pickscore"}},
         ("spec.quality.judge:", "set quality.judge to scenes"),
-        "spec.quality.judge: the profile that comes with builtin://scenes was measured by the judge scenes",
+        "spec.quality.judge: the profile that comes with a builtin:// model was measured by the judge scenes",
     ),
     "a judge that is a program": (
         {"spec.quality": {"judge": "command://judge"}},
