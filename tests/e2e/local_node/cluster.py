@@ -138,7 +138,7 @@ class LocalCluster:
         with subprocess.Popen(push, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pushing:
             assert pushing.stdout is not None
             assert pushing.stderr is not None
-            node.ctr(self.node, "images", "import", "-", stdin=pushing.stdout.fileno())
+            node.ctr(self.node, "images", "import", "-", stdin=pushing.stdout.fileno(), limit_s=node.IMPORT_LIMIT_S)
             pushing.stdout.close()
             if pushing.wait(KUBECTL_LIMIT_S) != 0:
                 raise NodeError(f"{' '.join(push)}: {pushing.stderr.read().decode(errors='replace').strip()}")

@@ -93,7 +93,7 @@ class Machine:
         """
         return [*self._enter(), *arguments]
 
-    def run(self, *arguments: str, stdin: int | None = None) -> str:
+    def run(self, *arguments: str, stdin: int | None = None, limit_s: float = COMMAND_LIMIT_S) -> str:
         """Run a command inside, to its end; its output.
 
         Raises:
@@ -104,7 +104,7 @@ class Machine:
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             capture_output=True,
             text=True,
-            timeout=COMMAND_LIMIT_S,
+            timeout=limit_s,
             check=False,
         )
         if done.returncode != 0:

@@ -7,13 +7,14 @@ from typing import Any
 
 from local_node.control_plane import BRIDGE, host
 from local_node.kubelet_settings import kubelet_settings
-from local_node.machine import Machine, wait_for
+from local_node.machine import COMMAND_LIMIT_S, Machine, wait_for
 from local_node.pause_image import PAUSE_IMAGE, write_pause_image
 from local_node.places import NODE, Places, cni_folder
 
 PROGRAMS = ("containerd", "kube-proxy", "kubelet")
 DISK_SIZE = "20G"
 SERVES_WITHIN_S = 60.0
+IMPORT_LIMIT_S = 900.0  # of the largest image, a gigabyte and a half, on a busy disk
 CONTAINERD = """version = 2
 root = "{folder}/containerd"
 state = "/run/containerd"
@@ -129,7 +130,7 @@ def start_kubelet(node: Machine) -> None:
     archive = places.folder / "pause.tar"
     write_pause_image(archive, places.programs["pause"])
     with archive.open("rb") as file:
-        ctr(node, "images", "import", "-", stdin=file.fileno())
+        ctr(node, "images", "import", "-", stdin=file.fileno(), limit_s=IMPORT_LIMIT_S)
     (places.folder / "resolv.conf").touch()
     config = places.folder / "kubelet.json"
     config.write_text(json.dumps(kubelet_settings(places), indent=1))
@@ -150,6 +151,7 @@ def _containerd_serves(node: Machine) -> bool:
     return "io.containerd" in ctr(node, "plugins", "ls")
 
 
-def ctr(node: Machine, *arguments: str, stdin: int | None = None) -> str:
+def ctr(node: Machine, *arguments: str, stdin: int | None = None, limit_s: float = COMMAND_LIMIT_S) -> str:
     """containerd's own client, among what the kubelet sees."""
-    return node.run("ctr", "-a", str(node.places.containerd_socket), "-n", "k8s.io", *arguments, stdin=stdin)
+    client = ("ctr", "-a", str(node.places.containerd_socket), "-n", "k8s.io")
+    return node.run(*client, *arguments, stdin=stdin, limit_s=limit_s)
