@@ -1,7 +1,7 @@
 """Judging pairs: some at once, the others refused, none of it on the event loop.
 
-The judge may need minutes for its weights. Until then, and while it fails, `trouble` says why nothing is judged. One
-that failed is asked again with the next pair: a service may come back.
+The judge may need minutes for its weights. Until then, and when it has failed some pairs in a row, `trouble` says why
+nothing is judged. One that failed is asked again with the next pair: a service may come back.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_PAIRS = 4  # at once; gateways have few under way
 OPEN_AGAIN_S = 30.0  # after weights could not be had
 JUDGE_LIMIT_S = 120.0
+TROUBLE_FROM = 3  # pairs in a row: one that cannot be scored is no news, and conditions must not flicker
 
 
 class PairQuality(NamedTuple):
@@ -49,6 +50,7 @@ class PairJudge:
         self._metrics = metrics
         self._judge: Judge | None = None
         self._busy = 0
+        self._failed_in_a_row = 0
         self.trouble = "the judge is being loaded"
 
     @property
@@ -98,12 +100,15 @@ class PairJudge:
             async with asyncio.timeout(JUDGE_LIMIT_S):
                 found = await self._ask(self._judge, _pair(prompt, image, exact, self._text))
         except (JudgeFailed, TimeoutError) as error:
-            self._show_trouble("the judge gave no score for the last pair")
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= TROUBLE_FROM:
+                self._show_trouble(f"the judge gave no score for {TROUBLE_FROM} or more pairs in a row")
             raise NotJudged("the judge gave no score for this pair") from error
         except (OSError, ValueError) as error:
             raise PairInvalid([Violation("image", "one of the images cannot be read")]) from error
         finally:
             self._busy -= 1
+        self._failed_in_a_row = 0
         self._show_trouble("")
         self._metrics.judging.observe(time.perf_counter() - began_s)
         return found

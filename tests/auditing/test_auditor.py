@@ -15,7 +15,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry, generate_latest
 
 from t2i_auditor.book import AuditBook
-from t2i_auditor.errors import AuditorUnusable
+from t2i_auditor.errors import AuditorUnusable, NotJudged
 from t2i_auditor.judging import MAX_PAIRS, PairJudge
 from t2i_auditor.metrics import AuditorMetrics
 from t2i_auditor.server import read_corrections, write_corrections
@@ -169,7 +169,7 @@ async def test_gateways_hear_of_corrections_at_once(auditor: Auditor) -> None:
 
 
 async def test_a_judge_that_fails_is_asked_again(tmp_path: Path) -> None:
-    """A service of the owner's that comes back is noticed by the next pair."""
+    """A service of the owner's that comes back is noticed by the next pair. Few failures in a row are no news."""
     program = tmp_path / "judge.py"
     program.write_text(
         "import json, sys\n"
@@ -177,14 +177,15 @@ async def test_a_judge_that_fails_is_asked_again(tmp_path: Path) -> None:
         "sys.stdin.readline()\n"
         "for number, line in enumerate(sys.stdin):\n"
         "    count = len(json.loads(line)['images'])\n"
-        "    print(json.dumps({'scores': [0.5] * count if number else []}), flush=True)\n"
+        "    print(json.dumps({'scores': [0.5] * count if number >= 3 else []}), flush=True)\n"
     )
     metrics = AuditorMetrics(CollectorRegistry(), STEPS)
     judge = PairJudge(f"command://{sys.executable} {program}", tmp_path, "", profile=PROFILE, metrics=metrics)
     await judge.open()
-    with pytest.raises(Exception, match="the judge gave no score"):
-        await judge.score(PROMPT, APPROXIMATED, EXACT)
-    assert judge.trouble
+    for told in (False, False, True):
+        with pytest.raises(NotJudged, match="the judge gave no score"):
+            await judge.score(PROMPT, APPROXIMATED, EXACT)
+        assert bool(judge.trouble) == told
     assert judge.ready
     assert await judge.score(PROMPT, APPROXIMATED, EXACT) == (0.5, 0.5)
     assert judge.trouble == ""
