@@ -60,7 +60,7 @@ def said_by(arguments: list[str]) -> str:
     [
         ("file:///nowhere/model", "no model_index.json found there; it must be a diffusers model folder"),
         ("pvc://claim/model", "no model_index.json found there; it must be a diffusers model folder"),
-        ("builtin://scene", "builtin://scenes is one"),
+        ("builtin://scene", "builtin://scenes and builtin://scenes/distilled are"),
     ],
 )
 def test_wrong_model_path_is_told_before_anything_starts(
