@@ -39,6 +39,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
+ROUNDING = 1  # of a pixel's 255: some CPUs add up a larger batch in another order
 _FAMILIES = [(one, one) for one in ("sd15", "sdxl", "sd3", "flux-dev")]
 of_families = pytest.mark.parametrize(("name", "folder"), _FAMILIES, indirect=["folder"])
 of_sd15 = pytest.mark.parametrize("folder", ["sd15"], indirect=True)
@@ -75,9 +76,9 @@ def test_each_of_a_mixed_batch_is_the_image_of_stock(name: str, folder: Path) ->
     stock = stock_images(name, folder, SETS)
     differ = [what for what, run, image in zip(SETS, runs, stock, strict=True) if not np.array_equal(run.pixels, image)]
     assert differ == []
-    plain = engine.draw([with_adapters(seed, {}) for seed in range(len(SETS))])
-    same = [what for what, run, none in zip(SETS, runs, plain, strict=True) if np.array_equal(run.pixels, none.pixels)]
-    assert same == ["none"]
+    plain = engine.draw([with_adapters(seed, {}) for seed in range(len(SETS))])  # in one forward: rounded otherwise
+    apart = [np.abs(run.pixels.astype(int) - none.pixels).max() for run, none in zip(runs, plain, strict=True)]
+    assert [what for what, far in zip(SETS, apart, strict=True) if far <= ROUNDING] == ["none"]
 
 
 @of_sd15

@@ -64,8 +64,7 @@ async def test_trouble_is_named_and_ends(
     await world.pod_status("p-a-0", ready=True)
     await world.until_condition("Ready", "True")
     await world.until_condition("Degraded", "False")
-    events = await world.call("GET", f"/api/v1/namespaces/{world.namespace}/events")
-    assert {"Planned", "Ready", reason} <= {event["reason"] for event in events["items"]}
+    await world.wait("events", world.event_reasons, lambda reasons: {"Planned", "Ready", reason} <= reasons)
 
 
 async def test_missing_secret_of_a_variable_is_named_with_its_field(world: World, operator: Operator) -> None:

@@ -85,8 +85,7 @@ async def test_condition_follows_what_was_measured(world: World, auditor: Tellin
     assert (status["measuredQualityPercent"], status["audits"]["count"]) == (96, 40)
     auditor.measured(80, 0.97, 0.9)
     await world.until_condition("QualityKept", "False", "BelowPromise")
-    events = await world.call("GET", f"/api/v1/namespaces/{world.namespace}/events")
-    assert "BelowPromise" in {event["reason"] for event in events["items"]}
+    await world.wait("an event", world.event_reasons, lambda reasons: "BelowPromise" in reasons)
     auditor.says = auditor_pb2.GetAuditsResponse(trouble="the judge gave no score")
     failed = await world.until_condition("QualityKept", "Unknown", "JudgeFailed")
     assert "gave no score" in failed["message"]

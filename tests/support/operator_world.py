@@ -80,6 +80,11 @@ class World:
             found |= {f"{kind}/{item['metadata']['name']}": item for item in listed["items"]}
         return found
 
+    async def event_reasons(self) -> set[str]:
+        """Of all events of the namespace. They are written after the status that they tell of."""
+        listed = await self.call("GET", f"/api/v1/namespaces/{self.namespace}/events")
+        return {event["reason"] for event in listed["items"]}
+
     async def child(self, key: str) -> Document | None:
         """One child by `KIND/NAME`."""
         kind, _, name = key.partition("/")
