@@ -25,6 +25,7 @@ from t2i_scenes import read_caption
 
 log = logging.getLogger(__name__)
 MAX_PAIRS = 4  # at once; gateways have few under way
+SCENES = "scenes"  # the judge that compares with facts of the caption, so it must be one
 OPEN_AGAIN_S = 30.0  # after weights could not be had
 JUDGE_LIMIT_S = 120.0
 TROUBLE_FROM = 3  # pairs in a row: one that cannot be scored is no news, and conditions must not flicker
@@ -83,6 +84,10 @@ class PairJudge:
             check_judge(opened.card.record, self._profile)
             self._judge, self.trouble = opened, ""
             self._metrics.ready.set(1)
+
+    def can_score(self, prompt: str) -> bool:
+        """Whether images of such a prompt can be scored at all."""
+        return self._text != SCENES or read_caption(prompt) is not None
 
     async def score(self, prompt: str, image: bytes, exact: bytes) -> PairQuality:
         """Raises:
@@ -145,7 +150,7 @@ def check_judge(opened: JudgeRecord, profile: LevelProfile) -> None:
 def _pair(prompt: str, image: bytes, exact: bytes, judge: str) -> Sequence[JudgedImage]:
     """The image as it was served, and the exact one beside itself."""
     sample = Sample(prompt, 0)
-    if judge == "scenes":
+    if judge == SCENES:
         sample = replace(sample, scene=read_caption(prompt))
         if sample.scene is None:
             raise PairInvalid([Violation("prompt", "the judge scenes scores captions of the scenes model only")])

@@ -59,6 +59,10 @@ class AuditorService(auditor_pb2_grpc.AuditorServicer):
         finally:
             self._metrics.pairs.labels(outcome).inc()
 
+    async def CanJudge(self, request: auditor_pb2.CanJudgeRequest, context: Context) -> auditor_pb2.CanJudgeResponse:
+        del context
+        return auditor_pb2.CanJudgeResponse(can=self._judge.can_score(request.prompt))
+
     async def WatchCorrections(
         self, request: auditor_pb2.WatchCorrectionsRequest, context: Context
     ) -> AsyncIterator[auditor_pb2.Corrections]:

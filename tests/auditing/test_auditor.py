@@ -150,6 +150,13 @@ async def test_too_many_pairs_at_once_are_refused(auditor: Auditor) -> None:
     assert (await auditor.refusal(PAIR)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_gateways_may_ask_before_they_draw(auditor: Auditor) -> None:
+    """The scenes judge needs a caption with all facts of a scene, which people's prompts often are not."""
+    for prompt, can in ((PROMPT, True), ("a red circle", False)):
+        asked = auditor_pb2.CanJudgeRequest(prompt=prompt)
+        assert (await auditor.gateways.CanJudge(asked, timeout=WITHIN_S)).can == can
+
+
 async def test_gateways_hear_of_corrections_at_once(auditor: Auditor) -> None:
     """First what is in force, then what replaces it."""
     news = auditor.gateways.WatchCorrections(auditor_pb2.WatchCorrectionsRequest(), timeout=WITHIN_S)

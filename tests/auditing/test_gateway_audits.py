@@ -77,9 +77,16 @@ class PlayedWorkerCalls:
 class PlayedAuditor:
     """What the loop sees of an auditor."""
 
-    def __init__(self, fails: Exception | None = None) -> None:
+    def __init__(self, fails: Exception | None = None, can: bool | Exception = True) -> None:
         self.pairs: list[auditor_pb2.JudgeRequest] = []
         self._fails = fails
+        self._can = can
+
+    async def can_judge(self, prompt: str) -> bool:
+        assert prompt
+        if isinstance(self._can, Exception):
+            raise self._can
+        return self._can
 
     async def judge(self, request: auditor_pb2.JudgeRequest) -> auditor_pb2.JudgeResponse:
         self.pairs.append(request)
@@ -136,8 +143,21 @@ async def test_without_an_exact_image_nothing_is_judged(events: tuple[Any, ...])
 
 
 async def test_an_auditor_that_does_not_answer_is_no_harm() -> None:
+    """Nor is anything drawn for it, when that is known before."""
     auditor = PlayedAuditor(lost(grpc.StatusCode.UNAVAILABLE))
     assert await audited(loop_of(PlayedWorkerCalls(finished()), auditor)) is AuditOutcome.NOT_JUDGED
+    worker, away = PlayedWorkerCalls(finished()), PlayedAuditor(can=lost(grpc.StatusCode.UNAVAILABLE))
+    assert await audited(loop_of(worker, away)) is AuditOutcome.NOT_JUDGED
+    assert worker.asked == []
+
+
+async def test_no_exact_image_is_drawn_that_nobody_can_judge() -> None:
+    """The scenes judge scores captions only. Such a prompt holds up no other audit; a bad pair neither."""
+    worker = PlayedWorkerCalls(finished())
+    assert await audited(loop_of(worker, PlayedAuditor(can=False))) is AuditOutcome.UNFIT
+    assert worker.asked == []
+    bad = PlayedAuditor(lost(grpc.StatusCode.INVALID_ARGUMENT))
+    assert await audited(loop_of(worker, bad)) is AuditOutcome.UNFIT
 
 
 @pytest.mark.parametrize(

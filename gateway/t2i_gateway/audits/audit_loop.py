@@ -1,6 +1,6 @@
 """The audits of one gateway, one after the other, on workers that have nothing else to do.
 
-1. take the sample that waits for longest,
+1. take the sample that waits for longest, and ask the auditor whether its judge scores such a prompt,
 2. wait until no request waits anywhere and a worker is idle,
 3. draw the exact image there, as a background request: it makes way for whatever comes,
 4. let the auditor judge both.
@@ -39,7 +39,8 @@ class AuditOutcome(StrEnum):
     JUDGED = "judged"
     EXPIRED = "expired"  # no worker was idle for too long
     NOT_DRAWN = "not_drawn"  # the worker refused, failed or was too busy
-    NOT_JUDGED = "not_judged"  # the auditor refused, failed or was away
+    NOT_JUDGED = "not_judged"  # the auditor was busy, failed or was away
+    UNFIT = "unfit"  # the judge scores no images of such a prompt
 
 
 class AuditLoop:
@@ -60,11 +61,18 @@ class AuditLoop:
             self._parts.metrics.audits.labels(outcome).inc()
             if outcome is AuditOutcome.NOT_JUDGED:
                 await asyncio.sleep(next(self._pauses))
-            elif outcome is AuditOutcome.JUDGED:
+            elif outcome in (AuditOutcome.JUDGED, AuditOutcome.UNFIT):
                 self._pauses = BACKOFF.pauses()
 
     async def audit(self, sample: AuditSample) -> AuditOutcome:
         """One, from an idle worker to the auditor's answer."""
+        prompt = sample.context.request.prompt
+        try:
+            if not await self._auditor.can_judge(prompt):
+                return AuditOutcome.UNFIT
+        except grpc.aio.AioRpcError as error:
+            log.info("the auditor does not answer: %s", error.code().name)
+            return AuditOutcome.NOT_JUDGED
         worker = await self._idle_worker(sample)
         if worker is None:
             return AuditOutcome.EXPIRED
@@ -73,7 +81,7 @@ class AuditLoop:
             return AuditOutcome.NOT_DRAWN
         promise = sample.promise
         request = auditor_pb2.JudgeRequest(
-            prompt=sample.context.request.prompt,
+            prompt=prompt,
             image=await asyncio.to_thread(sample.image),
             exact=exact,
             level=level_message(promise.level),
@@ -85,7 +93,8 @@ class AuditLoop:
             await self._auditor.judge(request)
         except grpc.aio.AioRpcError as error:
             log.info("the auditor judged no pair: %s", error.code().name)
-            return AuditOutcome.NOT_JUDGED
+            unfit = error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            return AuditOutcome.UNFIT if unfit else AuditOutcome.NOT_JUDGED
         return AuditOutcome.JUDGED
 
     async def _idle_worker(self, sample: AuditSample) -> WorkerConnection | None:

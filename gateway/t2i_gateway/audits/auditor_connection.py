@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
+import grpc
+
 from t2i_gateway.workers.connection import OpenChannel
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc
 
 JUDGE_LIMIT_S = 60.0
+ASK_LIMIT_S = 5.0
 FIRST_NEWS_LIMIT_S = 15.0
 SPARE_S = 2.0  # beyond what the auditor promised
 OLDER_LIMIT_S = JUDGE_LIMIT_S
@@ -34,6 +37,21 @@ class AuditorConnection:
         """
         stub = auditor_pb2_grpc.AuditorStub(self._channel)
         return await stub.Judge(request, timeout=JUDGE_LIMIT_S)
+
+    async def can_judge(self, prompt: str) -> bool:
+        """Whether an exact image for this prompt would be judged. An older auditor does not say: True.
+
+        Raises:
+            grpc.aio.AioRpcError: it does not answer.
+        """
+        stub = auditor_pb2_grpc.AuditorStub(self._channel)
+        try:
+            answer = await stub.CanJudge(auditor_pb2.CanJudgeRequest(prompt=prompt), timeout=ASK_LIMIT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return True
+            raise
+        return bool(answer.can)
 
     async def corrections(self) -> AsyncGenerator[auditor_pb2.Corrections, None]:
         """Those in force, and every change.

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from t2i_protos.v1 import level_pb2 as t2i__protos_dot_v1_dot_level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/auditor.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xb6\x01\n\x0cJudgeRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\r\n\x05\x65xact\x18\x03 \x01(\x0c\x12#\n\x05level\x18\x04 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x17\n\nsimilarity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rpromised_loss\x18\x06 \x01(\x01\x12\x14\n\x0cprofile_loss\x18\x07 \x01(\x01\x42\r\n\x0b_similarity\"7\n\rJudgeResponse\x12\x0f\n\x07quality\x18\x01 \x01(\x01\x12\x15\n\rexact_quality\x18\x02 \x01(\x01\"\x19\n\x17WatchCorrectionsRequest\"]\n\nCorrection\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x16\n\x0esimilarity_min\x18\x02 \x01(\x01\x12\x12\n\nadded_loss\x18\x03 \x01(\x01\"x\n\x0b\x43orrections\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12.\n\x0b\x63orrections\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.Correction\x12\x16\n\x0enext_within_ms\x18\x03 \x01(\r\x12\x0f\n\x07profile\x18\x04 \x01(\t\"\x12\n\x10GetAuditsRequest\"\xb8\x01\n\x0b\x41uditedBand\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x16\n\x0esimilarity_min\x18\x02 \x01(\x01\x12\x12\n\nnum_audits\x18\x03 \x01(\r\x12\x15\n\rpromised_loss\x18\x04 \x01(\x01\x12\x15\n\rmeasured_loss\x18\x05 \x01(\x01\x12\x16\n\x0estandard_error\x18\x06 \x01(\x01\x12\x12\n\nadded_loss\x18\x07 \x01(\x01\"\xa0\x02\n\x11GetAuditsResponse\x12\x12\n\nnum_audits\x18\x01 \x01(\r\x12\x18\n\x10promised_quality\x18\x02 \x01(\x01\x12\x18\n\x10measured_quality\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\x12)\n\x05\x62\x61nds\x18\x05 \x03(\x0b\x32\x1a.t2iserving.v1.AuditedBand\x12\r\n\x05judge\x18\x06 \x01(\t\x12\x0f\n\x07trouble\x18\x07 \x01(\t\x12/\n\x0b\x63orrections\x18\x08 \x01(\x0b\x32\x1a.t2iserving.v1.Corrections\x12\x19\n\x11\x63orrection_reason\x18\t \x01(\t\x12\x14\n\x0ctotal_audits\x18\n \x01(\x04\x32\xa7\x01\n\x07\x41uditor\x12\x42\n\x05Judge\x12\x1b.t2iserving.v1.JudgeRequest\x1a\x1c.t2iserving.v1.JudgeResponse\x12X\n\x10WatchCorrections\x12&.t2iserving.v1.WatchCorrectionsRequest\x1a\x1a.t2iserving.v1.Corrections0\x01\x32^\n\x0c\x41uditControl\x12N\n\tGetAudits\x12\x1f.t2iserving.v1.GetAuditsRequest\x1a .t2iserving.v1.GetAuditsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/auditor.proto\x12\rt2iserving.v1\x1a\x19t2i_protos/v1/level.proto\"\xb6\x01\n\x0cJudgeRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\r\n\x05\x65xact\x18\x03 \x01(\x0c\x12#\n\x05level\x18\x04 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x17\n\nsimilarity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rpromised_loss\x18\x06 \x01(\x01\x12\x14\n\x0cprofile_loss\x18\x07 \x01(\x01\x42\r\n\x0b_similarity\"!\n\x0f\x43\x61nJudgeRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\"\x1f\n\x10\x43\x61nJudgeResponse\x12\x0b\n\x03\x63\x61n\x18\x01 \x01(\x08\"7\n\rJudgeResponse\x12\x0f\n\x07quality\x18\x01 \x01(\x01\x12\x15\n\rexact_quality\x18\x02 \x01(\x01\"\x19\n\x17WatchCorrectionsRequest\"]\n\nCorrection\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x16\n\x0esimilarity_min\x18\x02 \x01(\x01\x12\x12\n\nadded_loss\x18\x03 \x01(\x01\"x\n\x0b\x43orrections\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12.\n\x0b\x63orrections\x18\x02 \x03(\x0b\x32\x19.t2iserving.v1.Correction\x12\x16\n\x0enext_within_ms\x18\x03 \x01(\r\x12\x0f\n\x07profile\x18\x04 \x01(\t\"\x12\n\x10GetAuditsRequest\"\xb8\x01\n\x0b\x41uditedBand\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x16\n\x0esimilarity_min\x18\x02 \x01(\x01\x12\x12\n\nnum_audits\x18\x03 \x01(\r\x12\x15\n\rpromised_loss\x18\x04 \x01(\x01\x12\x15\n\rmeasured_loss\x18\x05 \x01(\x01\x12\x16\n\x0estandard_error\x18\x06 \x01(\x01\x12\x12\n\nadded_loss\x18\x07 \x01(\x01\"\xa0\x02\n\x11GetAuditsResponse\x12\x12\n\nnum_audits\x18\x01 \x01(\r\x12\x18\n\x10promised_quality\x18\x02 \x01(\x01\x12\x18\n\x10measured_quality\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\x12)\n\x05\x62\x61nds\x18\x05 \x03(\x0b\x32\x1a.t2iserving.v1.AuditedBand\x12\r\n\x05judge\x18\x06 \x01(\t\x12\x0f\n\x07trouble\x18\x07 \x01(\t\x12/\n\x0b\x63orrections\x18\x08 \x01(\x0b\x32\x1a.t2iserving.v1.Corrections\x12\x19\n\x11\x63orrection_reason\x18\t \x01(\t\x12\x14\n\x0ctotal_audits\x18\n \x01(\x04\x32\xf4\x01\n\x07\x41uditor\x12\x42\n\x05Judge\x12\x1b.t2iserving.v1.JudgeRequest\x1a\x1c.t2iserving.v1.JudgeResponse\x12K\n\x08\x43\x61nJudge\x12\x1e.t2iserving.v1.CanJudgeRequest\x1a\x1f.t2iserving.v1.CanJudgeResponse\x12X\n\x10WatchCorrections\x12&.t2iserving.v1.WatchCorrectionsRequest\x1a\x1a.t2iserving.v1.Corrections0\x01\x32^\n\x0c\x41uditControl\x12N\n\tGetAudits\x12\x1f.t2iserving.v1.GetAuditsRequest\x1a .t2iserving.v1.GetAuditsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JUDGEREQUEST']._serialized_start=74
   _globals['_JUDGEREQUEST']._serialized_end=256
-  _globals['_JUDGERESPONSE']._serialized_start=258
-  _globals['_JUDGERESPONSE']._serialized_end=313
-  _globals['_WATCHCORRECTIONSREQUEST']._serialized_start=315
-  _globals['_WATCHCORRECTIONSREQUEST']._serialized_end=340
-  _globals['_CORRECTION']._serialized_start=342
-  _globals['_CORRECTION']._serialized_end=435
-  _globals['_CORRECTIONS']._serialized_start=437
-  _globals['_CORRECTIONS']._serialized_end=557
-  _globals['_GETAUDITSREQUEST']._serialized_start=559
-  _globals['_GETAUDITSREQUEST']._serialized_end=577
-  _globals['_AUDITEDBAND']._serialized_start=580
-  _globals['_AUDITEDBAND']._serialized_end=764
-  _globals['_GETAUDITSRESPONSE']._serialized_start=767
-  _globals['_GETAUDITSRESPONSE']._serialized_end=1055
-  _globals['_AUDITOR']._serialized_start=1058
-  _globals['_AUDITOR']._serialized_end=1225
-  _globals['_AUDITCONTROL']._serialized_start=1227
-  _globals['_AUDITCONTROL']._serialized_end=1321
+  _globals['_CANJUDGEREQUEST']._serialized_start=258
+  _globals['_CANJUDGEREQUEST']._serialized_end=291
+  _globals['_CANJUDGERESPONSE']._serialized_start=293
+  _globals['_CANJUDGERESPONSE']._serialized_end=324
+  _globals['_JUDGERESPONSE']._serialized_start=326
+  _globals['_JUDGERESPONSE']._serialized_end=381
+  _globals['_WATCHCORRECTIONSREQUEST']._serialized_start=383
+  _globals['_WATCHCORRECTIONSREQUEST']._serialized_end=408
+  _globals['_CORRECTION']._serialized_start=410
+  _globals['_CORRECTION']._serialized_end=503
+  _globals['_CORRECTIONS']._serialized_start=505
+  _globals['_CORRECTIONS']._serialized_end=625
+  _globals['_GETAUDITSREQUEST']._serialized_start=627
+  _globals['_GETAUDITSREQUEST']._serialized_end=645
+  _globals['_AUDITEDBAND']._serialized_start=648
+  _globals['_AUDITEDBAND']._serialized_end=832
+  _globals['_GETAUDITSRESPONSE']._serialized_start=835
+  _globals['_GETAUDITSRESPONSE']._serialized_end=1123
+  _globals['_AUDITOR']._serialized_start=1126
+  _globals['_AUDITOR']._serialized_end=1370
+  _globals['_AUDITCONTROL']._serialized_start=1372
+  _globals['_AUDITCONTROL']._serialized_end=1466
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,44 @@ class JudgeRequest(_message.Message):
 Global___JudgeRequest: _TypeAlias = JudgeRequest  # noqa: Y015
 
 @_typing.final
+class CanJudgeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanJudgeRequest: _TypeAlias = CanJudgeRequest  # noqa: Y015
+
+@_typing.final
+class CanJudgeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAN_FIELD_NUMBER: _builtins.int
+    can: _builtins.bool
+    def __init__(
+        self,
+        *,
+        can: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can", b"can"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanJudgeResponse: _TypeAlias = CanJudgeResponse  # noqa: Y015
+
+@_typing.final
 class JudgeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

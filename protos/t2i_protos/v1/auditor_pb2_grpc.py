@@ -41,6 +41,11 @@ class AuditorStub:
                 request_serializer=t2i__protos_dot_v1_dot_auditor__pb2.JudgeRequest.SerializeToString,
                 response_deserializer=t2i__protos_dot_v1_dot_auditor__pb2.JudgeResponse.FromString,
                 _registered_method=True)
+        self.CanJudge = channel.unary_unary(
+                '/t2iserving.v1.Auditor/CanJudge',
+                request_serializer=t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeRequest.SerializeToString,
+                response_deserializer=t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeResponse.FromString,
+                _registered_method=True)
         self.WatchCorrections = channel.unary_stream(
                 '/t2iserving.v1.Auditor/WatchCorrections',
                 request_serializer=t2i__protos_dot_v1_dot_auditor__pb2.WatchCorrectionsRequest.SerializeToString,
@@ -62,6 +67,13 @@ class AuditorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CanJudge(self, request, context):
+        """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchCorrections(self, request, context):
         """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
         message promises: longer silence is a fault. A gateway without news keeps what it has.
@@ -77,6 +89,11 @@ def add_AuditorServicer_to_server(servicer, server):
                     servicer.Judge,
                     request_deserializer=t2i__protos_dot_v1_dot_auditor__pb2.JudgeRequest.FromString,
                     response_serializer=t2i__protos_dot_v1_dot_auditor__pb2.JudgeResponse.SerializeToString,
+            ),
+            'CanJudge': grpc.unary_unary_rpc_method_handler(
+                    servicer.CanJudge,
+                    request_deserializer=t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeRequest.FromString,
+                    response_serializer=t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeResponse.SerializeToString,
             ),
             'WatchCorrections': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchCorrections,
@@ -113,6 +130,33 @@ class Auditor:
             '/t2iserving.v1.Auditor/Judge',
             t2i__protos_dot_v1_dot_auditor__pb2.JudgeRequest.SerializeToString,
             t2i__protos_dot_v1_dot_auditor__pb2.JudgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CanJudge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/t2iserving.v1.Auditor/CanJudge',
+            t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeRequest.SerializeToString,
+            t2i__protos_dot_v1_dot_auditor__pb2.CanJudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

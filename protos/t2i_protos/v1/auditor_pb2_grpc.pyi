@@ -40,6 +40,8 @@ class AuditorStub:
     Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many at once; drop the pair), UNAVAILABLE (the judge is not ready or
     failed; drop the pair).
     """
+    CanJudge: _grpc.UnaryUnaryMultiCallable[_auditor_pb2.CanJudgeRequest, _auditor_pb2.CanJudgeResponse]
+    """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain."""
     WatchCorrections: _grpc.UnaryStreamMultiCallable[_auditor_pb2.WatchCorrectionsRequest, _auditor_pb2.Corrections]
     """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
     message promises: longer silence is a fault. A gateway without news keeps what it has.
@@ -57,6 +59,8 @@ class AuditorAsyncStub(AuditorStub):
     Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many at once; drop the pair), UNAVAILABLE (the judge is not ready or
     failed; drop the pair).
     """
+    CanJudge: _aio.UnaryUnaryMultiCallable[_auditor_pb2.CanJudgeRequest, _auditor_pb2.CanJudgeResponse]  # type: ignore[assignment]
+    """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain."""
     WatchCorrections: _aio.UnaryStreamMultiCallable[_auditor_pb2.WatchCorrectionsRequest, _auditor_pb2.Corrections]  # type: ignore[assignment]
     """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
     message promises: longer silence is a fault. A gateway without news keeps what it has.
@@ -77,6 +81,14 @@ class AuditorServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many at once; drop the pair), UNAVAILABLE (the judge is not ready or
         failed; drop the pair).
         """
+
+    @_abc_1.abstractmethod
+    def CanJudge(
+        self,
+        request: _auditor_pb2.CanJudgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auditor_pb2.CanJudgeResponse, _abc.Awaitable[_auditor_pb2.CanJudgeResponse]]:
+        """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain."""
 
     @_abc_1.abstractmethod
     def WatchCorrections(
