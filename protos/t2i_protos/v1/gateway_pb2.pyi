@@ -49,7 +49,9 @@ class GenerateRequest(_message.Message):
     height: _builtins.int
     output_format: _level_pb2.OutputFormat.ValueType
     min_quality_percent: _builtins.int
-    """Never serve a level whose expected quality is below this percentage of exact (0-100). Absent: the pool's floor."""
+    """Never serve a level whose expected quality is below this percentage of exact (0-100). Absent: the pool's floor.
+    Refused beside a num_inference_steps shorter than the pool's.
+    """
     max_skipped_steps: _builtins.int
     """Never skip more than this many steps. Absent: no cap of the request's own."""
     exact: _builtins.bool
