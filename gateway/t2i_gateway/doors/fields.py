@@ -81,8 +81,8 @@ class ImageBody(DrawingBody):
     guidance_scale: float | None = None
     """Classifier-free guidance scale. Left out: the pool's."""
     min_quality_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Expected quality of every image at least, percent of an exact one's. It can only raise the pool's floor. Not beside a
-    shorter `num_inference_steps`."""
+    """Expected quality of every image at least, percent of an exact one's. It can only raise the pool's floor. Not
+    beside a shorter `num_inference_steps`."""
     exact: bool | None = None
     """Run the full schedule, or do not serve the request."""
     prompt_in_file: bool | None = None
