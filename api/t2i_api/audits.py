@@ -12,14 +12,18 @@ from t2i_api.template import AuditorTemplatePart
 
 SCENES = "scenes"  # the judge of the embedded model
 _NETWORK = r"(pickscore|clipscore|aesthetic|hps|lpips|dists)(=(hf|file|pvc)://.+)?"
-_JUDGE = rf"^({SCENES}|{_NETWORK}|{HTTP_ADDRESS})$"
+JUDGE_PATTERN = rf"^({SCENES}|{_NETWORK}|{HTTP_ADDRESS})$"
+JUDGE_IN_WORDS = (
+    f"must be {SCENES}; pickscore, clipscore, aesthetic, hps, lpips or dists, alone or as KIND=hf://..., "
+    "KIND=file://... or KIND=pvc://...; or the address of a service, http(s)://HOST..."
+)
 
 
 class AuditsPart(Part):
     """Audits: of a sample of approximated images the exact image is drawn too, when the pool has room, and a judge
     scores both. Left out: nothing is audited."""
 
-    judge: Annotated[Address, Field(pattern=_JUDGE)]
+    judge: Annotated[Address, Field(pattern=JUDGE_PATTERN)]
     """Who scores images: scenes for the embedded model; pickscore, clipscore, aesthetic, hps, lpips or dists, alone or
     with =hf://..., =file://... or =pvc://... for weights of your own; or the address of a service of yours. It must be
     the judge of the profile, as losses of two judges do not compare."""

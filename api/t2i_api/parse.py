@@ -8,9 +8,13 @@ import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 
+from t2i_api.audits import JUDGE_IN_WORDS, JUDGE_PATTERN
 from t2i_api.names import API_VERSION, KIND
 from t2i_api.pool import Pool
 from t2i_api.rules import LIST_KEYS, RULES
+
+#: Patterns that nobody can read, in words.
+PATTERNS_IN_WORDS = {JUDGE_PATTERN: JUDGE_IN_WORDS}
 
 
 class PoolError(ValueError):
@@ -58,7 +62,8 @@ def _causes(error: ValidationError) -> list[Any]:
 
 def _describe(item: Any) -> str:
     field = ".".join(str(part) for part in item["loc"]) or "document"
-    return f"{field}: {item['msg']} (got {item.get('input')!r:.80})"
+    wanted = PATTERNS_IN_WORDS.get(item.get("ctx", {}).get("pattern"), item["msg"])
+    return f"{field}: {wanted} (got {item.get('input')!r:.80})"
 
 
 def _broken_rules(pool: Pool) -> Iterator[str]:

@@ -100,7 +100,7 @@ class LadderStatus(_StatusPart):
 
 
 class AuditedLevelStatus(_LevelPart):
-    """Recent audits of one level."""
+    """Audits of one level, of those that `audits.count` counts."""
 
     count: Count
     """How many."""
@@ -111,10 +111,11 @@ class AuditedLevelStatus(_LevelPart):
 
 
 class AuditsStatus(_StatusPart):
-    """Recent audits of images that were served at levels below exact. It is written about once a minute."""
+    """Recent audits of images that were served at levels below exact: the last 400, or fewer: those since the last
+    change of what is lost that the auditor noticed. It is written about once a minute."""
 
     count: Count = 0
-    """How many are recent."""
+    """How many: at most 400, and fewer after a change was noticed. 0 before the first report, with 0 percent below."""
     promised_percent: Count = 0
     """Mean quality that was promised for these images, in percent of exact."""
     measured_percent: Count = 0
@@ -128,7 +129,7 @@ class AuditsStatus(_StatusPart):
     correction_reason: Annotated[str, Field(max_length=32768)] = ""
     """Why the corrections in force replaced those before."""
     levels: tuple[AuditedLevelStatus, ...] = ()
-    """The same by level, of those that were audited."""
+    """The same audits by level: their counts sum to `count`. Levels without audits are left out."""
 
 
 class PlacementStatus(_LevelPart):
@@ -214,6 +215,6 @@ class PoolStatus(_StatusPart):
     """Expected quality of what the plan serves, in percent of exact; absent until the first plan."""
     measured_quality_percent: Count | None = None
     """Mean quality of what was served below exact, as recent audits measured it, in percent of exact; absent without
-    spec.quality and until there are enough audits."""
+    spec.quality and until `audits.count` is 30."""
     audits: AuditsStatus | None = None
     """What recent audits found; absent without spec.quality."""

@@ -6,7 +6,7 @@ Gateways that wait for corrections are woken at every change.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from t2i_auditor.metrics import AuditorMetrics
 from t2i_policy.audits import Audit, AuditSummary, BandOf, by_band, summarise
@@ -37,22 +37,25 @@ class AuditBook:
         self._judge = ""
         self._save = save
         self._recent: deque[Audit] = deque(maxlen=WINDOW)
+        self._counted: Sequence[Audit] = ()
         self._since_revision = 0
         self._changed = asyncio.Event()
         self._show()
 
     @property
     def whole(self) -> AuditSummary:
-        """Of all recent audits, since the last change of what is lost."""
-        return summarise(since_change(tuple(self._recent)))
+        """Of the recent audits: the last 400, or fewer, since the last change of what is lost."""
+        return summarise(self._counted)
 
     @property
     def bands(self) -> Mapping[BandOf, AuditSummary]:
-        return {band: summarise(audits) for band, audits in by_band(self._recent).items()}
+        """Of the same audits; their counts sum to that of `whole`."""
+        return {band: summarise(audits) for band, audits in by_band(self._counted).items()}
 
     def take_in(self, audit: Audit) -> None:
         """One more; the corrections may change by it."""
         self._recent.append(audit)
+        self._counted = since_change(tuple(self._recent))
         self.total += 1
         self._since_revision += 1
         if self._recalibrates:

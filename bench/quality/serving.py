@@ -67,6 +67,7 @@ async def serving(pool: BenchPool, folder: Path, profile: LevelProfile | None = 
         path.write_text(render_profile(profile))
     options = LocalOptions(folder / "pool.yaml", "127.0.0.1:0", folder, path, threads=1)
     async with LocalPool(options) as started:
+        await started.auditor_ready()
         yield started
 
 

@@ -4,10 +4,11 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import yaml
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from t2i_api.parse import PoolError, parse_pool
 from t2i_api.pool import Pool
+from t2i_policy.backoff import Backoff
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import NO_PROXY
@@ -32,7 +34,8 @@ START_LIMIT_S = 600.0  # a large model may come from a slow disk
 SERVING_LIMIT_S = 60.0
 STOP_LIMIT_S = 40.0
 HALT_LIMIT_S = 3.0
-RESTART_PAUSE_S = 1.0
+RESTARTS = Backoff(first_s=1.0, most_s=60.0)
+ANY_PORT = "127.0.0.1:0"
 Report = Callable[[str, str], None]
 
 
@@ -119,6 +122,13 @@ def check_free(addresses: Mapping[str, str]) -> None:
             raise InputInvalid(f"{error}; choose another address with {option}") from error
 
 
+def free_addresses(count: int) -> list[str]:
+    """Nobody listens on them now. They are for a process whose addresses others must know before it is ready."""
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(listening_socket(ANY_PORT)) for _ in range(count)]
+        return ["{}:{}".format(*one.getsockname()) for one in sockets]
+
+
 async def _wait_serving(gateway: ServerProcess) -> None:
     """Return when the gateway has found its workers, by its health service.
 
@@ -148,6 +158,8 @@ class LocalPool:
     auditor: ServerProcess | None = None
     _folder: Path = field(init=False)
     _document: Path | None = None
+    _auditor_address: str | None = None
+    _auditor_start: "asyncio.Task[None] | None" = None
 
     async def __aenter__(self) -> Self:
         self.pool = read_pool(self.options.pool_file)
@@ -165,10 +177,9 @@ class LocalPool:
         try:
             await self._bring_up_workers()
             if self.with_gateway:
-                await self._bring_up_auditor()
+                self._start_auditor()
                 self.gateway = self._make_gateway()
-                await self._bring_up(self.gateway)
-                await _wait_serving(self.gateway)
+                await self._unless_auditor_ends(self._bring_up_gateway(self.gateway))
         except BaseException:
             await self._stop()
             raise
@@ -186,25 +197,45 @@ class LocalPool:
         """Of the OpenAI Images API; empty if it is not served."""
         return self.gateway.http_address if self.gateway is not None else ""
 
+    async def auditor_ready(self) -> None:
+        """Return when the auditor can judge, or where there is none. The pool serves before.
+
+        Raises:
+            StartFailed: it ended before, or took too long.
+        """
+        if self._auditor_start is not None:
+            await asyncio.shield(self._auditor_start)
+
     async def supervise(self) -> None:
-        """Restart workers and auditor that die, at their old address, until cancelled; ends when the gateway does."""
-        kept = [*self.workers, *([] if self.auditor is None else [self.auditor])]
-        watching = [asyncio.create_task(self._keep_up(process)) for process in kept]
-        try:
+        """Restart workers and auditor that die, at their old addresses, until cancelled; ends when the gateway does."""
+        async with asyncio.TaskGroup() as group:
+            watching = [group.create_task(self._keep_up(worker)) for worker in self.workers]
+            if self.auditor is not None:
+                watching.append(group.create_task(self._keep_up(self.auditor, self._auditor_start)))
             if self.gateway is not None and self.gateway.process is not None:
                 await self.gateway.process.wait()
-        finally:
             for task in watching:
                 task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
 
-    async def _keep_up(self, worker: ServerProcess) -> None:
-        while worker.process is not None:
-            code = await worker.process.wait()
-            self.report(worker.name, f"ended with code {code}, starting again")
-            await asyncio.sleep(RESTART_PAUSE_S)
-            worker.arguments = [*worker.arguments, "--listen", worker.address]
-            await self._bring_up(worker)
+    async def _keep_up(self, process: ServerProcess, starting: Awaitable[None] | None = None) -> None:
+        """Without end: each end and each failed start is told with its reason, and pauses grow until a start succeeds.
+        `starting`: a start that is under way."""
+        failures = 0
+        while True:
+            try:
+                if starting is not None:
+                    await starting
+                failures = 0
+                why = await process.ended()
+            except (StartFailed, OSError) as error:
+                why = str(error).removeprefix(f"{process.name}: ")
+                await process.stop(HALT_LIMIT_S)  # one that was too slow
+            failures += 1
+            pause_s = RESTARTS.pause_s(failures)
+            self.report(process.name, f"{why}\nIt is started again in {pause_s:.0f} s.")
+            await asyncio.sleep(pause_s)
+            process.keep_addresses()
+            starting = self._bring_up(process)
 
     async def _bring_up_workers(self) -> None:
         """All at once; the first that fails ends the wait for the others."""
@@ -215,11 +246,32 @@ class LocalPool:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 
-    async def _bring_up_auditor(self) -> None:
-        """Where the pool's quality is audited."""
+    async def _bring_up_gateway(self, gateway: ServerProcess) -> None:
+        await self._bring_up(gateway)
+        await _wait_serving(gateway)
+
+    def _start_auditor(self) -> None:
+        """Where the pool's quality is audited. Its judge may take minutes, or be away: nobody waits for it."""
         if self.pool.spec.quality is not None:
             self.auditor = self._make_auditor()
-            await self._bring_up(self.auditor)
+            self._auditor_start = asyncio.create_task(self._bring_up(self.auditor))
+
+    async def _unless_auditor_ends(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Return when the pool serves.
+
+        Raises:
+            StartFailed: it does not, or the auditor ended first, e.g. because its judge is not the profile's.
+        """
+        work = asyncio.create_task(serving)
+        try:
+            started = [work] if self._auditor_start is None else [work, self._auditor_start]
+            await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and self.auditor is not None and not self.auditor.running:
+                await self.auditor_ready()
+            await work
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
 
     async def _bring_up(self, process: ServerProcess) -> None:
         self.report(process.name, "starting")
@@ -231,6 +283,9 @@ class LocalPool:
         """The gateway first, so that nothing is sent to a worker that goes."""
         if self.gateway is not None:
             await self._stop_one(self.gateway)
+        if self._auditor_start is not None:
+            self._auditor_start.cancel()
+            await asyncio.wait([self._auditor_start])
         others = [*self.workers, *([] if self.auditor is None else [self.auditor])]
         await asyncio.gather(*(self._stop_one(process) for process in others))
         if self.options.folder is None:
@@ -295,13 +350,17 @@ class LocalPool:
         embedder = str(options.embedder or self.pool.spec.model.embedder_source)
         arguments += ["--embedder", embedder, "--models-dir", str(options.models_dir)]
         arguments += secret_arguments(self.pool.spec, options.secrets)
-        arguments += [] if self.auditor is None else ["--auditor", self.auditor.address]
+        arguments += [] if self._auditor_address is None else ["--auditor", self._auditor_address]
         return ServerProcess("gateway", "t2i_gateway", arguments, self._folder)
 
     def _make_auditor(self) -> ServerProcess:
         """Its corrections lie beside the logs, and are there again when the same folder is used again."""
         options = self.options
         arguments = ["--pool", str(self._pool_file), "--profile", str(options.profile)]
-        arguments += ["--models-dir", str(options.models_dir), "--control-listen", "127.0.0.1:0"]
+        arguments += ["--models-dir", str(options.models_dir)]
         arguments += ["--corrections", str(self._folder / "corrections.json"), "--save-corrections"]
-        return ServerProcess("auditor", "t2i_auditor", arguments, self._folder)
+        self._auditor_address, metrics, control = free_addresses(3)
+        arguments += ["--listen", self._auditor_address, "--metrics-listen", metrics, "--control-listen", control]
+        made = ServerProcess("auditor", "t2i_auditor", arguments, self._folder)
+        made.metrics_address, made.control_address = metrics, control  # told before it is ready
+        return made

@@ -74,6 +74,23 @@ class ServerProcess:
         self.address, self.metrics_address = announced["address"], announced["metrics_address"]
         self.http_address, self.control_address = announced["http_address"], announced["control_address"]
 
+    async def ended(self) -> str:
+        """Wait until it ends; why, as far as its log says."""
+        code = None if self.process is None else await self.process.wait()
+        return f"ended with code {code}; the end of its log:\n{self.log_tail()}"
+
+    def keep_addresses(self) -> None:
+        """Listen where it listened when it is started again: others know these addresses."""
+        known = {
+            "--listen": self.address,
+            "--metrics-listen": self.metrics_address,
+            "--control-listen": self.control_address,
+        }
+        kept = [text for option, address in known.items() if address for text in (option, address)]
+        before = [*self.arguments]
+        if before[len(before) - len(kept) :] != kept:
+            self.arguments = [*before, *kept]
+
     async def stop(self, limit_s: float) -> None:
         """SIGTERM, wait for the drain, SIGKILL past the limit."""
         if self.process is None or not self.running:

@@ -114,6 +114,19 @@ async def test_a_pair_is_scored_and_counts_in_its_band(auditor: Auditor) -> None
     assert PROMPT not in text
 
 
+def test_levels_are_of_the_same_audits_as_the_whole() -> None:
+    """Also after a change of what is lost, where older audits no longer count."""
+    book = AuditBook(PROFILE, AuditorMetrics(CollectorRegistry(), STEPS), recalibrates=False)
+    spread = np.random.default_rng(5).normal(0, 0.02, 260)
+    for number, noise in enumerate(spread):
+        band = BandOf(SHORT, -1.0) if number % 2 else BandOf(SKIP, 0.8)
+        lost = (0.1 if number < 200 else 0.5) + float(noise)
+        book.take_in(Audit(band, quality=1 - lost, exact_quality=1.0, promised_loss=0.1, profile_loss=0.1))
+    assert book.whole.num_audits < 100
+    assert sum(band.num_audits for band in book.bands.values()) == book.whole.num_audits
+    assert all(band.measured_loss > 0.4 for band in book.bands.values())
+
+
 async def test_nothing_is_judged_before_the_judge_is_there(auditor: Auditor) -> None:
     """The pair is dropped, and the operator hears why."""
     assert (await auditor.refusal(PAIR)).code() is grpc.StatusCode.UNAVAILABLE

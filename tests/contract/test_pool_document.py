@@ -31,6 +31,16 @@ def test_default_ladder_is_the_papers() -> None:
     assert ladder.levels == tuple(Level(skip, 50) for skip in (0, 5, 10, 15, 20, 25))
 
 
+def test_a_wrong_judge_is_told_in_words() -> None:
+    """Its pattern holds every port number; nobody reads that."""
+    with pytest.raises(PoolError) as caught:
+        parse_pool(MINIMAL + '  quality: {judge: "command://judge"}\n')
+    said = str(caught.value)
+    assert said.startswith("spec.quality.judge: must be scenes; pickscore, ")
+    assert said.endswith("(got 'command://judge')")
+    assert "^(" not in said
+
+
 MISTAKES = {
     "no workers": ("workers: 2", "workers: 0", "spec.workerGroups.0.workers"),
     "no groups": ("\n  - {name: cpu, workers: 2}", " []", "spec.workerGroups: "),

@@ -15,6 +15,7 @@ from t2ictl.options import DEFAULT_POOL, EmbedderFolder, PoolFile
 from t2ictl.running import console, run
 
 CURL = """        -H 'Content-Type: application/json' -d '{"prompt": "a red circle above a blue square"}'"""
+STARTING = {"gateway": "starting", "auditor": "loading the judge"}  # anything else is a worker
 app = typer.Typer(no_args_is_help=True, help="A pool on this machine.")
 
 
@@ -73,12 +74,12 @@ class StartBar:
 
     def report(self, name: str, state: str) -> None:
         if not self.live:
-            self._console.print(f"{name}: {state}")
+            self._console.print(f"{name}: {state}", markup=False)
             return
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=1)
         task = self._bar.task_ids[self._tasks[name]]
-        wording = "loading and warming the model" if state == "starting" and name != "gateway" else state
+        wording = STARTING.get(name, "loading and warming the model") if state == "starting" else state
         self._bar.update(task, description=f"{name}: {wording}", completed=1 if state == "ready" else 0)
 
 
@@ -99,9 +100,8 @@ async def run_local(console: Console, options: LocalOptions) -> None:
             console.print(f"and at [bold]http://{pool.http_address}/v1[/bold] (OpenAI Images API)")
             console.print(f"playground: open [bold]http://{pool.http_address}/[/bold] in a browser")
         for process in [*pool.workers, *(one for one in (pool.auditor, pool.gateway) if one is not None)]:
-            console.print(
-                f"  {process.name:12} gRPC {process.address:22} metrics http://{process.metrics_address}/metrics"
-            )
+            metrics = f"http://{process.metrics_address}/metrics"
+            console.print(f"  {process.name:12} gRPC {process.address or 'starting':22} metrics {metrics}")
         if pool.auditor is not None and (part := pool.pool.spec.quality) is not None:
             corrects = "corrects the promised quality" if part.recalibrate else "changes nothing"
             console.print(
