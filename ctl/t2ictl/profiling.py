@@ -22,7 +22,7 @@ from t2i_profiler.judges.judge import Judge
 from t2i_profiler.measure import Asking, ProfileTools, measure, measure_variant
 from t2i_profiler.measure_twins import TwinPair, measure_twins, pair_twins
 from t2i_profiler.sample_file import Measurement
-from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples
+from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples, with_scenes
 from t2i_profiler.search import check_budget, search_steps
 from t2i_profiler.worker_client import Variant
 from t2i_sources import builtin_folder
@@ -104,6 +104,8 @@ async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) ->
         return embedder.embed_now(prompt).unread is None
 
     samples = only_read(_samples_of(plan), reads)
+    if "scenes" in named:
+        samples = with_scenes(samples)
     pairs = pair_twins(samples.asked, plan.num_twins, plan.seed, reads)
     async with AsyncExitStack() as stack:
         judges = [await _opened(stack, text, plan) for text in named]

@@ -1,14 +1,14 @@
 """Prompts for measuring: some whose latents are kept, others asked against them at every degree of similarity."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.images import Sample
-from t2i_scenes import Scene, caption, edit_scene, sample_scene
+from t2i_scenes import Scene, caption, edit_scene, read_caption, sample_scene
 
 #: Kinds of asked captions: edits of a kept one (0 = a paraphrase), or None for a fresh scene; with their shares.
 KINDS: tuple[tuple[int | None, float], ...] = ((0, 0.35), (1, 0.25), (2, 0.15), (None, 0.25))
@@ -59,6 +59,27 @@ def only_read(samples: Samples, reads: Callable[[str], bool]) -> Samples:
     return Samples(kept, asked)
 
 
+def with_scenes(samples: Samples) -> Samples:
+    """The same with the scenes that their captions describe: what the exact scorer compares images with.
+
+    Raises:
+        SamplesInvalid: some are no captions of the scenes model.
+    """
+    found = Samples(tuple(map(_read, samples.kept)), tuple(map(_read, samples.asked)))
+    every = (*found.kept, *found.asked)
+    unread = sum(sample.scene is None for sample in every)
+    if unread:
+        raise SamplesInvalid(
+            f"--judge scenes scores captions of the scenes model only, and {unread} of {len(every)} lines of --prompts "
+            "are none: name another judge, leave these lines out, or leave --prompts out for captions of its own"
+        )
+    return found
+
+
+def _read(sample: Sample) -> Sample:
+    return sample if sample.scene is not None else replace(sample, scene=read_caption(sample.prompt))
+
+
 def _say(scene: Scene, rng: np.random.Generator) -> Sample:
     return Sample(caption(scene, rng), int(rng.integers(1 << 31)), scene)
 
@@ -70,9 +91,11 @@ def file_samples(path: Path, num_kept: int, num_asked: int, seed: int) -> Sample
         SamplesInvalid: not readable, or too few lines.
     """
     try:
-        lines = list(dict.fromkeys(line.strip() for line in path.read_text().splitlines() if line.strip()))
+        lines = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
     except OSError as error:
         raise SamplesInvalid(f"--prompts cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SamplesInvalid("--prompts cannot be read: it is no UTF-8 text") from error
     if len(lines) < num_kept + MIN_ASKED:
         raise SamplesInvalid(
             f"--prompts has {len(lines)} different lines; --cached {num_kept} and at least {MIN_ASKED} more needed"

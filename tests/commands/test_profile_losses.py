@@ -10,7 +10,7 @@ from t2i_policy.profile import LevelProfile, parse_profile, render_profile
 from t2i_profiler.bands import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.images import Sample
-from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples
+from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples, with_scenes
 
 SKIP, SHORT = Level(8, 16), Level(0, 8)
 
@@ -84,6 +84,23 @@ def test_too_few_prompts_are_refused(tmp_path: Path, text: str) -> None:
         file_samples(path, 10, 20, 1)
     with pytest.raises(SamplesInvalid, match="cannot be read"):
         file_samples(tmp_path / "missing.txt", 10, 20, 1)
+
+
+def test_the_exact_scorer_takes_captions_of_a_file(tmp_path: Path) -> None:
+    """It compares with the scenes that they say; other lines are refused before anything is drawn."""
+    path = tmp_path / "prompts.txt"
+    own = scene_samples(10, 20, 1)
+    captions = [one.prompt for one in (*own.kept, *own.asked)]
+    path.write_text("\n".join(captions))
+    samples = with_scenes(file_samples(path, 10, 20, 1))
+    known = {one.prompt: one.scene for one in (*own.kept, *own.asked)}
+    assert all(one.scene == known[one.prompt] is not None for one in (*samples.kept, *samples.asked))
+    path.write_text("\n".join([*captions[1:], "my cat"]))
+    with pytest.raises(SamplesInvalid, match="1 of 30 lines of --prompts are none"):
+        with_scenes(file_samples(path, 10, 20, 1))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SamplesInvalid, match="no UTF-8 text"):
+        file_samples(path, 10, 20, 1)
 
 
 def test_prompts_that_the_embedder_does_not_read_are_not_measured() -> None:

@@ -32,5 +32,5 @@ def scene_quality(image: bytes, sample: Sample) -> float:
         JudgeFailed: nobody knows what the prompt's scene is.
     """
     if sample.scene is None:
-        raise JudgeFailed("--judge scenes scores captions of the scenes model only: leave --prompts out")
+        raise JudgeFailed("--judge scenes scores captions of the scenes model only")
     return score_image(to_pixels(image), sample.scene).quality
