@@ -1,6 +1,7 @@
 """The section of a profile that speaks of another model of the pool, and how the profile's JSON says it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from t2i_policy.band_loss import BandLoss, parse_band, render_bands
@@ -30,11 +31,27 @@ def render_section(section: ModelSection) -> dict[str, Any]:
     }
 
 
+def parse_sections(items: Iterable[Mapping[str, Any]]) -> tuple[ModelSection, ...]:
+    """All of a profile.
+
+    Raises:
+        KeyError, TypeError: a field is missing or of the wrong kind.
+        ValueError: a field is out of range, or two sections have one name; names the field and the model.
+    """
+    sections = tuple(parse_section(item) for item in items)
+    names = [section.name for section in sections]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"name: {repeated!r} has more than one section")
+    return sections
+
+
 def parse_section(item: Mapping[str, Any]) -> ModelSection:
+    """As `parse_sections`, of one model."""
     name, losses = str(item["name"]), tuple(parse_band(band) for band in item["losses"])
     if not name or any(band.level.model != name or band.level.needs_latent for band in losses):
         raise ValueError(f"losses of {name!r} must be of its own levels, which skip no steps")
-    return ModelSection(
+    section = ModelSection(
         name,
         int(item["baseSteps"]),
         tuple(float(value) for value in item["stepSeconds"]),
@@ -42,3 +59,17 @@ def parse_section(item: Mapping[str, Any]) -> ModelSection:
         losses,
         str(item.get("modelDigest", "")),
     )
+    _check(section)
+    return section
+
+
+def _check(section: ModelSection) -> None:
+    of = f"of {section.name!r}"
+    if not section.losses:
+        raise ValueError(f"losses {of} are empty: they must hold a band of each of its levels")
+    if section.base_steps < 1:
+        raise ValueError(f"baseSteps {of} must be at least 1, got {section.base_steps}")
+    if not section.step_s or not all(0 < value < math.inf for value in section.step_s):
+        raise ValueError(f"stepSeconds {of} must be seconds above 0, one for each batch size: {list(section.step_s)}")
+    if not 0 <= section.fixed_s < math.inf:
+        raise ValueError(f"fixedSeconds {of} must be seconds, 0 or more, got {section.fixed_s}")

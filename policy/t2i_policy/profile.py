@@ -43,7 +43,7 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
-from t2i_policy.model_section import ModelSection, parse_section, render_section
+from t2i_policy.model_section import ModelSection, parse_sections, render_section
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 
@@ -291,7 +291,11 @@ def parse_profile(text: str) -> LevelProfile:
             variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
             models=_parse_sections(document.get("models", ())),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except ProfileError:
+        raise
+    except RecursionError as error:
+        raise ProfileError("profile is not usable: it is nested too deeply; write it with t2ictl profile") from error
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ProfileError(f"profile is not usable: {error!r}; write it with t2ictl profile") from error
 
 
@@ -341,8 +345,8 @@ def _parse_variant(item: Mapping[str, Any]) -> VariantLosses:
 
 def _parse_sections(items: Iterable[Mapping[str, Any]]) -> tuple[ModelSection, ...]:
     try:
-        return tuple(parse_section(item) for item in items)
-    except ValueError as error:
+        return parse_sections(items)
+    except (OverflowError, ValueError) as error:
         raise ProfileError(f"models: {error}") from error
 
 

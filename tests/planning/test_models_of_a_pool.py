@@ -123,6 +123,36 @@ def test_a_section_holds_its_own_levels_only() -> None:
         parse_profile(json.dumps(document))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("stepSeconds", [0.1, -0.1], "stepSeconds of 'turbo' must be seconds above 0"),
+        ("stepSeconds", [], "stepSeconds of 'turbo' must be seconds above 0"),
+        ("fixedSeconds", float("nan"), "fixedSeconds of 'turbo' must be seconds, 0 or more, got nan"),
+        ("losses", [], "losses of 'turbo' are empty"),
+        ("baseSteps", 0, "baseSteps of 'turbo' must be at least 1, got 0"),
+        ("baseSteps", float("inf"), "cannot convert float infinity"),
+    ],
+)
+def test_a_section_that_cannot_be_used_names_the_field(field: str, value: object, told: str) -> None:
+    document = json.loads(render_profile(PROFILE))
+    document["models"][0][field] = value
+    with pytest.raises(ProfileError, match=f"models: {told}"):
+        parse_profile(json.dumps(document))
+
+
+def test_a_model_has_one_section() -> None:
+    twice = replace(PROFILE, models=(SECTION, SECTION))
+    with pytest.raises(ProfileError, match="models: name: 'turbo' has more than one section"):
+        parse_profile(render_profile(twice))
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "null", "[]"], ids=["nested deeply", "nothing", "a list"])
+def test_a_file_that_is_no_profile_is_said(text: str) -> None:
+    with pytest.raises(ProfileError, match="profile is not usable"):
+        parse_profile(text)
+
+
 def test_what_a_model_takes_is_its_own_steps() -> None:
     assert PROFILE.service_s(TURBO, 1) == pytest.approx(0.1 + 4 * STEP_S[0] / 2)
     assert PROFILE.own_steps(TURBO) == pytest.approx(2), "its steps take half as long"
