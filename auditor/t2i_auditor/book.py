@@ -68,6 +68,7 @@ class AuditBook:
         if before.revision and before.judge != judge:
             reason = f"the judge is {judge} now, and was {before.judge}"
             self._put_in_force(Corrections(before.revision + 1, (), self.profile.losses_digest, judge, reason))
+            self._show()
 
     async def changed(self, limit_s: float) -> None:
         """Return after the next change of the corrections, or after the limit."""

@@ -1,7 +1,8 @@
 """Judging pairs: some at once, the others refused, none of it on the event loop.
 
 The judge may need minutes for its weights. Until then, and when it has failed some pairs in a row, `trouble` says why
-nothing is judged. One that failed is asked again with the next pair: a service may come back.
+nothing is judged. One that failed is asked again with the next pair: a service may come back. Why a pair has no score
+is logged whenever it is another reason than before.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 MAX_PAIRS = 4  # at once; gateways have few under way
 SCENES = "scenes"  # the judge that compares with facts of the caption, so it must be one
 OPEN_AGAIN_S = 30.0  # after weights could not be had
-JUDGE_LIMIT_S = 120.0
+JUDGE_LIMIT_S = 50.0  # less than gateways wait, so that a late judge is told by the auditor
 TROUBLE_FROM = 3  # pairs in a row: one that cannot be scored is no news, and conditions must not flicker
 
 
@@ -52,6 +53,7 @@ class PairJudge:
         self._judge: Judge | None = None
         self._busy = 0
         self._failed_in_a_row = 0
+        self._last_failure = ""
         self.trouble = "the judge is being loaded"
 
     @property
@@ -104,11 +106,10 @@ class PairJudge:
         try:
             async with asyncio.timeout(JUDGE_LIMIT_S):
                 found = await self._ask(self._judge, _pair(prompt, image, exact, self._text))
-        except (JudgeFailed, TimeoutError) as error:
-            self._failed_in_a_row += 1
-            if self._failed_in_a_row >= TROUBLE_FROM:
-                self._show_trouble(f"the judge gave no score for {TROUBLE_FROM} or more pairs in a row")
-            raise NotJudged("the judge gave no score for this pair") from error
+        except JudgeFailed as error:
+            raise self._failed(str(error)) from error
+        except TimeoutError as error:
+            raise self._failed(f"no answer within {JUDGE_LIMIT_S:.0f} s") from error
         except (OSError, ValueError) as error:
             raise PairInvalid([Violation("image", "one of the images cannot be read")]) from error
         finally:
@@ -123,9 +124,21 @@ class PairJudge:
         served, exact = await qualities(judge, pair)
         return PairQuality(served, 1.0 if judge.card.compares else exact)
 
+    def _failed(self, why: str) -> NotJudged:
+        """One more pair has no score. Reasons of judges hold no prompt."""
+        self._failed_in_a_row += 1
+        if why != self._last_failure:
+            log.warning("the judge gave no score for a pair: %s", why)
+        self._last_failure = why
+        if self._failed_in_a_row >= TROUBLE_FROM:
+            self._show_trouble(f"the judge gave no score for {TROUBLE_FROM} or more pairs in a row, last: {why}")
+        return NotJudged(f"the judge gave no score for this pair: {why}")
+
     def _show_trouble(self, trouble: str) -> None:
-        if trouble != self.trouble:
+        if bool(trouble) != bool(self.trouble):
             log.log(logging.WARNING if trouble else logging.INFO, "judge: %s", trouble or "scores again")
+        if self.trouble and not trouble:
+            self._last_failure = ""
         self.trouble = trouble
         self._metrics.ready.set(not trouble)
 

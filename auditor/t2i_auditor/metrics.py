@@ -24,6 +24,7 @@ class AuditorMetrics:
 
         self._base_steps = base_steps
         self._shown: set[BandOf] = set()
+        self._corrected: set[BandOf] = set()
         self.pairs = counter("pairs", "Pairs that gateways sent, by how they ended.", "outcome")
         self.judging = Histogram(
             f"{PREFIX}_judging_seconds", "Time to score one pair.", buckets=_SECONDS, registry=registry
@@ -45,7 +46,7 @@ class AuditorMetrics:
         self.reloads.labels("in_force" if in_force else "refused").inc()
 
     def show(self, whole: AuditSummary, bands: Mapping[BandOf, AuditSummary], added: Mapping[BandOf, float]) -> None:
-        """What recent audits say."""
+        """What recent audits say, and the corrections in force."""
         for band in self._shown - {*bands}:  # none of its audits is recent any more
             for gauge in (self.loss, self.loss_low, self.loss_high, self.promised, self.recent):
                 gauge.remove(*self._labels(band))
@@ -53,6 +54,9 @@ class AuditorMetrics:
         self._show((ALL, ALL), whole)
         for band, summary in bands.items():
             self._show(self._labels(band), summary)
+        for band in self._corrected - {*added}:
+            self.added.remove(*self._labels(band))
+        self._corrected = {*added}
         for band, loss in added.items():
             self.added.labels(*self._labels(band)).set(loss)
 

@@ -37,6 +37,7 @@ SERVICE = auditor_pb2.DESCRIPTOR.services_by_name["Auditor"].full_name
 LIVENESS = "liveness"
 MAX_REQUEST_BYTES = 2 * MAX_IMAGE_BYTES + (1 << 20)
 CLOSE_GRACE_S = 1.0
+BEGIN_ANEW = "delete the file (in a cluster the ConfigMap POOL-audits) to begin without corrections"
 
 
 async def serve(settings: AuditorSettings, part: AuditsPart, profile: LevelProfile) -> None:
@@ -130,17 +131,19 @@ def read_corrections(path: Path, profile: LevelProfile) -> Corrections:
         AuditorUnusable: the file cannot be read or used.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         return NO_CORRECTIONS
     except OSError as error:
         raise AuditorUnusable(f"--corrections {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AuditorUnusable(f"--corrections {path}: is no UTF-8 text; {BEGIN_ANEW}") from error
     if not text.strip():
         return NO_CORRECTIONS
     try:
         found = parse_corrections(text)
     except CorrectionsInvalid as error:
-        raise AuditorUnusable(f"--corrections {path}: {error}") from error
+        raise AuditorUnusable(f"--corrections {path}: {error}; {BEGIN_ANEW}") from error
     if found.profile != profile.losses_digest:
         log.warning("--corrections: these are of another profile, so they are left out")
         return NO_CORRECTIONS

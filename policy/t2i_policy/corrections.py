@@ -10,6 +10,7 @@ prompts inside a band are never promised more loss than before.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from t2i_policy.level import Level, parse_level, render_level
 
 SCHEMA = "t2iserving.dev/corrections/v1"
 MOST_ADDED = 0.5  # of exact: a pool that is further off needs a new profile, not a correction
+MOST_REVISION = 2**63 - 1  # messages hold a little more
 
 
 class CorrectionsInvalid(ValueError):
@@ -84,14 +86,15 @@ def parse_corrections(text: str) -> Corrections:
     """Read what `render_corrections` wrote.
 
     Raises:
-        CorrectionsInvalid: not JSON, another schema, or a field missing or out of range.
+        CorrectionsInvalid: not JSON, another schema, or a field missing or out of range. What to do about it is for
+            the caller to say, who knows where they are kept.
     """
     try:
         document: Mapping[str, Any] = json.loads(text)
         if document["schema"] != SCHEMA:
             raise CorrectionsInvalid(f"schema: expected {SCHEMA}, got {document['schema']!r}")
         return Corrections(
-            revision=int(document["revision"]),
+            revision=_parse_revision(document["revision"]),
             corrections=tuple(_parse(item) for item in document["corrections"]),
             profile=str(document["profile"]),
             judge=str(document["judge"]),
@@ -99,12 +102,24 @@ def parse_corrections(text: str) -> Corrections:
         )
     except CorrectionsInvalid:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorrectionsInvalid(f"corrections are not usable: {error!r}; delete them to begin anew") from error
+    except RecursionError as error:
+        raise CorrectionsInvalid("corrections are not usable: they are nested too deeply") from error
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise CorrectionsInvalid(f"corrections are not usable: {error!r}") from error
+
+
+def _parse_revision(value: Any) -> int:
+    revision = int(value)
+    if not 0 <= revision <= MOST_REVISION:
+        raise CorrectionsInvalid(f"revision: must be from 0 to {MOST_REVISION}, got {revision}")
+    return revision
 
 
 def _parse(item: Mapping[str, Any]) -> Correction:
     added = float(item["addedLoss"])
     if not -MOST_ADDED <= added <= MOST_ADDED:
         raise CorrectionsInvalid(f"addedLoss: must be from {-MOST_ADDED} to {MOST_ADDED}, got {added}")
-    return Correction(parse_level(item), float(item["similarityMin"]), added)
+    similarity_min = float(item["similarityMin"])
+    if not math.isfinite(similarity_min):
+        raise CorrectionsInvalid(f"similarityMin: must be a number, got {similarity_min}")
+    return Correction(parse_level(item), similarity_min, added)

@@ -4,9 +4,10 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import grpc
 import numpy as np
@@ -14,17 +15,21 @@ import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry, generate_latest
 
+from t2i_auditor import judging
 from t2i_auditor.book import AuditBook
 from t2i_auditor.errors import AuditorUnusable, NotJudged
 from t2i_auditor.judging import MAX_PAIRS, PairJudge
 from t2i_auditor.metrics import AuditorMetrics
 from t2i_auditor.server import read_corrections, write_corrections
 from t2i_auditor.service import AuditControlService, AuditorService
+from t2i_gateway.audits import auditor_connection
 from t2i_policy.audits import Audit, BandOf
 from t2i_policy.corrections import NO_CORRECTIONS, Correction, Corrections
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
 from t2i_policy.recalibration import LEAST_AUDITS
+from t2i_profiler.errors import JudgeFailed
+from t2i_profiler.judges.judge import JudgeCard, JudgedImage, Scale
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc
 from t2i_runtime.level_messages import level_message
 from t2i_scenes import caption, render, sample_scene
@@ -206,10 +211,66 @@ async def test_a_judge_that_fails_is_asked_again(tmp_path: Path) -> None:
         with pytest.raises(NotJudged, match="the judge gave no score"):
             await judge.score(PROMPT, APPROXIMATED, EXACT)
         assert bool(judge.trouble) == told
+    assert judge.trouble.endswith("last: --judge mine: asked about 2 images, scores must be a list of as many")
     assert judge.ready
     assert await judge.score(PROMPT, APPROXIMATED, EXACT) == (0.5, 0.5)
     assert judge.trouble == ""
     await judge.close()
+
+
+class FailingJudge:
+    """Its next answer is this."""
+
+    card = JudgeCard("mine", "command://mine", "1", Scale())
+    answer: Callable[[], Awaitable[list[float]]]
+
+    async def score(self, images: Sequence[JudgedImage]) -> list[float]:
+        del images
+        return await self.answer()
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> tuple[PairJudge, FailingJudge]:
+    judge = PairJudge(
+        "command://mine", tmp_path, "", profile=PROFILE, metrics=AuditorMetrics(CollectorRegistry(), STEPS)
+    )
+    judge._judge, judge.trouble = (inner := FailingJudge()), ""
+    return judge, inner
+
+
+async def test_why_a_judge_fails_is_logged_when_it_changes(
+    failing: tuple[PairJudge, FailingJudge], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An owner who reads the log knows what to mend; no flood, no prompt."""
+    judge, inner = failing
+    for why in ("status 500", "status 500", "no number", "no number"):
+        inner.answer = AsyncMock(side_effect=JudgeFailed(why))
+        with pytest.raises(NotJudged, match=why):
+            await judge.score(PROMPT, APPROXIMATED, EXACT)
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warnings == [
+        "the judge gave no score for a pair: status 500",
+        "the judge gave no score for a pair: no number",
+        "judge: the judge gave no score for 3 or more pairs in a row, last: no number",
+    ]
+    assert judge.trouble == "the judge gave no score for 3 or more pairs in a row, last: no number"
+    assert PROMPT not in caplog.text
+
+
+async def test_a_judge_that_is_too_slow_is_told(
+    failing: tuple[PairJudge, FailingJudge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the auditor, which gives up before gateways do: a call that they end tells nobody anything."""
+    assert auditor_connection.JUDGE_LIMIT_S - judging.JUDGE_LIMIT_S >= 5
+    judge, inner = failing
+    inner.answer = asyncio.Event().wait  # type: ignore[assignment]
+    monkeypatch.setattr(judging, "JUDGE_LIMIT_S", 0.0)
+    for _ in range(3):
+        with pytest.raises(NotJudged, match="no answer within 0 s"):
+            await judge.score(PROMPT, APPROXIMATED, EXACT)
+    assert judge.trouble.endswith("last: no answer within 0 s")
 
 
 async def test_another_judge_than_the_profiles_is_refused(tmp_path: Path) -> None:
@@ -237,13 +298,30 @@ def test_corrections_outlive_the_process(tmp_path: Path) -> None:
         read_corrections(path, PROFILE)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xfe{}", b"[" * 200_000, b'{"schema": "t2iserving.dev/corrections/v2"}', b"null", b"{"],
+    ids=["no UTF-8", "nested deeply", "newer", "nothing", "cut off"],
+)
+def test_a_damaged_file_of_corrections_says_what_to_do(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "corrections.json"
+    path.write_bytes(data)
+    with pytest.raises(AuditorUnusable, match=r"delete the file \(in a cluster the ConfigMap POOL-audits\) to begin"):
+        read_corrections(path, PROFILE)
+
+
 async def test_corrections_by_another_judge_go(tmp_path: Path) -> None:
     before = Corrections(4, (Correction(SHORT, -1.0, 0.1),), PROFILE.losses_digest, "pickscore 7")
-    metrics = AuditorMetrics(CollectorRegistry(), STEPS)
+    registry = CollectorRegistry()
+    metrics = AuditorMetrics(registry, STEPS)
     book = AuditBook(PROFILE, metrics, recalibrates=True, corrections=before)
+    assert b"t2i_audit_added_loss{" in generate_latest(registry)
     waiting = asyncio.ensure_future(book.changed(WITHIN_S))
     await asyncio.sleep(0)
     book.judged_by("scenes 1")
     await waiting
     assert (book.corrections.revision, book.corrections.corrections) == (5, ())
     assert book.corrections.reason == "the judge is scenes 1 now, and was pickscore 7"
+    text = generate_latest(registry)
+    assert b"t2i_audit_added_loss{" not in text, "no correction is in force any more"
+    assert b"t2i_audit_corrections_revision 5.0" in text

@@ -162,6 +162,9 @@ def test_the_file_is_read_back_equal() -> None:
     assert parse_corrections(render_corrections(found)) == found
 
 
+GOOD = render_corrections(Corrections(1, (Correction(SHORT, -1.0, 0.1),)))
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -169,6 +172,12 @@ def test_the_file_is_read_back_equal() -> None:
         ("{", "corrections are not usable"),
         ('{"schema": "other"}', "schema: expected"),
         (render_corrections(Corrections(1, (Correction(SHORT, -1.0, 0.9),))), "addedLoss: must be from -0.5 to 0.5"),
+        ("[" * 200_000, "nested too deeply"),
+        (GOOD.replace('"revision": 1', '"revision": 1e400'), "corrections are not usable"),
+        (GOOD.replace('"revision": 1', '"revision": -5'), "revision: must be from 0 to"),
+        (GOOD.replace('"revision": 1', '"revision": 1e30'), "revision: must be from 0 to"),
+        (GOOD.replace('"addedLoss": 0.1', '"addedLoss": 1e400'), "addedLoss: must be"),
+        (GOOD.replace('"similarityMin": -1.0', '"similarityMin": 1e400'), "similarityMin: must be a number"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(text: str, names: str) -> None:

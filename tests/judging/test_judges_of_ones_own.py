@@ -1,5 +1,6 @@
 """A judge that somebody else wrote: a real program and a real HTTP server, well behaved and not."""
 
+import asyncio
 import base64
 import json
 import sys
@@ -50,11 +51,17 @@ async def test_a_program_scores_what_it_is_given(tmp_path: Path, judged: list[Ju
         await judge.close()
 
 
+DEEP = 200_000
 BAD: dict[str, tuple[str, str]] = {
     "not JSON": ('print("seven", flush=True)', "not JSON"),
     "too few": ('print(json.dumps({"scores": []}), flush=True)', "scores must be a list of as many"),
     "off its scale": ('print(json.dumps({"scores": [900] * 3}), flush=True)', "no number from 0 to 200"),
     "no number": ('print(json.dumps({"scores": [None] * 3}), flush=True)', "no number from 0 to 200"),
+    "a number no float holds": (
+        'print(json.dumps({"scores": [10 ** 400] * 3}), flush=True)',
+        "no number from 0 to 200",
+    ),
+    "nested deeply": (f'print("[" * {DEEP}, flush=True)', "nested too deeply"),
     "ends": ("sys.exit(3)", "ended with code 3"),
     "goes on without its output": ("sys.stdout.flush(); import os; os.close(1)", "closed its standard input or output"),
     "a flood": (f'print("x" * {own.MAX_ANSWER_BYTES + 10}, flush=True)', "more than"),
@@ -86,10 +93,25 @@ async def test_a_program_that_hangs_is_ended(
     await judge.close()
 
 
+async def test_a_late_answer_is_no_answer_to_the_next_question(tmp_path: Path, judged: list[JudgedImage]) -> None:
+    """Else every later image would have the score of the one before."""
+    judge = await open_judge(program(tmp_path), tmp_path)
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):  # short: it gives up as soon as the question is written
+                await judge.score(judged[:1])
+        assert await judge.score(judged[1:2]) == [len(judged[1].sample.prompt)]
+    finally:
+        await judge.close()
+
+
 CARDS: dict[str, tuple[Any, str]] = {
     "no name": ({**CARD, "name": ""}, "must have name"),
     "no digest": ({key: one for key, one in CARD.items() if key != "digest"}, "must have digest"),
     "ends the wrong way": ({**CARD, "lowest": 300}, "lowest first"),
+    "ends that are one": ({**CARD, "lowest": 2**53, "highest": 2**53 + 1}, "lowest first"),
+    "an end no float holds": ({**CARD, "highest": 10**400}, "two numbers"),
+    "an endless range": ({**CARD, "lowest": -1.7e308, "highest": 1.7e308}, "two numbers"),
     "no object": ([1], "one JSON object"),
 }
 
@@ -150,8 +172,13 @@ async def test_a_service_scores_over_http(tmp_path: Path, judged: list[JudgedIma
 
 @pytest.mark.parametrize(
     ("status", "body", "said"),
-    [(500, b"", "status 500"), (302, b"", "status 302"), (200, b"x" * (own.MAX_ANSWER_BYTES + 1), "more than")],
-    ids=["fails", "redirects", "a flood"],
+    [
+        (500, b"", "status 500"),
+        (302, b"", "status 302"),
+        (200, b"x" * (own.MAX_ANSWER_BYTES + 1), "more than"),
+        (200, b"[" * DEEP, "nested too deeply"),
+    ],
+    ids=["fails", "redirects", "a flood", "nested deeply"],
 )
 async def test_a_service_that_misbehaves_is_told(status: int, body: bytes, said: str, tmp_path: Path) -> None:
     with service(lambda _asked: (status, body)) as address, pytest.raises(JudgeUnusable, match=said):

@@ -8,7 +8,7 @@ import grpc
 from t2i_gateway.workers.connection import OpenChannel
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc
 
-JUDGE_LIMIT_S = 60.0
+JUDGE_LIMIT_S = 60.0  # more than auditors give their judge
 ASK_LIMIT_S = 5.0
 FIRST_NEWS_LIMIT_S = 15.0
 SPARE_S = 2.0  # beyond what the auditor promised

@@ -80,7 +80,7 @@ def read_record(pool: str, children: Mapping[ChildKey, ChildSeen]) -> Correction
         corrections = parse_corrections(data[CORRECTIONS_KEY])
         record = CorrectionsRecord(corrections, _parse_history(data.get(HISTORY_KEY, "[]")))
         record.changed_s  # noqa: B018 - raises if it is no time
-    except (CorrectionsInvalid, KeyError, TypeError, ValueError):
+    except (CorrectionsInvalid, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return CorrectionsRecord()
     return record
 

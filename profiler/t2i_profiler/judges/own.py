@@ -84,10 +84,14 @@ async def open_own_judge(source: str) -> OwnJudge:
 
 
 class ProgramLine:
-    """Lines of JSON to a running program and back. What it says on stderr goes to ours."""
+    """Lines of JSON to a running program and back. What it says on stderr goes to ours.
+
+    An answer that comes after somebody gave up on it is read and dropped: it is no answer to the next question.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._late_answers = 0
 
     async def ask(self, body: bytes) -> bytes:
         """As `JudgeLine`."""
@@ -96,9 +100,12 @@ class ProgramLine:
             raise JudgeFailed("the judge's program has no pipes")
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
+                while self._late_answers:
+                    await self._read_answer(stdout)
                 stdin.write(body + b"\n")
+                self._late_answers += 1
                 await stdin.drain()
-                answer = await stdout.readline()
+                answer = await self._read_answer(stdout)
         except TimeoutError as error:
             raise JudgeFailed(f"the judge's program did not answer within {ANSWER_LIMIT_S:.0f} s") from error
         except ValueError as error:
@@ -107,6 +114,16 @@ class ProgramLine:
             raise JudgeFailed(await self._why_silent()) from error
         if not answer:
             raise JudgeFailed(await self._why_silent())
+        return answer
+
+    async def _read_answer(self, stdout: asyncio.StreamReader) -> bytes:
+        """The next line. One that is too long has come as well; one that is given up on is still to come."""
+        try:
+            answer = await stdout.readline()
+        except ValueError:
+            self._late_answers -= 1
+            raise
+        self._late_answers -= 1
         return answer
 
     async def _why_silent(self) -> str:
@@ -160,6 +177,8 @@ class HttpLine:
                 return await _read_bounded(answer.content)
         except TimeoutError as error:
             raise JudgeFailed(f"--judge: the service did not answer within {ANSWER_LIMIT_S:.0f} s") from error
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:  # its text may repeat the answer
+            raise JudgeFailed(f"--judge: the service's answer is no valid HTTP ({type(error).__name__})") from error
         except (aiohttp.ClientError, ValueError) as error:
             raise JudgeFailed(f"--judge: the service cannot be asked: {error}") from error
 
@@ -184,6 +203,8 @@ async def _ask(line: JudgeLine, question: dict[str, Any], kind: str) -> dict[str
         found = json.loads(answer)
     except ValueError as error:
         raise JudgeFailed(f"--judge {kind}: the answer is not JSON") from error
+    except RecursionError as error:
+        raise JudgeFailed(f"--judge {kind}: the answer is nested too deeply") from error
     if not isinstance(found, dict):
         raise JudgeFailed(f"--judge {kind}: the answer must be one JSON object")
     return found
@@ -202,7 +223,7 @@ def _read_card(found: dict[str, Any], source: str) -> JudgeCard:
         if not isinstance(found.get(field), str) or not 0 < len(found[field]) <= 128:
             raise JudgeFailed(f"--judge {source}: its description must have {field}, a text of 1 to 128 characters")
     lowest, highest = found.get("lowest"), found.get("highest")
-    if not _is_number(lowest) or not _is_number(highest) or not lowest < highest:
+    if not _is_number(lowest) or not _is_number(highest) or not 0 < float(highest) - float(lowest) < math.inf:
         raise JudgeFailed(f"--judge {source}: its description must have lowest and highest, two numbers, lowest first")
     scale = Scale(float(lowest), float(highest), found.get("higherIsBetter") is not False)
     return JudgeCard(found["name"], source, found["digest"], scale, found.get("comparesWithExact") is True)
@@ -220,4 +241,10 @@ def _read_scores(answer: dict[str, Any], count: int, card: JudgeCard) -> list[fl
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is one that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
