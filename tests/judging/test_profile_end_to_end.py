@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from t2i_policy.profile import parse_profile
-from t2i_profiler.errors import JudgeFailed
+from t2i_profiler.errors import JudgeFailed, SamplesInvalid
 from t2i_profiler.measure import Asking
 from t2ictl.commands.profile import profile_file, refit_profile
 from t2ictl.profiling import ProfilePlan
@@ -75,3 +76,16 @@ async def test_a_profile_goes_on_after_its_judge_broke_down(tmp_path: Path) -> N
     assert names >= {"p.md", "p.png", "p.frontier.png", "p.cases.png", "p.samples.jsonl", "p.2.samples.jsonl"}
     samples = [out.with_suffix(".samples.jsonl"), out.with_suffix(".2.samples.jsonl")]
     assert await refit_profile(console, samples, tmp_path / "again.json", False) == profile
+
+
+async def test_prompts_that_the_exact_scorer_cannot_read_are_refused_before_drawing(tmp_path: Path) -> None:
+    """Neither a worker is asked nor a journal begun."""
+    (tmp_path / "pool.yaml").write_text(yaml.safe_dump(POOL))
+    words = product(("large", "small"), ("red", "blue", "green", "yellow"), ("circle", "square"))
+    (tmp_path / "prompts.txt").write_text("\n".join(f"a {' '.join(one)}" for one in words))
+    journal = tmp_path / "p.journal"
+    plan = ProfilePlan(tmp_path / "prompts.txt", None, ("scenes",), 8, 8, 1, Asking(1), journal)
+    console = Console(file=io.StringIO())
+    with pytest.raises(SamplesInvalid, match="16 of 16 lines of --prompts are none"):
+        await profile_file(console, plan, tmp_path / "pool.yaml", "127.0.0.1:9", tmp_path / "p", False)
+    assert not journal.exists()
