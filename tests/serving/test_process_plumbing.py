@@ -49,7 +49,7 @@ def test_announcement_names_the_bound_ports_and_is_there_whole(tmp_path: Path) -
         assert json.load(reader)["address"] == "of an"  # who began to read goes on with what it began
     assert [path.name for path in tmp_path.iterdir()] == ["me.json"]
     said = json.loads((tmp_path / "me.json").read_text())
-    doors = {"address": "[::]:4711", "http_address": "127.0.0.1:8"}
+    doors = {"address": "[::]:4711", "http_address": "127.0.0.1:8", "control_address": ""}
     assert said == {**doors, "metrics_address": "127.0.0.1:9", "pid": os.getpid()}
 
 
