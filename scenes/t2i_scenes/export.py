@@ -5,6 +5,7 @@ ever loads half a model.
 """
 
 import argparse
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ SHIFT = 1.0
 #: Of the distilled model, which has guidance in its weights; its card shows how the steps were chosen.
 DISTILLED_NUM_INFERENCE_STEPS = 4
 DISTILLED_GUIDANCE_SCALE = 1.0
+CONFIG_NAME = "config.json"
+ORIGIN = "_name_or_path"  # where a module was loaded from: a path of this machine, and part of the model's digest
 #: What the distilled model shares with the one that it was distilled from.
 SHARED_PARTS = ("text_encoder", "tokenizer", "scheduler")
 
@@ -73,6 +76,9 @@ def export_student(unet: diffusers.UNet2DConditionModel, to: Path) -> None:
 
 def _save_fp16(module: diffusers.UNet2DConditionModel | BertModel, to: Path) -> None:
     module.to(dtype=torch.float16, memory_format=torch.contiguous_format).save_pretrained(to, safe_serialization=True)
+    config = json.loads((to / CONFIG_NAME).read_text())
+    if config.pop(ORIGIN, None) is not None:
+        (to / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _swap(side: Path, to: Path) -> None:

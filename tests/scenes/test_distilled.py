@@ -5,11 +5,14 @@ from pathlib import Path
 
 import torch
 
+from t2i_policy.profile import parse_profile
 from t2i_scenes.card import ask
 from t2i_scenes.distil import DistilHyperparameters, all_pairs, distil
+from t2i_scenes.export import export_student
 from t2i_scenes.measuring import MeasureSettings, measure
 from t2i_scenes.model_folder import distilled_path
 from t2i_scenes.sampling import Resume, ScenesModel
+from t2i_worker.digests import model_digest
 
 TINY = DistilHyperparameters(pairs=4, drawn_at_once=2, steps=2, batch=2, warmup_steps=1)
 
@@ -44,6 +47,18 @@ def test_pairs_are_what_the_teacher_draws(tmp_path: Path) -> None:
     resume = Resume(0, pairs.noise)
     drawn = teacher.draw(pairs.captions, [0, 0], resume=resume, keep_before=[last]).latents[last]
     assert torch.equal(drawn, pairs.images)
+
+
+def test_export_names_no_folder_of_the_machine_that_made_it(tmp_path: Path) -> None:
+    """It would be in the model's digest, which is equal on every machine."""
+    export_student(ScenesModel.load().unet, tmp_path / "model")
+    assert "_name_or_path" not in (tmp_path / "model" / "unet" / "config.json").read_text()
+    assert ScenesModel.load(tmp_path / "model").constants.default_guidance_scale == 1.0
+
+
+def test_shipped_profile_is_of_the_shipped_weights() -> None:
+    told = parse_profile((distilled_path() / "profile.json").read_text())
+    assert told.model_digest == model_digest(distilled_path())
 
 
 def quiet(title: str, done: int, total: int) -> None:

@@ -1,11 +1,14 @@
 """Scenes: the captions say what the scene holds, the scorer is exact, and the shipped model loads and draws."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from t2i_scenes import caption, edit_scene, embedder_path, facts, model_path, render, sample_scene, score_image
 from t2i_scenes.captions import vocabulary
+from t2i_scenes.model_folder import distilled_path
 from t2i_scenes.sampling import ScenesModel
 from t2i_scenes.scene import COLOURS
 from t2i_sources.embedder import Embedder
@@ -73,9 +76,11 @@ def test_blur_costs_fine_quality() -> None:
     assert np.mean(losses) > 0.05
 
 
-def test_shipped_model_is_small_and_safe() -> None:
-    """Weights are safetensors below 10 MB; nothing pickled ships."""
-    files = [path for path in model_path().rglob("*") if path.is_file()]
+@pytest.mark.parametrize("folder", [model_path(), distilled_path()], ids=["trained", "distilled"])
+def test_shipped_model_is_small_and_safe(folder: Path) -> None:
+    """Weights are safetensors below 10 MB; nothing pickled ships, nor where it was made."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".json" and "_name_or_path" in path.read_text()] == []
     assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") < 10_000_000
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
 
