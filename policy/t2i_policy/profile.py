@@ -116,7 +116,7 @@ class LevelProfile:
 
     def corrected(self, corrections: Corrections) -> "LevelProfile":
         """This profile with these corrections in place of those before."""
-        return replace(self, corrections=corrections)
+        return self if corrections == self.corrections else replace(self, corrections=corrections)
 
     @property
     def judged(self) -> tuple[JudgedLosses, ...]:

@@ -101,6 +101,16 @@ class AnyWorker:
         return choose_worker(pool.of_model(level.model).ready, level, left_s, SPREAD, excluded)
 
 
+class PlacedAsOurs:
+    """A policy that differs from ours in levels alone."""
+
+    __slots__ = ()
+
+    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
+        able = pool.of_model(level.model)
+        return choose_worker(able.ready, level, left_s, able.occupancy, excluded)
+
+
 class WorkersByLevel:
     """A policy whose workers run one level each, unless its strength frees them.
 

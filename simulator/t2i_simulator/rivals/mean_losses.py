@@ -43,6 +43,7 @@ from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
 from t2i_simulator.rivals.common import AS_PUBLISHED, Strength, runnable_option
 
+MAP_PERIOD_S = 10.0  # serving by the map needs a fresh one
 ALL_PROMPTS = "all"  # the only class of a policy that does not tell prompts apart
 ANYTHING = Limits(max_loss=1.0)
 
@@ -177,6 +178,14 @@ def is_time(before: Plan, seen: PoolState, period_s: float) -> bool:
     """Whether a new plan is due: at the start, once a period, and when workers came or went."""
     late = seen.now_s - before.made_s >= period_s
     return not before.revision or late or dict(before.group_workers) != count_workers(seen.groups)
+
+
+def planned_anew(rules: Rules, before: Plan, seen: PoolState, headroom: float) -> Plan:
+    """Our program for each class of prompts, so often that its map can be served by."""
+    if not is_time(before, seen, MAP_PERIOD_S):
+        return before
+    classes = rules.classes.with_rates(seen.demand.rates_rps(seen.now_s))
+    return next_plan(before, plan_with_room(seen.groups, classes, headroom), seen)
 
 
 def drawn_level(plan: Plan, draw: float, otherwise: Level) -> Level:

@@ -33,20 +33,18 @@ from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.models import RELIEVED, Offer, choose_offer, options_by_model, relief
 from t2i_policy.request.options import HARMLESS_LOSS, cheapest_within, choose_wanted_level
-from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import HIGH_PRESSURE, LOW_PRESSURE, backlog_price, slack_of
 from t2i_policy.request.served import LoadState, choose_served_level, pressure
-from t2i_simulator.rivals.common import AnyWorker, Strength, decide_for, memory_of, with_memory
-from t2i_simulator.rivals.mean_losses import is_time, next_plan, plan_with_room
+from t2i_simulator.rivals.common import AnyWorker, PlacedAsOurs, Strength, decide_for, memory_of, with_memory
+from t2i_simulator.rivals.mean_losses import next_plan, planned_anew
 from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.true_loss import SPREAD
 
-PERIOD_S = 10.0
 PUBLISHED_MARGIN = Strength(headroom=1.2)
 
 
 @dataclass(frozen=True, slots=True)
-class JointMap:
+class JointMap(PlacedAsOurs):
     """The plan's map draws model and level; backlogs correct it."""
 
     headroom: float = 1.05
@@ -55,22 +53,14 @@ class JointMap:
 
     def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """Our program, more often than we plan now."""
-        if not is_time(before, seen, PERIOD_S):
-            return before
-        classes = rules.classes.with_rates(seen.demand.rates_rps(seen.now_s))
-        return next_plan(before, plan_with_room(seen.groups, classes, self.headroom), seen)
+        return planned_anew(rules, before, seen, self.headroom)
 
     def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         return rules.decide(arrival, pool, plan)
 
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """As ours."""
-        able = pool.of_model(level.model)
-        return choose_worker(able.ready, level, left_s, able.occupancy, excluded)
-
 
 @dataclass(frozen=True, slots=True)
-class JointPrices:
+class JointPrices(PlacedAsOurs):
     """A step costs what the plan says or the backlog, whichever is more. `plan.memory` holds the plan's, by model."""
 
     headroom: float = 1.05
@@ -87,11 +77,6 @@ class JointPrices:
 
     def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         return priced(rules, arrival, pool, memory_of(plan))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """As ours."""
-        able = pool.of_model(level.model)
-        return choose_worker(able.ready, level, left_s, able.occupancy, excluded)
 
 
 def joint_prices(classes: Sequence[PromptClass], steps_per_s: Mapping[str, float], headroom: float) -> dict[str, float]:

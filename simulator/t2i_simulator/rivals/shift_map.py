@@ -16,20 +16,19 @@ from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import Option
-from t2i_policy.request.placement import Placement, choose_worker
 from t2i_policy.request.price import backlog_price
 from t2i_policy.request.served import LoadState, choose_served_level
-from t2i_simulator.rivals.mean_losses import is_time, next_plan, plan_with_room
+from t2i_simulator.rivals.common import PlacedAsOurs
+from t2i_simulator.rivals.mean_losses import planned_anew
 
 IDLE_PRESSURE = 0.1  # below: what is wanted is served, whatever the plan says
 LOW_PRESSURE = 0.3  # below: a step has no price
 HIGH_PRESSURE = 0.9  # above: quality may be spent to the floor
-PERIOD_S = 10.0  # serving by the map needs a fresh one
 HEADROOM = 1.05
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftMapAndBacklog:
+class ShiftMapAndBacklog(PlacedAsOurs):
     """The plan's draw, corrected by the price that the backlog sets."""
 
     name: str = "ours-shift-map"
@@ -37,10 +36,7 @@ class ShiftMapAndBacklog:
 
     def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """Our program, more often than we plan now."""
-        if not is_time(before, seen, PERIOD_S):
-            return before
-        classes = rules.classes.with_rates(seen.demand.rates_rps(seen.now_s))
-        return next_plan(before, plan_with_room(seen.groups, classes, HEADROOM), seen)
+        return planned_anew(rules, before, seen, HEADROOM)
 
     def serve(self, rules: Rules, plan: Plan, arrival: Arrival, pool: PoolView) -> Decided:
         """The draw, or what costs no more where the request cannot have it; cheaper as the backlog asks."""
@@ -53,10 +49,6 @@ class ShiftMapAndBacklog:
         price = backlog_price(decided.pressed, arrival.limits.max_loss, most, low=LOW_PRESSURE, high=HIGH_PRESSURE)
         load = LoadState(arrival.left_s, price, start)
         return replace(decided, served=choose_served_level(decided.wanted, decided.options, pool, load))
-
-    def place(self, level: Level, pool: PoolView, left_s: float, excluded: frozenset[str]) -> Placement | None:
-        """As ours."""
-        return choose_worker(pool.ready, level, left_s, pool.occupancy, excluded)
 
 
 def _nearest(planned: Level, options: tuple[Option, ...]) -> Level:
