@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from t2i_api.model import Steps
+from t2i_api.model import ModelName, Steps
 from t2i_api.part import Part as _Part
 from t2i_policy.frontier import paper_levels
 from t2i_policy.level import Level
@@ -31,6 +31,9 @@ class LevelPart(_Part):
     finds good ones."""
     solver: Literal["dpm++-2m", "unipc"] | None = None
     """A noise scheduler of second order in place of the model's own."""
+    model: ModelName | None = None
+    """Another model of the pool, by its name in workerGroups; its numInferenceSteps are written down then. Left out:
+    the pool's own. Each model's full schedule is a level without being listed."""
 
     def level(self, base_steps: int) -> Level:
         """The level that is meant, given the model's full schedule."""
@@ -41,6 +44,7 @@ class LevelPart(_Part):
             self.guided_steps or 0,
             self.solver or "",
             self.computed_steps or (),
+            self.model or "",
         )
 
     def steps(self, base_steps: int) -> int:
@@ -56,6 +60,7 @@ class LevelPart(_Part):
             guided_steps=self.guided_steps,
             solver=self.solver,
             computed_steps=self.computed_steps,
+            model=self.model,
         )
 
     @classmethod
@@ -68,6 +73,7 @@ class LevelPart(_Part):
             guided_steps=level.guided_steps or None,
             solver=level.solver or None,  # type: ignore[arg-type]
             computed_steps=level.computed_steps or None,
+            model=level.model or None,
         )
 
 

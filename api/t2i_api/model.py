@@ -15,6 +15,7 @@ Steps = Annotated[int, Field(ge=1, le=1000, strict=True)]
 Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8, strict=True)]
 _INSIDE = r"[A-Za-z0-9_][A-Za-z0-9._ -]*"  # a name in a path, which cannot lead out of a folder
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$", max_length=63)]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
 
 
 class AdapterPart(_Part):
@@ -192,3 +193,35 @@ class ModelPart(_Part):
     def sizes_served(self) -> str:
         """All sizes, in words."""
         return ", ".join(dict.fromkeys((str(self.default_size), *map(str, self.sizes))))
+
+
+class GroupModelPart(_Part):
+    """Another model that the workers of a group hold in place of the pool's. Sizes are shared; it takes no components,
+    and latents are stored of the pool's own model only. What its levels lose, the profile's section of its name says."""
+
+    name: ModelName
+    """Name of the model: what levels, requests, metrics and the profile call it. Groups of one name hold one model."""
+    source: Annotated[Address, Field(pattern=r"^(builtin|hf|file|pvc)://.+")]
+    """Where the weights are: builtin://NAME, hf://ORG/NAME, file:///PATH or pvc://CLAIM/PATH."""
+    num_inference_steps: Steps | None = None
+    """Denoising steps of its full schedule; left out: as many as the pool's model."""
+    guidance_scale_percent: Annotated[int, Field(ge=0, le=3000, strict=True)] | None = None
+    """Classifier-free guidance scale in percent, 100 is off; left out: as the pool's model."""
+    precision: Literal["fp32", "fp16", "bf16", "fp8"] | None = None
+    """Number format of the weights on the device; left out: as the pool's model."""
+    revision: Annotated[str, Field(max_length=256)] = ""
+    """Branch, tag or commit of a hf:// source; empty is its default branch."""
+    adapters: Annotated[tuple[AdapterPart, ...], Field(max_length=32)] = ()
+    """LoRA adapters of this model. The pool's own are for the pool's model."""
+
+    def beside(self, own: ModelPart) -> ModelPart:
+        """The whole model, `own` being the pool's."""
+        told = {
+            "source": self.source,
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale_percent": self.guidance_scale_percent,
+            "precision": self.precision,
+        }
+        given = {name: value for name, value in told.items() if value is not None}
+        nothing = {"preview_decoder": "", "components": ()}  # those of the pool are for its own model
+        return own.model_copy(update=given | nothing | {"revision": self.revision, "adapters": self.adapters})

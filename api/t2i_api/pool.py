@@ -17,7 +17,7 @@ from t2i_api.audits import AuditsPart
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
-from t2i_api.model import ModelPart
+from t2i_api.model import GroupModelPart, ModelPart
 from t2i_api.names import MAX_NAMES, ApiVersion, PoolKind
 from t2i_api.part import Part as _Part
 from t2i_api.provenance import ProvenancePart
@@ -42,6 +42,9 @@ class WorkerGroupPart(_Part):
     """What runs: the model, or a simulation of its timing for tests of scale. Immutable: add another group instead."""
     profile: Annotated[str, Field(max_length=512, pattern=r"^$|^(builtin|file)://.+")] = ""
     """Measurements of this device: empty for the model's own, builtin://NAME, or file://PATH beside the pool file."""
+    model: GroupModelPart | None = None
+    """Another model that the group's workers hold in place of spec.model, such as a distilled one of few steps.
+    Immutable: add another group instead. At least one group holds spec.model."""
     template: WorkerTemplatePart = WorkerTemplatePart()
     """Overrides of the workers' pod template: resources, nodeSelector, env, volumes and more. Local mode ignores it."""
 
@@ -92,6 +95,9 @@ class MixPart(_Part):
     """Auto: planned from demand and the measured profile. Fixed: workers stand as `workers` says, whatever comes, and
     prompts are served at their levels: at those that lose least as long as their workers keep up, then at the others.
     What a request's own floor forbids is served at what the prompt wants."""
+    moves: Literal["None", "Reload"] = "None"
+    """With several models. Reload: the plan may have a worker load another of the pool's models, one at a time, where
+    what that brings pays for the time of the reload. None: each group holds its model."""
     workers: Annotated[tuple[MixWorkersPart, ...], Field(max_length=32)] = ()
     """With mode Fixed: workers by level. They must sum to the workers of all groups."""
 
@@ -131,21 +137,50 @@ class PoolSpec(_Part):
         return self.model.num_inference_steps
 
     @cached_property
+    def models(self) -> dict[str, ModelPart]:
+        """The models that workers hold beside the pool's own, by name."""
+        parts = [group.model for group in self.worker_groups if group.model is not None]
+        return {part.name: part.beside(self.model) for part in parts}
+
+    @property
+    def group_models(self) -> dict[str, str]:
+        """The model that the workers of each group hold, at least at first, by its name; empty: the pool's own."""
+        return {group.name: group.model.name if group.model is not None else "" for group in self.worker_groups}
+
+    def model_called(self, name: str) -> ModelPart:
+        """One of the pool's models; "" = its own.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        return self.models[name] if name else self.model
+
+    @property
+    def schedules(self) -> dict[str, int]:
+        """Steps of the full schedules of the pool's other models."""
+        return {name: part.num_inference_steps for name, part in self.models.items()}
+
+    @cached_property
     def ladder(self) -> Ladder:
         """The levels in order; none given = the paper's, as long as no profile filled them in (`filled_in`)."""
         levels = self.levels or default_levels(self.base_steps)
-        return build_ladder(self.base_steps, {part.level(self.base_steps) for part in levels})
+        full = {Level(0, steps, model=name) for name, steps in self.schedules.items()}
+        return build_ladder(self.base_steps, {part.level(self.base_steps) for part in levels} | full, self.schedules)
 
     def choose_ladder(self, profile: LevelProfile | None, models: Iterable[str] = ()) -> ChosenLadder:
-        """The levels that this pool is served at, and why. `models`: others that its workers hold, by their names in
-        the profile."""
+        """The levels that this pool is served at, and why. `models`: others that its workers would hold beside those of
+        the spec, by their names in the profile.
+
+        Raises:
+            ProfileError: the profile has no section for a model.
+        """
         named = [part.level(self.base_steps) for part in self.levels]
         pinned = [part.level(self.base_steps) for part in self.mix.workers]
-        return choose_ladder(self.base_steps, named, profile, pinned, models)
+        return choose_ladder(self.base_steps, named, profile, pinned, dict.fromkeys((*self.models, *models)))
 
     def filled_in(self, chosen: ChosenLadder) -> "PoolSpec":
         """With the levels written down that the profile stands for; all processes read them from there."""
-        if chosen.source is not LadderSource.PROFILE:
+        if chosen.source is not LadderSource.PROFILE and not self.models:
             return self
         levels = tuple(map(LevelPart.of, chosen.ladder.levels))
         return PoolSpec(**{**{name: getattr(self, name) for name in PoolSpec.model_fields}, "levels": levels})

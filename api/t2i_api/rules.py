@@ -13,7 +13,7 @@ from t2i_api.audit_rules import AUDITS
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
-from t2i_api.model import ComponentPart, SizePart
+from t2i_api.model_rules import COMPONENTS, GROUP_MODEL, MODELS, SIZES
 from t2i_api.names import MAX_NAMES
 from t2i_api.pool import Pool, PoolSpec
 from t2i_api.provenance import ProvenancePart
@@ -26,7 +26,7 @@ POOL_NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
 RESERVED_GROUPS = ("gateway", "cache")  # the names of the pool's other parts
 NETWORK_STORE = "^rediss?://"
 
-_FURTHER = ("forecast", "guidedSteps", "computedSteps", "solver")  # coordinates of a level beside its steps
+_FURTHER = ("forecast", "guidedSteps", "computedSteps", "solver", "model")  # coordinates of a level beside its steps
 # In CEL, seen from the spec.
 _BASE = "self.model.numInferenceSteps"
 _TOTAL = "self.workerGroups.map(g, g.workers).sum()"
@@ -64,7 +64,8 @@ def _same(one: str, other: str) -> str:
     )
     has_one, has_other = f"has({one}.computedSteps)", f"has({other}.computedSteps)"
     computed = f"{has_one} == {has_other} && (!{has_one} || {one}.computedSteps == {other}.computedSteps)"
-    return " && ".join([*(f"{mine} == {theirs}" for mine, theirs in pairs), computed])
+    model = f"has({one}.model) == has({other}.model) && (!has({one}.model) || {one}.model == {other}.model)"
+    return " && ".join([*(f"{mine} == {theirs}" for mine, theirs in pairs), computed, model])
 
 
 def _plain(name: str) -> str:
@@ -113,8 +114,8 @@ LEVELS = (
         field=".levels",
     ),
     PoolRule[PoolSpec](
-        holds=lambda spec: all(level.steps(spec.base_steps) <= spec.base_steps for level in spec.levels),
-        cel=f"self.levels.all(l, {_steps('l')} <= {_BASE})",
+        holds=lambda spec: all(level.steps(spec.base_steps) <= spec.base_steps or level.model for level in spec.levels),
+        cel=f"self.levels.all(l, has(l.model) || {_steps('l')} <= {_BASE})",
         message="no level may run longer than spec.model.numInferenceSteps: lower its numInferenceSteps",
         field=".levels",
         numbers=Numbers(
@@ -302,35 +303,6 @@ PROVENANCE = (
     ),
 )
 
-SIZES = (
-    PoolRule[SizePart](
-        holds=lambda part: part.largest.width >= part.width and part.largest.height >= part.height,
-        cel="self.?maxWidth.orValue(self.width) >= self.width && self.?maxHeight.orValue(self.height) >= self.height",
-        message="maxWidth and maxHeight must not be less than width and height: raise them, or leave them out",
-    ),
-    PoolRule[SizePart](
-        holds=lambda part: all(side % part.multiple_of == 0 for side in (*part.smallest, *part.largest)),
-        cel="[self.width, self.height, self.?maxWidth.orValue(self.width), self.?maxHeight.orValue(self.height)]"
-        ".all(side, side % self.multipleOf == 0)",
-        message="width, height, maxWidth and maxHeight must be multiples of multipleOf: change them, or lower it",
-    ),
-)
-
-COMPONENTS = (
-    PoolRule[ComponentPart](
-        holds=lambda part: (part.kind == "IPAdapter") == (part.weight_name is not None),
-        cel="(self.kind == 'IPAdapter') == has(self.weightName)",
-        message="weightName and kind IPAdapter belong together: name the file in its source, or remove weightName",
-        field=".weightName",
-    ),
-    PoolRule[ComponentPart](
-        holds=lambda part: part.kind == "IPAdapter" or part.image_encoder is None,
-        cel="self.kind == 'IPAdapter' || !has(self.imageEncoder)",
-        message="imageEncoder is for kind IPAdapter: remove it",
-        field=".imageEncoder",
-    ),
-)
-
 NAMES = (
     PoolRule[Pool](
         holds=lambda pool: bool(re.fullmatch(POOL_NAME, pool.metadata.name)) and len(pool.metadata.name) < MAX_NAMES,
@@ -350,7 +322,7 @@ NAMES = (
 
 RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
     "": NAMES,
-    "spec": (*LEVELS, *MIX, OUTSIDE, *AUDITS),
+    "spec": (*LEVELS, *MIX, OUTSIDE, *AUDITS, *MODELS),
     "spec.model": (
         PoolRule(
             holds=None,
@@ -367,6 +339,7 @@ RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
     "spec.provenance": PROVENANCE,
     "spec.gateway.template": template_rules(GATEWAY_OWNED),
     "spec.quality.template": template_rules(AUDITOR_OWNED),
+    "spec.workerGroups[]": (GROUP_MODEL,),
     "spec.workerGroups[].template": template_rules(WORKER_OWNED),
     "spec.workerGroups[].name": (
         PoolRule[str](

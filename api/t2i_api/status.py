@@ -57,6 +57,8 @@ class _LevelPart(_StatusPart):
     """Instead of one in so many: the steps that are computed."""
     solver: str | None = None
     """A noise scheduler in place of the model's own."""
+    model: str | None = None
+    """Another model of the pool, by its name; its steps are meant."""
 
     @property
     def level(self) -> Level:
@@ -64,7 +66,7 @@ class _LevelPart(_StatusPart):
         ValueError: it names none.
         """
         further = (self.forecast or 0, self.guided_steps or 0, self.solver or "", self.computed_steps or ())
-        return Level(self.skipped_steps, self.num_inference_steps, *further)
+        return Level(self.skipped_steps, self.num_inference_steps, *further, self.model or "")
 
 
 def coordinates(level: Level) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def coordinates(level: Level) -> dict[str, Any]:
         "guided_steps": level.guided_steps or None,
         "solver": level.solver or None,
         "computed_steps": level.computed_steps or None,
+        "model": level.model or None,
     }
 
 

@@ -86,7 +86,9 @@ def choose_ladder(
     own = _choose_own(base_steps, [one for one in named if not one.model], profile, pinned)
     judged = own.judged
     for section in sections:
-        of_model = dict.fromkeys((one for one in named if one.model == section.name), "named by the pool")
+        of_model = {one: "named by the pool" for one in named if one.model == section.name}
+        if of_model:
+            of_model.setdefault(Level(0, section.base_steps, model=section.name), "its full schedule")
         told = [JudgedLevel(level, True, reason, level.cost) for level, reason in of_model.items()]
         judged += tuple(told) or _judge_section(section, profile)
     full = {section.name: section.base_steps for section in sections}

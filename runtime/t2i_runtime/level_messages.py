@@ -12,6 +12,7 @@ def level_message(level: Level) -> level_pb2.Level:
         guided_steps=level.guided_steps,
         solver=level.solver,
         computed_steps=level.computed_steps,
+        model=level.model,
     )
 
 
@@ -26,4 +27,5 @@ def to_level(message: level_pb2.Level) -> Level:
         message.guided_steps,
         message.solver,
         tuple(message.computed_steps),
+        message.model,
     )

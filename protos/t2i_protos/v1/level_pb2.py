@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19t2i_protos/v1/level.proto\x12\rt2iserving.v1\"\x8b\x01\n\x05Level\x12\x15\n\rskipped_steps\x18\x01 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\x12\x10\n\x08\x66orecast\x18\x03 \x01(\r\x12\x14\n\x0cguided_steps\x18\x04 \x01(\r\x12\x0e\n\x06solver\x18\x05 \x01(\t\x12\x16\n\x0e\x63omputed_steps\x18\x06 \x03(\r\"{\n\tImageInfo\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"*\n\nImageChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"9\n\x0cStepProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\"R\n\x07Preview\x12\x0c\n\x04step\x18\x01 \x01(\r\x12+\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"r\n\tPromptCut\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x13\n\x0bkept_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\r\x12\x17\n\x0fkept_characters\x18\x04 \x01(\r\x12\x10\n\x08negative\x18\x05 \x01(\x08*t\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_PNG\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_JPEG\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_WEBP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19t2i_protos/v1/level.proto\x12\rt2iserving.v1\"\x9a\x01\n\x05Level\x12\x15\n\rskipped_steps\x18\x01 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\x12\x10\n\x08\x66orecast\x18\x03 \x01(\r\x12\x14\n\x0cguided_steps\x18\x04 \x01(\r\x12\x0e\n\x06solver\x18\x05 \x01(\t\x12\x16\n\x0e\x63omputed_steps\x18\x06 \x03(\r\x12\r\n\x05model\x18\x07 \x01(\t\"{\n\tImageInfo\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"*\n\nImageChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"9\n\x0cStepProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\"R\n\x07Preview\x12\x0c\n\x04step\x18\x01 \x01(\r\x12+\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"r\n\tPromptCut\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x13\n\x0bkept_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\r\x12\x17\n\x0fkept_characters\x18\x04 \x01(\r\x12\x10\n\x08negative\x18\x05 \x01(\x08*t\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_PNG\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_JPEG\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_WEBP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 't2i_protos.v1.level_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTPUTFORMAT']._serialized_start=614
-  _globals['_OUTPUTFORMAT']._serialized_end=730
+  _globals['_OUTPUTFORMAT']._serialized_start=629
+  _globals['_OUTPUTFORMAT']._serialized_end=745
   _globals['_LEVEL']._serialized_start=45
-  _globals['_LEVEL']._serialized_end=184
-  _globals['_IMAGEINFO']._serialized_start=186
-  _globals['_IMAGEINFO']._serialized_end=309
-  _globals['_IMAGECHUNK']._serialized_start=311
-  _globals['_IMAGECHUNK']._serialized_end=353
-  _globals['_STEPPROGRESS']._serialized_start=355
-  _globals['_STEPPROGRESS']._serialized_end=412
-  _globals['_PREVIEW']._serialized_start=414
-  _globals['_PREVIEW']._serialized_end=496
-  _globals['_PROMPTCUT']._serialized_start=498
-  _globals['_PROMPTCUT']._serialized_end=612
+  _globals['_LEVEL']._serialized_end=199
+  _globals['_IMAGEINFO']._serialized_start=201
+  _globals['_IMAGEINFO']._serialized_end=324
+  _globals['_IMAGECHUNK']._serialized_start=326
+  _globals['_IMAGECHUNK']._serialized_end=368
+  _globals['_STEPPROGRESS']._serialized_start=370
+  _globals['_STEPPROGRESS']._serialized_end=427
+  _globals['_PREVIEW']._serialized_start=429
+  _globals['_PREVIEW']._serialized_end=511
+  _globals['_PROMPTCUT']._serialized_start=513
+  _globals['_PROMPTCUT']._serialized_end=627
 # @@protoc_insertion_point(module_scope)

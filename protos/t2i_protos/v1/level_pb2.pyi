@@ -54,6 +54,7 @@ class Level(_message.Message):
     GUIDED_STEPS_FIELD_NUMBER: _builtins.int
     SOLVER_FIELD_NUMBER: _builtins.int
     COMPUTED_STEPS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     skipped_steps: _builtins.int
     """First K steps left out by starting from a cached latent (the paper's K). Always < num_inference_steps."""
     num_inference_steps: _builtins.int
@@ -64,6 +65,8 @@ class Level(_message.Message):
     """Guidance up to this step of the schedule only. 0: in all steps."""
     solver: _builtins.str
     """dpm++-2m or unipc: the noise scheduler in place of the model's own."""
+    model: _builtins.str
+    """Another model of the pool, by its name there; all other fields are about it. Empty: the pool's own."""
     @_builtins.property
     def computed_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Instead of forecast: the steps that a run computes, ascending. Its first two are among them."""
@@ -77,10 +80,11 @@ class Level(_message.Message):
         guided_steps: _builtins.int = ...,
         solver: _builtins.str = ...,
         computed_steps: _abc.Iterable[_builtins.int] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_steps", b"computed_steps", "forecast", b"forecast", "guided_steps", b"guided_steps", "num_inference_steps", b"num_inference_steps", "skipped_steps", b"skipped_steps", "solver", b"solver"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_steps", b"computed_steps", "forecast", b"forecast", "guided_steps", b"guided_steps", "model", b"model", "num_inference_steps", b"num_inference_steps", "skipped_steps", b"skipped_steps", "solver", b"solver"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

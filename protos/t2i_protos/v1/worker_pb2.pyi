@@ -499,6 +499,7 @@ class WorkerLoad(_message.Message):
     LONGEST_STEP_MS_FIELD_NUMBER: _builtins.int
     PLACES_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     draining: _builtins.bool
     running: _builtins.int
@@ -536,6 +537,8 @@ class WorkerLoad(_message.Message):
     """
     background: _builtins.int
     """Background requests, running or waiting; they are in none of the other figures."""
+    model: _builtins.str
+    """The model that it holds, or loads while it is not ready, by its name in the pool. Empty: the pool's own."""
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b of the default size; measured at warm-up, kept current."""
@@ -565,14 +568,54 @@ class WorkerLoad(_message.Message):
         longest_step_ms: _builtins.float = ...,
         places: _builtins.float = ...,
         background: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "next_within_ms", b"next_within_ms", "places", b"places", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "batch_cap", b"batch_cap", "draining", b"draining", "encode_age_ms", b"encode_age_ms", "fixed_ms", b"fixed_ms", "gateway_queues", b"gateway_queues", "longest_step_ms", b"longest_step_ms", "model", b"model", "next_within_ms", b"next_within_ms", "places", b"places", "queue_cap", b"queue_cap", "ready", b"ready", "running", b"running", "step_age_ms", b"step_age_ms", "step_ms", b"step_ms", "steps_left", b"steps_left", "steps_took_ms", b"steps_took_ms", "steps_usual_ms", b"steps_usual_ms", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerLoad: _TypeAlias = WorkerLoad  # noqa: Y015
+
+@_typing.final
+class HoldModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """by its name in the pool; empty: the pool's own"""
+    revision: _builtins.int
+    """of the plan that wants it"""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldModelRequest: _TypeAlias = HoldModelRequest  # noqa: Y015
+
+@_typing.final
+class HoldModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldModelResponse: _TypeAlias = HoldModelResponse  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
@@ -609,6 +652,7 @@ class WorkerDescription(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     IMAGE_INPUTS_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model_digest: _builtins.str
     noise_scheduler: _builtins.str
@@ -626,6 +670,8 @@ class WorkerDescription(_message.Message):
     """diffusion | simulated"""
     group: _builtins.str
     """worker group of the pool"""
+    model: _builtins.str
+    """its name in the pool; empty: the pool's own. Everything here is about this model"""
     @_builtins.property
     def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SizeCost]:
         """What a step costs at further sizes, as measured at warm-up; of a range at some. The default size costs 1."""
@@ -657,10 +703,11 @@ class WorkerDescription(_message.Message):
         adapters: _abc.Iterable[Global___AdapterDescription] | None = ...,
         image_inputs: _abc.Iterable[_builtins.str] | None = ...,
         components: _abc.Iterable[Global___ComponentDescription] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "components", b"components", "device", b"device", "dtype", b"dtype", "engine", b"engine", "group", b"group", "guidance_scale", b"guidance_scale", "height", b"height", "image_inputs", b"image_inputs", "latent_bytes", b"latent_bytes", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "sizes", b"sizes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "components", b"components", "device", b"device", "dtype", b"dtype", "engine", b"engine", "group", b"group", "guidance_scale", b"guidance_scale", "height", b"height", "image_inputs", b"image_inputs", "latent_bytes", b"latent_bytes", "model", b"model", "model_digest", b"model_digest", "name", b"name", "noise_scheduler", b"noise_scheduler", "num_inference_steps", b"num_inference_steps", "sizes", b"sizes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

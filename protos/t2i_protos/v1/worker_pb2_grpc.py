@@ -60,6 +60,11 @@ class WorkerStub:
                 request_serializer=t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.SerializeToString,
                 response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.FromString,
                 _registered_method=True)
+        self.HoldModel = channel.unary_unary(
+                '/t2iserving.v1.Worker/HoldModel',
+                request_serializer=t2i__protos_dot_v1_dot_worker__pb2.HoldModelRequest.SerializeToString,
+                response_deserializer=t2i__protos_dot_v1_dot_worker__pb2.HoldModelResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -107,6 +112,15 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldModel(self, request, context):
+        """HoldModel has the worker hold another model of the pool: it ends what it has, loads that model and is ready again. It
+        answers once the order is taken; WorkerLoad.model tells the rest. An order of a lower revision than one before is
+        ignored. NOT_FOUND: the pool has no such model. FAILED_PRECONDITION: the pool's workers do not move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +148,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.WatchLatents,
                     request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.FromString,
                     response_serializer=t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.SerializeToString,
+            ),
+            'HoldModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldModel,
+                    request_deserializer=t2i__protos_dot_v1_dot_worker__pb2.HoldModelRequest.FromString,
+                    response_serializer=t2i__protos_dot_v1_dot_worker__pb2.HoldModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -272,6 +291,33 @@ class Worker:
             '/t2iserving.v1.Worker/WatchLatents',
             t2i__protos_dot_v1_dot_worker__pb2.WatchLatentsRequest.SerializeToString,
             t2i__protos_dot_v1_dot_worker__pb2.LatentChanges.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/t2iserving.v1.Worker/HoldModel',
+            t2i__protos_dot_v1_dot_worker__pb2.HoldModelRequest.SerializeToString,
+            t2i__protos_dot_v1_dot_worker__pb2.HoldModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

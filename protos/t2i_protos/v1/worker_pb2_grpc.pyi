@@ -53,6 +53,11 @@ class WorkerStub:
     something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
     store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
     """
+    HoldModel: _grpc.UnaryUnaryMultiCallable[_worker_pb2.HoldModelRequest, _worker_pb2.HoldModelResponse]
+    """HoldModel has the worker hold another model of the pool: it ends what it has, loads that model and is ready again. It
+    answers once the order is taken; WorkerLoad.model tells the rest. An order of a lower revision than one before is
+    ignored. NOT_FOUND: the pool has no such model. FAILED_PRECONDITION: the pool's workers do not move.
+    """
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -78,6 +83,11 @@ class WorkerAsyncStub(WorkerStub):
     """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
     something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
     store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+    """
+    HoldModel: _aio.UnaryUnaryMultiCallable[_worker_pb2.HoldModelRequest, _worker_pb2.HoldModelResponse]  # type: ignore[assignment]
+    """HoldModel has the worker hold another model of the pool: it ends what it has, loads that model and is ready again. It
+    answers once the order is taken; WorkerLoad.model tells the rest. An order of a lower revision than one before is
+    ignored. NOT_FOUND: the pool has no such model. FAILED_PRECONDITION: the pool's workers do not move.
     """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
@@ -131,6 +141,17 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         """WatchLatents tells which latents lie in the worker's own store: first all of them, in parts, then each change, and
         something at least as often as each message promises: longer silence is a fault. UNIMPLEMENTED: the worker has no
         store of its own. RESOURCE_EXHAUSTED: the caller reads too slowly; ask anew.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldModel(
+        self,
+        request: _worker_pb2.HoldModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.HoldModelResponse, _abc.Awaitable[_worker_pb2.HoldModelResponse]]:
+        """HoldModel has the worker hold another model of the pool: it ends what it has, loads that model and is ready again. It
+        answers once the order is taken; WorkerLoad.model tells the rest. An order of a lower revision than one before is
+        ignored. NOT_FOUND: the pool has no such model. FAILED_PRECONDITION: the pool's workers do not move.
         """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
