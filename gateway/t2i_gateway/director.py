@@ -264,8 +264,7 @@ class Director:
     def _admit(self, context: RequestContext, before: Sequence[Level]) -> Admitted:
         admission = self._admission(context, before)
         if isinstance(admission, Refused):
-            self._parts.metrics.refusals.labels(admission.reason).inc()
-            raise RequestRefused(admission)
+            raise self._parts.dispatcher.refused(admission, context.decided.served.level)
         return admission
 
     def _admission(self, context: RequestContext, before: Sequence[Level] = ()) -> Admitted | Refused:

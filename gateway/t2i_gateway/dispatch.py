@@ -24,6 +24,7 @@ from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_policy.request.admission import Refused, refuse_late
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
+from t2i_policy.request.retry_turns import RetryTurns
 from t2i_policy.slot_turns import SlotTurns
 from t2i_protos.v1 import worker_pb2
 from t2i_runtime.tracing import within_span
@@ -72,6 +73,7 @@ class Dispatcher:
         self._metrics = metrics
         self._queue: FairQueue[QueuedRequest] = FairQueue(part.tenant_weights)
         self._turns = SlotTurns(self._queue)
+        self._retry_turns = RetryTurns()
         self._look_again: asyncio.TimerHandle | None = None
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
@@ -167,7 +169,7 @@ class Dispatcher:
         except TimeoutError as error:
             if least_s == inf:
                 raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
-            raise self._refused(refuse_late(least_s, place.deadline_s - self._loop.time())) from error
+            raise self.refused(refuse_late(least_s, place.deadline_s - self._loop.time()), place.level) from error
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
@@ -211,7 +213,8 @@ class Dispatcher:
             return False
         if placement.is_late(left_s):
             self._queue.remove(queued)
-            queued.ready.set_exception(self._refused(refuse_late(placement.estimated_s, left_s)))
+            late = refuse_late(placement.estimated_s, left_s)
+            queued.ready.set_exception(self.refused(late, queued.place.level))
             return False
         if not self._turns.may_take(self._others, free, self._loop.time()):
             return False
@@ -232,9 +235,11 @@ class Dispatcher:
         if self._queue.count and at_s is not None and at_s > self._loop.time():
             self._look_again = self._loop.call_at(at_s, self.pump)
 
-    def _refused(self, refused: Refused) -> RequestRefused:
+    def refused(self, refused: Refused, level: Level) -> RequestRefused:
+        """Counts a refusal at this level, and says in whose turn it may come back."""
         self._metrics.refusals.labels(refused.reason).inc()
-        return RequestRefused(refused)
+        images_per_s = self.view().of_model(level.model).steps_per_s / level.cost / self.gateways
+        return RequestRefused(self._retry_turns.give(refused, self._loop.time(), level.model, images_per_s))
 
     def _give_back(self, queued: QueuedRequest) -> None:
         """Its waiter is gone: leave the queue, or end an attempt that was handed out in the same instant."""
