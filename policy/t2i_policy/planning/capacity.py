@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import GroupCapacity
 from t2i_policy.pool_view import WorkerView
-from t2i_policy.profile import step_time
+from t2i_policy.profile import LevelProfile, step_time
 
 #: What a request waits before its first step, as a share of its own service time: with step-level joining a slot frees
 #: somewhere within one service time of those ahead, half of it on average.
@@ -33,12 +33,12 @@ def needed_slo_s(step_s: Sequence[float], fixed_s: float, level: Level, wait_sha
 
 
 def group_capacities(workers: Iterable[WorkerView], levels: Sequence[Level], slo_s: float) -> tuple[GroupCapacity, ...]:
-    """What the ready workers of each group can do, by the measurements of the first of them: levels of the model that
-    they hold."""
-    groups: dict[str, list[WorkerView]] = {}
+    """What the ready workers of each group that hold the same model can do, at levels of that model: by the
+    measurements of the first of them."""
+    groups: dict[tuple[str, str], list[WorkerView]] = {}
     for worker in workers:
         if worker.ready:
-            groups.setdefault(worker.group, []).append(worker)
+            groups.setdefault((worker.group, worker.model), []).append(worker)
     return tuple(
         GroupCapacity(
             name,
@@ -46,8 +46,22 @@ def group_capacities(workers: Iterable[WorkerView], levels: Sequence[Level], slo
             {
                 level: worker_rate_rps(members[0].step_s[: members[0].batch_cap], members[0].fixed_s, level, slo_s)
                 for level in levels
-                if level.model == members[0].model
+                if level.model == model
             },
+            model,
         )
-        for name, members in sorted(groups.items())
+        for (name, model), members in sorted(groups.items())
     )
+
+
+def profiled_rates(profile: LevelProfile, levels: Iterable[Level], slo_s: float) -> dict[Level, float]:
+    """Images/s of one worker of the profile's device at each level, whichever model it would have to hold for it.
+
+    Raises:
+        ProfileError: a level is of a model that was not measured.
+    """
+    rates: dict[Level, float] = {}
+    for level in levels:
+        measured = profile.section(level.model)
+        rates[level] = worker_rate_rps(measured.step_s, measured.fixed_s, level, slo_s)
+    return rates

@@ -18,7 +18,7 @@ shed is told. x row-normalised is the shift map. A plan always comes back: past 
 there is none, the greedy one. `program` solves it, and says how exactly in large pools.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -35,11 +35,15 @@ TINY_RPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class GroupCapacity:
-    """`num_workers` equal workers; `rates_rps` images/s of one of them at each level (absent or 0: cannot)."""
+    """`num_workers` equal workers; `rates_rps` images/s of one of them at each level (absent or 0: cannot).
+
+    Where workers of a group hold several models, those of each model are a capacity of the group: `model` is theirs.
+    """
 
     name: str
     num_workers: int
     rates_rps: Mapping[Level, float]
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ def make_plan(
     _check(groups, classes)
     made_for = Plan(
         rates_rps={one.name: one.rate_rps for one in classes if one.rate_rps > 0},
-        group_workers={group.name: group.num_workers for group in groups},
+        group_workers=count_workers(groups),
         binds=bool(pinned),
     )
     if pinned:
@@ -171,10 +175,18 @@ def make_plan(
     return _fill_in(made_for, found, classes)
 
 
+def count_workers(groups: Iterable[GroupCapacity]) -> dict[str, int]:
+    """By group."""
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[group.name] = counts.get(group.name, 0) + group.num_workers
+    return counts
+
+
 def _check(groups: Sequence[GroupCapacity], classes: Sequence[PromptClass]) -> None:
-    for names in ([group.name for group in groups], [one.name for one in classes]):
+    for names in ([(group.name, group.model) for group in groups], [one.name for one in classes]):
         if len(set(names)) != len(names):
-            raise ValueError(f"names must be unique, got {sorted(names)}")
+            raise ValueError(f"names must be unique, got {sorted(map(str, names))}")
     for group in groups:
         if group.num_workers < 0 or any(rate < 0 for rate in group.rates_rps.values()):
             raise ValueError(f"group {group.name!r}: workers and rates must not be negative")
@@ -207,24 +219,33 @@ def rows_at_rest(losses: Mapping[str, Mapping[Level, float]], pinned: Places) ->
     return rows
 
 
-def _solve(
-    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places, time_limit_s: float
-) -> _Found | None:
-    """The program in arrays, solved, and named again; None if the solver found nothing in time."""
+@dataclass(frozen=True, slots=True)
+class NamedProgram:
+    """A program, and what its places and pairs stand for, in their order."""
+
+    program: Program
+    spots: Sequence[tuple[GroupCapacity, Level]]
+    lanes: Sequence[tuple[PromptClass, Level]]
+
+
+def build_program(
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places = NO_PINS
+) -> NamedProgram:
+    """The program in arrays."""
     spots = [(group, level) for group in groups for level in sorted(group.rates_rps, key=lambda at: -at.cost)]
     lanes = [(one, level) for one in classes for level in sorted(one.losses)]
     level_at = {level: position for position, level in enumerate(sorted({at for _, at in (*spots, *lanes)}))}
-    group_at = {group.name: position for position, group in enumerate(groups)}
+    group_at = {(group.name, group.model): position for position, group in enumerate(groups)}
     class_at = {one.name: position for position, one in enumerate(classes)}
     program = Program(
         num_workers=[group.num_workers if group.rates_rps else 0 for group in groups],
         demands_rps=[one.rate_rps for one in classes],
         places=[
             ProgramColumn(
-                group_at[group.name],
+                group_at[group.name, group.model],
                 level_at[level],
                 group.rates_rps[level],
-                SPARE_COST * (1 + group_at[group.name]) * _cheapness(group, level),
+                SPARE_COST * (1 + group_at[group.name, group.model]) * _cheapness(group, level),
                 pinned.get((group.name, level)),
             )
             for group, level in spots
@@ -234,12 +255,20 @@ def _solve(
         ],
         shed_cost=SHED_LOSS,
     )
-    solution = solve(program, time_limit_s)
+    return NamedProgram(program, spots, lanes)
+
+
+def _solve(
+    groups: Sequence[GroupCapacity], classes: Sequence[PromptClass], pinned: Places, time_limit_s: float
+) -> _Found | None:
+    """The program solved and named again; None if the solver found nothing in time."""
+    named = build_program(groups, classes, pinned)
+    solution = solve(named.program, time_limit_s)
     if solution is None:
         return None
     return _Found(
-        {(group.name, level): count for (group, level), count in zip(spots, solution.counts, strict=True)},
-        {(one.name, level): flow for (one, level), flow in zip(lanes, solution.flows_rps, strict=True)},
+        {(group.name, level): count for (group, level), count in zip(named.spots, solution.counts, strict=True)},
+        {(one.name, level): flow for (one, level), flow in zip(named.lanes, solution.flows_rps, strict=True)},
         _method(solution),
     )
 

@@ -105,6 +105,28 @@ def solve(program: Program, time_limit_s: float) -> Solution | None:
     return None if found is None else _to_solution(program, *found, near)
 
 
+class FractionalProgram:
+    """The program without whole numbers, solved again for other workers and demands, each time from the answer before.
+
+    `program` has the most workers that a group may have. `time_limit_s` is for all its answers together.
+    """
+
+    def __init__(self, program: Program, time_limit_s: float) -> None:
+        self._num_rows = len(program.num_workers) + len(program.demands_rps)
+        self._flows = slice(len(program.places), len(program.places) + len(program.pairs))
+        self._solver = make_solver({"time_limit": time_limit_s})
+        self._solver.passModel(_to_model(program))
+
+    def flows_rps(self, num_workers: Sequence[int], demands_rps: Sequence[float]) -> Numbers | None:
+        """Images/s by pair; None if no solution was found in time."""
+        bounds = np.array([*num_workers, *demands_rps], np.float64)
+        self._solver.changeRowsBounds(self._num_rows, np.arange(self._num_rows, dtype=np.int32), bounds, bounds)
+        self._solver.run()
+        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        return np.array(self._solver.getSolution().col_value[self._flows])
+
+
 def _narrow(model: highspy.HighsLp, counts: Numbers, reach: int) -> None:
     """Workers by place within `reach` of the whole numbers around these."""
     lower, upper = np.array(model.col_lower_), np.array(model.col_upper_)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from t2i_policy.planning.classes import ClassTable
-from t2i_policy.planning.plan import TINY_RPS, GroupCapacity, Places, Plan, make_plan, rows_at_rest
+from t2i_policy.planning.plan import TINY_RPS, GroupCapacity, Places, Plan, count_workers, make_plan, rows_at_rest
 
 MOVED_SHARE = 0.25  # of the demand, summed over classes: more than chance moves in a small pool
 DWELL_S = 30.0  # the half-life of what is counted
@@ -64,7 +64,7 @@ def why_replan(before: Plan, inputs: PlanInputs, now_s: float) -> ReplanReason |
         return ReplanReason.NO_PLAN
     if _is_other_mix(before, inputs):
         return ReplanReason.SPEC_CHANGED
-    if count_workers(inputs.groups) != before.group_workers:
+    if count_workers(inputs.groups) != before.group_workers or _hold_other_models(before, inputs):
         return ReplanReason.POOL_CHANGED
     moved = _moved_share(inputs.rates_rps, before.rates_rps) > MOVED_SHARE
     return ReplanReason.DEMAND_CHANGED if moved and now_s - before.made_s >= DWELL_S else None
@@ -74,6 +74,19 @@ def _moved_share(now_rps: Mapping[str, float], then_rps: Mapping[str, float]) ->
     """What came and went of each class, of the larger demand: 0 equal, 1 one of them is nothing."""
     moved_rps = sum(abs(now_rps.get(name, 0.0) - then_rps.get(name, 0.0)) for name in {*now_rps, *then_rps})
     return moved_rps / max(sum(now_rps.values()), sum(then_rps.values()), TINY_RPS)
+
+
+def _hold_other_models(before: Plan, inputs: PlanInputs) -> bool:
+    """True if workers of a group hold other models than those planned for. A Fixed mix has no moves."""
+    stood: dict[tuple[str, str], int] = {}
+    for (name, level), count in before.workers.items():
+        stood[name, level.model] = stood.get((name, level.model), 0) + count
+    now = {(group.name, group.model): group.num_workers for group in inputs.groups if group.num_workers}
+    models: dict[str, set[str]] = {}
+    for name, model in (*stood, *now):
+        models.setdefault(name, set()).add(model)
+    mixed = {name for name, held in models.items() if len(held) > 1}
+    return not inputs.pinned and any(stood.get(at) != now.get(at) for at in (*stood, *now) if at[0] in mixed)
 
 
 def _is_other_mix(before: Plan, inputs: PlanInputs) -> bool:
@@ -86,8 +99,3 @@ def _is_other_mix(before: Plan, inputs: PlanInputs) -> bool:
         for found in (at_rest, before.shift_map)
     )
     return not before.binds or before.workers != inputs.pinned or rows != known
-
-
-def count_workers(groups: Sequence[GroupCapacity]) -> dict[str, int]:
-    """By group."""
-    return {group.name: group.num_workers for group in groups}

@@ -34,10 +34,11 @@ from t2i_policy.planning.plan import (
     Plan,
     PlanOutcome,
     PromptClass,
+    count_workers,
     make_plan,
     sort_row,
 )
-from t2i_policy.planning.replan import count_workers, succeed
+from t2i_policy.planning.replan import succeed
 from t2i_policy.policies import PoolState
 from t2i_policy.request.decide import Rules
 from t2i_policy.request.options import NOWHERE, Limits, Neighbourhood
