@@ -21,7 +21,7 @@ from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.jobs import Finished, Job, Sink, Source
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
-from t2i_worker.start_diffusion import to_facts
+from t2i_worker.warm_model import to_facts
 from t2i_worker.starting import find_model
 
 BATCH = 4
@@ -47,7 +47,7 @@ class EngineRig:
 
     def engine(self, cap: int, queue_cap: int | None = None) -> DiffusionEngine:
         step_s = (self.times.step_s + self.times.step_s[-1:] * cap)[:cap]
-        facts = to_facts(self.pipeline, self.spec, "bench", self.times)
+        facts = to_facts(self.pipeline, self.spec.model, "bench", self.times)
         latents = LatentCache(MemoryStore(), facts)
         return DiffusionEngine(self.pipeline, facts, WarmUpTimes(cap, step_s, self.times.fixed_s), latents, queue_cap)
 

@@ -72,18 +72,21 @@ def read_pool(path: Path) -> Pool:
 
 
 def check_model(pool: Pool, models_dir: Path) -> None:
-    """Look for the model before anything is started. A hub's is left to the worker, which downloads it.
+    """Look for the models of all groups before anything is started. A hub's is left to the worker, which downloads it.
 
     Raises:
         InputInvalid: there is none where the pool says.
     """
-    source = pool.spec.model.source
-    if source.startswith("hf://") or all(group.engine == "simulated" for group in pool.spec.worker_groups):
-        return
-    try:
-        find_folder(MODEL, source, models_dir)
-    except SourceMissing as error:
-        raise InputInvalid(str(error)) from error
+    spec = pool.spec
+    names = dict.fromkeys(spec.group_models[group.name] for group in spec.worker_groups if group.engine != "simulated")
+    for name in names:
+        source = spec.model_called(name).source
+        if source.startswith("hf://"):
+            continue
+        try:
+            find_folder(MODEL, source, models_dir)
+        except SourceMissing as error:
+            raise InputInvalid(f"model {name}: {error}" if name else str(error)) from error
 
 
 def with_builtin_profile(options: LocalOptions, pool: Pool) -> LocalOptions:
@@ -187,6 +190,14 @@ class LocalPool:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stop()
+
+    def model_of(self, process: ServerProcess) -> str:
+        """The model that a worker starts with, in words; empty where the pool has one, and for other processes."""
+        number = next((at for at, worker in enumerate(self.workers) if worker is process), None)
+        if number is None or not self.pool.spec.models:
+            return ""
+        groups = [group.name for group in self.pool.spec.worker_groups for _ in range(group.workers)]
+        return self.pool.spec.group_models[groups[number]] or "the pool's own model"
 
     @property
     def address(self) -> str:
@@ -313,7 +324,10 @@ class LocalPool:
             profile = parse_profile(self.options.profile.read_text())
         except ProfileError:
             return self.options.pool_file  # who serves by it says at its start what is wrong with it
-        spec = self.pool.spec.filled_in(self.pool.spec.choose_ladder(profile))
+        try:
+            spec = self.pool.spec.filled_in(self.pool.spec.choose_ladder(profile))
+        except ProfileError as error:
+            raise InputInvalid(f"{self.options.profile}: {error}") from error
         if spec is self.pool.spec:
             return self.options.pool_file
         self.pool = self.pool.model_copy(update={"spec": spec})

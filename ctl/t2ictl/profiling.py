@@ -24,7 +24,7 @@ from t2i_profiler.measure_twins import TwinPair, measure_twins, pair_twins
 from t2i_profiler.sample_file import Measurement
 from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples, with_scenes
 from t2i_profiler.search import check_budget, search_steps
-from t2i_profiler.worker_client import Variant
+from t2i_profiler.worker_client import Variant, holding_own_model
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -207,16 +207,23 @@ def _digest(value: object) -> str:
 
 @asynccontextmanager
 async def _workers_of(target: ProfileTarget, bar: Progress) -> AsyncIterator[Sequence[str]]:
-    """Their addresses, for the time of the block."""
+    """The addresses of those that hold the pool's own model, for the time of the block."""
     if target.addresses:
-        yield target.addresses
+        yield await _own(target.addresses)
         return
     if target.pool_file is None:
         raise InputInvalid("the pool has no workers to measure on")
     starting = bar.add_task("starting workers", total=1)
     async with LocalPool(LocalOptions(target.pool_file), with_gateway=False) as local:
         bar.update(starting, completed=1)
-        yield [worker.address for worker in local.workers]
+        yield await _own([worker.address for worker in local.workers])
+
+
+async def _own(addresses: Sequence[str]) -> Sequence[str]:
+    own = await holding_own_model(addresses)
+    if not own:
+        raise InputInvalid("no worker holds the pool's own model: measure another model in a pool of its own")
+    return own
 
 
 def _kept_levels(journal: Journal, spec: PoolSpec) -> Ladder | None:
@@ -227,7 +234,7 @@ def _kept_levels(journal: Journal, spec: PoolSpec) -> Ladder | None:
 async def _known_levels(console: Console, spec: PoolSpec, addresses: Sequence[str], yields: bool) -> Ladder:
     """Those of the pool; where it names none, all that may be worth it and that the model draws at."""
     if spec.levels:
-        return spec.ladder
+        return build_ladder(spec.base_steps, [one for one in spec.ladder.levels if not one.model])
     candidates = candidate_levels(spec.base_steps)
     refused = await find_refused(addresses, candidates, yields)
     for one in refused:

@@ -10,6 +10,8 @@ Gateways judge workers from outside (`health`); this is what only the worker its
   worker out, the worker then draws an ordinary request of its own. If that succeeds it is back at once, with nothing
   held against it; if not it tries again after 1, 2, 4 ... 30 seconds.
 
+- *LoadingModel*: it ends what it has, then loads another model of the pool, as the operator ordered.
+
 A request that was refused, cancelled or out of time is neither a failure nor a success.
 """
 
@@ -33,6 +35,7 @@ class ReadyReason(StrEnum):
     STEP_STUCK = "StepStuck"
     LOOP_ENDED = "LoopEnded"
     DEVICE_LOST = "DeviceLost"
+    LOADING_MODEL = "LoadingModel"
 
 
 #: Only a new process helps.
@@ -65,6 +68,7 @@ class EngineSigns:
     """What an engine sees of itself. `lost`: that its device or its loop is gone; times in seconds."""
 
     draining: bool = False
+    loading: bool = False
     lost: ReadyReason | None = None
     failures: FailuresInARow = FailuresInARow()
     step_age_s: float = 0.0
@@ -101,6 +105,8 @@ def judge_readiness(signs: EngineSigns) -> Readiness:
         return Readiness(ReadyReason.STEP_STUCK)
     if signs.draining:
         return Readiness(ReadyReason.DRAINING)
+    if signs.loading:
+        return Readiness(ReadyReason.LOADING_MODEL)
     if signs.failures.too_many:
         return Readiness(ReadyReason.REQUESTS_FAIL)
     return Readiness(ReadyReason.READY)

@@ -165,6 +165,17 @@ def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored) -> worke
     return order
 
 
+async def holding_own_model(addresses: Sequence[str]) -> list[str]:
+    """Those whose workers hold the pool's own model.
+
+    Raises:
+        MeasurementFailed: a worker does not answer.
+    """
+    async with connect_workers(addresses) as workers:
+        told = [worker.description.model for worker in workers]
+    return [address for address, model in zip(addresses, told, strict=True) if not model]
+
+
 @asynccontextmanager
 async def connect_workers(addresses: Sequence[str], yields: bool = False) -> AsyncIterator[list[WorkerClient]]:
     """Clients of running workers for the time of the block. `yields`: others are served by them too."""

@@ -77,6 +77,8 @@ async def test_worker_metrics_are_documented() -> None:
     engine.tally.failures["NotFinite"] = 1
     engine.tally.self_tests["passed"] = 1
     engine.tally.latents_not_kept["Full"] = 1
+    engine.tally.reloads["kept"] = 1
+    engine.tally.reloads_took_s["kept"] = 1.0
     engine.own_latents = BoundedStore(MemoryStore(), StoreLimits(1, 1.0))
     engine.own_latents.tally.gone[EvictionReason.CAPACITY] = 1
     metrics.attach(engine)

@@ -13,10 +13,10 @@ from t2i_runtime.logs import set_up_logs
 from t2i_runtime.process import end_now
 from t2i_runtime.tracing import traces_sent
 from t2i_worker.errors import EngineLost, ModelError, StoppedEarly
-from t2i_worker.jobs import Engine
+from t2i_worker.held_model import HeldModel
 from t2i_worker.server import serve
 from t2i_worker.settings import WorkerSettings, parse_arguments
-from t2i_worker.starting import find_model_files, start_simulated
+from t2i_worker.starting import SimulatedModels, find_model_files
 
 log = logging.getLogger("t2i_worker")
 EXIT_CODES = {ReadyReason.DEVICE_LOST: 3, ReadyReason.LOOP_ENDED: 4}
@@ -43,7 +43,7 @@ def main() -> int:
 
 async def _serve(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> None:
     try:
-        await serve(settings, lambda: _make_engine(settings, pool, group))
+        await serve(settings, lambda: make_engine(settings, pool, group))
     except StoppedEarly as stopped:
         log.info("%s", stopped)
         end_now(0)  # a thread that loads a model cannot be told to stop, and the event loop would wait for it
@@ -56,15 +56,26 @@ def _group(pool: Pool, name: str) -> WorkerGroupPart:
     raise PoolError(f"workerGroups: there is no group {name!r}")
 
 
-async def _make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> Engine:
-    if group.engine == "simulated":
-        return start_simulated(settings, pool.spec)
-    # Before torch, which takes its time.
-    files = await asyncio.to_thread(find_model_files, pool.spec.model, settings.models_dir)
-    await asyncio.to_thread(import_module, "t2i_worker.start_diffusion")  # probes are answered meanwhile
-    from t2i_worker.start_diffusion import start_diffusion
+async def make_engine(settings: WorkerSettings, pool: Pool, group: WorkerGroupPart) -> HeldModel:
+    """A warm engine of the group's model, which orders may replace.
 
-    return await start_diffusion(settings, pool, files)
+    Raises:
+        ModelError, ProfileError: the worker cannot start with this model.
+        EngineLost: the device fails.
+    """
+    spec, name = pool.spec, pool.spec.group_models[group.name]
+    models, moves = ("", *spec.models), spec.mix.moves == "Reload"
+    if group.engine == "simulated":
+        simulated = SimulatedModels(settings, spec)
+        return HeldModel(simulated, await simulated.make(name), models, moves)
+    # Before torch, which takes its time.
+    files = await asyncio.to_thread(find_model_files, spec.model_called(name), settings.models_dir)
+    await asyncio.to_thread(import_module, "t2i_worker.start_diffusion")  # probes are answered meanwhile
+    from t2i_worker.start_diffusion import DiffusionModels
+
+    maker = DiffusionModels(settings, pool, {name: files})
+    engine, _ = await asyncio.gather(maker.make(name), maker.open())
+    return HeldModel(maker, engine, models, moves)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,12 @@ def model_digest(folder: Path, variant: str = "") -> str:
     return _files_digest(folder, choose_model_files(_names_in(folder), components_of(folder), variant))
 
 
+def weights_bytes(folder: Path, variant: str = "") -> int:
+    """Size of the files that `model_digest` reads."""
+    names = choose_model_files(_names_in(folder), components_of(folder), variant)
+    return sum((folder / name).stat().st_size for name in names)
+
+
 def component_digest(folder: Path, variant: str = "") -> str:
     """As `model_digest`, of a folder that holds one component."""
     return _files_digest(folder, choose_decoder_files(_names_in(folder), (), variant))

@@ -5,7 +5,11 @@ WorkerError
 ├── WorkerBusy
 ├── WorkerDraining
 ├── WorkerUnready
-│   └── EngineLost
+│   ├── EngineLost
+│   ├── OtherModel
+│   └── ModelChanging
+├── NoSuchModel
+├── ModelFixed
 ├── BudgetSpent
 ├── JobFailed
 │   ├── NotFinite
@@ -49,6 +53,32 @@ class EngineLost(WorkerUnready):
     def __init__(self, message: str, reason: ReadyReason) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class OtherModel(WorkerUnready):
+    """Raised for a level of a model that this worker does not hold."""
+
+    def __init__(self, asked: str, held: str) -> None:
+        super().__init__(
+            f"level.model: the level is of {_called(asked)}, and this worker holds {_called(held)}; "
+            "send it to a worker that holds the level's model"
+        )
+
+
+class ModelChanging(WorkerUnready):
+    """Raised while the worker ends what it has, and loads another model."""
+
+
+class NoSuchModel(WorkerError):
+    """Raised for an order to hold a model that the pool does not have."""
+
+
+class ModelFixed(WorkerError):
+    """Raised for an order to hold another model in a pool whose workers keep theirs."""
+
+
+def _called(model: str) -> str:
+    return f"the model {model!r}" if model else "the pool's own model"
 
 
 class BudgetSpent(WorkerError):

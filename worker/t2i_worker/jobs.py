@@ -168,6 +168,7 @@ class Load:
     `longest_step_s` is what a step may take for all in the batch to end by their deadlines.
     `step_age_s` is how long the present step has run, `encode_age_s` how long the oldest encode or decode has run.
     The others count steps as in `Tally`. `background` jobs, running or waiting, are in none of the other figures.
+    `model` is the one that it holds, by its name in the pool.
     """
 
     ready: bool
@@ -186,12 +187,13 @@ class Load:
     places: float
     longest_step_s: float = inf
     background: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """The model of an engine. `latent_bytes` is one stored latent without its header. `sizes` are those measured beside
-    the default one.
+    the default one. `model` is its name in the pool; empty: the pool's own.
     """
 
     model_digest: str
@@ -208,6 +210,7 @@ class ModelFacts:
     image_inputs: tuple[str, ...] = ()  # fields of `InputImages` that it takes
     adapters: "tuple[AdapterFacts, ...]" = ()
     components: "tuple[ComponentFacts, ...]" = ()
+    model: str = ""
 
     @property
     def known_parts(self) -> KnownParts:
@@ -275,12 +278,19 @@ class Tally:
     decode_fallbacks: int = 0
     previews_left_out: int = 0
     latents_not_kept: dict[str, int] = field(default_factory=dict)
+    reloads: dict[str, int] = field(default_factory=dict)  # by outcome, as the seconds without service that they took
+    reloads_took_s: dict[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    facts: ModelFacts
     tally: Tally
-    own_latents: BoundedStore | None  # None: no store, or one that others write to as well
+
+    @property
+    def facts(self) -> ModelFacts: ...
+
+    @property
+    def own_latents(self) -> BoundedStore | None:
+        """None: no store, or one that others write to as well."""
 
     def load(self) -> Load: ...
 

@@ -22,6 +22,7 @@ from t2i_worker.held_latents import LatentsAside
 from t2i_worker.jobs import Job, ModelFacts, Sink, Source, StoredLatent
 
 log = logging.getLogger(__name__)
+OTHER_MODEL = "OtherModel"
 KEEP_LIMIT_S = 1.0  # a slow store must not hold the request's place in the worker
 _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
@@ -38,12 +39,14 @@ class StartLatent:
 
 
 class LatentCache:
-    def __init__(self, store: LatentStore, facts: ModelFacts) -> None:
+    """Whoever opened the store closes it. `not_kept` counts on, number of latents that were not kept by reason."""
+
+    def __init__(self, store: LatentStore, facts: ModelFacts, not_kept: dict[str, int] | None = None) -> None:
         self.own = store if isinstance(store, BoundedStore) else None
-        self.not_kept: dict[str, int] = {}  # number of latents that were not kept, by reason
+        self.not_kept = {} if not_kept is None else not_kept
         self._store = store
         self.health = store.health
-        self._facts = facts
+        self.facts = facts
         self._aside = LatentsAside(time.monotonic)
 
     async def fetch(self, job: Job, source: Source, limit_s: float) -> Fetched:
@@ -51,18 +54,25 @@ class LatentCache:
         return await fetch_latent(self._store, self._key(job, source), limit_s)
 
     async def keep(self, job: Job, sink: Sink, final: Tensor) -> tuple[StoredLatent, ...]:
-        """Store the final latent [1, ...], and return it if the store holds it afterwards."""
+        """Store the final latent [1, ...], and return it if the store holds it afterwards.
+
+        Other models of the pool keep none: no level of theirs would start from it.
+        """
+        if self.facts.model:
+            return self._left_out(OTHER_MODEL)
         key = self._key(job, sink)
-        data = encode_record(to_record(key, final, sink, self._facts.model_digest))
+        data = encode_record(to_record(key, final, sink, self.facts.model_digest))
         try:
             await within(KEEP_LIMIT_S, self._store.put(key, data))
         except Exception as error:  # noqa: BLE001 - the client has its image, whatever the store's library raises
             log.warning("a latent was not kept: %s", str(error) or type(error).__name__)
-            reason = _not_kept_reason(error)
-            self.not_kept[reason] = self.not_kept.get(reason, 0) + 1
-            return ()
+            return self._left_out(_not_kept_reason(error))
         held = self.own is None or key in self.own
         return (StoredLatent(key.step, len(data)),) if held else ()
+
+    def _left_out(self, reason: str) -> tuple[StoredLatent, ...]:
+        self.not_kept[reason] = self.not_kept.get(reason, 0) + 1
+        return ()
 
     def set_aside(self, job: Job, final: Tensor) -> str:
         """Hold the final latent back from the store; `keep_aside` with the id that is returned stores it."""
@@ -75,11 +85,8 @@ class LatentCache:
             return ()
         return await self.keep(found.job, found.job.sink, found.final)
 
-    async def close(self) -> None:
-        await self._store.close()
-
     def _key(self, job: Job, entry: Source | Sink) -> LatentKey:
-        facts, steps = self._facts, self._facts.num_inference_steps
+        facts, steps = self.facts, self.facts.num_inference_steps
         model = model_fingerprint(
             facts, job, job.size or facts.size, num_inference_steps=steps, embedder=entry.embedder
         )

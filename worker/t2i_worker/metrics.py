@@ -90,6 +90,9 @@ class _EngineCollector(Collector):
         yield _counter("cancelled_requests", "Requests let go at a step boundary.", tally.cancelled)
         yield _totals("batches", "Steps run, by batch size.", "size", tally.batch_sizes)
         yield _totals("latent_starts", "Skips asked for, by how the fetch went.", "reason", tally.latent_starts)
+        yield _by_label("model_held", "1 for the model that it holds or loads.", "model", {load.model: 1.0})
+        yield _totals("model_reloads", "Changes of the model, by outcome.", "outcome", tally.reloads)
+        yield _totals("model_reload_seconds", "Time out of service for another model.", "outcome", tally.reloads_took_s)
         yield from _store_metrics(tally.store)
         yield _totals(
             "latents_not_kept", "Latents that the store did not take, by reason.", "reason", tally.latents_not_kept

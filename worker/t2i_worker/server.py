@@ -18,7 +18,7 @@ from t2i_runtime.reflection import enable_reflection
 from t2i_worker.auth import open_security
 from t2i_worker.errors import EngineLost, StoppedEarly
 from t2i_worker.health_following import follow_health, with_probes
-from t2i_worker.jobs import Engine
+from t2i_worker.held_model import HeldModel
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.service import WorkerService
 from t2i_worker.settings import WorkerSettings
@@ -29,11 +29,11 @@ MAX_REQUEST_BYTES = MAX_ALL_BYTES + (1 << 20)
 CLOSE_GRACE_S = 2.0
 
 
-async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[Engine]]) -> None:
+async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[HeldModel]]) -> None:
     """Serve until told to stop. The health service says NOT_SERVING until the engine is warm, then what it is.
 
     Raises:
-        StoppedEarly: told to stop before that; nothing was drawn, and threads that load a model may still run.
+        StoppedEarly: told to stop before that, or while it loads another model; threads that load may still run.
         EngineLost: only a new process helps.
     """
     stop = stop_on_signals()
@@ -59,7 +59,7 @@ async def serve(settings: WorkerSettings, make_engine: Callable[[], Awaitable[En
         watching = asyncio.create_task(follow_health(engine, health.show))
         metrics_address = bound_address(settings.metrics_listen, metrics_port)
         announce(settings.announce, bound_address(settings.listen, port), metrics_address)
-        log.info("worker %s serves on port %d", settings.name, port)
+        log.info("worker %s serves %s on port %d", settings.name, engine.load().model or "the pool's own model", port)
         lost = await _until_told(stop, watching)
         await health.show(False)
         if lost is None:
@@ -94,7 +94,7 @@ async def _start_probed(probed: grpc.aio.Server, listen: str) -> None:
         await probed.start()
 
 
-async def _unless_stopped(making: Awaitable[Engine], stop: asyncio.Event) -> Engine:
+async def _unless_stopped(making: Awaitable[HeldModel], stop: asyncio.Event) -> HeldModel:
     """The engine.
 
     Raises:

@@ -19,8 +19,9 @@ from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_runtime.level_messages import level_message
 from t2i_worker.errors import WorkerDraining, WorkerError, where
 from t2i_worker.gateway_queues import GatewayQueues
+from t2i_worker.held_model import HeldModel
 from t2i_worker.job_spans import JobSpans
-from t2i_worker.jobs import Engine, Event, Finished, Image, Joined, Load, PreviewImage, Progress, StoredLatent
+from t2i_worker.jobs import Event, Finished, Image, Joined, Load, PreviewImage, Progress, StoredLatent
 from t2i_worker.metrics import WorkerMetrics
 from t2i_worker.status import to_status
 from t2i_worker.validation import FORMATS, parse_request
@@ -40,11 +41,11 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     def __init__(self, name: str, group: str, metrics: WorkerMetrics) -> None:
         self._name = name
         self._group = group
-        self._warm_engine: Engine | None = None
+        self._warm_engine: HeldModel | None = None
         self._metrics = metrics
         self._queues = GatewayQueues(time.monotonic)
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: HeldModel) -> None:
         """Serve with this warm engine from now on."""
         self._warm_engine = engine
         self._metrics.attach(engine)
@@ -54,7 +55,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         return None if self._warm_engine is None else self._warm_engine.readiness()
 
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> HeldModel:
         if self._warm_engine is None:
             raise WorkerDraining("the worker is still warming up")
         return self._warm_engine
@@ -113,7 +114,10 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Context) -> worker_pb2.WorkerDescription:
         del request
         await self._require_warm(context)
-        facts = self._engine.facts
+        try:
+            facts = self._engine.facts
+        except WorkerError as error:
+            await context.abort_with_status(to_status(error))
         sizes = [worker_pb2.SizeCost(**size._asdict(), step_cost=cost) for size, cost in facts.sizes]
         # The fields of ModelFacts have the same names on the wire.
         told = asdict(facts) | {"sizes": sizes}
@@ -124,6 +128,14 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.KeepLatentResponse:
         await self._require_warm(context)
         return worker_pb2.KeepLatentResponse(stored=_stored(await self._engine.keep_latent(request.held_id)))
+
+    async def HoldModel(self, request: worker_pb2.HoldModelRequest, context: Context) -> worker_pb2.HoldModelResponse:
+        await self._require_warm(context)
+        try:
+            self._engine.hold(request.model, request.revision)
+        except WorkerError as error:
+            await context.abort_with_status(to_status(error))
+        return worker_pb2.HoldModelResponse()
 
     async def WatchLatents(
         self, request: worker_pb2.WatchLatentsRequest, context: Context
@@ -161,6 +173,7 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
         encode_age_ms=1e3 * load.encode_age_s,
         longest_step_ms=1e3 * load.longest_step_s if isfinite(load.longest_step_s) else 0.0,
         background=load.background,
+        model=load.model,
     )
 
 

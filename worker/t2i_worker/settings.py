@@ -28,6 +28,7 @@ class WorkerSettings:
     health_listen: str
     tls_dir: Path | None
     gateway_name: str
+    simulated_reload_s: float
 
 
 def parse_arguments(arguments: list[str] | None = None) -> WorkerSettings:
@@ -62,6 +63,12 @@ def parse_arguments(arguments: list[str] | None = None) -> WorkerSettings:
     parser.add_argument("--health-listen", default="", help="plaintext address of health alone, for the kubelet")
     parser.add_argument("--tls-dir", type=Path, default=None, help="security.workerTlsSecretName, mounted")
     parser.add_argument("--gateway-name", default="", help="DNS name in the certificates of gateways")
+    parser.add_argument(
+        "--simulated-reload-s",
+        type=drain_seconds,
+        default=5.0,
+        help="what the simulated engine takes to load another model",
+    )
     settings = WorkerSettings(**vars(parser.parse_args(arguments)))
     if (settings.tls_dir is not None) != bool(settings.gateway_name):
         parser.error("--tls-dir and --gateway-name belong together: give both, or neither")

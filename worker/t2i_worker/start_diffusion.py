@@ -1,97 +1,169 @@
-"""Start a diffusion engine: load the model, measure it, open the latent store."""
+"""A worker's diffusion engines: of the model that it starts with, and of those that it is told to hold later.
+
+A model that is left stays in memory where there is room for both, so that going back takes a test image. Otherwise it
+is unloaded before the next one is loaded.
+"""
 
 import asyncio
+import gc
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import resource
+import time
+from collections.abc import Mapping
 
 import torch
 
-from t2i_api.model import ComponentPart, ModelPart
-from t2i_api.pool import Pool, PoolSpec
+from t2i_api.pool import Pool
 from t2i_cache.errors import StoreError, StoreUrlError
 from t2i_cache.stores import BoundedStore, LatentStore, StoreLimits, open_own_store, open_store
-from t2i_policy.image_size import SizeCost
-from t2i_policy.readiness import ReadyReason
-from t2i_sources import IpAdapterFiles
-from t2i_worker.device_errors import is_device_lost
-from t2i_worker.digests import component_digest, file_digest, ip_adapter_digest, model_digest, variant_of
+from t2i_worker.device_errors import free_memory, is_out_of_memory
+from t2i_worker.digests import variant_of, weights_bytes
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
-from t2i_worker.engine.guidance import find_prompted_part
-from t2i_worker.engine.side_threads import in_own_thread
-from t2i_worker.engine.try_images import try_images
-from t2i_worker.engine.warm_up import make_schedule, try_adapters, try_components, warm_up
-from t2i_worker.errors import EngineLost, JobInvalid, ModelError, ModelUnsupported
-from t2i_worker.jobs import AdapterFacts, ComponentFacts, ModelFacts
+from t2i_worker.errors import ModelError
+from t2i_worker.jobs import StoredLatent, Tally
 from t2i_worker.latents import LatentCache
-from t2i_worker.pipelines import AdapterFile, LoadedPipeline, SpeedOptions, load_pipeline
-from t2i_worker.pipelines.controls import load_control
-from t2i_worker.pipelines.ip_adapters import load_ip_adapter
-from t2i_worker.pipelines.preview_decoder import load_preview_decoder
+from t2i_worker.pipelines.device_memory import fits_another
 from t2i_worker.settings import WorkerSettings
-from t2i_worker.starting import ModelFiles
+from t2i_worker.starting import ModelFiles, find_model_files
+from t2i_worker.warm_model import WarmModel, find_device, load_warm_model
 
 log = logging.getLogger(__name__)
 
 
-async def start_diffusion(settings: WorkerSettings, pool: Pool, found: ModelFiles) -> DiffusionEngine:
-    """A warm engine of the model in these files.
+class DiffusionModels:
+    """Makes a worker's engines. Create it once."""
 
-    Raises:
-        ModelError: not a model that we can serve; the store's URL is wrong.
-        EngineLost: the device fails.
-    """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    spec = pool.spec
-    store = _choose_store(settings, pool)
-    model = spec.model
-    device, files = _device(settings.device), [AdapterFile(name, path) for name, path in found.adapters.items()]
-    digest, adapters, _, pipeline = await asyncio.gather(
-        asyncio.to_thread(model_digest, found.folder, variant_of(model.precision)),
-        asyncio.to_thread(_describe, files, model.adapter_scales),
-        _open(store),
-        in_own_thread(load_pipeline, found.folder, model.precision, model.width, model.height, device, files),
-    )
-    if found.preview_decoder is not None:
-        await in_own_thread(load_preview_decoder, pipeline, found.preview_decoder)
-    components = [await _load_component(pipeline, model, one, found.components[one.name]) for one in model.components]
-    wanted = SpeedOptions(compile=model.compile == "Auto", attention=model.attention == "Auto")
-    try:
-        sizes = model.measured_sizes[1:]
-        await in_own_thread(try_images, pipeline, model.guidance_scale, log.info)
-        times = await in_own_thread(
-            warm_up, pipeline, model.guidance_scale, settings.max_batch, log.info, wanted, sizes
-        )
-        await in_own_thread(check_levels, pipeline, spec)
-        await in_own_thread(try_adapters, pipeline, adapters, model.guidance_scale, log.info)
-        await in_own_thread(try_components, pipeline, model.guidance_scale, log.info)
-    except RuntimeError as error:
-        if not is_device_lost(error, pipeline.device):
-            raise
-        raise EngineLost("the worker's device failed while it warmed up", ReadyReason.DEVICE_LOST) from error
-    log.info("warm: batch cap %d, %.1f ms a step alone", times.batch_cap, 1e3 * times.step_s[0])
-    facts = replace(to_facts(pipeline, spec, digest, times), adapters=adapters, components=tuple(components))
-    return DiffusionEngine(pipeline, facts, times, LatentCache(store, facts))
+    def __init__(self, settings: WorkerSettings, pool: Pool, files: Mapping[str, ModelFiles]) -> None:
+        """`files`: of models that were found already, by name.
+
+        Raises:
+            ModelError: the store's URL is wrong, or there is no such device.
+        """
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._settings = settings
+        self._spec = pool.spec
+        self._store = _choose_store(settings, pool)
+        self._device = torch.device(find_device(settings.device))
+        self.tally = Tally(store=self._store.health)
+        self.own_latents = self._store if isinstance(self._store, BoundedStore) else None
+        self._files = dict(files)
+        self._warm: dict[str, WarmModel] = {}  # in memory
+        self._times: dict[str, tuple[str, WarmUpTimes]] = {}  # by model, of a digest
+        self._own: LatentCache | None = None  # of the pool's own model
+
+    async def open(self) -> None:
+        """Take over what an earlier life of this worker left in its own store. Of any other, one line in the log if it
+        cannot be used; images are made without it until it can.
+        """
+        if isinstance(self._store, BoundedStore):
+            await self._store.open()
+            return
+        try:
+            await self._store.check()
+        except StoreError as error:
+            log.warning("images start from noise until the latent store serves: %s", error)
+
+    async def prepare(self, model: str) -> None:
+        """Find its files, downloaded if they are a hub's.
+
+        Raises:
+            ModelError: something is not there.
+        """
+        if model not in self._files:
+            part = self._spec.model_called(model)
+            self._files[model] = await asyncio.to_thread(find_model_files, part, self._settings.models_dir)
+
+    def keeps(self, model: str) -> bool:
+        return model in self._warm
+
+    async def make(self, model: str) -> DiffusionEngine:
+        """A warm engine. The first of a model draws images in its warm-up, a later one draws a test.
+
+        Raises:
+            ModelError: not a model that we can serve.
+            EngineLost: the device fails.
+            JobFailed: the test fails.
+        """
+        await self.prepare(model)
+        again = model in self._times
+        if model not in self._warm:
+            self._warm[model] = await self._load(model)
+        warm = self._warm[model]
+        latents = self._latents_of(warm)
+        self.tally.failures_in_a_row = 0
+        engine = DiffusionEngine(warm.pipeline, warm.facts, warm.times, latents, tally=self.tally)
+        if again:
+            try:
+                await engine.draw_test()
+            except BaseException:
+                await engine.close()
+                self._warm.pop(model, None)
+                raise
+        return engine
+
+    async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
+        return () if self._own is None else await self._own.keep_aside(held_id)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    def _latents_of(self, warm: WarmModel) -> LatentCache:
+        """Of the pool's own model the same for good: it holds what was set aside."""
+        if warm.facts.model:
+            return LatentCache(self._store, warm.facts, self.tally.latents_not_kept)
+        if self._own is None or self._own.facts != warm.facts:
+            self._own = LatentCache(self._store, warm.facts, self.tally.latents_not_kept)
+        return self._own
+
+    async def _load(self, model: str) -> WarmModel:
+        await asyncio.to_thread(self._make_room, model)
+        began_s = time.monotonic()
+        try:
+            warm = await self._load_beside(model)
+        except Exception as error:
+            if not (is_out_of_memory(error) and self._warm):
+                raise
+            log.warning("model %r does not fit beside others in memory: they are unloaded", model)
+            warm = None
+        if warm is None:  # outside of the handler, whose exception holds what was loaded
+            await asyncio.to_thread(self._unload_all)
+            warm = await self._load_beside(model)
+        peak = _peak_bytes(self._device) / (1 << 30)
+        log.info("model %r is loaded after %.1f s, peak memory %.2f GiB", model, time.monotonic() - began_s, peak)
+        return warm
+
+    async def _load_beside(self, model: str) -> WarmModel:
+        digest, times = self._times.get(model, ("", None))
+        files = self._files[model]
+        warm = await load_warm_model(self._settings, self._spec, model, files, times)
+        if times is not None and warm.facts.model_digest != digest:  # other weights lie there now
+            del warm
+            warm = await load_warm_model(self._settings, self._spec, model, files)
+        self._times[model] = (warm.facts.model_digest, warm.times)
+        return warm
+
+    def _make_room(self, model: str) -> None:
+        """Unload the others unless there is room for all."""
+        if self._warm:
+            variant = variant_of(self._spec.model_called(model).precision)
+            gc.collect()  # what engines left
+            if not fits_another(weights_bytes(self._files[model].folder, variant), self._device):
+                log.info("there is no room beside %s: unloaded", ", ".join(map(repr, self._warm)))
+                self._unload_all()
+
+    def _unload_all(self) -> None:
+        self._warm.clear()
+        gc.collect()
+        free_memory()
 
 
-async def _load_component(
-    pipeline: LoadedPipeline, model: ModelPart, one: ComponentPart, found: Path | IpAdapterFiles
-) -> ComponentFacts:
-    variant = variant_of(model.precision)
-    if isinstance(found, Path):
-        await in_own_thread(load_control, pipeline, one.name, found, variant)
-        digest = await asyncio.to_thread(component_digest, found, variant)
-    else:
-        await in_own_thread(load_ip_adapter, pipeline, one.name, found)
-        digest = await asyncio.to_thread(ip_adapter_digest, found)
-    return ComponentFacts(one.name, digest, one.scale, one.kind)
-
-
-def _describe(files: Sequence[AdapterFile], scales: Mapping[str, float]) -> tuple[AdapterFacts, ...]:
-    return tuple(AdapterFacts(one.name, file_digest(one.path), scales[one.name]) for one in files)
+def _peak_bytes(device: torch.device) -> int:
+    """The most that this process took: of a GPU, or of the host's memory since its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _choose_store(settings: WorkerSettings, pool: Pool) -> LatentStore:
@@ -103,59 +175,3 @@ def _choose_store(settings: WorkerSettings, pool: Pool) -> LatentStore:
         return open_store(settings.store, settings.store_pool or pool.metadata.name, limits)
     except StoreUrlError as error:
         raise ModelError(str(error)) from error
-
-
-async def _open(store: LatentStore) -> None:
-    """Take over what an earlier life of this worker left in its own store. Of any other, one line in the log if it
-    cannot be used; images are made without it until it can.
-    """
-    if isinstance(store, BoundedStore):
-        await store.open()
-        return
-    try:
-        await store.check()
-    except StoreError as error:
-        log.warning("images start from noise until the latent store serves: %s", error)
-
-
-def check_levels(pipeline: LoadedPipeline, spec: PoolSpec) -> None:
-    """Make every schedule that the pool asks for, and find out what levels of part guidance leave out.
-
-    Levels may be added while this worker runs, so that is found out for a pool without such levels too.
-
-    Raises:
-        ModelUnsupported: the model cannot draw at one; otherwise each request of that level would fail.
-    """
-    levels = spec.ladder.levels
-    try:
-        pipeline.prompted_part = find_prompted_part(pipeline, spec.model.guidance_scale)
-        for level in levels:
-            make_schedule(pipeline, level)
-    except JobInvalid as error:
-        raise ModelUnsupported(f"model.numInferenceSteps or levels: {error.violations[0].description}") from error
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelUnsupported("--device asks for cuda, but torch finds no GPU")
-    return wanted
-
-
-def to_facts(pipeline: LoadedPipeline, spec: PoolSpec, digest: str, times: WarmUpTimes) -> ModelFacts:
-    """What the worker tells gateways about its model."""
-    return ModelFacts(
-        model_digest=digest,
-        noise_scheduler=pipeline.scheduler_name,
-        dtype="fp8" if spec.model.precision == "fp8" else str(pipeline.dtype).removeprefix("torch."),
-        device="cpu" if pipeline.device.type == "cpu" else torch.cuda.get_device_name(pipeline.device),
-        num_inference_steps=spec.model.num_inference_steps,
-        guidance_scale=spec.model.guidance_scale,
-        width=spec.model.width,
-        height=spec.model.height,
-        latent_bytes=times.latent_bytes,
-        engine="diffusion",
-        sizes=tuple(SizeCost(one.size, one.step_cost) for one in times.sizes),
-        image_inputs=pipeline.tasks.takes,
-    )

@@ -1,5 +1,6 @@
 """What comes before torch: finding the model, so that a wrong path is told at once, and the engine that needs none."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from t2i_sources import (
 from t2i_worker.digests import variant_of
 from t2i_worker.engine.simulated import SimulatedEngine
 from t2i_worker.errors import ModelNotFound
-from t2i_worker.jobs import AdapterFacts, ComponentFacts, ModelFacts
+from t2i_worker.jobs import AdapterFacts, ComponentFacts, ModelFacts, StoredLatent, Tally
 from t2i_worker.settings import WorkerSettings
 
 
@@ -106,34 +107,71 @@ def find_component(model: ModelPart, one: ComponentPart, models_dir: Path) -> Pa
         raise ModelNotFound(str(error)) from error
 
 
-def start_simulated(settings: WorkerSettings, spec: PoolSpec) -> SimulatedEngine:
-    """Batch cap: the largest batch the profile measured, within `--max-batch`.
+class SimulatedModels:
+    """Makes a worker's simulated engines. To load another model takes what `--simulated-reload-s` says."""
+
+    def __init__(self, settings: WorkerSettings, spec: PoolSpec) -> None:
+        self.tally = Tally()
+        self.own_latents = None
+        self._settings = settings
+        self._spec = spec
+        self._started = False
+
+    async def prepare(self, model: str) -> None:
+        """There is nothing to find."""
+
+    def keeps(self, model: str) -> bool:
+        del model
+        return False
+
+    async def make(self, model: str) -> SimulatedEngine:
+        """Raises:
+        ProfileError: no profile given, not usable, or without a section for the model.
+        """
+        if self._started:
+            await asyncio.sleep(self._settings.simulated_reload_s)
+        engine = start_simulated(self._settings, self._spec, model, self.tally)
+        self._started = True
+        return engine
+
+    async def keep_latent(self, held_id: str) -> tuple[StoredLatent, ...]:
+        del held_id  # they set none aside
+        return ()
+
+    async def close(self) -> None:
+        """There is no store."""
+
+
+def start_simulated(settings: WorkerSettings, spec: PoolSpec, name: str, tally: Tally | None = None) -> SimulatedEngine:
+    """Of the model `name` of the pool. Batch cap: the largest batch the profile measured, within `--max-batch`.
 
     Raises:
-        ProfileError: no profile given, or not usable.
+        ProfileError: no profile given, not usable, or without a section for the model.
     """
     if settings.profile is None:
         raise ProfileError("a simulated worker needs --profile")
     profile = parse_profile(settings.profile.read_text())
-    default, *further = spec.model.measured_sizes
+    model, measured = spec.model_called(name), profile.section(name)
+    default, *further = model.measured_sizes
     facts = ModelFacts(
-        model_digest=profile.model_digest,
+        model_digest=measured.model_digest,
         noise_scheduler="simulated",
-        dtype=spec.model.precision,
+        dtype=model.precision,
         device="simulated",
-        num_inference_steps=spec.model.num_inference_steps,
-        guidance_scale=spec.model.guidance_scale,
-        width=spec.model.width,
-        height=spec.model.height,
+        num_inference_steps=model.num_inference_steps,
+        guidance_scale=model.guidance_scale,
+        width=model.width,
+        height=model.height,
         latent_bytes=0,
         engine="simulated",
         sizes=tuple(SizeCost(size, step_cost_of(size, default, profile.sizes)) for size in further),
         image_inputs=("init_image", "mask", "reference_images", "strength"),
-        adapters=tuple(AdapterFacts(one.name, one.source, one.scale) for one in spec.model.adapters),
-        components=tuple(ComponentFacts(one.name, one.source, one.scale, one.kind) for one in spec.model.components),
+        adapters=tuple(AdapterFacts(one.name, one.source, one.scale) for one in model.adapters),
+        components=tuple(ComponentFacts(one.name, one.source, one.scale, one.kind) for one in model.components),
+        model=name,
     )
-    cap = max(1, min(settings.max_batch, len(profile.step_s)))
-    return SimulatedEngine(facts, profile, cap, queue_cap=max(4, cap))
+    cap = max(1, min(settings.max_batch, len(measured.step_s)))
+    return SimulatedEngine(facts, measured, cap, max(4, cap), tally)
 
 
 def _check_index(index: Path) -> None:

@@ -7,6 +7,8 @@ from t2i_runtime.status import bad_request, retry_info, to_grpc_status
 from t2i_worker.errors import (
     BudgetSpent,
     JobInvalid,
+    ModelFixed,
+    NoSuchModel,
     WorkerBusy,
     WorkerDraining,
     WorkerError,
@@ -17,6 +19,8 @@ _CODES: dict[type[WorkerError], int] = {
     WorkerDraining: code_pb2.UNAVAILABLE,
     WorkerUnready: code_pb2.UNAVAILABLE,
     BudgetSpent: code_pb2.DEADLINE_EXCEEDED,
+    NoSuchModel: code_pb2.NOT_FOUND,
+    ModelFixed: code_pb2.FAILED_PRECONDITION,
 }
 BUSY_RETRY_S = 0.2
 

@@ -16,13 +16,14 @@ from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_runtime.drawing import drawing_violations, parse_drawing
 from t2i_runtime.errors import Violation
 from t2i_runtime.level_messages import to_level
-from t2i_worker.errors import JobInvalid
+from t2i_worker.errors import JobInvalid, OtherModel
 from t2i_worker.jobs import FileNotes, ImageFormat, Job, ModelFacts, Sink, Source
 
 MAX_PROMPT_CHARACTERS = 8192
 MAX_STEPS = 1000
 MAX_EMBEDDING_BYTES = 1 << 16
 MAX_NAME_CHARACTERS = 2048
+MAX_MODEL_CHARACTERS = 63
 FORMATS: dict[level_pb2.OutputFormat.ValueType, ImageFormat] = {
     level_pb2.OUTPUT_FORMAT_UNSPECIFIED: "png",
     level_pb2.OUTPUT_FORMAT_PNG: "png",
@@ -37,7 +38,10 @@ def parse_request(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) 
 
     Raises:
         JobInvalid: names every field that is wrong.
+        OtherModel: the level is of a model that this worker does not hold.
     """
+    if request.level.model != facts.model:
+        raise OtherModel(request.level.model[:MAX_MODEL_CHARACTERS], facts.model)
     violations = [*_violations(request, facts)]
     if violations:
         raise JobInvalid(violations)

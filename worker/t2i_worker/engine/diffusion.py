@@ -83,7 +83,7 @@ class _Run:
 
 
 class DiffusionEngine:
-    """Create it inside a running event loop."""
+    """Create it inside a running event loop. `tally` counts on, of an earlier engine of this process."""
 
     def __init__(
         self,
@@ -92,9 +92,10 @@ class DiffusionEngine:
         times: WarmUpTimes,
         latents: LatentCache,
         queue_cap: int | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.facts = facts
-        self.tally = Tally(store=latents.health, latents_not_kept=latents.not_kept)
+        self.tally = tally or Tally(store=latents.health, latents_not_kept=latents.not_kept)
         self.own_latents = latents.own
         self._pipeline = pipeline
         pipeline.vae.tally = self.tally
@@ -110,7 +111,7 @@ class DiffusionEngine:
         self._parts = SharedParts(pipeline, self._step_loop, facts.model_digest)
         self._samplers = SamplerTrials(pipeline)
         self._step_loop.start()
-        self._self_test = SelfTest(self._draw_test, self._jobs.notify, self.tally)
+        self._self_test = SelfTest(self.draw_test, self._jobs.notify, self.tally)
 
     def readiness(self) -> Readiness:
         lost, step_s = self._step_loop.lost, self._step_loop.state.step_s
@@ -146,6 +147,7 @@ class DiffusionEngine:
             places=self._jobs.places,
             longest_step_s=state.longest_step_s,
             background=self._jobs.background,
+            model=self.facts.model,
         )
 
     async def changed(self) -> None:
@@ -195,7 +197,7 @@ class DiffusionEngine:
         await self._self_test.close()
         await asyncio.to_thread(self._step_loop.stop, STOP_LIMIT_S)
         self._threads.close()
-        await self._latents.close()
+        self._jobs.notify()
 
     async def _draw(self, job: Job) -> AsyncGenerator[Event, None]:
         if job.drawing.images:
@@ -214,10 +216,14 @@ class DiffusionEngine:
                 run.fetching.cancel()
             self._runs.pop(run.request, None)
 
-    async def _draw_test(self) -> None:
-        """Draw a short image of our own."""
+    async def draw_test(self) -> None:
+        """Draw a short image of our own.
+
+        Raises:
+            WorkerError: it fails.
+        """
         facts = self.facts
-        level = Level(0, min(TEST_STEPS, facts.num_inference_steps))
+        level = Level(0, min(TEST_STEPS, facts.num_inference_steps), model=facts.model)
         job = Job(
             "self-test", "a photo", "", 0, facts.guidance_scale, level, "png", images=self._pipeline.sample_images()
         )

@@ -15,15 +15,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache
 from math import ceil
+from typing import Protocol
 
 import numpy as np
 
 from t2i_cache.stores import BoundedStore
 from t2i_policy.image_size import ImageSize, counted_steps
-from t2i_policy.profile import LevelProfile, step_time
+from t2i_policy.profile import step_time
 from t2i_policy.readiness import EngineSigns, Readiness, judge_readiness
 from t2i_worker.engine.accepted_jobs import AcceptedJobs
-from t2i_worker.errors import BudgetSpent
+from t2i_worker.errors import BudgetSpent, WorkerDraining
 from t2i_worker.images import encode_image
 from t2i_worker.jobs import (
     Event,
@@ -43,10 +44,22 @@ REPORT_EVERY_S = 0.1
 WAKE_S = 0.01  # a busy event loop wakes this late; it must not count as a slow step
 
 
+class ServiceTimes(Protocol):
+    """What a profile, or its section of a model, says of time."""
+
+    @property
+    def step_s(self) -> tuple[float, ...]: ...
+
+    @property
+    def fixed_s(self) -> float: ...
+
+
 class SimulatedEngine:
-    def __init__(self, facts: ModelFacts, profile: LevelProfile, batch_cap: int, queue_cap: int) -> None:
+    def __init__(
+        self, facts: ModelFacts, profile: ServiceTimes, batch_cap: int, queue_cap: int, tally: Tally | None = None
+    ) -> None:
         self.facts = facts
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self.own_latents: BoundedStore | None = None
         self._profile = profile
         self._batch_cap = batch_cap
@@ -56,6 +69,7 @@ class SimulatedEngine:
         self._running = 0
         self._places = 0.0  # of those that run
         self._steps_left = 0
+        self._closed = False
 
     def readiness(self) -> Readiness:
         return judge_readiness(EngineSigns(draining=self._jobs.draining))
@@ -77,6 +91,7 @@ class SimulatedEngine:
             encode_age_s=0.0,
             places=self._jobs.places,
             background=self._jobs.background,
+            model=self.facts.model,
         )
 
     async def changed(self) -> None:
@@ -106,6 +121,8 @@ class SimulatedEngine:
 
     async def _pass(self, job: Job, seconds: float) -> None:
         await self._jobs.none_else(job)
+        if self._closed:
+            raise WorkerDraining("the worker is shutting down")
         left_s = job.seconds_left
         await asyncio.sleep(seconds if left_s is None else min(seconds, left_s))
         if left_s is not None and left_s < seconds:
@@ -177,7 +194,8 @@ class SimulatedEngine:
         await self._jobs.drain()
 
     async def close(self) -> None:
-        self._jobs.draining = True
+        self._jobs.draining = self._closed = True
+        self._jobs.notify()
 
 
 @lru_cache(maxsize=64)
