@@ -24,14 +24,14 @@ COLUMNS = (
     ("Ready", "string", _condition("status"), 0, "Whether the pool serves as it should."),
     ("Reason", "string", _condition("reason"), 0, "Why, or why not."),
     ("Workers", "integer", ".status.workers", 0, "Workers of all groups."),
-    ("Mix", "string", ".status.mix", 0, "Workers by level: WORKERS x SKIPPED STEPS [/ SHORTER SCHEDULE]."),
+    ("Mix", "string", ".status.mix", 0, "Workers by level: WORKERS x [MODEL:] SKIPPED STEPS [/ SHORTER SCHEDULE]."),
     ("Quality", "integer", ".status.qualityPercent", 0, "Expected quality in percent of exact."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Since when the pool exists."),
     ("Ready-Workers", "integer", ".status.readyWorkers", 1, "Workers that accept requests."),
     ("Mode", "string", ".spec.mix.mode", 1, "Whether the mix is planned or fixed."),
     ("Measured", "integer", ".status.measuredQualityPercent", 1, "Quality by recent audits in percent of exact."),
     ("Plan", "integer", ".status.plan.revision", 1, "Revision of the running plan."),
-    ("Model", "string", ".spec.model.source", 1, "The model that every worker keeps warm."),
+    ("Model", "string", ".spec.model.source", 1, "The pool's own model, which quality is measured against."),
     ("Message", "string", _condition("message"), 1, "The reason in a sentence."),
 )
 

@@ -104,8 +104,8 @@ class ComponentPart(_Part):
 
 
 class ModelPart(_Part):
-    """The diffusers model that every worker keeps warm, and its full schedule. Immutable: latents and profile are
-    measured for exactly this; for another model create another pool."""
+    """The diffusers model that workers keep warm where their group names no other, and its full schedule. Quality is
+    measured against its exact images. Immutable: latents and profile are of exactly this."""
 
     source: Annotated[Address, Field(pattern=r"^(builtin|hf|file|pvc)://.+")]
     """Where the weights are: builtin://scenes, hf://ORG/NAME, file:///PATH or pvc://CLAIM/PATH."""
@@ -197,7 +197,8 @@ class ModelPart(_Part):
 
 class GroupModelPart(_Part):
     """Another model that the workers of a group hold in place of the pool's. Sizes are shared; it takes no components,
-    and latents are stored of the pool's own model only. What its levels lose, the profile's section of its name says."""
+    and latents are stored of the pool's own model only. What its levels lose is in the profile's section of its name.
+    """
 
     name: ModelName
     """Name of the model: what levels, requests, metrics and the profile call it. Groups of one name hold one model."""

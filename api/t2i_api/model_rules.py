@@ -1,8 +1,10 @@
 """The rules of a pool's models: sizes and components, and workers that hold several models."""
 
+from collections import Counter
+
 from t2i_api.levels import LevelPart
 from t2i_api.model import ComponentPart, SizePart
-from t2i_api.pool import PoolSpec, WorkerGroupPart
+from t2i_api.pool import Pool, PoolSpec, WorkerGroupPart
 from t2i_api.rule import PoolRule
 
 
@@ -16,19 +18,35 @@ def _fits(spec: PoolSpec, level: LevelPart) -> bool:
 
 def _agree(spec: PoolSpec) -> bool:
     """Whether all groups that hold a model of one name hold the same."""
-    return all(spec.models[group.model.name] == group.model.beside(spec.model) for group in _others(spec))
+    first = {part.name: part for part in reversed(spec.other_models)}
+    return all(part == first[part.name] for part in spec.other_models)
 
 
-def _others(spec: PoolSpec) -> list[WorkerGroupPart]:
-    return [group for group in spec.worker_groups if group.model is not None]
+def _fills_groups(spec: PoolSpec) -> bool:
+    """Whether a Fixed mix has as many workers at levels of each other model as hold it."""
+    held, mixed = Counter[str](), Counter[str]()
+    for group in spec.worker_groups:
+        held[spec.group_models[group.name]] += group.workers
+    for part in spec.mix.workers:
+        mixed[part.model or ""] += part.workers
+    return all(held[name] == mixed[name] for name in spec.models)
 
 
+def _names_are_told_apart(pool: Pool) -> bool:
+    """Whether no model is called as spec.model is: by the pool's name, by its source's, or as the reference."""
+    taken = {pool.metadata.name, pool.spec.model.source.removeprefix(BUILTIN), REFERENCE}
+    return taken.isdisjoint(pool.spec.models)
+
+
+BUILTIN = "builtin://"
+REFERENCE = "reference"  # what clients may call spec.model in every pool
+MOST_TOGETHER = 24  # of the 32 levels that a document holds, so that the default ladder has room beside
 # In CEL, seen from the spec.
 _FULL = "g.model.?numInferenceSteps.orValue(self.model.numInferenceSteps)"
 
 MODELS = (
     PoolRule[PoolSpec](
-        holds=lambda spec: len(_others(spec)) < len(spec.worker_groups),
+        holds=lambda spec: len(spec.other_models) < len(spec.worker_groups),
         cel="self.workerGroups.exists(g, !has(g.model))",
         message="at least one group must hold spec.model, which all quality is measured against: leave out the model "
         "of one group",
@@ -63,6 +81,32 @@ MODELS = (
         "give a group a model",
         field=".mix.moves",
     ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: not spec.other_models or len(spec.levels) + len(spec.other_models) <= MOST_TOGETHER,
+        cel="!self.workerGroups.exists(g, has(g.model)) || "
+        f"size(self.levels) + size(self.workerGroups.filter(g, has(g.model))) <= {MOST_TOGETHER}",
+        message=f"levels and groups with a model may be {MOST_TOGETHER} together, as each model adds levels of its "
+        "own: name fewer levels, or merge groups",
+        field=".levels",
+    ),
+    PoolRule[PoolSpec](
+        holds=lambda spec: spec.mix.mode != "Fixed" or _fills_groups(spec),
+        cel="self.mix.mode != 'Fixed' || self.workerGroups.all(g, !has(g.model) || "
+        "self.workerGroups.filter(h, has(h.model) && h.model.name == g.model.name).map(h, h.workers).sum() == "
+        "self.mix.workers.filter(w, has(w.model) && w.model == g.model.name).map(w, w.workers).sum())",
+        message="in a Fixed mix the workers at levels of each model must be as many as hold it: make mix.workers fit "
+        "the workerGroups of each model",
+        field=".mix",
+    ),
+)
+
+NAMES_OF_MODELS = PoolRule[Pool](
+    holds=_names_are_told_apart,
+    cel="self.spec.workerGroups.all(g, !has(g.model) || (g.model.name != self.metadata.name && "
+    f"g.model.name != '{REFERENCE}' && '{BUILTIN}' + g.model.name != self.spec.model.source))",
+    message=f"the pool's name, that of its source and {REFERENCE} are what clients call spec.model: name the group's "
+    "model otherwise",
+    field=".spec.workerGroups",
 )
 
 GROUP_MODEL = PoolRule[WorkerGroupPart](

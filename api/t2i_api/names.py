@@ -14,6 +14,7 @@ PoolKind = Literal["T2IServingPool"]
 GROUP, _, VERSION = API_VERSION.partition("/")
 PLURAL = "t2iservingpools"
 MAX_NAMES = 51  # POOL-GROUP names a StatefulSet, and its pods carry that name and a hash in a label of 63 characters
+MAX_LABEL = 63
 FIELD_MANAGER = "t2i-operator"
 
 POOL_LABEL = f"{GROUP}/pool"
@@ -64,9 +65,11 @@ def group_name(pool: str, group: str) -> str:
 
 
 def level_value(level: Level) -> str:
-    """The value of a pod's level label, `SKIPPED-of-STEPS.f2.unipc`: slash and plus are not allowed there."""
+    """The value of a pod's level label, `SKIPPED-of-STEPS.f2.unipc`: slash and plus are not allowed there. A level of
+    another model begins with its name, as far as a label has room."""
     steps = f"{level.skipped_steps}-of-{level.num_inference_steps}"
-    return ".".join([steps, *level.marks]).replace("+", "p")
+    value = ".".join([steps, *level.marks]).replace("+", "p")
+    return f"{level.model[: max(0, MAX_LABEL - 1 - len(value))]}.{value}" if level.model else value
 
 
 def common_labels(pool: str, component: str) -> dict[str, str]:

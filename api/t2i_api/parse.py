@@ -81,7 +81,7 @@ def _repeated_items(pool: Pool) -> Iterator[str]:
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 list_name = path.rpartition(".")[2]
-                yield f"{path}: {list_name} must be unique, but {repeated[0]!r} is there more than once: remove one"
+                yield f"{at.place}: {list_name} must be unique, but {repeated[0]!r} is there more than once: remove one"
 
 
 @dataclass(frozen=True, slots=True)

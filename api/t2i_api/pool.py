@@ -26,7 +26,7 @@ from t2i_api.security import SecurityPart
 from t2i_api.template import WorkerTemplatePart
 from t2i_policy.frontier import ChosenLadder, LadderSource, choose_ladder
 from t2i_policy.level import Ladder, Level, build_ladder
-from t2i_policy.profile import LevelProfile
+from t2i_policy.profile import LevelProfile, ProfileError
 
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 
@@ -106,7 +106,7 @@ class PoolSpec(_Part):
     """What the pool should be."""
 
     model: ModelPart
-    """The diffusers model that every worker keeps warm, and its full schedule. Immutable."""
+    """The diffusers model that workers keep warm where their group names no other, and its full schedule. Immutable."""
     levels: Annotated[tuple[LevelPart, ...], Field(max_length=32)] = ()
     """The levels that requests may be served at, the exact one among them; empty: those of the profile that no cheaper
     one beats, or, where it measured skips alone, skips of 0, 10, 20, 30, 40 and 50 percent of the schedule."""
@@ -136,11 +136,15 @@ class PoolSpec(_Part):
         """Steps of the model's full schedule."""
         return self.model.num_inference_steps
 
+    @property
+    def other_models(self) -> tuple[GroupModelPart, ...]:
+        """As groups name them beside the pool's own, in the order of groups."""
+        return tuple(group.model for group in self.worker_groups if group.model is not None)
+
     @cached_property
     def models(self) -> dict[str, ModelPart]:
         """The models that workers hold beside the pool's own, by name."""
-        parts = [group.model for group in self.worker_groups if group.model is not None]
-        return {part.name: part.beside(self.model) for part in parts}
+        return {part.name: part.beside(self.model) for part in self.other_models}
 
     @property
     def group_models(self) -> dict[str, str]:
@@ -172,11 +176,27 @@ class PoolSpec(_Part):
         the spec, by their names in the profile.
 
         Raises:
-            ProfileError: the profile has no section for a model.
+            ProfileError: the profile has no section for a model, or one of another schedule.
         """
+        if profile is not None:
+            self.check_sections(profile, self.models)
         named = [part.level(self.base_steps) for part in self.levels]
         pinned = [part.level(self.base_steps) for part in self.mix.workers]
         return choose_ladder(self.base_steps, named, profile, pinned, dict.fromkeys((*self.models, *models)))
+
+    def check_sections(self, profile: LevelProfile, models: Iterable[str]) -> None:
+        """Whether the profile was measured with these of the pool's other models.
+
+        Raises:
+            ProfileError: it has no section for one, or one of another schedule.
+        """
+        for name in models:
+            measured, steps = profile.section(name).base_steps, self.schedules[name]
+            if measured != steps:
+                raise ProfileError(
+                    f"models: {name!r} was measured at {measured} steps, its numInferenceSteps in workerGroups is "
+                    f"{steps}: measure it again with t2ictl profile, or set numInferenceSteps to {measured}"
+                )
 
     def filled_in(self, chosen: ChosenLadder) -> "PoolSpec":
         """With the levels written down that the profile stands for; all processes read them from there."""
@@ -191,13 +211,20 @@ class PoolSpec(_Part):
 
     @cached_property
     def pinned_workers(self) -> dict[tuple[str, Level], int]:
-        """Workers by group and level as a Fixed mix asks for; empty with Auto. Levels of most steps fill the groups in
-        their order.
+        """Workers by group and level as a Fixed mix asks for; empty with Auto. Of each model, levels of most steps fill
+        the groups that hold it in their order.
         """
         wanted = {part.level(self.base_steps): part.workers for part in self.mix.workers}
         rows = sorted(wanted.items(), key=lambda item: (-item[0].cost, item[0]))
-        levels = iter([level for level, count in rows for _ in range(count)])
-        places = [(group, level) for group, size in self.group_sizes.items() for level in islice(levels, size)]
+        levels = {
+            model: iter([level for level, count in rows if level.model == model for _ in range(count)])
+            for model in ("", *self.models)
+        }
+        places = [
+            (group.name, level)
+            for group in self.worker_groups
+            for level in islice(levels[self.group_models[group.name]], group.workers)
+        ]
         return dict(Counter(places))
 
     @property

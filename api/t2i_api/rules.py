@@ -13,7 +13,7 @@ from t2i_api.audit_rules import AUDITS
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
-from t2i_api.model_rules import COMPONENTS, GROUP_MODEL, MODELS, SIZES
+from t2i_api.model_rules import COMPONENTS, GROUP_MODEL, MODELS, NAMES_OF_MODELS, SIZES
 from t2i_api.names import MAX_NAMES
 from t2i_api.pool import Pool, PoolSpec
 from t2i_api.provenance import ProvenancePart
@@ -321,7 +321,7 @@ NAMES = (
 )
 
 RULES: Mapping[str, tuple[PoolRule[Any], ...]] = {
-    "": NAMES,
+    "": (*NAMES, NAMES_OF_MODELS),
     "spec": (*LEVELS, *MIX, OUTSIDE, *AUDITS, *MODELS),
     "spec.model": (
         PoolRule(
@@ -363,6 +363,7 @@ LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "spec.workerGroups": ("name",),
     "spec.model.adapters": ("name",),
     "spec.model.components": ("name",),
+    "spec.workerGroups[].model.adapters": ("name",),
     "spec.gateway.tenants": ("name",),
     "spec.gateway.rateLimits.tenants": ("name",),
     "spec.gateway.qualities": ("name",),

@@ -195,6 +195,47 @@ class PlanStatus(_StatusPart):
     """Revision of the corrections by audits that it was made with; absent: by the profile as it was measured."""
 
 
+class GroupStatus(_StatusPart):
+    """One worker group, in pools of several."""
+
+    name: str
+    """Name of the worker group."""
+    model: str
+    """The model that its workers begin with, by its name; `reference` is spec.model."""
+    workers: Count
+    """Workers that the spec asks for."""
+    ready: Count
+    """Workers that accept requests."""
+
+
+class ModelStatus(_StatusPart):
+    """One model, in pools of several."""
+
+    name: str
+    """Its name in workerGroups; `reference` is spec.model."""
+    workers: Count
+    """Workers that hold it, or are to."""
+    ready: Count
+    """Workers that serve it."""
+    reload_milliseconds: Count | None = None
+    """How long a worker took from the order to hold it until it served it, the last time; absent until one did."""
+
+
+class MoveStatus(_StatusPart):
+    """A worker that gives up a model for another. One moves at a time."""
+
+    worker: str
+    """Name of its pod."""
+    from_model: str
+    """The model that it gives up; `reference` is spec.model."""
+    to_model: str
+    """The model that it is to hold; `reference` is spec.model."""
+    reason: str
+    """What that brings, and when it has paid."""
+    ordered_at: Time
+    """Since when the plan says so."""
+
+
 class PoolStatus(_StatusPart):
     """What the pool is; written by the operator only."""
 
@@ -206,8 +247,15 @@ class PoolStatus(_StatusPart):
     """Workers that the spec asks for, of all groups."""
     ready_workers: Count = 0
     """Workers that accept requests."""
+    groups: tuple[GroupStatus, ...] | None = None
+    """The worker groups, if there are several; else absent."""
+    models: tuple[ModelStatus, ...] | None = None
+    """The models that workers hold, spec.model first, if there are several; else absent."""
+    move: MoveStatus | None = None
+    """The worker that is on its way to another model; absent while none is."""
     mix: str = ""
-    """Workers by level in short, e.g. `5x0 2x10 1x0/25`: WORKERS x SKIPPED, with / before a shorter schedule."""
+    """Workers by level in short, e.g. `5x0 2x10 1x0/25`: WORKERS x SKIPPED, with / before a shorter schedule. Levels of
+    another model begin with its name: `2xturbo:0/4`."""
     levels: tuple[LevelStatus, ...] = ()
     """Every level of the pool, exact first."""
     ladder: LadderStatus | None = None

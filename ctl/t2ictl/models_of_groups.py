@@ -1,4 +1,4 @@
-"""`--model GROUP=MODEL`: what if the workers of a group held another model of the pool's profile."""
+"""`--model GROUP=MODEL`: what if the workers of a group held another model of the pool's profile than the pool says."""
 
 from collections.abc import Mapping, Sequence
 

@@ -34,12 +34,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
             response.demand.add(prompt_class=name, rate_rps=rate)
         for name, reason in sorted(parts.workers.left_out.items()):
             response.left_out.add(worker=name, reason=reason)
-        groups = {worker.group: worker for worker in reversed(view.ready)}
-        for group, worker in sorted(groups.items()):
+        groups = {(worker.group, worker.model): worker for worker in reversed(view.ready)}
+        for (group, model), worker in sorted(groups.items()):
             response.measurements.add(
                 group=group,
                 step_ms=[1e3 * step for step in worker.step_s[: max(1, worker.batch_cap)]],
                 fixed_ms=1e3 * worker.fixed_s,
-                ready_workers=sum(one.group == group for one in view.ready),
+                ready_workers=sum((one.group, one.model) == (group, model) for one in view.ready),
+                model=model,
             )
+        for worker in sorted(view.workers, key=lambda one: one.name) if parts.spec.models else ():
+            response.held_models.add(worker=worker.name, model=worker.model, ready=worker.ready)
         return response

@@ -19,6 +19,7 @@ from t2i_policy.profile import ProfileError, parse_profile
 INVALID_SPEC = "InvalidSpec"
 PROFILE_MISSING = "ProfileMissing"
 PROFILE_INVALID = "ProfileInvalid"
+MODEL_NOT_MEASURED = "ModelNotMeasured"
 
 
 def read_desired(
@@ -41,7 +42,17 @@ def read_desired(
             f"profileRef: the profile was measured at {parsed.base_steps} steps, model.numInferenceSteps is "
             f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
         )
-    chosen = spec.choose_ladder(parsed)
+    unmeasured = sorted(spec.models.keys() - {section.name for section in parsed.models})
+    if unmeasured:
+        return Problem(
+            MODEL_NOT_MEASURED,
+            f"workerGroups: the profile has no section for model {unmeasured[0]!r}, so nobody knows what it takes and "
+            f"loses; add one with t2ictl profile --beside {unmeasured[0]}=SAMPLES and name that profile in profileRef",
+        )
+    try:
+        chosen = spec.choose_ladder(parsed)
+    except ProfileError as error:
+        return Problem(PROFILE_INVALID, f"profileRef: {error}")
     spec = spec.filled_in(chosen)  # gateways, workers and plans read the levels from here
     classes = build_classes(spec.ladder, parsed, spec.slo.max_loss, spec.slo.harmless_loss)
     inputs = Inputs(ref, spec, profile, images)

@@ -14,7 +14,15 @@ from t2i_operator.clock import Instant
 from t2i_operator.control_channels import ControlChannels, control_address, is_running
 from t2i_operator.decide.plan import is_plan_due
 from t2i_operator.decide.pods import read_pod
-from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed, PodSeen, Problem
+from t2i_operator.decide.types import (
+    DemandReport,
+    DesiredPool,
+    MeasuredProfile,
+    ModelSeen,
+    Observed,
+    PodSeen,
+    Problem,
+)
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
@@ -117,8 +125,9 @@ def to_report(name: str, answer: control_pb2.GetDemandResponse) -> DemandReport:
         store_trouble=answer.store_trouble,
         left_out={one.worker: one.reason for one in answer.left_out},
         measured={
-            one.group: MeasuredProfile(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
+            (one.group, one.model): MeasuredProfile(tuple(value / 1e3 for value in one.step_ms), one.fixed_ms / 1e3)
             for one in answer.measurements
             if one.step_ms
         },
+        held={one.worker: ModelSeen(one.model, one.ready) for one in answer.held_models},
     )

@@ -82,30 +82,38 @@ def choose_ladder(
     """
     sections = [] if profile is None else [profile.section(name) for name in models]
     if profile is None or not sections:
-        return _choose_own(base_steps, named, profile, pinned)
-    own = _choose_own(base_steps, [one for one in named if not one.model], profile, pinned)
+        return _choose_own(base_steps, named, profile, pinned, MAX_LEVELS)
+    of_models = {section.name: _named_of(section, named) for section in sections}
+    named = [one for one in named if not one.model]
+    room = MAX_LEVELS - len(named) - sum(map(len, of_models.values()))
+    share = room // max(1, sum(not told for told in (named, *of_models.values())))
+    own = _choose_own(base_steps, named, profile, [one for one in pinned if not one.model], share)
     judged = own.judged
     for section in sections:
-        of_model = {one: "named by the pool" for one in named if one.model == section.name}
-        if of_model:
-            of_model.setdefault(Level(0, section.base_steps, model=section.name), "its full schedule")
-        told = [JudgedLevel(level, True, reason, level.cost) for level, reason in of_model.items()]
-        judged += tuple(told) or _judge_section(section, profile)
+        judged += of_models[section.name] or _judge_section(section, profile, share)
     full = {section.name: section.base_steps for section in sections}
     return replace(own, ladder=build_ladder(base_steps, [one.level for one in judged if one.kept], full), judged=judged)
 
 
-def _judge_section(section: ModelSection, profile: LevelProfile) -> tuple[JudgedLevel, ...]:
+def _named_of(section: ModelSection, named: Sequence[Level]) -> tuple[JudgedLevel, ...]:
+    """What the pool names of another model, with its full schedule; nothing if it names none."""
+    told = {one: "named by the pool" for one in named if one.model == section.name}
+    if told:
+        told.setdefault(Level(0, section.base_steps, model=section.name), "its full schedule")
+    return tuple(JudgedLevel(level, True, reason, level.cost) for level, reason in told.items())
+
+
+def _judge_section(section: ModelSection, profile: LevelProfile, most: int) -> tuple[JudgedLevel, ...]:
     """The frontier of another model, among its own levels. Its full schedule stays."""
     full = Level(0, section.base_steps, model=section.name)
     measured = tuple(dict.fromkeys(band.level for band in section.losses))
     judged = {level: _judge(level, measured, profile) for level in measured}
     judged[full] = JudgedLevel(full, True, "its full schedule", full.cost)
-    return _bounded(sorted(judged.values(), key=lambda one: (-one.cost, one.level)), frozenset({full}))
+    return _bounded(sorted(judged.values(), key=lambda one: (-one.cost, one.level)), frozenset({full}), most)
 
 
 def _choose_own(
-    base_steps: int, named: Sequence[Level], profile: LevelProfile | None, pinned: Iterable[Level]
+    base_steps: int, named: Sequence[Level], profile: LevelProfile | None, pinned: Iterable[Level], most: int
 ) -> ChosenLadder:
     exact, pinned = Level(0, base_steps), frozenset(pinned)
     if named:
@@ -117,7 +125,7 @@ def _choose_own(
     judged = {level: _judge(level, measured, profile) for level in measured if _fits(level, base_steps)}
     judged |= {level: JudgedLevel(level, True, "the mix names it", profile.cost_of(level)) for level in pinned}
     judged[exact] = JudgedLevel(exact, True, "exact", base_steps)
-    ordered = _bounded(sorted(judged.values(), key=lambda one: (-one.cost, one.level)), pinned | {exact})
+    ordered = _bounded(sorted(judged.values(), key=lambda one: (-one.cost, one.level)), pinned | {exact}, most)
     ladder = build_ladder(base_steps, [one.level for one in ordered if one.kept])
     return ChosenLadder(ladder, LadderSource.PROFILE, ordered)
 
@@ -178,13 +186,13 @@ def _percent(band: BandLoss) -> str:
     return f"{100 * band.loss_bound(BOUND_Z):.1f}% at most"
 
 
-def _bounded(ordered: Sequence[JudgedLevel], always: frozenset[Level]) -> tuple[JudgedLevel, ...]:
-    """No more than a document holds: of others than `always`, as many at even distances."""
+def _bounded(ordered: Sequence[JudgedLevel], always: frozenset[Level], most: int) -> tuple[JudgedLevel, ...]:
+    """No more than `most`: of others than `always`, as many at even distances."""
     others = [one for one in ordered if one.kept and one.level not in always]
-    room = MAX_LEVELS - len(always)
+    room = max(0, most - len(always))
     if len(others) <= room:
         return tuple(ordered)
-    stays = {others[number * (len(others) - 1) // (room - 1)].level for number in range(room)} | always
+    stays = {others[number * (len(others) - 1) // max(1, room - 1)].level for number in range(room)} | always
     told = f"a pool holds {MAX_LEVELS} levels"
     over = {one.level for one in others} - stays
     return tuple(replace(one, kept=False, reason=told) if one.level in over else one for one in ordered)

@@ -95,6 +95,12 @@ TWO_GROUPS = (
 )
 
 
+HELD_BY_SMALL = (
+    TWO_GROUPS[0],
+    TWO_GROUPS[1][:-1] + ', model: {name: turbo, source: "hf://stabilityai/sdxl-turbo", numInferenceSteps: 4}}',
+)
+
+
 MISTAKES = {
     "an arrivals file": ({"arrivals": "0\nsoon\n"}, "arrivals.txt, line 2"),
     "a policy's name": ({"policies": "prompt-aware,best"}, "no policy is named 'best'; there are prompt-aware"),
@@ -112,6 +118,14 @@ MISTAKES = {
     "a model's form": ({"models": ("turbo",)}, "expected GROUP=MODEL"),
     "a model's group": ({"models": ("small=turbo",)}, "no group 'small'; there is gpu"),
     "a model that was not measured": ({"models": ("gpu=turbo",)}, "sdxl-a10g.json: models: no section for 'turbo'"),
+    "a group's model that was not measured": (
+        {"pool_file": "held by small, not measured"},
+        "workerGroups 'gpu': sdxl-a10g.json: models: no section for 'turbo'",
+    ),
+    "a group's model of another schedule": (
+        {"pool_file": "held by small, of 8 steps"},
+        "'turbo' was measured at 4 steps, its numInferenceSteps in workerGroups is 8",
+    ),
     "a model in a fixed mix": ({"pool_file": "fixed mix", "models": ("gpu=turbo",)}, "--model: mix.mode Fixed"),
     "a policy that knows one model": (
         {"pool_file": "two groups", "models": ("small=turbo",), "policies": "paper"},
@@ -136,6 +150,10 @@ def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mis
         "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
         "fixed mix": sdxl + FIXED_MIX,
         "two groups": sdxl.replace(*TWO_GROUPS),
+        "held by small, not measured": sdxl.replace(*HELD_BY_SMALL).replace("sdxl-turbo-a10g", "sdxl-a10g"),
+        "held by small, of 8 steps": sdxl.replace(*HELD_BY_SMALL).replace(
+            "numInferenceSteps: 4", "numInferenceSteps: 8"
+        ),
         "no profile": sdxl.replace(', profile: "builtin://sdxl-a10g"', ""),
     }
     made = dict(changes)
@@ -201,6 +219,22 @@ def test_what_if_a_group_held_another_model(options: SimulateOptions, tmp_path: 
     text = console.export_text()
     assert "turbo:0/4" in text
     assert "0.000 of 5.000 images/s shed" in text
+
+
+def test_models_of_the_pools_groups_are_planned_and_simulated(options: SimulateOptions, tmp_path: Path) -> None:
+    """As the pool says, without being told again."""
+    options.arrivals.write_text("".join(f"{100 * number}\n" for number in range(400)))
+    said = sdxl_pool(tmp_path, *HELD_BY_SMALL)
+    run_simulate(Console(quiet=True), replace(options, pool_file=said))
+    assert options.json_out is not None
+    rows = json.loads(options.json_out.read_text())
+    run_simulate(
+        Console(quiet=True), replace(options, pool_file=sdxl_pool(tmp_path, *TWO_GROUPS), models=("small=turbo",))
+    )
+    assert rows == json.loads(options.json_out.read_text())
+    console = Console(record=True, width=140)
+    run_plan(console, PlanOptions(sdxl_pool(tmp_path, *HELD_BY_SMALL), 5.0, "", None, None))
+    assert "turbo:0/4" in console.export_text()
 
 
 def test_simulation_has_the_gateways_of_the_pool(options: SimulateOptions, tmp_path: Path) -> None:

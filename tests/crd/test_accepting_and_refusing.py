@@ -22,8 +22,49 @@ def fixed(*workers: dict[str, int]) -> dict[str, object]:
 IP_ADAPTER = {"name": "a", "kind": "IPAdapter", "source": "hf://acme/a", "weightName": "a.safetensors"}
 FIXED = fixed({"skippedSteps": 0, "workers": 3}, {"skippedSteps": 10, "workers": 1})
 
+TURBO = {"name": "turbo", "source": "builtin://scenes/distilled", "numInferenceSteps": 4}
+TURBO_LEVEL = {"model": "turbo", "numInferenceSteps": 4}
+#: The cpu group of one worker holds another model than the gpu group of three.
+TWO_MODELS: dict[str, object] = {"spec.workerGroups.1.model": TURBO}
+THIRD_GROUP = {"name": "more", "workers": 1}
+
 ACCEPTED: dict[str, dict[str, object]] = {
     "as it is": {},
+    "a group of another model": TWO_MODELS,
+    "a model with all that it may say": {
+        "spec.workerGroups.1.model": {
+            **TURBO,
+            "source": "hf://acme/turbo",
+            "revision": "v1",
+            "guidanceScalePercent": 100,
+            "precision": "fp8",
+            "adapters": [{"name": "a", "source": "hf://acme/a"}],
+        }
+    },
+    "two groups of the same other model": {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": TURBO}},
+    "two other models": {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "name": "nano.2"}}},
+    "a model called as the end of its source's name": {"spec.workerGroups.1.model": {**TURBO, "name": "distilled"}},
+    "levels of another model": {
+        **TWO_MODELS,
+        "spec.levels.3": TURBO_LEVEL,
+        "spec.levels.4": {"model": "turbo", "numInferenceSteps": 2},
+        "spec.levels.5": {"numInferenceSteps": 4},
+        "spec.levels.6": {"numInferenceSteps": 2},
+    },
+    "a model that runs longer than the pool's": {
+        "spec.workerGroups.1.model": {**TURBO, "numInferenceSteps": 50},
+        "spec.levels.3": {"model": "turbo", "numInferenceSteps": 30},
+    },
+    "a model of as many steps as the pool's": {
+        "spec.workerGroups.1.model": {"name": "turbo", "source": "hf://acme/turbo"},
+        "spec.levels.3": {"model": "turbo", "numInferenceSteps": 20},
+    },
+    "workers that may move": {**TWO_MODELS, "spec.mix": {"moves": "Reload"}},
+    "a fixed mix of two models": {
+        **TWO_MODELS,
+        "spec.levels.3": TURBO_LEVEL,
+        "spec.mix": fixed({**FULL, "workers": 3}, {**TURBO_LEVEL, "workers": 1}),
+    },
     "the exact level with its steps spelled out": {"spec.levels.0": {"numInferenceSteps": 20}},
     "no levels: the default ladder": {"spec.levels": REMOVED},
     "an empty list of levels: the default ladder": {"spec.levels": []},
@@ -123,6 +164,141 @@ ACCEPTED: dict[str, dict[str, object]] = {
 
 #: change -> (what the API server must say, what we must say)
 REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
+    "no group of the pool's model": (
+        {**TWO_MODELS, "spec.workerGroups.0.model": TURBO},
+        ("spec.workerGroups:", "leave out the model of one group"),
+        "spec.workerGroups: at least one group must hold spec.model",
+    ),
+    "two models of one name": (
+        {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "precision": "fp16"}}},
+        ("spec.workerGroups:", "make the models equal, or name one otherwise"),
+        "spec.workerGroups: groups that name a model alike must hold the same one",
+    ),
+    "two models of one name, alike but for what is spelled out": (
+        {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "precision": "bf16"}}},
+        ("spec.workerGroups:", "make the models equal, or name one otherwise"),
+        "spec.workerGroups: groups that name a model alike must hold the same one",
+    ),
+    "a level of a model that no group holds": (
+        {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "model": "other"}},
+        ("spec.levels:", "add them, or leave out the level's model"),
+        "spec.levels: a level with model names one of workerGroups",
+    ),
+    "a level of a model in a pool of one": (
+        {"spec.levels.3": TURBO_LEVEL},
+        ("spec.levels:", "add them, or leave out the level's model"),
+        "spec.levels: a level with model names one of workerGroups",
+    ),
+    "a level of a model without its steps": (
+        {**TWO_MODELS, "spec.levels.3": {"model": "turbo"}},
+        ("spec.levels:", "add them, or leave out the level's model"),
+        "spec.levels: a level with model names one of workerGroups, and its numInferenceSteps",
+    ),
+    "a level that runs longer than its model": (
+        {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "numInferenceSteps": 5}},
+        ("spec.levels:", "at most that model's"),
+        "spec.levels: a level with model names one of workerGroups, and its numInferenceSteps, at most that model's",
+    ),
+    "a level of another model that skips steps": (
+        {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "skippedSteps": 2}},
+        ("spec.levels:", "leave out its skippedSteps"),
+        "spec.levels: a level of another model skips no steps",
+    ),
+    "a level of another model twice": (
+        {**TWO_MODELS, "spec.levels.3": TURBO_LEVEL, "spec.levels.4": TURBO_LEVEL},
+        ("spec.levels:", "levels must be unique: remove"),
+        "spec.levels: levels must be unique",
+    ),
+    "an exact level of another model alone": (
+        {
+            "spec.workerGroups.1.model": {**TURBO, "numInferenceSteps": 20},
+            "spec.levels": [{"model": "turbo", "numInferenceSteps": 20}],
+        },
+        ("spec.levels:", "add {skippedSteps: 0}"),
+        "levels must contain the exact one",
+    ),
+    "more levels than groups of models leave room for": (
+        {
+            **TWO_MODELS,
+            "spec.model.numInferenceSteps": 50,
+            "spec.levels": [{"skippedSteps": skip} for skip in range(24)],
+        },
+        ("spec.levels:", "name fewer levels, or merge groups"),
+        "spec.levels: levels and groups with a model may be 24 together",
+    ),
+    "moves in a pool of one model": (
+        {"spec.mix": {"moves": "Reload"}},
+        ("spec.mix.moves:", "set moves to None, or give a group a model"),
+        "spec.mix.moves: moves Reload is for mode Auto in pools whose workerGroups hold several models",
+    ),
+    "moves in a fixed mix": (
+        {
+            **TWO_MODELS,
+            "spec.levels.3": TURBO_LEVEL,
+            "spec.mix": {**fixed({**FULL, "workers": 3}, {**TURBO_LEVEL, "workers": 1}), "moves": "Reload"},
+        },
+        ("spec.mix.moves:", "set moves to None"),
+        "spec.mix.moves: moves Reload is for mode Auto",
+    ),
+    "an unknown kind of move": (
+        {**TWO_MODELS, "spec.mix": {"moves": "Restart"}},
+        ("spec.mix.moves", 'supported values: "None", "Reload"'),
+        "spec.mix.moves",
+    ),
+    "a fixed mix that puts workers at a model that they do not hold": (
+        {
+            **TWO_MODELS,
+            "spec.levels.3": TURBO_LEVEL,
+            "spec.mix": fixed({**FULL, "workers": 2}, {**TURBO_LEVEL, "workers": 2}),
+        },
+        ("spec.mix:", "make mix.workers fit the workerGroups of each model"),
+        "spec.mix: in a Fixed mix the workers at levels of each model must be as many as hold it",
+    ),
+    "a fixed mix that leaves out a model": (
+        {**TWO_MODELS, "spec.mix": fixed(FULL)},
+        ("spec.mix:", "make mix.workers fit the workerGroups of each model"),
+        "spec.mix: in a Fixed mix the workers at levels of each model must be as many as hold it",
+    ),
+    "a model called as the pool": (
+        {"spec.workerGroups.1.model": {**TURBO, "name": "demo"}},
+        ("spec.workerGroups:", "name the group's model otherwise"),
+        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+    ),
+    "a model called as the source of the pool's": (
+        {"spec.workerGroups.1.model": {**TURBO, "name": "scenes"}},
+        ("spec.workerGroups:", "name the group's model otherwise"),
+        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+    ),
+    "a model called the reference": (
+        {"spec.workerGroups.1.model": {**TURBO, "name": "reference"}},
+        ("spec.workerGroups:", "name the group's model otherwise"),
+        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+    ),
+    "a model without a name": (
+        {"spec.workerGroups.1.model": {"source": "hf://acme/turbo"}},
+        ("spec.workerGroups[1].model.name: Required value",),
+        "spec.workerGroups.1.model.name: Field required",
+    ),
+    "a model of an upper-case name": (
+        {"spec.workerGroups.1.model": {**TURBO, "name": "Turbo"}},
+        ("spec.workerGroups[1].model.name", "should match"),
+        "spec.workerGroups.1.model.name",
+    ),
+    "a model with ControlNets": (
+        {"spec.workerGroups.1.model": {**TURBO, "components": []}},
+        ('unknown field "spec.workerGroups[1].model.components"',),
+        "spec.workerGroups.1.model.components",
+    ),
+    "an adapter of a model named twice": (
+        {
+            "spec.workerGroups.1.model": {
+                **TURBO,
+                "adapters": [{"name": "a", "source": "hf://acme/a"}, {"name": "a", "source": "hf://acme/b"}],
+            }
+        },
+        ("spec.workerGroups[1].model.adapters", "Duplicate value"),
+        "adapters must be unique, but 'a' is there more than once",
+    ),
     "no exact level": (
         {"spec.levels": [{"skippedSteps": 5}]},
         ("spec.levels:", "levels must contain the exact one: add {skippedSteps: 0}"),

@@ -4,6 +4,8 @@ import pytest
 
 from t2i_testing_kit.crd.documents import Pools, changed, pool_document
 
+TURBO = {"name": "turbo", "source": "builtin://scenes/distilled", "numInferenceSteps": 4}
+
 IMMUTABLE: dict[str, tuple[str, object, str]] = {
     "the source": ("spec.model.source", "hf://org/other", "spec.model"),
     "the schedule": ("spec.model.numInferenceSteps", 40, "spec.model"),
@@ -12,6 +14,7 @@ IMMUTABLE: dict[str, tuple[str, object, str]] = {
     "the precision": ("spec.model.precision", "fp16", "spec.model"),
     "the revision": ("spec.model.revision", "main", "spec.model"),
     "the embedder": ("spec.model.embedder", "hf://org/other", "spec.model"),
+    "that a group holds the pool's model": ("spec.workerGroups.1.model", TURBO, "spec.workerGroups[1]"),
     "a group's engine": ("spec.workerGroups.0.engine", "simulated", "spec.workerGroups[0].engine"),
 }
 
@@ -19,6 +22,7 @@ MUTABLE: dict[str, dict[str, object]] = {
     "levels": {"spec.levels": [{}]},
     "a group's size": {"spec.workerGroups.0.workers": 9},
     "another group": {"spec.workerGroups.2": {"name": "sim", "workers": 2, "engine": "simulated"}},
+    "another group, of another model": {"spec.workerGroups.2": {"name": "few", "workers": 2, "model": TURBO}},
     "fewer groups": {"spec.workerGroups": [{"name": "cpu", "workers": 1}]},
     "the order of groups": {"spec.workerGroups": [{"name": "cpu", "workers": 1}, {"name": "gpu", "workers": 3}]},
     "a group replaced by one of another engine": {
@@ -46,6 +50,20 @@ def test_immutable(pools: Pools, what: str) -> None:
     assert f"{field}: Invalid value" in answer.message
     assert "is immutable" in answer.message
     assert "another" in answer.message  # what to do instead
+    assert pools.get("demo") == before
+
+
+@pytest.mark.parametrize("value", [{**TURBO, "precision": "fp16"}, None], ids=["another", "none"])
+def test_model_of_a_group_is_immutable(pools: Pools, value: object) -> None:
+    """Its workers keep it warm, and its section of the profile was measured with exactly this."""
+    document = pool_document()
+    document["spec"]["workerGroups"][1]["model"] = TURBO
+    before = pools.create(document)
+    answer = pools.replace(changed(before, {"spec.workerGroups.1.model": value}))
+    assert answer.status == 422
+    assert "spec.workerGroups[1]: Invalid value" in answer.message
+    assert "model is immutable" in answer.message
+    assert "add another group and remove this one" in answer.message
     assert pools.get("demo") == before
 
 

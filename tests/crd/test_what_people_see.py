@@ -11,7 +11,10 @@ from t2i_api.status import (
     AuditedLevelStatus,
     AuditsStatus,
     ConditionStatus,
+    GroupStatus,
     LevelStatus,
+    ModelStatus,
+    MoveStatus,
     PlacementStatus,
     PlanStatus,
     PoolStatus,
@@ -21,6 +24,7 @@ from t2i_testing_kit.crd.documents import Pools, changed, pool_document
 from t2i_testing_kit.kube.server import KubeServer
 
 WHEN = "2026-01-02T03:04:05Z"
+MILLISECONDS = "2026-01-02T03:04:05.678Z"
 STATUS = PoolStatus(
     observed_generation=1,
     conditions=(
@@ -35,8 +39,22 @@ STATUS = PoolStatus(
     ),
     workers=4,
     ready_workers=2,
-    mix="3x0 1x10",
-    levels=(LevelStatus(skipped_steps=0, num_inference_steps=20, workers=3, ready=2, load_percent=80),),
+    groups=(
+        GroupStatus(name="gpu", model="reference", workers=3, ready=2),
+        GroupStatus(name="cpu", model="turbo", workers=1, ready=0),
+    ),
+    models=(
+        ModelStatus(name="reference", workers=3, ready=2),
+        ModelStatus(name="turbo", workers=1, ready=0, reload_milliseconds=12_345),
+    ),
+    move=MoveStatus(
+        worker="demo-gpu-2", from_model="reference", to_model="turbo", reason="it pays", ordered_at=MILLISECONDS
+    ),
+    mix="3x0 1xturbo:0/4",
+    levels=(
+        LevelStatus(skipped_steps=0, num_inference_steps=20, workers=3, ready=2, load_percent=80),
+        LevelStatus(skipped_steps=0, num_inference_steps=4, model="turbo", workers=1),
+    ),
     plan=PlanStatus(
         revision=7,
         reason="DemandChanged",
@@ -90,6 +108,7 @@ def test_defaults_of_parts_are_the_parsers(pools: Pools) -> None:
         "spec.cache": {"storeUrl": "memory://"},
         "spec.gateway": {"tenants": [{"name": "a"}]},
         "spec.levels": [{}, {"skippedSteps": 1}],
+        "spec.workerGroups.1.model": {"name": "turbo", "source": "hf://acme/turbo"},
     }
     document = changed(pool_document(), parts)
     stored = pools.create(document)["spec"]
@@ -127,7 +146,7 @@ def test_columns(pools: Pools) -> None:
     namespace = pools.path.split("/")[-2]
     header, row = pools.server.kubectl("get", "t2ip", "-n", namespace).splitlines()
     assert header.split() == ["NAME", "READY", "REASON", "WORKERS", "MIX", "QUALITY", "AGE"]
-    assert re.fullmatch(r"demo +False +NoCapacity +4 +3x0 1x10 +97 +\d+s *", row)
+    assert re.fullmatch(r"demo +False +NoCapacity +4 +3x0 1xturbo:0/4 +97 +\d+s *", row)
     wide = pools.server.kubectl("get", "t2ip", "-n", namespace, "-o", "wide")
     assert "add nodes" in wide
 

@@ -27,7 +27,7 @@ from t2i_operator.manifests.child import PoolRef
 PROFILE = (Path(__file__).parents[2] / "scenes" / "t2i_scenes" / "model" / "profile.json").read_text()
 REF = PoolRef("ns", "p", "uid-p", "100")
 NOW = Instant(1_800_000_000.0)
-MEASURED = {"a": MeasuredProfile((0.04,), 0.01)}  # 12 steps: about 2 images/s at full steps
+MEASURED = {("a", ""): MeasuredProfile((0.04,), 0.01)}  # 12 steps: about 2 images/s at full steps
 
 
 @cache

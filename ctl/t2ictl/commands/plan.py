@@ -110,7 +110,7 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     except SimulatorError as error:
         raise InputInvalid(str(error)) from error
     target = ServiceTarget.of(pool.spec)
-    chosen = pool.spec.choose_ladder(groups[0].profile, dict.fromkeys(models.values()))
+    chosen = pool.spec.choose_ladder(groups[0].profile, models.values())
     subject = _subject(chosen.ladder, groups, target, pool.spec.pinned_workers)
     shares = lineage_shares(subject.classes)
     rates_rps = parse_rates(options.rates, subject.classes) if options.rates else None

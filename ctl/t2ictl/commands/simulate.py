@@ -143,7 +143,7 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
 def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[str, Timeline], tuple[Group, ...]]:
     pool = read_pool(options.pool_file)
     models = parse_models(options.models, pool.spec)
-    policies = choose_policies(options.policies, pool.spec, several=bool(models))
+    policies = choose_policies(options.policies, pool.spec, several=bool(models or pool.spec.models))
     if pool.spec.pinned_workers and any(policy.name == OURS for policy in policies):
         if options.workers is not None:
             raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")

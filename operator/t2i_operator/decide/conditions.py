@@ -9,18 +9,20 @@
     QualityKept  audits find the quality that was promised (`audits`); only with spec.quality
 
 "Why not ready" is answered by the first that applies: the spec, names taken by others, failing loads, images,
-containers, no capacity, workers that fail their requests, then what is merely not there yet. `lastTransitionTime` moves
+containers, no capacity, workers that fail their requests, a model that no worker serves, then what is merely not there
+yet. A worker that loads another model because the plan wants it is not missed. `lastTransitionTime` moves
 only when `status` does.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from t2i_api.pool import PoolSpec
-from t2i_api.status import ConditionStatus
+from t2i_api.status import ConditionStatus, MoveStatus
 from t2i_operator.clock import Instant
-from t2i_operator.decide.types import ChildSeen, Observed, PodSeen, Problem, TroubleKind
+from t2i_operator.decide.models import MODEL_NOT_SERVED, of_groups, ready_by_model, spoken, told_move
+from t2i_operator.decide.types import ChildSeen, Holding, Observed, PodSeen, Problem, TroubleKind
 from t2i_policy.planning.plan import Plan
 
 SETTLED = "Settled"
@@ -40,6 +42,8 @@ class ConditionInputs:
     writing: bool  # children are being written in this very round
     spec: PoolSpec | None = None  # None: it cannot be carried out
     quality: "Verdict | None" = None  # None: nothing is audited
+    serving: Mapping[Holding, frozenset[int]] = field(default_factory=dict)  # workers that serve, by group and model
+    move: MoveStatus | None = None  # the worker that is on its way to another model
 
     @property
     def ready_workers(self) -> int:
@@ -49,6 +53,22 @@ class ConditionInputs:
     def serving_workers(self) -> int:
         """Ready ones that gateways do not leave out for their failures."""
         return self.ready_workers - len(self.seen.failing)
+
+    @property
+    def unserved_models(self) -> list[str]:
+        """Models that no worker serves, of pools with several; none while no worker serves at all."""
+        if self.spec is None or not self.spec.models or not self.serving_workers:
+            return []
+        ready = ready_by_model(self.serving)
+        return [model for model in ("", *self.spec.models) if not ready.get(model)]
+
+    @property
+    def expected_workers(self) -> int:
+        """Those that should be ready: all but the one that loads another model as the plan wants."""
+        away = self.move is not None and any(
+            pod.name == self.move.worker and not pod.ready for pod in self.seen.workers
+        )
+        return self.total_workers - away
 
     @property
     def ready_gateways(self) -> int:
@@ -159,17 +179,33 @@ def _failing(inputs: ConditionInputs) -> Verdict | None:
 
 
 def _missing(inputs: ConditionInputs) -> Verdict | None:
-    if inputs.ready_workers < inputs.total_workers:
+    if inputs.unserved_models:
+        names = " and ".join(map(spoken, inputs.unserved_models))
+        text = f"No worker serves {names}: requests go to other models, except those that ask for it."
+        return Verdict(False, MODEL_NOT_SERVED, f"{text}{_by_group(inputs)} See the pods of its groups.")
+    if inputs.ready_workers < inputs.expected_workers:
         text = f"{inputs.ready_workers} of {inputs.total_workers} workers are ready; the others start or load."
-        return Verdict(False, "WorkersNotReady", text)
+        return Verdict(False, "WorkersNotReady", text + _by_group(inputs))
     if inputs.ready_gateways < inputs.total_gateways:
         text = f"{inputs.ready_gateways} of {inputs.total_gateways} gateways are ready."
         return Verdict(False, "GatewaysNotReady", text)
     return None
 
 
+def _by_group(inputs: ConditionInputs) -> str:
+    """How many workers of each group serve; empty in pools of one."""
+    if inputs.spec is None or len(inputs.spec.worker_groups) == 1:
+        return ""
+    ready, sizes = of_groups(inputs.serving), inputs.spec.group_sizes
+    told = [f"{group} {len(ready.get(group, ()))} of {size}" for group, size in sizes.items()]
+    return f" By group: {', '.join(told)}."
+
+
 def _available(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
     if inputs.serving_workers and inputs.ready_gateways:
+        if inputs.unserved_models:
+            names = " and ".join(map(spoken, inputs.unserved_models))
+            return Verdict(True, "Serving", f"Requests are served, but none by {names}.")
         return Verdict(True, "Serving", "Requests are served.")
     if obstacle is not None:
         return obstacle
@@ -198,6 +234,8 @@ def _progressing(inputs: ConditionInputs, obstacle: Verdict | None, missing: Ver
         return Verdict(True, "RollingOut", f"Pods are being replaced or started: {', '.join(rolling)}.")
     if missing is not None:
         return Verdict(True, missing.reason, missing.message)
+    if inputs.move is not None:
+        return Verdict(True, "Reloading", told_move(inputs.move))
     return Verdict(False, SETTLED, "Everything is as the spec asks for.")
 
 

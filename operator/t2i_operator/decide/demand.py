@@ -9,7 +9,7 @@ and a pool with a request now and then must not be planned anew each time.
 from collections.abc import Mapping, Sequence
 
 from t2i_api.pool import PoolSpec
-from t2i_operator.decide.types import DemandReport, DesiredPool, MeasuredProfile, Observed
+from t2i_operator.decide.types import DemandReport, DesiredPool, Holding, MeasuredProfile, Observed
 from t2i_policy.planning.capacity import worker_rate_rps
 from t2i_policy.planning.plan import GroupCapacity, Plan
 from t2i_policy.profile import LevelProfile
@@ -42,31 +42,42 @@ def _exact_rps(spec: PoolSpec, groups: Sequence[GroupCapacity]) -> float:
     return sum(group.num_workers * group.rates_rps.get(spec.ladder.exact, 0.0) for group in groups)
 
 
-def measured_by_group(reports: Sequence[DemandReport]) -> dict[str, MeasuredProfile]:
-    """What workers measured, as the first gateway that knows the group reports it."""
-    found: dict[str, MeasuredProfile] = {}
+def measured_by_group(reports: Sequence[DemandReport]) -> dict[Holding, MeasuredProfile]:
+    """What workers measured, as the first gateway that knows the group and model reports it."""
+    found: dict[Holding, MeasuredProfile] = {}
     for report in reports:
         found = {**report.measured, **found}
     return found
 
 
 def group_rates(
-    desired: DesiredPool, ready: Mapping[str, frozenset[int]], measured: Mapping[str, MeasuredProfile], slo_s: float
+    desired: DesiredPool, serving: Mapping[Holding, frozenset[int]], measured: Mapping[Holding, MeasuredProfile]
 ) -> tuple[GroupCapacity, ...]:
-    """What the ready workers of each group make: by their measurements, before any by the profile."""
-    by_profile = measured_by_profile(desired.profile)
+    """What the workers of each group make at levels of the model that they serve: by their measurements, before any by
+    the profile."""
+    spec = desired.spec
     return tuple(
         GroupCapacity(
             group,
             len(numbers),
-            {level: worker_rate_rps(known.step_s, known.fixed_s, level, slo_s) for level in desired.spec.ladder.levels},
+            {
+                level: worker_rate_rps(known.step_s, known.fixed_s, level, spec.slo.latency_s)
+                for level in spec.ladder.levels
+                if level.model == model
+            },
+            model,
         )
-        for group, numbers in sorted(ready.items())
+        for (group, model), numbers in sorted(serving.items())
         if numbers
-        for known in [measured.get(group, by_profile)]
+        for known in [measured.get((group, model)) or measured_by_profile(desired.profile, model)]
     )
 
 
-def measured_by_profile(profile: LevelProfile) -> MeasuredProfile:
-    """What holds until the workers themselves have measured."""
-    return MeasuredProfile(profile.step_s, profile.fixed_s)
+def measured_by_profile(profile: LevelProfile, model: str) -> MeasuredProfile:
+    """What holds until the workers themselves have measured.
+
+    Raises:
+        ProfileError: the model was not measured.
+    """
+    section = profile.section(model)
+    return MeasuredProfile(section.step_s, section.fixed_s)

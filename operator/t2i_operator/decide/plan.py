@@ -11,7 +11,8 @@ from dataclasses import replace
 from t2i_api.plan import PlanError, parse_plan
 from t2i_operator.clock import Instant
 from t2i_operator.decide.demand import current_rates, group_rates, measured_by_group, quiet_rps
-from t2i_operator.decide.types import DesiredPool, Observed
+from t2i_operator.decide.models import assigned_models, of_groups, serving_numbers
+from t2i_operator.decide.types import DesiredPool, Holding, Observed
 from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.plan import NO_PLAN, Numbers, Plan
 from t2i_policy.planning.replan import PlanInputs, ReplanReason, plan_anew, why_replan
@@ -38,7 +39,7 @@ def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
     plan = plan_anew(before, inputs, reason, now.unix_s)
     # Workers at levels that the spec no longer has must move.
     stood = {(group, level): which for (group, level), which in before.numbers.items() if level in spec.ladder.levels}
-    numbers = place_workers(plan, spec.group_sizes, _counted_on(desired, seen), stood)
+    numbers = place_workers(plan, spec.group_sizes, of_groups(_counted_on(desired, seen, before)), stood)
     return replace(plan, numbers=numbers, corrections_revision=desired.corrections_revision)
 
 
@@ -52,7 +53,7 @@ def _inputs(desired: DesiredPool, seen: Observed, before: Plan) -> PlanInputs:
     """Demand so small that nothing needs to bend in these groups counts as none."""
     spec = desired.spec
     measured = measured_by_group(seen.reports)
-    groups = group_rates(desired, _counted_on(desired, seen), measured, spec.slo.latency_s)
+    groups = group_rates(desired, _counted_on(desired, seen, before), measured)
     rates_rps = current_rates(seen, before, quiet_rps(spec, groups))
     return PlanInputs(desired.classes, groups, rates_rps, spec.pinned_workers)
 
@@ -67,22 +68,11 @@ def _why_replan(before: Plan, inputs: PlanInputs, desired: DesiredPool, seen: Ob
     return why_replan(before, inputs, now.unix_s)
 
 
-def _counted_on(desired: DesiredPool, seen: Observed) -> dict[str, frozenset[int]]:
-    sizes = desired.spec.group_sizes
-    if desired.spec.pinned_workers:
-        return {group: frozenset(range(size)) for group, size in sizes.items()}
-    return ready_numbers(seen, sizes)
-
-
-def ready_numbers(seen: Observed, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """Ready workers of each group; those beyond its size, and those that fail their requests, left out."""
-    serving = [pod for pod in seen.workers if pod.ready and pod.name not in seen.failing]
-    return {
-        group: frozenset(
-            pod.number for pod in serving if pod.group == group and pod.number is not None and pod.number < size
-        )
-        for group, size in sizes.items()
-    }
+def _counted_on(desired: DesiredPool, seen: Observed, before: Plan) -> dict[Holding, frozenset[int]]:
+    spec = desired.spec
+    if spec.pinned_workers:
+        return {(group, model): frozenset(range(spec.group_sizes[group])) for group, model in spec.group_models.items()}
+    return serving_numbers(seen, spec, assigned_models(spec, before.numbers))
 
 
 def describe(numbers: Numbers, base_steps: int) -> str:

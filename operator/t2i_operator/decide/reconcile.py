@@ -16,6 +16,7 @@ from t2i_operator.decide.audits import QUALITY_KEPT, judge_quality
 from t2i_operator.decide.children import decide_children
 from t2i_operator.decide.conditions import SETTLED, ConditionInputs
 from t2i_operator.decide.corrections import RecordDecision, correct, next_record, read_record, render_record
+from t2i_operator.decide.models import assigned_models, lost_models, serving_numbers
 from t2i_operator.decide.plan import decide_plan, running_plan
 from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
 from t2i_operator.decide.types import Action, Announce, Decision, DesiredPool, LabelPod, Observed, Problem, WriteStatus
@@ -34,6 +35,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
     children = decide_children(seen.ref.uid, wanted, seen.children)
     desired = correct(desired, kept.record)
     plan = decide_plan(desired, seen, now)
+    assigned = assigned_models(desired.spec, plan.numbers)
     inputs = ConditionInputs(
         seen=seen,
         total_workers=desired.spec.total_workers,
@@ -44,6 +46,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         writing=bool(children.applies or children.deletes),
         spec=desired.spec,
         quality=judge_quality(desired, seen),
+        serving=serving_numbers(seen, desired.spec, assigned),
     )
     labels = tuple(_labels(seen, plan))
     decision = _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
@@ -98,6 +101,7 @@ def _events(seen: Observed, status: PoolStatus) -> Iterator[Announce]:
         if one.type == QUALITY_KEPT and one.status == "False" and was.get("status") != "False":
             yield Announce(one.reason, one.message, warning=True)
     corrected = PoolStatus.model_validate(seen.status).audits
+    yield from lost_models(seen, status)
     if (
         status.audits is not None
         and status.audits.corrections_revision > (corrected or AuditsStatus()).corrections_revision

@@ -63,24 +63,36 @@ class ChildSeen:
 
 #: Kind and name.
 ChildKey = tuple[str, str]
+#: A worker group and a model that workers of it hold, by their names; "" is the pool's own model.
+Holding = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredProfile:
-    """What the workers of a group measured: seconds of a step by batch size, and of the rest of a request."""
+    """What workers of a group measured with a model: seconds of a step by batch size, and of the rest of a request."""
 
     step_s: tuple[float, ...]
     fixed_s: float
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSeen:
+    """The model that a worker holds, or loads while it is not ready."""
+
+    model: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DemandReport:
-    """What one gateway counted: requests/s by class, smoothed; measurements by group; why it finds no similar
-    prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is."""
+    """What one gateway counted: requests/s by class, smoothed; measurements by group and model; why it finds no similar
+    prompts, if it should; and why it leaves out workers, by name. `ready`: its pod is. `held`: models by worker, in
+    pools of several."""
 
     gateway: str
     rates_rps: Mapping[str, float]
-    measured: Mapping[str, MeasuredProfile] = field(default_factory=dict)
+    measured: Mapping[Holding, MeasuredProfile] = field(default_factory=dict)
+    held: Mapping[str, ModelSeen] = field(default_factory=dict)
     embedder_trouble: str = ""
     store_trouble: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)

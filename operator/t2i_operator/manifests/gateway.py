@@ -192,4 +192,6 @@ def _read_at_start(inputs: Inputs) -> Manifest:
     spec["security"].pop("metricsNamespaces", None)  # the NetworkPolicy's alone
     if inputs.spec.quality is not None:
         spec["quality"].pop("judge")  # the auditor's business
-    return {"profile": inputs.profile, **{key: value for key, value in spec.items() if key != "workerGroups"}}
+    models = {part.name: part.model_dump(mode="json", exclude_defaults=True) for part in inputs.spec.other_models}
+    read = {key: value for key, value in spec.items() if key not in ("workerGroups", "mix")}
+    return {"profile": inputs.profile, **read, **({"models": models} if models else {})}

@@ -29,6 +29,7 @@ from t2i_api.names import (
 )
 from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests.child import Inputs, Manifest, child
+from t2i_operator.manifests.pod import model_sources
 from t2i_operator.manifests.store import store_port
 from t2i_operator.manifests.template import Overrides, of_gateway, of_group
 
@@ -77,8 +78,8 @@ def _gateway(inputs: Inputs) -> Manifest:
 
 def _workers(inputs: Inputs) -> Manifest:
     pool = inputs.ref.name
-    model = inputs.spec.model
-    from_hub = any(source.startswith("hf://") for source in (model.source, model.preview_decoder))
+    models = (inputs.spec.model, *inputs.spec.models.values())
+    from_hub = any(source.startswith("hf://") for model in models for source in model_sources(model))
     hub = [{"ports": [tcp(443)]}] if from_hub else []
     spec = {
         "podSelector": {"matchLabels": selector_labels(pool, WORKER)},

@@ -8,11 +8,12 @@ process itself, in words that reach the pool's conditions, rather than by a pod 
 change reach the files within about a minute and are taken up there; another name rolls the pods.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import yaml
 
+from t2i_api.model import ModelPart
 from t2i_api.names import API_VERSION, GATEWAY, KIND, config_name
 from t2i_operator.manifests.child import Images, Inputs, Manifest, child
 
@@ -90,6 +91,13 @@ def models_folder(source: str) -> Folder:
     return Folder("models", f"{MODELS_FOLDER}/{claim}", volume, read_only=True)
 
 
+def model_sources(model: ModelPart) -> Iterator[str]:
+    """Where a model is, and all that is loaded beside it."""
+    yield from (model.source, model.preview_decoder)
+    yield from (adapter.source for adapter in model.adapters)
+    yield from (component.source for component in model.components)
+
+
 def models_folders(model: str, further: Iterable[str]) -> list[Folder]:
     """Of the model, and of further sources where those lie elsewhere."""
     sources = [model, *(source for source in further if source.startswith(("hf://", "pvc://")))]
@@ -143,13 +151,17 @@ def render_config(inputs: Inputs) -> Manifest:
 
 
 def pool_document(inputs: Inputs) -> Manifest:
-    """Without what no process reads: pod templates, routes, and the mix, which arrives as a plan."""
+    """Without what no process reads: pod templates, routes, and the mix, which arrives as a plan. Only whether workers
+    may move is theirs to know.
+    """
     spec = inputs.spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"mix": True})
     asked = inputs.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True)
     for part_name, names in LATER_FIELDS.items():
         part, own = (spec.get(part_name, {}), asked.get(part_name, {})) if part_name else (spec, asked)
         for name in {*names} - {*own}:
             part.pop(name, None)  # as before there was the field: pods of an older version can still read it
+    if inputs.spec.mix.moves != "None":
+        spec["mix"] = {"moves": inputs.spec.mix.moves}
     for part in (spec["gateway"], spec.get("quality", {}), *spec["workerGroups"]):
         part.pop("template", None)
     for name in OUTSIDE_FIELDS:

@@ -5,6 +5,7 @@ parallel, roll one at a time and never surge. Levels are not in here: a level is
 and changing it must never touch this template.
 """
 
+from t2i_api.model import ModelPart
 from t2i_api.names import (
     GROUP_LABEL,
     GRPC_PORT,
@@ -15,8 +16,8 @@ from t2i_api.names import (
     group_name,
     selector_labels,
 )
-from t2i_api.pool import WorkerGroupPart
-from t2i_operator.manifests.child import Inputs, Manifest, child, gateway_dns
+from t2i_api.pool import PoolSpec, WorkerGroupPart
+from t2i_operator.manifests.child import CONFIG_HASH, Inputs, Manifest, child, digest, gateway_dns
 from t2i_operator.manifests.pod import (
     CLOSE_S,
     CONFIG_FOLDER,
@@ -29,6 +30,7 @@ from t2i_operator.manifests.pod import (
     config_folder,
     disruption_budget,
     grpc_probe,
+    model_sources,
     models_folders,
     pull_secrets,
     secret_folders,
@@ -69,19 +71,19 @@ def render_group(inputs: Inputs, group: WorkerGroupPart) -> list[Manifest]:
 
 def worker_pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
     """The template of a group's pods, before the owner's overrides."""
-    ref, spec, model = inputs.ref, inputs.spec, inputs.spec.model
-    beside = [part.source for part in model.adapters] + [part.source for part in model.components]
+    ref, spec = inputs.ref, inputs.spec
+    models = list(held_models(spec, group).values())
     security = secret_folders({"tls": spec.security.worker_tls_secret_name})
     folders = [
         config_folder(ref.name),
         TMP,
-        *models_folders(model.source, [model.preview_decoder, *beside]),
+        *models_folders(models[0].source, (source for model in models for source in model_sources(model))),
         *certificates(spec.cache),
         *own_latents(spec.cache),
         *security,
     ]
     return {
-        "metadata": {"labels": {**common_labels(ref.name, WORKER), GROUP_LABEL: group.name}},
+        "metadata": {"labels": {**common_labels(ref.name, WORKER), GROUP_LABEL: group.name}, **_moving(inputs, group)},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -126,3 +128,18 @@ def worker_pod(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
             "volumes": [folder.volume for folder in folders],
         },
     }
+
+
+def held_models(spec: PoolSpec, group: WorkerGroupPart) -> dict[str, ModelPart]:
+    """What the workers of a group may hold, by name: the group's own first, and all others where workers move."""
+    others = ("", *spec.models) if spec.mix.moves == "Reload" else ()
+    return {name: spec.model_called(name) for name in (spec.group_models[group.name], *others)}
+
+
+def _moving(inputs: Inputs, group: WorkerGroupPart) -> Manifest:
+    """Workers that move read at their start what they may hold: another model of the pool restarts them."""
+    if inputs.spec.mix.moves == "None":
+        return {}
+    models = held_models(inputs.spec, group)
+    held = {name: model.model_dump(mode="json", exclude_defaults=True) for name, model in models.items()}
+    return {"annotations": {CONFIG_HASH: digest(held)}}

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/control.proto\x12\rt2iserving.v1\"\x12\n\x10GetDemandRequest\"5\n\x0b\x43lassDemand\x12\x14\n\x0cprompt_class\x18\x01 \x01(\t\x12\x10\n\x08rate_rps\x18\x02 \x01(\x01\"[\n\x10GroupMeasurement\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07step_ms\x18\x02 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x03 \x01(\x01\x12\x15\n\rready_workers\x18\x04 \x01(\r\"/\n\rLeftOutWorker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa4\x02\n\x11GetDemandResponse\x12*\n\x06\x64\x65mand\x18\x01 \x03(\x0b\x32\x1a.t2iserving.v1.ClassDemand\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x15\n\rplan_revision\x18\x05 \x01(\x04\x12\x35\n\x0cmeasurements\x18\x06 \x03(\x0b\x32\x1f.t2iserving.v1.GroupMeasurement\x12\x18\n\x10\x65mbedder_trouble\x18\x07 \x01(\t\x12\x15\n\rstore_trouble\x18\x0c \x01(\t\x12.\n\x08left_out\x18\x08 \x03(\x0b\x32\x1c.t2iserving.v1.LeftOutWorkerJ\x04\x08\x02\x10\x03R\x0b\x65\x61rlier_rps2Y\n\x07\x43ontrol\x12N\n\tGetDemand\x12\x1f.t2iserving.v1.GetDemandRequest\x1a .t2iserving.v1.GetDemandResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/control.proto\x12\rt2iserving.v1\"\x12\n\x10GetDemandRequest\"5\n\x0b\x43lassDemand\x12\x14\n\x0cprompt_class\x18\x01 \x01(\t\x12\x10\n\x08rate_rps\x18\x02 \x01(\x01\"j\n\x10GroupMeasurement\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07step_ms\x18\x02 \x03(\x01\x12\x10\n\x08\x66ixed_ms\x18\x03 \x01(\x01\x12\x15\n\rready_workers\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\"9\n\tHeldModel\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\"/\n\rLeftOutWorker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd3\x02\n\x11GetDemandResponse\x12*\n\x06\x64\x65mand\x18\x01 \x03(\x0b\x32\x1a.t2iserving.v1.ClassDemand\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x15\n\rplan_revision\x18\x05 \x01(\x04\x12\x35\n\x0cmeasurements\x18\x06 \x03(\x0b\x32\x1f.t2iserving.v1.GroupMeasurement\x12\x18\n\x10\x65mbedder_trouble\x18\x07 \x01(\t\x12\x15\n\rstore_trouble\x18\x0c \x01(\t\x12.\n\x08left_out\x18\x08 \x03(\x0b\x32\x1c.t2iserving.v1.LeftOutWorker\x12-\n\x0bheld_models\x18\r \x03(\x0b\x32\x18.t2iserving.v1.HeldModelJ\x04\x08\x02\x10\x03R\x0b\x65\x61rlier_rps2Y\n\x07\x43ontrol\x12N\n\tGetDemand\x12\x1f.t2iserving.v1.GetDemandRequest\x1a .t2iserving.v1.GetDemandResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSDEMAND']._serialized_start=66
   _globals['_CLASSDEMAND']._serialized_end=119
   _globals['_GROUPMEASUREMENT']._serialized_start=121
-  _globals['_GROUPMEASUREMENT']._serialized_end=212
-  _globals['_LEFTOUTWORKER']._serialized_start=214
-  _globals['_LEFTOUTWORKER']._serialized_end=261
-  _globals['_GETDEMANDRESPONSE']._serialized_start=264
-  _globals['_GETDEMANDRESPONSE']._serialized_end=556
-  _globals['_CONTROL']._serialized_start=558
-  _globals['_CONTROL']._serialized_end=647
+  _globals['_GROUPMEASUREMENT']._serialized_end=227
+  _globals['_HELDMODEL']._serialized_start=229
+  _globals['_HELDMODEL']._serialized_end=286
+  _globals['_LEFTOUTWORKER']._serialized_start=288
+  _globals['_LEFTOUTWORKER']._serialized_end=335
+  _globals['_GETDEMANDRESPONSE']._serialized_start=338
+  _globals['_GETDEMANDRESPONSE']._serialized_end=677
+  _globals['_CONTROL']._serialized_start=679
+  _globals['_CONTROL']._serialized_end=768
 # @@protoc_insertion_point(module_scope)

@@ -65,10 +65,13 @@ class GroupMeasurement(_message.Message):
     STEP_MS_FIELD_NUMBER: _builtins.int
     FIXED_MS_FIELD_NUMBER: _builtins.int
     READY_WORKERS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     fixed_ms: _builtins.float
     """Text encoding, decode and image encoding of one request."""
     ready_workers: _builtins.int
+    model: _builtins.str
+    """The model that they hold, by its name in the pool; empty: the pool's own."""
     @_builtins.property
     def step_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """step_ms[b-1] = time of one denoising step at batch size b, up to the batch cap in use."""
@@ -80,14 +83,44 @@ class GroupMeasurement(_message.Message):
         step_ms: _abc.Iterable[_builtins.float] | None = ...,
         fixed_ms: _builtins.float = ...,
         ready_workers: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_ms", b"fixed_ms", "group", b"group", "ready_workers", b"ready_workers", "step_ms", b"step_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_ms", b"fixed_ms", "group", b"group", "model", b"model", "ready_workers", b"ready_workers", "step_ms", b"step_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GroupMeasurement: _TypeAlias = GroupMeasurement  # noqa: Y015
+
+@_typing.final
+class HeldModel(_message.Message):
+    """HeldModel says which model a worker holds, or loads while it is not ready."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """As it describes itself; in a cluster the name of its pod."""
+    model: _builtins.str
+    """By its name in the pool; empty: the pool's own."""
+    ready: _builtins.bool
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        model: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "ready", b"ready", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldModel: _TypeAlias = HeldModel  # noqa: Y015
 
 @_typing.final
 class LeftOutWorker(_message.Message):
@@ -127,6 +160,7 @@ class GetDemandResponse(_message.Message):
     EMBEDDER_TROUBLE_FIELD_NUMBER: _builtins.int
     STORE_TROUBLE_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    HELD_MODELS_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     in_flight: _builtins.int
     plan_revision: _builtins.int
@@ -139,10 +173,14 @@ class GetDemandResponse(_message.Message):
     def demand(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassDemand]: ...
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMeasurement]:
-        """From the first ready worker of each group."""
+        """From the first ready worker of each group and model."""
 
     @_builtins.property
     def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutWorker]: ...
+    @_builtins.property
+    def held_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldModel]:
+        """Of every worker that this gateway has heard of, in pools of several models."""
+
     def __init__(
         self,
         *,
@@ -154,10 +192,11 @@ class GetDemandResponse(_message.Message):
         embedder_trouble: _builtins.str = ...,
         store_trouble: _builtins.str = ...,
         left_out: _abc.Iterable[Global___LeftOutWorker] | None = ...,
+        held_models: _abc.Iterable[Global___HeldModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "embedder_trouble", b"embedder_trouble", "in_flight", b"in_flight", "left_out", b"left_out", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "embedder_trouble", b"embedder_trouble", "held_models", b"held_models", "in_flight", b"in_flight", "left_out", b"left_out", "measurements", b"measurements", "plan_revision", b"plan_revision", "queued", b"queued", "store_trouble", b"store_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

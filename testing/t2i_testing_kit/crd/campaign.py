@@ -22,6 +22,12 @@ from t2i_testing_kit.crd.mutations import Mutation, mutations
 from t2i_testing_kit.kube.server import Answer
 
 MIX = {"mode": "Fixed", "workers": [{"workers": 3}, {"skippedSteps": 10, "workers": 1}]}
+TURBO = {
+    "name": "turbo",
+    "source": "hf://acme/turbo",
+    "numInferenceSteps": 4,
+    "adapters": [{"name": "a", "source": "pvc://claim/a"}],
+}
 
 #: state -> the changes of the small valid pool that led to it, one write after the other
 STATES: dict[str, tuple[dict[str, object], ...]] = {
@@ -29,6 +35,10 @@ STATES: dict[str, tuple[dict[str, object], ...]] = {
     "resized": ({"spec.workerGroups.0.workers": 8}, {"spec.workerGroups": [{"name": "gpu", "workers": 2}]}),
     "fixed": ({"spec.mix": MIX}, {"spec.levels.3": {"skippedSteps": 5}}),
     "fixed on the default ladder": ({"spec.levels": []}, {"spec.mix": MIX}),
+    "several models": (
+        {"spec.workerGroups.2": {"name": "few", "workers": 1, "model": TURBO}},
+        {"spec.levels.3": {"model": "turbo", "numInferenceSteps": 2}, "spec.mix": {"moves": "Reload"}},
+    ),
     "back to auto": ({"spec.mix": MIX}, {"spec.mix": {"mode": "Auto"}}),
     "everything set": (
         {
@@ -192,6 +202,7 @@ def _allowed(before: Document, wanted: Document) -> Pool | None:
         pool = _read(wanted)
     except PoolError:
         return None
-    engines = {group.name: group.engine for group in former.spec.worker_groups}
-    kept = all(engines.get(group.name, group.engine) == group.engine for group in pool.spec.worker_groups)
+    fixed = {group.name: (group.engine, group.model) for group in former.spec.worker_groups}
+    groups = {group.name: (group.engine, group.model) for group in pool.spec.worker_groups}
+    kept = all(fixed.get(name, parts) == parts for name, parts in groups.items())
     return pool if kept and pool.spec.model == former.spec.model else None
