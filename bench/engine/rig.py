@@ -21,8 +21,8 @@ from t2i_worker.engine.warm_up import warm_up
 from t2i_worker.jobs import Finished, Job, Sink, Source
 from t2i_worker.latents import LatentCache
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
-from t2i_worker.warm_model import to_facts
 from t2i_worker.starting import find_model
+from t2i_worker.warm_model import to_facts
 
 BATCH = 4
 ids = itertools.count()
