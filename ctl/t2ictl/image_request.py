@@ -41,6 +41,7 @@ def _request(
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_UINT32, help="fix the schedule length, without approximation")
     ] = None,
+    model: Annotated[str, typer.Option(help="which of the pool's models draws it; left out: any")] = "",
     guidance_scale: Annotated[float | None, typer.Option(min=0, max=MAX_GUIDANCE_SCALE)] = None,
     width: Pixels = 0,
     height: Pixels = 0,
@@ -72,6 +73,7 @@ def _request(
         min_quality_percent=min_quality_percent,
         max_skipped_steps=max_skipped_steps,
         num_inference_steps=steps,
+        model=model,
         guidance_scale=guidance_scale,
         width=width,
         height=height,

@@ -78,9 +78,11 @@ def expected_quality_percent(decided: Decided, profile: LevelProfile, is_measure
     Levels of the pool are measured. A schedule that the request fixes may be one of the profile, by chance.
     `is_measured`: the profile speaks of images that are drawn like this one.
     """
+    level = decided.served.level
+    if level.model and not is_measured:
+        return None
     if decided.wanted.reason is not WantedReason.SCHEDULE_REQUESTED:
         return decided.quality_percent
-    level = decided.served.level
     if not is_measured and level.num_inference_steps != profile.base_steps:
         return None
     loss = loss_for(level, profile, decided.near)

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from t2i_gateway.director import Parts
+from t2i_gateway.parts import Parts
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
@@ -21,7 +21,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.GetDemandRequest, context: Context
     ) -> control_pb2.GetDemandResponse:
         del request, context
-        parts, now_s, view = self._parts, self._loop.time(), self._parts.dispatcher.view()
+        parts, now_s, view = self._parts, self._loop.time(), self._parts.dispatchers.view()
         demand = parts.planning.demand
         response = control_pb2.GetDemandResponse(
             queued=view.queued,

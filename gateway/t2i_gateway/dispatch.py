@@ -1,25 +1,25 @@
-"""Dispatch: requests wait here for a slot and leave with an attempt at a worker.
+"""Dispatch: requests for one model wait here for a slot and leave with an attempt at a worker that holds it.
 
 Whose turn it is says the policy's queue, and which slots are left to other gateways its `SlotTurns`; admission bounds
 the queue. Nothing waits for ever: a request leaves with an attempt, when what is left to its deadline is too short for
-it, or when the pool has had no worker for NO_WORKERS_GRACE_S.
+it, or when the model has had no worker for NO_WORKERS_GRACE_S; one that may move to another model does so at once.
 """
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 
 from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
-from t2i_gateway.errors import DeadlineExceeded, RequestRefused, WorkersUnavailable
+from t2i_gateway.errors import DeadlineExceeded, ModelGone, RequestRefused
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool_view import OtherQueues, PoolView
+from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
 from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_policy.request.admission import Refused, refuse_late
 from t2i_policy.request.latent_holders import HolderLine
@@ -39,6 +39,7 @@ class QueuePlace:
     Workers that it `left` were too slow for it; they may take it again when no other is ready.
     Each of its steps costs `step_cost` of the default size, and `steps_share` of the level's run. `holders` names the
     workers that have its latent at the moment, None: all can reach it. It goes to one of these while there are any.
+    `may_move`: it would rather be decided anew than wait for a model that no worker holds.
     """
 
     tenant: str
@@ -49,6 +50,7 @@ class QueuePlace:
     step_cost: float = 1.0
     steps_share: float = 1.0
     holders: Callable[[], frozenset[str]] | None = None
+    may_move: bool = False
 
     @property
     def cost(self) -> float:
@@ -64,9 +66,23 @@ class QueuedRequest(WaitingRequest):
 
 
 class Dispatcher:
-    """The queue of one gateway. Used from one event loop."""
+    """The queue of one gateway for one of the pool's models; "" is its own. Used from one event loop.
 
-    def __init__(self, policy: ServingPolicy, workers: WorkerPool, part: GatewayPart, metrics: GatewayMetrics) -> None:
+    `name`: what metrics and errors call the model.
+    """
+
+    def __init__(
+        self,
+        policy: ServingPolicy,
+        workers: WorkerPool,
+        part: GatewayPart,
+        metrics: GatewayMetrics,
+        *,
+        model: str = "",
+        name: str = "",
+    ) -> None:
+        self.model = model
+        self._name = name
         self._policy = policy
         self._workers = workers
         self.gateways = part.replicas
@@ -86,7 +102,7 @@ class Dispatcher:
 
     def view(self, tenant: str | None = None) -> PoolView:
         """The pool as decisions see it now; with the wait of a request of `tenant` if one is named."""
-        queue, views = self._queue, self._workers.views
+        queue, views = self._queue, self._views
         if queue.count and sum(view.free_slots for view in views) > self._turns.left:
             ahead: int | None = 0  # who still waits, waits for others than the free ones
         else:
@@ -97,23 +113,20 @@ class Dispatcher:
         return PoolView(views, queue.count, queue.steps, ahead, self.gateways, others)
 
     @property
+    def _views(self) -> tuple[WorkerView, ...]:
+        return self._workers.views_of(self.model)
+
+    @property
     def _others(self) -> OtherQueues | None:
-        return self._workers.others.queues if self.gateways > 1 else None
+        return self._workers.others.queues(self.model) if self.gateways > 1 else None
 
     def tell_others(self, request: worker_pb2.WorkerGenerateRequest, rate_rps: float) -> None:
         """Let the other gateways know, through a worker, what waits here and how many requests a second come."""
-        self._workers.others.tell(request, self._queue, rate_rps)
-
-    def demand_factor(self, rate_rps: float) -> float:
-        """How many times the demand of this gateway (requests/s) the pool's is."""
-        others = self._workers.others.queues
-        if self.gateways == 1 or others is None or rate_rps <= 0:
-            return self.gateways
-        return 1 + others.rate_rps / rate_rps
+        self._workers.others.tell(request, self._queue, rate_rps, self.model)
 
     def holder_line(self, holders: frozenset[str], max_queued: int) -> HolderLine:
         """Who waits for one of these workers because it holds their latent. Nobody may where the queue is full."""
-        free = any(view.free_slots for view in self._workers.views if view.name in holders)
+        free = any(view.free_slots for view in self._views if view.name in holders)
         if not free and self.num_queued >= max_queued:
             return HolderLine(frozenset())
         bound = ((queued.steps, queued.place.holders) for queued in self._queue if queued.place.holders)
@@ -134,9 +147,9 @@ class Dispatcher:
         Raises:
             DeadlineExceeded: none came in time, and how long the image takes is not known.
             RequestRefused: none came in time for the image.
-            WorkersUnavailable: no worker is left that could take it.
+            ModelGone: no worker is left that could take it.
         """
-        self._check_any_left(place.excluded)
+        self._check_any_left(place)
         queued = QueuedRequest(
             tenant=place.tenant,
             deadline_s=place.deadline_s,
@@ -173,16 +186,16 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
-        views = self._workers.views
+        views = self._views
         ready = sum(view.ready for view in views)
-        self._metrics.ready_workers.set(sum(view.ready and not view.unproven for view in views))
+        self._metrics.show_ready(self._name, sum(view.ready and not view.unproven for view in views))
         self._watch_forlorn(ready)
         free = sum(view.free_slots for view in views)
         self._turns.look(free)
         if free:
             self._queue.serve(self._hand_out)
         self._look_later()
-        self._metrics.queue_depth.set(self.num_queued)
+        self._metrics.show_queued(self._name, self.num_queued)
 
     def placement(self, place: QueuePlace) -> Placement | None:
         """Where a request would go now; `Explain` tells it."""
@@ -195,7 +208,7 @@ class Dispatcher:
         excluded = place.excluded
         if place.holders is None and not place.left:
             return excluded
-        ready = frozenset(view.name for view in self._workers.views if view.ready)
+        ready = frozenset(view.name for view in self._views if view.ready)
         if ready - excluded - place.left:
             excluded |= place.left
         able = frozenset() if place.holders is None else (ready & place.holders()) - excluded
@@ -207,7 +220,7 @@ class Dispatcher:
             self._queue.remove(queued)
             return False
         placement, left_s = self.placement(queued.place), queued.deadline_s - self._loop.time()
-        free = sum(view.free_slots for view in self._workers.views)
+        free = sum(view.free_slots for view in self._views)
         if placement is None:
             queued.choosy |= free > 0
             return False
@@ -249,23 +262,29 @@ class Dispatcher:
         queued.ready.cancel()
         self._queue.remove(queued)
         self._look_later()
-        self._metrics.queue_depth.set(self.num_queued)
+        self._metrics.show_queued(self._name, self.num_queued)
 
-    def _check_any_left(self, excluded: frozenset[str]) -> None:
-        if excluded and all(worker.name in excluded for worker in self.view().ready):
-            raise WorkersUnavailable("the request failed on every worker that could take it")
+    def _check_any_left(self, place: QueuePlace) -> None:
+        excluded = place.excluded
+        if excluded and all(view.name in excluded for view in self._views if view.ready):
+            raise ModelGone("the request failed on every worker that could take it")
 
     def _watch_forlorn(self, ready: int) -> None:
         if ready and self._forlorn is not None:
             self._forlorn.cancel()
             self._forlorn = None
-        elif not ready and self._forlorn is None:
-            self._forlorn = self._loop.call_later(NO_WORKERS_GRACE_S, self._fail_all)
+        elif not ready:
+            if self._forlorn is None:
+                self._forlorn = self._loop.call_later(NO_WORKERS_GRACE_S, self._fail_all)
+            self._fail(queued for queued in self._queue if queued.place.may_move)
 
     def _fail_all(self) -> None:
         self._forlorn = None
-        for queued in self._queue:
+        self._fail(self._queue)
+
+    def _fail(self, waiting: Iterable[QueuedRequest]) -> None:
+        for queued in waiting:
             if not queued.ready.done():
-                queued.ready.set_exception(
-                    WorkersUnavailable("no worker is ready: the pool's condition Ready says why")
-                )
+                holding = f" that holds the model {self.model}" if self.model else ""
+                text = f"no worker{holding} is ready: the pool's condition Ready says why"
+                queued.ready.set_exception(ModelGone(text))

@@ -5,6 +5,8 @@ GatewayError
 ├── RequestRefused             admission said no; carries the policy's reason and when to come back
 ├── DeadlineExceeded           the time ran out before the image
 ├── WorkersUnavailable         no worker could take or finish it
+│   └── ModelGone              none that holds the model it was meant for; another model may serve it
+├── ModelUnknown               the pool has no model of the name that was asked for
 ├── ContentRefused             the pool's classifier refuses the prompt or the image; carries its category
 ├── SafetyUnchecked            the classifier did not answer, and the pool does not serve what it has not seen
 ├── ImageUnsigned              the image was drawn, but could not be signed, and the pool sends none unsigned
@@ -42,6 +44,14 @@ class DeadlineExceeded(GatewayError):
 
 class WorkersUnavailable(GatewayError):
     """Raised when no worker could take the request or finish it."""
+
+
+class ModelGone(WorkersUnavailable):
+    """Raised when no worker is left that holds the model a request waits for, or none that has not failed it."""
+
+
+class ModelUnknown(GatewayError):
+    """Raised when a request asks for a model that the pool does not have; names those that it has."""
 
 
 class ContentRefused(GatewayError):

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager
 
-from t2i_api.pool import PoolSpec
+from t2i_api.pool import Pool
 from t2i_gateway.director import Director
 from t2i_gateway.events import Events, is_done
 from t2i_gateway.held_requests import MAX_HELD_BYTES, HeldAnswer, HeldRequests, bytes_sent_by
 from t2i_gateway.idempotency import IdempotentRuns
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.model_names import ModelNames
 from t2i_gateway.request import ImageRequest, parse_request
 from t2i_gateway.status import SHOWN_ERRORS, ShownError, outcome_of
 from t2i_protos.v1 import gateway_pb2
@@ -20,10 +21,11 @@ class Intake:
     """One for all doors of a gateway, so that an id means the same at each. Used from one event loop."""
 
     def __init__(
-        self, director: Director, spec: PoolSpec, metrics: GatewayMetrics, max_held_bytes: int = MAX_HELD_BYTES
+        self, director: Director, pool: Pool, metrics: GatewayMetrics, max_held_bytes: int = MAX_HELD_BYTES
     ) -> None:
         self._director = director
-        self._spec = spec
+        self._spec = pool.spec
+        self._names = ModelNames.of(pool)
         self._metrics = metrics
         self._runs = IdempotentRuns()
         self._held = HeldRequests(metrics, max_held_bytes)
@@ -53,7 +55,7 @@ class Intake:
         Raises:
             GatewayError: the request is wrong, was refused, or failed.
         """
-        request = parse_request(message, self._spec, made_id)
+        request = self._parse(message, made_id)
         with self.held(bytes_sent_by(message)):
             async with aclosing(self._events(message, request, tenant, left_s)) as events:
                 async for event in events:
@@ -70,7 +72,10 @@ class Intake:
             GatewayError: the request is wrong.
         """
         with self.held(message.ByteSize()):
-            return await self._director.explain(parse_request(message, self._spec), tenant, left_s)
+            return await self._director.explain(self._parse(message), tenant, left_s)
+
+    def _parse(self, message: gateway_pb2.GenerateRequest, made_id: str = "") -> ImageRequest:
+        return parse_request(message, self._spec, made_id, self._names.demanded(message.model))
 
     def _events(
         self, message: gateway_pb2.GenerateRequest, request: ImageRequest, tenant: str, left_s: float | None

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from t2i_api.pool import PoolSpec
 from t2i_gateway.context import RequestContext, Waited
+from t2i_gateway.model_names import source_name
 from t2i_gateway.request import ImageRequest
 from t2i_policy.request.admission import Admitted, Refused
 from t2i_policy.request.decide import Decided
@@ -89,7 +90,7 @@ def worker_request(
         seed=request.seed,
         width=request.size.width,
         height=request.size.height,
-        guidance_scale=request.guidance_scale,
+        guidance_scale=_guidance_scale(request, spec, level.model),
         output_format=request.output_format,
         level=level_message(level),
         budget_ms=max(1, int(1e3 * left_s)),
@@ -118,6 +119,13 @@ def worker_request(
     return message
 
 
+def _guidance_scale(request: ImageRequest, spec: PoolSpec, model: str) -> float:
+    """What the request says, else the model's own."""
+    if request.gives_guidance or not model:
+        return request.guidance_scale
+    return spec.model_called(model).guidance_scale
+
+
 def audit_request(
     context: RequestContext, spec: PoolSpec, left_s: float, reached: bool
 ) -> worker_pb2.WorkerGenerateRequest:
@@ -130,16 +138,12 @@ def audit_request(
     return message
 
 
-def file_notes(request: ImageRequest, pool: str, spec: PoolSpec) -> worker_pb2.FileNotes | None:
-    """What the image file says; None = nothing. A path of ours is nobody's business: its last part names the model."""
+def file_notes(request: ImageRequest, pool: str, spec: PoolSpec, model: str = "") -> worker_pb2.FileNotes | None:
+    """What the image file says; None = nothing. `model`: another than the pool's own that draws it, by name, or ""."""
     if not spec.provenance.metadata:
         return None
-    return worker_pb2.FileNotes(pool=pool, model=model_name(spec.model.source), prompt=request.prompt_in_file)
-
-
-def model_name(source: str) -> str:
-    """What files call a model of this source."""
-    return source.rstrip("/").rpartition("/")[2] if source.startswith(("file://", "pvc://")) else source
+    name = model or source_name(spec.model.source)
+    return worker_pb2.FileNotes(pool=pool, model=name, prompt=request.prompt_in_file)
 
 
 def relayed_event(event: worker_pb2.WorkerEvent) -> gateway_pb2.GenerateEvent | None:
@@ -182,6 +186,8 @@ def _reproduction(context: RequestContext, served: level_pb2.Level) -> gateway_p
     level = to_level(served)
     if level.marks:
         return None
+    if level.model:
+        return gateway_pb2.Reproduction(num_inference_steps=level.num_inference_steps, model=level.model)
     if not served.skipped_steps:
         exact = served.num_inference_steps == context.base_steps
         return gateway_pb2.Reproduction(exact=exact, num_inference_steps=0 if exact else served.num_inference_steps)
@@ -214,9 +220,13 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
         says += f"; served with {served.level.phrase} under load, with {gone} of the slack gone"
     elif served.reason is ServedReason.DEADLINE:
         says += f"; served with {served.level.phrase} to meet the deadline"
+    elif served.reason is ServedReason.MODEL_GONE:
+        says += f"; served with {served.level.phrase} because the workers of the model that it was meant for are gone"
     elif served.reason is ServedReason.LATENT_ELSEWHERE:
         says += f"; served with {served.level.phrase} because workers that hold the latent are busier than others"
-    if wanted.reason is WantedReason.SCHEDULE_REQUESTED:
+    if wanted.reason is WantedReason.SCHEDULE_REQUESTED or (
+        wanted.reason is WantedReason.UNMEASURED and served.level.model
+    ):
         return says  # nobody measured what a schedule loses that a request fixes
     return f"{says}; at most {100 * served.expected_loss:.1f}% of quality is expected to be lost"
 
@@ -228,6 +238,8 @@ def _why_wanted(wanted: WantedLevel) -> str:
             return f"the request asks for exact, {phrase}"
         case WantedReason.SCHEDULE_REQUESTED:
             return f"the request fixes {phrase}"
+        case WantedReason.MODEL_REQUESTED:
+            return f"the request asks for the model: {phrase}"
         case WantedReason.UNMEASURED:
             return f"no level was measured for what the request sets, so it gets {phrase}"
     return f"{phrase} is the cheapest harmless level"

@@ -31,9 +31,14 @@ class GatewayMetrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", text, registry=registry)
 
+        def by_model(name: str, text: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, ("model",), registry=registry)
+
         def seconds(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=buckets, registry=registry)
 
+        self._ready: Counts[str] = Counts()  # by model
+        self._queued: Counts[str] = Counts()
         self.requests = counter("requests", "Requests ended, by method and gRPC code.", "method", "code")
         self.http_requests = counter("http_requests", "HTTP requests ended, by route and status.", "route", "status")
         self.duration = seconds("request_duration", "Arrival to the last byte, of requests that got an image.")
@@ -59,8 +64,11 @@ class GatewayMetrics:
         self.denoise = seconds("denoise", "First to last denoising step, as the worker measured it.")
         self.encode = seconds("encode", "Latent to encoded image, as the worker measured it.")
         self.queue_depth = gauge("queued_requests", "Requests waiting for a worker.")
+        self.model_queue_depth = by_model("model_queued_requests", "Of these, those that wait for the model.")
         self.in_flight = gauge("in_flight_requests", "Requests at workers.")
         self.ready_workers = gauge("ready_workers", "Workers that take requests and do not fail them.")
+        self.model_ready_workers = by_model("model_ready_workers", "Of these, the workers that hold the model.")
+        self.model_images = counter("model_images", "Images by the model that drew them.", "model")
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
         self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")
@@ -121,6 +129,18 @@ class GatewayMetrics:
         )
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
+
+    def show_ready(self, model: str, count: int) -> None:
+        """So many workers hold this model and take requests."""
+        self._ready[model] = count
+        self.model_ready_workers.labels(model).set(count)
+        self.ready_workers.set(self._ready.total())
+
+    def show_queued(self, model: str, count: int) -> None:
+        """So many requests wait for this model."""
+        self._queued[model] = count
+        self.model_queue_depth.labels(model).set(count)
+        self.queue_depth.set(self._queued.total())
 
     def count_ejection(self, reason: str) -> None:
         """Count a worker that is left out."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from t2i_gateway.dispatch import Dispatcher
+from t2i_gateway.by_model import ModelDispatchers
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.planning.assign import assign_ready
@@ -29,7 +29,7 @@ class PlanningLoop:
         self,
         policy: ServingPolicy,
         rules: Rules,
-        dispatcher: Dispatcher,
+        dispatchers: ModelDispatchers,
         metrics: GatewayMetrics,
         *,
         clock: Callable[[], float] | None = None,
@@ -38,7 +38,7 @@ class PlanningLoop:
         self.rules = rules
         self.plan = NO_PLAN
         self.demand = Demand()
-        self._dispatcher = dispatcher
+        self._dispatchers = dispatchers
         self._metrics = metrics
         self._clock = clock or asyncio.get_running_loop().time
 
@@ -53,7 +53,7 @@ class PlanningLoop:
 
     def _pool_demand(self) -> Demand:
         """This gateway's demand, scaled up by what the others say comes to them."""
-        return self.demand.times(self._dispatcher.demand_factor(self.rate_rps))
+        return self.demand.times(self._dispatchers.demand_factor(self.rate_rps))
 
     async def run(self, workers: WorkerPool) -> None:
         """Plan until cancelled."""
@@ -75,7 +75,7 @@ class PlanningLoop:
 
     async def step(self, workers: WorkerPool) -> None:
         """One look at demand and pool; a new plan if one is due."""
-        view = self._dispatcher.view()
+        view = self._dispatchers.view()
         groups = group_capacities(view.ready, self.rules.ladder.levels, self.rules.slo_s)
         if not groups:
             return  # keep the last good plan; there is nothing to plan for

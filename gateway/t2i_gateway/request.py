@@ -6,11 +6,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from t2i_api.model import ModelPart
 from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
 from t2i_policy.image_size import ImageSize
 from t2i_policy.request.options import Limits
-from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
+from t2i_protos.v1 import drawing_pb2, gateway_pb2, level_pb2, worker_pb2
 from t2i_runtime.drawing import PLAIN, Drawing, KnownParts, drawing_violations, parse_drawing
 from t2i_runtime.errors import Violation
 from t2i_runtime.input_images import KnownComponents
@@ -27,7 +28,10 @@ Violations = Iterator[Violation]
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One valid request. `named` is whether the client chose the request id, so that a repeat can be known."""
+    """One valid request. `named` is whether the client chose the request id, so that a repeat can be known.
+
+    `gives_guidance`: it says a guidance scale; else that of the model that serves it is meant.
+    """
 
     request_id: str
     named: bool
@@ -42,6 +46,7 @@ class ImageRequest:
     num_images: int = 1
     drawing: Drawing = PLAIN
     prompt_in_file: bool = False
+    gives_guidance: bool = False
 
     @property
     def images(self) -> "tuple[ImageRequest, ...]":
@@ -51,17 +56,22 @@ class ImageRequest:
         return tuple(replace(self, seed=(self.seed + index) % 2**64, num_images=1) for index in range(self.num_images))
 
 
-def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec, made_id: str = "") -> ImageRequest:
-    """Check a request against the pool. `made_id` names one that brings no id; empty = it gets a random one.
+def parse_request(
+    request: gateway_pb2.GenerateRequest, spec: PoolSpec, made_id: str = "", model: str | None = None
+) -> ImageRequest:
+    """Check a request against the pool. `made_id` names one that brings no id; empty = it gets a random one. `model`:
+    which one it demands, "" being the pool's own; None: any.
 
     Raises:
         RequestInvalid: names every field that is wrong and what it should be.
     """
-    known = _known_parts(spec) if request.HasField("drawing") else None  # most requests say nothing of it
+    if model is None:
+        model = _able_model(request.drawing, spec)
+    known = _known_parts(spec.model_called(model or "")) if request.HasField("drawing") else None  # most say nothing
     violations = [
         *_text_violations(request, spec),
         *_size_violations(request, spec),
-        *_number_violations(request, spec),
+        *_number_violations(request, spec, model),
         *(drawing_violations(request.drawing, known) if known is not None else ()),
     ]
     if violations:
@@ -76,18 +86,34 @@ def parse_request(request: gateway_pb2.GenerateRequest, spec: PoolSpec, made_id:
         seed=request.seed if request.HasField("seed") else secrets.randbits(SEED_BITS),
         guidance_scale=request.guidance_scale if given_scale else spec.model.guidance_scale,
         output_format=request.output_format or level_pb2.OUTPUT_FORMAT_PNG,
-        limits=_limits(request, spec, drawing),
+        limits=_limits(request, spec, drawing, model),
         preview_every_steps=request.preview_every_steps,
         size=ImageSize(request.width, request.height) if request.width else spec.model.default_size,
         num_images=request.num_images or 1,
         drawing=drawing,
         prompt_in_file=request.prompt_in_file if request.HasField("prompt_in_file") else spec.provenance.prompt,
+        gives_guidance=given_scale,
     )
 
 
-def _known_parts(spec: PoolSpec) -> KnownParts:
-    controls, ip_adapters = map(spec.model.component_scales, ("ControlNet", "IPAdapter"))
-    return KnownParts(spec.model.adapter_scales, KnownComponents(controls, ip_adapters))
+def _known_parts(model: ModelPart) -> KnownParts:
+    controls, ip_adapters = map(model.component_scales, ("ControlNet", "IPAdapter"))
+    return KnownParts(model.adapter_scales, KnownComponents(controls, ip_adapters))
+
+
+def _able_model(drawing: drawing_pb2.Drawing, spec: PoolSpec) -> str | None:
+    """In a pool of several models, the first that has the adapters and components which are named; None: none is."""
+    adapters = {use.name for use in drawing.adapters}
+    components = {use.component for use in (*drawing.images.control_images, *drawing.images.ip_adapter_images)}
+    if not spec.models or not (adapters or components):
+        return None
+    able = (
+        name
+        for name in ("", *spec.models)
+        if adapters <= set(spec.model_called(name).adapter_scales)
+        and components <= {one.name for one in spec.model_called(name).components}
+    )
+    return next(able, "")
 
 
 def most_steps(spec: PoolSpec) -> int:
@@ -116,7 +142,7 @@ def check_images(request: ImageRequest, model: worker_pb2.WorkerDescription | No
         raise RequestInvalid([Violation(f"drawing.images.{name}", text) for name in wrong])
 
 
-def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec, drawing: Drawing) -> Limits:
+def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec, drawing: Drawing, model: str | None) -> Limits:
     """A request can raise the pool's quality floor, not lower it."""
     floor = max(spec.slo.min_quality_percent, request.min_quality_percent)
     return Limits(
@@ -125,6 +151,7 @@ def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec, drawing: Drawi
         exact=request.exact,
         fixed_steps=request.num_inference_steps if request.HasField("num_inference_steps") else None,
         measured=drawing.is_measured,
+        model=model,
     )
 
 
@@ -152,20 +179,22 @@ def _size_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Vi
         yield Violation("width", f"{served}; ask for one of these instead of {request.width}x{request.height}")
 
 
-def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec) -> Violations:
+def _number_violations(request: gateway_pb2.GenerateRequest, spec: PoolSpec, model: str | None) -> Violations:
     if request.output_format not in _FORMATS:
         yield Violation("output_format", "must be PNG, JPEG or WEBP")
     if request.min_quality_percent > 100:
         yield Violation("min_quality_percent", f"must be from 0 to 100, got {request.min_quality_percent}")
     if request.num_images > MAX_IMAGES:
         yield Violation("num_images", f"must be from 1 to {MAX_IMAGES}, got {request.num_images}")
+    if request.exact and model:
+        yield Violation("model", f"{model} is not the pool's own model, which exact asks for: leave one of them out")
     if request.HasField("num_inference_steps"):
         yield from steps_violations(request.num_inference_steps, spec)
         full = spec.model.num_inference_steps
         if request.exact and request.num_inference_steps != full:
             text = f"cannot be combined with exact, which runs the pool's {full} steps: leave one of them out"
             yield Violation("num_inference_steps", text)
-        if request.min_quality_percent and request.num_inference_steps < full:
+        if request.min_quality_percent and (model or request.num_inference_steps < full):
             text = "cannot be kept beside num_inference_steps, which fixes the schedule: leave one of them out"
             yield Violation("min_quality_percent", text)
     scale = request.guidance_scale

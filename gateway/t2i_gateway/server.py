@@ -15,15 +15,18 @@ from t2i_gateway.audits.auditor_connection import AuditorConnection
 from t2i_gateway.audits.corrections_feed import CorrectionsFeed
 from t2i_gateway.audits.sampling import AuditSamples
 from t2i_gateway.auth import GatewaySecurity, open_security, warn_of_gaps
+from t2i_gateway.by_model import ModelDispatchers
 from t2i_gateway.control import ControlService
-from t2i_gateway.director import Director, Parts
+from t2i_gateway.director import Director
 from t2i_gateway.dispatch import Dispatcher
 from t2i_gateway.doors.app import HttpDoor, make_app
 from t2i_gateway.doors.server import HttpServer
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.intake import Intake
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.model_names import ModelNames
 from t2i_gateway.neighbours import NeighbourIndex
+from t2i_gateway.parts import Parts
 from t2i_gateway.planning_loop import PlanningLoop
 from t2i_gateway.playground.routes import Playground, playground_routes
 from t2i_gateway.results import open_results
@@ -34,6 +37,7 @@ from t2i_gateway.signing import open_signer
 from t2i_gateway.tenant_rates import TenantRates
 from t2i_gateway.workers.connection import CHANNEL_OPTIONS, Wiring
 from t2i_gateway.workers.latents import follow_workers
+from t2i_gateway.workers.model_orders import ModelOrders
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.policies import PromptAware
 from t2i_policy.profile import LevelProfile
@@ -75,7 +79,7 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
     health.add_to(server)
     wants_playground = settings.playground or pool.spec.gateway.playground == "Enabled"
     playground = Playground(pool, parts, director) if wants_playground else None
-    intake = playground.intake if playground is not None else Intake(director, pool.spec, metrics)
+    intake = playground.intake if playground is not None else Intake(director, pool, metrics)
     add_to_server(TextToImageService(intake, metrics, security.identities), server)
 
     def is_ready() -> bool:
@@ -167,7 +171,8 @@ def _make_parts(
     rules = build_rules(spec.ladder, profile, slo.latency_s, slo.max_loss, slo.harmless_loss)
     open_channel = channel_opener(security.workers, settings.worker_name, CHANNEL_OPTIONS)
     part = spec.gateway.model_copy(update={"replicas": settings.gateways or spec.gateway.replicas})
-    wiring = Wiring(open_channel, alone=part.replicas == 1, profiled_digest=profile.model_digest)
+    digests = {model: profile.section(model).model_digest for model in ("", *spec.models)}
+    wiring = Wiring(open_channel, alone=part.replicas == 1, profiled_digests=digests)
     workers = WorkerPool(settings.workers, wiring, metrics.count_ejection)
     if security.workers is not None:
         security.workers.on_change(lambda _: workers.renew())
@@ -176,15 +181,21 @@ def _make_parts(
             "the profile does not say how much images of different seeds differ, so a prompt that is asked again does "
             "not start from a cached latent: measure it with two seeds (t2ictl profile)"
         )
-    dispatcher = Dispatcher(policy, workers, part, metrics)
+    names = ModelNames.of(pool)
+    by_model = {
+        model: Dispatcher(policy, workers, part, metrics, model=model, name=names.name_of(model))
+        for model in ("", *spec.models)
+    }
+    dispatchers = ModelDispatchers(by_model, workers.others)
     return Parts(
         pool=pool.metadata.name,
         spec=spec,
+        names=names,
         embeddings=Embeddings(settings.embedder, settings.models_dir, metrics, profile.embedder_digest),
         neighbours=NeighbourIndex(pool, _open_store(settings, pool), metrics),
         workers=workers,
-        dispatcher=dispatcher,
-        planning=PlanningLoop(policy, rules, dispatcher, metrics),
+        dispatchers=dispatchers,
+        planning=PlanningLoop(policy, rules, dispatchers, metrics),
         safety=open_safety(pool, {"prompt": settings.safety_prompt_dir, "image": settings.safety_image_dir}, metrics),
         signer=open_signer(pool, settings.c2pa_dir, metrics),
         metrics=metrics,
@@ -204,9 +215,11 @@ def _open_store(settings: GatewaySettings, pool: Pool) -> LatentStore | None:
 
 def _work(settings: GatewaySettings, parts: Parts) -> tuple[Coroutine[Any, Any, None], ...]:
     """The tasks that go on beside the requests."""
+    moves = parts.spec.mix.moves == "Reload"
     usual = (
         *(parts.workers.run(), parts.neighbours.run(), parts.embeddings.run(), _plan(settings, parts)),
         *parts.safety.work(),
+        *([ModelOrders(parts.workers, lambda: parts.planning.plan.revision).run()] if moves else []),
         *([] if parts.signer is None else [parts.signer.keys.run()]),
     )
     return (*usual, follow_workers(parts.workers, parts.neighbours)) if parts.neighbours.spread else usual

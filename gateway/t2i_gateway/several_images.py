@@ -8,7 +8,7 @@ from dataclasses import replace
 from t2i_gateway.events import Events, ToldEvent
 from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
-from t2i_policy.pool_view import PoolView
+from t2i_policy.pool_view import PoolView, join_parts
 
 Arrived = asyncio.Queue[ToldEvent | Exception | None]  # None: one of the streams has ended
 
@@ -17,6 +17,9 @@ def behind_siblings(view: PoolView, before: Sequence[Level], step_cost: float) -
     """The pool as an image sees it whose siblings of these levels, and its size, are admitted, but not queued yet."""
     if not before:
         return view
+    if view.parts:
+        own = {model: [level for level in before if level.model == model] for model in view.parts}
+        return join_parts({model: behind_siblings(part, own[model], step_cost) for model, part in view.parts.items()})
     steps = sum(counted_steps(level.cost, step_cost) for level in before)
     ahead_steps = None if view.ahead_steps is None else view.ahead_steps + steps
     return replace(

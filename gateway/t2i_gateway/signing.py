@@ -23,8 +23,8 @@ from t2i_api.parse import PoolError
 from t2i_api.pool import Pool
 from t2i_gateway.errors import ImageUnsigned
 from t2i_gateway.events import PassedChunk, ToldEvent
-from t2i_gateway.messages import model_name
 from t2i_gateway.metrics import GatewayMetrics
+from t2i_gateway.model_names import source_name
 from t2i_gateway.request import ImageRequest
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 from t2i_runtime.errors import CertificatesUnusable
@@ -63,7 +63,7 @@ class ImageSigner:
 
     def __init__(self, pool: Pool, keys: Reloaded[Certificates], metrics: GatewayMetrics) -> None:
         self.keys = keys
-        self._model = model_name(pool.spec.model.source)
+        self._model = source_name(pool.spec.model.source)
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(THREADS, "sign")
         self._context = open_context(keys.current)
@@ -72,14 +72,14 @@ class ImageSigner:
     def _reopen(self, keys: Certificates) -> None:
         self._context = open_context(keys)
 
-    async def signed(self, request: ImageRequest, events: Sequence[ToldEvent]) -> list[ToldEvent]:
-        """The same events for the signed file.
+    async def signed(self, request: ImageRequest, events: Sequence[ToldEvent], model: str) -> list[ToldEvent]:
+        """The same events for the signed file. `model`: another than the pool's own that drew it, by name, or "".
 
         Raises:
             ImageUnsigned: it could not be signed; it may be tried again.
         """
         began_s, outcome = time.perf_counter(), "cancelled"
-        told = manifest(self._model, FROM_IMAGES if request.drawing.images else FROM_TEXT)
+        told = manifest(model or self._model, FROM_IMAGES if request.drawing.images else FROM_TEXT)
         work = partial(_signed_events, self._context, told, MIME_TYPES[request.output_format], events)
         try:
             with within_span("sign image"):

@@ -15,6 +15,8 @@ from t2i_gateway.errors import (
     GatewayError,
     GenerationFailed,
     ImageUnsigned,
+    ModelGone,
+    ModelUnknown,
     RequestIdReused,
     RequestInvalid,
     RequestRefused,
@@ -51,6 +53,8 @@ _TOO_LATE = WireCodes(code_pb2.DEADLINE_EXCEEDED, 504)
 _OUTCOMES: dict[type[GatewayError], WireCodes] = {
     DeadlineExceeded: _TOO_LATE,
     WorkersUnavailable: _UNAVAILABLE,
+    ModelGone: _UNAVAILABLE,
+    ModelUnknown: WireCodes(code_pb2.NOT_FOUND, 404),
     ContentRefused: WireCodes(code_pb2.FAILED_PRECONDITION, 400),
     SafetyUnchecked: _UNAVAILABLE,
     ImageUnsigned: _UNAVAILABLE,

@@ -11,6 +11,7 @@ from t2i_policy.request.served import Served, ServedReason
 ASKED = {
     WantedReason.EXACT_REQUESTED: "the request asks for exact",
     WantedReason.SCHEDULE_REQUESTED: "the request fixes 5 steps",
+    WantedReason.MODEL_REQUESTED: "the request asks for the model",
     WantedReason.UNMEASURED: "no level was measured",
 }
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from played_workers import CAP, STEPS, World, turns, world
 from small_pools import worker
 from t2i_api.gateway import GatewayPart
+from t2i_gateway.by_model import ModelDispatchers
 from t2i_gateway.dispatch import Dispatcher, QueuePlace
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_policy.level import Level
@@ -158,4 +159,4 @@ async def test_gateways_hear_of_each_other_through_a_worker() -> None:
         played.first.say()
         await turns()
         assert dispatcher.view().others == OtherQueues(3, 150, 1, 6.0)
-        assert dispatcher.demand_factor(2.0) == pytest.approx(4.0)
+        assert ModelDispatchers({"": dispatcher}, played.pool.others).demand_factor(2.0) == pytest.approx(4.0)

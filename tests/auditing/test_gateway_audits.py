@@ -53,8 +53,9 @@ class PlayedWorkerCalls:
 
     name = "worker"
 
-    def __init__(self, *events: Any, idle: bool = True) -> None:
+    def __init__(self, *events: Any, idle: bool = True, model: str = "") -> None:
         self.events = [*events, grpc.aio.EOF]
+        self.model = model
         self.is_idle = idle
         self.asked: list[worker_pb2.WorkerGenerateRequest] = []
         self.cancelled = 0
@@ -106,7 +107,7 @@ def loop_of(worker: PlayedWorkerCalls, auditor: PlayedAuditor, view: PoolView = 
     parts = SimpleNamespace(
         pool="pool",
         spec=SPEC,
-        dispatcher=SimpleNamespace(view=lambda: view),
+        dispatchers=SimpleNamespace(of_model=lambda model: {"": SimpleNamespace(view=lambda: view)}[model]),
         workers=SimpleNamespace(connections=[worker]),
         neighbours=SimpleNamespace(reaches=lambda *_: False),
     )
@@ -161,20 +162,21 @@ async def test_no_exact_image_is_drawn_that_nobody_can_judge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("idle", "view"),
+    ("idle", "model", "view"),
     [
-        (False, QUIET),
-        (True, PoolView((), 1, 20)),
-        (True, PoolView((), 0, 0, None, 2, OtherQueues(1, 20, 1.0))),
+        (False, "", QUIET),
+        (True, "turbo", QUIET),
+        (True, "", PoolView((), 1, 20)),
+        (True, "", PoolView((), 0, 0, None, 2, OtherQueues(1, 20, 1.0))),
     ],
-    ids=["a request runs", "one waits here", "one waits in another gateway"],
+    ids=["a request runs", "it holds another model", "one waits here", "one waits in another gateway"],
 )
-async def test_it_waits_for_a_worker_that_has_nothing_to_do(
-    monkeypatch: pytest.MonkeyPatch, idle: bool, view: PoolView
+async def test_it_waits_for_a_worker_of_the_own_model_that_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch, idle: bool, model: str, view: PoolView
 ) -> None:
     """And not for ever: an image from long ago says nothing of the pool as it is."""
     monkeypatch.setattr(audit_loop, "ROOM_EVERY_S", 0.0)
-    worker = PlayedWorkerCalls(finished(), idle=idle)
+    worker = PlayedWorkerCalls(finished(), idle=idle, model=model)
     waiting = asyncio.ensure_future(audited(loop_of(worker, PlayedAuditor(), view)))
     for _ in range(20):
         await asyncio.sleep(0)

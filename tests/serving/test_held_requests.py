@@ -9,7 +9,8 @@ import pytest
 from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry
 
-from t2i_api.pool import PoolSpec
+from door_in_process import POOL
+from t2i_api.parse import parse_pool
 from t2i_gateway.identity import Identities
 from t2i_gateway.intake import Intake
 from t2i_gateway.metrics import GatewayMetrics
@@ -47,10 +48,7 @@ async def test_images_beyond_the_bound_are_refused_until_others_end() -> None:
     Each counts as it came, and once more on its way to a worker for each image that is drawn from it.
     """
     director, metrics = StillDrawing(), GatewayMetrics(CollectorRegistry())
-    spec = PoolSpec.model_validate(
-        {"model": {"source": "builtin://scenes"}, "workerGroups": [{"name": "a", "workers": 1}]}
-    )
-    intake = Intake(director, spec, metrics, max_held_bytes=200 * KIB)  # type: ignore[arg-type]
+    intake = Intake(director, parse_pool(POOL), metrics, max_held_bytes=200 * KIB)  # type: ignore[arg-type]
     service = TextToImageService(intake, metrics, Identities("None"))
     server = grpc.aio.server()
     add_to_server(service, server)

@@ -63,7 +63,7 @@ class ServedDoor:
 async def served(director: PlayedDirector, max_held_bytes: int = MAX_HELD_BYTES) -> AsyncIterator[ServedDoor]:
     """A server; in the end nothing is held any more."""
     pool, metrics = parse_pool(POOL), GatewayMetrics(CollectorRegistry())
-    intake = Intake(cast(Director, director), pool.spec, metrics, max_held_bytes)
+    intake = Intake(cast(Director, director), pool, metrics, max_held_bytes)
     door = HttpDoor(pool, intake, Identities("None"), metrics, lambda: True)
     listener = listening_socket("127.0.0.1:0")
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)

@@ -24,14 +24,20 @@ Fails = Callable[[str, str], grpc.StatusCode | None]
 
 
 class FailingWorker(worker_pb2_grpc.WorkerServicer):
-    """One worker; `prompts` it was sent, `running` are not at their end. It says that a step takes `step_ms`."""
+    """One worker; `prompts` it was sent, `running` are not at their end. It says that a step takes `step_ms`.
 
-    def __init__(self, name: str, fails: Fails, image: bytes = IMAGE, step_s: float = 0.0) -> None:
+    It holds `model`, and is not `ready` while it loads another one. `asked` are the requests as they came.
+    """
+
+    def __init__(self, name: str, fails: Fails, image: bytes = IMAGE, step_s: float = 0.0, model: str = "") -> None:
         self.name = name
         self.fails = fails
         self.image = image
         self.step_s = step_s
         self.step_ms = STEP_MS
+        self.model = model
+        self.ready = True
+        self.asked: list[worker_pb2.WorkerGenerateRequest] = []
         self.prompts: list[str] = []
         self.may_draw = asyncio.Event()
         self.may_draw.set()
@@ -39,15 +45,16 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
 
     async def Describe(self, request: worker_pb2.DescribeRequest, context: Any) -> worker_pb2.WorkerDescription:
         """Any model's."""
-        return worker_pb2.WorkerDescription(name=self.name, group="sim", num_inference_steps=20)
+        return worker_pb2.WorkerDescription(name=self.name, group="sim", num_inference_steps=20, model=self.model)
 
     async def WatchLoad(
         self, request: worker_pb2.WatchLoadRequest, context: Any
     ) -> AsyncIterator[worker_pb2.WorkerLoad]:
         """Ready, whatever it fails."""
-        load = worker_pb2.WorkerLoad(ready=True, batch_cap=CAP, queue_cap=CAP, step_ms=[self.step_ms] * CAP)
+        load = worker_pb2.WorkerLoad(batch_cap=CAP, queue_cap=CAP, step_ms=[self.step_ms] * CAP)
         load.next_within_ms = round(1e3 * NEXT_WITHIN_S)
         while True:
+            load.ready, load.model = self.ready, self.model
             yield load
             await asyncio.sleep(LOAD_EVERY_S)
 
@@ -66,6 +73,7 @@ class FailingWorker(worker_pb2_grpc.WorkerServicer):
         self, request: worker_pb2.WorkerGenerateRequest, context: Any
     ) -> AsyncIterator[worker_pb2.WorkerEvent]:
         self.prompts.append(request.prompt)
+        self.asked.append(request)
         await self.may_draw.wait()
         code, level = self.fails(self.name, request.prompt), request.level
         yield worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level, reason="AsRequested"))

@@ -45,6 +45,8 @@ class PlayedWorker:
         self.frozen = self.closed = False
         self.connected = True
         self.asked = 0  # how often for what it is
+        self.orders: list[tuple[str, int]] = []  # to hold a model, and of which revision
+        self.refuses: grpc.StatusCode | None = None  # such an order
         self.idle = asyncio.Event()  # nothing runs on it any more
         self.idle.set()
         step_ms = [1e3 * step_s * (size + 1) / CAP for size in range(CAP)]
@@ -57,7 +59,14 @@ class PlayedWorker:
         self.load.steps_took_ms += slower * usual_ms
         self.load.steps_usual_ms += usual_ms
 
-    def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Any]:
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> Callable[..., Any]:
+        async def hold_model(order: worker_pb2.HoldModelRequest, **_: Any) -> worker_pb2.HoldModelResponse:
+            self.orders.append((order.model, order.revision))
+            if self.refuses is not None:
+                nothing = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(self.refuses, nothing, nothing)
+            return worker_pb2.HoldModelResponse()
+
         async def describe(*_: Any, **__: Any) -> worker_pb2.WorkerDescription:
             self.asked += 1
             if self.frozen:
@@ -66,7 +75,7 @@ class PlayedWorker:
                 raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing)
             return self.described
 
-        return describe
+        return hold_model if method.endswith("HoldModel") else describe
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> Callable[..., PlayedCall]:
         def watch(*_: Any, **__: Any) -> PlayedCall:

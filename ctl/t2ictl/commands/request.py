@@ -131,6 +131,8 @@ def tell_how_again(done: gateway_pb2.Done) -> str:
         return "draws it again where this level is served; no option asks for it"
     steps = done.reproduction.num_inference_steps
     how = "--exact" if done.reproduction.exact else f"--steps {steps}"
+    if done.reproduction.model:
+        how += f" --model {done.reproduction.model}"
     return f"draws it again with {how} and all other options the same"
 
 

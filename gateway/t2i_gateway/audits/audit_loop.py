@@ -1,7 +1,7 @@
-"""The audits of one gateway, one after the other, on workers that have nothing else to do.
+"""The audits of one gateway, one after the other, on workers of the pool's own model that have nothing else to do.
 
 1. take the sample that waits for longest, and ask the auditor whether its judge scores such a prompt,
-2. wait until no request waits anywhere and a worker is idle,
+2. wait until no request waits for that model anywhere and a worker is idle,
 3. draw the exact image there, as a background request: it makes way for whatever comes,
 4. let the auditor judge both.
 
@@ -18,9 +18,9 @@ import grpc
 
 from t2i_gateway.audits.auditor_connection import AuditorConnection
 from t2i_gateway.audits.sampling import AuditSample
-from t2i_gateway.director import Parts
 from t2i_gateway.events import PassedChunk
 from t2i_gateway.messages import audit_request, file_notes
+from t2i_gateway.parts import Parts
 from t2i_gateway.workers.connection import WorkerConnection
 from t2i_policy.backoff import Backoff
 from t2i_protos.v1 import auditor_pb2, worker_pb2
@@ -100,14 +100,15 @@ class AuditLoop:
     async def _idle_worker(self, sample: AuditSample) -> WorkerConnection | None:
         """Wait for one; None: for too long."""
         while self._clock() - sample.taken_s <= MAX_AGE_S:
-            if not self._any_queue and (idle := [one for one in self._parts.workers.connections if one.is_idle]):
+            idle = [one for one in self._parts.workers.connections if one.is_idle and not one.model]
+            if idle and not self._any_queue:
                 return random.choice(idle)
             await asyncio.sleep(ROOM_EVERY_S)
         return None
 
     @property
     def _any_queue(self) -> bool:
-        view = self._parts.dispatcher.view()
+        view = self._parts.dispatchers.of_model("").view()
         return bool(view.queued or (view.others is not None and view.others.requests))
 
     async def _draw(self, sample: AuditSample, worker: WorkerConnection) -> bytes | None:

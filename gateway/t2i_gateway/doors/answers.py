@@ -113,6 +113,7 @@ def _level(message: level_pb2.Level) -> dict[str, Any]:
         "forecast": level.forecast,
         "guided_steps": level.guided_steps,
         "solver": level.solver,
+        "model": level.model,
     }
     return {name: value for name, value in told.items() if value or name == "skipped_steps"}
 
@@ -123,7 +124,7 @@ def _reproduction(done: gateway_pb2.Done) -> dict[str, Any] | None:
         return None
     told = done.reproduction
     how = {"exact": True} if told.exact else {"num_inference_steps": told.num_inference_steps}
-    return {"seed": done.seed, **how}
+    return {"seed": done.seed, **how, **({"model": told.model} if told.model else {})}
 
 
 def _cut(cut: level_pb2.PromptCut) -> dict[str, Any]:

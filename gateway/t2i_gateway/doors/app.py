@@ -70,13 +70,13 @@ def make_app(door: HttpDoor, more: Sequence[Route] = ()) -> ASGIApp:
 
     async def models(request: Request) -> Response:
         known(request)
-        return JSONResponse({"object": "list", "data": [model_card(name, began) for name in names]})
+        return JSONResponse({"object": "list", "data": [model_card(name, began, door.pool) for name in names]})
 
     async def model(request: Request) -> Response:
         known(request)
         name = request.path_params["name"]
         check_model(name, door.pool)
-        return JSONResponse(model_card(name, began))
+        return JSONResponse(model_card(name, began, door.pool))
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document)

@@ -11,7 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from t2i_gateway.errors import ContentRefused, DeadlineExceeded, RequestIdReused, RequestInvalid, RequestRefused
+from t2i_gateway.errors import (
+    ContentRefused,
+    DeadlineExceeded,
+    ModelUnknown,
+    RequestIdReused,
+    RequestInvalid,
+    RequestRefused,
+)
 from t2i_gateway.status import ShownError, outcome_of, retry_after_s
 from t2i_runtime.errors import CallerUnknown, Violation
 
@@ -79,6 +86,8 @@ def error_body(error: ShownError) -> dict[str, Any]:
             told = zip(names, error.violations, strict=True)
             message = "; ".join(f"{name}: {_in_words(violation.description)}" for name, violation in told)
             param, code = names[0].removesuffix("[]"), "invalid_value"  # OpenAI calls one and several `image`
+        case ModelUnknown():
+            param, code = "model", "model_not_found"
         case CallerUnknown():
             code = "invalid_api_key"
         case RequestRefused(refused=refused):

@@ -46,7 +46,7 @@ class ImageBody(DrawingBody):
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), DRAWABLE]
     """What to draw."""
     model: str | None = None
-    """A name of GET /v1/models. Left out: the pool's model."""
+    """A name of GET /v1/models. Left out: the pool's model, or whichever it chooses of several."""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Images of this prompt. All are drawn or none; their seeds are in a row."""
     size: str | None = None
@@ -77,14 +77,14 @@ class ImageBody(DrawingBody):
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     """Of the first image. Left out: a random one, which the answer names."""
     num_inference_steps: int | None = None
-    """Run this schedule, without approximation."""
+    """Run this schedule, without approximation; on the pool's own model unless `model` says another."""
     guidance_scale: float | None = None
-    """Classifier-free guidance scale. Left out: the pool's."""
+    """Classifier-free guidance scale. Left out: the pool's, or that of the model that serves it."""
     min_quality_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Expected quality of every image at least, percent of an exact one's. It can only raise the pool's floor. Not
     beside a shorter `num_inference_steps`."""
     exact: bool | None = None
-    """Run the full schedule, or do not serve the request."""
+    """Run the full schedule of the pool's own model, or do not serve the request."""
     prompt_in_file: bool | None = None
     """Write the prompts into the metadata of the image files. Left out: as the pool says."""
 

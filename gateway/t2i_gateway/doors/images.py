@@ -20,7 +20,7 @@ from t2i_gateway.doors.answers import (
 from t2i_gateway.doors.errors import CLIENT_GONE, ClientGone, error_body, status_of
 from t2i_gateway.doors.fields import ImageBody, to_message
 from t2i_gateway.doors.forms import FORM_TYPE, JSON_TYPE, AskedImages, read_edit, read_generation
-from t2i_gateway.doors.models import check_model
+from t2i_gateway.doors.models import check_model, demanded_model
 from t2i_gateway.doors.reading import check_length, check_type, read_body, told_bytes, while_connected
 from t2i_gateway.doors.sending import END, Outbox, send_whole, start, unread_answer
 from t2i_gateway.events import Events, PassedChunk, ToldEvent, is_done
@@ -137,6 +137,7 @@ class ImagesRoute:
         body = wanted.body
         check_model(body.model, self.pool)
         message = to_message(body, self.pool.spec, request.headers.get(IDEMPOTENCY_KEY, ""))
+        message.model = demanded_model(body.model, self.pool)
         if wanted.files is not None:
             message.drawing.images.MergeFrom(wanted.files)
         events = self.intake.generate(message, tenant, self._left_s(request, body), request.state.request_id)

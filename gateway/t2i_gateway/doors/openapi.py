@@ -49,7 +49,7 @@ def openapi_document(pool: Pool) -> Schema:
         "paths": {
             "/v1/images/generations": {"post": _drawing("Draw images of a prompt.", JSON_TYPE, BODY)},
             "/v1/images/edits": {"post": _drawing("Draw images from others.", FORM_TYPE, FORM)},
-            "/v1/models": {"get": _get("The pool's model, by each of its names.", _list_of(MODEL))},
+            "/v1/models": {"get": _get("The pool's models, by each of their names.", _list_of(MODEL))},
             "/v1/models/{name}": {"get": {**_get("One of them.", _ref(MODEL), "404"), "parameters": [_name(pool)]}},
             "/healthz": {"get": {**_get("The process answers.", _status("ok")), "security": []}},
             "/readyz": {"get": {**_get("A request could be served now.", _status("ready"), "503"), "security": []}},
@@ -74,7 +74,7 @@ def _body(fields: type[ImageBody], pool: Pool) -> Schema:
     schema = fields.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")
     schema.pop("$defs", None)
     for name, one_needs in FOR_PARTS.items():
-        if not one_needs(model):
+        if not any(map(one_needs, (model, *pool.spec.models.values()))):
             schema["properties"].pop(name, None)
     own: dict[str, Schema] = {
         "model": {"enum": model_names(pool)},
@@ -94,9 +94,10 @@ def _parts(pool: Pool) -> dict[str, Schema]:
     """The classes within that of a body, those that this pool has a use for."""
     model = pool.spec.model
     found: dict[str, Schema] = GenerationBody.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")["$defs"]
-    found["LoraBody"]["properties"]["name"] = {"enum": sorted(model.adapter_scales)}
+    adapters = {name for one in (model, *pool.spec.models.values()) for name in one.adapter_scales}
+    found["LoraBody"]["properties"]["name"] = {"enum": sorted(adapters)}
     found["ComponentImageBody"]["properties"]["component"] = {"enum": sorted(one.name for one in model.components)}
-    kept = {"LoraBody": model.adapters, "ComponentImageBody": model.components}
+    kept = {"LoraBody": adapters, "ComponentImageBody": model.components}
     return {name: schema for name, schema in found.items() if kept[name]}
 
 
@@ -179,7 +180,8 @@ def _images(pool: Pool) -> Schema:
     kept = {"b64_json": {**TEXT, "contentEncoding": "base64"}}
     link = {"url": {**TEXT, "format": "uri"}}
     data = _object(**kept) if pool.spec.gateway.results is None else {"anyOf": [_object(**kept), _object(**link)]}
-    level = {"type": "object", "properties": {"phrase": TEXT, "skipped_steps": WHOLE, "num_inference_steps": WHOLE}}
+    steps = {"phrase": TEXT, "skipped_steps": WHOLE, "num_inference_steps": WHOLE}
+    level = {"type": "object", "properties": steps | ({"model": TEXT} if pool.spec.models else {})}
     times = _object(**dict.fromkeys(("queue", "wait", "denoise", "encode", "total"), NUMBER))
     image = _object(
         index=WHOLE,

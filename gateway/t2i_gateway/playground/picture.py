@@ -15,13 +15,14 @@ _STATES = {HealthState.GOOD: "ready", HealthState.ON_TRIAL: "on trial", HealthSt
 
 
 def pool_picture(pool: Pool, levels: Sequence[Level], view: PoolView, recent: RecentSummary) -> dict[str, Any]:
-    """The pool's targets, its queue, and what the last minute brought. `levels`: exact first, by falling cost."""
+    """The pool's targets, its queue, and what the last minute brought. `levels`: exact first, by falling cost,
+    model by model."""
     spec = pool.spec
     return {
         "pool": pool.metadata.name,
         "slo_s": spec.slo.latency_s,
         "min_quality_percent": spec.slo.min_quality_percent,
-        "full_rps": view.steps_per_s / levels[0].cost,
+        "full_rps": _full_rps(levels, view),
         "queued": view.queued,
         "levels": [_level(level, served) for level, served in zip(levels, recent.served, strict=True)],
         "refused": recent.refused,
@@ -33,11 +34,20 @@ def pool_picture(pool: Pool, levels: Sequence[Level], view: PoolView, recent: Re
     }
 
 
+def _full_rps(levels: Sequence[Level], view: PoolView) -> float:
+    """Images a second that the workers draw on the full schedules of what they hold."""
+    full: dict[str, Level] = {}
+    for level in levels:
+        full.setdefault(level.model, level)
+    return sum(view.of_model(model).steps_per_s / level.cost for model, level in full.items())
+
+
 def _level(level: Level, served: int) -> dict[str, Any]:
     return {
         "phrase": level.phrase,
         "skipped_steps": level.skipped_steps,
         "num_inference_steps": level.num_inference_steps,
+        "model": level.model,
         "cost": level.cost,
         "served": served,
     }
@@ -52,6 +62,7 @@ def worker_pictures(connections: Sequence[WorkerConnection]) -> list[dict[str, A
             "running": one.view.running,
             "waiting": one.view.waiting,
             "places": one.load.batch_cap,
+            "model": one.model,
         }
         for one in connections
     ]
@@ -60,6 +71,8 @@ def worker_pictures(connections: Sequence[WorkerConnection]) -> list[dict[str, A
 def _state(worker: WorkerConnection) -> str:
     if worker.description is None:
         return "not reached"
+    if worker.is_reloading:
+        return "loading another model"
     if not worker.ready:
         return "draining" if worker.load.draining else "not ready"
     return _STATES[worker.state]

@@ -52,7 +52,8 @@ class RecentOutcomes:
         self._outcomes.append(outcome)
 
     def summary(self, now_s: float, levels: Sequence[Level]) -> RecentSummary:
-        """What the last WINDOW_S add up to. A level that is none of `levels` counts as the one of next higher cost."""
+        """What the last WINDOW_S add up to. A level that is none of `levels` counts as its model's of next
+        higher cost."""
         self._forget(now_s - WINDOW_S)
         drawn = [one for one in self._outcomes if one.level is not None]
         full = len(self._outcomes) == MAX_OUTCOMES
@@ -78,12 +79,14 @@ class RecentOutcomes:
 
 
 def _column(level: Level | None, levels: Sequence[Level]) -> int:
-    """Where a level is counted; the last column is for what was not served. `levels`: exact first, by falling cost."""
+    """Where a level is counted; the last column is for what was not served. `levels`: exact first, by falling cost,
+    model by model."""
     if level is None:
         return len(levels)
     if level in levels:
         return levels.index(level)
-    return max((at for at, one in enumerate(levels) if one.cost >= level.cost), default=0)
+    dearer = (at for at, one in enumerate(levels) if one.model == level.model and one.cost >= level.cost)
+    return max(dearer, default=0)
 
 
 def _mean(values: Sequence[float]) -> float | None:

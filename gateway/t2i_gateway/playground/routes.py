@@ -15,13 +15,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from t2i_api.pool import Pool
-from t2i_gateway.director import Director, Parts
+from t2i_gateway.director import Director
 from t2i_gateway.doors.errors import HttpRefused
 from t2i_gateway.doors.fields import parse_json
 from t2i_gateway.doors.forms import JSON_TYPE
-from t2i_gateway.doors.models import model_names
 from t2i_gateway.doors.reading import check_type, read_body
 from t2i_gateway.identity import Identities
+from t2i_gateway.parts import Parts
 from t2i_gateway.playground.picture import load_picture, pool_picture, worker_pictures
 from t2i_gateway.playground.synthetic_load import RENEW_WITHIN_S, TENANT, TENANT_WEIGHT, SyntheticLoad
 from t2i_gateway.playground.watched_intake import WatchedIntake
@@ -97,9 +97,9 @@ class Playground:
     def __init__(self, pool: Pool, parts: Parts, director: Director) -> None:
         self._pool = pool
         self._parts = parts
-        self.intake = WatchedIntake(director, pool.spec, parts.metrics)
+        self.intake = WatchedIntake(director, pool, parts.metrics)
         self._load = SyntheticLoad(self.intake, parts.metrics, pool.spec.slo.latency_s)
-        parts.dispatcher.weigh(TENANT, TENANT_WEIGHT)
+        parts.dispatchers.weigh(TENANT, TENANT_WEIGHT)
         self._clock = asyncio.get_running_loop().time
         self._drawn_s = float("-inf")
         self._picture: dict[str, Any] = {}
@@ -123,8 +123,8 @@ class Playground:
         model = self._pool.spec.model
         recent = self.intake.recent.summary(now_s, levels)
         return {
-            **pool_picture(self._pool, levels, parts.dispatcher.view(), recent),
-            "model": model_names(self._pool)[-1],
+            **pool_picture(self._pool, levels, parts.dispatchers.view(), recent),
+            "model": parts.names.own,
             "sizes": [str(size) for size in model.measured_sizes if model.serves(size.width, size.height)],
             "workers": worker_pictures(parts.workers.connections),
             "load": load_picture(self._load),

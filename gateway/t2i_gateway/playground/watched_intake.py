@@ -3,9 +3,9 @@
 import asyncio
 from contextlib import aclosing
 
-from t2i_api.pool import PoolSpec
+from t2i_api.pool import Pool
 from t2i_gateway.director import Director
-from t2i_gateway.errors import ContentRefused, GatewayError, RequestIdReused, RequestInvalid
+from t2i_gateway.errors import ContentRefused, GatewayError, ModelUnknown, RequestIdReused, RequestInvalid
 from t2i_gateway.events import Events, PassedChunk, is_done
 from t2i_gateway.intake import Intake
 from t2i_gateway.metrics import GatewayMetrics
@@ -17,8 +17,8 @@ from t2i_runtime.level_messages import to_level
 class WatchedIntake(Intake):
     """An intake that notes outcomes."""
 
-    def __init__(self, director: Director, spec: PoolSpec, metrics: GatewayMetrics) -> None:
-        super().__init__(director, spec, metrics)
+    def __init__(self, director: Director, pool: Pool, metrics: GatewayMetrics) -> None:
+        super().__init__(director, pool, metrics)
         self.recent = RecentOutcomes()
         self._clock = asyncio.get_running_loop().time
 
@@ -34,7 +34,7 @@ class WatchedIntake(Intake):
                     elif not isinstance(event, PassedChunk) and event.HasField("accepted"):
                         quality[event.image_index] = _promised(event.accepted.decision)
                     yield event
-        except (RequestInvalid, RequestIdReused, ContentRefused):
+        except (RequestInvalid, ModelUnknown, RequestIdReused, ContentRefused):
             raise  # what a client asks for says nothing of the pool
         except GatewayError:
             self.recent.add(RecentOutcome(self._clock(), None))

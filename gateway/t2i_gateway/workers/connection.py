@@ -5,7 +5,7 @@ It keeps what it hears. What that makes of the worker's health is judged by `out
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
 DESCRIBE_LIMIT_S = 2.0
 KEEP_LATENT_LIMIT_S = 2.0
+HOLD_MODEL_LIMIT_S = 5.0
 ROUNDING = 1e-6  # of places
 OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
@@ -49,11 +50,11 @@ CHANNEL_OPTIONS = (
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """How workers are reached. `alone` = no other gateway sends to them, so what we sent is the whole truth about their
-    batches. `profiled_digest`: the model that the pool's profile was measured on."""
+    batches. `profiled_digests`: what the pool's profile was measured on, for each of its models by name."""
 
     open_channel: OpenChannel
     alone: bool
-    profiled_digest: str = ""
+    profiled_digests: Mapping[str, str] = field(default_factory=dict)
     others: OtherGateways = field(default_factory=OtherGateways)
     parts: PartsOfWorkers = field(default_factory=PartsOfWorkers)
 
@@ -126,9 +127,20 @@ class WorkerConnection:
         return self.description.name if self.description else self.address
 
     @property
+    def model(self) -> str:
+        """Which of the pool's models it holds or loads, by name, as it last said; empty: the pool's own."""
+        return self.load.model
+
+    @property
+    def is_reloading(self) -> bool:
+        """True while it loads another model than the one that it described itself by."""
+        return self.description is not None and self.load.model != self.description.model
+
+    @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.description is not None and self.load.ready and not self.load.draining
+        load = self.load
+        return self.description is not None and load.ready and not load.draining and not self.is_reloading
 
     @property
     def is_idle(self) -> bool:
@@ -161,6 +173,7 @@ class WorkerConnection:
                 batch_limit=batch_limit(self._step_s, self._longest_step_s(held, own.places)),
                 # A place is heard of when its image is on its way here: then the next step has begun without it.
                 boundary_s=step_time(self._step_s, running) if running else 0.0,
+                model=self.model,
             )
         return self._view
 
@@ -236,6 +249,15 @@ class WorkerConnection:
         """Send a request; read the call for its events."""
         return self._generate(request, timeout=limit_s, metadata=headers or None)
 
+    async def hold_model(self, model: str, revision: int) -> None:
+        """Have the worker hold this one of the pool's models. Orders of a lower revision than before are ignored there.
+
+        Raises:
+            grpc.aio.AioRpcError: it cannot be reached, or it does not take the order.
+        """
+        request = worker_pb2.HoldModelRequest(model=model, revision=revision)
+        await self._stub.HoldModel(request, timeout=HOLD_MODEL_LIMIT_S)
+
     async def keep_latent(self, held_id: str) -> Sequence[worker_pb2.StoredLatent]:
         """Let the worker store a latent that it set aside; returns what was stored.
 
@@ -293,13 +315,13 @@ class WorkerConnection:
     async def _describe(self) -> None:
         request = worker_pb2.DescribeRequest()
         self.description = await self._stub.Describe(request, timeout=DESCRIBE_LIMIT_S, wait_for_ready=True)
-        if self.description.model_digest != self._wiring.profiled_digest:
+        if self.description.model_digest != self._wiring.profiled_digests.get(self.description.model, ""):
             text = "worker %s: the profile was measured on another model; measure this one with t2ictl profile"
             log.warning(text, self.description.name)
         self._wiring.parts.take_in(self.description)
 
     async def _watch(self) -> bool:
-        """True if there is a newer channel to watch on, False at the end of the stream.
+        """True if there is a newer channel to watch on, or another model to hear of; False at the end of the stream.
 
         Raises:
             TimeoutError: the watch was ended, as nothing came.
@@ -315,6 +337,9 @@ class WorkerConnection:
                     return False
                 watch.has_news = True
                 self._take_in(load)
+                if load.ready and self.is_reloading:
+                    await asyncio.sleep(BACKOFF.first_s)  # it may say one thing here and another there
+                    return True
             return True
         finally:
             self.watch = None

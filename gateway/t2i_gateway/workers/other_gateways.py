@@ -1,4 +1,7 @@
-"""What the other gateways of the pool told of their queues, as workers pass it on with their loads."""
+"""What the other gateways of the pool told of their queues, as workers pass it on with their loads.
+
+Each of the pool's models has queues of its own, so each is told by itself. Requests a second are those of a gateway.
+"""
 
 import asyncio
 import uuid
@@ -15,25 +18,40 @@ class OtherGateways:
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex
-        self._told: tuple[ToldQueue, ...] = ()
+        self._told: dict[str, tuple[ToldQueue, ...]] = {}  # by model
 
     def take_in(self, load: worker_pb2.WorkerLoad) -> None:
         """Keep what is newer than what was known, and nothing that is old."""
         now_s = asyncio.get_running_loop().time()
-        newest = newest_told((*self._told, *(_told(queue, now_s) for queue in load.gateway_queues))).values()
-        self._told = tuple(told for told in newest if now_s - told.at_s <= KEPT_S)
+        for model in {queue.model for queue in load.gateway_queues}:
+            told = [_told(queue, now_s) for queue in load.gateway_queues if queue.model == model]
+            newest = newest_told((*self._told.get(model, ()), *told)).values()
+            self._told[model] = tuple(one for one in newest if now_s - one.at_s <= KEPT_S)
+
+    def queues(self, model: str) -> OtherQueues | None:
+        """The sum of those for this model; None while nothing can be known."""
+        return other_queues(self._told.get(model, ()), self.name, asyncio.get_running_loop().time())
 
     @property
-    def queues(self) -> OtherQueues | None:
-        """Their sum; None while nothing can be known."""
-        return other_queues(self._told, self.name, asyncio.get_running_loop().time())
+    def rate_rps(self) -> float | None:
+        """Requests a second that come to them in all; None while nothing can be known."""
+        told = [one for queues in self._told.values() for one in queues]
+        others = other_queues(told, self.name, asyncio.get_running_loop().time())
+        return None if others is None else others.rate_rps
 
-    def tell(self, request: worker_pb2.WorkerGenerateRequest, queue: FairQueue[Any], rate_rps: float) -> None:
-        """Say with a request to a worker what waits here, and how many requests a second come."""
+    def tell(
+        self, request: worker_pb2.WorkerGenerateRequest, queue: FairQueue[Any], rate_rps: float, model: str = ""
+    ) -> None:
+        """Say with a request to a worker what waits here for its model, and how many requests a second come."""
         by_tenant = [worker_pb2.TenantSteps(tenant=key, steps=steps) for key, steps in queue.steps_by_tenant().items()]
         request.gateway_queue.CopyFrom(
             worker_pb2.GatewayQueue(
-                gateway=self.name, requests=queue.count, steps=queue.steps, rate_rps=rate_rps, by_tenant=by_tenant
+                gateway=self.name,
+                requests=queue.count,
+                steps=queue.steps,
+                rate_rps=rate_rps,
+                by_tenant=by_tenant,
+                model=model,
             )
         )
 

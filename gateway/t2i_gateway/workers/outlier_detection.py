@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.25
 MAX_LOOK_S = 2 * LOOK_EVERY_S
 LOST_LIMIT_S = 5.0  # a connection this silent is begun anew
+RELOADING_LIMIT_S = 60.0  # that of a worker which loads another model
 OLD_PROMISE_S = 1.0  # of workers that do not say how often they send their load
 
 
@@ -59,14 +60,19 @@ class OutlierDetection:
         heard_s = self.now_s if watch.has_news or before is None else before.heard_s
         report = watch.judged = work_report(worker.load, heard_s)
         watch.has_news = False
-        # The first report of a stream has none before it: no steps are judged by it.
-        worker.set_health(judge(worker.health, before or report, report, self.now_s))
-        if self.now_s - heard_s >= LOST_LIMIT_S:
+        # The first report of a stream has none before it: no steps are judged by it. Who loads another model makes no
+        # steps, and may have no time to speak.
+        if not worker.is_reloading:
+            worker.set_health(judge(worker.health, before or report, report, self.now_s))
+        if self.now_s - heard_s >= (RELOADING_LIMIT_S if worker.is_reloading else LOST_LIMIT_S):
             watch.end()
 
     def settle(self, serving: Collection[WorkerConnection], leaving: Collection[WorkerConnection]) -> None:
         """How each worker may be used: together, as who is ejected depends on who else could serve."""
-        states = usable({worker.address: worker.health for worker in serving if worker.ready}, self.now_s)
+        states: dict[str, HealthState] = {}
+        for model in {worker.model for worker in serving}:
+            able = {worker.address: worker.health for worker in serving if worker.ready and worker.model == model}
+            states |= usable(able, self.now_s)
         changed = False
         for worker in (*serving, *leaving):
             self._tell(worker)

@@ -29,8 +29,8 @@ class WorkerPool:
     ) -> None:
         self._wiring = wiring
         self._clock = clock or asyncio.get_running_loop().time
-        self._outliers = OutlierDetection(self._clock, on_ejection, on_change=lambda: self._listener())
-        self._listener: Callable[[], None] = lambda: None
+        self._outliers = OutlierDetection(self._clock, on_ejection, on_change=self._changed)
+        self._listeners: list[Callable[[], None]] = []
         self._levels: Mapping[str, Level] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[WorkerConnection, asyncio.Task[None]] = {}
@@ -46,7 +46,7 @@ class WorkerPool:
             self._wiring,
             self._clock,
             by_looks=lambda: self._outliers.now_s,
-            on_change=lambda: self._listener(),
+            on_change=self._changed,
             on_judged=self._settle,
         )
         self.connections.append(connection)
@@ -63,7 +63,7 @@ class WorkerPool:
         self._leaving.add(connection)
         if self._tasks is not None:
             self._tasks.create_task(self._retire(connection))
-        self._listener()
+        self._changed()
 
     async def _retire(self, connection: WorkerConnection) -> None:
         with suppress(TimeoutError):
@@ -79,8 +79,12 @@ class WorkerPool:
             connection.renew()
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every change of any worker's view."""
-        self._listener = listener
+        """Call `listener` after every change of any worker's view, too."""
+        self._listeners.append(listener)
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def assign(self, levels: Mapping[str, Level]) -> None:
         """The plan's level of each worker, by name: an affinity. Who tells its name later gets it at the next look."""
@@ -95,6 +99,10 @@ class WorkerPool:
         """The snapshots of all workers that decisions see."""
         return tuple(connection.view for connection in self.connections)
 
+    def views_of(self, model: str) -> tuple[WorkerView, ...]:
+        """Those of workers that hold this model, or load it."""
+        return tuple(view for connection in self.connections if (view := connection.view).model == model)
+
     @property
     def others(self) -> OtherGateways:
         """The other gateways that send to these workers."""
@@ -106,10 +114,9 @@ class WorkerPool:
         judged = {one.name: one.health.reason for one in self.connections if one.ready}
         return {name: reason for name, reason in judged.items() if reason is not EjectedReason.NONE}
 
-    @property
-    def description(self) -> worker_pb2.WorkerDescription | None:
-        """What the pool's workers serve, from the first that is ready."""
-        return next((one.description for one in self.connections if one.ready), None)
+    def description(self, model: str) -> worker_pb2.WorkerDescription | None:
+        """What the workers that hold this model serve, from the first that is ready."""
+        return next((one.description for one in self.connections if one.ready and one.model == model), None)
 
     def step_cost(self, size: ImageSize) -> float:
         """What a step of this size costs in steps of the default size, where it costs most."""

@@ -36,8 +36,9 @@ class ClassTable:
     losses: Mapping[str, Mapping[Level, float]]
 
     def classify(self, near: Neighbourhood, limits: Limits) -> str:
-        """The class of one request."""
-        if limits.exact or limits.fixed_steps is not None or not limits.measured:
+        """The class of one request. What another model must draw asks nothing of the pool's own."""
+        pinned = limits.fixed_steps is not None or not limits.measured
+        if limits.exact or (pinned and not limits.model):
             return MUST_BE_EXACT
         if near.similarity is None or not near.stored_steps or not self.edges:
             return NO_NEIGHBOUR

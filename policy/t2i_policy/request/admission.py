@@ -45,11 +45,13 @@ class Refused:
 
 def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: int) -> Admitted | Refused:
     """By the workers that hold the model of the served level, and what waits for them."""
-    pool = pool.of_model(served.level.model)
+    several, pool = bool(pool.parts), pool.of_model(served.level.model)
     if left_s <= 0:
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:
-        return Refused(RefusedReason.NO_WORKERS, "no worker is ready: the pool's condition Ready says why", 1.0)
+        holding = f" that holds the model {served.level.model or 'of the pool'}" if several else ""
+        text = f"no worker{holding} is ready: the pool's condition Ready says why"
+        return Refused(RefusedReason.NO_WORKERS, text, 1.0)
     if pool.queued >= max_queued and _waits(pool, served, left_s):
         return Refused(
             RefusedReason.QUEUE_FULL, f"{pool.queued} requests wait already", _retry_after(pool.queue_wait_s())

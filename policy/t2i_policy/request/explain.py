@@ -40,14 +40,16 @@ def outlook(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: 
     entries = [_assess(level, ladder, profile, near, limits) for level in ladder.levels]
     if limits.fixed_steps is None:
         return tuple(entries)
-    fixed = Level(0, limits.fixed_steps)
+    fixed = Level(0, limits.fixed_steps, model=limits.model or "")
     others = [replace(entry, reason=IneligibleReason.SCHEDULE_REQUESTED) for entry in entries if entry.level != fixed]
     return (LevelOutlook(fixed, 0.0, IneligibleReason.NONE), *others)
 
 
 def _assess(level: Level, ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> LevelOutlook:
     if level == ladder.exact:
-        return LevelOutlook(level, 0.0, IneligibleReason.NONE)
+        return LevelOutlook(level, 0.0, IneligibleReason.MODEL_REQUESTED if limits.model else IneligibleReason.NONE)
+    if limits.model and not limits.measured and level == ladder.full_schedule(limits.model):
+        return LevelOutlook(level, None, IneligibleReason.NONE)
     loss = loss_for(level, profile, near)
     reason = refused_unmeasured(level, near, limits) or refused_for_loss(loss, limits)
     return LevelOutlook(level, loss, reason, _explain_loss(level, profile, near))

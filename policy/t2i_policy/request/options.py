@@ -39,6 +39,7 @@ class WantedReason(StrEnum):
 
     EXACT_REQUESTED = "ExactRequested"  # the caller asked for exact
     SCHEDULE_REQUESTED = "ScheduleRequested"  # the caller fixed the schedule length
+    MODEL_REQUESTED = "ModelRequested"  # the caller asked for another model of the pool
     NO_NEIGHBOUR = "NoNeighbour"  # nothing similar cached, no short schedule is harmless
     SHORT_SCHEDULE = "ShortSchedule"  # a shorter schedule is the cheapest harmless level
     LESS_COMPUTED = "LessComputed"  # one that forecasts steps, guides in part or solves better is
@@ -55,6 +56,7 @@ class IneligibleReason(StrEnum):
     NONE = ""
     EXACT_REQUESTED = "ExactRequested"
     SCHEDULE_REQUESTED = "ScheduleRequested"
+    MODEL_REQUESTED = "ModelRequested"
     NO_NEIGHBOUR = "NoNeighbour"
     LATENT_NOT_STORED = "LatentNotStored"
     ABOVE_REQUEST_CAP = "AboveRequestCap"
@@ -66,7 +68,8 @@ class IneligibleReason(StrEnum):
 class Limits:
     """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n).
 
-    `measured`: the profile speaks of images that are drawn like this one.
+    `measured`: the profile speaks of images that are drawn like this one. `model`: only this one of the pool's serves,
+    "" being its own; None: any. `fixed_steps` without a model are the own one's.
     """
 
     max_loss: float
@@ -74,6 +77,7 @@ class Limits:
     exact: bool = False
     fixed_steps: int | None = None
     measured: bool = True
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +123,47 @@ NOWHERE = Neighbourhood(None, frozenset())
 
 
 def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> tuple[Option, ...]:
-    """Levels this request may be served at, cheapest first; never empty (exact is always one).
+    """Levels this request may be served at, cheapest first; never empty.
 
     Left out: skips whose latent is not stored or that exceed the request's cap, levels that were never measured, and
-    levels whose loss bound exceeds `limits.max_loss`.
+    levels whose loss bound exceeds `limits.max_loss`. Exact is always one, unless another model is demanded. Where all
+    of that model's levels lose more than the limit, the one that loses least is the only option (`breaks_floor`).
     """
     if limits.fixed_steps is not None:
-        return (Option(Level(0, limits.fixed_steps), 0.0),)
-    options = [Option(ladder.exact, 0.0)]
+        return (Option(Level(0, limits.fixed_steps, model=limits.model or ""), 0.0),)
+    if limits.model and not limits.measured:
+        return (Option(ladder.full_schedule(limits.model), 0.0),)
+    options = [] if limits.model else [Option(ladder.exact, 0.0)]
     for level in ladder.levels:
         if level == ladder.exact or refused_unmeasured(level, near, limits):
             continue
         loss = loss_for(level, profile, near)
         if loss is not None and not refused_for_loss(loss, limits):
             options.append(Option(level, loss))
+    if not options:
+        return (_least_loss(ladder, profile, near, limits),)
     return tuple(sorted(options, key=lambda option: (profile.own_steps(option.level), option.expected_loss)))
+
+
+def _least_loss(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> Option:
+    """Of the demanded model, whatever the floor says."""
+    able = [level for level in ladder.levels if not refused_unmeasured(level, near, limits)]
+    losses = [(loss, level) for level in able if (loss := loss_for(level, profile, near)) is not None]
+    loss, level = min(losses, default=(1.0, ladder.full_schedule(limits.model or "")))
+    return Option(level, loss)
+
+
+def breaks_floor(option: Option | WantedLevel, limits: Limits) -> bool:
+    """Whether the model that is demanded has no level that holds what the request allows to lose."""
+    return bool(limits.model) and option.expected_loss > limits.max_loss
 
 
 def refused_unmeasured(level: Level, near: Neighbourhood, limits: Limits) -> IneligibleReason:
     """What forbids a cheaper level before its loss is looked at: the request's limits, or a latent that is missing."""
     if limits.exact:
         return IneligibleReason.EXACT_REQUESTED
+    if limits.model is not None and level.model != limits.model:
+        return IneligibleReason.MODEL_REQUESTED
     if not limits.measured:
         return IneligibleReason.NOT_MEASURED
     if not level.needs_latent:
@@ -189,6 +213,8 @@ def _explain(ladder: Ladder, level: Level, near: Neighbourhood, limits: Limits) 
         return WantedReason.EXACT_REQUESTED
     if not limits.measured:
         return WantedReason.UNMEASURED
+    if limits.model:
+        return WantedReason.MODEL_REQUESTED
     if level.needs_latent:
         return WantedReason.SAME_IMAGE_CACHED if near.same_image else WantedReason.SIMILAR_CACHED
     if level.model:

@@ -30,6 +30,7 @@ class ServedReason(StrEnum):
     LOAD = "Load"  # the price of a step: cheaper than wanted, or than drawn
     DEADLINE = "Deadline"  # the wanted level could not finish in time
     LATENT_ELSEWHERE = "LatentElsewhere"  # workers that hold the latent would take longer than another without it
+    MODEL_GONE = "ModelGone"  # the workers of the model that it was meant for went away while it waited
 
 
 @dataclass(frozen=True, slots=True)

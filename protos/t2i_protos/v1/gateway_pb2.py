@@ -26,7 +26,7 @@ from t2i_protos.v1 import drawing_pb2 as t2i__protos_dot_v1_dot_drawing__pb2
 from t2i_protos.v1 import level_pb2 as t2i__protos_dot_v1_dot_level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/gateway.proto\x12\rt2iserving.v1\x1a\x1bt2i_protos/v1/drawing.proto\x1a\x19t2i_protos/v1/level.proto\"\xb0\x04\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x32\n\routput_format\x18\x06 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12 \n\x13min_quality_percent\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11max_skipped_steps\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12 \n\x13num_inference_steps\x18\x0b \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x0c \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x12\n\nnum_images\x18\x0e \x01(\r\x12\'\n\x07\x64rawing\x18\x0f \x01(\x0b\x32\x16.t2iserving.v1.Drawing\x12\x1b\n\x0eprompt_in_file\x18\x10 \x01(\x08H\x05\x88\x01\x01\x42\x07\n\x05_seedB\x16\n\x14_min_quality_percentB\x14\n\x12_max_skipped_stepsB\x16\n\x14_num_inference_stepsB\x11\n\x0f_guidance_scaleB\x11\n\x0f_prompt_in_file\"\xb2\x02\n\rGenerateEvent\x12+\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x17.t2iserving.v1.AcceptedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12#\n\x04\x64one\x18\x06 \x01(\x0b\x32\x13.t2iserving.v1.DoneH\x00\x12\x13\n\x0bimage_index\x18\x07 \x01(\rB\x07\n\x05\x65vent\"\xbb\x01\n\x08\x44\x65\x63ision\x12$\n\x06wanted\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12$\n\x06served\x18\x02 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x18\x65xpected_quality_percent\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x1b\n\x19_expected_quality_percent\"u\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.t2iserving.v1.Decision\x12\x14\n\x0cqueued_ahead\x18\x03 \x01(\r\x12\x14\n\x0c\x65stimated_ms\x18\x04 \x01(\x01\"e\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08total_ms\x18\x05 \x01(\x01\":\n\x0cReproduction\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\"\xf8\x01\n\x04\x44one\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\'\n\x07timings\x18\x04 \x01(\x0b\x32\x16.t2iserving.v1.Timings\x12\x0f\n\x07retries\x18\x05 \x01(\r\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12\x31\n\x0creproduction\x18\x07 \x01(\x0b\x32\x1b.t2iserving.v1.Reproduction\x12-\n\x0bprompt_cuts\x18\n \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\"A\n\x0e\x45xplainRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.t2iserving.v1.GenerateRequest\"\xc4\x01\n\x0cLevelOutlook\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12%\n\x18\x65xpected_quality_percent\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x65stimated_ms\x18\x03 \x01(\x01\x12\x10\n\x08\x65ligible\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x06 \x01(\tB\x1b\n\x19_expected_quality_percent\"\xe2\x01\n\x0f\x45xplainResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.t2iserving.v1.Decision\x12\x17\n\nsimilarity\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61\x63hed_steps\x18\x03 \x03(\r\x12+\n\x06levels\x18\x04 \x03(\x0b\x32\x1b.t2iserving.v1.LevelOutlook\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x18\n\x10placement_reason\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\tB\r\n\x0b_similarity2\xa3\x01\n\x0bTextToImage\x12J\n\x08Generate\x12\x1e.t2iserving.v1.GenerateRequest\x1a\x1c.t2iserving.v1.GenerateEvent0\x01\x12H\n\x07\x45xplain\x12\x1d.t2iserving.v1.ExplainRequest\x1a\x1e.t2iserving.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bt2i_protos/v1/gateway.proto\x12\rt2iserving.v1\x1a\x1bt2i_protos/v1/drawing.proto\x1a\x19t2i_protos/v1/level.proto\"\xbf\x04\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x32\n\routput_format\x18\x06 \x01(\x0e\x32\x1b.t2iserving.v1.OutputFormat\x12 \n\x13min_quality_percent\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11max_skipped_steps\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12 \n\x13num_inference_steps\x18\x0b \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x0c \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x13preview_every_steps\x18\r \x01(\r\x12\x12\n\nnum_images\x18\x0e \x01(\r\x12\'\n\x07\x64rawing\x18\x0f \x01(\x0b\x32\x16.t2iserving.v1.Drawing\x12\x1b\n\x0eprompt_in_file\x18\x10 \x01(\x08H\x05\x88\x01\x01\x12\r\n\x05model\x18\x11 \x01(\tB\x07\n\x05_seedB\x16\n\x14_min_quality_percentB\x14\n\x12_max_skipped_stepsB\x16\n\x14_num_inference_stepsB\x11\n\x0f_guidance_scaleB\x11\n\x0f_prompt_in_file\"\xb2\x02\n\rGenerateEvent\x12+\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x17.t2iserving.v1.AcceptedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.t2iserving.v1.StepProgressH\x00\x12)\n\x07preview\x18\x03 \x01(\x0b\x32\x16.t2iserving.v1.PreviewH\x00\x12)\n\x05image\x18\x04 \x01(\x0b\x32\x18.t2iserving.v1.ImageInfoH\x00\x12*\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x19.t2iserving.v1.ImageChunkH\x00\x12#\n\x04\x64one\x18\x06 \x01(\x0b\x32\x13.t2iserving.v1.DoneH\x00\x12\x13\n\x0bimage_index\x18\x07 \x01(\rB\x07\n\x05\x65vent\"\xbb\x01\n\x08\x44\x65\x63ision\x12$\n\x06wanted\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12$\n\x06served\x18\x02 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12%\n\x18\x65xpected_quality_percent\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x1b\n\x19_expected_quality_percent\"u\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.t2iserving.v1.Decision\x12\x14\n\x0cqueued_ahead\x18\x03 \x01(\r\x12\x14\n\x0c\x65stimated_ms\x18\x04 \x01(\x01\"e\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x01\x12\x12\n\ndenoise_ms\x18\x03 \x01(\x01\x12\x11\n\tencode_ms\x18\x04 \x01(\x01\x12\x10\n\x08total_ms\x18\x05 \x01(\x01\"I\n\x0cReproduction\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\"\xf8\x01\n\x04\x44one\x12$\n\x06served\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\'\n\x07timings\x18\x04 \x01(\x0b\x32\x16.t2iserving.v1.Timings\x12\x0f\n\x07retries\x18\x05 \x01(\r\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12\x31\n\x0creproduction\x18\x07 \x01(\x0b\x32\x1b.t2iserving.v1.Reproduction\x12-\n\x0bprompt_cuts\x18\n \x03(\x0b\x32\x18.t2iserving.v1.PromptCut\"A\n\x0e\x45xplainRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.t2iserving.v1.GenerateRequest\"\xc4\x01\n\x0cLevelOutlook\x12#\n\x05level\x18\x01 \x01(\x0b\x32\x14.t2iserving.v1.Level\x12%\n\x18\x65xpected_quality_percent\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x65stimated_ms\x18\x03 \x01(\x01\x12\x10\n\x08\x65ligible\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x06 \x01(\tB\x1b\n\x19_expected_quality_percent\"\xe2\x01\n\x0f\x45xplainResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.t2iserving.v1.Decision\x12\x17\n\nsimilarity\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x63\x61\x63hed_steps\x18\x03 \x03(\r\x12+\n\x06levels\x18\x04 \x03(\x0b\x32\x1b.t2iserving.v1.LevelOutlook\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x18\n\x10placement_reason\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\tB\r\n\x0b_similarity2\xa3\x01\n\x0bTextToImage\x12J\n\x08Generate\x12\x1e.t2iserving.v1.GenerateRequest\x1a\x1c.t2iserving.v1.GenerateEvent0\x01\x12H\n\x07\x45xplain\x12\x1d.t2iserving.v1.ExplainRequest\x1a\x1e.t2iserving.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 't2i_protos.v1.gateway_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=103
-  _globals['_GENERATEREQUEST']._serialized_end=663
-  _globals['_GENERATEEVENT']._serialized_start=666
-  _globals['_GENERATEEVENT']._serialized_end=972
-  _globals['_DECISION']._serialized_start=975
-  _globals['_DECISION']._serialized_end=1162
-  _globals['_ACCEPTED']._serialized_start=1164
-  _globals['_ACCEPTED']._serialized_end=1281
-  _globals['_TIMINGS']._serialized_start=1283
-  _globals['_TIMINGS']._serialized_end=1384
-  _globals['_REPRODUCTION']._serialized_start=1386
-  _globals['_REPRODUCTION']._serialized_end=1444
-  _globals['_DONE']._serialized_start=1447
-  _globals['_DONE']._serialized_end=1695
-  _globals['_EXPLAINREQUEST']._serialized_start=1697
-  _globals['_EXPLAINREQUEST']._serialized_end=1762
-  _globals['_LEVELOUTLOOK']._serialized_start=1765
-  _globals['_LEVELOUTLOOK']._serialized_end=1961
-  _globals['_EXPLAINRESPONSE']._serialized_start=1964
-  _globals['_EXPLAINRESPONSE']._serialized_end=2190
-  _globals['_TEXTTOIMAGE']._serialized_start=2193
-  _globals['_TEXTTOIMAGE']._serialized_end=2356
+  _globals['_GENERATEREQUEST']._serialized_end=678
+  _globals['_GENERATEEVENT']._serialized_start=681
+  _globals['_GENERATEEVENT']._serialized_end=987
+  _globals['_DECISION']._serialized_start=990
+  _globals['_DECISION']._serialized_end=1177
+  _globals['_ACCEPTED']._serialized_start=1179
+  _globals['_ACCEPTED']._serialized_end=1296
+  _globals['_TIMINGS']._serialized_start=1298
+  _globals['_TIMINGS']._serialized_end=1399
+  _globals['_REPRODUCTION']._serialized_start=1401
+  _globals['_REPRODUCTION']._serialized_end=1474
+  _globals['_DONE']._serialized_start=1477
+  _globals['_DONE']._serialized_end=1725
+  _globals['_EXPLAINREQUEST']._serialized_start=1727
+  _globals['_EXPLAINREQUEST']._serialized_end=1792
+  _globals['_LEVELOUTLOOK']._serialized_start=1795
+  _globals['_LEVELOUTLOOK']._serialized_end=1991
+  _globals['_EXPLAINRESPONSE']._serialized_start=1994
+  _globals['_EXPLAINRESPONSE']._serialized_end=2220
+  _globals['_TEXTTOIMAGE']._serialized_start=2223
+  _globals['_TEXTTOIMAGE']._serialized_end=2386
 # @@protoc_insertion_point(module_scope)

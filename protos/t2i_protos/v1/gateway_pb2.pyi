@@ -40,6 +40,7 @@ class GenerateRequest(_message.Message):
     NUM_IMAGES_FIELD_NUMBER: _builtins.int
     DRAWING_FIELD_NUMBER: _builtins.int
     PROMPT_IN_FILE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     seed: _builtins.int
@@ -55,18 +56,18 @@ class GenerateRequest(_message.Message):
     max_skipped_steps: _builtins.int
     """Never skip more than this many steps. Absent: no cap of the request's own."""
     exact: _builtins.bool
-    """Serve K = 0 on the full schedule or not at all."""
+    """Serve K = 0 on the full schedule of the pool's own model or not at all."""
     request_id: _builtins.str
     """Client-chosen id, at most 128 characters: the same id of the same tenant never draws twice while remembered;
     a repeat joins the run in flight or replays its result. Each gateway remembers its own: a repeat that reaches another
     one draws again. Empty: the gateway makes one.
     """
     num_inference_steps: _builtins.int
-    """Run this schedule length, without approximation. Absent: the pool's levels decide. Beside `exact` only the pool's own
-    length is taken.
+    """Run this schedule length, without approximation, on the pool's own model unless `model` says another. Absent: the
+    pool's levels decide. Beside `exact` only the pool's own length is taken.
     """
     guidance_scale: _builtins.float
-    """Classifier-free guidance scale; absent: the pool's."""
+    """Classifier-free guidance scale; absent: the pool's, or that of the model that serves it."""
     preview_every_steps: _builtins.int
     """Send a preview every so many steps; 0 = none."""
     num_images: _builtins.int
@@ -75,6 +76,11 @@ class GenerateRequest(_message.Message):
     """
     prompt_in_file: _builtins.bool
     """Write prompt and negative prompt into the metadata of the image file. Absent: as the pool says (spec.provenance)."""
+    model: _builtins.str
+    """Only this model of the pool may draw it, by its name in workerGroups, or by that of the pool's own: its source
+    without builtin:// or hf://, or `reference`. Empty, or the pool's name: whichever the pool chooses. NOT_FOUND: there
+    is none of this name; the text lists those that there are.
+    """
     @_builtins.property
     def drawing(self) -> _drawing_pb2.Drawing: ...
     def __init__(
@@ -96,10 +102,11 @@ class GenerateRequest(_message.Message):
         num_images: _builtins.int = ...,
         drawing: _drawing_pb2.Drawing | None = ...,
         prompt_in_file: _builtins.bool | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_prompt_in_file", b"_prompt_in_file", "_seed", b"_seed", "drawing", b"drawing", "guidance_scale", b"guidance_scale", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "num_inference_steps", b"num_inference_steps", "prompt_in_file", b"prompt_in_file", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_prompt_in_file", b"_prompt_in_file", "_seed", b"_seed", "drawing", b"drawing", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "negative_prompt", b"negative_prompt", "num_images", b"num_images", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "prompt_in_file", b"prompt_in_file", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_max_skipped_steps", b"_max_skipped_steps", "_min_quality_percent", b"_min_quality_percent", "_num_inference_steps", b"_num_inference_steps", "_prompt_in_file", b"_prompt_in_file", "_seed", b"_seed", "drawing", b"drawing", "exact", b"exact", "guidance_scale", b"guidance_scale", "height", b"height", "max_skipped_steps", b"max_skipped_steps", "min_quality_percent", b"min_quality_percent", "model", b"model", "negative_prompt", b"negative_prompt", "num_images", b"num_images", "num_inference_steps", b"num_inference_steps", "output_format", b"output_format", "preview_every_steps", b"preview_every_steps", "prompt", b"prompt", "prompt_in_file", b"prompt_in_file", "request_id", b"request_id", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -289,18 +296,22 @@ class Reproduction(_message.Message):
 
     EXACT_FIELD_NUMBER: _builtins.int
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     exact: _builtins.bool
     num_inference_steps: _builtins.int
     """0 where `exact` is set."""
+    model: _builtins.str
+    """Which of the pool's models must be asked for. Empty: none need be named."""
     def __init__(
         self,
         *,
         exact: _builtins.bool = ...,
         num_inference_steps: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "num_inference_steps", b"num_inference_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "model", b"model", "num_inference_steps", b"num_inference_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -155,6 +155,7 @@ class GatewayQueue(_message.Message):
     RATE_RPS_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
     BY_TENANT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     """a name that the gateway makes up at its start"""
     requests: _builtins.int
@@ -165,6 +166,8 @@ class GatewayQueue(_message.Message):
     """requests that come to it, a second"""
     age_ms: _builtins.int
     """since it was told; set by the worker"""
+    model: _builtins.str
+    """Which of the pool's models all this waits for, but for rate_rps. Empty: the pool's own."""
     @_builtins.property
     def by_tenant(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantSteps]:
         """Those steps by tenant: of the 16 that have most, and of all others as one. None beside requests: an older version."""
@@ -178,10 +181,11 @@ class GatewayQueue(_message.Message):
         rate_rps: _builtins.float = ...,
         age_ms: _builtins.int = ...,
         by_tenant: _abc.Iterable[Global___TenantSteps] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "by_tenant", b"by_tenant", "gateway", b"gateway", "rate_rps", b"rate_rps", "requests", b"requests", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "by_tenant", b"by_tenant", "gateway", b"gateway", "model", b"model", "rate_rps", b"rate_rps", "requests", b"requests", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

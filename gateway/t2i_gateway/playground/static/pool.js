@@ -36,6 +36,7 @@ export const rate = (rps) => (rps < 10 ? rps.toFixed(1) : rps.toFixed(0));
 function workerBox(worker) {
   const box = element("li", "", worker.state === "ready" ? "worker" : "worker off");
   box.append(element("strong", worker.name), element("span", worker.state, "state"));
+  if (worker.model) box.append(element("span", `model ${worker.model}`, "hint"));
   const places = element("span", "", "places");
   places.setAttribute("aria-hidden", "true");
   for (let place = 0; place < worker.places; place += 1) {

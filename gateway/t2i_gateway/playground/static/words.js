@@ -9,6 +9,9 @@ const WHY = {
   LessComputed: "Computing less in each step costs this prompt no quality to speak of.",
   ExactRequested: "You asked for the highest quality.",
   ScheduleRequested: "The request fixed the number of steps.",
+  ModelRequested: "You asked for this model.",
+  OtherModel: "Another model of the pool costs this prompt no quality to speak of.",
+  ModelGone: "The workers of the model that it was meant for went away, so another one drew it.",
   Unmeasured: "Cheaper levels were not measured for such images.",
   Planned: "The pool's fixed mix drew this level.",
   Load: "The pool was busy, so it saved steps where they cost the least quality.",
@@ -20,12 +23,13 @@ export const steps = (count) => `${count} ${count === 1 ? "step" : "steps"}`;
 export const percent = (value, digits = 0) => `${value.toFixed(digits)}\u00a0%`;
 export const seconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(0)}\u00a0s`;
 
-// A level in a few words; `full`: steps of the exact one.
+// A level in a few words; `full`: steps of the exact one. Another model than the pool's own is named by the phrase.
 export function levelWords(level, full) {
   const { skipped_steps: skipped, num_inference_steps: all, phrase } = level;
   const [, ...more] = phrase.replace(/computing steps (\d+(?:, \d+)*)/, (_, listed) => `computing ${listed.split(", ").length} of them`).split(", ");
   const head = skipped
     ? `skips ${skipped} of ${all}, from a similar image`
+    : level.model ? `${steps(all)}`
     : all === full
       ? more.length ? `${full} steps` : `exact, all ${full} steps`
       : `${all} steps instead of ${full}`;
@@ -57,6 +61,8 @@ export function story(told, full, sloS) {
       "Skipped",
       served.skipped_steps
         ? `${served.skipped_steps} of ${full} steps: it began from a cached image. ${sentence(`${steps(computed)} ran`)}`
+        : served.model
+          ? `Nothing was taken from the cache, which is of the pool's own model.`
         : shorter > 0
           ? `Nothing was taken from the cache; a schedule of ${steps(served.num_inference_steps)} saved ${shorter}.`
           : forecasts
