@@ -8,14 +8,18 @@ from typing import Any
 from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, write_page
 from bench.kit.plots import save_plot, subplots
+from bench.models.devices import LOAD as DEVICES_LOAD
+from bench.models.moves import LOAD, MULTIPLE, RELOAD_S
+from bench.models.pools import WORKERS
+from bench.models.sections import cascade_reading, devices_section, moves_section, plot_moves, real_section
 
 Rows = Sequence[dict[str, Any]]
-WORKERS = 8
 OURS = "prompt-aware"
 PLANS = (
     "p50 {p50_cpu_ms:.0f} ms, p99 {p99_cpu_ms:.0f} ms of one core (by the wall, with what else ran: {p50_wall_ms:.0f} "
     "and {p99_wall_ms:.0f} ms) in {samples} plans ({how})"
 )
+MOVE_TIMES = "p50 {p50_cpu_ms:.0f} ms, p99 {p99_cpu_ms:.0f} ms of one core, {moved} of {samples} with a move"
 COLUMNS = {
     "workers with SDXL / distilled": "{pool}",
     "policy": "{policy}",
@@ -24,6 +28,7 @@ COLUMNS = {
     "goodput %": "{goodput_percent:.2f}",
     "by the distilled %": "{distilled_share:.0f}",
     "p99 s": "{p99_s:.1f}",
+    "steps an image": "{work:.1f}",
 }
 
 
@@ -43,9 +48,20 @@ def write_report(figures: dict[str, Any], folder: Path) -> None:
             for load in _values(rows, "load")
         ),
         reading="\n".join(reading(figures)),
+        cascade="\n".join(cascade_reading(rows, OURS)),
+        minutes=figures["moves"][0]["minutes"],
+        moves_load=LOAD,
+        moves_multiple=MULTIPLE,
+        reload_s=RELOAD_S,
+        devices_load=DEVICES_LOAD,
+        moves=moves_section(figures["moves"]),
+        devices=devices_section(figures["devices"]),
+        real=real_section(figures),
+        move_times=MOVE_TIMES.format(**figures["move_times"]),
         plans=PLANS.format(**plans, how=", ".join(f"{count} {name}" for name, count in plans["methods"].items())),
     )
     _plot(rows, folder / "models.png")
+    plot_moves(figures["moves"], folder / "models-moves.png")
 
 
 def _values(rows: Rows, key: str) -> list[Any]:
@@ -58,7 +74,7 @@ def means(rows: Rows, multiple: int, load: float) -> list[dict[str, Any]]:
     own = [row for row in rows if (row["multiple"], row["load"]) == (multiple, load)]
     for distilled, policy in dict.fromkeys((row["distilled"], row["policy"]) for row in own):
         of = [row for row in own if (row["distilled"], row["policy"]) == (distilled, policy)]
-        names = ("violation_percent", "quality_percent", "goodput_percent", "p99_s")
+        names = ("violation_percent", "quality_percent", "goodput_percent", "p99_s", "work")
         mean = {name: fmean(row[name] for row in of) for name in names}
         share = 100 * fmean(row["distilled_share"] for row in of)
         pool = f"{WORKERS - distilled} / {distilled}"

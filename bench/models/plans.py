@@ -11,11 +11,14 @@ from typing import Any
 from bench.decide.run import Took, quantiles, timed
 from t2i_policy.level import Level
 from t2i_policy.planning.capacity import worker_rate_rps
+from t2i_policy.planning.classes import MUST_BE_EXACT, ClassTable
+from t2i_policy.planning.moves import FollowedDemand, MovableGroup, MoveInputs, decide_move
 from t2i_policy.planning.plan import GroupCapacity, Method, PromptClass, make_plan
 
 MODELS = {"": (50, 0.0), "medium": (30, 0.02), "small": (20, 0.04), "distilled": (10, 0.07)}  # steps, mean loss
 STEP_SPEEDS = {"": 1.0, "medium": 1.5, "small": 2.5, "distilled": 4.0}
 DEVICE_SPEEDS = (1.0, 1.7, 2.6, 4.4)
+RELOAD_S, LATER_S = 30.0, 1000.0
 LEVELS, WORKERS, CLASSES = 10, 256, 12
 STEP_S, FIXED_S, SLO_S, FLOOR = (0.084, 0.164, 0.243, 0.320), 0.3, 20.0, 0.15
 
@@ -52,12 +55,46 @@ def classes(draws: random.Random, total_rps: float) -> list[PromptClass]:
     return found
 
 
+def movable_groups() -> list[MovableGroup]:
+    """The same workers, by device: any of them may hold any model."""
+    found = []
+    for number, speed in enumerate(DEVICE_SPEEDS):
+        rates: dict[Level, float] = {}
+        for model in MODELS:
+            step_s = [seconds / (speed * STEP_SPEEDS[model]) for seconds in STEP_S]
+            rates |= {level: worker_rate_rps(step_s, FIXED_S / speed, level, SLO_S) for level in levels_of(model)}
+        holding = dict.fromkeys(MODELS, WORKERS // (len(MODELS) * len(DEVICE_SPEEDS)))
+        found.append(MovableGroup(f"device-{number}", holding, rates, dict.fromkeys(MODELS, RELOAD_S)))
+    return found
+
+
+def move_times(count: int) -> dict[str, Any]:
+    """Quantiles over `count` decisions of a move, and how many moved a worker."""
+    given = movable_groups()
+    least_rps, most_rps = _demands(groups())
+    times: list[Took] = []
+    moved = 0
+    for number in range(count):
+        total_rps = least_rps + (most_rps - least_rps) * number / max(1, count - 1)
+        asked = classes(random.Random(number), total_rps)
+        rates_rps = {one.name: one.rate_rps for one in asked}
+        usual = FollowedDemand({name: 0.8 * rate for name, rate in rates_rps.items()}, 0.0, LATER_S)
+        table = ClassTable((), {MUST_BE_EXACT: {}} | {one.name: one.losses for one in asked})
+        decided = timed(partial(decide_move, usual, MoveInputs(table, given, rates_rps), LATER_S), times)
+        moved += decided.move is not None
+    return {**quantiles(times), "moved": moved}
+
+
+def _demands(given: list[GroupCapacity]) -> tuple[float, float]:
+    exact = levels_of("")[0]
+    least_rps = 0.1 * sum(group.num_workers * group.rates_rps.get(exact, 0.0) for group in given)
+    return least_rps, 1.2 * sum(group.num_workers * max(group.rates_rps.values()) for group in given)
+
+
 def plan_times(count: int) -> dict[str, Any]:
     """Quantiles over `count` plans, each for a demand and losses of its own, and how many were found in which way."""
     given = groups()
-    exact = levels_of("")[0]
-    least_rps = 0.1 * sum(group.num_workers * group.rates_rps.get(exact, 0.0) for group in given)
-    most_rps = 1.2 * sum(group.num_workers * max(group.rates_rps.values()) for group in given)
+    least_rps, most_rps = _demands(given)
     times: list[Took] = []
     methods: list[Method] = []
     for number in range(count):

@@ -5,7 +5,7 @@ model everything is as it would be without this file.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2i_policy.pool_view import PoolView, join_parts
 from t2i_simulator.clock import Clock
@@ -31,13 +31,27 @@ class Dispatchers:
 
     @classmethod
     def build(
-        cls, groups: Sequence[Group], gateways: int, make: Callable[[SimulatedPool], SimulatedDispatcher]
+        cls,
+        groups: Sequence[Group],
+        gateways: int,
+        make: Callable[[SimulatedPool], SimulatedDispatcher],
+        movable: bool = False,
     ) -> "Dispatchers":
-        """`make` is called for the workers of each model."""
+        """`make` is called for the workers of each model. `movable`: each worker is in the pool of each model, and
+        holds that of its group."""
         models = dict.fromkeys(sorted(group.model for group in groups))
+        own = {group.name: group.model for group in groups}
         pools = {
-            model: SimulatedPool([group for group in groups if group.model == model], gateways) for model in models
+            model: SimulatedPool(
+                [replace(group, model=model) for group in groups if movable or group.model == model], gateways
+            )
+            for model in models
         }
+        for model, pool in pools.items():
+            for worker in pool.workers:
+                if own[worker.group] != model:
+                    worker.holds = False
+                    pool.changed(worker)
         return cls({model: ModelWorkers(pool, make(pool)) for model, pool in pools.items()})
 
     def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
@@ -59,15 +73,16 @@ class Dispatchers:
         self.of_model(request.level.model).submit(request, now_s)
 
     def holder(self, name: str) -> tuple[SimulatedPool, SimulatedWorker]:
-        """The worker of a view's name, and its pool.
+        """The worker of a view's name, and its pool: where it holds the model, if it does anywhere.
 
         Raises:
             KeyError: there is none.
         """
-        for one in self.by_model.values():
-            if one.pool.has(name):
-                return one.pool, one.pool.by_name(name)
-        raise KeyError(name)
+        found = [one.pool for one in self.by_model.values() if one.pool.has(name)]
+        if not found:
+            raise KeyError(name)
+        pool = next((pool for pool in found if pool.by_name(name).holds), found[0])
+        return pool, pool.by_name(name)
 
     def schedule(self, faults: Iterable[Fault], clock: Clock, outcomes: Outcomes) -> None:
         """Raises:
@@ -75,5 +90,7 @@ class Dispatchers:
         """
         watching = {id(one.pool): Faults(clock, one.pool, one.dispatcher, outcomes) for one in self.by_model.values()}
         for fault in faults:
-            pool, _ = self.holder(fault.worker)
-            watching[id(pool)].schedule([fault])
+            self.holder(fault.worker)
+            for one in self.by_model.values():
+                if one.pool.has(fault.worker):
+                    watching[id(one.pool)].schedule([fault])

@@ -12,6 +12,7 @@ from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView
 from t2i_policy.queue import FairQueue, WaitingRequest
+from t2i_policy.request.options import NOWHERE, Neighbourhood
 from t2i_policy.slot_turns import SlotTurns
 from t2i_simulator.clock import Clock
 from t2i_simulator.neighbours import Neighbours
@@ -29,8 +30,9 @@ class SimulatedRequest(WaitingRequest):
     """A request in virtual time; its line is that of the level whose workers alone take it (None: any worker).
 
     `extra_steps` run before those of `level`. With `then` its image is drawn again at that level, if it lost more than
-    `bears`. Each step costs `step_cost` of the default size. `tries` counts the workers that lost it. Its client asked
-    `gateway` and waits until `gives_up_s`, which is after the deadline; an image in between is late.
+    `bears`. `near` is what the cache had for it. Each step costs `step_cost` of the default size. `tries` counts the
+    workers that lost it. Its client asked `gateway` and waits until `gives_up_s`, which is after the deadline; an image
+    in between is late.
     """
 
     gives_up_s: float
@@ -43,6 +45,7 @@ class SimulatedRequest(WaitingRequest):
     extra_steps: int = 0
     then: Level | None = None
     bears: float = 0.0
+    near: Neighbourhood = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class End:
 
 
 Ended = Callable[[End], None]
+#: Hands a request that no worker here can take to another model's workers, now; False if none can.
+GoesElsewhere = Callable[[SimulatedRequest, float], bool]
+
+
+def _nowhere(request: SimulatedRequest, now_s: float) -> bool:  # noqa: ARG001
+    """All workers hold one model."""
+    return False
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +110,7 @@ class SimulatedDispatcher:
         self._runs: dict[int, _Run] = {}
         self._forlorn_since_s: float | None = None
         self.entries: dict[int, int] = {}
+        self.elsewhere: GoesElsewhere = _nowhere
         self._ended = ended
 
     def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
@@ -147,6 +158,10 @@ class SimulatedDispatcher:
         """Steps that wait there for workers of this level alone."""
         return sum(request.steps for request in self._queues[gateway] if request.sent_to == level)
 
+    def is_held_by(self, name: str) -> bool:
+        """True if that worker has a request, or an image on its way out."""
+        return any(run.worker.name == name for run in self._runs.values())
+
     def submit(self, request: SimulatedRequest, now_s: float) -> None:
         """An admitted request waits for its slot."""
         self._queues[request.gateway].add(request)
@@ -180,9 +195,17 @@ class SimulatedDispatcher:
         if self.view(now_s).ready:
             self._forlorn_since_s = None
             self.pump(now_s)
-        elif self._forlorn_since_s is None:
+            return
+        self._send_elsewhere(now_s)
+        if self._forlorn_since_s is None:
             self._forlorn_since_s = now_s
             self._clock.at(now_s + NO_WORKERS_GRACE_S, self._give_up, now_s)
+
+    def _send_elsewhere(self, now_s: float) -> None:
+        """The last worker of this model left: who waits for it goes to another one, if that can serve it."""
+        for request in [request for queue in self._queues for request in queue]:
+            if self.elsewhere(request, now_s):
+                self._queues[request.gateway].remove(request)
 
     def lose(self, worker: SimulatedWorker, now_s: float) -> None:
         """The worker died: everything it held, images on their way out included, is tried elsewhere."""
@@ -273,8 +296,11 @@ class SimulatedDispatcher:
         request.tries += 1
         request.excluded |= {lost_on}
         request.choosy = True
-        if request.tries > MAX_RETRIES or all(worker.name in request.excluded for worker in self.view(now_s).ready):
+        nobody = all(worker.name in request.excluded for worker in self.view(now_s).ready)
+        if request.tries > MAX_RETRIES or (nobody and not self.elsewhere(request, now_s)):
             self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))
+        elif nobody:
+            pass  # it went elsewhere
         elif request.deadline_s <= now_s:
             self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
         else:

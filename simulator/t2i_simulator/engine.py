@@ -32,6 +32,7 @@ from t2i_simulator.cached_rules import build_cached_rules
 from t2i_simulator.clock import Clock, Progress, silent
 from t2i_simulator.dispatching import End, SimulatedDispatcher, SimulatedRequest
 from t2i_simulator.outcomes import Fate, Outcomes, PlanRecord
+from t2i_simulator.reloads import Reloads
 from t2i_simulator.rivals.common import RivalDecided, in_line
 from t2i_simulator.scenario import Scenario
 from t2i_simulator.workers import SimulatedPool
@@ -57,13 +58,18 @@ class Simulation:
                 self._clock, pool, policy, self._neighbours, self._ended, queues, scenario.hears_every_s
             )
 
-        self._dispatchers = Dispatchers.build(scenario.groups, scenario.gateways, dispatcher_of)
+        movable = bool(scenario.reload_s)
+        self._dispatchers = Dispatchers.build(scenario.groups, scenario.gateways, dispatcher_of, movable)
+        if len(self._dispatchers.by_model) > 1:
+            for model in self._dispatchers.by_model.values():
+                model.dispatcher.elsewhere = self._elsewhere
         # All draws are made before the run, so that every policy meets the same luck.
         self._asked = scenario.draw_gateways()
         self._tenants = scenario.tenant_names()
         self._costs = scenario.draw_costs()
         target = scenario.target
         self._rules = build_cached_rules(scenario.ladder, scenario.profile, target)
+        self._reloads = Reloads(scenario, self._rules, self._clock, self._dispatchers)
         self._limits = Limits(target.max_loss)
         self._plan = NO_PLAN
         self._demand = Demand()
@@ -127,7 +133,8 @@ class Simulation:
         served, extra_steps, sent_to, then, bears = decided.served.level, 0, None, None, 0.0
         if isinstance(decided, RivalDecided):
             extra_steps, sent_to, then, bears = decided.extra_steps, decided.sent_to, decided.then, decided.bears
-        self._dispatchers.of_model(served.model).entries[number] = found.entry
+        for level in (served, then or served):
+            self._dispatchers.of_model(level.model).entries[number] = found.entry
         request = SimulatedRequest(
             tenant=tenant,
             deadline_s=now_s + target.slo_s,
@@ -142,6 +149,7 @@ class Simulation:
             extra_steps=extra_steps,
             then=then,
             bears=bears,
+            near=found.near,
         )
         self._dispatchers.submit(request, now_s)
 
@@ -177,6 +185,25 @@ class Simulation:
         self._dispatchers.submit(second, end.at_s)
         return True
 
+    def _elsewhere(self, stranded: SimulatedRequest, now_s: float) -> bool:
+        """Decide it anew for the models that have workers."""
+        left_s, cost = stranded.deadline_s - now_s, stranded.step_cost
+        pool = self._dispatchers.view(now_s, stranded.gateway)
+        arrival = Arrival(self._limits, stranded.near, left_s, self._draws[stranded.number][0], cost)
+        served = self._policy.serve(self._rules, self._plan, arrival, pool).served
+        before, level = stranded.level.model, served.level
+        if level.model == before or left_s <= 0 or not pool.of_model(level.model).ready:
+            return False
+        entry = self._dispatchers.of_model(before).entries.get(stranded.number)
+        if entry is not None:
+            self._dispatchers.of_model(level.model).entries[stranded.number] = entry
+        steps = counted_steps(level.cost, cost)
+        self._dispatchers.submit(
+            replace(stranded, level=level, sent_to=None, line=None, then=None, steps=steps, waits=False, choosy=False),
+            now_s,
+        )
+        return True
+
     def _replan(self, now_s: float, _: object) -> None:
         """One step of the planning loop."""
         scenario, before = self._scenario, self._plan
@@ -185,6 +212,7 @@ class Simulation:
         self._plan = self._policy.replan(self._rules, self._plan, PoolState(now_s, self._demand, groups, pool))
         if self._plan is not before:
             self._assign(now_s, pool)
+        self._reloads.look(now_s, self._demand.rates_rps(now_s), self._outcomes)
         self._clock.at(now_s + scenario.replan_every_s, self._replan)
 
     def _assign(self, now_s: float, pool: PoolView) -> None:

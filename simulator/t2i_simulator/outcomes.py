@@ -28,6 +28,16 @@ class PlanRecord:
     moves: int
 
 
+@dataclass(frozen=True, slots=True)
+class MadeMove:
+    """A worker of the group began to give up a model for another."""
+
+    at_s: float
+    group: str
+    from_model: str
+    to_model: str
+
+
 @dataclass(slots=True)
 class Outcomes:
     """Columns by request number, in order of arrival; times are virtual.
@@ -48,6 +58,7 @@ class Outcomes:
     reasons: Counter[str] = field(default_factory=Counter)
     plans: list[PlanRecord] = field(default_factory=list)
     ejections: int = 0
+    made_moves: list[MadeMove] = field(default_factory=list)
 
     @classmethod
     def begin(cls, arrived_s: list[float]) -> "Outcomes":

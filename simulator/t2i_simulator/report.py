@@ -51,6 +51,7 @@ class Row:
     ejections: int
     plans: int
     moves_per_hour: float
+    reloads: int = 0
     quality_gap: float | None = None
     goodput_gap: float | None = None
 
@@ -145,6 +146,7 @@ def summarise(policy: str, outcomes: Outcomes, setting: Setting, measured: Measu
         ejections=outcomes.ejections,
         plans=len(outcomes.plans),
         moves_per_hour=sum(plan.moves for plan in outcomes.plans) / hours,
+        reloads=len(outcomes.made_moves),
     )
 
 

@@ -1,6 +1,6 @@
 """A scenario is everything that one simulation needs, read and checked before it starts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +58,8 @@ class Scenario:
     in `tenants` of who sends each request; empty: the first sends all.
     Each gateway hears what waits in the others each `hears_every_s`, one number for each: infinite for one that began
     anew and heard of nobody yet, and does not tell whose requests wait there either, as one of an older version.
+    `reload_s`: seconds that a worker takes to be loaded with each model that the groups name; then workers move between
+    models as the demand asks for (`reloads`). Empty: none moves.
     `discriminator`: what the image of a request (its number) at a level lost, as a cascade sees it; None: no cascade.
     """
 
@@ -77,6 +79,7 @@ class Scenario:
     tenant_of: Sequence[int] = ()
     other_sizes: tuple[OtherSize, ...] = ()
     discriminator: Callable[[int, Level], float] | None = None
+    reload_s: Mapping[str, float] = field(default_factory=dict)
 
     def tenant_names(self) -> list[str]:
         """Who sends each request."""

@@ -37,9 +37,10 @@ class Group:
 
 
 class SimulatedWorker:
-    """One worker. `alive` until a fault; `state` is what its health allows."""
+    """One worker. `alive` until a fault; `holds` its model, where workers are loaded anew; `state` is what its health
+    allows."""
 
-    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "index", "level", "loop", "model",
+    __slots__ = ("alive", "batch_cap", "fixed_s", "group", "health", "holds", "index", "level", "loop", "model",
                  "name", "queue_cap", "state", "step_s")  # fmt: skip
 
     def __init__(self, index: int, name: str, group: Group) -> None:
@@ -55,13 +56,14 @@ class SimulatedWorker:
         self.loop = SimulatedStepLoop(measured.step_s, self.batch_cap)
         self.level: Level | None = None
         self.alive = True
+        self.holds = True
         self.health = SOUND
         self.state = HealthState.GOOD
 
     @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.alive and self.state is not HealthState.EJECTED
+        return self.alive and self.holds and self.state is not HealthState.EJECTED
 
     @property
     def is_overfull(self) -> bool:

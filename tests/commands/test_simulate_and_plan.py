@@ -35,6 +35,7 @@ def options(tmp_path: Path) -> SimulateOptions:
         faults=(),
         sizes=(),
         models=(),
+        reload_s=None,
         seed=1,
         json_out=tmp_path / "out" / "rows.json",
         plot_out=tmp_path / "out" / "course.png",
@@ -131,6 +132,7 @@ MISTAKES = {
         {"pool_file": "two groups", "models": ("small=turbo",), "policies": "paper"},
         "'paper' is for pools of one model; with --model there are prompt-aware",
     ),
+    "moves in a pool of one model": ({"reload_s": 40.0}, "--reload: all workers hold one model"),
     "another number of workers for a fixed mix": (
         {"pool_file": "fixed mix", "workers": 4},
         "--workers: mix.mode Fixed",
@@ -235,6 +237,20 @@ def test_models_of_the_pools_groups_are_planned_and_simulated(options: SimulateO
     console = Console(record=True, width=140)
     run_plan(console, PlanOptions(sdxl_pool(tmp_path, *HELD_BY_SMALL), 5.0, "", None, None))
     assert "turbo:0/4" in console.export_text()
+
+
+def test_what_if_workers_moved_between_models(options: SimulateOptions, tmp_path: Path) -> None:
+    """Three minutes of a load that seven SDXL workers carry: one leaves the other model, and the table says so."""
+    options.arrivals.write_text("".join(f"{350 * number}\n" for number in range(500)))
+    pool = sdxl_pool(tmp_path, *TWO_GROUPS)
+    console = Console(record=True, width=140)
+    moving = replace(options, pool_file=pool, models=("small=turbo",), reload_s=20.0)
+    run_simulate(console, moving)
+    assert options.json_out is not None
+    (row,) = json.loads(options.json_out.read_text())
+    assert row["served"] == 500
+    assert f"loaded with another model: prompt-aware {row['reloads']}" in console.export_text()
+    assert row["reloads"] > 0
 
 
 def test_simulation_has_the_gateways_of_the_pool(options: SimulateOptions, tmp_path: Path) -> None:

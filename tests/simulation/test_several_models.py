@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from t2i_policy.frontier import choose_ladder
@@ -13,6 +14,7 @@ from t2i_simulated_pools import LADDER, STEPS, poisson, simulated_pool, step_pro
 from t2i_simulator.engine import Simulation, simulate
 from t2i_simulator.faults import Fault
 from t2i_simulator.outcomes import Fate, Outcomes
+from t2i_simulator.rivals.priced_cascade import LightImage, PricedCascade
 from t2i_simulator.rivals.several_models import ModelCascade, joint_prices, several_models, threshold
 from t2i_simulator.scenario import Scenario, ServiceTarget
 from t2i_simulator.true_loss import Truth, discriminator
@@ -83,7 +85,7 @@ def test_a_pool_without_its_own_model_serves_what_its_workers_hold() -> None:
 
 
 def test_prompts_go_elsewhere_when_the_last_worker_of_a_model_dies() -> None:
-    """Those that wait for it then are lost after a grace, as where no worker is left."""
+    """Those that wait for it then go too: none is lost."""
     dies = two_models(1.0, faults=(Fault("turbo-0", 100.0),))
     outcomes = simulate(dies, PromptAware())
     after = [
@@ -91,6 +93,7 @@ def test_prompts_go_elsewhere_when_the_last_worker_of_a_model_dies() -> None:
     ]
     assert after
     assert all(level.model == "" for level in after)
+    assert Fate.LOST not in outcomes.fates
 
 
 @pytest.mark.parametrize("policy", several_models(), ids=lambda policy: policy.name)
@@ -124,6 +127,32 @@ def test_the_threshold_lets_that_share_of_images_be_drawn_again(share: float) ->
     lost = discriminator(Truth(profile_of()), range(4000))
     above = sum(lost(number, TURBO) > threshold(0.05, share) for number in range(4000)) / 4000
     assert above == pytest.approx(share, abs=0.03)
+
+
+def test_our_cascade_looks_only_where_a_step_has_a_price() -> None:
+    """At rest nobody runs twice; under load some do, and some light images stay."""
+    for rate_rps, twice_at_least, twice_at_most in ((0.05, 0, 0), (0.6, 5, COUNT - 5)):
+        outcomes = simulate(two_models(rate_rps), PricedCascade())
+        twice = sum(
+            level is not None and not level.model and steps > level.steps_run
+            for level, steps in zip(outcomes.levels, outcomes.steps, strict=True)
+        )
+        assert twice_at_least <= twice <= twice_at_most
+        assert Fate.OPEN not in outcomes.fates
+    assert share_of(simulate(two_models(2.0), PricedCascade()), "turbo") > 0.05
+
+
+@pytest.mark.parametrize("errs", [0.0, 0.5])
+def test_what_a_look_is_worth_is_the_mean_over_images(errs: float) -> None:
+    """Against draws: the better of the light image, judged by what is seen, and the other offer."""
+    image, rng = LightImage(0.06, errs), np.random.default_rng(0)
+    lost = 0.06 * np.exp(0.5 * rng.standard_normal(400_000) - 0.125)
+    seen = lost * np.exp(errs * rng.standard_normal(400_000))
+    for other in (0.03, 0.06, 0.1):
+        kept = seen <= image.seen_at(other)
+        assert image.least_of(other) == pytest.approx(np.where(kept, lost, other).mean(), rel=0.01)
+    assert image.least_of(0.0) == 0.0
+    assert LightImage(0.0, errs).least_of(0.1) == 0.0
 
 
 def test_joint_prices_are_those_at_which_the_demand_fits() -> None:

@@ -6,6 +6,7 @@ Reads and checks everything first, then runs each policy over the same trace, pr
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from t2i_api.pool import Pool
 from t2i_policy.policies import ServingPolicy
+from t2i_policy.profile import ProfileError
 from t2i_simulator.clock import Progress as Counting
 from t2i_simulator.embedding import Encoder, SentenceEncoder, embed
 from t2i_simulator.engine import simulate as replay
@@ -64,6 +66,12 @@ def simulate(
         list[str] | None, typer.Option(help="WIDTHxHEIGHT=SHARE of the requests, such as 1024x1536=0.2")
     ] = None,
     model: ModelOfGroup = None,
+    reload_s: Annotated[
+        float | None,
+        typer.Option(
+            "--reload", min=0.1, max=86400, help="with --model: workers move between models, in so many seconds"
+        ),
+    ] = None,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="rows, one a policy")] = None,
     plot_out: Annotated[Path | None, typer.Option("--plot", help="picture of the course over time")] = None,
@@ -82,6 +90,7 @@ def simulate(
         faults=fault or [],
         sizes=size or [],
         models=model or [],
+        reload_s=reload_s,
         seed=seed,
         json_out=json_out,
         plot_out=plot_out,
@@ -106,6 +115,7 @@ class SimulateOptions:
     faults: Sequence[str]
     sizes: Sequence[str]
     models: Sequence[str]
+    reload_s: float | None
     seed: int
     json_out: Path | None
     plot_out: Path | None
@@ -124,6 +134,9 @@ def run_simulate(console: Console, options: SimulateOptions) -> None:
     except SimulatorError as error:
         raise InputInvalid(str(error)) from error
     console.print(to_table(rows))
+    if options.reload_s is not None:
+        moved = ", ".join(f"{row.policy} {row.reloads}" for row in rows)
+        console.print(f"workers that were loaded with another model: {moved}")
     if options.prompts is None:
         console.print("no --prompts: similarities were drawn from the lineage's histogram, every latent was there")
     if any(group.profile.model_digest.startswith("assumed:") for group in groups):
@@ -160,6 +173,8 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
     prompts = None if options.prompts is None else _read_prompts(options, options.prompts, pool, bar)
     sizes = parse_other_sizes(options.sizes, pool.spec.model, groups[0].profile)
     workload = build_workload(pool.spec, groups, arrived_s, prompts, options.seed, faults, sizes)
+    if options.reload_s is not None:
+        workload = _with_moves(workload, options.reload_s)
     rows: list[Row] = []
     timelines: dict[str, Timeline] = {}
     for policy in policies:
@@ -167,6 +182,19 @@ def _simulate(options: SimulateOptions, bar: Progress) -> tuple[list[Row], dict[
         rows.append(row)
         timelines[policy.name] = course
     return rows, timelines, groups
+
+
+def _with_moves(workload: Workload, reload_s: float) -> Workload:
+    """Any worker may be loaded with any model that a group holds."""
+    models = dict.fromkeys(group.model for group in workload.scenario.groups)
+    if len(models) < 2:
+        raise InputInvalid("--reload: all workers hold one model; name another with --model GROUP=MODEL")
+    try:
+        for group, model in product(workload.scenario.groups, models):
+            group.profile.section(model)
+    except ProfileError as error:
+        raise InputInvalid(f"--reload: any worker may be given any model: {error}") from error
+    return replace(workload, scenario=replace(workload.scenario, reload_s=dict.fromkeys(models, reload_s)))
 
 
 def _run_one(

@@ -32,7 +32,7 @@ from t2i_policy.profile import LevelProfile
 HORIZON_S = 300.0
 FOLLOWED_S = 60.0  # half-life of the demand that is followed; for as long a pool is watched before its first move
 MIN_GAIN = 0.01  # of the demand, by ready worker
-HEADROOM = 1.2
+HEADROOM = 1.5
 TIME_LIMIT_S = 1.0
 
 Rates = Mapping[str, float]

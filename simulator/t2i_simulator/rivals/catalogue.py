@@ -13,6 +13,7 @@ from t2i_simulator.rivals.infaas import InfaasAccuracy, VariantByBacklog
 from t2i_simulator.rivals.nirvana import MeasuredThresholds, Nirvana
 from t2i_simulator.rivals.pac import PromptAgnostic
 from t2i_simulator.rivals.paper import ThePaper
+from t2i_simulator.rivals.priced_cascade import PricedCascade
 from t2i_simulator.rivals.proteus import Proteus
 from t2i_simulator.rivals.several_models import several_models
 from t2i_simulator.rivals.sommelier import Sommelier
@@ -90,7 +91,7 @@ def choose_policies(names: str, spec: PoolSpec, several: bool = False) -> tuple[
         UnknownPolicy: a name is of no policy.
     """
     wanted = [name.strip() for name in names.split(",")]
-    every = (PromptAware(), *several_models()) if several else all_policies()
+    every = (PromptAware(), *several_models(), PricedCascade()) if several else all_policies()
     if wanted == ["all"]:
         wanted = [policy.name for policy in every]
     known = {policy.name: policy for policy in every} if several else {name: policy_named(name) for name in wanted}

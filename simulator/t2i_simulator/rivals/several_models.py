@@ -110,22 +110,28 @@ def joint_prices(classes: Sequence[PromptClass], steps_per_s: Mapping[str, float
 
 def priced(rules: Rules, arrival: Arrival, pool: PoolView, planned: Mapping[str, float]) -> Decided:
     """As `Rules.decide`, at no less than the planned price of a step of each model."""
+    options, wanted, prompt_class = rules.judge(arrival.near, arrival.limits)
+    offers = offers_of(rules, arrival, pool, planned)
+    best = choose_offer(list(offers.values()), wanted.level, None, arrival.left_s, rules.tolerance)
+    return Decided(arrival.near, options, prompt_class, wanted, best.served, best.pressed)
+
+
+def offers_of(rules: Rules, arrival: Arrival, pool: PoolView, planned: Mapping[str, float]) -> dict[str, Offer]:
+    """What each model would serve, by model, as in `Rules.decide`; at no less than the planned prices."""
     limits, near = arrival.limits, arrival.near
-    options, wanted, prompt_class = rules.judge(near, limits)
     steps = {model: rules.ladder.full_schedule(model).num_inference_steps for model in ("", *rules.ladder.models)}
     slacks = {model: slack_of(rules.slo_s, pool.of_model(model).alone_s(full)) for model, full in steps.items()}
     pressed = {model: pressure(pool.of_model(model), slack_s) for model, slack_s in slacks.items()}
-    offers = []
-    for model, own in options_by_model(options).items():
+    offers = {}
+    for model, own in options_by_model(rules.judge(near, limits).options).items():
         part, later = pool.of_model(model), RELIEVED * relief(pressed, model)
         marks = {"low": LOW_PRESSURE + later, "high": HIGH_PRESSURE + later}
         backlog = backlog_price(pressed[model], limits.max_loss, steps[model], **marks)
         price = arrival.step_cost * max(planned.get(model, 0.0), backlog)
         liked = choose_wanted_level(rules.ladder, own, near, limits, rules.tolerance)
         served = choose_served_level(liked, own, part.for_cost(arrival.step_cost), LoadState(arrival.left_s, price))
-        offers.append(Offer(served, price, pressed[model]))
-    best = choose_offer(offers, wanted.level, None, arrival.left_s, rules.tolerance)
-    return Decided(near, options, prompt_class, wanted, best.served, best.pressed)
+        offers[model] = Offer(served, price, pressed[model])
+    return offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,7 @@ class ModelCascade(AnyWorker):
     def replan(self, rules: Rules, before: Plan, seen: PoolState) -> Plan:
         """The threshold of the module, every planning step."""
         rates_rps = seen.demand.rates_rps(seen.now_s)
-        light, heavy = _light(rules), rules.ladder.exact
+        light, heavy = light_level(rules), rules.ladder.exact
         share = escalated_share(seen.groups, heavy, self.strength.headroom * sum(rates_rps.values()))
         lost = rules.profile.expected_loss(light, None) or 0.0
         plan = Plan(outcome=PlanOutcome.ALL_SERVED, method=Method.GREEDY, rates_rps=rates_rps)
@@ -153,11 +159,11 @@ class ModelCascade(AnyWorker):
             cheap = cheapest_within(options, HARMLESS_LOSS)
             if cheap is not None and cheap.level.needs_latent:
                 return decide_for(rules, arrival, pool, cheap.level, wanted=cheap.level)
-        once = decide_for(rules, arrival, pool, _light(rules), self.strength)
+        once = decide_for(rules, arrival, pool, light_level(rules), self.strength)
         return replace(once, then=rules.ladder.exact, bears=memory_of(plan).get("bears", 0.0))
 
 
-def _light(rules: Rules) -> Level:
+def light_level(rules: Rules) -> Level:
     """The full schedule of the other model that takes least."""
     return min(map(rules.ladder.full_schedule, rules.ladder.models), key=rules.profile.own_steps)
 
