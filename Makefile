@@ -8,10 +8,10 @@ PROTOS := $(wildcard protos/t2i_protos/v1/*.proto)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
+.PHONY: help install demo demo-models test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
   screenshots lint format \
   protos crds chart verify lock train-scenes distil-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
+  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-models-real bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
   bench-tenant-timing bench-quality bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
@@ -28,6 +28,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## Serve 48+ captions through a local pool; build/demo/contact-sheet.png and summary.json
 	$(BIN)/t2ictl demo --out build/demo
+
+demo-models: $(STAMP)  ## The same through a pool of two models, which some captions demand; build/demo-models
+	$(BIN)/t2ictl demo --pool examples/pool-two-models.yaml --out build/demo-models
 
 test: lint kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients  ## Lint, then every test
 	$(BIN)/python -m pytest -q
@@ -117,7 +120,7 @@ bench: bench-decide bench-engine bench-gateway bench-scenes bench-crd bench-oper
 # PROMPTS=FILE and ARRIVALS="FILE ..."; a benchmark that needs one says what it must hold.
 BENCH = $(BIN)/python -m bench.$(subst -,_,$(@:bench-%=%)).run $(ARGS)
 FILES = $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(ARRIVALS),--arrivals $(ARRIVALS))
-bench-simulator bench-policy bench-models bench-carried bench-batching bench-eviction bench-cache bench-pipelines bench-quality: export OMP_NUM_THREADS = 1
+bench-simulator bench-policy bench-models bench-carried bench-batching bench-eviction bench-cache bench-pipelines bench-quality bench-models-real: export OMP_NUM_THREADS = 1
 
 bench-decide: $(STAMP)  ## A request's decision and a plan, timed -> build/bench/decide.json
 	$(BENCH)
@@ -172,6 +175,9 @@ bench-policy: $(STAMP)  ## Every policy on the same traces (PROMPTS=, ARRIVALS=)
 
 bench-models: $(STAMP)  ## Pools of several models: plans, policies, the map's worth (PROMPTS=, ARRIVALS=) -> bench/results/models.md
 	$(BENCH) $(FILES)
+
+bench-models-real: $(STAMP)  ## Two models in a real pool: promised and measured quality, lost requests -> bench/results/models-real.md
+	$(BENCH)
 
 bench-carried: $(STAMP)  ## Load carried at 5 % violations, and at 95 % quality (PROMPTS=, ARRIVALS=) -> bench/results/carried.md
 	$(BENCH) $(FILES)

@@ -8,6 +8,7 @@ from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, table, write_page
 from bench.kit.plots import save_plot, subplots
 from bench.quality.drift import DriftFound, DriftLook
+from t2i_policy.audits import AuditSummary, BandOf
 from t2i_policy.kept_promise import Z
 
 BASE_STEPS = 12
@@ -41,9 +42,9 @@ def write_report(
         promised=100 * whole.promised,
         measured=100 * whole.measured,
         reach=100 * whole.reach,
-        error=_points(promises["promise_error_points_max"]),
-        short=_points(promises["promise_short_points_max"]),
-        bands=_bands_table(promises["bands"]),
+        error=points(promises["promise_error_points_max"]),
+        short=points(promises["promise_short_points_max"]),
+        bands=bands_table(promises["bands"]),
         burst_quality=promises["burst_quality_percent"],
         burst_violation=promises["burst_violation_percent"],
         calm_violation=promises["calm_violation_percent"],
@@ -58,7 +59,7 @@ def write_report(
     _plot(promises, drift, folder / "quality.png")
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
     return "unknown, as no band has enough images" if value is None else f"{value:.1f} points"
 
 
@@ -66,7 +67,8 @@ def _when(look: DriftLook | None) -> str:
     return "not within the run" if look is None else f"after {look.audits} audits, {look.seconds:.0f} s"
 
 
-def _bands_table(bands: Mapping[Any, Any]) -> str:
+def bands_table(bands: Mapping[BandOf, AuditSummary]) -> str:
+    """A row for each level and band."""
     lines = []
     for band, summary in bands.items():
         near = f"{band.similarity_min:.2f}" if band.level.needs_latent else ""

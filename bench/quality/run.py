@@ -14,7 +14,7 @@ draws. Every image's exact one is drawn afterwards, and the exact scorer judges 
 import asyncio
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from bench.kit.output import say, write_json
 from bench.quality.drift import DriftFound, measure_drift
 from bench.quality.page import write_report
 from bench.quality.serving import BenchPool, SentCaption, as_audits, exact_rps, send_closed, send_open, serving
-from t2i_policy.audits import AuditSummary, BandOf, by_band, summarise
+from t2i_policy.audits import AuditSummary, by_band, summarise
 from t2i_policy.profile import LevelProfile, parse_profile
 from t2i_scenes import model_path
 from t2ictl.commands.demo import demo_samples
@@ -69,8 +69,8 @@ async def measure_promises(options: Any, profile: LevelProfile, folder: Path) ->
     }
 
 
-def largest_error(bands: dict[BandOf, AuditSummary], short: bool = False) -> float | None:
-    """In points, among bands with enough images; `short`: only of those that were worse than promised."""
+def largest_error(bands: Mapping[Any, AuditSummary], short: bool = False) -> float | None:
+    """In points, among bands, or other parts, with enough images; `short`: of those that were worse than promised."""
     off = [one.measured_loss - one.promised_loss for one in bands.values() if one.num_audits >= FEWEST]
     return max((100 * (one if short else abs(one)) for one in off), default=None)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.kit.output import progress
 from t2i_policy.audits import Audit, band_of
+from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile, render_profile
 from t2i_profiler.images import Sample
 from t2i_profiler.judges.scenes import scene_quality
@@ -32,7 +33,7 @@ spec:
   model: {{source: "builtin://scenes", numInferenceSteps: 12, guidanceScalePercent: 200, width: 48, height: 48,
           precision: fp32}}
   levels: [{levels}]
-  workerGroups: [{{name: cpu, workers: 2}}]
+  workerGroups: [{groups}]
   slo: {{latencyMilliseconds: 1500, minQualityPercent: {floor}, harmlessLossPercent: {harmless}}}
   cache: {{scope: Tenant, capacityMebibytes: 256}}
   gateway: {{replicas: 1, maxQueuedRequests: 256}}
@@ -46,19 +47,20 @@ _SIMILARITY = re.compile(r"has similarity (\d\.\d+)")
 
 @dataclass(frozen=True, slots=True)
 class BenchPool:
-    """What to start. `audits`: the lines of spec.quality, empty for none."""
+    """What to start. `audits`: the lines of spec.quality, empty for none. `groups`: of spec.workerGroups."""
 
     levels: str = LEVELS
     floor: int = 60
     harmless: int = 1
     audits: str = ""
+    groups: str = "{name: cpu, workers: 2}"
 
 
 @asynccontextmanager
 async def serving(pool: BenchPool, folder: Path, profile: LevelProfile | None = None) -> AsyncIterator[LocalPool]:
     """Yield it ready. `folder` takes its files, latents and logs. `profile` None: the model's own."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    text = POOL.format(levels=pool.levels, floor=pool.floor, harmless=pool.harmless)
+    text = POOL.format(levels=pool.levels, floor=pool.floor, harmless=pool.harmless, groups=pool.groups)
     audits = f"  quality: {pool.audits}\n" if pool.audits else ""
     (folder / "pool.yaml").write_text(text + audits)
     path = None
@@ -73,11 +75,16 @@ async def serving(pool: BenchPool, folder: Path, profile: LevelProfile | None = 
 
 @dataclass(frozen=True, slots=True)
 class SentCaption:
-    """One request; `generated` None: it was refused or failed."""
+    """One request; `generated` None: it was refused or failed, the latter if it was `accepted` before."""
 
     sample: Sample
     generated: Generated | None
     took_s: float
+    accepted: bool = True
+
+    @property
+    def lost(self) -> bool:
+        return self.accepted and self.generated is None
 
     def is_late(self, slo_s: float) -> bool:
         return self.generated is None or self.took_s > slo_s
@@ -99,13 +106,19 @@ class SentCaption:
         return None if found is None else float(found[1])
 
 
-async def send(client: GatewayClient, sample: Sample, exact: bool = False) -> SentCaption:
-    request = gateway_pb2.GenerateRequest(prompt=sample.prompt, seed=sample.seed, exact=exact)
-    began_s = time.perf_counter()
+async def send(client: GatewayClient, sample: Sample, exact: bool = False, model: str = "") -> SentCaption:
+    """`model`: the one that it demands."""
+    request = gateway_pb2.GenerateRequest(prompt=sample.prompt, seed=sample.seed, exact=exact, model=model)
+    began_s, accepted = time.perf_counter(), False
+
+    def hear(event: gateway_pb2.GenerateEvent) -> None:
+        nonlocal accepted
+        accepted |= event.HasField("accepted")
+
     try:
-        generated = await client.generate(request, LIMIT_S)
+        generated = await client.generate(request, LIMIT_S, hear)
     except CallFailed:
-        return SentCaption(sample, None, time.perf_counter() - began_s)
+        return SentCaption(sample, None, time.perf_counter() - began_s, accepted)
     return SentCaption(sample, generated, time.perf_counter() - began_s)
 
 
@@ -128,7 +141,14 @@ async def send_open(pool: LocalPool, samples: Sequence[Sample], rps: float, titl
 
 
 async def send_closed(
-    pool: LocalPool, samples: Iterable[Sample], title: str, *, exact: bool = False, tenant: str = "", at_once: int = 8
+    pool: LocalPool,
+    samples: Iterable[Sample],
+    title: str,
+    *,
+    exact: bool = False,
+    model: str = "",
+    tenant: str = "",
+    at_once: int = 8,
 ) -> list[SentCaption]:
     """So many at a time. Exact images for comparison are another tenant's: they leave no latents to the load."""
     given = list(samples)
@@ -137,7 +157,7 @@ async def send_closed(
     async def one(client: GatewayClient, sample: Sample) -> SentCaption:
         nonlocal done
         async with slots:
-            sent = await send(client, sample, exact)
+            sent = await send(client, sample, exact, model)
         done += 1
         progress(title, done, len(given))
         return sent
@@ -160,7 +180,7 @@ def as_audits(sent: Sequence[SentCaption], exact: Sequence[SentCaption], profile
         if one.generated is None or other.generated is None:
             continue
         level = to_level(one.generated.done.served)
-        if level.steps_run == profile.base_steps and not level.marks:
+        if level == Level(0, profile.base_steps):
             continue
         promised = one.promised_loss
         band = band_of(profile, level, one.similarity)

@@ -55,16 +55,20 @@ class HttpLoad(Load):
             await asyncio.sleep(RETRY_PAUSE_S)
         outcome.ended_s = self.now_s()
 
-    @staticmethod
-    async def _ask(outcome: Outcome, client: AsyncOpenAI, key: str, left_s: float) -> None:
+    async def _ask(self, outcome: Outcome, client: AsyncOpenAI, key: str, left_s: float) -> None:
         prompt = outcome.prompt
         answer = await client.images.generate(
-            prompt=prompt.text, timeout=left_s, extra_body={"seed": prompt.seed}, extra_headers={IDEMPOTENCY_KEY: key}
+            prompt=prompt.text,
+            model=self.model or None,
+            timeout=left_s,
+            extra_body={"seed": prompt.seed},
+            extra_headers={IDEMPOTENCY_KEY: key},
         )
         (image,) = answer.data or ()
         (story,) = (answer.model_extra or {})["t2i"]["images"]
         outcome.code, outcome.accepted, outcome.moved = "OK", True, story["retries"]
         outcome.image = base64.b64decode(image.b64_json or "")
+        outcome.model = story["served_level"].get("model", "")
         outcome.served = (story["served_level"]["skipped_steps"], story["served_level"]["num_inference_steps"])
         outcome.wanted = (story["wanted_level"]["skipped_steps"], story["wanted_level"]["num_inference_steps"])
         outcome.expected_percent = story["expected_quality_percent"]

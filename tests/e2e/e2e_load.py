@@ -81,6 +81,7 @@ class Outcome:
     moved: int = 0
     wanted: tuple[int, int] = (0, 0)
     served: tuple[int, int] = (0, 0)  # skipped steps, schedule
+    model: str = ""  # that drew it, by its name in levels
     phrase: str = ""  # the served level in words
     cost: float = 0.0  # of it, in guided steps of the denoiser
     expected_percent: float = 0.0
@@ -114,6 +115,7 @@ class Load:
     address: str
     limit_s: float = 30.0
     floor_percent: int | None = None
+    model: str = ""  # that is demanded
     tries: int = 20
     tenant: str = ""
     began_s: float = 0.0
@@ -148,7 +150,7 @@ class Load:
 
     async def _one(self, outcome: Outcome, clients: "itertools.cycle[GatewayClient]") -> None:
         request = gateway_pb2.GenerateRequest(
-            prompt=outcome.prompt.text, seed=outcome.prompt.seed, request_id=str(uuid.uuid4())
+            prompt=outcome.prompt.text, seed=outcome.prompt.seed, request_id=str(uuid.uuid4()), model=self.model
         )
         if self.floor_percent is not None:
             request.min_quality_percent = self.floor_percent
@@ -176,7 +178,7 @@ class Load:
                 outcome.wanted = (decision.wanted.skipped_steps, decision.wanted.num_inference_steps)
                 outcome.served = (answer.done.served.skipped_steps, answer.done.served.num_inference_steps)
                 level = to_level(answer.done.served)
-                outcome.phrase, outcome.cost = level.phrase, level.cost
+                outcome.model, outcome.phrase, outcome.cost = level.model, level.phrase, level.cost
                 outcome.expected_percent = decision.expected_quality_percent
                 break
         outcome.ended_s = self.now_s()

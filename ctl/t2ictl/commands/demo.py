@@ -1,15 +1,15 @@
 """`t2ictl demo`: captions with realistic repetition and similarity through a local pool, first calm, then in a burst.
 
-Every caption is then drawn again exactly, with the same seed, so that the summary can say what bending cost.
+Every caption is then drawn again exactly, with the same seed, so that the summary can say what bending cost. In a pool
+of several models, further captions demand each of them.
 """
 
 import asyncio
 import json
-import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,16 +18,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from t2i_policy.level import Level
+from t2i_api.pool import PoolSpec
+from t2i_policy.profile import parse_profile
 from t2i_profiler.images import Sample
-from t2i_profiler.judges.scenes import scene_quality
 from t2i_protos.v1 import gateway_pb2
-from t2i_runtime.level_messages import to_level
 from t2i_scenes import Scene, caption, edit_scene, sample_scene
-from t2ictl.client import GatewayClient, Generated, connect
+from t2ictl.client import GatewayClient, connect
 from t2ictl.commands.local import StartBar
-from t2ictl.contact_sheet import SheetCell, write_sheet
 from t2ictl.credentials import Proof
+from t2ictl.demo_summary import Outcome, by_model, own_cost, served_level, summarise, write_demo_sheet
 from t2ictl.errors import CallFailed
 from t2ictl.local_pool import LocalOptions, LocalPool
 from t2ictl.options import DEFAULT_POOL, MAX_PROMPTS, PoolFile, Seed
@@ -36,6 +35,7 @@ from t2ictl.running import console, run
 LIMIT_S = 60.0
 #: (requests in flight, captions until then as a share of all): people trying things, a busy hour, a burst.
 PHASES = ((2, 0.2), (6, 0.5), (30, 1.0))
+DEMANDED = 8  # captions that demand each model, where there are several
 #: What the next caption is to the earlier ones: new, the same words again, other words for it, one thing changed.
 SHARES = {"new": 0.3, "again": 0.15, "reworded": 0.3, "edited": 0.25}
 
@@ -51,13 +51,29 @@ def demo(
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One caption's result; `generated` None when it failed with `error`."""
+class DemoRequest:
+    """A caption and what is demanded for it: the exact image, or a model by its name."""
 
     sample: Sample
-    generated: Generated | None
-    latency_ms: float
-    error: str = ""
+    exact: bool = False
+    model: str = ""
+
+    def message(self) -> gateway_pb2.GenerateRequest:
+        sample = self.sample
+        return gateway_pb2.GenerateRequest(prompt=sample.prompt, seed=sample.seed, exact=self.exact, model=self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedDemo:
+    """What came of each phase, of the captions that demanded a model, and the exact images of all, in this order."""
+
+    phases: Sequence[Sequence[Outcome]]
+    demanded: Sequence[Outcome]
+    exact: Sequence[Outcome] = ()
+
+    @property
+    def all(self) -> list[Outcome]:
+        return [*(outcome for phase in self.phases for outcome in phase), *self.demanded]
 
 
 def demo_samples(count: int, seed: int) -> list[Sample]:
@@ -85,120 +101,91 @@ def _next_sample(kind: str, earlier: Sample | None, rng: np.random.Generator) ->
 async def run_demo(console: Console, pool_file: Path, out: Path, count: int, seed: int) -> None:
     """Serve, score, write contact-sheet.png and summary.json."""
     began = time.monotonic()
-    samples = demo_samples(count, seed)
     bar = StartBar(console)
     with bar:
         pool = LocalPool(LocalOptions(pool_file, listen="127.0.0.1:0"), bar.report)
         await pool.__aenter__()
+    names = model_names(pool.pool.spec)
     try:
         async with connect(pool.address, Proof("demo")) as client:
             columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             with Progress(*columns, console=console) as progress:
-                served = await _serve(client, samples, progress)
-                exact = await _exact(client, samples, progress)
+                demo = await _serve(_Sender(client, progress), names, count, seed)
     finally:
         await pool.__aexit__()
-    base_steps = pool.pool.spec.model.num_inference_steps
-    summary = summarise(served, exact, base_steps)
+    summary = summarise_all(demo, pool, names)
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    _write_sheet(served, base_steps, summary, out / "contact-sheet.png")
+    write_demo_sheet(demo.all, names, pool.pool.spec.base_steps, summary, out / "contact-sheet.png")
     console.print_json(json.dumps(summary))
     console.print(f"written: {out / 'contact-sheet.png'}, {out / 'summary.json'} ({time.monotonic() - began:.0f} s)")
 
 
-async def _serve(client: GatewayClient, samples: Sequence[Sample], progress: Progress) -> list[Outcome]:
-    """Three phases, each with more requests in flight than the one before."""
-    outcomes: list[Outcome] = []
-    begin = 0
+def model_names(spec: PoolSpec) -> dict[str, str]:
+    """What people call the models of a pool, by their names in levels. Its own goes by its source."""
+    return {"": spec.model.source.partition("://")[2], **{name: name for name in spec.models}}
+
+
+def summarise_all(demo: ServedDemo, pool: LocalPool, names: Mapping[str, str]) -> dict[str, object]:
+    """With a part for each model and phase, where there are several models."""
+    path = pool.options.profile
+    cost = own_cost if path is None else parse_profile(path.read_text()).own_steps
+    summary = summarise(demo.all, demo.exact, pool.pool.spec.base_steps, cost)
+    if len(names) > 1:
+        summary["models"] = by_model(demo.all, demo.exact, names)
+        summary["phases"] = [
+            {"in_flight": in_flight, "images": _count_models(phase, names)}
+            for (in_flight, _), phase in zip(PHASES, demo.phases, strict=True)
+        ]
+    return summary
+
+
+def _count_models(outcomes: Iterable[Outcome], names: Mapping[str, str]) -> dict[str, int]:
+    return dict(Counter(names[served_level(one.generated).model] for one in outcomes if one.generated is not None))
+
+
+async def _serve(sender: "_Sender", names: Mapping[str, str], count: int, seed: int) -> ServedDemo:
+    """Three phases, each with more requests in flight than the one before; then what demands a model; then exact."""
+    samples, begin = demo_samples(count, seed), 0
+    phases: list[Sequence[Outcome]] = []
     for in_flight, until in PHASES:
         end = round(until * len(samples))
         part, begin = samples[begin:end], end
-        task = progress.add_task(f"{in_flight} in flight", total=len(part))
-        outcomes += await _send_all(client, part, in_flight, False, progress, task)
-    return outcomes
+        phases.append(await sender.send_all(f"{in_flight} in flight", map(DemoRequest, part), in_flight))
+    demanding: list[DemoRequest] = []
+    if len(names) > 1:
+        further = demo_samples(DEMANDED, seed + 1)
+        demanding = [DemoRequest(sample, model=name) for name in names.values() for sample in further]
+    demanded = await sender.send_all("each model demanded", demanding, 2) if demanding else []
+    demo = ServedDemo(phases, demanded)
+    exact = [DemoRequest(outcome.sample, exact=True) for outcome in demo.all]
+    return replace(demo, exact=await sender.send_all("exact, for comparison", exact, 8))
 
 
-async def _exact(client: GatewayClient, samples: Sequence[Sample], progress: Progress) -> list[Outcome]:
-    task = progress.add_task("exact, for comparison", total=len(samples))
-    return await _send_all(client, samples, 8, True, progress, task)
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """Sends so many requests at once, and shows how far it is."""
 
+    client: GatewayClient
+    progress: Progress
 
-async def _send_all(
-    client: GatewayClient, samples: Sequence[Sample], in_flight: int, exact: bool, progress: Progress, task: int
-) -> list[Outcome]:
-    slots = asyncio.Semaphore(in_flight)
+    async def send_all(self, title: str, requests: Iterable[DemoRequest], in_flight: int) -> list[Outcome]:
+        """What came of each."""
+        given, slots = list(requests), asyncio.Semaphore(in_flight)
+        task = self.progress.add_task(title, total=len(given))
 
-    async def send(sample: Sample) -> Outcome:
-        async with slots:
-            outcome = await _send(client, sample, exact)
-            progress.advance(progress.task_ids[task])
-            return outcome
+        async def send(request: DemoRequest) -> Outcome:
+            async with slots:
+                outcome = await self._send(request)
+                self.progress.advance(task)
+                return outcome
 
-    return list(await asyncio.gather(*(send(sample) for sample in samples)))
+        return list(await asyncio.gather(*map(send, given)))
 
-
-async def _send(client: GatewayClient, sample: Sample, exact: bool) -> Outcome:
-    request = gateway_pb2.GenerateRequest(prompt=sample.prompt, seed=sample.seed, exact=exact)
-    began = time.monotonic()
-    try:
-        generated = await client.generate(request, LIMIT_S)
-    except CallFailed as error:
-        return Outcome(sample, None, 0.0, str(error))
-    return Outcome(sample, generated, 1e3 * (time.monotonic() - began))
-
-
-def score(outcome: Outcome) -> float:
-    """The image's score by the exact scorer, 0 for a failed request."""
-    if outcome.generated is None:
-        return 0.0
-    return scene_quality(outcome.generated.data, outcome.sample)
-
-
-def served_level(generated: Generated) -> Level:
-    """The level that really ran."""
-    return to_level(generated.done.served)
-
-
-def summarise(served: Sequence[Outcome], exact: Sequence[Outcome], base_steps: int) -> dict[str, object]:
-    """The summary: failures count as requests with no image; scores and latencies are of those that got one."""
-    images = [outcome for outcome in served if outcome.generated is not None]
-    levels = [served_level(outcome.generated) for outcome in images if outcome.generated is not None]
-    mean, mean_exact = _mean_score(images), _mean_score([o for o in exact if o.generated is not None])
-    latencies = sorted(outcome.latency_ms for outcome in images)
-    counts = Counter(level.label(base_steps) for level in sorted(levels))
-    return {
-        "requests": len(served),
-        "served": len(images),
-        "failed": len(served) - len(images),
-        "cache_hits": sum(level.needs_latent for level in levels),
-        "levels": dict(counts),
-        "mean_score": round(mean, 4),
-        "mean_score_exact": round(mean_exact, 4),
-        "quality_percent": round(100 * mean / mean_exact, 1) if mean_exact else 0.0,
-        "p50_ms": round(statistics.median(latencies), 1) if latencies else 0.0,
-        "p95_ms": round(float(np.percentile(latencies, 95)), 1) if latencies else 0.0,
-        "steps_saved_percent": round(100 * (1 - sum(lv.cost for lv in levels) / (base_steps * len(levels))), 1)
-        if levels
-        else 0.0,
-        "errors": dict(Counter(outcome.error for outcome in served if outcome.error)),
-    }
-
-
-def _mean_score(outcomes: Sequence[Outcome]) -> float:
-    return float(np.mean([score(outcome) for outcome in outcomes])) if outcomes else 0.0
-
-
-def _write_sheet(served: Sequence[Outcome], base_steps: int, summary: dict[str, object], to: Path) -> None:
-    cells = []
-    for outcome in served:
-        if outcome.generated is not None:
-            level = served_level(outcome.generated)
-            kind = f"K={level.skipped_steps}" if level.needs_latent else level.phrase
-            verdict = f"{kind} score {score(outcome):.2f}"
-            cells.append(SheetCell(outcome.generated.data, outcome.sample.prompt, verdict))
-    title = (
-        f"{summary['served']} of {summary['requests']} served · quality {summary['quality_percent']}% of exact · "
-        f"{summary['steps_saved_percent']}% of steps saved · exact = {base_steps} steps"
-    )
-    write_sheet(cells, title, to)
+    async def _send(self, request: DemoRequest) -> Outcome:
+        began = time.monotonic()
+        try:
+            generated = await self.client.generate(request.message(), LIMIT_S)
+        except CallFailed as error:
+            return Outcome(request.sample, None, 0.0, str(error), request.model)
+        return Outcome(request.sample, generated, 1e3 * (time.monotonic() - began), asked=request.model)
