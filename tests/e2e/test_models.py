@@ -31,7 +31,7 @@ SLO_S, FLOOR_PERCENT = 6.0, 70
 CALM, CALM_S = 0.4, 45.0
 STEP, LEAST_S, MOST_S = 1.5, 100.0, 180.0
 REQUESTS = 1000
-JUDGED = 150  # requests whose exact image is drawn afterwards
+JUDGED, JUDGING = 150, 0.8  # requests whose exact image is drawn afterwards, at which load
 LOOK_S = 1.0
 AT_FIRST = {"reference": 1, "distilled": 2}
 WORKERS = 3
@@ -174,7 +174,7 @@ async def test_mix_follows_a_load_step_by_a_reload(two_models: RunningPool) -> N
     chosen = outcomes[:: max(1, len(outcomes) // JUDGED)]
     again = Load(two_models.service_address, limit_s=120, floor_percent=100)
     exact = await again.run(
-        [number / (CALM * rate_rps) for number in range(len(chosen))], [one.prompt for one in chosen]
+        [number / (JUDGING * rate_rps) for number in range(len(chosen))], [one.prompt for one in chosen]
     )
     moved_s, quality = held.moved_s(CALM_S), quality_by_model(chosen, exact)
     record(
