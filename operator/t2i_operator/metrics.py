@@ -23,6 +23,7 @@ class OperatorMetrics:
         self.writes = counter("writes", "Writes asked of the API server, by kind of object.", "kind")
         self.retries = counter("api_retries", "Calls that had to be repeated, by HTTP status; 0 = no answer.", "status")
         self.replans = counter("replans", "New plans, by reason.", "reason")
+        self.moves = counter("model_moves", "Workers told to hold another model, by how far they are.", "stage")
         self.polls = counter("demand_polls", "Questions to gateways for their demand, by outcome.", "outcome")
         self.audit_polls = counter("audit_polls", "Questions to auditors for their audits, by outcome.", "outcome")
         self.watch_events = counter("watch_events", "Events heard, by kind of object.", "kind")

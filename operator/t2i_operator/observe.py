@@ -25,6 +25,7 @@ from t2i_operator.decide.pods import (
     tell_unmounted,
 )
 from t2i_operator.decide.types import (
+    NOTHING_FOLLOWED,
     NOTHING_HEARD,
     ChildKey,
     ChildSeen,
@@ -40,6 +41,7 @@ from t2i_operator.errors import NotFound
 from t2i_operator.kinds import CHILD_KIND, CHILD_KINDS, CONFIG_MAP, EVENT, POD, ResourceKind
 from t2i_operator.manifests.child import Manifest, PoolRef
 from t2i_operator.mirror import Mirror, profile_name
+from t2i_policy.planning.moves import FollowedDemand
 from t2i_sources import builtin_folder
 
 PROFILE_KEY = "profile.json"
@@ -51,6 +53,7 @@ class PolledReports:
 
     reports: tuple[DemandReport, ...] = ()
     audits: HeardAudits = NOTHING_HEARD
+    followed: FollowedDemand = NOTHING_FOLLOWED
 
 
 async def observe(
@@ -65,7 +68,7 @@ async def observe(
     Raises:
         ApiError: see `errors`.
     """
-    seen = replace(mirrored(mirror, document), reports=heard.reports, audits=heard.audits)
+    seen = replace(mirrored(mirror, document), reports=heard.reports, audits=heard.audits, followed=heard.followed)
     if isinstance(desired, DesiredPool):
         unserved = await _find_unserved(api, desired, seen)
         desired = desired.without(unserved)

@@ -12,9 +12,11 @@ import grpc
 
 from t2i_operator.clock import Instant
 from t2i_operator.control_channels import ControlChannels, control_address, is_running
-from t2i_operator.decide.plan import is_plan_due
+from t2i_operator.decide.models import moves_on
+from t2i_operator.decide.plan import demand_of, is_plan_due
 from t2i_operator.decide.pods import read_pod
 from t2i_operator.decide.types import (
+    NOTHING_FOLLOWED,
     DemandReport,
     DesiredPool,
     MeasuredProfile,
@@ -25,10 +27,12 @@ from t2i_operator.decide.types import (
 )
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
+from t2i_policy.planning.moves import FollowedDemand
 from t2i_protos.v1 import control_pb2, control_pb2_grpc
 
 POLL_LIMIT_S = 1.0
 POLLS_AT_ONCE = 64
+MOVES_EVERY_S = 10.0  # between looks that ask whether a worker should move
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +53,28 @@ class DemandPoller:
         self._channels = ControlChannels()
         self._reports: dict[str, tuple[DemandReport, ...]] = {}
         self._last: dict[str, LastLook] = {}
+        self._looked_s: dict[str, float] = {}
+        self._followed: dict[str, FollowedDemand] = {}
 
     def reports(self, key: str) -> tuple[DemandReport, ...]:
         """What the gateways of a pool last said."""
         return self._reports.get(key, ())
 
+    def followed(self, key: str) -> FollowedDemand:
+        """The demand of the last minutes; kept for pools whose workers move."""
+        return self._followed.get(key, NOTHING_FOLLOWED)
+
     def remember(self, key: str, last: LastLook) -> None:
         """The newest look at a pool. Children are left out: there are many, and polling needs none."""
         desired = last.desired if isinstance(last.desired, Problem) else replace(last.desired, children=())
         self._last[key] = LastLook(replace(last.seen, children={}), desired, last.gateways)
+        self._looked_s[key] = time.monotonic()
         self._metrics.pools.set(len(self._last))
 
     def forget(self, key: str) -> None:
         """The pool is gone."""
-        self._last.pop(key, None)
-        self._reports.pop(key, None)
+        for kept in (self._last, self._reports, self._followed, self._looked_s):
+            kept.pop(key, None)
         self._metrics.pools.set(len(self._last))
 
     async def poll_all(self) -> None:
@@ -84,9 +95,21 @@ class DemandPoller:
         self._reports[key] = reports
         if isinstance(last.desired, Problem) or not reports:
             return
-        due = is_plan_due(last.desired, replace(last.seen, reports=reports), Instant(time.time()))
-        if due or _troubles(reports) != _troubles(last.seen.reports):
+        seen, now = replace(last.seen, reports=reports), Instant(time.time())
+        if moves_on(last.desired.spec):
+            self._followed[key] = self.followed(key).seen(demand_of(last.desired, seen), now.unix_s)
+        if is_plan_due(last.desired, seen, now) or self._is_news(key, last, reports):
             self._ask(key)
+
+    def _is_news(self, key: str, last: LastLook, reports: tuple[DemandReport, ...]) -> bool:
+        """Whether there is something that people should know, or a worker that moves may be there, or the next move may
+        be due: that takes a look to find out."""
+        if _troubles(reports) != _troubles(last.seen.reports):
+            return True
+        if isinstance(last.desired, Problem) or not moves_on(last.desired.spec):
+            return False
+        waited_s = time.monotonic() - self._looked_s.get(key, 0.0)
+        return [one.held for one in reports] != [one.held for one in last.seen.reports] or waited_s >= MOVES_EVERY_S
 
     async def poll(self, gateways: Sequence[Manifest]) -> tuple[DemandReport, ...]:
         """Ask the running gateways among these pods. One that is not ready may know why: no worker serves."""

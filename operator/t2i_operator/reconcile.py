@@ -19,11 +19,12 @@ from t2i_operator.apply import Writer, summarize
 from t2i_operator.audit_polling import AuditPoller
 from t2i_operator.clock import Instant
 from t2i_operator.decide.corrections import correct, read_record
+from t2i_operator.decide.moving import MOVE_EVENTS
 from t2i_operator.decide.plan import running_plan
 from t2i_operator.decide.pods import is_short
 from t2i_operator.decide.reconcile import decide
 from t2i_operator.decide.status import explain_refusal
-from t2i_operator.decide.types import Decision, DesiredPool, Observed, Problem, WriteStatus
+from t2i_operator.decide.types import Announce, Decision, DesiredPool, Observed, Problem, WriteStatus
 from t2i_operator.desired import read_desired
 from t2i_operator.errors import ApiError, Conflict, LeaseLost, WriteRefused
 from t2i_operator.manifests import Images
@@ -133,7 +134,7 @@ class Reconciler:
         desired = read_desired(ref_of(document), document, profile, self._images)
 
         # 3. What there is.
-        heard = PolledReports(self._demand.reports(key), self._audits.heard(key))
+        heard = PolledReports(self._demand.reports(key), self._audits.heard(key), self._demand.followed(key))
         seen = await observe(self._api, self._mirror, document, desired, heard)
 
         # 4. What to do about it.
@@ -150,7 +151,7 @@ class Reconciler:
 
         # 6. Status, labels, events.
         self._remember(key, seen, desired)
-        self._count_replan(seen, decision)
+        self._count_changes(seen, decision)
         if await writer.write_rest(decision.rest, now):
             self._queue.ask(key)
         if children or decision.rest:
@@ -203,12 +204,14 @@ class Reconciler:
         except (ApiError, LeaseLost) as another:
             log.warning("%s: its status cannot tell: %s", key, another)
 
-    def _count_replan(self, seen: Observed, decision: Decision) -> None:
+    def _count_changes(self, seen: Observed, decision: Decision) -> None:
         before = running_plan(seen.status).revision
         for action in decision.rest:
             plan = action.status.get("plan") if isinstance(action, WriteStatus) else None
             if plan is not None and plan["revision"] != before:
                 self._metrics.replans.labels(plan["reason"]).inc()
+            if isinstance(action, Announce) and action.reason in MOVE_EVENTS:
+                self._metrics.moves.labels(action.reason).inc()
 
     def close(self) -> None:
         """End the thread that decides."""

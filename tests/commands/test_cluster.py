@@ -104,6 +104,21 @@ async def test_pools_of_an_empty_namespace_says_what_to_do(kubeconfig: KubeServe
     assert "kubectl apply" in text.getvalue()
 
 
+async def test_plan_says_who_holds_which_model_and_who_moves(kubeconfig: KubeServer, namespace: str) -> None:
+    """In pools of several models."""
+    models = [
+        {"name": "reference", "workers": 2, "ready": 1},
+        {"name": "turbo", "workers": 1, "ready": 1, "reloadMilliseconds": 12_340},
+    ]
+    move = {"worker": "scenes-cpu-1", "fromModel": "reference", "toModel": "turbo", "reason": "it pays"}
+    at = "2026-01-02T03:04:05.678Z"
+    make_pool(kubeconfig, namespace, {"plan": PLAN, "models": models, "move": {**move, "orderedAt": at}})
+    console, text = screen()
+    await show_plan(console, PoolName(namespace, "scenes"))
+    assert "12.3 s" in text.getvalue()
+    assert f"scenes-cpu-1 gives up reference for turbo since {at}: it pays" in text.getvalue()
+
+
 async def test_plan_says_why_this_mix(kubeconfig: KubeServer, namespace: str) -> None:
     """Traffic, reason, result, workers by level, prompts by level."""
     make_pool(kubeconfig, namespace, {"plan": PLAN})

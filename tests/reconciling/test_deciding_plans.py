@@ -48,8 +48,8 @@ def test_new_plan_for_demand(before: Any, reports: Any, now: Instant, reason: st
     """None: the running plan stays. The cheap question of the polls agrees with the decision."""
     wants = wanted()
     seen = look(status=running(before), reports=reports)
-    old = decide_plan(wants, look(status=running(before), reports=before), NOW)
-    plan = decide_plan(wants, seen, now)
+    old = decide_plan(wants, look(status=running(before), reports=before), NOW).plan
+    plan = decide_plan(wants, seen, now).plan
     assert (plan.reason if plan.revision > old.revision else None) == reason
     assert is_plan_due(wants, seen, now) == (reason is not None)
 
@@ -57,7 +57,7 @@ def test_new_plan_for_demand(before: Any, reports: Any, now: Instant, reason: st
 def test_lost_worker_is_planned_without() -> None:
     """PoolChanged; the worker keeps its place for when it is back."""
     seen = look(status=running(), workers=(worker(0), worker(1, False)))
-    plan = decide_plan(wanted(), seen, NOW)
+    plan = decide_plan(wanted(), seen, NOW).plan
     assert plan.reason == "PoolChanged"
     assert plan.revision == 2
     assert sum(plan.workers.values()) == 1
@@ -67,7 +67,7 @@ def test_lost_worker_is_planned_without() -> None:
 def test_change_of_the_spec_is_planned_for_whatever_the_demand() -> None:
     """The generation is not the one that the status has seen."""
     before = running((report(2.0),))
-    plan = decide_plan(wanted(), look(status=before, generation=2, reports=(report(2.0),)), NOW)
+    plan = decide_plan(wanted(), look(status=before, generation=2, reports=(report(2.0),)), NOW).plan
     assert plan.revision == before["plan"]["revision"] + 1
 
 
@@ -203,7 +203,7 @@ def test_level_gone_from_the_ladder_is_left() -> None:
     """Workers that stood there move; none stays at a level that the spec no longer has."""
     before = running(mix=FIXED)
     wants = wanted(levels=[{"skippedSteps": 0}, {"numInferenceSteps": 6}])
-    plan = decide_plan(wants, look(wants, status=before, generation=2), NOW)
+    plan = decide_plan(wants, look(wants, status=before, generation=2), NOW).plan
     assert Level(6, 12) not in {level for _, level in plan.numbers}
     assert placed(plan) == {"0": 2}
 
@@ -214,7 +214,7 @@ def test_failing_worker_is_no_capacity() -> None:
     failing = replace(report(2.0), left_out={"p-a-1": "Failing"})
     seen = look(status=before, reports=(failing,))
     assert is_plan_due(wanted(), seen, NOW)
-    plan = decide_plan(wanted(), seen, NOW)
+    plan = decide_plan(wanted(), seen, NOW).plan
     assert sum(plan.workers.values()) == 1
 
 
@@ -222,5 +222,5 @@ def test_gateway_that_is_not_ready_says_nothing_of_demand() -> None:
     """It is asked for what it knows of workers. No client reaches it, so it does not speak for one that was silent."""
     idle = replace(report(0.0, name="h"), ready=False)
     seen = look(gateways=(gateway(), gateway(), gateway(False)), reports=(report(2.0), idle))
-    plan = decide_plan(wanted(), seen, NOW)
+    plan = decide_plan(wanted(), seen, NOW).plan
     assert sum(plan.rates_rps.values()) == pytest.approx(4.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ class Counted:
         self.demand = Demand()
         self.view = PoolView((), 0, 0)
         self.left_out: dict[str, str] = {}
+        self.models: dict[str, str] = {}
         self.plan = SimpleNamespace(revision=0)
 
     def count(self, prompt_class: str, times: int, at_s: float) -> None:
@@ -44,7 +46,12 @@ async def ask(state: Counted) -> AsyncIterator[Any]:
     embeddings = SimpleNamespace(trouble="the hub does not answer")
     neighbours = SimpleNamespace(store_trouble="the server runs in cluster mode")
     parts = SimpleNamespace(
-        planning=state, dispatcher=dispatcher, embeddings=embeddings, neighbours=neighbours, workers=state
+        spec=SimpleNamespace(models=state.models),
+        planning=state,
+        dispatchers=dispatcher,
+        embeddings=embeddings,
+        neighbours=neighbours,
+        workers=state,
     )
     service = ControlService(cast(Any, parts))
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
@@ -93,6 +100,24 @@ async def test_each_group_is_measured_by_a_ready_worker(ask: Any, state: Counted
     assert measured.ready_workers == 1
     assert list(measured.step_ms) == pytest.approx([100, 150, 200, 250])
     assert measured.fixed_ms == pytest.approx(500)
+
+
+async def test_workers_of_several_models_are_told_apart(state: Counted, ask: Any) -> None:
+    """Who holds which, ready or not, and what a step of each takes; in pools of one model nothing is said of it."""
+    own = of_group("a-0", "a")
+    few = replace(of_group("a-1", "a"), model="few", step_s=(0.02,), batch_cap=1)
+    loading = replace(of_group("b-0", "b", False), model="few")
+    state.view = PoolView((own, few, loading), 0, 0)
+    assert not (await ask()).held_models
+    state.models["few"] = "another"
+    answer = await ask()
+    assert [(one.worker, one.model, one.ready) for one in answer.held_models] == [
+        ("a-0", "", True),
+        ("a-1", "few", True),
+        ("b-0", "few", False),
+    ]
+    assert [(one.group, one.model, one.ready_workers) for one in answer.measurements] == [("a", "", 1), ("a", "few", 1)]
+    assert list(answer.measurements[1].step_ms) == [20.0]
 
 
 async def test_missing_embedder_is_reported(ask: Any) -> None:

@@ -1,12 +1,13 @@
 """`t2ictl cluster pools` and `t2ictl cluster plan`: what the operator says about pools, and why it planned so."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from t2i_api.status import ConditionStatus, PlanStatus, PoolStatus
+from t2i_api.status import ConditionStatus, ModelStatus, PlanStatus, PoolStatus
 from t2ictl.cluster import PoolName, PoolSeen
 from t2ictl.errors import ClusterFailed
 from t2ictl.running import console, run
@@ -94,6 +95,11 @@ async def show_plan(console: Console, name: PoolName) -> None:
         raise ClusterFailed(f"pool {name} has no plan: {why}")
     console.print(_headline(pool, running), highlight=False, soft_wrap=True)
     console.print(_placements(running))
+    if pool.status.models:
+        console.print(_models(pool.status.models))
+    if (move := pool.status.move) is not None:
+        text = f"{move.worker} gives up {move.from_model} for {move.to_model} since {move.ordered_at}: {move.reason}"
+        console.print(text, highlight=False, soft_wrap=True)
     if running.shifts:
         console.print(_shifts(running))
 
@@ -113,6 +119,14 @@ def _placements(plan: PlanStatus) -> Table:
     for one in plan.placements:
         which = ", ".join(str(number) for number in one.numbers)
         table.add_row(one.group, one.level.phrase, str(one.workers), which)
+    return table
+
+
+def _models(models: Sequence[ModelStatus]) -> Table:
+    table = Table("model", "workers", "ready", "last reload", title="workers by model")
+    for one in models:
+        took = "-" if one.reload_milliseconds is None else f"{one.reload_milliseconds / 1e3:.1f} s"
+        table.add_row(one.name, str(one.workers), str(one.ready), took)
     return table
 
 

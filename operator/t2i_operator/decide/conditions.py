@@ -15,13 +15,14 @@ only when `status` does.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from t2i_api.pool import PoolSpec
-from t2i_api.status import ConditionStatus, MoveStatus
+from t2i_api.status import ConditionStatus
 from t2i_operator.clock import Instant
-from t2i_operator.decide.models import MODEL_NOT_SERVED, of_groups, ready_by_model, spoken, told_move
+from t2i_operator.decide.models import MODEL_NOT_SERVED, of_groups, ready_by_model, spoken, strays, told_move
+from t2i_operator.decide.moving import NO_MOVEMENT, Movement
 from t2i_operator.decide.types import ChildSeen, Holding, Observed, PodSeen, Problem, TroubleKind
 from t2i_policy.planning.plan import Plan
 
@@ -42,8 +43,7 @@ class ConditionInputs:
     writing: bool  # children are being written in this very round
     spec: PoolSpec | None = None  # None: it cannot be carried out
     quality: "Verdict | None" = None  # None: nothing is audited
-    serving: Mapping[Holding, frozenset[int]] = field(default_factory=dict)  # workers that serve, by group and model
-    move: MoveStatus | None = None  # the worker that is on its way to another model
+    movement: Movement = NO_MOVEMENT  # which model each worker is to hold
 
     @property
     def ready_workers(self) -> int:
@@ -55,6 +55,11 @@ class ConditionInputs:
         return self.ready_workers - len(self.seen.failing)
 
     @property
+    def serving(self) -> Mapping[Holding, frozenset[int]]:
+        """Workers that serve, by group and model."""
+        return {} if self.spec is None else self.movement.serving(self.spec, self.seen)
+
+    @property
     def unserved_models(self) -> list[str]:
         """Models that no worker serves, of pools with several; none while no worker serves at all."""
         if self.spec is None or not self.spec.models or not self.serving_workers:
@@ -63,12 +68,17 @@ class ConditionInputs:
         return [model for model in ("", *self.spec.models) if not ready.get(model)]
 
     @property
+    def strays(self) -> list[str]:
+        """Ready workers that hold another model than the plan wants."""
+        if self.spec is None:
+            return []
+        return strays(self.seen, self.spec, self.movement.assigned, self.movement.mover)
+
+    @property
     def expected_workers(self) -> int:
         """Those that should be ready: all but the one that loads another model as the plan wants."""
-        away = self.move is not None and any(
-            pod.name == self.move.worker and not pod.ready for pod in self.seen.workers
-        )
-        return self.total_workers - away
+        mover = self.movement.mover
+        return self.total_workers - any(pod.name == mover and not pod.ready for pod in self.seen.workers)
 
     @property
     def ready_gateways(self) -> int:
@@ -173,9 +183,12 @@ def _failing(inputs: ConditionInputs) -> Verdict | None:
     names = sorted(inputs.seen.failing)
     if not names:
         return None
-    told = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    text = f"{len(names)} of {inputs.total_workers} workers fail their requests: {told}."
+    text = f"{len(names)} of {inputs.total_workers} workers fail their requests: {_listed(names)}."
     return Verdict(False, "WorkersFailing", f"{text} Read their logs, then delete these pods.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _missing(inputs: ConditionInputs) -> Verdict | None:
@@ -189,6 +202,9 @@ def _missing(inputs: ConditionInputs) -> Verdict | None:
     if inputs.ready_gateways < inputs.total_gateways:
         text = f"{inputs.ready_gateways} of {inputs.total_gateways} gateways are ready."
         return Verdict(False, "GatewaysNotReady", text)
+    if inputs.strays:
+        text = f"Started anew with the model of their group: {_listed(inputs.strays)}. Gateways tell them again."
+        return Verdict(False, "ModelsNotHeld", text)
     return None
 
 
@@ -234,8 +250,8 @@ def _progressing(inputs: ConditionInputs, obstacle: Verdict | None, missing: Ver
         return Verdict(True, "RollingOut", f"Pods are being replaced or started: {', '.join(rolling)}.")
     if missing is not None:
         return Verdict(True, missing.reason, missing.message)
-    if inputs.move is not None:
-        return Verdict(True, "Reloading", told_move(inputs.move))
+    if inputs.movement.move is not None:
+        return Verdict(True, "Reloading", told_move(inputs.movement.move))
     return Verdict(False, SETTLED, "Everything is as the spec asks for.")
 
 

@@ -66,20 +66,27 @@ def told_by_gateways(seen: Observed) -> dict[str, ModelSeen]:
     return told
 
 
-def serving_numbers(seen: Observed, spec: PoolSpec, assigned: Mapping[Numbered, str]) -> dict[Holding, frozenset[int]]:
+def serving_numbers(
+    seen: Observed, spec: PoolSpec, assigned: Mapping[Numbered, str], mover: str = ""
+) -> dict[Holding, frozenset[int]]:
     """By group and model, the workers that are ready with it; those that fail their requests, or are beyond their
-    group's size, left out."""
-    told, move = told_by_gateways(seen), move_of(seen)
+    group's size, left out. `mover`: the pod that is on its way to another model."""
+    told = told_by_gateways(seen) if moves_on(spec) else {}
     found: dict[Holding, set[int]] = {(group, model): set() for group, model in spec.group_models.items()}
     for pod in seen.workers:
         worker = _numbered(pod)
         if worker not in assigned or not pod.ready or pod.name in seen.failing:
             continue
-        model, heard = assigned[worker], told.get(pod.name)
-        if moves_on(spec) and not _serves(model, heard, move is not None and move.worker == pod.name):
-            continue
-        found.setdefault((worker.group, model), set()).add(worker.number)
+        if _serves(assigned[worker], told.get(pod.name), moving=pod.name == mover):
+            found.setdefault((worker.group, assigned[worker]), set()).add(worker.number)
     return {holding: frozenset(numbers) for holding, numbers in found.items()}
+
+
+def strays(seen: Observed, spec: PoolSpec, assigned: Mapping[Numbered, str], mover: str) -> list[str]:
+    """Ready workers that hold another model than they are to, as one does whose pod started anew."""
+    told = told_by_gateways(seen) if moves_on(spec) else {}
+    heard = [(pod, told[pod.name]) for pod in seen.workers if pod.ready and pod.name in told and pod.name != mover]
+    return sorted(pod.name for pod, one in heard if assigned.get(_numbered(pod), one.model) != one.model)
 
 
 def _serves(model: str, heard: ModelSeen | None, moving: bool) -> bool:

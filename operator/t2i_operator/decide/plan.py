@@ -6,13 +6,15 @@ as the one before it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from t2i_api.plan import PlanError, parse_plan
 from t2i_operator.clock import Instant
 from t2i_operator.decide.demand import current_rates, group_rates, measured_by_group, quiet_rps
-from t2i_operator.decide.models import assigned_models, of_groups, serving_numbers
+from t2i_operator.decide.models import moves_on, of_groups
+from t2i_operator.decide.moving import Movement, decide_movement, standing
 from t2i_operator.decide.types import DesiredPool, Holding, Observed
+from t2i_policy.level import Level
 from t2i_policy.planning.assign import place_workers
 from t2i_policy.planning.plan import NO_PLAN, Numbers, Plan
 from t2i_policy.planning.replan import PlanInputs, ReplanReason, plan_anew, why_replan
@@ -29,31 +31,65 @@ def running_plan(status: Mapping[str, object]) -> Plan:
         return NO_PLAN  # it is replaced by one that can be read
 
 
-def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> Plan:
-    """The plan from now on: equal to the running one if that stays, NO_PLAN while there is nothing to plan with."""
-    before, spec = running_plan(seen.status), desired.spec
-    inputs = _inputs(desired, seen, before)
-    reason = _why_replan(before, inputs, desired, seen, now)
+@dataclass(frozen=True, slots=True)
+class PlanDecision:
+    """The plan from now on, and which model each worker is to hold."""
+
+    plan: Plan
+    movement: Movement
+
+
+def decide_plan(desired: DesiredPool, seen: Observed, now: Instant) -> PlanDecision:
+    """The plan equals the running one if that stays; it is NO_PLAN while there is nothing to plan with."""
+    before = running_plan(seen.status)
+    movement = decide_movement(desired, seen, before, demand_of(desired, seen), now)
+    inputs = _inputs(desired, seen, before, movement)
+    reason = ReplanReason.MODEL_MOVED if movement.changed else _why_replan(before, inputs, desired, seen, now)
     if reason is None:
-        return before
+        return PlanDecision(before, movement)
     plan = plan_anew(before, inputs, reason, now.unix_s)
-    # Workers at levels that the spec no longer has must move.
-    stood = {(group, level): which for (group, level), which in before.numbers.items() if level in spec.ladder.levels}
-    numbers = place_workers(plan, spec.group_sizes, of_groups(_counted_on(desired, seen, before)), stood)
-    return replace(plan, numbers=numbers, corrections_revision=desired.corrections_revision)
+    numbers = _place(plan, before, desired, _counted_on(desired, seen, movement), movement)
+    plan = replace(plan, numbers=numbers, corrections_revision=desired.corrections_revision)
+    return PlanDecision(plan, movement)
 
 
 def is_plan_due(desired: DesiredPool, seen: Observed, now: Instant) -> bool:
-    """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned."""
+    """True if `decide_plan` would make a new plan for the reported demand. Cheap: nothing is planned, and whether a
+    worker should move is not asked."""
     before = running_plan(seen.status)
-    return _why_replan(before, _inputs(desired, seen, before), desired, seen, now) is not None
+    inputs = _inputs(desired, seen, before, standing(desired, seen, before))
+    return _why_replan(before, inputs, desired, seen, now) is not None
 
 
-def _inputs(desired: DesiredPool, seen: Observed, before: Plan) -> PlanInputs:
+def demand_of(desired: DesiredPool, seen: Observed) -> Mapping[str, float]:
+    """Requests/s by class, as plans are made for them."""
+    before = running_plan(seen.status)
+    return _inputs(desired, seen, before, standing(desired, seen, before)).rates_rps
+
+
+def _place(
+    plan: Plan, before: Plan, desired: DesiredPool, counted: Mapping[Holding, frozenset[int]], movement: Movement
+) -> Numbers:
+    """Which worker stands where."""
+    spec = desired.spec
+    # Workers at levels that the spec no longer has must move.
+    stood = {(group, level): which for (group, level), which in before.numbers.items() if level in spec.ladder.levels}
+    if not moves_on(spec):
+        return place_workers(plan, spec.group_sizes, of_groups(counted), stood)
+    numbers = place_workers(plan, spec.group_sizes, of_groups(counted), stood, movement.assigned)
+    placed = {(group, number) for (group, _), which in numbers.items() for number in which}
+    more: dict[tuple[str, Level], list[int]] = {place: [*which] for place, which in numbers.items()}
+    for worker, model in movement.assigned.items():
+        if worker not in placed:  # its model is not planned with in its group yet
+            more.setdefault((worker.group, spec.ladder.full_schedule(model)), []).append(worker.number)
+    return {place: tuple(sorted(which)) for place, which in more.items()}
+
+
+def _inputs(desired: DesiredPool, seen: Observed, before: Plan, movement: Movement) -> PlanInputs:
     """Demand so small that nothing needs to bend in these groups counts as none."""
     spec = desired.spec
     measured = measured_by_group(seen.reports)
-    groups = group_rates(desired, _counted_on(desired, seen, before), measured)
+    groups = group_rates(desired, _counted_on(desired, seen, movement), measured)
     rates_rps = current_rates(seen, before, quiet_rps(spec, groups))
     return PlanInputs(desired.classes, groups, rates_rps, spec.pinned_workers)
 
@@ -68,11 +104,11 @@ def _why_replan(before: Plan, inputs: PlanInputs, desired: DesiredPool, seen: Ob
     return why_replan(before, inputs, now.unix_s)
 
 
-def _counted_on(desired: DesiredPool, seen: Observed, before: Plan) -> dict[Holding, frozenset[int]]:
+def _counted_on(desired: DesiredPool, seen: Observed, movement: Movement) -> dict[Holding, frozenset[int]]:
     spec = desired.spec
     if spec.pinned_workers:
         return {(group, model): frozenset(range(spec.group_sizes[group])) for group, model in spec.group_models.items()}
-    return serving_numbers(seen, spec, assigned_models(spec, before.numbers))
+    return movement.serving(spec, seen)
 
 
 def describe(numbers: Numbers, base_steps: int) -> str:

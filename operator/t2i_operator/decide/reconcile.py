@@ -16,7 +16,7 @@ from t2i_operator.decide.audits import QUALITY_KEPT, judge_quality
 from t2i_operator.decide.children import decide_children
 from t2i_operator.decide.conditions import SETTLED, ConditionInputs
 from t2i_operator.decide.corrections import RecordDecision, correct, next_record, read_record, render_record
-from t2i_operator.decide.models import assigned_models, lost_models, serving_numbers
+from t2i_operator.decide.models import lost_models
 from t2i_operator.decide.plan import decide_plan, running_plan
 from t2i_operator.decide.status import is_same, render_problem, render_status, to_document
 from t2i_operator.decide.types import Action, Announce, Decision, DesiredPool, LabelPod, Observed, Problem, WriteStatus
@@ -34,8 +34,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
     wanted = [*desired.without(seen.unserved).children, *_record_child(seen, desired, kept)]
     children = decide_children(seen.ref.uid, wanted, seen.children)
     desired = correct(desired, kept.record)
-    plan = decide_plan(desired, seen, now)
-    assigned = assigned_models(desired.spec, plan.numbers)
+    plan, movement = (decided := decide_plan(desired, seen, now)).plan, decided.movement
     inputs = ConditionInputs(
         seen=seen,
         total_workers=desired.spec.total_workers,
@@ -46,10 +45,10 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         writing=bool(children.applies or children.deletes),
         spec=desired.spec,
         quality=judge_quality(desired, seen),
-        serving=serving_numbers(seen, desired.spec, assigned),
+        movement=movement,
     )
-    labels = tuple(_labels(seen, plan))
-    decision = _finish(seen, (*children.applies, *children.deletes), labels, render_status(desired, inputs, now))
+    rest: tuple[Action, ...] = (*_labels(seen, plan), *movement.events)
+    decision = _finish(seen, (*children.applies, *children.deletes), rest, render_status(desired, inputs, now))
     return replace(decision, settled=False) if kept.waits else decision
 
 
@@ -62,13 +61,13 @@ def _record_child(seen: Observed, desired: DesiredPool, kept: RecordDecision) ->
     return [] if desired.spec.quality is None else render_record(seen.ref, kept.record)
 
 
-def _finish(seen: Observed, first: tuple[Action, ...], labels: tuple[LabelPod, ...], status: PoolStatus) -> Decision:
-    """The status only if it says something new, and events on what changed in it."""
+def _finish(seen: Observed, first: tuple[Action, ...], rest: tuple[Action, ...], status: PoolStatus) -> Decision:
+    """The status only if it says something new, then the rest, and events on what changed in it."""
     settled = not first and _is_settled(status)
     if is_same(status, seen.status):
-        return Decision((*first, *labels), settled)
+        return Decision((*first, *rest), settled)
     events = tuple(_events(seen, status))
-    return Decision((*first, WriteStatus(to_document(status)), *labels, *events), settled)
+    return Decision((*first, WriteStatus(to_document(status)), *rest, *events), settled)
 
 
 def _is_settled(status: PoolStatus) -> bool:

@@ -16,13 +16,7 @@ from t2i_api.status import LadderStatus, LevelStatus, PoolStatus, coordinates
 from t2i_operator.clock import Instant
 from t2i_operator.decide.audits import judge_unread_quality, measured_percent, render_audits
 from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
-from t2i_operator.decide.models import (
-    assigned_models,
-    of_groups,
-    reload_times,
-    render_groups,
-    render_models,
-)
+from t2i_operator.decide.models import of_groups, render_groups, render_models
 from t2i_operator.decide.plan import describe
 from t2i_operator.decide.types import DesiredPool, Observed, Problem
 from t2i_policy.level import Level
@@ -38,14 +32,15 @@ def render_status(desired: DesiredPool, inputs: ConditionInputs, now: Instant) -
     """The status of a pool whose spec can be carried out."""
     seen, spec, plan = inputs.seen, desired.spec, inputs.plan
     audits = render_audits(desired, seen)
-    ready = of_groups(inputs.serving)
+    movement, ready = inputs.movement, of_groups(inputs.serving)
     return PoolStatus(
         observed_generation=seen.generation,
         conditions=render_conditions(judge(inputs), seen.status.get("conditions", ()), seen.generation, now),
         workers=inputs.total_workers,
         ready_workers=min(inputs.serving_workers, inputs.total_workers),
         groups=render_groups(spec, ready),
-        models=render_models(spec, assigned_models(spec, plan.numbers), inputs.serving, reload_times(seen)),
+        models=render_models(spec, movement.assigned, inputs.serving, movement.reload_ms),
+        move=movement.move,
         mix=describe(plan.numbers, spec.ladder.base_steps),
         levels=tuple(_level(level, plan, ready) for level in spec.ladder.levels),
         ladder=LadderStatus(source=desired.chosen.source, message=desired.chosen.sentence),

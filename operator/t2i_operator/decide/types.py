@@ -12,6 +12,7 @@ from t2i_policy.frontier import ChosenLadder
 from t2i_policy.kept_promise import AuditedQuality
 from t2i_policy.level import Level
 from t2i_policy.planning.classes import ClassTable
+from t2i_policy.planning.moves import FollowedDemand
 from t2i_policy.profile import LevelProfile
 
 FAILING = "Failing"  # why gateways leave out a worker, in their word
@@ -73,6 +74,10 @@ class MeasuredProfile:
 
     step_s: tuple[float, ...]
     fixed_s: float
+
+    def scaled(self, factor: float) -> "MeasuredProfile":
+        """On a device that takes so many times as long."""
+        return MeasuredProfile(tuple(factor * step for step in self.step_s), factor * self.fixed_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class HeardAudits:
 
 
 NOTHING_HEARD = HeardAudits()
+NOTHING_FOLLOWED = FollowedDemand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,7 @@ class Observed:
     gateways: tuple[PodSeen, ...] = ()
     auditors: tuple[PodSeen, ...] = ()
     reports: tuple[DemandReport, ...] = ()
+    followed: FollowedDemand = NOTHING_FOLLOWED  # of the last minutes, in pools whose workers move
     audits: HeardAudits = NOTHING_HEARD
     starved: tuple[Trouble, ...] = ()  # of workers and gateways
     starved_auditor: tuple[Trouble, ...] = ()

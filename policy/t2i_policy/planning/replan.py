@@ -24,6 +24,7 @@ class ReplanReason(StrEnum):
     POOL_CHANGED = "PoolChanged"
     DEMAND_CHANGED = "DemandChanged"
     RECALIBRATED = "Recalibrated"  # audits corrected the profile
+    MODEL_MOVED = "ModelMoved"  # a worker is to hold another model
 
 
 @dataclass(frozen=True, slots=True)
