@@ -133,6 +133,14 @@ def test_another_model_in_the_pool_restarts_those_that_must_know_it() -> None:
         assert (template(before, "a") != template(after, "a")) is restarted
 
 
+def test_whether_workers_move_restarts_all_that_read_it_at_their_start() -> None:
+    """A gateway that gives no orders, or a worker that takes none, would hold up the first move for ever."""
+    before, after = two_models(), two_models(mix={"moves": "Reload"})
+    assert template(before, "a") != template(after, "a")
+    gateways = [child(one, "Deployment", "p-gateway")["spec"]["template"] for one in (before, after)]
+    assert gateways[0] != gateways[1]
+
+
 def test_workers_reach_the_hub_if_any_model_is_there() -> None:
     groups = [GROUPS[0], {**GROUPS[1], "model": {**FEW, "source": "hf://acme/turbo"}}]
     egress = [

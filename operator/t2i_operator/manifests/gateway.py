@@ -193,5 +193,5 @@ def _read_at_start(inputs: Inputs) -> Manifest:
     if inputs.spec.quality is not None:
         spec["quality"].pop("judge")  # the auditor's business
     models = {part.name: part.model_dump(mode="json", exclude_defaults=True) for part in inputs.spec.other_models}
-    read = {key: value for key, value in spec.items() if key not in ("workerGroups", "mix")}
+    read = {key: value for key, value in spec.items() if key != "workerGroups"}
     return {"profile": inputs.profile, **read, **({"models": models} if models else {})}
