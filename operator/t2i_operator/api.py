@@ -25,7 +25,7 @@ from t2i_policy.backoff import Backoff
 
 READ_LIMIT_S = 10.0
 WRITE_LIMIT_S = 4.0
-PAGE = 500
+PAGE = 100  # objects that are in memory whole; it is several times what is kept of them
 CALLS_AT_ONCE = 16  # more only wait in a busy API server, past their deadlines; and the lease needs a connection
 TRIES = 4
 BACKOFF = Backoff(first_s=0.4, most_s=5.0)

@@ -4,6 +4,7 @@ Most mistakes never get here, the API server refuses them. A problem stops nothi
 until the spec can be carried out again.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,15 @@ from t2i_operator.errors import TemplateInvalid
 from t2i_operator.manifests import Images, Inputs, render_children
 from t2i_operator.manifests.auditor import audit_basis
 from t2i_operator.manifests.child import PoolRef
-from t2i_policy.planning.classes import build_classes
-from t2i_policy.profile import ProfileError, parse_profile
+from t2i_policy.level import Ladder
+from t2i_policy.planning.classes import ClassTable, build_classes
+from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
 
 INVALID_SPEC = "InvalidSpec"
 PROFILE_MISSING = "ProfileMissing"
 PROFILE_INVALID = "ProfileInvalid"
 MODEL_NOT_MEASURED = "ModelNotMeasured"
+KEPT_PROFILES = 128  # pools of one model share theirs
 
 
 def read_desired(
@@ -33,7 +36,7 @@ def read_desired(
     if isinstance(profile, Problem):
         return profile
     try:
-        parsed = parse_profile(profile)
+        parsed = _parse(profile)
     except ProfileError as error:
         return Problem(PROFILE_INVALID, f"profileRef: {error}")
     if parsed.base_steps != spec.model.num_inference_steps:
@@ -54,10 +57,20 @@ def read_desired(
     except ProfileError as error:
         return Problem(PROFILE_INVALID, f"profileRef: {error}")
     spec = spec.filled_in(chosen)  # gateways, workers and plans read the levels from here
-    classes = build_classes(spec.ladder, parsed, spec.slo.max_loss, spec.slo.harmless_loss)
+    classes = _classes(profile, spec.ladder, spec.slo.max_loss, spec.slo.harmless_loss)
     inputs = Inputs(ref, spec, profile, images)
     basis = audit_basis(inputs, spec.quality) if spec.quality is not None else ""
     try:
         return DesiredPool(spec, parsed, classes, render_children(inputs), chosen, basis)
     except TemplateInvalid as error:
         return Problem(INVALID_SPEC, str(error))
+
+
+@functools.lru_cache(KEPT_PROFILES)
+def _parse(profile: str) -> LevelProfile:
+    return parse_profile(profile)
+
+
+@functools.lru_cache(KEPT_PROFILES)
+def _classes(profile: str, ladder: Ladder, max_loss: float, harmless_loss: float) -> ClassTable:
+    return build_classes(ladder, _parse(profile), max_loss, harmless_loss)

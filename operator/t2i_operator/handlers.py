@@ -13,6 +13,7 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import ApiClient
 
+from t2i_operator.api import PAGE
 from t2i_operator.kinds import CONFIG_MAP, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest
 from t2i_operator.metrics import OperatorMetrics
@@ -44,9 +45,9 @@ class NothingKept(kopf.DiffBaseStorage):
 def kopf_settings() -> kopf.OperatorSettings:
     """Every wait of kopf has an end; it posts nothing and scans for nothing. Children are selected by the server.
 
-    kopf keeps a worker for every object that an event told of, until it has been idle for `idle_timeout`; with its 5 s
-    a `worker_limit` of 64 would let 13 objects a second through. Our handlers take no time, so the limit only bounds
-    memory while thousands of objects are listed.
+    kopf keeps a worker for every object that an event told of, and with it the whole object, until it has been idle for
+    `idle_timeout`. A `worker_limit` would keep more: lists are read on, and what waits for a worker waits without a
+    bound. Without one, a page is handled before the next comes.
     """
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -55,9 +56,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 5
+    settings.watching.chunk_size = PAGE
     settings.networking.request_timeout = 30
     settings.networking.enforce_retry_after = True
-    settings.queueing.worker_limit = 256
     settings.queueing.idle_timeout = 0.1
     settings.persistence.consistency_timeout = 10
     settings.persistence.diffbase_storage = NothingKept()

@@ -11,22 +11,21 @@ are no numbers are believed in the order in which they come.
 What was deleted must not come back by an answer that was under way: its UID is remembered until the next full list.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from t2i_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, POOL_LABEL
 from t2i_operator.kinds import CHILD_KINDS, CONFIG_MAP, POD, POOL, ResourceKind
 from t2i_operator.manifests.child import Manifest, owning_pool
+from t2i_operator.sharing import SharedValues
 
 OWNED_KINDS = (*CHILD_KINDS, POD)
 WATCHED_KINDS = tuple(kind for kind in OWNED_KINDS if kind.everywhere_served)  # full lists tell of the others
 OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 NOBODY = ""  # in place of a pool's key
 FOR_EVER = 1 << 64
-SHARED_LENGTH = 256  # longer texts are documents, each its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Mirror:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._shared = SharedValues()
         self._objects: dict[Place, Manifest] = {}
         self._places: dict[str, set[Place]] = {}  # of each pool
         self._pools: dict[str, Manifest] = {}
@@ -84,7 +84,7 @@ class Mirror:
             return self.drop(kind, item)
         told |= self._interested(place, held)
         self._remove(place)
-        self._add(place, slim(kind, item))
+        self._add(place, self._shared.share(slim(kind, item)))
         return told
 
     def drop(self, kind: ResourceKind, item: Manifest) -> set[str]:
@@ -258,14 +258,4 @@ def slim(kind: ResourceKind, item: Manifest) -> Manifest:
     if kind is POD:
         containers = item.get("spec", {}).get("containers", ())
         kept["spec"] = {"containers": [{"name": one["name"], "ports": one.get("ports", [])} for one in containers]}
-    shared: Manifest = share_texts(kept)
-    return shared
-
-
-def share_texts(value: Any) -> Any:
-    """The same value with each text kept once: children of all pools are alike, and there are thousands of them."""
-    if isinstance(value, str):
-        return sys.intern(value) if len(value) <= SHARED_LENGTH else value
-    if isinstance(value, Mapping):
-        return {sys.intern(name): share_texts(one) for name, one in value.items()}
-    return [share_texts(one) for one in value] if isinstance(value, list) else value
+    return kept

@@ -3,7 +3,10 @@
 import asyncio
 
 from operator_world import Document, World, operator_settings, pool_document, running_operator, writes_of
+from t2i_operator.api import PAGE
+from t2i_operator.kinds import CHILD_KIND, POOL
 from t2i_operator.server import Operator
+from t2i_testing_kit.kube.proxy import FaultProxy
 
 
 async def settled(world: World) -> None:
@@ -74,6 +77,24 @@ async def test_restart_writes_nothing(world: World) -> None:
         await world.wait("the watches' lists", lambda: asyncio.sleep(0, events(again)), lambda now: now >= everything)
         assert writes_of(again) == 0
     assert await versions(world) == before
+
+
+async def test_lists_are_read_in_pages(world: World) -> None:
+    """Ours, and those that watches begin with: a whole one takes several times the memory of what is kept of it."""
+    async with FaultProxy(world.server) as proxy:
+        async with running_operator(operator_settings(world.server, world.namespace, url=proxy.url)) as running:
+            await world.create(pool_document())
+            children = await world.wait("all children", world.children, lambda found: len(found) == 12)
+            kinds = [POOL, *(CHILD_KIND[key.partition("/")[0]] for key in children)]
+            await world.wait("events", lambda: asyncio.sleep(0, heard(running)), {one.kind for one in kinds}.issubset)
+        asked = [proxy.record.limits[kind.path(world.namespace)] for kind in kinds]
+        assert set().union(*asked) == {str(PAGE)}
+
+
+def heard(operator: Operator) -> set[str]:
+    """Kinds of objects that watches told of."""
+    found = [metric for metric in operator.registry.collect() if metric.name == "t2i_operator_watch_events"]
+    return {one.labels["kind"] for metric in found for one in metric.samples if one.value}
 
 
 async def test_of_two_operators_one_writes(world: World) -> None:

@@ -52,12 +52,13 @@ class Write:
 @dataclass(slots=True)
 class Record:
     """Objects created and deleted, by path; and every write that got through. Leases are left out, `events` and
-    `reads` are only counted.
+    `reads` are only counted. `limits`: by path, how many objects at most the reads of it asked for.
     """
 
     created: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
+    limits: dict[str, set[str]] = field(default_factory=dict)
     events: int = 0
     reads: int = 0
 
@@ -127,6 +128,7 @@ class FaultProxy:
         if request.method == "GET" or "/leases" in request.path or "/events" in request.path:
             if request.method == "GET":
                 self.record.reads += 1
+                self.record.limits.setdefault(request.path, set()).add(request.query.get("limit", "no limit"))
                 await asyncio.sleep(self.read_delay_s)
                 if request.path in self.stale:
                     self.stale_answers += 1
