@@ -1,7 +1,7 @@
 """The section of a profile that speaks of another model of the pool, and how the profile's JSON says it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from t2i_policy.band_loss import BandLoss, parse_band, render_bands
@@ -67,9 +67,18 @@ def _check(section: ModelSection) -> None:
     of = f"of {section.name!r}"
     if not section.losses:
         raise ValueError(f"losses {of} are empty: they must hold a band of each of its levels")
-    if section.base_steps < 1:
-        raise ValueError(f"baseSteps {of} must be at least 1, got {section.base_steps}")
-    if not section.step_s or not all(0 < value < math.inf for value in section.step_s):
-        raise ValueError(f"stepSeconds {of} must be seconds above 0, one for each batch size: {list(section.step_s)}")
-    if not 0 <= section.fixed_s < math.inf:
-        raise ValueError(f"fixedSeconds {of} must be seconds, 0 or more, got {section.fixed_s}")
+    check_schedule(section.base_steps, section.step_s, section.fixed_s, f" {of}")
+
+
+def check_schedule(base_steps: int, step_s: Sequence[float], fixed_s: float, of: str = "") -> None:
+    """A model's full schedule, and what a step and the rest of a request take.
+
+    Raises:
+        ValueError: one is out of range; names the field, and whose it is.
+    """
+    if base_steps < 1:
+        raise ValueError(f"baseSteps{of} must be at least 1, got {base_steps}")
+    if not step_s or not all(0 < value < math.inf for value in step_s):
+        raise ValueError(f"stepSeconds{of} must be seconds above 0, one for each batch size: {list(step_s)}")
+    if not 0 <= fixed_s < math.inf:
+        raise ValueError(f"fixedSeconds{of} must be seconds, 0 or more, got {fixed_s}")

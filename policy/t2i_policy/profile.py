@@ -43,7 +43,7 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
-from t2i_policy.model_section import ModelSection, parse_sections, render_section
+from t2i_policy.model_section import ModelSection, check_schedule, parse_sections, render_section
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 
@@ -269,13 +269,13 @@ def parse_profile(text: str) -> LevelProfile:
     """Read the JSON that `t2ictl profile` wrote.
 
     Raises:
-        ProfileError: not JSON, another schema, or a field missing or of the wrong kind.
+        ProfileError: not JSON, another schema, or a field missing, of the wrong kind or out of range.
     """
     try:
         document: Mapping[str, Any] = json.loads(text)
         if document["schema"] != SCHEMA:
             raise ProfileError(f"schema: expected {SCHEMA}, got {document['schema']!r}; run t2ictl profile again")
-        return LevelProfile(
+        profile = LevelProfile(
             model_digest=str(document["modelDigest"]),
             device=str(document["device"]),
             base_steps=int(document["baseSteps"]),
@@ -291,6 +291,8 @@ def parse_profile(text: str) -> LevelProfile:
             variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
             models=_parse_sections(document.get("models", ())),
         )
+        _check(profile)
+        return profile
     except ProfileError:
         raise
     except RecursionError as error:
@@ -332,6 +334,13 @@ def render_profile(profile: LevelProfile) -> str:
     if profile.predictor is not None:
         document["predictor"] = render_predictor(profile.predictor)
     return json.dumps(document, indent=1) + "\n"
+
+
+def _check(profile: LevelProfile) -> None:
+    try:
+        check_schedule(profile.base_steps, profile.step_s, profile.fixed_s)
+    except ValueError as error:
+        raise ProfileError(f"{error}; measure it again with t2ictl profile") from error
 
 
 def _parse_judged(item: Mapping[str, Any]) -> JudgedLosses:

@@ -141,6 +141,23 @@ def test_a_section_that_cannot_be_used_names_the_field(field: str, value: object
         parse_profile(json.dumps(document))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("baseSteps", 0, "baseSteps must be at least 1, got 0"),
+        ("stepSeconds", [], r"stepSeconds must be seconds above 0, one for each batch size: \[\]"),
+        ("stepSeconds", [0.1, 0], r"stepSeconds must be seconds above 0, one for each batch size: \[0.1, 0.0\]"),
+        ("stepSeconds", [float("inf")], "stepSeconds must be seconds above 0"),
+        ("fixedSeconds", -1, "fixedSeconds must be seconds, 0 or more, got -1.0"),
+        ("fixedSeconds", float("nan"), "fixedSeconds must be seconds, 0 or more, got nan"),
+    ],
+)
+def test_the_profiles_own_model_is_checked_as_the_others_are(field: str, value: object, told: str) -> None:
+    document = {**json.loads(render_profile(PROFILE)), field: value}
+    with pytest.raises(ProfileError, match=f"^{told}.*; measure it again with t2ictl profile"):
+        parse_profile(json.dumps(document))
+
+
 def test_a_model_has_one_section() -> None:
     twice = replace(PROFILE, models=(SECTION, SECTION))
     with pytest.raises(ProfileError, match="models: name: 'turbo' has more than one section"):
