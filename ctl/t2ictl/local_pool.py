@@ -192,12 +192,12 @@ class LocalPool:
         await self._stop()
 
     def model_of(self, process: ServerProcess) -> str:
-        """The model that a worker starts with, in words; empty where the pool has one, and for other processes."""
-        number = next((at for at, worker in enumerate(self.workers) if worker is process), None)
-        if number is None or not self.pool.spec.models:
-            return ""
-        groups = [group.name for group in self.pool.spec.worker_groups for _ in range(group.workers)]
-        return self.pool.spec.group_models[groups[number]] or "the pool's own model"
+        """The model that a worker starts with, by name; empty: the pool's own, and for other processes."""
+        models = [self.pool.spec.group_models[group.name] for group in self.pool.spec.worker_groups]
+        sizes = [group.workers for group in self.pool.spec.worker_groups]
+        of_workers = [model for model, size in zip(models, sizes, strict=True) for _ in range(size)]
+        held = zip(self.workers, of_workers, strict=True)
+        return next((model for worker, model in held if worker is process), "")
 
     @property
     def address(self) -> str:

@@ -10,7 +10,7 @@ from t2i_scenes.card import ask
 from t2i_scenes.distil import DistilHyperparameters, all_pairs, distil
 from t2i_scenes.export import export_student
 from t2i_scenes.measuring import MeasureSettings, measure
-from t2i_scenes.model_folder import distilled_path
+from t2i_scenes.model_folder import distilled_path, model_path
 from t2i_scenes.sampling import Resume, ScenesModel
 from t2i_worker.digests import model_digest
 
@@ -59,6 +59,17 @@ def test_export_names_no_folder_of_the_machine_that_made_it(tmp_path: Path) -> N
 def test_shipped_profile_is_of_the_shipped_weights() -> None:
     told = parse_profile((distilled_path() / "profile.json").read_text())
     assert told.model_digest == model_digest(distilled_path())
+
+
+def test_profile_of_the_embedded_model_has_a_section_of_the_shipped_student() -> None:
+    """So that a pool of both is served as it is. Fewer steps lose more, and all of them lose something."""
+    told = parse_profile((model_path() / "profile.json").read_text()).section("distilled")
+    assert told.model_digest == model_digest(distilled_path())
+    assert told.base_steps == ScenesModel.load(distilled_path()).constants.default_num_inference_steps
+    losses = [band.mean_loss for band in sorted(told.losses, key=lambda band: -band.level.num_inference_steps)]
+    assert len(losses) == told.base_steps
+    assert losses == sorted(losses)
+    assert all(band.mean_loss - band.standard_error > 0 for band in told.losses)
 
 
 def quiet(title: str, done: int, total: int) -> None:

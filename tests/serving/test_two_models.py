@@ -113,7 +113,7 @@ async def test_real_workers_hold_the_models_of_their_groups(real: LocalPool) -> 
     assert (large.model, large.num_inference_steps, large.guidance_scale) == ("", 12, 2.0)
     assert (small.model, small.num_inference_steps, small.guidance_scale) == ("distilled", 4, 1.0)
     assert large.model_digest != small.model_digest
-    assert [real.model_of(worker) for worker in real.workers] == ["the pool's own model", "distilled"]
+    assert [real.model_of(worker) for worker in real.workers] == ["", "distilled"]
 
 
 async def test_only_workers_of_the_own_model_are_measured(simulated: LocalPool) -> None:

@@ -102,8 +102,8 @@ async def run_local(console: Console, options: LocalOptions) -> None:
         for process in [*pool.workers, *(one for one in (pool.auditor, pool.gateway) if one is not None)]:
             metrics = f"http://{process.metrics_address}/metrics"
             held = pool.model_of(process)
-            of_model = f"  holds {held}" if held else ""
-            console.print(f"  {process.name:12} gRPC {process.address or 'starting':22} metrics {metrics}{of_model}")
+            name = f"{process.name} ({held})" if held else process.name
+            console.print(f"  {name:12} gRPC {process.address or 'starting':22} metrics {metrics}")
         if pool.auditor is not None and (part := pool.pool.spec.quality) is not None:
             corrects = "corrects the promised quality" if part.recalibrate else "changes nothing"
             console.print(
