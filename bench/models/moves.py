@@ -1,6 +1,6 @@
 """Pools whose workers are loaded anew with the other model, beside pools whose workers stay: part of the page.
 
-Half an hour of traces that nobody tuned on, at a mean load, from several pools at the start. `RELOAD_S` is assumed, as
+Traces that nobody tuned on, at a mean load, from several pools at the start. `RELOAD_S` is assumed, as
 all else: seconds from an empty worker to a ready one, for both models.
 """
 

@@ -28,7 +28,6 @@ COLUMNS = {
     "goodput %": "{goodput_percent:.2f}",
     "by the distilled %": "{distilled_share:.0f}",
     "p99 s": "{p99_s:.1f}",
-    "steps an image": "{work:.1f}",
 }
 
 
@@ -74,7 +73,7 @@ def means(rows: Rows, multiple: int, load: float) -> list[dict[str, Any]]:
     own = [row for row in rows if (row["multiple"], row["load"]) == (multiple, load)]
     for distilled, policy in dict.fromkeys((row["distilled"], row["policy"]) for row in own):
         of = [row for row in own if (row["distilled"], row["policy"]) == (distilled, policy)]
-        names = ("violation_percent", "quality_percent", "goodput_percent", "p99_s", "work")
+        names = ("violation_percent", "quality_percent", "goodput_percent", "p99_s")
         mean = {name: fmean(row[name] for row in of) for name in names}
         share = 100 * fmean(row["distilled_share"] for row in of)
         pool = f"{WORKERS - distilled} / {distilled}"
@@ -116,16 +115,24 @@ def _plot(rows: Rows, to: Path) -> None:
     figure, axes = subplots(1, len(pools), figsize=(4.4 * len(pools), 3.8), squeeze=False)
     for axis, distilled in zip(axes[0], pools, strict=True):
         lines = {policy: (distilled, policy) for policy in _values(rows, "policy")}
-        alone = {one: ((one, OURS)) for one in (0, WORKERS) if one in _values(rows, "distilled")}
-        lines |= {f"only {'SDXL' if one == 0 else 'the distilled'}": at for one, at in alone.items()}
+        alone = {
+            f"only {'SDXL' if one == 0 else 'the distilled'}": (one, OURS)
+            for one in (0, WORKERS)
+            if one in _values(rows, "distilled")
+        }
+        lines |= alone
         for name, (held, policy) in lines.items():
             of = [[row for row in rows if (row["distilled"], row["policy"], row["load"]) == (held, policy, load)]
                   for load in loads]  # fmt: skip
             goodput = [fmean(row["goodput_percent"] for row in at) for at in of]
-            axis.plot(loads, goodput, "o-" if "ours" in policy or policy == OURS else "s--", label=name)
+            style = "o-" if "ours" in policy or policy == OURS else "s--"
+            if name in alone:
+                axis.plot(loads, goodput, "^:", color="black" if held == 0 else "0.6", label=name)
+            else:
+                axis.plot(loads, goodput, style, markersize=4, label=name)
         axis.set_title(f"{WORKERS - distilled} workers with SDXL, {distilled} distilled", fontsize=9)
         axis.set_xlabel("load")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("goodput, percent")
-    axes[0][0].legend(fontsize=7)
+    axes[0][0].legend(fontsize=6)
     save_plot(figure, to)

@@ -55,7 +55,7 @@ PARSER.add_argument("--multiples", type=int, nargs="+", default=[3, 2], help="SL
 PARSER.add_argument("--loads", type=float, nargs="+", default=[0.6, 0.9, 1.5, 3.0], help="of 8 SDXL workers at K=25")
 PARSER.add_argument("--distilled", type=int, nargs="+", default=[0, 1, 2, 4, 8], help="workers of 8 that hold it")
 PARSER.add_argument("--ladder", choices=LADDERS, default="skips", help="of SDXL")
-PARSER.add_argument("--minutes", type=float, default=30.0, help="length of a trace on which workers move")
+PARSER.add_argument("--minutes", type=float, default=15.0, help="length of a trace on which workers move")
 PARSER.add_argument("--real", type=Path, default=BUILD / "models-real.json", help="figures of a real pool, if any")
 PARSER.add_argument("--seed", type=int, default=0)
 

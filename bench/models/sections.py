@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.kit.output import rows_table
 from bench.kit.plots import save_plot, subplots
-from bench.models.moves import RELOAD_S, STEP
+from bench.models.moves import INTERVALS, RELOAD_S, STEP
 from bench.models.pools import WORKERS
 
 Rows = Sequence[dict[str, Any]]
@@ -75,12 +75,17 @@ def plot_moves(rows: Rows, to: Path) -> None:
     for column, start in enumerate(starts):
         above, below = axes[0][column], axes[1][column]
         for row in (row for row in own if row["distilled"] == start):
-            minutes = [number * row["interval_s"] / 60 for number in range(len(row["quality_course"]))]
+            minutes = [number * row["interval_s"] / 60 for number in range(INTERVALS)]
             below.plot(
-                minutes, row["quality_course"], "-" if row["made_moves"] else "--", label=f"workers {row['policy']}"
+                minutes,
+                row["quality_course"][:INTERVALS],
+                "-" if row["made_moves"] else "--",
+                label=f"workers that {row['policy'].removesuffix('s')}",
             )
             if row["policy"] == "moves":
-                above.plot(minutes, [rate / 60 for rate in row["offered_per_min"]], color="0.6", label="requests/s")
+                above.plot(
+                    minutes, [rate / 60 for rate in row["offered_per_min"][:INTERVALS]], color="0.6", label="requests/s"
+                )
                 at, held = [0.0], [start]
                 for move in row["made_moves"]:
                     at.append(move["at_s"] / 60)
@@ -114,7 +119,10 @@ def devices_section(rows: Rows) -> str:
 
 def real_section(figures: dict[str, Any]) -> str:
     if figures["images"] is None:
-        return "Not measured here: `lost` and `promise_error_points_max` come from a pool of two real models."
+        return (
+            "Not measured here: `lost` and `promise_error_points_max` come from a pool of two real models "
+            "(`make bench-models-real`)."
+        )
     return (
         f"Of {figures['images']} images of a pool of two real models {figures['lost']} were lost; the promised quality "
         f"was off by {figures['promise_error_points_max']:.2f} points at most."

@@ -30,9 +30,9 @@ class SimulatedRequest(WaitingRequest):
     """A request in virtual time; its line is that of the level whose workers alone take it (None: any worker).
 
     `extra_steps` run before those of `level`. With `then` its image is drawn again at that level, if it lost more than
-    `bears`. `near` is what the cache had for it. Each step costs `step_cost` of the default size. `tries` counts the
-    workers that lost it. Its client asked `gateway` and waits until `gives_up_s`, which is after the deadline; an image
-    in between is late.
+    `bears`; it `keeps` the first image meanwhile, which `kept` then names. `near` is what the cache had for it. Each
+    step costs `step_cost` of the default size. `tries` counts the workers that lost it. Its client asked `gateway` and
+    waits until `gives_up_s`, which is after the deadline; an image in between is late.
     """
 
     gives_up_s: float
@@ -45,6 +45,8 @@ class SimulatedRequest(WaitingRequest):
     extra_steps: int = 0
     then: Level | None = None
     bears: float = 0.0
+    keeps: bool = False
+    kept: Level | None = None
     near: Neighbourhood = NOWHERE
 
 
@@ -224,7 +226,7 @@ class SimulatedDispatcher:
             run.lost = True
             del self._runs[run.request.number]
             worker.loop.drop(run.request.number, now_s)
-            self._ended(End(run.request.number, Fate.EXPIRED, now_s, retries=run.request.tries))
+            self._ended(End(run.request.number, Fate.EXPIRED, now_s, retries=run.request.tries, request=run.request))
         if overdue:
             self.follow(worker, now_s)
             self.pump(now_s)
@@ -267,7 +269,7 @@ class SimulatedDispatcher:
         for job in worker.loop.take_hopeless():
             run = self._runs.pop(job.request, None)
             if run is not None:  # else its client gave up at this moment
-                self._ended(End(job.request, Fate.EXPIRED, now_s, retries=run.request.tries))
+                self._ended(End(job.request, Fate.EXPIRED, now_s, retries=run.request.tries, request=run.request))
         if worker.loop.running:
             self._clock.at(worker.loop.due_s, self._steps_done, (worker, worker.loop.version))
 
@@ -298,22 +300,22 @@ class SimulatedDispatcher:
         request.choosy = True
         nobody = all(worker.name in request.excluded for worker in self.view(now_s).ready)
         if request.tries > MAX_RETRIES or (nobody and not self.elsewhere(request, now_s)):
-            self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))
+            self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries, request=request))
         elif nobody:
             pass  # it went elsewhere
         elif request.deadline_s <= now_s:
-            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
+            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries, request=request))
         else:
             self.submit(request, now_s)
 
     def _expire(self, now_s: float, request: SimulatedRequest) -> None:
         if request.waits:
             self._queues[request.gateway].remove(request)
-            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries))
+            self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries, request=request))
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:
             self._forlorn_since_s = None
             for request in [request for queue in self._queues for request in queue]:
                 self._queues[request.gateway].remove(request)
-                self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries))
+                self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries, request=request))

@@ -130,9 +130,10 @@ class Simulation:
             self._ended(End(number, Fate.SHED, now_s))
             return
         # 5. Wait for a worker.
-        served, extra_steps, sent_to, then, bears = decided.served.level, 0, None, None, 0.0
+        served, extra_steps, sent_to, then, bears, keeps = decided.served.level, 0, None, None, 0.0, False
         if isinstance(decided, RivalDecided):
             extra_steps, sent_to, then, bears = decided.extra_steps, decided.sent_to, decided.then, decided.bears
+            keeps = decided.keeps
         for level in (served, then or served):
             self._dispatchers.of_model(level.model).entries[number] = found.entry
         request = SimulatedRequest(
@@ -149,6 +150,7 @@ class Simulation:
             extra_steps=extra_steps,
             then=then,
             bears=bears,
+            keeps=keeps,
             near=found.near,
         )
         self._dispatchers.submit(request, now_s)
@@ -157,6 +159,8 @@ class Simulation:
         """Record the end of a request. Each request ends exactly once; an image that is drawn again is no end."""
         if end.request is not None and self._drawn_again(end.request, end):
             return
+        if end.request is not None:
+            end = _with_kept(end.request, end)
         outcomes, number, fate = self._outcomes, end.number, end.fate
         if outcomes.fates[number] is not Fate.OPEN:
             raise AssertionError(f"request {number} ended twice: {outcomes.fates[number].name}, {fate.name}")
@@ -174,14 +178,20 @@ class Simulation:
     def _drawn_again(self, first: SimulatedRequest, end: End) -> bool:
         """The second run of a cascade, if the discriminator asks for it and it can be in time; else the image stays."""
         then, judge = first.then, self._scenario.discriminator
-        if then is None or judge is None or judge(end.number, first.level) <= first.bears:
+        if (
+            end.fate is not Fate.SERVED
+            or then is None
+            or judge is None
+            or judge(end.number, first.level) <= first.bears
+        ):
             return False
         pool = self._dispatchers.view(end.at_s, first.gateway).of_model(then.model).for_cost(first.step_cost)
         if end.at_s + pool.queue_wait_s() + pool.best_finish_s(then.cost) > first.deadline_s:
             return False
         self._outcomes.steps[end.number] += end.steps
         steps = counted_steps(then.cost, first.step_cost)
-        second = replace(first, level=then, then=None, steps=steps, waits=False, tries=0, choosy=False)
+        kept = first.level if first.keeps else None
+        second = replace(first, level=then, then=None, kept=kept, steps=steps, waits=False, tries=0, choosy=False)
         self._dispatchers.submit(second, end.at_s)
         return True
 
@@ -228,6 +238,13 @@ class Simulation:
         for (_, level), count in plan.workers.items():
             counts[level] = counts.get(level, 0) + count
         self._outcomes.plans.append(PlanRecord(now_s, counts, plan.demand_rps, plan.shed_rps, moves))
+
+
+def _with_kept(request: SimulatedRequest, end: End) -> End:
+    """At its deadline the image that is there goes out, if the better one is not done."""
+    if request.kept is None or (end.fate is Fate.SERVED and end.at_s <= request.deadline_s):
+        return end
+    return replace(end, fate=Fate.SERVED, at_s=min(end.at_s, request.deadline_s), level=request.kept)
 
 
 def simulate(scenario: Scenario, policy: ServingPolicy, progress: Progress = silent) -> Outcomes:

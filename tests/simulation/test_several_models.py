@@ -139,7 +139,22 @@ def test_our_cascade_looks_only_where_a_step_has_a_price() -> None:
         )
         assert twice_at_least <= twice <= twice_at_most
         assert Fate.OPEN not in outcomes.fates
-    assert share_of(simulate(two_models(2.0), PricedCascade()), "turbo") > 0.05
+    busy = simulate(two_models(2.0), PricedCascade())
+    assert share_of(busy, "turbo") > 0.05
+
+
+def test_a_light_image_that_is_there_goes_out_at_the_deadline() -> None:
+    """Where the second run is on workers that step slower than anybody knew."""
+    faults = tuple(Fault(f"own-{number}", 100.0, 400.0, 5.0) for number in range(3))
+    scenario = two_models(0.6, faults=faults)
+    outcomes = simulate(scenario, PricedCascade())
+    twice = [
+        number
+        for number, level in enumerate(outcomes.levels)
+        if level == TURBO and outcomes.finished_s[number] == outcomes.arrived_s[number] + TARGET.slo_s
+    ]
+    assert twice
+    assert all(outcomes.fates[number] is Fate.SERVED for number in twice)
 
 
 @pytest.mark.parametrize("errs", [0.0, 0.5])

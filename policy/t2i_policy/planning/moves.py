@@ -33,7 +33,7 @@ HORIZON_S = 300.0
 FOLLOWED_S = 60.0  # half-life of the demand that is followed; for as long a pool is watched before its first move
 MIN_GAIN = 0.01  # of the demand, by ready worker
 HEADROOM = 1.5
-TIME_LIMIT_S = 1.0
+TIME_LIMIT_S = 10.0  # of a decision; a tenth of a second is usual in the largest pools
 
 Rates = Mapping[str, float]
 NO_RATES: Rates = MappingProxyType({})

@@ -57,13 +57,14 @@ class RivalDecided(Decided):
 
     `sent_to`: the level whose workers take it, where workers run one level each. A hole in the cache may make the
     served level another. `then`: a second run after the first one's image, which it replaces if that lost more than
-    `bears`, as a discriminator sees it (a cascade of models).
+    `bears`, as a discriminator sees it (a cascade of models). `keeps`: the first goes out if the second is not in time.
     """
 
     extra_steps: int = 0
     sent_to: Level | None = None
     then: Level | None = None
     bears: float = 0.0
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

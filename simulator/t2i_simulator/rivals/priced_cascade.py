@@ -10,7 +10,8 @@ that lost L, and the light model's own price:
 
 so at rest everybody starts at the heavy model, and past its barrier nobody is drawn again. L is log-normal around what
 the profile promises, as `true_loss` has it. What the discriminator sees is L times an error of a spread of `errs`; the
-policy knows the spread and judges by E[L | seen]. The steps of the light run are spent either way.
+policy knows the spread and judges by E[L | seen]. The steps of the light run are spent either way. Its image goes out
+at the deadline if the heavy one is not done by then.
 """
 
 from collections.abc import Mapping
@@ -89,6 +90,7 @@ class PricedCascade(PlacedAsOurs):
             light.pressed,
             then=heavy.served.level,
             bears=self._image(light).seen_at(_worth(heavy)),
+            keeps=True,
         )
 
     def _image(self, light: Offer) -> LightImage:
