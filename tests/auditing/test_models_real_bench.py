@@ -1,12 +1,32 @@
-"""What `make bench-models-real` says of promised and measured quality."""
+"""`make bench-models-real` on a real pool, of a few images: it leaves its figures and its page."""
+
+import json
+from pathlib import Path
 
 import pytest
 
-from bench.models_real.run import JudgedModels
+from bench.models_real import run
+from bench.models_real.run import PARSER, JudgedModels, measure
 from t2i_policy.audits import Audit, BandOf
 from t2i_policy.level import Level
 
+FEW = ["--requests", "6", "--burst", "4", "--demanded", "2"]
+KEYS = {"images", "lost", "wrong_model", "quality_percent", "promise_error_points_max", "by_model"}
 NAMES = {"": "full", "light": "light"}
+
+
+@pytest.mark.process
+async def test_it_runs_from_load_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both models draw what is demanded of them, and nothing is lost."""
+    monkeypatch.setattr(run, "WARM", 4)
+    options = PARSER.parse([*FEW, "--out", str(tmp_path / "models-real.json"), "--results", str(tmp_path)])
+    await measure(options, tmp_path / "pool")
+    figures = json.loads((tmp_path / "models-real.json").read_text())
+    assert figures.keys() >= KEYS
+    assert (figures["lost"], figures["wrong_model"]) == (0, 0)
+    assert figures["images"] > 0
+    assert figures["by_model"]["distilled"]["images"] >= 2
+    assert "# Two models in one real pool" in (tmp_path / "models-real.md").read_text()
 
 
 def test_errors_are_told_by_model_and_by_band() -> None:
