@@ -4,6 +4,7 @@ but for a profile, which `t2ictl profile --pool NAMESPACE/NAME` writes into its 
 Import it where it is needed: the Kubernetes client takes its time, which `t2ictl generate --address` need not wait for.
 """
 
+import base64
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -119,6 +120,17 @@ class Cluster:
             _request_timeout=LIMIT_S,
         )
         await _asked(call, f"writing ConfigMap {config_map}", "ask for the right to patch ConfigMaps in that namespace")
+
+    async def secret(self, namespace: str, secret: str) -> dict[str, bytes]:
+        """The files of a Secret.
+
+        Raises:
+            ClusterFailed: there is none, no right to read it, or see `pools`.
+        """
+        call = self._core.read_namespaced_secret(secret, namespace, _request_timeout=LIMIT_S)
+        hint = "ask for the right to get that Secret, or give a folder with such a certificate as --tls-dir"
+        found: Any = await _asked(call, f"Secret {secret}", hint)
+        return {name: base64.b64decode(text) for name, text in (found.data or {}).items()}
 
     async def gateway(self, name: PoolName) -> str:
         """The name of the pool's gateway Service.

@@ -24,7 +24,7 @@ from t2i_profiler.measure_twins import TwinPair, measure_twins, pair_twins
 from t2i_profiler.sample_file import Measurement
 from t2i_profiler.samples import Samples, file_samples, only_read, scene_samples, with_scenes
 from t2i_profiler.search import check_budget, search_steps
-from t2i_profiler.worker_client import Variant, holding_own_model
+from t2i_profiler.worker_client import IN_CLEAR, OpenChannel, Variant, holding_own_model
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import Embedder, EmbedderError, load_embedder
 from t2ictl.errors import InputInvalid
@@ -42,11 +42,12 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ProfileTarget:
-    """The pool to measure. `addresses` of running workers; none = start the file's own."""
+    """The pool to measure. `addresses` of running workers, and how they are called; none = start the file's own."""
 
     spec: PoolSpec
     pool_file: Path | None
     addresses: Sequence[str] = ()
+    open_channel: OpenChannel = IN_CLEAR
 
     @classmethod
     def of_file(cls, path: Path, workers: str) -> Self:
@@ -115,11 +116,11 @@ async def collect(console: Console, plan: ProfilePlan, target: ProfileTarget) ->
             console.print(f"going on with what {plan.journal} has already")
         with Progress(*COLUMNS, console=console) as bar:
             yields = plan.yields and bool(target.addresses)
-            tools = ProfileTools(embedder, judges, bar, journal, yields)
+            tools = ProfileTools(embedder, judges, bar, journal, yields, target.open_channel)
             addresses = await stack.enter_async_context(_workers_of(target, bar))
             ladder = _kept_levels(journal, target.spec)
             if ladder is None:
-                ladder = await _known_levels(console, target.spec, addresses, yields)
+                ladder = await _known_levels(console, target, addresses, yields)
                 for budget in plan.budgets:
                     best = await search_steps(addresses, samples.kept, ladder.exact, tools, budget)
                     console.print(best.sentence)
@@ -209,18 +210,18 @@ def _digest(value: object) -> str:
 async def _workers_of(target: ProfileTarget, bar: Progress) -> AsyncIterator[Sequence[str]]:
     """The addresses of those that hold the pool's own model, for the time of the block."""
     if target.addresses:
-        yield await _own(target.addresses)
+        yield await _own(target.addresses, target.open_channel)
         return
     if target.pool_file is None:
         raise InputInvalid("the pool has no workers to measure on")
     starting = bar.add_task("starting workers", total=1)
     async with LocalPool(LocalOptions(target.pool_file), with_gateway=False) as local:
         bar.update(starting, completed=1)
-        yield await _own([worker.address for worker in local.workers])
+        yield await _own([worker.address for worker in local.workers], target.open_channel)
 
 
-async def _own(addresses: Sequence[str]) -> Sequence[str]:
-    own = await holding_own_model(addresses)
+async def _own(addresses: Sequence[str], open_channel: OpenChannel) -> Sequence[str]:
+    own = await holding_own_model(addresses, open_channel)
     if not own:
         raise InputInvalid("no worker holds the pool's own model: measure another model in a pool of its own")
     return own
@@ -231,12 +232,13 @@ def _kept_levels(journal: Journal, spec: PoolSpec) -> Ladder | None:
     return None if found is None else build_ladder(spec.base_steps, [parse_level(one) for one in found])
 
 
-async def _known_levels(console: Console, spec: PoolSpec, addresses: Sequence[str], yields: bool) -> Ladder:
+async def _known_levels(console: Console, target: ProfileTarget, addresses: Sequence[str], yields: bool) -> Ladder:
     """Those of the pool; where it names none, all that may be worth it and that the model draws at."""
+    spec = target.spec
     if spec.levels:
         return build_ladder(spec.base_steps, [one for one in spec.ladder.levels if not one.model])
     candidates = candidate_levels(spec.base_steps)
-    refused = await find_refused(addresses, candidates, yields)
+    refused = await find_refused(addresses, candidates, yields, target.open_channel)
     for one in refused:
         console.print(f"not measured: {one.level.phrase}: {one.reason}")
     return build_ladder(spec.base_steps, {*candidates} - {one.level for one in refused})

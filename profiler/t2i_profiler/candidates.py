@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from t2i_policy.frontier import paper_levels
 from t2i_policy.level import LEAST_FORECAST_STEPS, Level
 from t2i_profiler.errors import MeasurementFailed
-from t2i_profiler.worker_client import connect_workers
+from t2i_profiler.worker_client import IN_CLEAR, OpenChannel, connect_workers
 
 SHORT_SHARES = (0.7, 0.5, 0.35)
 SOLVED_SHARES = (0.5, 0.35)
@@ -49,7 +49,7 @@ class RefusedLevel:
 
 
 async def find_refused(
-    addresses: Sequence[str], levels: Sequence[Level], yields: bool = False
+    addresses: Sequence[str], levels: Sequence[Level], yields: bool = False, open_channel: OpenChannel = IN_CLEAR
 ) -> tuple[RefusedLevel, ...]:
     """Draw once at every candidate, from noise, and see which are refused.
 
@@ -57,7 +57,7 @@ async def find_refused(
         MeasurementFailed: a worker failed for another reason.
     """
     refused = []
-    async with connect_workers(addresses[:1], yields) as (worker,):
+    async with connect_workers(addresses[:1], yields, open_channel) as (worker,):
         for level in levels:
             try:
                 await worker.draw(worker.order("a photo", 0, replace(level, skipped_steps=0)))

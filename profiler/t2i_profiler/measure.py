@@ -32,8 +32,10 @@ from t2i_profiler.judges.judge import Judge, JudgedImage, qualities
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, prompt_line, read_prompt
 from t2i_profiler.samples import Samples
 from t2i_profiler.worker_client import (
+    IN_CLEAR,
     PLAIN,
     DrawnImage,
+    OpenChannel,
     Stored,
     Variant,
     WorkerClient,
@@ -55,7 +57,7 @@ PILOT_PROMPTS = 16  # from which is guessed how many a standard error takes
 class ProfileTools:
     """What tells similarities, who judges, what is kept of it, and where progress is shown.
 
-    `yields`: the workers serve others too, and measuring gives way to them.
+    `yields`: the workers serve others too, and measuring gives way to them. `open_channel`: how they are called.
     """
 
     embedder: Embedder
@@ -63,6 +65,7 @@ class ProfileTools:
     bar: Progress
     journal: Journal = field(default_factory=Journal)
     yields: bool = False
+    open_channel: OpenChannel = IN_CLEAR
     distance: Callable[[bytes, bytes], float] = image_distance
     scoring: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -100,7 +103,7 @@ async def measure(
     addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: ProfileTools, asking: Asking
 ) -> tuple[Measurement, ...]:
     """Time every level of the ladder on these workers, and score it: a measurement for each judge."""
-    async with connect_workers(addresses, tools.yields) as workers:
+    async with connect_workers(addresses, tools.yields, tools.open_channel) as workers:
         bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", asking)
         _check_model(bench)
         steps = await _once(bench, "steps", _time_steps)
@@ -131,7 +134,7 @@ async def measure_variant(
     addresses: Sequence[str], samples: Samples, ladder: Ladder, tools: ProfileTools, asking: Asking
 ) -> VariantLosses:
     """What levels lose at another size or with an adapter, by the first judge. Latents are of the variant as well."""
-    async with connect_workers(addresses, tools.yields) as workers:
+    async with connect_workers(addresses, tools.yields, tools.open_channel) as workers:
         bench = ProfileBench(workers, ladder, tools, f"profile-{secrets.token_hex(8)}", asking)
         prompts = (await _score_levels(bench, samples))[0]
     levels = [level for level in ladder.levels if level != ladder.exact]

@@ -53,7 +53,7 @@ async def measure_twins(
     if not pairs or not ladder.skips:
         return tuple(() for _ in tools.judges)
     left = [at for at in range(len(pairs)) if tools.journal.found(_entry(at)) is None]
-    async with connect_workers(addresses, tools.yields) as workers:
+    async with connect_workers(addresses, tools.yields, tools.open_channel) as workers:
         bench = ProfileBench(workers, ladder, tools, f"twins-{secrets.token_hex(8)}", asking)
         placed = [(workers[at % len(workers)], pairs[at], _entry(at)) for at in left]
         await draw_all(bench, "drawing twins", [partial(_keep_twin, bench, *one) for one in placed])

@@ -67,7 +67,7 @@ async def search_steps(
     num_steps, asked = exact.num_inference_steps, samples[:SEARCH_PROMPTS]
     check_budget(budget, num_steps)
     measured: dict[Mask, Scores] = {}
-    async with connect_workers(addresses, tools.yields) as workers:
+    async with connect_workers(addresses, tools.yields, tools.open_channel) as workers:
         whole = await _draw(workers, asked, exact)
 
         async def scores_of(level: Level) -> Scores:

@@ -1,7 +1,7 @@
 """Direct calls to workers, for measuring: levels, latents kept and used, no gateway in between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,10 +13,12 @@ from t2i_policy.level import Level
 from t2i_profiler.errors import MeasurementFailed
 from t2i_profiler.room import Room
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
-from t2i_runtime.grpc_options import NO_PROXY
 from t2i_runtime.level_messages import level_message
+from t2i_runtime.tls.transport import channel_opener
 
 CALL_LIMIT_S = 600.0
+OpenChannel = Callable[[str], grpc.aio.Channel]
+IN_CLEAR = channel_opener(None, "", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +167,23 @@ def start_from(order: worker_pb2.WorkerGenerateRequest, stored: Stored) -> worke
     return order
 
 
-async def holding_own_model(addresses: Sequence[str]) -> list[str]:
+async def holding_own_model(addresses: Sequence[str], open_channel: OpenChannel = IN_CLEAR) -> list[str]:
     """Those whose workers hold the pool's own model.
 
     Raises:
         MeasurementFailed: a worker does not answer.
     """
-    async with connect_workers(addresses) as workers:
+    async with connect_workers(addresses, open_channel=open_channel) as workers:
         told = [worker.description.model for worker in workers]
     return [address for address, model in zip(addresses, told, strict=True) if not model]
 
 
 @asynccontextmanager
-async def connect_workers(addresses: Sequence[str], yields: bool = False) -> AsyncIterator[list[WorkerClient]]:
+async def connect_workers(
+    addresses: Sequence[str], yields: bool = False, open_channel: OpenChannel = IN_CLEAR
+) -> AsyncIterator[list[WorkerClient]]:
     """Clients of running workers for the time of the block. `yields`: others are served by them too."""
-    channels = [grpc.aio.insecure_channel(address, options=NO_PROXY) for address in addresses]
+    channels = [open_channel(address) for address in addresses]
     clients = [WorkerClient(channel, yields) for channel in channels]
     try:
         await asyncio.gather(*(client.look() for client in clients))

@@ -79,6 +79,13 @@ def profile(
         ),
     ] = 0,
     seed: Seed = 1,
+    tls_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="for secured workers of --pool NAMESPACE/NAME: folder with tls.crt, tls.key and ca.crt; default: the "
+            "Secret of the pool's gateways"
+        ),
+    ] = None,
     at_full_speed: Annotated[
         bool, typer.Option("--at-full-speed", help="on --workers: nobody else is served, fill their batches")
     ] = False,
@@ -103,6 +110,8 @@ def profile(
     """
     if beside and (not from_samples or is_pool_name(pool)):
         raise typer.BadParameter("--beside sets samples files against those of --from-samples, into a file")
+    if tls_dir is not None and (from_samples or not is_pool_name(pool)):
+        raise typer.BadParameter("--tls-dir is for measuring workers of --pool NAMESPACE/NAME")
     if from_samples and is_pool_name(pool):
         run(refit_in_cluster(console, from_samples, PoolName.parse(pool), out, predictor, replace_judge))
         return
@@ -125,7 +134,7 @@ def profile(
         num_variant_prompts=variants,
     )
     if is_pool_name(pool):
-        run(profile_in_cluster(console, plan, PoolName.parse(pool), out, predictor, replace_judge))
+        run(profile_in_cluster(console, plan, PoolName.parse(pool), tls_dir, out, predictor, replace_judge))
     else:
         run(profile_file(console, plan, Path(pool), workers, out, predictor))
 
@@ -143,12 +152,18 @@ async def profile_file(
 
 
 async def profile_in_cluster(
-    console: Console, plan: ProfilePlan, name: PoolName, out: Path, with_predictor: bool, replace_judge: bool
+    console: Console,
+    plan: ProfilePlan,
+    name: PoolName,
+    tls_dir: Path | None,
+    out: Path,
+    with_predictor: bool,
+    replace_judge: bool,
 ) -> None:
     """A pool of the cluster, on its workers while they serve; into its ConfigMap."""
     from t2ictl.cluster_profile import publish_profile, target_in_cluster
 
-    async with target_in_cluster(name) as target:
+    async with target_in_cluster(name, tls_dir) as target:
         profile = await run_profile(console, plan, target, out, with_predictor)
         console.print(await publish_profile(name, target.spec, profile, replace_judge), soft_wrap=True)
 

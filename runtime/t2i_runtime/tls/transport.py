@@ -42,7 +42,7 @@ class _Fetcher:
 
 
 def channel_opener(
-    certificates: Reloaded[Certificates] | None, server_name: str, options: Sequence[Option]
+    certificates: Reloaded[Certificates] | Certificates | None, server_name: str, options: Sequence[Option]
 ) -> Callable[[str], grpc.aio.Channel]:
     """Opens channels to addresses inside the system, with the certificates of that moment; None = in clear.
 
@@ -52,7 +52,7 @@ def channel_opener(
     def open_channel(address: str) -> grpc.aio.Channel:
         if certificates is None:
             return grpc.aio.insecure_channel(address, options=[*NO_PROXY, *options])
-        current = certificates.current
+        current = certificates if isinstance(certificates, Certificates) else certificates.current
         credentials = grpc.ssl_channel_credentials(current.authorities, current.key, current.chain)
         named = ("grpc.ssl_target_name_override", server_name)
         return grpc.aio.secure_channel(address, credentials, options=[*NO_PROXY, *options, named])
