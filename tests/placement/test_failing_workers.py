@@ -274,3 +274,26 @@ async def test_broken_connection_is_not_a_failing_worker() -> None:
             await turns()
         played.pool.look()
         assert played.ejections == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_image_that_another_worker_drew_blames_nobody_whose_connection_broke(when: str) -> None:
+    """Whether the requests or the watch of the load end first."""
+    async with world() as played:
+        first, second = (connection.failures for connection in played.pool.connections)
+        lost = [RequestFailures(number) for number in range(2 * FAILURES_IN_A_ROW)]
+        if when == "after":
+            played.first.watched.send(None)
+            await turns()
+        for one in lost:
+            one.lost(first, UNAVAILABLE)
+        if when == "before":
+            played.first.watched.send(None)
+            await turns()
+        played.pool.look()
+        while not played.connection.ready:
+            await turns()
+        for one in lost:
+            one.drawn(second)
+        played.pool.look()
+        assert played.ejections == []

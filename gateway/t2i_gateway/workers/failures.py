@@ -25,6 +25,7 @@ class WorkerFailures:
         self._judged = judged
         self._clock = clock
         self._unsure: dict[int, Blame] = {}  # by prompt, until the next look
+        self.explained = 0  # rises whenever unsure failures are known to say nothing
 
     @property
     def failing(self) -> bool:
@@ -44,33 +45,36 @@ class WorkerFailures:
 
     def look(self, ready: bool) -> None:
         """Count unsure failures if the worker still says that it is ready, else forget them."""
+        if not ready:
+            self.forget_unsure()
         unsure, self._unsure = self._unsure, {}
-        if ready:
-            for prompt, blame in unsure.items():
-                self.failed(prompt, blame)
+        for prompt, blame in unsure.items():
+            self.failed(prompt, blame)
 
     def forget_unsure(self) -> None:
-        """The connection broke, which explains the unsure failures."""
+        """The connection broke, or the worker is not ready, which explains the unsure failures."""
         self._unsure = {}
+        self.explained += 1
 
 
 @dataclass(slots=True)
 class RequestFailures:
-    """Where one request failed so far, and whether that worker was sound until then. `prompt`: its hash."""
+    """Where one request failed so far, whether that worker was sound until then, and for an unsure failure what was
+    explained of the worker's until then. `prompt`: its hash."""
 
     prompt: int
-    _failed: list[tuple[WorkerFailures, bool]] = field(default_factory=list)
+    _failed: list[tuple[WorkerFailures, bool, int | None]] = field(default_factory=list)
 
     def lost(self, worker: WorkerFailures, code: grpc.StatusCode) -> None:
         """This worker answered with `code`."""
         if code not in _SURE and code is not grpc.StatusCode.UNAVAILABLE:
             return
         sound = not worker.failing
-        shared = any(was_sound for _, was_sound in self._failed)
+        shared = any(was_sound for _, was_sound, _ in self._failed)
         worker.failed(self.prompt, Blame.SHARED if shared else Blame.OPEN, code in _SURE)
         if sound:
             self._tell(Blame.SHARED)
-        self._failed.append((worker, sound))
+        self._failed.append((worker, sound, None if code in _SURE else worker.explained))
 
     def drawn(self, worker: WorkerFailures) -> None:
         """This worker drew the request."""
@@ -78,5 +82,6 @@ class RequestFailures:
         self._tell(Blame.WORKERS)
 
     def _tell(self, blame: Blame) -> None:
-        for worker, _ in self._failed:
-            worker.failed(self.prompt, blame)
+        for worker, _, explained in self._failed:
+            if explained is None or explained == worker.explained:
+                worker.failed(self.prompt, blame)
