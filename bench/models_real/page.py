@@ -7,7 +7,7 @@ from typing import Any
 from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, write_page
 from bench.quality.page import BASE_STEPS as BASE_STEPS
-from bench.quality.page import bands_table, points
+from bench.quality.page import band_rows, bands_table, points
 from t2i_policy.audits import AuditSummary, BandOf
 
 PARTS = {
@@ -45,5 +45,5 @@ def write_report(figures: Mapping[str, Any], bands: Mapping[BandOf, AuditSummary
         model_error=points(figures["model_error_points_max"]),
         error=points(figures["promise_error_points_max"]),
         short=points(figures["promise_short_points_max"]),
-        bands=bands_table(bands),
+        bands=bands_table(band_rows(bands)),
     )

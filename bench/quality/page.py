@@ -1,13 +1,13 @@
 """The page and the plot of promised against measured quality."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.kit.machine import machine_line
 from bench.kit.output import rows_table, table, write_page
 from bench.kit.plots import save_plot, subplots
-from bench.quality.drift import DriftFound, DriftLook
 from t2i_policy.audits import AuditSummary, BandOf
 from t2i_policy.kept_promise import Z
 
@@ -22,62 +22,66 @@ RUNS = {
 }
 
 
-def write_report(
-    promises: Mapping[str, Any],
-    drift: DriftFound,
-    rows: Sequence[Mapping[str, Any]],
-    costs: Mapping[float, float],
-    *,
-    minutes: float,
-    folder: Path,
-) -> None:
-    whole = promises["whole"].quality
+def write_report(figures: Mapping[str, Any], folder: Path) -> None:
+    """Of the figures of all parts."""
+    whole, drift = AuditSummary(**figures["whole"]).quality, figures["drift"]
     write_page(
         folder / "quality.md",
         Path(__file__).with_name("page.md.in"),
         machine=machine_line(),
-        minutes=minutes,
-        capacity=promises["capacity_rps"],
-        images=promises["images"],
+        minutes=sum(part["minutes"] for part in figures["parts"].values()),
+        capacity=figures["capacity_rps"],
+        images=figures["images"],
         promised=100 * whole.promised,
         measured=100 * whole.measured,
         reach=100 * whole.reach,
-        error=points(promises["promise_error_points_max"]),
-        short=points(promises["promise_short_points_max"]),
-        bands=bands_table(promises["bands"]),
-        burst_quality=promises["burst_quality_percent"],
-        burst_violation=promises["burst_violation_percent"],
-        calm_violation=promises["calm_violation_percent"],
-        noticed=_when(drift.noticed),
-        corrected=_when(drift.corrected),
-        profile_loss=100 * drift.profile_loss,
-        true_loss=100 * drift.true_loss,
-        true_error=100 * drift.true_error,
-        runs=rows_table(RUNS, rows),
-        costs=", ".join(f"{cost:+.0f} ms at {load}" for load, cost in costs.items()),
+        error=points(figures["promise_error_points_max"]),
+        short=points(figures["promise_short_points_max"]),
+        bands=bands_table(figures["bands"]),
+        burst_quality=figures["burst_quality_percent"],
+        burst_violation=figures["burst_violation_percent"],
+        calm_violation=figures["calm_violation_percent"],
+        noticed=_when(drift["noticed"]),
+        corrected=_when(drift["corrected"]),
+        profile_loss=100 * drift["profile_loss"],
+        true_loss=100 * drift["true_loss"],
+        true_error=100 * drift["true_error"],
+        runs=rows_table(RUNS, figures["runs"]),
+        costs=", ".join(f"{cost['p99_ms']:+.0f} ms at {cost['load']}" for cost in figures["costs"]),
     )
-    _plot(promises, drift, folder / "quality.png")
+    _plot(figures, folder / "quality.png")
 
 
 def points(value: float | None) -> str:
     return "unknown, as no band has enough images" if value is None else f"{value:.1f} points"
 
 
-def _when(look: DriftLook | None) -> str:
-    return "not within the run" if look is None else f"after {look.audits} audits, {look.seconds:.0f} s"
+def _when(look: Mapping[str, Any] | None) -> str:
+    return "not within the run" if look is None else f"after {look['audits']} audits, {look['seconds']:.0f} s"
 
 
-def bands_table(bands: Mapping[BandOf, AuditSummary]) -> str:
+def band_rows(bands: Mapping[BandOf, AuditSummary]) -> list[dict[str, Any]]:
+    """As figures are kept."""
+    return [
+        {
+            "level": band.level.label(BASE_STEPS),
+            "similarity_min": band.similarity_min if band.level.needs_latent else None,
+            **asdict(summary),
+        }
+        for band, summary in bands.items()
+    ]
+
+
+def bands_table(bands: Sequence[Mapping[str, Any]]) -> str:
     """A row for each level and band."""
     lines = []
-    for band, summary in bands.items():
-        near = f"{band.similarity_min:.2f}" if band.level.needs_latent else ""
-        quality = summary.quality
+    for row in bands:
+        quality = _summary(row).quality
         lines.append(
             [
-                band.level.label(BASE_STEPS),
-                near,
-                summary.num_audits,
+                row["level"],
+                "" if row["similarity_min"] is None else f"{row['similarity_min']:.2f}",
+                quality.num_audits,
                 f"{100 * quality.promised:.1f}",
                 f"{100 * quality.measured:.1f} ± {100 * quality.reach:.1f}",
             ]
@@ -85,10 +89,14 @@ def bands_table(bands: Mapping[BandOf, AuditSummary]) -> str:
     return table(["level", "similarity from", "images", "promised %", "measured %"], lines)
 
 
-def _plot(promises: Mapping[str, Any], drift: DriftFound, to: Path) -> None:
+def _summary(row: Mapping[str, Any]) -> AuditSummary:
+    return AuditSummary(*(row[name] for name in AuditSummary.__slots__))
+
+
+def _plot(figures: Mapping[str, Any], to: Path) -> None:
     """Promised against measured by band; quality over the drift."""
     figure, (left, right) = subplots(1, 2, figsize=(9.6, 4.2))
-    shown = [one for one in promises["bands"].values() if one.num_audits > 1]
+    shown = [one for one in map(_summary, figures["bands"]) if one.num_audits > 1]
     left.errorbar(
         [100 * (1 - one.promised_loss) for one in shown],
         [100 * (1 - one.measured_loss) for one in shown],
@@ -101,10 +109,11 @@ def _plot(promises: Mapping[str, Any], drift: DriftFound, to: Path) -> None:
     left.set_xlabel("promised quality, % of exact")
     left.set_ylabel("measured quality, % of exact")
     left.set_title("levels and bands", fontsize=9)
-    audits = [look.audits for look in drift.looks]
-    right.plot(audits, [look.measured_percent for look in drift.looks], label="measured, recent audits")
-    right.plot(audits, [look.promised_percent for look in drift.looks], label="promised for the same")
-    right.axhline(100 * (1 - drift.true_loss), color="gray", linewidth=0.8, linestyle=":", label="the new captions")
+    looks, true_loss = figures["drift"]["looks"], figures["drift"]["true_loss"]
+    audits = [look["audits"] for look in looks]
+    right.plot(audits, [look["measured_percent"] for look in looks], label="measured, recent audits")
+    right.plot(audits, [look["promised_percent"] for look in looks], label="promised for the same")
+    right.axhline(100 * (1 - true_loss), color="gray", linewidth=0.8, linestyle=":", label="the new captions")
     right.set_xlabel("audits since the captions changed")
     right.set_title("drift", fontsize=9)
     right.legend(fontsize=8)

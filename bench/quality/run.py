@@ -1,7 +1,9 @@
 """Is the quality that is promised the quality that is served? `make bench-quality` -> bench/results/quality.md, a plot.
 
 The embedded model in a real local pool, two workers. Load is a share of the exact images a second that the machine
-draws. Every image's exact one is drawn afterwards, and the exact scorer judges both.
+draws. Every image's exact one is drawn afterwards, and the exact scorer judges both. There are three parts: promises,
+drift, cost. Figures are written after each, the page when all are there. `--only drift` measures that part anew and
+keeps the others' figures, so a run that was cut is completed by its missing parts.
 
     images                      judged pairs of the first part, at 0.7 of capacity
     promise_error_points_max    of all levels and bands with 30 images or more: promised - measured quality, the largest
@@ -12,9 +14,11 @@ draws. Every image's exact one is drawn afterwards, and the exact scorer judges 
 """
 
 import asyncio
+import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,8 @@ import numpy as np
 from bench.kit.arguments import BenchParser
 from bench.kit.machine import load_average
 from bench.kit.output import say, write_json
-from bench.quality.drift import DriftFound, measure_drift
-from bench.quality.page import write_report
+from bench.quality.drift import DriftLook, measure_drift
+from bench.quality.page import band_rows, write_report
 from bench.quality.serving import BenchPool, SentCaption, as_audits, exact_rps, send_closed, send_open, serving
 from t2i_policy.audits import AuditSummary, by_band, summarise
 from t2i_policy.profile import LevelProfile, parse_profile
@@ -38,15 +42,26 @@ PARSER.add_argument("--burst", type=int, default=200, help="requests at twice th
 PARSER.add_argument("--drift", type=int, default=320, help="images after the captions have changed")
 PARSER.add_argument("--cost", type=int, default=150, help="requests of each run with and without audits")
 PARSER.add_argument("--pairs", type=int, default=2, help="such runs, at each load")
+PARTS = ("promises", "drift", "cost")
+PARSER.add_argument(
+    "--only", nargs="+", choices=PARTS, help="measure these parts and keep the others' figures of the file"
+)
 SLO_S = 1.5
 LOADS = (0.5, 0.9)
 FEWEST = 30  # images of a level and band; fewer say nothing to a point
 WARM = 24  # captions that measure capacity
+Figures = dict[str, Any]
+MeasurePart = Callable[[Any, Path], Awaitable[Figures]]
 
 
-async def measure_promises(options: Any, profile: LevelProfile, folder: Path) -> dict[str, Any]:
+def shipped_profile() -> LevelProfile:
+    """The embedded model's own."""
+    return parse_profile((model_path() / "profile.json").read_text())
+
+
+async def measure_promises(options: Any, folder: Path) -> Figures:
     """Promised and measured, at 0.7 of capacity and in a burst."""
-    samples = demo_samples(options.requests + options.burst + WARM, 7)
+    samples, profile = demo_samples(options.requests + options.burst + WARM, 7), shipped_profile()
     async with serving(BenchPool(), folder) as pool:
         capacity = await exact_rps(pool, samples[:WARM])
         say(f"capacity: {capacity:.1f} exact images a second")
@@ -59,8 +74,8 @@ async def measure_promises(options: Any, profile: LevelProfile, folder: Path) ->
     return {
         "capacity_rps": capacity,
         "images": len(audits),
-        "whole": summarise(audits),
-        "bands": bands,
+        "whole": asdict(summarise(audits)),
+        "bands": band_rows(bands),
         "promise_error_points_max": largest_error(bands),
         "promise_short_points_max": largest_error(bands, short=True),
         "burst_quality_percent": quality_percent(pressed, exact[len(sent) :]),
@@ -86,31 +101,67 @@ def violation_percent(sent: Sequence[SentCaption]) -> float:
     return 100 * float(np.mean([one.is_late(SLO_S) for one in sent]))
 
 
-async def measure_cost(options: Any, capacity: float, folder: Path) -> list[dict[str, Any]]:
+async def measure_drifting(options: Any, folder: Path) -> Figures:
+    found = await measure_drift(
+        options.drift // 3, options.drift, max(4, options.drift // 8), shipped_profile(), folder
+    )
+    return {
+        "drift_audits": None if found.noticed is None else found.noticed.audits,
+        "drift": {
+            "noticed": _look_row(found.noticed),
+            "corrected": _look_row(found.corrected),
+            "true_loss": found.true_loss,
+            "true_error": found.true_error,
+            "profile_loss": found.profile_loss,
+            "looks": [_look_row(look) for look in found.looks],
+        },
+    }
+
+
+def _look_row(look: DriftLook | None) -> Figures | None:
+    if look is None:
+        return None
+    return {
+        "audits": look.audits,
+        "seconds": round(look.seconds, 1),
+        "measured_percent": look.measured_percent,
+        "promised_percent": look.promised_percent,
+    }
+
+
+async def measure_cost(options: Any, folder: Path) -> Figures:
     """Runs with and without audits in turn, of the same captions at the same arrivals."""
-    rows = []
+    rows: list[Figures] = []
+    capacity = 0.0
     for pair in range(options.pairs):
         for audits in ("", "{judge: scenes, auditPerMille: 1000}"):
-            async with serving(BenchPool(audits=audits), folder / f"cost-{pair}-{bool(audits)}") as pool:
+            async with serving(BenchPool(audits=audits), folder / f"{pair}-{bool(audits)}") as pool:
+                found_rps = await exact_rps(pool, demo_samples(WARM, 7))  # in each pool: it warms the workers
+                capacity = capacity or found_rps
                 for load in LOADS:
                     samples = demo_samples(options.cost, 100 + pair)
                     name = f"{'with' if audits else 'without'} audits, load {load}"
                     sent = await send_open(pool, samples, load * capacity, name)
-                    took_ms = [1e3 * one.took_s for one in sent if one.generated is not None]
-                    rows.append(
-                        {
-                            "pair": pair,
-                            "load": load,
-                            "audits": bool(audits),
-                            "p50_ms": float(np.percentile(took_ms, 50)),
-                            "p99_ms": float(np.percentile(took_ms, 99)),
-                            "violation_percent": violation_percent(sent),
-                        }
-                    )
-    return rows
+                    rows.append({"pair": pair, "load": load, "audits": bool(audits), **_latency(sent)})
+    costs = [{"load": load, "p99_ms": p99_cost_ms(rows, load)} for load in LOADS if rows]
+    return {
+        "audit_cost_p99_ms": max((cost["p99_ms"] for cost in costs), default=None),
+        "costs": costs,
+        "cost_capacity_rps": capacity,
+        "runs": rows,
+    }
 
 
-def p99_cost_ms(rows: Sequence[dict[str, Any]], load: float) -> float:
+def _latency(sent: Sequence[SentCaption]) -> Figures:
+    took_ms = [1e3 * one.took_s for one in sent if one.generated is not None]
+    return {
+        "p50_ms": float(np.percentile(took_ms, 50)),
+        "p99_ms": float(np.percentile(took_ms, 99)),
+        "violation_percent": violation_percent(sent),
+    }
+
+
+def p99_cost_ms(rows: Sequence[Figures], load: float) -> float:
     """Mean of the pairs' differences."""
 
     def mean(audits: bool) -> float:
@@ -119,49 +170,27 @@ def p99_cost_ms(rows: Sequence[dict[str, Any]], load: float) -> float:
     return mean(True) - mean(False)
 
 
-def drift_figures(found: DriftFound) -> dict[str, Any]:
-    def at(look: Any) -> dict[str, Any] | None:
-        return None if look is None else {"audits": look.audits, "seconds": round(look.seconds, 1)}
-
-    return {
-        "noticed": at(found.noticed),
-        "corrected": at(found.corrected),
-        "true_loss": found.true_loss,
-        "true_error": found.true_error,
-        "profile_loss": found.profile_loss,
-    }
+MEASURES: dict[str, MeasurePart] = {
+    "promises": measure_promises,
+    "drift": measure_drifting,
+    "cost": measure_cost,
+}
 
 
 async def measure(options: Any, folder: Path) -> None:
-    began_s = time.monotonic()
-    profile = parse_profile((model_path() / "profile.json").read_text())
-    promises = await measure_promises(options, profile, folder / "promises")
-    drift = await measure_drift(
-        options.drift // 3, options.drift, max(4, options.drift // 8), profile, folder / "drift"
-    )
-    rows = await measure_cost(options, promises["capacity_rps"], folder)
-    minutes = (time.monotonic() - began_s) / 60
-    costs = {load: p99_cost_ms(rows, load) for load in LOADS} if rows else {}
-    write_report(promises, drift, rows, costs, minutes=minutes, folder=options.results)
-    bands = [
-        {"level": band.level.label(profile.base_steps), "similarity_min": band.similarity_min, **_told(summary)}
-        for band, summary in promises["bands"].items()
-    ]
-    plain = {name: value for name, value in promises.items() if name not in ("bands", "whole")}
-    figures = {
-        **plain,
-        "drift_audits": None if drift.noticed is None else drift.noticed.audits,
-        "drift": drift_figures(drift),
-        "audit_cost_p99_ms": max(costs.values(), default=None),
-        "bands": bands,
-        "runs": rows,
-        "load_average": load_average(),
-    }
-    write_json(options.out, figures)
-
-
-def _told(summary: AuditSummary) -> dict[str, Any]:
-    return {name: getattr(summary, name) for name in summary.__slots__}
+    """Write what is known after each part. Without `--only` nothing of before is kept."""
+    kept = options.only is not None and options.out.exists()
+    figures: Figures = json.loads(options.out.read_text()) if kept else {}
+    for part in options.only or PARTS:
+        began_s = time.monotonic()
+        figures |= await MEASURES[part](options, folder / part)
+        facts = {"minutes": (time.monotonic() - began_s) / 60, "load_average": load_average()}
+        figures["parts"] = {**figures.get("parts", {}), part: facts}
+        write_json(options.out, figures)
+    if missing := [part for part in PARTS if part not in figures["parts"]]:
+        say(f"no page yet, as parts are missing: --only {' '.join(missing)} measures them")
+        return
+    write_report(figures, options.results)
 
 
 def main() -> None:
