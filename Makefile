@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo demo-models test e2e e2e-soak e2e-auto e2e-results e2e-up e2e-down kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients \
   screenshots lint format \
   protos crds chart verify lock train-scenes distil-scenes bench clean bench-crd bench-operator bench-simulator bench-engine \
-  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-models-real bench-carried bench-batching bench-decide bench-predictor bench-eviction bench-false-neighbours \
+  bench-gateway bench-scenes bench-starts bench-levels bench-policy bench-models bench-models-real bench-carried bench-batching bench-decide bench-predictor bench-probe bench-eviction bench-false-neighbours \
   bench-tenant-timing bench-quality bench-several-gateways bench-cache bench-pipelines bench-gpu
 
 help:  ## List the verbs
@@ -166,6 +166,9 @@ bench-levels: $(STAMP)  ## Forecasts, guidance tails, solvers, skips: loss by ti
 
 bench-false-neighbours: $(STAMP)  ## Near prompts that ask for another picture (PROMPTS=) -> bench/results/false-neighbours.md
 	$(BENCH) $(if $(PROMPTS),--prompts $(PROMPTS))
+
+bench-probe: $(STAMP)  ## Early looks at runs: what they foresee, and what acting upon them gains -> bench/results/probe.md
+	$(BENCH)
 
 bench-predictor: $(STAMP)  ## Precision of the learned predictor -> bench/results/predictor.md
 	$(BENCH)
