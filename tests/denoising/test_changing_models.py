@@ -94,6 +94,18 @@ async def test_images_are_those_of_a_fresh_worker(
     assert held.tally.reloads == ({"loaded": 1, "kept": 2} if room else {"loaded": 3})
 
 
+async def test_requests_in_flight_are_drawn_by_the_model_that_took_them(held: HeldModel) -> None:
+    """Running and waiting ones; their images are those of a worker that is left alone."""
+    alone = [await image(held, ""), await image(held, "")]
+    assert alone[0] == alone[1]
+    drawing = [asyncio.create_task(image(held, "")) for _ in range(4)]
+    async with asyncio.timeout(WITHIN_S):
+        while held.load().running + held.load().waiting < 4:
+            await held.changed()
+    await change(held, "flux", 1)
+    assert await asyncio.gather(*drawing) == [alone[0]] * 4
+
+
 def alive() -> dict[str, int]:
     gc.collect()
     objects = [type(one) for one in gc.get_objects()]
