@@ -6,12 +6,13 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from t2i_policy.model_section import ModelSection
 from t2i_policy.profile import BandLoss, render_profile
-from t2i_protos.v1 import gateway_pb2, level_pb2
-from t2i_testing_kit.serving import Client, load_until, make_profile, metric, until
+from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2, worker_pb2_grpc
+from t2i_testing_kit.serving import WITHIN_S, Client, load_until, make_profile, metric, until
 from t2ictl.local_pool import LocalOptions, LocalPool
 from two_models import HARMLESS, TURBO, write_two_models
 
@@ -51,3 +52,18 @@ async def test_killed_model_loses_no_request(tmp_path: Path) -> None:
         )
         watching.cancel()
         await asyncio.wait([watching])
+
+
+async def test_worker_that_is_told_to_hold_another_model_serves_it_behind_the_gateway(tmp_path: Path) -> None:
+    """Requests go on meanwhile, by whoever is there for them."""
+    async with LocalPool(write_two_models(tmp_path, moves="Reload")) as pool:
+        client, gateway = Client(pool.address), pool.gateway
+        assert gateway is not None
+        for revision, model in enumerate(("", "turbo"), start=1):
+            async with grpc.aio.insecure_channel(pool.workers[1].address) as channel:
+                order = worker_pb2.HoldModelRequest(model=model, revision=revision)
+                await worker_pb2_grpc.WorkerStub(channel).HoldModel(order, timeout=WITHIN_S)
+            asked = [asyncio.create_task(client.done(Request(prompt=f"circle {n}"))) for n in range(2 * CAP)]
+            await until("it is there", lambda: metric(gateway, READY), lambda count, held=model: count == bool(held))
+            await asyncio.gather(*asked)
+            assert (await client.done(Request(prompt="a circle"))).served.model == model
