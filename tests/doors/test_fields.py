@@ -27,6 +27,8 @@ SPEC = PoolSpec.model_validate(
     }
 )
 
+TURBO = {"name": "turbo", "source": "hf://a/turbo", "numInferenceSteps": 4}
+
 
 def request_of(**fields: Any) -> ImageRequest:
     """What the director gets."""
@@ -113,6 +115,16 @@ def test_previews_are_spread_over_the_run(asked: int, every: int) -> None:
     """So that a full schedule of 20 steps shows as many as were asked for; none without a stream."""
     assert request_of(stream=True, partial_images=asked).preview_every_steps == every
     assert request_of(partial_images=asked).preview_every_steps == 0
+
+
+@pytest.mark.parametrize(("model", "every"), [("turbo", 2), ("reference", 7), (None, 7)])
+def test_previews_are_spread_over_the_run_of_the_model_that_is_demanded(model: str | None, every: int) -> None:
+    groups = [{"name": "a", "workers": 1}, {"name": "b", "workers": 1, "model": TURBO}]
+    spec = PoolSpec.model_validate(
+        {"model": {"source": "builtin://scenes", "numInferenceSteps": 20}, "workerGroups": groups}
+    )
+    body = parse_body(json.dumps({"prompt": "a", "stream": True, "partial_images": 2, "model": model}).encode())
+    assert to_message(body, spec, "").preview_every_steps == every
 
 
 WRONG: dict[str, tuple[str | None, str, str]] = {

@@ -236,10 +236,13 @@ def _set_floor(message: gateway_pb2.GenerateRequest, body: ImageBody, spec: Pool
 
 
 def preview_every(body: ImageBody, spec: PoolSpec) -> int:
-    """Steps between previews, so that a run of the full schedule shows as many as were asked for; 0 = none."""
+    """Steps between previews, so that a run of the full schedule shows as many as were asked for; 0 = none.
+
+    Of the model that is demanded, else of the pool's own.
+    """
     if not body.stream or not body.partial_images:
         return 0
-    steps = body.num_inference_steps or spec.base_steps
+    steps = body.num_inference_steps or spec.schedules.get(body.model or "", spec.base_steps)
     return max(1, math.ceil(steps / (body.partial_images + 1)))
 
 
