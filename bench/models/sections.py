@@ -118,7 +118,7 @@ def devices_section(rows: Rows) -> str:
 
 
 def real_section(figures: dict[str, Any]) -> str:
-    if figures["images"] is None:
+    if figures["promise_error_points_max"] is None:  # it did not run, or was cut off, or had few images
         return (
             "Not measured here: `lost` and `promise_error_points_max` come from a pool of two real models "
             "(`make bench-models-real`)."
