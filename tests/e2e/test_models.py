@@ -63,22 +63,6 @@ def ready_by_model(pool: RunningPool) -> Mapping[str, int]:
     return {model["name"]: model["ready"] for model in models}
 
 
-async def test_each_model_answers(two_models: RunningPool) -> None:
-    """By both doors: a request that demands a model gets it, and GET /v1/models lists both."""
-    async with AsyncOpenAI(base_url=f"http://{two_models.http_address}/v1", api_key="none", max_retries=0) as client:
-        listed = [model.id async for model in client.models.list()]
-    assert {"models", *NAMES} <= set(listed), listed
-    answered: dict[str, Counter[str]] = {}
-    for name in NAMES:
-        instants = steady(2.0, 8.0, seed=len(name))
-        asked = prompts(len(instants), seed=len(name))
-        by_grpc = await Load(two_models.service_address, limit_s=60, model=name).run(instants, asked)
-        by_http = await HttpLoad(two_models.http_address, limit_s=60, model=name).run(instants, asked)
-        assert all(one.ok for one in (*by_grpc, *by_http)), summary([*by_grpc, *by_http], SLO_S)
-        answered[name] = Counter(one.model for one in (*by_grpc, *by_http))
-    assert {name: list(found) for name, found in answered.items()} == {name: [own] for name, own in NAMES.items()}
-
-
 @dataclass(slots=True)
 class HeldModels:
     """Ready workers by model as the status said: each change, with its instant on the load's clock."""
@@ -194,3 +178,19 @@ async def test_mix_follows_a_load_step_by_a_reload(two_models: RunningPool) -> N
     assert all(one.ok or one.refused for one in outcomes), summary(outcomes, SLO_S)
     assert moved_s is not None, held.changes
     assert quality["all"]["measured_percent"] >= FLOOR_PERCENT, quality
+
+
+async def test_each_model_answers(two_models: RunningPool) -> None:
+    """By both doors: a request that demands a model gets it, and GET /v1/models lists both."""
+    async with AsyncOpenAI(base_url=f"http://{two_models.http_address}/v1", api_key="none", max_retries=0) as client:
+        listed = [model.id async for model in client.models.list()]
+    assert {"models", *NAMES} <= set(listed), listed
+    answered: dict[str, Counter[str]] = {}
+    for name in NAMES:
+        instants = steady(2.0, 8.0, seed=len(name))
+        asked = prompts(len(instants), seed=len(name))
+        by_grpc = await Load(two_models.service_address, limit_s=60, model=name).run(instants, asked)
+        by_http = await HttpLoad(two_models.http_address, limit_s=60, model=name).run(instants, asked)
+        assert all(one.ok for one in (*by_grpc, *by_http)), summary([*by_grpc, *by_http], SLO_S)
+        answered[name] = Counter(one.model for one in (*by_grpc, *by_http))
+    assert {name: list(found) for name, found in answered.items()} == {name: [own] for name, own in NAMES.items()}
