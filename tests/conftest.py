@@ -12,12 +12,20 @@ from t2i_policy.planning.plan import make_plan
 
 pytest_plugins = ["kube_fixtures", "valkey_fixtures"]
 PLAN_LIMIT_S = 60.0
+PROCESS_LIMIT_S = 900  # of tests that start servers: on a machine that does much else, starting them takes minutes
 
 # An example that took 200 ms because the machine stood still is no finding. Every run draws the same examples;
 # HYPOTHESIS_PROFILE=hunt draws new ones.
 hypothesis.settings.register_profile("hunt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("same", hypothesis.settings.get_profile("hunt"), derandomize=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start servers have time, and those that say so have more."""
+    for item in items:
+        if item.get_closest_marker("process") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PROCESS_LIMIT_S))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,7 +19,7 @@ from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.cached_prompts import SKIP, captions
 from t2i_testing_kit.secured_pool import Caller, SecuredPool
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 AT_ONCE = 32
 EXPLAINED, DRAWN = 8500, 1500  # tries: 10^4 together
 T = TypeVar("T")

@@ -16,6 +16,7 @@ NAMES = {"": "full", "light": "light"}
 
 
 @pytest.mark.process
+@pytest.mark.timeout(1500)
 async def test_it_runs_from_load_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both models draw what is demanded of them, and nothing is lost."""
     monkeypatch.setattr(run, "WARM", 4)

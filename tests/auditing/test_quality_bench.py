@@ -40,6 +40,7 @@ COST = {"audit_cost_p99_ms": None, "costs": [], "runs": []}
 
 
 @pytest.mark.process
+@pytest.mark.timeout(1500)
 async def test_it_runs_from_load_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "WARM", 4)
     options = PARSER.parse([*FEW, "--out", str(tmp_path / "quality.json"), "--results", str(tmp_path)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(1200)  # its one process imports every benchmark
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 VERBS = sorted(set(re.findall(r"^bench-([a-z-]+): \S+ +##", MAKEFILE, re.MULTILINE)))
@@ -36,7 +37,7 @@ print(json.dumps(found))
 def benches() -> dict[str, dict[str, Any]]:
     """What each says of itself."""
     command = [sys.executable, "-c", START_ALL, *VERBS, "e2e"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -14,6 +14,7 @@ from t2i_scenes.sampling import ScenesModel
 from t2i_scenes.scene import Scene, Thing
 
 
+@pytest.mark.timeout(900)
 def test_forked_runs_are_the_ways_they_are_named_after() -> None:
     """An ending that goes on from a look is the same as a run that nobody looked at."""
     scene = Scene((Thing("circle", "red", "large"),), "center", "blue", "plain")

@@ -7,7 +7,7 @@ from playground_pages import Visit
 from t2i_testing_kit.serving import WritePool
 from t2ictl.local_pool import LocalOptions
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.process, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.process]
 PROMPT = "a big red circle left of a small blue square on a plain green background"
 
 

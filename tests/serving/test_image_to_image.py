@@ -14,7 +14,7 @@ from t2i_protos.v1 import drawing_pb2, gateway_pb2
 from t2i_testing_kit.serving import Client, WritePool, image_of, latent_files, violated_fields
 from t2ictl.local_pool import LocalOptions, LocalPool
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 Request = gateway_pb2.GenerateRequest
 RED = "a large red circle left of a small blue square on a plain yellow background"
 GREEN = "a large green circle left of a small blue square on a plain yellow background"

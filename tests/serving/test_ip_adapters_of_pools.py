@@ -19,7 +19,7 @@ from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, load_stock, sample
 from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 FAMILY, STEPS = "sdxl", 2
 FACE = sample_image(40, 24)
 ROUNDING = 1  # of 255: the worker may sum in another order than the test

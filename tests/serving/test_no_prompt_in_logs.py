@@ -17,7 +17,7 @@ from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.tiny_pipelines.families import save_family
 from t2ictl.processes import ServerProcess
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process]
 WIDTH, HEIGHT = 48, 32
 KEPT = 38  # of the tiny CLIP's 40 tokens two are special
 POOL = """

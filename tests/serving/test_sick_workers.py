@@ -17,7 +17,7 @@ from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.serving import PATIENT_S, WITHIN_S, WritePool, load_until
 from t2ictl.local_pool import LocalOptions
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.process]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 #: A worker whose forwards fail as the text of a file says, while that file is there.

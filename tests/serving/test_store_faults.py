@@ -26,7 +26,7 @@ from t2ictl.local_pool import LocalPool
 from t2ictl.processes import ServerProcess
 
 #: Three processes with a model and two embedders start before the first test.
-pytestmark = [pytest.mark.process, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 
 #: Within the limit of any call, and long after a worker gives up waiting, also one that stands still for a while.

@@ -16,7 +16,7 @@ from t2i_testing_kit.serving import Client, WritePool, make_profile
 from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 from t2ictl.local_pool import LocalPool
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.process]
 OURS, STRANGERS = TestAuthority("ours"), TestAuthority("strangers")
 TOLD_WITHIN_S = 60.0
 SERVER, CLIENT = OURS.issue("localhost"), OURS.issue("pool")
