@@ -60,7 +60,7 @@ def test_both_commands_ask_the_same(gateway: ListeningGateway, tmp_path: Path, p
         "negative-prompt": "blur", "seed": "7", "min-quality-percent": "90", "max-skipped-steps": "3", "steps": "12",
         "guidance-scale": "30", "width": "64", "height": "48", "num-images": "3", "sampler": "euler",
         "argument": "clip_skip=2", "adapter": "pixel:0.5", "control": f"canny={image}", "init-image": str(image),
-        "strength": "0.5", "ip-image": f"face={image}:0.5", picture: str(image),
+        "strength": "0.5", "model": "turbo", "ip-image": f"face={image}:0.5", picture: str(image),
     }  # fmt: skip
     options = [text for name, value in given.items() for text in (f"--{name}", value)]
     for command in ("generate", "explain"):

@@ -85,7 +85,7 @@ def seeds_apart(one: bytes, other: bytes) -> float:
 def tools_of(bar: Progress, journal: Journal | None = None, yields: bool = False) -> ProfileTools:
     """With both judges."""
     judges = (LevelJudge(), StrictJudge())
-    return ProfileTools(Embedder(embedder_path()), judges, bar, journal or Journal(), yields, seeds_apart)
+    return ProfileTools(Embedder(embedder_path()), judges, bar, journal or Journal(), yields, distance=seeds_apart)
 
 
 @pytest.fixture
