@@ -165,6 +165,11 @@ class PoolSpec(_Part):
         return {name: part.num_inference_steps for name, part in self.models.items()}
 
     @cached_property
+    def guidance_scales(self) -> dict[str, float]:
+        """Of each of the pool's models, its own first."""
+        return {name: self.model_called(name).guidance_scale for name in ("", *self.models)}
+
+    @cached_property
     def ladder(self) -> Ladder:
         """The levels in order; none given = the paper's, as long as no profile filled them in (`filled_in`)."""
         levels = self.levels or default_levels(self.base_steps)

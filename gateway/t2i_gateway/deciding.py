@@ -14,7 +14,7 @@ from t2i_gateway.context import Arrived, RequestContext, expected_quality_percen
 from t2i_gateway.errors import RequestInvalid
 from t2i_gateway.neighbours import LatentPrefix
 from t2i_gateway.parts import Parts
-from t2i_gateway.request import ImageRequest, check_images
+from t2i_gateway.request import ImageRequest, check_images, check_negative_prompt
 from t2i_gateway.several_images import behind_siblings
 from t2i_gateway.spans import spanned_decision
 from t2i_policy.features import read_prompt
@@ -22,6 +22,7 @@ from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView, join_parts
 from t2i_policy.request.admission import Admitted, Refused, decide_admission
 from t2i_policy.request.decide import Arrival, Decided
+from t2i_policy.request.guidance import guidance_cost, heed_guidance
 from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
 from t2i_policy.request.options import NOWHERE, Neighbourhood, breaks_floor
 from t2i_policy.request.served import ServedReason
@@ -42,10 +43,11 @@ class Deciding:
         """Embed, find the nearest, decide; behind images of these levels that are not queued yet.
 
         Raises:
-            RequestInvalid: the model that would draw it cannot use its images, or cannot hold its floor.
+            RequestInvalid: the model that would draw it cannot use its images or its negative prompt, or cannot hold
+                its floor.
         """
         parts = self._parts
-        request = self._with_able_model(request)
+        request = self._heeding_guidance(self._with_able_model(request))
         embedding = await parts.embeddings.embed(request.prompt, tenant)
         prefix = parts.neighbours.prefix(request, tenant, parts.workers.description(""), embedding)
         neighbour = parts.neighbours.nearest(prefix, embedding)
@@ -54,6 +56,7 @@ class Deciding:
             neighbour = replace(neighbour, steps=reachable_steps(holdings, parts.workers.views_of("")))
         near = self._neighbourhood(request, tenant, prefix, neighbour)
         step_cost = 1.0 if request.size == parts.spec.model.default_size else parts.workers.step_cost(request.size)
+        step_cost *= guidance_cost(request.limits, request.asked_guidance, parts.spec.guidance_scales)
         cost = step_cost * request.drawing.images.steps_share
         arrival = Arrival(request.limits, near, arrived.deadline_s - self._clock(), random.random(), cost)
         decided = self._decide(arrival, tenant, self._view(tenant, before, cost), holdings)
@@ -106,6 +109,13 @@ class Deciding:
                 return replace(request, limits=replace(request.limits, model=able[0]))
         check_images(request, workers.description(demanded or ""))
         return request
+
+    def _heeding_guidance(self, request: ImageRequest) -> ImageRequest:
+        """What it says of guidance is about one model; the others of the pool leave it alone."""
+        scales = self._parts.spec.guidance_scales
+        check_negative_prompt(request, scales, self._parts.names.own)
+        limits = heed_guidance(request.limits, request.asked_guidance, scales)
+        return request if limits == request.limits else replace(request, limits=limits)
 
     @property
     def _models(self) -> tuple[str, ...]:

@@ -120,8 +120,8 @@ def worker_request(
 
 
 def _guidance_scale(request: ImageRequest, spec: PoolSpec, model: str) -> float:
-    """What the request says, else the model's own."""
-    if request.gives_guidance or not model:
+    """What the request says, if it is about this model; else the model's own."""
+    if not model or (request.gives_guidance and request.limits.model == model):
         return request.guidance_scale
     return spec.model_called(model).guidance_scale
 

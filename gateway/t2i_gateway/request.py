@@ -3,13 +3,14 @@
 import math
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from t2i_api.model import ModelPart
 from t2i_api.pool import PoolSpec
 from t2i_gateway.errors import RequestInvalid
 from t2i_policy.image_size import ImageSize
+from t2i_policy.request.guidance import AskedGuidance, ignores_negative
 from t2i_policy.request.options import Limits
 from t2i_protos.v1 import drawing_pb2, gateway_pb2, level_pb2, worker_pb2
 from t2i_runtime.drawing import PLAIN, Drawing, KnownParts, drawing_violations, parse_drawing
@@ -47,6 +48,11 @@ class ImageRequest:
     drawing: Drawing = PLAIN
     prompt_in_file: bool = False
     gives_guidance: bool = False
+
+    @property
+    def asked_guidance(self) -> AskedGuidance:
+        scale = self.guidance_scale if self.gives_guidance else None
+        return AskedGuidance(scale, bool(self.negative_prompt), "true_cfg_scale" in self.drawing.arguments)
 
     @property
     def images(self) -> "tuple[ImageRequest, ...]":
@@ -140,6 +146,19 @@ def check_images(request: ImageRequest, model: worker_pb2.WorkerDescription | No
     wrong = sorted(request.drawing.images.used - set(model.image_inputs))
     if wrong:
         raise RequestInvalid([Violation(f"drawing.images.{name}", text) for name in wrong])
+
+
+def check_negative_prompt(request: ImageRequest, scales: Mapping[str, float], own: str) -> None:
+    """Refuse one that the model which must draw it would ignore. `scales`: each model's own; `own` names the pool's.
+
+    Raises:
+        RequestInvalid: says why, and what to do.
+    """
+    if not ignores_negative(request.limits, request.asked_guidance, scales):
+        return
+    why = f"{request.limits.model} would ignore it, as it draws without guidance"
+    advice = f"leave it out, ask for {own}, leave model out, or set guidance_scale above 1, which nobody measured"
+    raise RequestInvalid([Violation("negative_prompt", f"{why}: {advice}")])
 
 
 def _limits(request: gateway_pb2.GenerateRequest, spec: PoolSpec, drawing: Drawing, model: str | None) -> Limits:

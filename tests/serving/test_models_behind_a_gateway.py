@@ -75,9 +75,46 @@ async def test_harmless_model_draws_with_its_own_guidance_and_is_named(served: S
     assert not asked.HasField("source")
     assert not asked.HasField("sink")
     assert await metric(served.gateway, 't2i_gateway_model_images_total{model="turbo"}') >= 1
-    given = await served.client.events(Request(prompt="a red circle", guidance_scale=7.0))
-    assert given[-1].done.served == TURBO
-    assert served.small.asked[-1].guidance_scale == 7.0
+    same = await served.client.done(Request(prompt="a red circle", guidance_scale=2.0))
+    assert (same.served, served.small.asked[-1].guidance_scale) == (TURBO, 1.0)
+
+
+@losing(HARMLESS)
+@pytest.mark.parametrize("more", [{"guidance_scale": 7.0}, {"negative_prompt": "blue"}], ids=["guidance", "negative"])
+async def test_what_is_said_of_guidance_stays_with_the_reference(served: Served, more: dict[str, Any]) -> None:
+    """It would ask the other model for what it was not trained for, or be ignored there."""
+    request = Request(prompt="a red circle", **more)
+    events = await served.client.events(request)
+    asked = served.large.asked[-1]
+    assert (events[-1].done.served, asked.negative_prompt) == (EXACT, request.negative_prompt)
+    assert asked.guidance_scale == more.get("guidance_scale", 2.0)
+    assert events[0].accepted.decision.expected_quality_percent == 100
+    explained = await served.client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
+    assert {one.reason for one in explained.levels if one.level.model} == {"NotMeasured"}
+
+
+async def test_guidance_that_a_demanded_model_was_not_measured_with_is_promised_nothing(served: Served) -> None:
+    """A negative prompt is of use there. The model's own scale says nothing new."""
+    unmeasured = Request(prompt="a red circle", model="turbo", guidance_scale=2.0, negative_prompt="blue")
+    events = await served.client.events(unmeasured)
+    decision, asked = events[0].accepted.decision, served.small.asked[-1]
+    assert (events[-1].done.served, decision.reason) == (TURBO, "Unmeasured")
+    assert not decision.HasField("expected_quality_percent")
+    assert (asked.guidance_scale, asked.negative_prompt) == (2.0, "blue")
+    events = await served.client.events(Request(prompt="a red circle", model="turbo", guidance_scale=1.0))
+    assert events[0].accepted.decision.reason == "ModelRequested"
+    assert events[0].accepted.decision.HasField("expected_quality_percent")
+
+
+async def test_negative_prompt_for_a_model_without_guidance_is_refused_with_a_way_out(served: Served) -> None:
+    request = Request(prompt="a red circle", model="turbo", negative_prompt="blue")
+    error = await served.client.refusal(request)
+    assert (error.code(), violated_fields(error)) == (INVALID, ["negative_prompt"])
+    for part in ("turbo would ignore it", "without guidance", "leave it out", "ask for scenes"):
+        assert part in str(error.details())
+    body = {"prompt": "a red circle", "model": "turbo", "negative_prompt": "blue"}
+    status, answer = await asyncio.to_thread(over_http, served.gateway, "/v1/images/generations", body)
+    assert (status, answer["error"]["param"]) == (400, "negative_prompt")
 
 
 @losing(SOME)

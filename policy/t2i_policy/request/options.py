@@ -69,7 +69,8 @@ class Limits:
     """What one request allows. `max_loss` is a fraction; `fixed_steps` pins Level(0, n).
 
     `measured`: the profile speaks of images that are drawn like this one. `model`: only this one of the pool's serves,
-    "" being its own; None: any. `fixed_steps` without a model are the own one's.
+    "" being its own; None: any. `fixed_steps` without a model are the own one's. `own_alone`: what the request sets is
+    about the pool's own model, so of others nobody measured it.
     """
 
     max_loss: float
@@ -78,6 +79,7 @@ class Limits:
     fixed_steps: int | None = None
     measured: bool = True
     model: str | None = None
+    own_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def refused_unmeasured(level: Level, near: Neighbourhood, limits: Limits) -> Ine
         return IneligibleReason.EXACT_REQUESTED
     if limits.model is not None and level.model != limits.model:
         return IneligibleReason.MODEL_REQUESTED
-    if not limits.measured:
+    if not limits.measured or (limits.own_alone and level.model):
         return IneligibleReason.NOT_MEASURED
     if not level.needs_latent:
         return IneligibleReason.NONE
