@@ -20,7 +20,7 @@ from t2i_gateway.spans import spanned_decision
 from t2i_policy.features import read_prompt
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView, join_parts
-from t2i_policy.request.admission import Admitted, Refused, decide_admission
+from t2i_policy.request.admission import Admitted, Refused, decide_admission, refuse_moved
 from t2i_policy.request.decide import Arrival, Decided
 from t2i_policy.request.guidance import guidance_cost, heed_guidance
 from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
@@ -77,7 +77,11 @@ class Deciding:
         )
 
     def anew(self, context: RequestContext) -> RequestContext | None:
-        """The same request by another model than its present one; None: none may serve it, or none has a worker."""
+        """The same request by another model than its present one; None: none may serve it, or none has a worker.
+
+        Raises:
+            RequestRefused: one may, and would be late.
+        """
         request, near = context.request, context.decided.near
         parts = self._parts.dispatchers.view(context.tenant).parts
         gone = context.decided.served.level.model
@@ -86,8 +90,12 @@ class Deciding:
             return None
         arrival = Arrival(request.limits, near, context.deadline_s - self._clock(), random.random(), context.cost)
         decided = self._decide(arrival, context.tenant, join_parts(left), context.holdings)
-        if decided.served.level.model not in left:
+        level = decided.served.level
+        if level.model not in left:
             return None
+        late = refuse_moved(decided.served, arrival.left_s)
+        if late is not None:
+            raise self._parts.dispatchers.of_model(level.model).refused(late, level)
         decided = replace(decided, served=replace(decided.served, reason=ServedReason.MODEL_GONE))
         quality = expected_quality_percent(decided, self._parts.rules.profile, request.limits.measured)
         return replace(context, decided=decided, quality_percent=quality)

@@ -12,10 +12,11 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2
 
 from failing_workers import CAP, FailingWorker, gateway_of
 from t2i_protos.v1 import drawing_pb2, gateway_pb2, level_pb2
-from t2i_testing_kit.serving import WITHIN_S, Client, metric, metrics_text, until, violated_fields
+from t2i_testing_kit.serving import WITHIN_S, Client, detail, metric, metrics_text, until, violated_fields
 from t2ictl.processes import ServerProcess
 from two_models import HARMLESS, SOME, large, small, write_two_models
 
@@ -255,6 +256,44 @@ async def test_requests_of_a_model_that_goes_away_are_drawn_by_another(tmp_path:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "no worker that holds the model turbo" in (error.details() or "")
         await client.channel.close()
+
+
+async def test_moved_requests_are_served_cheaper_or_told_at_once_that_they_are_late(tmp_path: Path) -> None:
+    """As new ones would be: by what the other model can carry until their deadline. Nobody waits to be told."""
+    own, other = large(), small()
+    own.step_ms = 3000.0  # a minute for an exact image, half of it for a short one
+    own.may_draw.clear()
+    other.may_draw.clear()
+    options = write_two_models(tmp_path)
+    document = options.pool_file.read_text()
+    options.pool_file.write_text(document.replace("{skippedSteps: 10}", "{numInferenceSteps: 10}"))
+    async with gateway_of(options, [own, other]) as gateway:
+        client, number = Client(gateway.address), 6 * CAP
+        asked = [asyncio.create_task(answer_of(client, f"circle {n}", 100.0)) for n in range(number)]
+        await until("some wait", lambda: metric(gateway, WAITING), lambda count: count == number - CAP)
+        other.fails = lambda *_: grpc.StatusCode.UNAVAILABLE
+        other.ready = False
+        other.may_draw.set()
+        refused_now = 't2i_gateway_refusals_total{reason="Overloaded"}'
+        await until("some are told", lambda: metric(gateway, refused_now), lambda count: count > 0)
+        own.may_draw.set()
+        answers = await asyncio.gather(*asked)
+        served = [one.served for one in answers if isinstance(one, gateway_pb2.Done)]
+        refused = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+        assert {(one.model, one.num_inference_steps) for one in served} == {("", 20), ("", 10)}
+        assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert all("that it was meant for are gone" in str(error.details()) for error in refused)
+        turns = [detail(error, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() for error in refused]
+        assert all(turns)
+        await client.channel.close()
+
+
+async def answer_of(client: Client, prompt: str, limit_s: float) -> gateway_pb2.Done | grpc.aio.AioRpcError:
+    """How a request ends."""
+    try:
+        return await client.done(Request(prompt=prompt), limit_s)
+    except grpc.aio.AioRpcError as error:
+        return error
 
 
 async def test_request_that_fails_on_all_workers_of_its_model_is_drawn_by_another(tmp_path: Path) -> None:

@@ -77,5 +77,17 @@ def refuse_late(estimated_s: float, left_s: float) -> Refused:
     return Refused(RefusedReason.OVERLOADED, message, _retry_after(estimated_s - left_s))
 
 
+def refuse_moved(served: Served, left_s: float) -> Refused | None:
+    """What an accepted request is told at once that must leave its model, if no other is in time; None: one is.
+
+    Its deadline may be near by now, so it is always told when to come back with a new one.
+    """
+    if served.estimated_s <= left_s:
+        return None
+    took = f"another model is expected to take {served.estimated_s:.1f} s, {max(0.0, left_s):.1f} s are left"
+    message = f"the workers of the model that it was meant for are gone: {took}"
+    return Refused(RefusedReason.OVERLOADED, message, _retry_after(served.estimated_s - left_s))
+
+
 def _retry_after(seconds: float) -> float:
     return min(MAX_RETRY_S, max(MIN_RETRY_S, seconds))
