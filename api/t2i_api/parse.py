@@ -71,7 +71,8 @@ def _broken_rules(pool: Pool) -> Iterator[str]:
         for at in _find(pool, path):
             for rule in rules:
                 if rule.holds is not None and not rule.holds(at.value):
-                    yield f"{at.place}{rule.field}: {rule.complaint(at.value)}".lstrip(".: ")
+                    told = rule.complaints(at.value)
+                    yield from (f"{at.place}{field}: {message}".lstrip(".: ") for field, message in told)
 
 
 def _repeated_items(pool: Pool) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """A rule of the pool document that spans fields, as one row: our check, the API server's (CEL), and the one message."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -16,11 +16,24 @@ class Numbers(Generic[T]):
     cel: tuple[str, ...]
 
 
+class RuleMistake(NamedTuple):
+    """One place that breaks a rule: the field as seen from the rule's part, and a message that names its value."""
+
+    field: str
+    message: str
+
+
+def none_of(mistakes: Callable[[T], Iterable[RuleMistake]]) -> Callable[[T], bool]:
+    """Whether a part has no mistake of this kind: what a rule holds that tells each."""
+    return lambda part: not any(True for _ in mistakes(part))
+
+
 @dataclass(frozen=True)
 class PoolRule(Generic[T]):
     """`message` says what to do next, `field` is blamed.
 
-    `holds` None: the rule compares with the former object, which only the API server has.
+    `holds` None: the rule compares with the former object, which only the API server has. `mistakes`: each place that
+    breaks it, with more than CEL can say at its limit of cost.
     """
 
     holds: Callable[[T], bool] | None
@@ -28,10 +41,16 @@ class PoolRule(Generic[T]):
     message: str
     field: str = ""
     numbers: Numbers[T] | None = None
+    mistakes: Callable[[T], Iterable[RuleMistake]] | None = None
 
-    def complaint(self, part: T) -> str:
+    def complaints(self, part: T) -> Iterator[RuleMistake]:
         """What is wrong with a part that breaks the rule."""
-        return self.message if self.numbers is None else self.numbers.message % self.numbers.found(part)
+        if self.mistakes is not None:
+            yield from self.mistakes(part)
+        elif self.numbers is not None:
+            yield RuleMistake(self.field, self.numbers.message % self.numbers.found(part))
+        else:
+            yield RuleMistake(self.field, self.message)
 
     @property
     def message_expression(self) -> str:

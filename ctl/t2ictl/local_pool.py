@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from t2i_api.parse import PoolError, parse_pool
 from t2i_api.pool import Pool
 from t2i_policy.backoff import Backoff
+from t2i_policy.planning.classes import build_classes, models_below_floor
 from t2i_policy.profile import ProfileError, parse_profile
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import NO_PROXY
@@ -159,6 +160,7 @@ class LocalPool:
     workers: list[ServerProcess] = field(default_factory=list)
     gateway: ServerProcess | None = None
     auditor: ServerProcess | None = None
+    below_floor: tuple[str, ...] = ()  # a sentence for each model that the floor forbids to all requests
     _folder: Path = field(init=False)
     _document: Path | None = None
     _auditor_address: str | None = None
@@ -328,6 +330,9 @@ class LocalPool:
             spec = self.pool.spec.filled_in(self.pool.spec.choose_ladder(profile))
         except ProfileError as error:
             raise InputInvalid(f"{self.options.profile}: {error}") from error
+        slo = spec.slo
+        classes = build_classes(spec.ladder, profile, slo.max_loss, slo.harmless_loss)
+        self.below_floor = models_below_floor(classes, spec.ladder, profile, slo.max_loss)
         if spec is self.pool.spec:
             return self.options.pool_file
         self.pool = self.pool.model_copy(update={"spec": spec})

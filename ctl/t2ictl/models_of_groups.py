@@ -24,4 +24,9 @@ def parse_models(texts: Sequence[str], spec: PoolSpec) -> Mapping[str, str]:
         found[group] = model
     if found and spec.pinned_workers:
         raise InputInvalid("--model: mix.mode Fixed places every worker at a level: make it Auto, or edit the file")
+    held = {**spec.group_models, **found}
+    if all(held.values()):
+        raise InputInvalid(
+            "--model: no group would hold spec.model, which all quality is measured against: leave one group as it is"
+        )
     return found

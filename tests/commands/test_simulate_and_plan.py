@@ -118,7 +118,11 @@ MISTAKES = {
     ),
     "a model's form": ({"models": ("turbo",)}, "expected GROUP=MODEL"),
     "a model's group": ({"models": ("small=turbo",)}, "no group 'small'; there is gpu"),
-    "a model that was not measured": ({"models": ("gpu=turbo",)}, "sdxl-a10g.json: models: no section for 'turbo'"),
+    "no group of the pool's model": ({"models": ("gpu=turbo",)}, "--model: no group would hold spec.model"),
+    "a model that was not measured": (
+        {"pool_file": "two groups, not measured", "models": ("gpu=turbo",)},
+        "sdxl-a10g.json: models: no section for 'turbo'",
+    ),
     "a group's model that was not measured": (
         {"pool_file": "held by small, not measured"},
         "workerGroups 'gpu': sdxl-a10g.json: models: no section for 'turbo'",
@@ -152,6 +156,7 @@ def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mis
         "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
         "fixed mix": sdxl + FIXED_MIX,
         "two groups": sdxl.replace(*TWO_GROUPS),
+        "two groups, not measured": sdxl.replace(*TWO_GROUPS).replace("sdxl-turbo-a10g", "sdxl-a10g"),
         "held by small, not measured": sdxl.replace(*HELD_BY_SMALL).replace("sdxl-turbo-a10g", "sdxl-a10g"),
         "held by small, of 8 steps": sdxl.replace(*HELD_BY_SMALL).replace(
             "numInferenceSteps: 4", "numInferenceSteps: 8"
@@ -292,3 +297,41 @@ def test_plan_says_what_latency_the_quickest_level_needs(tmp_path: Path) -> None
     text = console.export_text()
     assert "no exact image fits into slo.latencyMilliseconds" in " ".join(text.split())
     assert "100.0%" not in text.split("1.00x")[1].split("1.25x")[0]
+
+
+TWO_MODELS = (EXAMPLES / "pool-two-models.yaml").read_text()
+
+
+def planned(tmp_path: Path, pool: str, workers: int | None = None) -> str:
+    """What `t2ictl plan` prints for this pool, in one line."""
+    path = tmp_path / "pool.yaml"
+    path.write_text(pool)
+    console = Console(record=True, width=200)
+    run_plan(console, PlanOptions(path, 1.0, "", workers, None))
+    return " ".join(console.export_text().split())
+
+
+def test_plan_names_models_that_the_floor_leaves_idle(tmp_path: Path) -> None:
+    """Their workers cost and serve nobody, which no table shows."""
+    strict = TWO_MODELS.replace("minQualityPercent: 70", "minQualityPercent: 99")
+    said = planned(tmp_path, strict)
+    assert "No request may be served by model distilled: it is promised " in said
+    assert "slo.minQualityPercent is 99" in said
+    assert "may be served by" not in planned(tmp_path, TWO_MODELS)
+    with pytest.raises(InputInvalid, match="--workers: none would hold a model that"):
+        planned(
+            tmp_path,
+            strict.replace("- name: small\n    workers: 1", "- name: small\n    workers: 9"),
+            workers=1,
+        )
+
+
+def test_capacity_is_that_of_levels_within_the_floor(tmp_path: Path) -> None:
+    """Where no exact image fits: a load of it would else be shed though it is called what the pool can carry."""
+    said = planned(tmp_path, TWO_MODELS.replace("latencyMilliseconds: 1500", "latencyMilliseconds: 60"))
+    found = re.search(r"images/s \([0-9.]+ a minute\) at (\S+); no exact image fits", said)
+    assert found is not None, said
+    assert found[1] != "distilled:0/1"
+    full = re.search(r"1\.00x │ [0-9.]+ │ [0-9.]+ │ [0-9.]+% │ ([0-9.]+)%", said)
+    assert full is not None, said
+    assert float(full[1]) < 1

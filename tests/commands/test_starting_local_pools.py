@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from t2i_policy.level import Level
 from t2i_policy.profile import BandLoss, LevelProfile, render_profile
 from t2i_runtime.listening import listening_socket
+from t2i_sources import builtin_folder
 from t2ictl.app import app
 from t2ictl.local_pool import LocalOptions, LocalPool, read_pool
 from t2ictl.processes import ServerProcess
@@ -215,3 +216,19 @@ def test_a_taken_port_is_said_before_a_model_is_loaded(option: str) -> None:
         doors = [text for pair in {**free, option: address}.items() for text in pair]
         said = said_by(["local", "up", "--pool", str(EXAMPLE), *doors])
     assert f"cannot listen on {address}: Address already in use; choose another address with {option}" in said
+
+
+@pytest.mark.parametrize(("floor", "told"), [(99, True), (70, False)])
+def test_model_that_the_floor_forbids_is_told(tmp_path: Path, floor: int, told: bool) -> None:
+    """Whoever starts the pool hears that workers of it will stand idle."""
+    text = (EXAMPLE.parent / "pool-two-models.yaml").read_text()
+    pool_file = tmp_path / "pool.yaml"
+    pool_file.write_text(text.replace("minQualityPercent: 70", f"minQualityPercent: {floor}"))
+    folder = builtin_folder("builtin://scenes")
+    assert folder is not None
+    local = LocalPool(LocalOptions(pool_file, profile=folder / "profile.json"))
+    local.pool, local._folder = read_pool(pool_file), tmp_path
+    local._write_document()
+    assert [sentence.partition(":")[0] for sentence in local.below_floor] == (
+        ["No request may be served by model distilled"] if told else []
+    )

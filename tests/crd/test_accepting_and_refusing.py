@@ -44,6 +44,10 @@ ACCEPTED: dict[str, dict[str, object]] = {
     "two groups of the same other model": {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": TURBO}},
     "two other models": {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "name": "nano.2"}}},
     "a model called as the end of its source's name": {"spec.workerGroups.1.model": {**TURBO, "name": "distilled"}},
+    "a level of a guided model that leaves out guidance": {
+        "spec.workerGroups.1.model": {**TURBO, "guidanceScalePercent": 300},
+        "spec.levels.3": {**TURBO_LEVEL, "guidedSteps": 1},
+    },
     "levels of another model": {
         **TWO_MODELS,
         "spec.levels.3": TURBO_LEVEL,
@@ -172,32 +176,46 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "two models of one name": (
         {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "precision": "fp16"}}},
         ("spec.workerGroups:", "make the models equal, or name one otherwise"),
-        "spec.workerGroups: groups that name a model alike must hold the same one",
+        "spec.workerGroups.2.model.precision: group more says 'fp16' and group cpu nothing, but both call their model "
+        "'turbo': make the models equal, or name one otherwise",
     ),
     "two models of one name, alike but for what is spelled out": (
         {**TWO_MODELS, "spec.workerGroups.2": {**THIRD_GROUP, "model": {**TURBO, "precision": "bf16"}}},
         ("spec.workerGroups:", "make the models equal, or name one otherwise"),
-        "spec.workerGroups: groups that name a model alike must hold the same one",
+        "spec.workerGroups.2.model.precision: group more says 'bf16' and group cpu nothing, but both call their model",
     ),
     "a level of a model that no group holds": (
         {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "model": "other"}},
-        ("spec.levels:", "add them, or leave out the level's model"),
-        "spec.levels: a level with model names one of workerGroups",
+        ("spec.levels:", "name one, or leave it out for spec.model"),
+        "spec.levels.3.model: no group of workerGroups holds a model called 'other'; there is turbo: name the model",
     ),
     "a level of a model in a pool of one": (
         {"spec.levels.3": TURBO_LEVEL},
-        ("spec.levels:", "add them, or leave out the level's model"),
-        "spec.levels: a level with model names one of workerGroups",
+        ("spec.levels:", "name one, or leave it out for spec.model"),
+        "spec.levels.3.model: no group of workerGroups holds a model called 'turbo'; the pool has no model beside",
     ),
     "a level of a model without its steps": (
         {**TWO_MODELS, "spec.levels.3": {"model": "turbo"}},
-        ("spec.levels:", "add them, or leave out the level's model"),
-        "spec.levels: a level with model names one of workerGroups, and its numInferenceSteps",
+        ("spec.levels:", "add its numInferenceSteps"),
+        "spec.levels.3.numInferenceSteps: a level of model 'turbo' says how many steps it runs, 1 to 4: add it",
     ),
     "a level that runs longer than its model": (
         {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "numInferenceSteps": 5}},
-        ("spec.levels:", "at most that model's"),
-        "spec.levels: a level with model names one of workerGroups, and its numInferenceSteps, at most that model's",
+        ("spec.levels:", "lower the level's"),
+        "spec.levels.3.numInferenceSteps: 5 is more than the 4 of model 'turbo': lower it",
+    ),
+    "a level that is called as the group, not as its model": (
+        {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "model": "cpu"}},
+        ("spec.levels:", "called by its own name"),
+        "spec.levels.3.model: no group of workerGroups holds a model called 'cpu'; there is turbo",
+    ),
+    "a level that leaves out guidance where there is none": (
+        {
+            "spec.workerGroups.1.model": {**TURBO, "guidanceScalePercent": 100},
+            "spec.levels.3": {**TURBO_LEVEL, "guidedSteps": 1},
+        },
+        ("spec.levels:", "remove guidedSteps"),
+        "spec.levels.3.guidedSteps: model 'turbo' draws without guidance (guidanceScalePercent 100)",
     ),
     "a level of another model that skips steps": (
         {**TWO_MODELS, "spec.levels.3": {**TURBO_LEVEL, "skippedSteps": 2}},
@@ -262,17 +280,17 @@ REFUSED: dict[str, tuple[dict[str, object], tuple[str, ...], str]] = {
     "a model called as the pool": (
         {"spec.workerGroups.1.model": {**TURBO, "name": "demo"}},
         ("spec.workerGroups:", "name the group's model otherwise"),
-        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+        "spec.workerGroups.1.model.name: clients call spec.model 'demo'",
     ),
     "a model called as the source of the pool's": (
         {"spec.workerGroups.1.model": {**TURBO, "name": "scenes"}},
         ("spec.workerGroups:", "name the group's model otherwise"),
-        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+        "spec.workerGroups.1.model.name: clients call spec.model 'scenes'",
     ),
     "a model called the reference": (
         {"spec.workerGroups.1.model": {**TURBO, "name": "reference"}},
         ("spec.workerGroups:", "name the group's model otherwise"),
-        "spec.workerGroups: the pool's name, that of its source and reference are what clients call spec.model",
+        "spec.workerGroups.1.model.name: clients call spec.model 'reference'",
     ),
     "a model without a name": (
         {"spec.workerGroups.1.model": {"source": "hf://acme/turbo"}},

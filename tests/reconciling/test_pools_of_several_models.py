@@ -303,3 +303,16 @@ def test_groups_of_one_model_are_told_apart_too() -> None:
     wants = two_models(workerGroups=groups)
     told = conditions_of(look_at(wants, workers=(worker(0), worker(1))), wants)["Ready"]
     assert (told["reason"], "By group: a 2 of 2, h100 0 of 1." in told["message"]) == ("WorkersNotReady", True)
+
+
+def test_model_that_the_floor_forbids_is_told() -> None:
+    """Its workers run for nobody, and waiting does not mend it."""
+    wants = two_models(slo={"minQualityPercent": 99})
+    degraded = conditions_of(look_at(wants), wants)["Degraded"]
+    assert (degraded["status"], degraded["reason"]) == ("True", "ModelBelowFloor")
+    assert (
+        "by model few: it is promised 90.0 % of exact quality at best, slo.minQualityPercent is 99"
+        in (degraded["message"])
+    )
+    kept = two_models(slo={"minQualityPercent": 85})
+    assert conditions_of(look_at(kept), kept)["Degraded"]["reason"] == "AsExpected"

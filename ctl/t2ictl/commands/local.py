@@ -104,6 +104,8 @@ async def run_local(console: Console, options: LocalOptions) -> None:
             held = pool.model_of(process)
             name = f"{process.name} ({held})" if held else process.name
             console.print(f"  {name:12} gRPC {process.address or 'starting':22} metrics {metrics}")
+        for sentence in pool.below_floor:
+            console.print(f"[bold yellow]IDLE WORKERS[/bold yellow]: {sentence}")
         if pool.auditor is not None and (part := pool.pool.spec.quality) is not None:
             corrects = "corrects the promised quality" if part.recalibrate else "changes nothing"
             console.print(

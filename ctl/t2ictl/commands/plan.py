@@ -17,7 +17,7 @@ from rich.table import Table
 from t2i_policy.frontier import ChosenLadder, LadderSource
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.capacity import group_capacities, needed_slo_s
-from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes
+from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes, models_below_floor
 from t2i_policy.planning.plan import GroupCapacity, Places, Plan, make_plan
 from t2i_simulator import lineage
 from t2i_simulator.errors import SimulatorError
@@ -78,6 +78,7 @@ class Subject:
     groups: tuple[GroupCapacity, ...]
     classes: ClassTable
     pinned: Places
+    idle: tuple[str, ...] = ()  # a sentence for each model that the floor forbids to all requests
 
     @property
     def exact_rps(self) -> float:
@@ -122,6 +123,8 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     console.print(_workers_table(plan, subject))
     console.print(_shift_table(plan, subject, rates_rps))
     console.print(_sentence(plan))
+    for sentence in subject.idle:
+        console.print(sentence)
     total = sum(rates_rps.values())
     mix = {name: rate / total for name, rate in rates_rps.items()} if total > 0 else shares
     console.print(_capacity_table(subject, mix))
@@ -129,23 +132,28 @@ def run_plan(console: Console, options: PlanOptions) -> None:
 
 def _subject(ladder: Ladder, groups: tuple[Group, ...], target: ServiceTarget, pinned: Places) -> Subject:
     """Raises:
-    InputInvalid: no worker makes an image of any level within the SLO.
+    InputInvalid: no worker makes an image within the SLO, at any level that the floor allows.
     """
+    classes = build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss)
     views = SimulatedPool(groups).view(0.0, 0, 0).workers
-    least_s = min(
+    needed_s = [
         needed_slo_s(view.step_s, view.fixed_s, level)
         for view in views
-        for level in ladder.levels
+        for level in classes.allowed
         if level.model == view.model
-    )
+    ]
+    if not needed_s:
+        raise InputInvalid("--workers: none would hold a model that slo.minQualityPercent allows: plan for more")
+    least_s = min(needed_s)
     if least_s > target.slo_s:
         raise InputInvalid(
-            f"slo.latencyMilliseconds: no level fits into {1000 * target.slo_s:.0f} ms: an image at the quickest one, "
-            f"alone on a worker and with its wait, needs {ceil(1000 * least_s)}; set at least that, or add a level"
+            f"slo.latencyMilliseconds: no level fits into {1000 * target.slo_s:.0f} ms: an image at the quickest one "
+            f"within slo.minQualityPercent, alone on a worker and with its wait, needs {ceil(1000 * least_s)}; set at "
+            "least that, or add a level"
         )
     capacities = group_capacities(views, ladder.levels, target.slo_s)
-    classes = build_classes(ladder, groups[0].profile, target.max_loss, target.harmless_loss)
-    return Subject(ladder, capacities, classes, pinned)
+    idle = models_below_floor(classes, ladder, groups[0].profile, target.max_loss)
+    return Subject(ladder, capacities, classes, pinned, idle)
 
 
 def lineage_shares(classes: ClassTable) -> dict[str, float]:
@@ -224,7 +232,7 @@ def _sentence(plan: Plan) -> str:
 def _capacity_table(subject: Subject, mix: Mapping[str, float]) -> Table:
     whole_rps, of = subject.exact_rps, "with nothing approximated"
     if whole_rps == 0:  # then loads of it would all be nothing
-        quickest = max(subject.ladder.levels, key=subject.rps_at)
+        quickest = max(subject.classes.allowed, key=lambda level: (subject.rps_at(level), level))
         whole_rps = subject.rps_at(quickest)
         of = f"at {quickest.label(subject.ladder.base_steps)}; no exact image fits into slo.latencyMilliseconds"
     title = f"capacity: {whole_rps:.3f} images/s ({60 * whole_rps:.1f} a minute) {of}"

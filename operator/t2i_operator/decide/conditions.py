@@ -44,6 +44,7 @@ class ConditionInputs:
     spec: PoolSpec | None = None  # None: it cannot be carried out
     quality: "Verdict | None" = None  # None: nothing is audited
     movement: Movement = NO_MOVEMENT  # which model each worker is to hold
+    below_floor: tuple[str, ...] = ()  # a sentence for each model that the floor forbids to all requests
 
     @property
     def ready_workers(self) -> int:
@@ -123,6 +124,8 @@ def _degraded(inputs: ConditionInputs, obstacle: Verdict | None) -> Verdict:
     failing = _failing(inputs)
     if failing is not None:
         return Verdict(True, failing.reason, failing.message)
+    if inputs.below_floor:
+        return Verdict(True, "ModelBelowFloor", " ".join(inputs.below_floor))
     if inputs.seen.unserved:
         text = "gateway.route: this cluster does not serve HTTPRoute (gateway.networking.k8s.io/v1), so there is no "
         return Verdict(True, "RouteNotServed", f"{text}route: install the Gateway API, or remove gateway.route.")

@@ -46,6 +46,7 @@ def decide(seen: Observed, desired: DesiredPool | Problem, now: Instant) -> Deci
         spec=desired.spec,
         quality=judge_quality(desired, seen),
         movement=movement,
+        below_floor=desired.below_floor,
     )
     rest: tuple[Action, ...] = (*_labels(seen, plan), *movement.events)
     decision = _finish(seen, (*children.applies, *children.deletes), rest, render_status(desired, inputs, now))

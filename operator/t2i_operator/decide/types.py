@@ -11,7 +11,7 @@ from t2i_policy.corrections import Corrections
 from t2i_policy.frontier import ChosenLadder
 from t2i_policy.kept_promise import AuditedQuality
 from t2i_policy.level import Level
-from t2i_policy.planning.classes import ClassTable
+from t2i_policy.planning.classes import ClassTable, models_below_floor
 from t2i_policy.planning.moves import FollowedDemand
 from t2i_policy.profile import LevelProfile
 
@@ -188,6 +188,11 @@ class DesiredPool:
     chosen: ChosenLadder
     audit_basis: str = ""  # of the auditor that is wanted; empty: none is
     corrections_revision: int = 0
+
+    @property
+    def below_floor(self) -> tuple[str, ...]:
+        """A sentence for each model that the floor forbids to all requests."""
+        return models_below_floor(self.classes, self.spec.ladder, self.profile, self.spec.slo.max_loss)
 
     def without(self, kinds: frozenset[str]) -> "DesiredPool":
         """The same, but for children of these kinds."""

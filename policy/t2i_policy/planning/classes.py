@@ -48,6 +48,11 @@ class ClassTable:
             return OTHER_SEED
         return band_name(self.edges[max(0, bisect.bisect_right(self.edges, near.similarity) - 1)])
 
+    @property
+    def allowed(self) -> frozenset[Level]:
+        """Levels that the floor leaves to some class."""
+        return frozenset(level for losses in self.losses.values() for level in losses)
+
     def with_rates(self, rates_rps: Mapping[str, float]) -> tuple[PromptClass, ...]:
         """The planner's rows for this demand; a class that this table does not know may not bend."""
         exact_only = self.losses[MUST_BE_EXACT]
@@ -76,6 +81,21 @@ def build_classes(
     rows[SAME_IMAGE] = _losses(ladder, profile, replace(ITSELF, same_image=True), max_loss, tolerance)
     rows[OTHER_SEED] = _losses(ladder, profile, replace(ITSELF, repeated=True), max_loss, tolerance)
     return ClassTable(edges, rows)
+
+
+def models_below_floor(classes: ClassTable, ladder: Ladder, profile: LevelProfile, max_loss: float) -> tuple[str, ...]:
+    """A sentence for each of the ladder's models that no class may be served by: its workers stand idle."""
+    least: dict[str, float] = {}
+    for level in ladder.levels:
+        loss = loss_for(level, profile, NOWHERE)
+        least[level.model] = min(least.get(level.model, 1.0), 1.0 if loss is None else loss)
+    useful = {level.model for level in classes.allowed}
+    return tuple(
+        f"No request may be served by model {model}: it is promised {100 * (1 - loss):.1f} % of exact quality at best, "
+        f"slo.minQualityPercent is {100 * (1 - max_loss):.0f}. Lower that, or give its groups another model."
+        for model, loss in least.items()
+        if model not in useful
+    )
 
 
 def class_similarities(profile: LevelProfile, edges: Sequence[float]) -> dict[str, float]:
