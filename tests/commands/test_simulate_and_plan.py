@@ -317,7 +317,9 @@ def test_plan_names_models_that_the_floor_leaves_idle(tmp_path: Path) -> None:
     said = planned(tmp_path, strict)
     assert "No request may be served by model distilled: it is promised " in said
     assert "slo.minQualityPercent is 99" in said
-    assert "may be served by" not in planned(tmp_path, TWO_MODELS)
+    enough = planned(tmp_path, TWO_MODELS)
+    assert "may be served by" not in enough
+    assert "AllServed (the best plan): expected quality" in enough
     with pytest.raises(InputInvalid, match="--workers: none would hold a model that"):
         planned(
             tmp_path,

@@ -18,7 +18,7 @@ from t2i_policy.frontier import ChosenLadder, LadderSource
 from t2i_policy.level import Ladder, Level
 from t2i_policy.planning.capacity import group_capacities, needed_slo_s
 from t2i_policy.planning.classes import NO_NEIGHBOUR, ClassTable, build_classes, models_below_floor
-from t2i_policy.planning.plan import GroupCapacity, Places, Plan, make_plan
+from t2i_policy.planning.plan import GroupCapacity, Method, Places, Plan, make_plan
 from t2i_simulator import lineage
 from t2i_simulator.errors import SimulatorError
 from t2i_simulator.profiles import build_groups
@@ -35,6 +35,12 @@ TITLES = {
     LadderSource.SPEC: "the pool names its levels",
     LadderSource.PROFILE: "what the profile measured, without levels that another one beats",
     LadderSource.DEFAULT: "the paper's, as the profile measured no others",
+}
+METHODS = {
+    Method.EXACT: "the best plan",
+    Method.NEAR: "within a hundredth of a percent of the best plan",
+    Method.TIME_LIMIT: "the best plan found in time",
+    Method.GREEDY: "a greedy plan",
 }
 MEASURED, COUNTED = "cost, measured", "cost, counted"
 COSTS = "costs are in guided steps: measured = what its time in the profile comes to, counted = what it computes"
@@ -224,7 +230,7 @@ def _used_levels(plan: Plan, ladder: Ladder) -> Sequence[Level]:
 
 def _sentence(plan: Plan) -> str:
     return (
-        f"{plan.outcome} ({plan.method}): expected quality {100 * (1 - plan.mean_loss):.2f}% of exact, "
+        f"{plan.outcome} ({METHODS[plan.method]}): expected quality {100 * (1 - plan.mean_loss):.2f}% of exact, "
         f"{plan.shed_rps:.3f} of {plan.demand_rps:.3f} images/s shed"
     )
 
