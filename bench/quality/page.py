@@ -22,9 +22,9 @@ RUNS = {
 }
 
 
-def write_report(figures: Mapping[str, Any], folder: Path) -> None:
-    """Of the figures of all parts."""
-    whole, drift = AuditSummary(**figures["whole"]).quality, figures["drift"]
+def write_report(figures: Mapping[str, Any], harmless: int, folder: Path) -> None:
+    """Of the figures of all parts. `harmless`: percent that count as no loss where levels are coarse."""
+    whole, drift, coarse = AuditSummary(**figures["whole"]).quality, figures["drift"], figures["coarse"]
     write_page(
         folder / "quality.md",
         Path(__file__).with_name("page.md.in"),
@@ -38,6 +38,14 @@ def write_report(figures: Mapping[str, Any], folder: Path) -> None:
         error=points(figures["promise_error_points_max"]),
         short=points(figures["promise_short_points_max"]),
         bands=bands_table(figures["bands"]),
+        harmless=harmless,
+        coarse_images=coarse["images"],
+        coarse_error=points(coarse["promise_error_points_max"]),
+        coarse_short=points(coarse["promise_short_points_max"]),
+        coarse_bands=bands_table(coarse["bands"]),
+        coarse_calm=coarse["calm_violation_percent"],
+        coarse_late=coarse["burst_violation_percent"],
+        coarse_quality=coarse["burst_quality_percent"],
         burst_quality=figures["burst_quality_percent"],
         burst_violation=figures["burst_violation_percent"],
         calm_violation=figures["calm_violation_percent"],
@@ -96,7 +104,7 @@ def _summary(row: Mapping[str, Any]) -> AuditSummary:
 def _plot(figures: Mapping[str, Any], to: Path) -> None:
     """Promised against measured by band; quality over the drift."""
     figure, (left, right) = subplots(1, 2, figsize=(9.6, 4.2))
-    shown = [one for one in map(_summary, figures["bands"]) if one.num_audits > 1]
+    shown = [one for one in map(_summary, [*figures["bands"], *figures["coarse"]["bands"]]) if one.num_audits > 1]
     left.errorbar(
         [100 * (1 - one.promised_loss) for one in shown],
         [100 * (1 - one.measured_loss) for one in shown],

@@ -1,14 +1,15 @@
 """Is the quality that is promised the quality that is served? `make bench-quality` -> bench/results/quality.md, a plot.
 
 The embedded model in a real local pool, two workers. Load is a share of the exact images a second that the machine
-draws. Every image's exact one is drawn afterwards, and the exact scorer judges both. There are three parts: promises,
-drift, cost. Figures are written after each, the page when all are there. `--only drift` measures that part anew and
-keeps the others' figures, so a run that was cut is completed by its missing parts.
+draws. Every image's exact one is drawn afterwards, and the exact scorer judges both. There are four parts: promises,
+coarse, drift, cost. Figures are written after each, the page when all are there. `--only drift` measures that part anew
+and keeps the others' figures, so a run that was cut is completed by its missing parts.
 
     images                      judged pairs of the first part, at 0.7 of capacity
     promise_error_points_max    of all levels and bands with 30 images or more: promised - measured quality, the largest
     burst_quality_percent       of exact, of images served at twice the capacity
     burst_violation_percent     of these requests late, refused or failed
+    coarse                      the same figures of a pool without the levels that lose nothing here
     drift_audits                from the change of the captions until QualityKept is False
     audit_cost_p99_ms           p99 with all images audited - p99 without, paired; of 0.5 and 0.9 load the larger
 """
@@ -35,14 +36,15 @@ from t2i_policy.profile import LevelProfile, parse_profile
 from t2i_scenes import model_path
 from t2ictl.commands.demo import demo_samples
 
-QUICK = {"requests": 24, "burst": 12, "drift": 48, "cost": 16, "pairs": 1}
+QUICK = {"requests": 24, "coarse": 12, "burst": 12, "drift": 48, "cost": 16, "pairs": 1}
 PARSER = BenchParser(__doc__, "quality", quick=QUICK, page=True)
 PARSER.add_argument("--requests", type=int, default=1000, help="images that promises are compared with")
-PARSER.add_argument("--burst", type=int, default=200, help="requests at twice the capacity")
+PARSER.add_argument("--coarse", type=int, default=600, help="the same of a pool of coarser levels")
+PARSER.add_argument("--burst", type=int, default=200, help="requests at twice the capacity, of each of the two")
 PARSER.add_argument("--drift", type=int, default=320, help="images after the captions have changed")
 PARSER.add_argument("--cost", type=int, default=150, help="requests of each run with and without audits")
 PARSER.add_argument("--pairs", type=int, default=2, help="such runs, at each load")
-PARTS = ("promises", "drift", "cost")
+PARTS = ("promises", "coarse", "drift", "cost")
 PARSER.add_argument(
     "--only", nargs="+", choices=PARTS, help="measure these parts and keep the others' figures of the file"
 )
@@ -51,6 +53,12 @@ LOADS = (0.5, 0.9)
 FEWEST = 30  # images of a level and band; fewer say nothing to a point
 WARM = 24  # captions that measure capacity
 Figures = dict[str, Any]
+#: Without the levels that lose nothing here: then levels and bands differ in what they promise.
+COARSE = BenchPool(
+    levels="{skippedSteps: 0}, {skippedSteps: 3}, {skippedSteps: 6}, {skippedSteps: 9}, {numInferenceSteps: 6}, "
+    "{numInferenceSteps: 4}, {numInferenceSteps: 3}",
+    harmless=6,
+)
 MeasurePart = Callable[[Any, Path], Awaitable[Figures]]
 
 
@@ -60,12 +68,22 @@ def shipped_profile() -> LevelProfile:
 
 
 async def measure_promises(options: Any, folder: Path) -> Figures:
-    """Promised and measured, at 0.7 of capacity and in a burst."""
-    samples, profile = demo_samples(options.requests + options.burst + WARM, 7), shipped_profile()
-    async with serving(BenchPool(), folder) as pool:
+    """Of the levels that the model is best served at."""
+    return await promised_and_measured(BenchPool(), options.requests, options.burst, folder)
+
+
+async def measure_coarse(options: Any, folder: Path) -> Figures:
+    """Of levels that lose more."""
+    return {"coarse": await promised_and_measured(COARSE, options.coarse, options.burst, folder)}
+
+
+async def promised_and_measured(served: BenchPool, requests: int, burst_requests: int, folder: Path) -> Figures:
+    """At 0.7 of capacity and in a burst."""
+    samples, profile = demo_samples(requests + burst_requests + WARM, 7), shipped_profile()
+    async with serving(served, folder) as pool:
         capacity = await exact_rps(pool, samples[:WARM])
         say(f"capacity: {capacity:.1f} exact images a second")
-        calm, burst = samples[WARM : WARM + options.requests], samples[WARM + options.requests :]
+        calm, burst = samples[WARM : WARM + requests], samples[WARM + requests :]
         sent = await send_open(pool, calm, 0.7 * capacity, "promises, at 0.7 of capacity")
         pressed = await send_open(pool, burst, 2 * capacity, "burst, at twice the capacity")
         exact = await send_closed(pool, [one.sample for one in (*sent, *pressed)], "exact, for comparison", exact=True)
@@ -172,6 +190,7 @@ def p99_cost_ms(rows: Sequence[Figures], load: float) -> float:
 
 MEASURES: dict[str, MeasurePart] = {
     "promises": measure_promises,
+    "coarse": measure_coarse,
     "drift": measure_drifting,
     "cost": measure_cost,
 }
@@ -190,7 +209,7 @@ async def measure(options: Any, folder: Path) -> None:
     if missing := [part for part in PARTS if part not in figures["parts"]]:
         say(f"no page yet, as parts are missing: --only {' '.join(missing)} measures them")
         return
-    write_report(figures, options.results)
+    write_report(figures, COARSE.harmless, options.results)
 
 
 def main() -> None:

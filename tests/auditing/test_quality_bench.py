@@ -12,7 +12,7 @@ from bench.quality.run import PARSER, largest_error, measure
 from t2i_policy.audits import AuditSummary, BandOf
 from t2i_policy.level import Level
 
-FEW = ["--requests", "8", "--burst", "4", "--drift", "8", "--pairs", "0"]
+FEW = ["--requests", "8", "--coarse", "8", "--burst", "4", "--drift", "8", "--pairs", "0"]
 KEYS = {
     "images",
     "promise_error_points_max",
@@ -54,7 +54,7 @@ async def test_it_runs_from_load_to_page(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_what_is_cut_is_completed_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures after each part, the page after the last; a whole run keeps nothing of an earlier one."""
-    figures = {"promises": PROMISES, "drift": None, "cost": COST}
+    figures = {"promises": PROMISES, "coarse": {"coarse": PROMISES}, "drift": None, "cost": COST}
 
     async def found(part: str) -> dict[str, Any]:
         if figures[part] is None:
@@ -73,10 +73,10 @@ async def test_what_is_cut_is_completed_part_by_part(tmp_path: Path, monkeypatch
         await ask()
     cut = json.loads(out.read_text())
     assert cut["images"] == 40
-    assert [*cut["parts"]] == ["promises"]
+    assert [*cut["parts"]] == ["promises", "coarse"]
     assert "drift" not in cut
 
-    assert [*(await ask("--only", "cost"))["parts"]] == ["promises", "cost"]
+    assert [*(await ask("--only", "cost"))["parts"]] == ["promises", "coarse", "cost"]
     assert not page.exists()
 
     figures["drift"] = DRIFT
@@ -87,7 +87,7 @@ async def test_what_is_cut_is_completed_part_by_part(tmp_path: Path, monkeypatch
     figures["drift"] = None
     with pytest.raises(KeyboardInterrupt):
         await ask()
-    assert [*json.loads(out.read_text())["parts"]] == ["promises"]
+    assert [*json.loads(out.read_text())["parts"]] == ["promises", "coarse"]
 
 
 def test_errors_are_told_of_bands_with_enough_images() -> None:
