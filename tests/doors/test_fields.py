@@ -117,7 +117,7 @@ def test_previews_are_spread_over_the_run(asked: int, every: int) -> None:
     assert request_of(partial_images=asked).preview_every_steps == 0
 
 
-@pytest.mark.parametrize(("model", "every"), [("turbo", 2), ("reference", 7), (None, 7)])
+@pytest.mark.parametrize(("model", "every"), [("turbo", 1), ("reference", 7), (None, 7)])
 def test_previews_are_spread_over_the_run_of_the_model_that_is_demanded(model: str | None, every: int) -> None:
     groups = [{"name": "a", "workers": 1}, {"name": "b", "workers": 1, "model": TURBO}]
     spec = PoolSpec.model_validate(

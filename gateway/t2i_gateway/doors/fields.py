@@ -243,7 +243,9 @@ def preview_every(body: ImageBody, spec: PoolSpec) -> int:
     if not body.stream or not body.partial_images:
         return 0
     steps = body.num_inference_steps or spec.schedules.get(body.model or "", spec.base_steps)
-    return max(1, math.ceil(steps / (body.partial_images + 1)))
+    every = math.ceil(steps / (body.partial_images + 1))
+    shown = (steps - 1) // every  # after the last step there is the image
+    return every if shown >= body.partial_images else max(1, (steps - 1) // body.partial_images)
 
 
 def _width_and_height(size: str, spec: PoolSpec) -> tuple[int, int]:
