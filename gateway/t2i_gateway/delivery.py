@@ -78,7 +78,9 @@ class Delivery:
                 watched.sent(attempt.finished)
                 return
             except WorkerLost as error:
-                log.warning("worker %s lost a request (%s), try %d", worker, error.code.name, retries + 1)
+                if (more := connection.failures.lost_lines.take()) is not None:
+                    text, code = "worker %s lost a request (%s), try %d of request %s%s", error.code.name
+                    log.warning(text, worker, code, retries + 1, request.request_id, more)
                 if not (error.gave_up or attempt.outdated):  # else its load or its connection is judged
                     failures.lost(connection.failures, error.code)
                 if attempt.image_sent:
@@ -104,11 +106,18 @@ class Delivery:
                 moved = self._deciding.anew(self._context) if self._moves_left else None
                 if moved is not None:
                     self._moves_left -= 1
+                    self._log_move(self._context.decided.served.level.model, moved.decided.served.level.model)
                     self._context = moved
-                    log.info("a request moves to the model %s", moved.decided.served.level.model or "of the pool")
                 elif not may_move:
                     raise
                 may_move = moved is not None and self._moves_left > 0  # else it waits as long as others do
+
+    def _log_move(self, left: str, to: str) -> None:
+        parts, more = self._parts, self._parts.dispatchers.of_model(left).moved_lines.take()
+        if more is not None:
+            name_of, number = parts.names.name_of, self._context.request.request_id
+            text = "request %s moves from the model %s, whose workers are gone, to %s%s"
+            log.info(text, number, name_of(left), name_of(to), more)
 
     async def _finish_image(self, image: Sequence[ToldEvent]) -> Sequence[ToldEvent]:
         request, left_s, signer = self._context.request, self._left_s(), self._parts.signer

@@ -14,6 +14,7 @@ from math import inf
 from t2i_api.gateway import GatewayPart
 from t2i_gateway.attempt import Attempt
 from t2i_gateway.errors import DeadlineExceeded, ModelGone, RequestRefused
+from t2i_gateway.log_limit import LogLimit
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.image_size import counted_steps
@@ -21,7 +22,7 @@ from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
 from t2i_policy.queue import FairQueue, WaitingRequest
-from t2i_policy.request.admission import Refused, refuse_late
+from t2i_policy.request.admission import Refused, refuse_late, say_no_workers
 from t2i_policy.request.latent_holders import HolderLine
 from t2i_policy.request.placement import Placement
 from t2i_policy.request.retry_turns import RetryTurns
@@ -94,6 +95,7 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._forlorn: asyncio.TimerHandle | None = None
+        self.moved_lines = LogLimit(self._loop.time)
         workers.on_change(self.pump)
 
     def weigh(self, tenant: str, weight: float) -> None:
@@ -285,6 +287,4 @@ class Dispatcher:
     def _fail(self, waiting: Iterable[QueuedRequest]) -> None:
         for queued in waiting:
             if not queued.ready.done():
-                holding = f" that holds the model {self.model}" if self.model else ""
-                text = f"no worker{holding} is ready: the pool's condition Ready says why"
-                queued.ready.set_exception(ModelGone(text))
+                queued.ready.set_exception(ModelGone(say_no_workers(self.model)))

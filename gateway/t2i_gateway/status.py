@@ -24,7 +24,7 @@ from t2i_gateway.errors import (
     SafetyUnchecked,
     WorkersUnavailable,
 )
-from t2i_policy.request.admission import RefusedReason
+from t2i_policy.request.admission import NO_WORKERS_RETRY_S, RefusedReason
 from t2i_runtime.errors import CallerUnknown
 from t2i_runtime.status import bad_request, error_info, retry_info, to_grpc_status
 
@@ -89,7 +89,12 @@ def outcome_of(error: ShownError) -> WireCodes:
 
 def retry_after_s(error: ShownError) -> float | None:
     """When to come back; None = nothing is known."""
-    return error.refused.retry_after_s if isinstance(error, RequestRefused) else None
+    match error:
+        case RequestRefused(refused=refused):
+            return refused.retry_after_s
+        case ModelGone():
+            return NO_WORKERS_RETRY_S
+    return None
 
 
 def to_status(error: ShownError) -> grpc.Status:
@@ -105,4 +110,4 @@ def to_status(error: ShownError) -> grpc.Status:
         case RequestInvalid():
             return to_grpc_status(code, str(error), bad_request(error.violations))
         case _:
-            return to_grpc_status(code, str(error))
+            return to_grpc_status(code, str(error), retry_info(retry_after_s(error)))

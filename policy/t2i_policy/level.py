@@ -139,7 +139,8 @@ class Level:
     def phrase(self) -> str:
         """In words: `20 steps`, or `skipping 10 of 20 steps`, and what else it does."""
         skipped, steps = self.skipped_steps, self.num_inference_steps
-        words = [f"skipping {skipped} of {steps} steps" if skipped else f"{steps} steps"]
+        steps_said = f"{steps} step{'' if steps == 1 else 's'}"
+        words = [f"skipping {skipped} of {steps_said}" if skipped else steps_said]
         if self.forecast:
             words.append(f"computing one in {self.forecast}")
         if self.computed_steps:

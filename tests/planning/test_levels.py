@@ -59,6 +59,7 @@ def test_labels_and_words_tell_levels_apart() -> None:
     level = Level(3, 12, 2, 6, "unipc")
     assert (Level(3, 12).label(12), Level(0, 6).label(12), level.label(12)) == ("3", "0/6", "3+f2+g6+unipc")
     assert Level(0, 12).phrase == "12 steps"
+    assert Level(0, 1, model="turbo").phrase == "1 step, by the model turbo"
     assert Level(0, 12, computed_steps=(0, 1, 4, 8)).phrase == "12 steps, computing steps 0, 1, 4, 8"
     assert level.phrase == "skipping 3 of 12 steps, computing one in 2, guided in the first 6, solved by unipc"
 

@@ -15,7 +15,7 @@ from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PromptClass, m
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView, join_parts
 from t2i_policy.profile import BandLoss, ProfileError, parse_profile, render_profile
-from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
+from t2i_policy.request.admission import NO_WORKERS_RETRY_S, Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.request.decide import Rules, build_rules
 from t2i_policy.request.models import relief
 from t2i_policy.request.options import Limits, WantedReason
@@ -255,6 +255,9 @@ def test_admission_asks_the_workers_of_the_model() -> None:
     nobody = decide_admission(two_models(ready=False), served, SLO_S, 1)
     assert isinstance(nobody, Refused)
     assert nobody.reason is RefusedReason.NO_WORKERS
+    for said in ("holds the model of the pool", "ModelNotServed", "t2ictl local up"):
+        assert said in nobody.message
+    assert nobody.retry_after_s == NO_WORKERS_RETRY_S
 
 
 def test_a_request_is_placed_with_its_model() -> None:

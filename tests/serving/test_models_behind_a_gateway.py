@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -285,6 +286,9 @@ async def test_moved_requests_are_served_cheaper_or_told_at_once_that_they_are_l
         assert all("that it was meant for are gone" in str(error.details()) for error in refused)
         turns = [detail(error, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() for error in refused]
         assert all(turns)
+        logged = await asyncio.to_thread((tmp_path / "gateway.log").read_text)
+        assert re.search(r"request \w+ moves from the model turbo, whose workers are gone, to scenes", logged)
+        assert logged.count("worker small lost a request") + logged.count("moves from the model turbo") < number
         await client.channel.close()
 
 

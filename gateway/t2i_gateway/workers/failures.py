@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from t2i_gateway.log_limit import LogLimit
 from t2i_policy.failure_streak import Blame
 from t2i_policy.outliers import EjectedReason, WorkerHealth, after_failure, after_image
 
@@ -24,6 +25,7 @@ class WorkerFailures:
         self._read = read
         self._judged = judged
         self._clock = clock
+        self.lost_lines = LogLimit(clock)
         self._unsure: dict[int, Blame] = {}  # by prompt, until the next look
         self.explained = 0  # rises whenever unsure failures are known to say nothing
 

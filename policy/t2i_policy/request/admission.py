@@ -13,6 +13,7 @@ from t2i_policy.request.served import Served
 
 MIN_RETRY_S = 0.1
 MAX_RETRY_S = 30.0
+NO_WORKERS_RETRY_S = 10.0  # a worker takes some ten seconds at least to start
 
 
 class RefusedReason(StrEnum):
@@ -49,9 +50,8 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
     if left_s <= 0:
         return Refused(RefusedReason.DEADLINE_PASSED, "the deadline had passed when the request arrived", None)
     if not pool.ready:
-        holding = f" that holds the model {served.level.model or 'of the pool'}" if several else ""
-        text = f"no worker{holding} is ready: the pool's condition Ready says why"
-        return Refused(RefusedReason.NO_WORKERS, text, 1.0)
+        text = say_no_workers((served.level.model or "of the pool") if several else "")
+        return Refused(RefusedReason.NO_WORKERS, text, NO_WORKERS_RETRY_S)
     if pool.queued >= max_queued and _waits(pool, served, left_s):
         return Refused(
             RefusedReason.QUEUE_FULL, f"{pool.queued} requests wait already", _retry_after(pool.queue_wait_s())
@@ -64,6 +64,14 @@ def decide_admission(pool: PoolView, served: Served, left_s: float, max_queued: 
         return Refused(RefusedReason.DEADLINE_UNREACHABLE, message, None)
     message = f"expected to take {served.estimated_s:.1f} s behind the backlog, {left_s:.1f} s are left"
     return Refused(RefusedReason.OVERLOADED, message, _retry_after(served.estimated_s - left_s))
+
+
+def say_no_workers(model: str = "") -> str:
+    """Why a request is not served that needs a worker. `model`: what to call the one it needs; "" says none."""
+    holding = f" that holds the model {model}" if model else ""
+    reason = ", with the reason ModelNotServed," if model else ""
+    where = f"in a cluster the pool's condition Ready{reason} says why; t2ictl local up starts a lost worker again"
+    return f"no worker{holding} is ready: {where}"
 
 
 def _waits(pool: PoolView, served: Served, left_s: float) -> bool:
