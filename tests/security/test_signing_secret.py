@@ -108,5 +108,5 @@ async def test_what_cannot_be_signed_is_not_sent(tmp_path: Path) -> None:
     chunk = level_pb2.ImageChunk(data=file.getvalue())
     image = [PassedChunk(worker_pb2.WorkerEvent(chunk=chunk).SerializeToString())]
     with pytest.raises(ImageUnsigned, match="try again"):
-        await signer.signed(parse_request(gateway_pb2.GenerateRequest(prompt="a"), pool.spec), image)
+        await signer.signed(parse_request(gateway_pb2.GenerateRequest(prompt="a"), pool.spec), image, "")
     signer.close()

@@ -60,7 +60,7 @@ async def test_queue_by_tenant_reaches_the_other_gateway(tenants: int) -> None:
         worker.take_in(worker_pb2.WorkerGenerateRequest.FromString(sent.SerializeToString()))
     load = worker_pb2.WorkerLoad(gateway_queues=worker.current())
     receiver.take_in(worker_pb2.WorkerLoad.FromString(load.SerializeToString()))
-    heard = receiver.queues
+    heard = receiver.queues("")
     assert heard is not None
     assert heard.by_tenant == ((queue.steps_by_tenant(),) if tenants else ())
     assert (heard.requests, heard.steps, heard.gateways) == (queue.count, queue.steps, min(tenants, 1))
