@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -29,9 +29,10 @@ from t2i_policy.readiness import EngineSigns, Readiness, ReadyReason, judge_read
 from t2i_worker.device_errors import is_device_lost, is_out_of_memory
 from t2i_worker.engine.accepted_jobs import MAX_BACKGROUND, AcceptedJobs
 from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.job_run import JobRun
 from t2i_worker.engine.pipeline_run import FAILED_AT, FROM_NOISE, DrawnImages, PipelineRun, SharedParts
 from t2i_worker.engine.refused_arguments import refused_arguments
-from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered, StepEvent
+from t2i_worker.engine.request import Deliveries, Left, RunningRequest, StepDone, StepEntered
 from t2i_worker.engine.saved_calls import check_savings
 from t2i_worker.engine.self_test import SelfTest
 from t2i_worker.engine.side_threads import RequestThreads
@@ -50,7 +51,6 @@ from t2i_worker.errors import (
 from t2i_worker.input_images import decode_images
 from t2i_worker.jobs import (
     Event,
-    Finished,
     Image,
     Job,
     Joined,
@@ -67,19 +67,6 @@ from t2i_worker.pipelines import LoadedPipeline
 log = logging.getLogger(__name__)
 STOP_LIMIT_S = 10.0
 TEST_STEPS = 2
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """A job that is being served, and what is heard of it: steps, then its images or an error."""
-
-    job: Job
-    request: RunningRequest
-    stock: PipelineRun
-    start: "Future[StartLatent]"
-    accepted_s: float
-    fetching: "asyncio.Task[StartLatent] | None" = None
-    heard: "asyncio.Queue[StepEvent | DrawnImages | WorkerError]" = field(default_factory=asyncio.Queue)
 
 
 class DiffusionEngine:
@@ -106,7 +93,7 @@ class DiffusionEngine:
         self._event_loop = asyncio.get_running_loop()
         least_cost = min([1.0, *(one.step_cost for one in times.sizes)])
         self._threads = RequestThreads(ceil((times.batch_cap + self._queue_cap) / least_cost) + MAX_BACKGROUND)
-        self._runs: dict[RunningRequest, _Run] = {}
+        self._runs: dict[RunningRequest, JobRun] = {}
         self._step_loop = StepLoop(pipeline.denoiser, times, self._deliver_soon, self.tally)
         self._parts = SharedParts(pipeline, self._step_loop, facts.model_digest)
         self._samplers = SamplerTrials(pipeline)
@@ -242,7 +229,7 @@ class DiffusionEngine:
         except TimeoutError as error:
             raise BudgetSpent("the budget ran out before the first step") from error
 
-    def _begin(self, job: Job) -> _Run:
+    def _begin(self, job: Job) -> JobRun:
         """Start the job's thread, and fetch its start latent at the same time.
 
         Raises:
@@ -260,7 +247,7 @@ class DiffusionEngine:
         check_savings(job.level, stock.scheduler, self._pipeline.prompted_part)
         if job.sink is not None:
             stock.keep = frozenset({job.level.num_inference_steps})
-        run = _Run(job, request, stock, start, time.monotonic())
+        run = JobRun(job, request, stock, start, time.monotonic())
         if job.level.skipped_steps:
             run.fetching = asyncio.create_task(self._fetch(job))
             run.fetching.add_done_callback(partial(pass_on, start))
@@ -270,7 +257,7 @@ class DiffusionEngine:
         self._threads.start(partial(self._work, run))
         return run
 
-    def _work(self, run: _Run) -> None:
+    def _work(self, run: JobRun) -> None:
         """The job's own thread."""
         outcome: DrawnImages | WorkerError
         try:
@@ -305,7 +292,7 @@ class DiffusionEngine:
             fetched = await self._latents.fetch(job, job.source, limit_s)
         return replace(to_start(fetched, job.level.skipped_steps), fetch_s=time.monotonic() - began_s)
 
-    async def _follow(self, run: _Run) -> AsyncGenerator[Event, None]:
+    async def _follow(self, run: JobRun) -> AsyncGenerator[Event, None]:
         yield await self._join(run)
         while True:
             match await run.heard.get():
@@ -321,7 +308,7 @@ class DiffusionEngine:
                 case WorkerError() as error:
                     raise error
 
-    async def _join(self, run: _Run) -> Joined:
+    async def _join(self, run: JobRun) -> Joined:
         """Wait for a place in the batch, within the job's budget."""
         try:
             async with asyncio.timeout(run.job.seconds_left):
@@ -336,17 +323,15 @@ class DiffusionEngine:
             size = heard.batch_size
         else:  # no step was left to denoise
             run.heard.put_nowait(heard)
-        stock, num_steps = run.stock, run.request.num_steps - run.stock.started.step
-        cuts, begun = stock.notes.cuts, stock.started.reason
-        return Joined(stock.served, begun, size, prompt_cuts=cuts, num_steps=max(0, num_steps))
+        return run.joined(size)
 
-    def _count_start(self, run: _Run) -> None:
+    def _count_start(self, run: JobRun) -> None:
         started = run.stock.started
         self.tally.steps_skipped += started.step
         if run.job.level.skipped_steps:
             self.tally.latent_starts[started.reason] = self.tally.latent_starts.get(started.reason, 0) + 1
 
-    async def _show(self, run: _Run, step: int, preview: Tensor) -> AsyncIterator[Event]:
+    async def _show(self, run: JobRun, step: int, preview: Tensor) -> AsyncIterator[Event]:
         """Decode a preview, or leave it out: a preview that fails must not end its request."""
         try:
             data = await self._threads.aside(partial(run.stock.preview, preview))
@@ -358,7 +343,7 @@ class DiffusionEngine:
         else:
             yield PreviewImage(step, data)
 
-    async def _finish(self, run: _Run, drawn: DrawnImages) -> AsyncIterator[Event]:
+    async def _finish(self, run: JobRun, drawn: DrawnImages) -> AsyncIterator[Event]:
         job, request = run.job, run.request
         self._self_test.count_success()
         if not job.background:
@@ -375,17 +360,7 @@ class DiffusionEngine:
                 held_id = self._latents.set_aside(job, final)
             else:
                 stored = await self._latents.keep(job, job.sink, final)
-        joined_s = run.accepted_s if request.joined_s is None else request.joined_s
-        denoised_s = joined_s if request.denoised_s is None else request.denoised_s
-        yield Finished(
-            served=run.stock.served,
-            wait_ms=1e3 * (joined_s - run.accepted_s),
-            denoise_ms=1e3 * (denoised_s - joined_s),
-            encode_ms=1e3 * drawn.encode_s,
-            fetch_ms=1e3 * run.stock.started.fetch_s,
-            stored=stored,
-            held_id=held_id,
-        )
+        yield run.finished(drawn, stored, held_id)
 
     def _tell(self, call: Callable[..., object], *args: Any) -> None:
         """Call something in the event loop, from any thread."""
