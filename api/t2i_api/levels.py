@@ -1,19 +1,21 @@
 """The levels of a pool as its owner writes them."""
 
-from typing import Annotated, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from t2i_api.model import ModelName, Steps
-from t2i_api.part import Part as _Part
+from t2i_api.part import Part
 from t2i_policy.frontier import paper_levels
 from t2i_policy.level import Level
 
 # strict: as for the API server, "5", true and 5.0 are no whole numbers
 SkippedSteps = Annotated[int, Field(ge=0, le=999, strict=True)]
+_COORDINATES = tuple(one.name for one in fields(Level))
 
 
-class LevelPart(_Part):
+class LevelPart(Part):
     """One way to spend less on an image: skip steps by starting from a similar prompt's latent, or run a shorter
     schedule, not both; forecast some of the steps that are left, guide in the first of them only, solve them better."""
 
@@ -37,15 +39,7 @@ class LevelPart(_Part):
 
     def level(self, base_steps: int) -> Level:
         """The level that is meant, given the model's full schedule."""
-        return Level(
-            self.skipped_steps,
-            self.steps(base_steps),
-            self.forecast or 0,
-            self.guided_steps or 0,
-            self.solver or "",
-            self.computed_steps or (),
-            self.model or "",
-        )
+        return level_named(self.spelled_out(base_steps))
 
     def steps(self, base_steps: int) -> int:
         """Steps of its schedule, given the model's full one."""
@@ -53,28 +47,29 @@ class LevelPart(_Part):
 
     def spelled_out(self, base_steps: int) -> "LevelPart":
         """The same level with its schedule written down; two that mean the same are equal then."""
-        return LevelPart(
-            skipped_steps=self.skipped_steps,
-            num_inference_steps=self.steps(base_steps),
-            forecast=self.forecast,
-            guided_steps=self.guided_steps,
-            solver=self.solver,
-            computed_steps=self.computed_steps,
-            model=self.model,
-        )
+        told = {name: getattr(self, name) for name in LevelPart.model_fields}
+        return LevelPart(**told | {"num_inference_steps": self.steps(base_steps)})
 
     @classmethod
     def of(cls, level: Level) -> "LevelPart":
         """As a document writes it, its schedule spelled out."""
-        return cls(
-            skipped_steps=level.skipped_steps,
-            num_inference_steps=level.num_inference_steps,
-            forecast=level.forecast or None,
-            guided_steps=level.guided_steps or None,
-            solver=level.solver or None,  # type: ignore[arg-type]
-            computed_steps=level.computed_steps or None,
-            model=level.model or None,
-        )
+        return cls(**coordinates(level))
+
+
+def coordinates(level: Level) -> dict[str, Any]:
+    """The fields that name a level in a document; None: it does not have this one."""
+    told = {name: getattr(level, name) or None for name in _COORDINATES}
+    return told | {"skipped_steps": level.skipped_steps}
+
+
+def level_named(part: BaseModel) -> Level:
+    """The level that these fields of a document name.
+
+    Raises:
+        ValueError: they name none.
+    """
+    told = {name: getattr(part, name) for name in _COORDINATES}
+    return Level(**{name: value for name, value in told.items() if value is not None})
 
 
 def default_levels(base_steps: int) -> tuple[LevelPart, ...]:

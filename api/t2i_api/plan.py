@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from t2i_api.status import ClassStatus, PlacementStatus, PlanStatus, ShiftStatus, coordinates
+from t2i_api.levels import coordinates
+from t2i_api.status import ClassStatus, PlacementStatus, PlanStatus, ShiftStatus
 from t2i_policy.level import Level
 from t2i_policy.planning.plan import Method, Plan, PlanOutcome, ShiftMap, sort_row
 

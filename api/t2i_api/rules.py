@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from t2i_api.audit_rules import AUDITS
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
@@ -26,7 +28,8 @@ POOL_NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
 RESERVED_GROUPS = ("gateway", "cache")  # the names of the pool's other parts
 NETWORK_STORE = "^rediss?://"
 
-_FURTHER = ("forecast", "guidedSteps", "computedSteps", "solver", "model")  # coordinates of a level beside its steps
+#: The coordinates of a level beside its steps.
+_FURTHER = [to_camel(name) for name in LevelPart.model_fields if name not in ("skipped_steps", "num_inference_steps")]
 # In CEL, seen from the spec.
 _BASE = "self.model.numInferenceSteps"
 _TOTAL = "self.workerGroups.map(g, g.workers).sum()"

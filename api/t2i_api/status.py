@@ -3,11 +3,12 @@
 The plan in it is what gateways serve by. Integers only, per mille for shares; what changes by the second is a metric.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from t2i_api.levels import level_named
 from t2i_policy.level import Level
 
 Count = Annotated[int, Field(ge=0)]
@@ -65,21 +66,7 @@ class _LevelPart(_StatusPart):
         """Raises:
         ValueError: it names none.
         """
-        further = (self.forecast or 0, self.guided_steps or 0, self.solver or "", self.computed_steps or ())
-        return Level(self.skipped_steps, self.num_inference_steps, *further, self.model or "")
-
-
-def coordinates(level: Level) -> dict[str, Any]:
-    """The fields that name a level."""
-    return {
-        "skipped_steps": level.skipped_steps,
-        "num_inference_steps": level.num_inference_steps,
-        "forecast": level.forecast or None,
-        "guided_steps": level.guided_steps or None,
-        "solver": level.solver or None,
-        "computed_steps": level.computed_steps or None,
-        "model": level.model or None,
-    }
+        return level_named(self)
 
 
 class LevelStatus(_LevelPart):

@@ -8,12 +8,11 @@ import base64
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from t2i_gateway.doors.fields import FORMATS, ImageBody
 from t2i_gateway.events import PassedChunk, ToldEvent
-from t2i_policy.level import Level
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_runtime.level_messages import to_level
 
@@ -80,8 +79,8 @@ class AnsweredImage:
         decision, done, timings = self.accepted.decision, self.done, self.done.timings
         return {
             "index": index,
-            "wanted_level": _level(decision.wanted),
-            "served_level": _level(done.served),
+            "wanted_level": level_body(decision.wanted),
+            "served_level": level_body(done.served),
             "reason": done.reason,
             "message": decision.message,
             "expected_quality_percent": _quality(decision),
@@ -104,17 +103,9 @@ def _quality(decision: gateway_pb2.Decision) -> float | None:
     return round(decision.expected_quality_percent, 2) if decision.HasField("expected_quality_percent") else None
 
 
-def _level(message: level_pb2.Level) -> dict[str, Any]:
-    level: Level = to_level(message)
-    told = {
-        "phrase": level.phrase,
-        "skipped_steps": level.skipped_steps,
-        "num_inference_steps": level.num_inference_steps,
-        "forecast": level.forecast,
-        "guided_steps": level.guided_steps,
-        "solver": level.solver,
-        "model": level.model,
-    }
+def level_body(message: level_pb2.Level) -> dict[str, Any]:
+    level = to_level(message)
+    told = {"phrase": level.phrase, **asdict(level)}
     return {name: value for name, value in told.items() if value or name == "skipped_steps"}
 
 

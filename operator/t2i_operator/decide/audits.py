@@ -10,7 +10,8 @@
 While the auditor is away the figures stay as they were: what was measured was measured.
 """
 
-from t2i_api.status import AuditedLevelStatus, AuditsStatus, coordinates
+from t2i_api.levels import coordinates
+from t2i_api.status import AuditedLevelStatus, AuditsStatus
 from t2i_operator.decide.conditions import NOT_IN_FORCE, Verdict
 from t2i_operator.decide.types import AuditedLevel, AuditReport, DesiredPool, Observed
 from t2i_policy.kept_promise import FEWEST_AUDITS, judge_promise

@@ -11,8 +11,9 @@ anything else      Refused      e.g. a value in a group's template that only the
 
 from typing import Any
 
+from t2i_api.levels import coordinates
 from t2i_api.plan import render_plan
-from t2i_api.status import LadderStatus, LevelStatus, PoolStatus, coordinates
+from t2i_api.status import LadderStatus, LevelStatus, PoolStatus
 from t2i_operator.clock import Instant
 from t2i_operator.decide.audits import judge_unread_quality, measured_percent, render_audits
 from t2i_operator.decide.conditions import ConditionInputs, judge, render_conditions
