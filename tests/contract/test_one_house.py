@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = sorted(path for path in ROOT.glob("*/t2i*") if (path / "__init__.py").is_file())
+TOP = {path.name for path in ROOT.iterdir() if path.is_dir()}
 MAX_PARAMETERS = 7
 PRESCRIBED = {  # diffusers reads a pipeline's signature
     "worker/t2i_worker/pipelines/scenes.py: __init__",
@@ -94,6 +95,31 @@ def test_the_map_leads_somewhere() -> None:
         assert name in definitions(ast.parse((ROOT / file).read_text())), f"{file}: {name}"
     picture = (ROOT / "docs" / "images" / "architecture.svg").read_text()
     assert [path.parent.name for path in COMPONENTS if f">{path.parent.name}<" not in picture] == []
+
+
+def test_changes_are_sent_to_places_that_exist() -> None:
+    """Files that CONTRIBUTING.md names are there, and so are the names in them that a row tells to look for."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    _, _, changes = page.partition("## Where a change goes")
+    lines = [line for line in changes.partition("## Style")[0].splitlines() if line.startswith(("| ", "- "))]
+    assert len(lines) > 20
+    verbs = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in lines:
+        folder, found, wanted = Path("*/*"), list[Path](), list[str]()  # any component's, until one is named
+        for told in re.findall(r"`([^`]+)`", line):
+            if told.startswith("make "):
+                assert {*told.split()[1:]} <= verbs, line
+            elif "/" in told or re.search(r"\.(py|js|md|proto)$", told):
+                place = Path(told) if Path(told).parts[0] in TOP else folder / told  # beside what was named before
+                matching = [*ROOT.glob(str(place))]
+                assert matching, f"{told} of: {line}"
+                found += matching
+                folder = place if told.endswith("/") else place.parent
+            elif re.fullmatch(r"_?[A-Za-z]+(_[a-z_]+)?|[A-Z_]+", told.partition(".")[0]):
+                wanted.append(told)
+        text = "\n".join(path.read_text() for path in found if path.is_file())
+        for name in wanted:
+            assert re.search(rf"\b{re.escape(name.rpartition('.')[2])}\b", text), f"{name} of: {line}"
 
 
 def definitions(tree: ast.Module) -> set[str]:
