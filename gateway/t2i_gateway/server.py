@@ -48,7 +48,7 @@ from t2i_runtime.grpc_options import server_options
 from t2i_runtime.health import HEALTH_SERVICE, ServerHealth
 from t2i_runtime.input_images import MAX_ALL_BYTES
 from t2i_runtime.listening import bind_server, listening_socket, serve_metrics
-from t2i_runtime.process import announce, bound_address, drain, open_registry, stop_on_signals
+from t2i_runtime.process import announce, bound_address, drain, open_registry, spare_collector, stop_on_signals
 from t2i_runtime.reflection import enable_reflection
 from t2i_runtime.tls.transport import channel_opener
 
@@ -110,6 +110,7 @@ async def serve(settings: GatewaySettings, pool: Pool, profile: LevelProfile) ->
         if playground is not None:
             tasks.append(group.create_task(playground.run()))
         serving_http = group.create_task(http.run_until_closed()) if http is not None else None
+        spare_collector()
         metrics_address = bound_address(settings.metrics_listen, metrics_port)
         http_address = bound_address(settings.listen_http, http.port) if http is not None else ""
         announce(settings.announce, bound_address(settings.listen, port), metrics_address, http_address)

@@ -1,10 +1,12 @@
 """What every server process shares: drains end at their limit, announcements are whole, errors carry their details."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 
 import grpc
@@ -16,7 +18,7 @@ from t2i_gateway.errors import RequestInvalid, RequestRefused
 from t2i_gateway.status import to_status as to_gateway_status
 from t2i_policy.request.admission import Refused, RefusedReason
 from t2i_runtime.errors import Violation
-from t2i_runtime.process import announce, bound_address, drain
+from t2i_runtime.process import announce, bound_address, drain, spare_collector
 from t2i_testing_kit.serving import WITHIN_S, PoolFiles, until
 from t2i_worker.errors import EngineLost, JobFailed, JobInvalid, ReadyReason, WorkerBusy
 from t2i_worker.status import to_status as to_worker_status
@@ -39,6 +41,24 @@ async def test_drain_ends_at_its_limit_or_with_what_runs() -> None:
     await drain(running.wait(), 0.0)
     running.set()
     await drain(running.wait(), 3600.0)
+
+
+def test_garbage_collector_leaves_alone_what_the_start_made_and_nothing_else() -> None:
+    class Knot:
+        def __init__(self) -> None:
+            self.myself = self
+
+    made, thresholds = Knot(), gc.get_threshold()
+    try:
+        spare_collector()
+        assert not any(one is made for one in gc.get_objects())
+        assert gc.get_threshold()[0] > thresholds[0]
+        left = weakref.ref(Knot())
+        gc.collect()
+        assert left() is None
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def test_announcement_names_the_bound_ports_and_is_there_whole(tmp_path: Path) -> None:
