@@ -109,6 +109,8 @@ def _differ(kept: str, seen: str) -> bool:
 
 def _essence(text: str) -> str:
     """The text without harmless differences."""
+    if text.isascii():
+        return text.lower().translate(_WITHOUT_SILENT)  # the same, at a twentieth of the cost
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     kept: list[str] = []
     accented = False
@@ -132,17 +134,20 @@ def _is_silent(character: str) -> bool:
     return (category == "Cf" and code not in _TAGS) or any(code in span for span in _VARIATIONS)
 
 
+_WITHOUT_SILENT = {code: None for code in range(128) if _is_silent(chr(code))}
+
+
 def _has_gap(seen: str, encoding: Encoding) -> bool:
     """Whether a character with a meaning lies in no token."""
-    covered = bytearray(len(seen))
+    outside = bytearray(b"\x01" * len(seen))
     for start, end in encoding.offsets:
-        covered[start:end] = b"\x01" * (end - start)
-    if not "".join(compress(seen, (1 - inside for inside in covered))).strip():
+        outside[start:end] = bytes(end - start)
+    if not "".join(compress(seen, outside)).strip():
         return False  # only white space is uncovered, as nearly always
     accented = False
-    for character, inside in zip(seen, covered, strict=True):
+    for character, out in zip(seen, outside, strict=True):
         mark = bool(unicodedata.combining(character))
-        if not inside and not (mark and accented) and not _is_silent(character):
+        if out and not (mark and accented) and not _is_silent(character):
             return True
         accented = accented if mark else unicodedata.name(character, "").startswith(_ACCENTED)
     return False
