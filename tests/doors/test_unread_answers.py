@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import Message
 
 from door_in_process import post, read_all, served
+from t2i_gateway.doors.sending import SLICE_BYTES, send_whole
 from t2i_gateway.errors import RequestRefused
 from t2i_gateway.events import PassedChunk, ToldEvent
-from t2i_gateway.held_requests import STALLED_S
+from t2i_gateway.held_requests import STALLED_S, HeldAnswer, HeldRequests
+from t2i_gateway.metrics import GatewayMetrics
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 
 MIB = 1 << 20
@@ -78,3 +82,21 @@ async def test_an_answer_that_is_read_is_whole(stream: bool) -> None:
         answer = await read_all(reader)
         assert answer.count(b"A") >= IMAGE_BYTES * 4 // 3
         writer.close()
+
+
+async def test_small_pieces_of_an_answer_are_sent_together() -> None:
+    """Each sending costs alike, however short it is; a long piece still goes in slices."""
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["body"])
+
+    pieces = [b"{", b"ab", bytes(SLICE_BYTES + 1), b"c", b"}"]
+    whole = b"".join(pieces)
+    requests = HeldRequests(GatewayMetrics(CollectorRegistry()), MAX_HELD_BYTES)
+    held = HeldAnswer(requests, lambda: None)
+    held.add(len(whole))
+    await send_whole(send, pieces, held)
+    assert b"".join(sent) == whole
+    assert [len(body) for body in sent] == [3, SLICE_BYTES, 1, 2, 0]
+    assert requests.now_bytes == 0

@@ -61,12 +61,22 @@ async def _send_pieces(send: Send, pieces: Pieces, held: HeldAnswer) -> None:
     held.offered()
     pieces.reverse()
     while pieces:
-        piece = memoryview(pieces.pop())
+        piece = memoryview(_pop_joined(pieces))
         for at in range(0, len(piece), SLICE_BYTES):
             await send({"type": "http.response.body", "body": bytes(piece[at : at + SLICE_BYTES]), "more_body": True})
             held.offered()
         held.was_read(len(piece))
     held.all_read()
+
+
+def _pop_joined(pieces: Pieces) -> bytes:
+    """The last piece, with those before it that fit into a slice with it: to send few bytes costs as much as many."""
+    joined = [pieces.pop()]
+    size = len(joined[0])
+    while pieces and size + len(pieces[-1]) <= SLICE_BYTES:
+        joined.append(pieces.pop())
+        size += len(joined[-1])
+    return joined[0] if len(joined) == 1 else b"".join(joined)
 
 
 class Outbox:
