@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from t2i_policy.audits import AuditSummary, BandOf
 from t2i_policy.kept_promise import Z
+from t2i_runtime.metrics import MetricMaker
 
 PREFIX = "t2i_audit"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 ALL = "all"
 
 
@@ -16,19 +16,13 @@ class AuditorMetrics:
     """`base_steps`: of the full schedule, by which levels are named."""
 
     def __init__(self, registry: CollectorRegistry, base_steps: int) -> None:
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
-
+        make = MetricMaker(PREFIX, registry)
+        counter, gauge = make.counter, make.gauge
         self._base_steps = base_steps
         self._shown: set[BandOf] = set()
         self._corrected: set[BandOf] = set()
         self.pairs = counter("pairs", "Pairs that gateways sent, by how they ended.", "outcome")
-        self.judging = Histogram(
-            f"{PREFIX}_judging_seconds", "Time to score one pair.", buckets=_SECONDS, registry=registry
-        )
+        self.judging = make.seconds("judging", "Time to score one pair.")
         self.loss = gauge("loss", "Measured loss of recent audits, a fraction of exact quality.", "level", "band")
         self.loss_low = gauge("loss_low", "Lower end of its interval of 95 %.", "level", "band")
         self.loss_high = gauge("loss_high", "Upper end of its interval of 95 %.", "level", "band")

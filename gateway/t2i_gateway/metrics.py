@@ -3,12 +3,12 @@
 from collections import Counter as Counts
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from t2i_policy.outliers import EjectedReason
+from t2i_runtime.metrics import MetricMaker
 
 PREFIX = "t2i_gateway"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 #: Lower ends of the similarity bands in labels.
 BANDS = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -25,18 +25,8 @@ class GatewayMetrics:
     """Every metric of a gateway, on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, registry=registry)
-
-        def by_model(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, ("model",), registry=registry)
-
-        def seconds(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=buckets, registry=registry)
-
+        make = MetricMaker(PREFIX, registry)
+        counter, gauge, seconds = make.counter, make.gauge, make.seconds
         self._ready: Counts[str] = Counts()  # by model
         self._queued: Counts[str] = Counts()
         self.requests = counter("requests", "Requests ended, by method and gRPC code.", "method", "code")
@@ -59,74 +49,46 @@ class GatewayMetrics:
         self.embedding_failures = counter("embedding_failures", "Prompts that could not be embedded.")
         self.unread_prompts = counter("unread_prompts", "Prompts that the embedder did not read whole.", "reason")
         self.embedder_missing = gauge("embedder_missing", "1 while the pool's embedder is not there.")
-        self.decide = seconds("decide", "Embedding, lookup and decision of one request.", _FAST_SECONDS)
+        self.decide = seconds("decide", "Embedding, lookup and decision of one request.", buckets=_FAST_SECONDS)
         self.queue = seconds("queue", "Time in the gateway's queue.")
         self.denoise = seconds("denoise", "First to last denoising step, as the worker measured it.")
         self.encode = seconds("encode", "Latent to encoded image, as the worker measured it.")
         self.queue_depth = gauge("queued_requests", "Requests waiting for a worker.")
-        self.model_queue_depth = by_model("model_queued_requests", "Of these, those that wait for the model.")
+        self.model_queue_depth = gauge("model_queued_requests", "Of these, those that wait for the model.", "model")
         self.in_flight = gauge("in_flight_requests", "Requests at workers.")
         self.ready_workers = gauge("ready_workers", "Workers that take requests and do not fail them.")
-        self.model_ready_workers = by_model("model_ready_workers", "Of these, the workers that hold the model.")
+        self.model_ready_workers = gauge("model_ready_workers", "Of these, the workers that hold the model.", "model")
         self.model_images = counter("model_images", "Images by the model that drew them.", "model")
         self.replans = counter("replans", "New plans, by reason.", "reason")
         self.plan_revision = gauge("plan_revision", "Revision of the plan that requests are decided by.")
         self.watch_restarts = counter("watch_restarts", "Watches of the API server begun anew.", "resource")
-        self.watch_heard = Gauge(
-            f"{PREFIX}_watch_heard_timestamp_seconds",
-            "Unix time of the last message of a watch of the API server.",
-            ("resource",),
-            registry=registry,
+        self.watch_heard = gauge(
+            "watch_heard_timestamp_seconds", "Unix time of the last message of a watch of the API server.", "resource"
         )
         self.ejections = counter("worker_ejections", "Times that a worker was left out, by reason.", "reason")
-        self.left_out = Gauge(
-            f"{PREFIX}_left_out_workers",
+        self.left_out = gauge(
+            "left_out_workers",
             "Workers left out or on trial although they say that they are ready, by reason.",
-            ("reason",),
-            registry=registry,
+            "reason",
         )
         self.unauthenticated = counter("unauthenticated", "Calls refused for want of an identity, by reason.", "reason")
         self.reloads = counter("secret_reloads", "Readings of a mounted Secret, by what it is for.", "use", "outcome")
-        self.certificate_end = Gauge(
-            f"{PREFIX}_certificate_end_timestamp_seconds",
+        self.certificate_end = gauge(
+            "certificate_end_timestamp_seconds",
             "Unix time at which a certificate of the gateway ends, by whom it is shown to.",
-            ("use",),
-            registry=registry,
+            "use",
         )
         self.safety_checks = counter("safety_checks", "Questions to the pool's classifiers.", "place", "outcome")
-        self.safety_check_duration = Histogram(
-            f"{PREFIX}_safety_check_seconds",
-            "Time to the answer of the pool's classifiers.",
-            ("place",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.results = Histogram(
-            f"{PREFIX}_results_seconds",
-            "Time to keep the images of a request for links, by how it ended.",
-            ("outcome",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.signing = Histogram(
-            f"{PREFIX}_signing_seconds",
-            "Time to sign an image by C2PA, by how it ended.",
-            ("outcome",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        self.safety_check_duration = seconds("safety_check", "Time to the answer of the pool's classifiers.", "place")
+        self.results = seconds("results", "Time to keep the images of a request for links, by how it ended.", "outcome")
+        self.signing = seconds("signing", "Time to sign an image by C2PA, by how it ended.", "outcome")
         self.audits = counter("audits", "Audits ended, by outcome.", "outcome")
         self.audit_samples = gauge("audit_samples", "Images that wait to be audited.")
         self.corrections_revision = gauge("corrections_revision", "Revision of the corrections in use; 0: none.")
         self.pressure = gauge("pressure", "Share of the SLO's slack that the backlog eats.")
         self.tasks = gauge("tasks", "Tasks of the event loop.")
         self.store_failures = counter("store_failures", "Calls to the latent store that failed, by reason.", "reason")
-        self.store_trouble = Gauge(
-            f"{PREFIX}_store_trouble",
-            "1 while the latent store does not serve, by reason.",
-            ("reason",),
-            registry=registry,
-        )
+        self.store_trouble = gauge("store_trouble", "1 while the latent store does not serve, by reason.", "reason")
         self.cache_bytes = gauge("cache_bytes", "Bytes of cached latents.")
         self.cache_entries = gauge("cache_entries", "Prompts with cached latents.")
 

@@ -1,25 +1,20 @@
 """The operator's metrics (docs/metrics.md lists them; a test compares). No label names a pool: there may be many."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+
+from t2i_runtime.metrics import MetricMaker
 
 PREFIX = "t2i_operator"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class OperatorMetrics:
     """All of them on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, registry=registry)
-
+        make = MetricMaker(PREFIX, registry)
+        counter, gauge = make.counter, make.gauge
         self.reconciles = counter("reconciles", "Looks at a pool, by how they ended.", "outcome")
-        self.duration = Histogram(
-            f"{PREFIX}_reconcile_seconds", "One look at a pool and what followed.", buckets=_SECONDS, registry=registry
-        )
+        self.duration = make.seconds("reconcile", "One look at a pool and what followed.")
         self.writes = counter("writes", "Writes asked of the API server, by kind of object.", "kind")
         self.retries = counter("api_retries", "Calls that had to be repeated, by HTTP status; 0 = no answer.", "status")
         self.replans = counter("replans", "New plans, by reason.", "reason")

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from t2i_cache.stores import BoundedStore, StoreHealth, StoreReason
 from t2i_cache.stores.bounded import StoreTally
 from t2i_policy.readiness import ReadyReason
+from t2i_runtime.metrics import MetricMaker
 from t2i_worker.jobs import Engine, Finished
 
 PREFIX = "t2i_worker"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class WorkerMetrics:
@@ -20,29 +20,20 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._requests = Counter(f"{PREFIX}_requests", "Requests ended, by gRPC code.", ["code"], registry=registry)
-        self._background = Counter(
-            f"{PREFIX}_background_requests", "Background requests ended, by gRPC code.", ["code"], registry=registry
+        make = MetricMaker(PREFIX, registry)
+        self._requests = make.counter("requests", "Requests ended, by gRPC code.", "code")
+        self._background = make.counter("background_requests", "Background requests ended, by gRPC code.", "code")
+        self._reloads = make.counter("secret_reloads", "Readings of the mounted certificate.", "outcome")
+        self._certificate_end = make.gauge(
+            "certificate_end_timestamp_seconds", "Unix time at which the worker's certificate ends; 0 without one."
         )
-        self._reloads = Counter(
-            f"{PREFIX}_secret_reloads", "Readings of the mounted certificate.", ["outcome"], registry=registry
-        )
-        self._certificate_end = Gauge(
-            f"{PREFIX}_certificate_end_timestamp_seconds",
-            "Unix time at which the worker's certificate ends; 0 without one.",
-            registry=registry,
-        )
-        self._wait = self._histogram("wait", "Accepted to first step.", registry)
-        self._denoise = self._histogram("denoise", "First step to last step.", registry)
-        self._encode = self._histogram("encode", "Latent to encoded image.", registry)
-        self._fetch = self._histogram("latent_fetch", "Fetching the start latent, 0 without one.", registry)
+        self._wait = make.seconds("wait", "Accepted to first step.")
+        self._denoise = make.seconds("denoise", "First step to last step.")
+        self._encode = make.seconds("encode", "Latent to encoded image.")
+        self._fetch = make.seconds("latent_fetch", "Fetching the start latent, 0 without one.")
 
     def attach(self, engine: Engine) -> None:
         self._registry.register(_EngineCollector(engine))
-
-    @staticmethod
-    def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}_seconds", text, buckets=_SECONDS, registry=registry)
 
     def count_request(self, code: str, background: bool = False) -> None:
         counter = self._background if background else self._requests
@@ -105,18 +96,11 @@ class _EngineCollector(Collector):
 
 
 def _store_metrics(health: StoreHealth) -> Iterable[Metric]:
-    failures = CounterMetricFamily(
-        f"{PREFIX}_store_failures", "Calls to the latent store that failed, by reason.", labels=["reason"]
-    )
-    troubles = GaugeMetricFamily(
-        f"{PREFIX}_store_trouble", "1 while the latent store does not serve, by reason.", labels=["reason"]
-    )
     trouble = health.trouble
-    for reason in StoreReason:
-        failures.add_metric([reason], health.failures.get(reason, 0))
-        troubles.add_metric([reason], trouble is not None and trouble.reason is reason)
-    yield failures
-    yield troubles
+    failures = {reason.value: health.failures.get(reason, 0) for reason in StoreReason}
+    troubles = {reason.value: float(trouble is not None and trouble.reason is reason) for reason in StoreReason}
+    yield _totals("store_failures", "Calls to the latent store that failed, by reason.", "reason", failures)
+    yield _by_label("store_trouble", "1 while the latent store does not serve, by reason.", "reason", troubles)
 
 
 def _own_store_metrics(store: BoundedStore | None) -> Iterable[Metric]:
