@@ -4,7 +4,6 @@ Every asked caption has neighbours of these kinds: paraphrases of the same scene
 twins that `t2ictl profile` makes of its words. Losses are by the exact scorer, beside the exact run of the same seed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +92,3 @@ def draw_block(count: int, nearest: float, seed: int) -> list[Document]:
         }
         for at, one in enumerate(pairs)
     ]
-
-
-def kinds_of(pairs: Sequence[NearCaptions]) -> list[str]:
-    """Paraphrases first, then the others by name."""
-    return sorted({one.kind for one in pairs}, key=lambda kind: (kind != PARAPHRASE, kind.lower()))

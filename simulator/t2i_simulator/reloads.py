@@ -33,7 +33,6 @@ class _Reload:
 
     name: str
     move: ModelMove
-    begun_s: float
 
 
 class Reloads:
@@ -76,7 +75,7 @@ class Reloads:
     def _begin(self, now_s: float, move: ModelMove, outcomes: Outcomes) -> None:
         """The one that holds fewest requests goes."""
         worker = min(self._ready(move.group, move.from_model), key=lambda one: (one.loop.in_flight, one.index))
-        self._under_way = _Reload(worker.name, move, now_s)
+        self._under_way = _Reload(worker.name, move)
         outcomes.made_moves.append(MadeMove(now_s, move.group, move.from_model, move.to_model))
         self._set_holds(now_s, move.from_model, worker.name, False)
         self._look_drained(now_s, self._under_way)

@@ -170,7 +170,7 @@ class Request:
 
     def started(self) -> None:
         level = level_pb2.Level(num_inference_steps=STEPS)
-        self.call.send(worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level, report_every_steps=1)))
+        self.call.send(worker_pb2.WorkerEvent(started=worker_pb2.Started(served=level)))
 
     def progress(self, step: int) -> None:
         progress = level_pb2.StepProgress(step=step, num_inference_steps=STEPS)

@@ -106,13 +106,12 @@ class PromptCut:
 class Joined:
     """The job entered the batch. `served` is the level that really runs; `reason`, a FetchReason, says why.
 
-    At most `report_every_steps` steps pass between two of its `Progress` events. `num_steps` will run.
+    `num_steps` will run.
     """
 
     served: Level
     reason: str
     batch_size: int
-    report_every_steps: int = 1
     prompt_cuts: tuple[PromptCut, ...] = ()
     num_steps: int = 0
 

@@ -180,12 +180,11 @@ def to_load_message(load: Load) -> worker_pb2.WorkerLoad:
 def to_messages(event: Event) -> Iterator[worker_pb2.WorkerEvent]:
     """Translate an event; an image becomes one message that announces it and one a chunk."""
     match event:
-        case Joined(served, reason, batch_size, every, cuts, num_steps):
+        case Joined(served, reason, batch_size, cuts, num_steps):
             started = worker_pb2.Started(
                 served=level_message(served),
                 reason=reason,
                 batch_size=batch_size,
-                report_every_steps=every,
                 num_steps=num_steps,
                 prompt_cuts=[level_pb2.PromptCut(**asdict(cut)) for cut in cuts],
             )

@@ -328,15 +328,12 @@ class Started(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    REPORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
     PROMPT_CUTS_FIELD_NUMBER: _builtins.int
     NUM_STEPS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """AsRequested | LatentMissing | LatentLate | LatentCorrupt | LatentMismatch"""
     batch_size: _builtins.int
     """requests in the batch including this one"""
-    report_every_steps: _builtins.int
-    """At most this many steps pass between two progress messages. 0 = 1."""
     num_steps: _builtins.int
     """Steps that will run; with an init_image fewer than the level says. 0 = those of the level."""
     @_builtins.property
@@ -353,13 +350,12 @@ class Started(_message.Message):
         served: _level_pb2.Level | None = ...,
         reason: _builtins.str = ...,
         batch_size: _builtins.int = ...,
-        report_every_steps: _builtins.int = ...,
         prompt_cuts: _abc.Iterable[_level_pb2.PromptCut] | None = ...,
         num_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "num_steps", b"num_steps", "prompt_cuts", b"prompt_cuts", "reason", b"reason", "report_every_steps", b"report_every_steps", "served", b"served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "num_steps", b"num_steps", "prompt_cuts", b"prompt_cuts", "reason", b"reason", "served", b"served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

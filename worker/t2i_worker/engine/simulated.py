@@ -140,7 +140,7 @@ class SimulatedEngine:
                     step_s = step_time(self._profile.step_s, ceil(self._places)) * job.level.step_share
                     await self._spend(job, self._profile.fixed_s * step_cost)  # the time beside the steps comes first
                     every = _report_every(steps, step_s)
-                    yield Joined(job.level, "AsRequested", size, every)
+                    yield Joined(job.level, "AsRequested", size)
                     for done in (*range(every, steps, every), steps):
                         await self._spend(job, step_s * ((done - 1) % every + 1))
                         yield Progress(job.level.skipped_steps + done, job.level.num_inference_steps)
