@@ -152,6 +152,7 @@ async def test_older_and_needless_orders_change_nothing(held: HeldModel, maker: 
     held.hold("turbo", 5)
     await until(held, "turbo")
     held.hold("", 4)
+    await none_due(held)
     held.hold("turbo", 5)
     held.hold("turbo", 9)
     await none_due(held)
