@@ -1,9 +1,9 @@
 """The cache at 10^4 to 10^6 prompts: `make bench-cache` -> build/bench/cache.json, bench/results/cache.md.
 
-Lookups and recall of the index (made-up embeddings as hard as real ones), again after its content changed ten times;
-recall on real prompts, if --prompts names a file of them; latents fetched from a Valkey on loopback; a gateway's
-catalogue rebuilt from that Valkey. Figures of each size are written as soon as they are there; --sizes picks some, and
-keeps what the file has of the others.
+Measured are lookups and recall of the index, and again after its content changed ten times. Its embeddings are made up,
+as hard as real ones; with --prompts also real ones. Latents are fetched from a Valkey on loopback, and a gateway's
+catalogue is rebuilt from it. Figures of each size are written as soon as they are there. --sizes picks some, and keeps
+what the file has of the others.
 """
 
 import asyncio

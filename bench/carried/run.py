@@ -1,8 +1,8 @@
 """Load that each policy carries: `make bench-carried` -> build/bench/carried.json, bench/results/carried.md and a plot.
 
-For a trace and a policy: the largest load with at most 5 % violations, and the largest with at least 95 % quality too,
-each found by halving an interval of loads down to `RESOLUTION`, in shares of what the pool carries with everybody at
-K=25. And the images in time at twice that capacity. Pool, prompts, profile and truth are those of `make bench-policy`.
+For a trace and a policy: the largest load with at most 5 % violations, and the largest with at least 95 % quality too.
+Each is found by halving an interval of loads down to `RESOLUTION`. Loads are shares of what the pool carries with
+everybody at K=25. And the images in time at twice that capacity. All else is as in `make bench-policy`.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@
 bands of similarity. `view` is the snapshot that both read, built once for every change of the pool. `plans` are of
 `make_plan` for pools of up to 256 workers, 10 levels and 12 prompt classes, over demands from a tenth of the exact
 capacity to twice the cheapest level's; with one device type and with three. The
-losses are made up (smooth in similarity and in steps saved, as measured ones are), the step times those of SDXL on an
-A10G (the lineage's linear 4.2 s x (1 - K/50) at batch 1, little gained by batching).
+losses are made up: smooth in similarity and in steps saved, as measured ones are. The step times are those of SDXL on
+an A10G: the lineage's 4.2 s x (1 - K/50) at batch 1, and little gained by batching.
 """
 
 import random

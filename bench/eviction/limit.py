@@ -4,9 +4,9 @@ Belady's rule is not optimal here: a request can be served by any similar prompt
 what is stored next. So two figures stand in for the optimum.
 
 `bound_percent` is an upper bound on what any eviction policy and any lookup can save at a given cache size, under each
-of the storing rules. It lets every prompt store its whole ladder, lets every request use the best of all stored
-latents, and asks only that the total item-time in use stays within cache size x time (the space-time relaxation of
-PFOO-L; Berger, Beckmann, Harchol-Balter, SIGMETRICS 2018):
+of the storing rules. It lets every prompt store its whole ladder, and every request use the best of all stored latents.
+It asks only that the total item-time in use stays within cache size x time. That is the space-time relaxation of PFOO-L
+(Berger, Beckmann, Harchol-Balter, SIGMETRICS 2018):
 
     a request t that uses item i holds it at least since i's last possible use (or its birth): cost c(t, i)
     bound = min over prices m >= 0 of  m x size x n + sum over t of max(0, max over i of K_i - m x c(t, i))

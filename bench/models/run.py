@@ -1,13 +1,14 @@
 """Several models in one pool: `make bench-models` -> build/bench/models.json, bench/results/models.md and a plot.
 
-Eight workers hold SDXL, a distilled model of four steps, or some each. On the same traces run: ours, where only the
-backlogs move requests between models; ours with the joint plan's map, or with its prices; a cascade, a router with a
-cascade (each with a discriminator that sees the truth, and with one that errs), and Proteus; and pools of one model
-under ours. Profile and truth are assumed (`t2i_simulator.lineage`), not
-measured. `shift_map_worth_points` is the mean goodput of ours with the map minus ours without, over all settings;
-`joint_prices_worth_points` that of ours with the plan's prices.
-`plan_p99_ms` is how long a plan takes by the wall, for 4 models on 4 device types each, 10 levels a model, 256 workers
-(`plans`).
+Eight workers hold SDXL, a distilled model of four steps, or some each. On the same traces run
+
+- ours, where only the backlogs move requests between models; ours with the joint plan's map, or with its prices;
+- a cascade, and a router with a cascade, each with a discriminator that sees the truth and with one that errs; Proteus;
+- pools of one model under ours.
+
+Profile and truth are assumed (`t2i_simulator.lineage`), not measured. `shift_map_worth_points` is the mean goodput of
+ours with the map minus ours without, over all settings; `joint_prices_worth_points` that with the plan's prices.
+`plan_p99_ms` is how long a plan takes by the wall: 4 models on 4 device types each, 10 levels a model, 256 workers.
 """
 
 import json

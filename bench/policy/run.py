@@ -1,9 +1,9 @@
 """Every policy on the same traces: `make bench-policy` -> build/bench/policy.json, bench/results/policy.md, a plot, and
 bench/results/policy-rows.md with every row.
 
-Traces (`traces`): development and held out, on a ladder of skips and on a hybrid one, at SLOs of 2, 3 and 5 times an
-exact image (3 times without most rivals as published); with 2 and 4 gateways for ours; with wrong losses
-(`wrong_losses`). Prompts in order, embedded by a sentence encoder. Profile and truth are the lineage's
+Traces (`traces`) are development and held out, on a ladder of skips and on a hybrid one. SLOs are 2, 3 and 5 times an
+exact image; at 3 times most rivals as published are left out. Ours also runs with 2 and 4 gateways, and some with wrong
+losses (`wrong_losses`). Prompts in order, embedded by a sentence encoder. Profile and truth are the lineage's
 (`t2i_simulator.lineage`), assumed and not measured. Rivals run as published and tuned (`tune`).
 """
 

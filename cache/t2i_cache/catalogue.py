@@ -1,9 +1,9 @@
 """The catalogue: which prompts have which latents, how often they helped, and what must go.
 
 One per gateway, single writer. It holds no tensors: only embeddings, hits, sizes and times, so it is rebuilt from the
-store after a restart. Of a store of its own it decides what must go, by the eviction policy it is made with (ours by
-default): deletions come back as a list for the shell to carry out, and an item counts as gone at once. Of a shared
-store it only notes what the store says: `take_in`, `note_use`, `note_gone`.
+store after a restart. Of a store of its own it decides what must go, by the eviction policy it is made with. Deletions
+come back as a list for the shell to carry out, and an item counts as gone at once. Of a shared store it only notes what
+the store says: `take_in`, `note_use`, `note_gone`.
 """
 
 import logging

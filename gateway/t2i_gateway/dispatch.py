@@ -1,8 +1,8 @@
 """Dispatch: requests for one model wait here for a slot and leave with an attempt at a worker that holds it.
 
 Whose turn it is says the policy's queue, and which slots are left to other gateways its `SlotTurns`; admission bounds
-the queue. Nothing waits for ever: a request leaves with an attempt, when what is left to its deadline is too short for
-it, or when the model has had no worker for NO_WORKERS_GRACE_S; one that may move to another model does so at once.
+the queue. Nothing waits for ever. A request leaves with an attempt, or when what is left to its deadline is too short,
+or when the model has had no worker for NO_WORKERS_GRACE_S. One that may move to another model does so at once.
 """
 
 import asyncio

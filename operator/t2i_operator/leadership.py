@@ -5,10 +5,10 @@ whole duration, by our own clock (as client-go does). Our own is held until RENE
 the API server confirmed, counted from before we asked. That is DURATION_S - RENEW_LIMIT_S earlier than anybody else
 may take it, more than the deadline of a write (`api.WRITE_LIMIT_S`).
 
-The lease is renewed in a loop of its own, with a connection of its own. With a thousand pools the operator's loop has
-thousands of things to do at once after a restart, and an answer of the API server waits for all of them: renewed there,
-the lease would be lost to our own work, again and again. A loop that does not come round for STUCK_S does no work any
-more; then the lease is left to another operator, while the liveness probe has this process restarted.
+The lease is renewed in a loop of its own, with a connection of its own. After a restart with a thousand pools the
+operator's loop has thousands of things to do, and an answer of the API server waits for all of them. Renewed there, the
+lease would be lost to our own work, again and again. A loop that does not come round for STUCK_S does no work any more.
+Then the lease is left to another operator, while the liveness probe has this process restarted.
 """
 
 import asyncio

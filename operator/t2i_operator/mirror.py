@@ -61,7 +61,7 @@ class Mirror:
         return self.drop(kind, item) if deleted else self.take(kind, item)
 
     def wrote(self, kind: ResourceKind, item: Manifest) -> None:
-        """The answer to a write of ours. A pool's must come back as an event: see `unheard_s`."""
+        """The answer to a write of ours. A pool's must come back as an event, or we are deaf (`unheard_s`)."""
         is_new = bool(self.take(kind, item))
         if kind is POOL and is_new:
             since_s = self._unheard.get(key_of(item), (self._clock(), 0))[0]

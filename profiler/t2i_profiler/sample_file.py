@@ -1,9 +1,9 @@
 """The samples file beside a profile: one measured prompt a line, so that bands and predictor can be fitted anew.
 
-The first line says what was measured and how fast it ran; every other line is one asked prompt with its nearest kept
-prompt and its scores, one a seed, and how far apart its images of different seeds are. Lines with `twin` are prompts
-that started from the latents of their twin. It holds prompts in clear, which the profile never does: keep it as you
-keep them.
+The first line says what was measured and how fast it ran. Every other line is one asked prompt with its nearest kept
+prompt and its scores, one a seed. It says how far apart its images of different seeds are. Lines with `twin` are
+prompts that started from the latents of their twin. It holds prompts in clear, which the profile never does: keep it as
+you keep them.
 """
 
 import json

@@ -56,8 +56,8 @@ class Scenario:
     own step times are both true and believed. Each request goes to a random one of `gateways`, evenly or by
     `gateway_shares`. Every gateway has its own queue; all share workers, demand and plan. `tenant_of` holds the place
     in `tenants` of who sends each request; empty: the first sends all.
-    Each gateway hears what waits in the others each `hears_every_s`, one number for each: infinite for one that began
-    anew and heard of nobody yet, and does not tell whose requests wait there either, as one of an older version.
+    Each gateway hears what waits in the others each `hears_every_s`, one number for each. It is infinite for one that
+    began anew and heard of nobody yet. As one of an older version, that one does not tell whose requests wait there.
     `reload_s`: seconds that a worker takes to be loaded with each model that the groups name; then workers move between
     models as the demand asks for (`reloads`). Empty: none moves.
     `discriminator`: what the image of a request (its number) at a level lost, as a cascade sees it; None: no cascade.

@@ -1,9 +1,9 @@
 """Prompt embeddings by onnxruntime, without torch, from a folder with tokenizer.json and model.onnx.
 
 Two kinds of folders work. In the first, model.onnx gives one vector a prompt. The second is a sentence encoder with an
-ONNX export in the layout of sentence-transformers: `onnx/model.onnx` gives a vector a token, `1_Pooling/config.json`
-says how they become one (default: the mean), and `config_sentence_transformers.json` may name a prefix for every
-prompt. The inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B, L].
+ONNX export in the layout of sentence-transformers. Its `onnx/model.onnx` gives a vector a token. In
+`1_Pooling/config.json` stands how they become one (default: the mean). `config_sentence_transformers.json` may name a
+prefix for every prompt. The inputs are input_ids, attention_mask and perhaps token_type_ids, int64 [B, L].
 
 A prompt that the tokenizer does not read whole (`t2i_sources.prompt_reading`) is similar to no other prompt. Its vector
 comes from its hash, and it is compared only with others of this kind.

@@ -288,9 +288,9 @@ class WorkerConnection:
     async def run(self) -> None:
         """Keep watching this worker until cancelled; a lost one is tried again with growing pauses.
 
-        A connection that was there and brings nothing is given up for another one: TCP sends again what was not
-        acknowledged after pauses that double, so it would learn of a healed network as long after as that was away.
-        One that is still being made is left alone, as it may need longer than a first attempt gets.
+        A connection that was there and brings nothing is given up for another one. TCP sends again what was not
+        acknowledged, after pauses that double. So it would learn late that the network has healed. One that is still
+        being made is left alone, as it may need longer than a first attempt gets.
         """
         pauses = BACKOFF.pauses()
         while True:

@@ -1,11 +1,12 @@
 """Prompt classes: prompts that lose alike, the rows of the plan.
 
-A class is a band of similarity to the nearest cached prompt, as the profile measured it (the paper's wanted levels are
-the special case of one band a level). A band's losses are the profile's bounds at its middle; a loss within the
-tolerance counts as none, as the paper's D(i, j) = 0 for j <= i; what exceeds the pool's floor is not allowed at all.
-Four more classes: `none` has no neighbour and so only short schedules; `exact` may not bend (asked for exact, or a
-schedule of its own); `same-image` has the latents of its own prompt and seed and loses nothing by any skip;
-`other-seed` repeats a prompt with another seed and loses diversity too.
+A class is a band of similarity to the nearest cached prompt, as the profile measured it. The paper's wanted levels are
+the special case of one band a level. A band's losses are the profile's bounds at its middle. A loss within the
+tolerance counts as none, as the paper's D(i, j) = 0 for j <= i. What exceeds the pool's floor is not allowed at all.
+
+Four more classes: `none` has no neighbour, and so only short schedules. `exact` may not bend: it asked for exact, or
+for a schedule of its own. `same-image` has the latents of its own prompt and seed, and loses nothing by any skip.
+`other-seed` repeats a prompt with another seed, and loses diversity too.
 """
 
 import bisect

@@ -19,7 +19,7 @@ class QuietHighs(highspy.Highs):  # type: ignore[misc]
 
 
 def make_solver(options: Mapping[str, float | str | bool]) -> highspy.Highs:
-    """A solver with these options set; see HiGHS's list."""
+    """A silent solver of one thread with these options, by HiGHS's names."""
     solver = QuietHighs()
     for name, value in ({"output_flag": False, "threads": 1, "random_seed": 1} | dict(options)).items():
         solver.setOptionValue(name, value)

@@ -1,8 +1,8 @@
 """Calls of the denoiser meet here: those that can share a forward become one, and each gets its rows of the output.
 
 Every request runs a stock pipeline, which calls the denoiser with whatever its family takes. Two calls can share a
-forward when their signatures are equal: the same adapters at the same scales, the same arguments, with tensors of the
-same type and of the same shape beside the rows, and everything else equal. A value counts as
+forward when their signatures are equal: the same adapters at the same scales, and the same arguments. Their tensors are
+of one type and of one shape beside the rows, and all else is equal. A value counts as
 
 - rows, if its length is the call's number of rows (that of the first tensor): such values are concatenated,
 - one number for all rows, if it is a tensor without dimensions (most timesteps): it is repeated for each row,

@@ -138,7 +138,7 @@ class BoundedStore:
         return self._ledger.get(key) is not None
 
     def follow(self, every_s: float) -> AsyncGenerator[LatentNews, None]:
-        """All that is held, then each change; see `Followers.follow`."""
+        """All that is held, then each change, and at least every so many seconds that nothing changed."""
         return self._followers.follow(iter(self._ledger), every_s)
 
     async def close(self) -> None:
