@@ -177,6 +177,14 @@ def test_pod_that_is_ready_does_not_count_before_a_gateway_says_so(told: dict[st
     assert not [one for one in decide(seen, wants, later(5)).actions if isinstance(one, WriteStatus)]
 
 
+@pytest.mark.parametrize("told", [(LOADING, THERE), (THERE, LOADING)], ids=["late first", "late last"])
+def test_gateway_that_already_hears_a_worker_is_believed(told: tuple[dict[str, ModelSeen], ...]) -> None:
+    """Gateways ask at their own times, so one may still speak of the load that another has seen end."""
+    wants, before = moving()
+    seen = scene(wants, status=before, reports=tuple(asked(EXACT_ONLY, **one) for one in told))
+    assert "Moved" in events_of(decide(seen, wants, later(12)))
+
+
 def test_restarted_operator_goes_on_with_the_move() -> None:
     """It has the status, and has followed no demand yet."""
     wants, before = moving()
