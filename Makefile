@@ -33,7 +33,7 @@ demo-models: $(STAMP)  ## The same through a pool of two models, which some capt
 	$(BIN)/t2ictl demo --pool examples/pool-two-models.yaml --out build/demo-models
 
 test: lint kube-assets valkey-assets browser-assets s3-assets grpcurl-assets foreign-clients  ## Lint, then every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m t2i_testing_kit.lanes
 
 kube-assets: $(STAMP)  ## Get etcd, kube-apiserver, kubectl, helm for tests: KUBEBUILDER_ASSETS, or one build with Go
 	@$(BIN)/python -m t2i_testing_kit.kube.assets
