@@ -5,7 +5,7 @@ import pytest
 from t2i_testing_kit.crd.campaign import STATES, cases, run_campaign
 from t2i_testing_kit.crd.documents import Pools
 
-STRIDE = 13  # prime to what a field yields, so that the slice meets every kind of change
+STRIDE = 13  # of each kind of change
 
 
 @pytest.mark.timeout(1200)
@@ -25,3 +25,7 @@ def test_campaign_reaches_every_field_and_kind() -> None:
     assert {"skippedSteps", "workers", "mode", "template", "env", "tenants", "storeUrl", "minQualityPercent"} <= fields
     kinds = {mutation.kind for _, _, mutation in every}
     assert {"delete", "empty", "min", "max", "below min", "above max", "enum", "unicode", "type text", "null"} <= kinds
+    chosen = list(cases(STRIDE))
+    assert {mutation.kind for _, _, mutation in chosen} == kinds, "the slice misses none, however rare"
+    assert {state for state, _, _ in chosen} == set(STATES)
+    assert len(chosen) < len(every) / STRIDE + len(kinds)
