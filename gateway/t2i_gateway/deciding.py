@@ -19,9 +19,10 @@ from t2i_gateway.several_images import behind_siblings
 from t2i_gateway.spans import spanned_decision
 from t2i_policy.features import read_prompt
 from t2i_policy.level import Level
-from t2i_policy.pool_view import PoolView, join_parts
+from t2i_policy.pool_view import PoolView
 from t2i_policy.request.admission import Admitted, Refused, decide_admission, refuse_moved
 from t2i_policy.request.decide import Arrival, Decided
+from t2i_policy.request.elsewhere import decide_elsewhere, decide_with_room, moved
 from t2i_policy.request.guidance import guidance_cost, heed_guidance
 from t2i_policy.request.latent_holders import choose_with_holders, reachable_steps
 from t2i_policy.request.options import NOWHERE, Neighbourhood, breaks_floor
@@ -59,7 +60,12 @@ class Deciding:
         step_cost *= guidance_cost(request.limits, request.asked_guidance, parts.spec.guidance_scales)
         cost = step_cost * request.drawing.images.steps_share
         arrival = Arrival(request.limits, near, arrived.deadline_s - self._clock(), random.random(), cost)
-        decided = self._decide(arrival, tenant, self._view(tenant, before, cost), holdings)
+        view = self._view(tenant, before, cost)
+        decided = decide_with_room(
+            lambda pool: self._decide(arrival, tenant, pool, holdings),
+            lambda decided: self._admit(decided, tenant, arrival.left_s, view, cost),
+            view,
+        )
         self._check_floor(request, decided)
         return RequestContext(
             request=request,
@@ -77,35 +83,52 @@ class Deciding:
         )
 
     def anew(self, context: RequestContext) -> RequestContext | None:
-        """The same request by another model than its present one; None: none may serve it, or none has a worker.
+        """The same request by another model than its present one, which is gone; None: none may serve it now.
 
         Raises:
             RequestRefused: one may, and would be late.
         """
-        request, near = context.request, context.decided.near
-        parts = self._parts.dispatchers.view(context.tenant).parts
-        gone = context.decided.served.level.model
-        left = {model: part for model, part in parts.items() if model != gone and part.ready}
-        if not left:
+        decided = self._elsewhere(context)
+        if decided is None:
             return None
-        arrival = Arrival(request.limits, near, context.deadline_s - self._clock(), random.random(), context.cost)
-        decided = self._decide(arrival, context.tenant, join_parts(left), context.holdings)
-        level = decided.served.level
-        if level.model not in left:
-            return None
-        late = refuse_moved(decided.served, arrival.left_s)
+        late = refuse_moved(decided.served, self._left_s(context))
         if late is not None:
+            level = decided.served.level
             raise self._parts.dispatchers.of_model(level.model).refused(late, level)
-        decided = replace(decided, served=replace(decided.served, reason=ServedReason.MODEL_GONE))
-        quality = expected_quality_percent(decided, self._parts.rules.profile, request.limits.measured)
+        return self._moved(context, decided, ServedReason.MODEL_GONE)
+
+    def sooner(self, context: RequestContext) -> RequestContext | None:
+        """The same request by another model than its present one, where it would be late; None: none is in time."""
+        decided = self._elsewhere(context)
+        if decided is None or decided.served.estimated_s > self._left_s(context):
+            return None
+        return self._moved(context, decided, ServedReason.DEADLINE)
+
+    def _elsewhere(self, context: RequestContext) -> Decided | None:
+        request, near, cost = context.request, context.decided.near, context.cost
+        arrival = Arrival(request.limits, near, self._left_s(context), random.random(), cost)
+        return decide_elsewhere(
+            lambda pool: self._decide(arrival, context.tenant, pool, context.holdings),
+            self._parts.dispatchers.view(context.tenant),
+            context.decided.served.level.model,
+        )
+
+    def _moved(self, context: RequestContext, decided: Decided, reason: ServedReason) -> RequestContext:
+        decided, measured = moved(decided, reason), context.request.limits.measured
+        quality = expected_quality_percent(decided, self._parts.rules.profile, measured)
         return replace(context, decided=decided, quality_percent=quality)
+
+    def _left_s(self, context: RequestContext) -> float:
+        return context.deadline_s - self._clock()
 
     def admission(self, context: RequestContext, before: Sequence[Level] = ()) -> Admitted | Refused:
         """Behind images of these levels that are not queued yet."""
-        view = self._view(context.tenant, before, context.cost).for_cost(context.cost)
-        left_s = context.deadline_s - self._clock()
-        room = self._queue_room(context.decided.served.level.model, context.tenant)
-        return decide_admission(view, context.decided.served, left_s, room)
+        view = self._view(context.tenant, before, context.cost)
+        return self._admit(context.decided, context.tenant, self._left_s(context), view, context.cost)
+
+    def _admit(self, decided: Decided, tenant: str, left_s: float, view: PoolView, cost: float) -> Admitted | Refused:
+        room = self._queue_room(decided.served.level.model, tenant)
+        return decide_admission(view.for_cost(cost), decided.served, left_s, room)
 
     def _with_able_model(self, request: ImageRequest) -> ImageRequest:
         """One with images goes to the first model that can draw from them, if the pool's own cannot."""

@@ -1,7 +1,8 @@
 """An admitted request on its way to its image: place, send, relay, check, tell what was served.
 
 A worker that fails it is left for another one as long as no byte of its image has gone out. Where the pool has several
-models and none of the workers that are left holds the one it was meant for, it is decided anew among the others.
+models and none of the workers that are left holds the one it was meant for, or would be in time, it is decided anew
+among the others.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from functools import partial
 from t2i_gateway.attempt import Attempt, WorkerLost
 from t2i_gateway.context import RequestContext, Waited
 from t2i_gateway.deciding import Deciding
-from t2i_gateway.dispatch import QueuePlace
+from t2i_gateway.dispatch import ModelLate, QueuePlace
 from t2i_gateway.errors import GenerationFailed, ModelGone, WorkersUnavailable
 from t2i_gateway.events import Events, ToldEvent, is_of_image
 from t2i_gateway.messages import done_event, file_notes, worker_request
@@ -97,27 +98,36 @@ class Delivery:
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
     async def _attempt(self) -> Attempt:
-        """A slot at a worker of the model that it is meant for, or of another one if none is left."""
+        """A slot at a worker of the model that it is meant for, or of another one if none is left or in time."""
         may_move = self._moves_left > 0
         while True:
+            level = self._context.decided.served.level
             try:
                 return await self._parts.dispatchers.attempt(self.place(may_move))
             except ModelGone:
                 moved = self._deciding.anew(self._context) if self._moves_left else None
                 if moved is not None:
-                    self._moves_left -= 1
-                    self._log_move(self._context.decided.served.level.model, moved.decided.served.level.model)
-                    self._context = moved
+                    self._move(moved, "whose workers are gone")
                 elif not may_move:
                     raise
                 may_move = moved is not None and self._moves_left > 0  # else it waits as long as others do
+            except ModelLate as error:
+                moved = self._deciding.sooner(self._context)
+                if moved is None:
+                    raise self._parts.dispatchers.of_model(level.model).refused(error.late, level) from error
+                self._move(moved, "where it would be late")
+                may_move = self._moves_left > 0
 
-    def _log_move(self, left: str, to: str) -> None:
+    def _move(self, moved: RequestContext, why: str) -> None:
+        """To the model of this decision."""
+        self._moves_left -= 1
+        left, to = self._context.decided.served.level.model, moved.decided.served.level.model
+        self._context = moved
         parts, more = self._parts, self._parts.dispatchers.of_model(left).moved_lines.take()
         if more is not None:
-            name_of, number = parts.names.name_of, self._context.request.request_id
-            text = "request %s moves from the model %s, whose workers are gone, to %s%s"
-            log.info(text, number, name_of(left), name_of(to), more)
+            name_of, number = parts.names.name_of, moved.request.request_id
+            text = "request %s moves from the model %s, %s, to %s%s"
+            log.info(text, number, name_of(left), why, name_of(to), more)
 
     async def _finish_image(self, image: Sequence[ToldEvent]) -> Sequence[ToldEvent]:
         request, left_s, signer = self._context.request, self._left_s(), self._parts.signer

@@ -33,6 +33,14 @@ from t2i_runtime.tracing import within_span
 NO_WORKERS_GRACE_S = 5.0
 
 
+class ModelLate(Exception):
+    """The model's workers would be late for this request; another model's may not be. Nobody was told yet."""
+
+    def __init__(self, late: Refused) -> None:
+        super().__init__(late.reason)
+        self.late = late
+
+
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
     """What a request needs: a worker for `level` by `deadline_s` (event loop's clock), not one of `excluded`.
@@ -40,7 +48,7 @@ class QueuePlace:
     Workers that it `left` were too slow for it; they may take it again when no other is ready.
     Each of its steps costs `step_cost` of the default size, and `steps_share` of the level's run. `holders` names the
     workers that have its latent at the moment, None: all can reach it. It goes to one of these while there are any.
-    `may_move`: it would rather be decided anew than wait for a model that no worker holds.
+    `may_move`: it would rather be decided anew than be late, or wait for a model that no worker holds.
     """
 
     tenant: str
@@ -149,6 +157,7 @@ class Dispatcher:
         Raises:
             DeadlineExceeded: none came in time, and how long the image takes is not known.
             RequestRefused: none came in time for the image.
+            ModelLate: as before, of a request that may move.
             ModelGone: no worker is left that could take it.
         """
         self._check_any_left(place)
@@ -184,7 +193,7 @@ class Dispatcher:
         except TimeoutError as error:
             if least_s == inf:
                 raise DeadlineExceeded("the deadline passed while waiting for a worker") from error
-            raise self.refused(refuse_late(least_s, place.deadline_s - self._loop.time()), place.level) from error
+            raise self._late(place, least_s) from error
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
@@ -228,8 +237,7 @@ class Dispatcher:
             return False
         if placement.is_late(left_s):
             self._queue.remove(queued)
-            late = refuse_late(placement.estimated_s, left_s)
-            queued.ready.set_exception(self.refused(late, queued.place.level))
+            queued.ready.set_exception(self._late(queued.place, placement.estimated_s))
             return False
         if not self._turns.may_take(self._others, free, self._loop.time()):
             return False
@@ -249,6 +257,10 @@ class Dispatcher:
         at_s = self._turns.look_again_s
         if self._queue.count and at_s is not None and at_s > self._loop.time():
             self._look_again = self._loop.call_at(at_s, self.pump)
+
+    def _late(self, place: QueuePlace, estimated_s: float) -> RequestRefused | ModelLate:
+        late = refuse_late(estimated_s, place.deadline_s - self._loop.time())
+        return ModelLate(late) if place.may_move else self.refused(late, place.level)
 
     def refused(self, refused: Refused, level: Level) -> RequestRefused:
         """Counts a refusal at this level, and says in whose turn it may come back."""

@@ -216,12 +216,11 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
     if served.reason is ServedReason.PLANNED:
         says += f"; the pool's fixed mix serves it with {served.level.phrase}"
     elif served.reason is ServedReason.LOAD:
-        gone = "all" if decided.pressed >= 1 else f"{decided.pressed:.0%}"  # without a ready worker it is infinite
-        says += f"; served with {served.level.phrase} under load, with {gone} of the slack gone"
+        says += f"; served with {served.level.phrase} under load, with {_why_load(decided)}"
     elif served.reason is ServedReason.DEADLINE:
         says += f"; served with {served.level.phrase} to meet the deadline"
     elif served.reason is ServedReason.MODEL_GONE:
-        says += f"; served with {served.level.phrase} because the workers of the model that it was meant for are gone"
+        says += f"; served with {served.level.phrase} because no ready worker holds the model that it was meant for"
     elif served.reason is ServedReason.LATENT_ELSEWHERE:
         says += f"; served with {served.level.phrase} because workers that hold the latent are busier than others"
     if wanted.reason is WantedReason.SCHEDULE_REQUESTED or (
@@ -229,6 +228,12 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
     ):
         return says  # nobody measured what a schedule loses that a request fixes
     return f"{says}; at most {100 * served.expected_loss:.1f}% of quality is expected to be lost"
+
+
+def _why_load(decided: Decided) -> str:
+    if decided.served.level.model != decided.wanted.level.model:  # `pressed` is of the model that serves
+        return "less of a backlog there"
+    return f"{'all' if decided.pressed >= 1 else f'{decided.pressed:.0%}'} of the slack gone"
 
 
 def _why_wanted(wanted: WantedLevel) -> str:

@@ -65,11 +65,12 @@ class End:
 
 
 Ended = Callable[[End], None]
-#: Hands a request that no worker here can take to another model's workers, now; False if none can.
-GoesElsewhere = Callable[[SimulatedRequest, float], bool]
+#: Hands a request that no worker here can take to another model's workers, now; False if none can. True: only if one is
+#: in time.
+GoesElsewhere = Callable[[SimulatedRequest, float, bool], bool]
 
 
-def _nowhere(request: SimulatedRequest, now_s: float) -> bool:  # noqa: ARG001
+def _nowhere(request: SimulatedRequest, now_s: float, in_time: bool) -> bool:  # noqa: ARG001
     """All workers hold one model."""
     return False
 
@@ -170,6 +171,9 @@ class SimulatedDispatcher:
         self.pump(now_s)
         if request.waits:
             self._clock.at(request.deadline_s, self._expire, request)
+            if self.elsewhere is not _nowhere:
+                least_s = self.view(now_s, request.gateway).for_cost(request.step_cost).alone_s(request.level.cost)
+                self._clock.at(max(now_s, request.deadline_s - least_s), self._leave_late, request)
 
     def pump(self, now_s: float) -> None:
         """Hand out every slot that is free: called whenever one may have become so. Gateways hear of it in turn."""
@@ -206,7 +210,7 @@ class SimulatedDispatcher:
     def _send_elsewhere(self, now_s: float) -> None:
         """The last worker of this model left: who waits for it goes to another one, if that can serve it."""
         for request in [request for queue in self._queues for request in queue]:
-            if self.elsewhere(request, now_s):
+            if self.elsewhere(request, now_s, False):
                 self._queues[request.gateway].remove(request)
 
     def lose(self, worker: SimulatedWorker, now_s: float) -> None:
@@ -241,6 +245,7 @@ class SimulatedDispatcher:
             request.choosy |= any(worker.free_slots for worker in view.workers)
             return False
         if placement.is_late(left_s):
+            self._leave_late(now_s, request)
             self._expire(now_s, request)
             return False
         free = sum(worker.free_slots for worker in view.workers) if view.others is not None else 0
@@ -299,7 +304,7 @@ class SimulatedDispatcher:
         request.excluded |= {lost_on}
         request.choosy = True
         nobody = all(worker.name in request.excluded for worker in self.view(now_s).ready)
-        if request.tries > MAX_RETRIES or (nobody and not self.elsewhere(request, now_s)):
+        if request.tries > MAX_RETRIES or (nobody and not self.elsewhere(request, now_s, False)):
             self._ended(End(request.number, Fate.LOST, now_s, retries=request.tries, request=request))
         elif nobody:
             pass  # it went elsewhere
@@ -312,6 +317,11 @@ class SimulatedDispatcher:
         if request.waits:
             self._queues[request.gateway].remove(request)
             self._ended(End(request.number, Fate.EXPIRED, now_s, retries=request.tries, request=request))
+
+    def _leave_late(self, now_s: float, request: SimulatedRequest) -> None:
+        """It would be late here: another model's workers take it, if they are in time."""
+        if request.waits and self.elsewhere(request, now_s, True):
+            self._queues[request.gateway].remove(request)
 
     def _give_up(self, now_s: float, since_s: float) -> None:
         if self._forlorn_since_s == since_s:

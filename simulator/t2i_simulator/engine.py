@@ -10,7 +10,9 @@ A request that passes its deadline at a worker still finishes and counts as late
 So it stays visible what a policy did too late.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -24,8 +26,9 @@ from t2i_policy.planning.plan import NO_PLAN
 from t2i_policy.policies import PoolState, ServingPolicy
 from t2i_policy.pool_view import PoolView
 from t2i_policy.queue import FairQueue
-from t2i_policy.request.admission import Refused, decide_admission
-from t2i_policy.request.decide import Arrival
+from t2i_policy.request.admission import Admitted, Refused, decide_admission
+from t2i_policy.request.decide import Arrival, Decided
+from t2i_policy.request.elsewhere import decide_elsewhere, decide_with_room
 from t2i_policy.request.options import Limits
 from t2i_simulator.by_model import Dispatchers
 from t2i_simulator.cached_rules import build_cached_rules
@@ -110,7 +113,8 @@ class Simulation:
         # 2. Decide the level.
         cost = self._costs[number]
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw, cost)
-        decided = self._policy.serve(self._rules, self._plan, arrival, pool)
+        admit = partial(self._admission, pool, number)
+        decided = decide_with_room(self._serve(arrival), admit, pool)
         # 3. Count the demand, also of requests that are refused.
         self._demand = self._demand.counted(decided.prompt_class, now_s, cost)
         outcomes = self._outcomes
@@ -119,12 +123,7 @@ class Simulation:
             outcomes.similarity[number] = found.near.similarity
         outcomes.repeated[number] = found.near.another_take
         # 4. Accept or refuse.
-        pool = pool.for_cost(cost)
-        if isinstance(decided, RivalDecided) and decided.sent_to is not None:
-            line = self._dispatchers.of_model(decided.sent_to.model)
-            decided = in_line(decided, pool, line.steps_for(decided.sent_to, gateway))
-        room = self._dispatchers.queue_room(decided.served.level.model, gateway, tenant, target.max_queued)
-        admission = decide_admission(pool, decided.served, target.slo_s, room)
+        admission = admit(decided)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
             self._ended(End(number, Fate.SHED, now_s))
@@ -154,6 +153,20 @@ class Simulation:
             near=found.near,
         )
         self._dispatchers.submit(request, now_s)
+
+    def _serve(self, arrival: Arrival) -> Callable[[PoolView], Decided]:
+        return lambda pool: self._policy.serve(self._rules, self._plan, arrival, pool)
+
+    def _admission(self, pool: PoolView, number: int, decided: Decided) -> Admitted | Refused:
+        """Of a request that arrives."""
+        target, gateway = self._scenario.target, self._asked[number]
+        pool = pool.for_cost(self._costs[number])
+        if isinstance(decided, RivalDecided) and decided.sent_to is not None:
+            line = self._dispatchers.of_model(decided.sent_to.model)
+            decided = in_line(decided, pool, line.steps_for(decided.sent_to, gateway))
+        model, tenant = decided.served.level.model, self._tenants[number]
+        room = self._dispatchers.queue_room(model, gateway, tenant, target.max_queued)
+        return decide_admission(pool, decided.served, target.slo_s, room)
 
     def _ended(self, end: End) -> None:
         """Record the end of a request. Each request ends exactly once; an image that is drawn again is no end."""
@@ -195,15 +208,16 @@ class Simulation:
         self._dispatchers.submit(second, end.at_s)
         return True
 
-    def _elsewhere(self, stranded: SimulatedRequest, now_s: float) -> bool:
-        """Decide it anew for the models that have workers."""
+    def _elsewhere(self, stranded: SimulatedRequest, now_s: float, in_time: bool) -> bool:
+        """Decide it anew for the other models that have workers; `in_time`: only if one makes its deadline."""
         left_s, cost = stranded.deadline_s - now_s, stranded.step_cost
         pool = self._dispatchers.view(now_s, stranded.gateway)
         arrival = Arrival(self._limits, stranded.near, left_s, self._draws[stranded.number][0], cost)
-        served = self._policy.serve(self._rules, self._plan, arrival, pool).served
-        before, level = stranded.level.model, served.level
-        if level.model == before or left_s <= 0 or not pool.of_model(level.model).ready:
+        before = stranded.level.model
+        decided = decide_elsewhere(self._serve(arrival), pool, before)
+        if decided is None or left_s <= 0 or (in_time and decided.served.estimated_s > left_s):
             return False
+        level = decided.served.level
         entry = self._dispatchers.of_model(before).entries.get(stranded.number)
         if entry is not None:
             self._dispatchers.of_model(level.model).entries[stranded.number] = entry

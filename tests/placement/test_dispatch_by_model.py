@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from played_workers import CAP, STEPS, World, turns, world
 from t2i_api.gateway import GatewayPart
 from t2i_gateway.by_model import ModelDispatchers
-from t2i_gateway.dispatch import Dispatcher, QueuePlace
-from t2i_gateway.errors import ModelGone
+from t2i_gateway.dispatch import Dispatcher, ModelLate, QueuePlace
+from t2i_gateway.errors import ModelGone, RequestRefused
 from t2i_gateway.metrics import GatewayMetrics
 from t2i_gateway.several_images import behind_siblings
 from t2i_gateway.workers.model_orders import LOG_EVERY_S, ModelOrders
@@ -21,6 +21,7 @@ from t2i_policy.level import Level
 from t2i_policy.outliers import HealthState
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import OtherQueues
+from t2i_policy.request.admission import RefusedReason
 from t2i_protos.v1 import level_pb2, worker_pb2
 
 EXACT, TURBO = Level(0, STEPS), Level(0, 4, model="turbo")
@@ -33,9 +34,12 @@ class TwoModels:
 
     played: World
     dispatchers: ModelDispatchers
+    metrics: GatewayMetrics
 
-    def ask(self, level: Level, tenant: str = "a", may_move: bool = False) -> "asyncio.Task[object]":
-        deadline_s = asyncio.get_running_loop().time() + 600
+    def ask(
+        self, level: Level, tenant: str = "a", may_move: bool = False, within_s: float = 600.0
+    ) -> "asyncio.Task[object]":
+        deadline_s = asyncio.get_running_loop().time() + within_s
         place = QueuePlace(tenant, level, deadline_s, may_move=may_move)
         return asyncio.create_task(self.dispatchers.attempt(place))
 
@@ -60,7 +64,7 @@ async def two_models(gateways: int = 1) -> AsyncIterator[TwoModels]:
             model: Dispatcher(PromptAware(), played.pool, part, metrics, model=model, name=model or "own")
             for model in ("", "turbo")
         }
-        yield TwoModels(played, ModelDispatchers(by_model, played.pool.others))
+        yield TwoModels(played, ModelDispatchers(by_model, played.pool.others), metrics)
 
 
 async def end(*asked: "asyncio.Task[object]") -> None:
@@ -134,6 +138,22 @@ async def test_request_that_may_move_does_not_wait_for_a_model_without_workers()
         assert not staying.done()
         assert isinstance((await asyncio.gather(pool.ask(TURBO, may_move=True), return_exceptions=True))[0], ModelGone)
         await end(*full, staying)
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["at its turn", "while it waits"])
+async def test_request_that_may_move_is_told_nothing_where_its_model_would_be_late(free: bool) -> None:
+    """Its refusal is not counted, as another model may serve it. One that may not is refused as ever."""
+    async with two_models() as pool:
+        busy = [] if free else [pool.ask(TURBO) for _ in range(CAP)]
+        await turns()
+        late = [pool.ask(TURBO, may_move=may_move, within_s=1e-6) for may_move in (True, False)]  # at once
+        moving, staying = await asyncio.gather(*late, return_exceptions=True)
+        assert isinstance(moving, ModelLate)
+        assert isinstance(staying, RequestRefused)
+        assert moving.late.reason is staying.refused.reason is RefusedReason.OVERLOADED
+        counted = pool.metrics.refusals.labels(RefusedReason.OVERLOADED)._value.get()
+        assert counted == 1
+        await end(*busy)
 
 
 async def test_worker_that_loads_another_model_is_not_judged_by_its_silence() -> None:

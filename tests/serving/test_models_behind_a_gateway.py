@@ -292,12 +292,87 @@ async def test_moved_requests_are_served_cheaper_or_told_at_once_that_they_are_l
         await client.channel.close()
 
 
-async def answer_of(client: Client, prompt: str, limit_s: float) -> gateway_pb2.Done | grpc.aio.AioRpcError:
+async def answer_of(client: Client, asked: str | Request, limit_s: float) -> gateway_pb2.Done | grpc.aio.AioRpcError:
     """How a request ends."""
     try:
-        return await client.done(Request(prompt=prompt), limit_s)
+        return await client.done(Request(prompt=asked) if isinstance(asked, str) else asked, limit_s)
     except grpc.aio.AioRpcError as error:
         return error
+
+
+async def test_request_that_its_model_would_draw_too_late_is_drawn_by_an_idle_one(tmp_path: Path) -> None:
+    """Its own model stands still. Who demands it, asks for exact or has a floor that the other breaks is refused."""
+    own, other = large(), small()
+    own.step_ms = 100.0  # two seconds for an image
+    own.may_draw.clear()
+    async with gateway_of(write_two_models(tmp_path, SOME), [own, other]) as gateway:
+        client = Client(gateway.address)
+        waiting = 't2i_gateway_model_queued_requests{model="scenes"}'
+        busy = [asyncio.create_task(answer_of(client, f"circle {n}", 60.0)) for n in range(CAP)]
+        await until("all are drawn", lambda: asyncio.sleep(0, own.running), lambda count: count == CAP)
+        bound = [Request(prompt="bound", **more) for more in BOUND]
+        refused = [asyncio.create_task(answer_of(client, one, 6.0)) for one in bound]
+        moved = asyncio.create_task(answer_of(client, Request(prompt="moved"), 6.0))
+        await until("they wait", lambda: metric(gateway, waiting), lambda count: count == len(BOUND) + 1)
+        done = await moved
+        assert isinstance(done, gateway_pb2.Done)
+        assert (done.served, done.reason) == (TURBO, "Deadline")
+        for error in await asyncio.gather(*refused):
+            assert isinstance(error, grpc.aio.AioRpcError)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "its turn did not come in time" in str(error.details())
+        assert await metric(gateway, 't2i_gateway_refusals_total{reason="Overloaded"}') == len(BOUND)
+        own.may_draw.set()
+        assert all(isinstance(one, gateway_pb2.Done) for one in await asyncio.gather(*busy))
+        await client.channel.close()
+
+
+BOUND: tuple[dict[str, Any], ...] = ({"model": "scenes"}, {"exact": True}, {"min_quality_percent": 97})
+
+
+async def test_full_queue_of_one_model_turns_nobody_away_whom_another_may_draw(tmp_path: Path) -> None:
+    own, other = large(), small()
+    own.may_draw.clear()
+    options = write_two_models(tmp_path, SOME)
+    options.pool_file.write_text(options.pool_file.read_text().replace("maxQueuedRequests: 64", "maxQueuedRequests: 0"))
+    async with gateway_of(options, [own, other]) as gateway:
+        client = Client(gateway.address)
+        busy = [asyncio.create_task(answer_of(client, f"circle {n}", 60.0)) for n in range(CAP)]
+        await until("all are drawn", lambda: asyncio.sleep(0, own.running), lambda count: count == CAP)
+        request = Request(prompt="one more")
+        explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
+        assert (explained.worker, explained.refusal, explained.decision.reason) == ("small", "", "Load")
+        events = await client.events(request)
+        assert (events[-1].done.served, events[-1].done.reason) == (TURBO, "Load")
+        message = events[0].accepted.decision.message
+        assert "under load, with less of a backlog there" in message, (
+            "its own slack, of which nothing is gone, says nothing"
+        )
+        error = await client.refusal(Request(prompt="one more", model="scenes"))
+        assert "QueueFull" in str(error.details())
+        own.may_draw.set()
+        await asyncio.gather(*busy)
+        await client.channel.close()
+
+
+async def test_without_a_worker_of_its_model_a_request_is_told_so(tmp_path: Path) -> None:
+    """No deadline and no load was in the way."""
+    own, other = large(), small()
+    async with gateway_of(write_two_models(tmp_path, SOME), [own, other]) as gateway:
+        client = Client(gateway.address)
+        own.ready = False
+        own_ready = 't2i_gateway_model_ready_workers{model="scenes"}'
+        await until("it is gone", lambda: metric(gateway, own_ready), lambda count: count == 0)
+        events = await client.events(Request(prompt="a circle"))
+        decision = events[0].accepted.decision
+        assert (events[-1].done.served, events[-1].done.reason, decision.reason) == (TURBO, "ModelGone", "ModelGone")
+        assert "no ready worker holds the model that it was meant for" in decision.message
+        for more, reason in (({"exact": True}, "ExactRequested"), ({"guidance_scale": 7.0}, "NoNeighbour")):
+            request = Request(prompt="a circle", **more)
+            explained = await client.stub.Explain(gateway_pb2.ExplainRequest(request=request), timeout=WITHIN_S)
+            assert (explained.decision.reason, explained.decision.served) == (reason, EXACT)
+            assert explained.refusal.startswith("NoWorkers")
+        await client.channel.close()
 
 
 async def test_request_that_fails_on_all_workers_of_its_model_is_drawn_by_another(tmp_path: Path) -> None:

@@ -96,6 +96,25 @@ def test_prompts_go_elsewhere_when_the_last_worker_of_a_model_dies() -> None:
     assert Fate.LOST not in outcomes.fates
 
 
+def test_who_would_be_late_is_drawn_by_another_model_that_is_in_time() -> None:
+    """Workers of the reference step slower than anybody knew, so its queue lasts longer than it was admitted for."""
+    faults = tuple(Fault(f"own-{number}", 100.0, 400.0, 5.0) for number in range(3))
+    scenario = two_models(0.6, faults=faults)
+    outcomes = simulate(scenario, PromptAware())
+    stays = Simulation(scenario, PromptAware())
+    for model in stays._dispatchers.by_model.values():
+        model.dispatcher.elsewhere = lambda *_: False
+    unmoved = stays.run()
+    assert outcomes.fates.count(Fate.EXPIRED) < unmoved.fates.count(Fate.EXPIRED)
+    assert Fate.OPEN not in outcomes.fates
+
+
+def test_full_queue_of_one_model_refuses_nobody_whom_another_may_draw() -> None:
+    nobody_waits = replace(TARGET, max_queued=0)
+    assert not simulate(two_models(1.0, own=1, turbo=3, target=nobody_waits), PromptAware()).refusals
+    assert simulate(two_models(1.0, own=4, turbo=0, target=nobody_waits), PromptAware()).refusals
+
+
 @pytest.mark.parametrize("policy", several_models(), ids=lambda policy: policy.name)
 def test_every_policy_serves_a_pool_of_several_models(policy: ServingPolicy) -> None:
     """Each request ends once, on a worker of its model; with room for everybody nearly all are served."""

@@ -85,10 +85,24 @@ def choose_offer(offers: Sequence[Offer], wanted: Level, drawn: Level | None, le
         return isinf(offer.price), cost, served.level.model != wanted.model, served.estimated_s
 
     best = min(held_to or in_time or able, key=worth)
-    if best.served.level.model == wanted.model or best.served.reason is not ServedReason.AS_WANTED:
-        return best
-    reason = ServedReason.PLANNED
-    if best.served.level != drawn:
-        stays = any(offer.served.level.model == wanted.model for offer in in_time)
-        reason = ServedReason.LOAD if stays else ServedReason.DEADLINE
+    reason = _why_left(best.served, wanted, drawn, able, in_time)
     return best._replace(served=replace(best.served, reason=reason))
+
+
+def _why_left(
+    served: Served, wanted: Level, drawn: Level | None, able: Sequence[Offer], in_time: Sequence[Offer]
+) -> ServedReason:
+    """The reason of its model's offer, unless another model than the wanted one serves as that model would itself."""
+    if served.level.model == wanted.model:
+        return served.reason
+    if served.level == drawn and served.reason is ServedReason.AS_WANTED:
+        return ServedReason.PLANNED
+    if not _has(able, wanted.model):
+        return ServedReason.MODEL_GONE
+    if served.reason is not ServedReason.AS_WANTED:
+        return served.reason
+    return ServedReason.LOAD if _has(in_time, wanted.model) else ServedReason.DEADLINE
+
+
+def _has(offers: Sequence[Offer], model: str) -> bool:
+    return any(offer.served.level.model == model for offer in offers)

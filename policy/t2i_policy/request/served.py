@@ -30,7 +30,7 @@ class ServedReason(StrEnum):
     LOAD = "Load"  # the price of a step: cheaper than wanted, or than drawn
     DEADLINE = "Deadline"  # the wanted level could not finish in time
     LATENT_ELSEWHERE = "LatentElsewhere"  # workers that hold the latent would take longer than another without it
-    MODEL_GONE = "ModelGone"  # the workers of the model that it was meant for went away while it waited
+    MODEL_GONE = "ModelGone"  # no ready worker holds the model that it was meant for: not yet, or not any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,14 @@ def estimate_s(pool: PoolView, level: Level) -> float:
 
 
 def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: PoolView, load: LoadState) -> Served:
-    """Always returns a level; whether it is admitted is `admission`'s decision."""
+    """Always returns a level; whether it is admitted is `admission`'s decision.
+
+    Without a ready worker nothing is bent: no level is in time, and none is served.
+    """
     start = _start(wanted, options, load.drawn)
-    chosen = _at_price(start, options, load.price)
+    chosen = _at_price(start, options, load.price) if pool.ready else start
     reason, estimated_s = ServedReason.LOAD, pool.expected_s(chosen.level.cost, load.left_s)
-    if estimated_s > load.left_s:
+    if pool.ready and estimated_s > load.left_s:
         faster = _most_faithful_in_time(options, pool, load.left_s) or options[0]
         if faster.level != chosen.level:
             chosen, reason = faster, ServedReason.DEADLINE

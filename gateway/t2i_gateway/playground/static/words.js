@@ -11,7 +11,7 @@ const WHY = {
   ScheduleRequested: "The request fixed the number of steps.",
   ModelRequested: "You asked for this model.",
   OtherModel: "Another model of the pool costs this prompt no quality to speak of.",
-  ModelGone: "The workers of the model that it was meant for went away, so another one drew it.",
+  ModelGone: "No ready worker held the model that it was meant for, so another one drew it.",
   Unmeasured: "Cheaper levels were not measured for such images.",
   Planned: "The pool's fixed mix drew this level.",
   Load: "The pool was busy, so it saved steps where they cost the least quality.",
