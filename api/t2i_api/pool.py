@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
+from math import isclose
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -26,7 +27,7 @@ from t2i_api.security import SecurityPart
 from t2i_api.template import WorkerTemplatePart
 from t2i_policy.frontier import ChosenLadder, LadderSource, choose_ladder
 from t2i_policy.level import Ladder, Level, build_ladder
-from t2i_policy.profile import LevelProfile, ProfileError
+from t2i_policy.profile import LevelProfile, ModelUnmeasured
 
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 
@@ -181,7 +182,7 @@ class PoolSpec(_Part):
         the spec, by their names in the profile.
 
         Raises:
-            ProfileError: the profile has no section for a model, or one of another schedule.
+            ModelUnmeasured: the profile has no section for a model, or one of another schedule or guidance.
         """
         if profile is not None:
             self.check_sections(profile, self.models)
@@ -190,18 +191,19 @@ class PoolSpec(_Part):
         return choose_ladder(self.base_steps, named, profile, pinned, dict.fromkeys((*self.models, *models)))
 
     def check_sections(self, profile: LevelProfile, models: Iterable[str]) -> None:
-        """Whether the profile was measured with these of the pool's other models.
+        """Whether the profile was measured with these of the pool's other models, as they are in the spec.
 
         Raises:
-            ProfileError: it has no section for one, or one of another schedule.
+            ModelUnmeasured: it has no section for one, or one of another schedule or guidance.
         """
         for name in models:
-            measured, steps = profile.section(name).base_steps, self.schedules[name]
-            if measured != steps:
-                raise ProfileError(
-                    f"models: {name!r} was measured at {measured} steps, its numInferenceSteps in workerGroups is "
-                    f"{steps}: measure it again with t2ictl profile, or set numInferenceSteps to {measured}"
-                )
+            section, part = profile.section(name), self.models[name]
+            if section.base_steps != part.num_inference_steps:
+                measured = f"{section.base_steps} steps"
+                raise _unmeasured(name, measured, "numInferenceSteps", part.num_inference_steps, section.base_steps)
+            scale, told = section.guidance_scale, part.guidance_scale_percent
+            if scale is not None and not isclose(100 * scale, told, abs_tol=0.1):
+                raise _unmeasured(name, f"guidance scale {scale:g}", "guidanceScalePercent", told, round(100 * scale))
 
     def filled_in(self, chosen: ChosenLadder) -> "PoolSpec":
         """With the levels written down that the profile stands for; all processes read them from there."""
@@ -235,6 +237,13 @@ class PoolSpec(_Part):
     @property
     def group_sizes(self) -> dict[str, int]:
         return {group.name: group.workers for group in self.worker_groups}
+
+
+def _unmeasured(name: str, measured: str, field: str, told: int, instead: int) -> ModelUnmeasured:
+    return ModelUnmeasured(
+        f"models: {name!r} was measured at {measured}, its {field} in workerGroups is {told}: "
+        f"measure it again with t2ictl profile, or set {field} to {instead}"
+    )
 
 
 class PoolMeta(_Part):

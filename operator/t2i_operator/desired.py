@@ -16,7 +16,7 @@ from t2i_operator.manifests.auditor import audit_basis
 from t2i_operator.manifests.child import PoolRef
 from t2i_policy.level import Ladder
 from t2i_policy.planning.classes import ClassTable, build_classes
-from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
+from t2i_policy.profile import LevelProfile, ModelUnmeasured, ProfileError, parse_profile
 
 INVALID_SPEC = "InvalidSpec"
 PROFILE_MISSING = "ProfileMissing"
@@ -54,6 +54,8 @@ def read_desired(
         )
     try:
         chosen = spec.choose_ladder(parsed)
+    except ModelUnmeasured as error:
+        return Problem(MODEL_NOT_MEASURED, f"profileRef: {error}")
     except ProfileError as error:
         return Problem(PROFILE_INVALID, f"profileRef: {error}")
     spec = spec.filled_in(chosen)  # gateways, workers and plans read the levels from here

@@ -9,7 +9,7 @@ from t2i_policy.band_loss import BandLoss, parse_band, render_bands
 
 class ModelSection(NamedTuple):
     """Another model of the pool: its full schedule, what it takes, what its levels lose against the exact images of
-    the profile's own model. Steps are its own."""
+    the profile's own model. Steps are its own. `guidance_scale` None: a profile of before does not say."""
 
     name: str
     base_steps: int
@@ -17,6 +17,7 @@ class ModelSection(NamedTuple):
     fixed_s: float
     losses: tuple[BandLoss, ...]
     model_digest: str = ""
+    guidance_scale: float | None = None
 
 
 def render_section(section: ModelSection) -> dict[str, Any]:
@@ -28,7 +29,25 @@ def render_section(section: ModelSection) -> dict[str, Any]:
         "stepSeconds": list(section.step_s),
         "fixedSeconds": section.fixed_s,
         "losses": render_bands(section.losses),
+        **render_guidance(section.guidance_scale),
     }
+
+
+def render_guidance(scale: float | None) -> dict[str, float]:
+    """What a model was measured with, if that is known."""
+    return {} if scale is None else {"guidanceScale": scale}
+
+
+def parse_guidance(item: Mapping[str, Any]) -> float | None:
+    """Raises:
+    TypeError, ValueError: it is no number, or out of range.
+    """
+    if "guidanceScale" not in item:
+        return None
+    scale = float(item["guidanceScale"])
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"guidanceScale must be a number, 0 or more, got {scale}")
+    return scale
 
 
 def parse_sections(items: Iterable[Mapping[str, Any]]) -> tuple[ModelSection, ...]:
@@ -58,6 +77,7 @@ def parse_section(item: Mapping[str, Any]) -> ModelSection:
         float(item["fixedSeconds"]),
         losses,
         str(item.get("modelDigest", "")),
+        parse_guidance(item),
     )
     _check(section)
     return section

@@ -43,7 +43,14 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
-from t2i_policy.model_section import ModelSection, check_schedule, parse_sections, render_section
+from t2i_policy.model_section import (
+    ModelSection,
+    check_schedule,
+    parse_guidance,
+    parse_sections,
+    render_guidance,
+    render_section,
+)
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 
@@ -53,6 +60,10 @@ TWINS_FROM = 0.8  # similarity from which most measured prompts are paraphrases,
 
 class ProfileError(ValueError):
     """The profile file cannot be used; the message names the field."""
+
+
+class ModelUnmeasured(ProfileError):
+    """It can be used, but was measured of a model that differs from the pool's in this field."""
 
 
 class LevelCost(NamedTuple):
@@ -98,6 +109,7 @@ class LevelProfile:
     others: tuple[JudgedLosses, ...] = ()
     variants: tuple[VariantLosses, ...] = ()
     models: tuple[ModelSection, ...] = ()
+    guidance_scale: float | None = None  # it was measured with; None: not known
     corrections: Corrections = NO_CORRECTIONS  # of `losses`, by audits; no part of the file
     bands: Mapping[Level, list[BandLoss]] = field(init=False, compare=False, repr=False)  # `losses`, by level
 
@@ -131,7 +143,8 @@ class LevelProfile:
             ProfileError: it was not measured.
         """
         if not model:
-            return ModelSection("", self.base_steps, self.step_s, self.fixed_s, self.losses, self.model_digest)
+            digest, scale = self.model_digest, self.guidance_scale
+            return ModelSection("", self.base_steps, self.step_s, self.fixed_s, self.losses, digest, scale)
         found = next((section for section in self.models if section.name == model), None)
         if found is None:
             names = ", ".join(section.name for section in self.models) or "none"
@@ -290,6 +303,7 @@ def parse_profile(text: str) -> LevelProfile:
             others=tuple(_parse_judged(item) for item in document.get("otherJudges", ())),
             variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
             models=_parse_sections(document.get("models", ())),
+            guidance_scale=parse_guidance(document),
         )
         _check(profile)
         return profile
@@ -311,6 +325,7 @@ def render_profile(profile: LevelProfile) -> str:
         "stepSeconds": list(profile.step_s),
         "fixedSeconds": profile.fixed_s,
         "losses": render_bands(profile.losses),
+        **render_guidance(profile.guidance_scale),
     }
     if profile.judge is not None:
         document["judge"] = render_judge(profile.judge)

@@ -123,6 +123,7 @@ async def measure(
                     embedder_digest=tools.embedder.digest,
                     sizes=sizes,
                     costs=parse_costs(costs),
+                    guidance_scale=round(about.guidance_scale, 4),  # 32 bits on the wire
                 ),
                 tuple(prompts),
             )

@@ -14,7 +14,7 @@ from t2i_policy.level import Level
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.other_models import section_of
-from t2i_profiler.sample_file import Facts, Measurement, PromptScores, write_samples
+from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples
 from t2ictl.commands.profile import refit_profile
 from t2ictl.errors import InputInvalid
 
@@ -37,7 +37,7 @@ def turbo(count: int = 20, first: int = 0) -> Measurement:
         PromptScores(f"prompt {n}", f"kept {n % 9}", 0.5, (0.72 if n % 2 else 0.8,), own)
         for n in range(first, first + count)
     )
-    return Measurement(Facts("turbo-digest", "A10G", 4, (0.05, 0.08), 0.3, PICK), prompts)
+    return Measurement(Facts("turbo-digest", "A10G", 4, (0.05, 0.08), 0.3, PICK, guidance_scale=1.0), prompts)
 
 
 def test_losses_are_against_the_references_exact_images() -> None:
@@ -50,12 +50,19 @@ def test_losses_are_against_the_references_exact_images() -> None:
     assert found[TURBO].standard_error == pytest.approx(0.05 / 19**0.5, rel=0.01)
     assert found[TURBO].win_rate == pytest.approx(0.25), "a tie is half a win, in every other prompt"
     assert (section.base_steps, section.step_s, section.fixed_s) == (4, (0.05, 0.08), 0.3)
-    assert section.model_digest == "turbo-digest"
+    assert (section.model_digest, section.guidance_scale) == ("turbo-digest", 1.0)
 
 
 def test_prompts_of_one_file_alone_do_not_count() -> None:
     section = section_of("turbo", reference(20), turbo(30, first=2))
     assert {band.num_samples for band in section.losses} == {18}
+
+
+def test_samples_say_what_guidance_they_were_drawn_with(tmp_path: Path) -> None:
+    """Those of before do not."""
+    for measured in (turbo(), reference()):
+        write_samples(measured, tmp_path / "samples.jsonl")
+        assert read_samples(tmp_path / "samples.jsonl").facts == measured.facts
 
 
 MISTAKES: dict[str, tuple[Callable[[Measurement], Measurement], str]] = {

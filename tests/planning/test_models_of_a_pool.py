@@ -113,6 +113,8 @@ def test_a_model_that_was_not_measured_is_an_error_that_names_it() -> None:
 
 def test_a_profile_with_a_section_is_read_back_equal() -> None:
     assert parse_profile(render_profile(PROFILE)) == PROFILE
+    guided = replace(PROFILE, models=(SECTION._replace(guidance_scale=1.0),), guidance_scale=7.5)
+    assert parse_profile(render_profile(guided)) == guided
     assert "models" not in json.loads(render_profile(RULES.profile))
 
 
@@ -130,6 +132,7 @@ def test_a_section_holds_its_own_levels_only() -> None:
         ("stepSeconds", [], "stepSeconds of 'turbo' must be seconds above 0"),
         ("fixedSeconds", float("nan"), "fixedSeconds of 'turbo' must be seconds, 0 or more, got nan"),
         ("losses", [], "losses of 'turbo' are empty"),
+        ("guidanceScale", -1, "guidanceScale must be a number, 0 or more, got -1.0"),
         ("baseSteps", 0, "baseSteps of 'turbo' must be at least 1, got 0"),
         ("baseSteps", float("inf"), "cannot convert float infinity"),
     ],

@@ -170,9 +170,15 @@ PROBLEMS = {
     ),
     "a section of another schedule": (
         profile_of(section(baseSteps=8)),
-        "ProfileInvalid",
+        "ModelNotMeasured",
         "'few' was measured at 8 steps, its numInferenceSteps in workerGroups is 4",
         "or set numInferenceSteps to 8",
+    ),
+    "a section of another guidance": (
+        profile_of(section(guidanceScale=2.0)),
+        "ModelNotMeasured",
+        "'few' was measured at guidance scale 2, its guidanceScalePercent in workerGroups is 100",
+        "or set guidanceScalePercent to 200",
     ),
 }
 
