@@ -29,10 +29,14 @@ class PlayedCall:
         self._sent.put_nowait(message)
 
     async def read(self) -> Any:
-        return await self._sent.get()
+        message = await self._sent.get()
+        if message is self:
+            raise asyncio.CancelledError
+        return message
 
     def cancel(self) -> None:
-        pass
+        """Whoever reads hears of it as of a task that is cancelled, as with a call of gRPC."""
+        self._sent.put_nowait(self)
 
 
 class PlayedWorker:

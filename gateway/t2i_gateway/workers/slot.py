@@ -26,7 +26,7 @@ class Slot:
     is_held: bool = True
     may_move: bool = True
     _given_up: bool = False
-    _reading: asyncio.Timeout | None = None
+    _reading: Any = None  # the call
 
     def __post_init__(self) -> None:
         self.steps_left = self.steps
@@ -44,17 +44,22 @@ class Slot:
         """
         if self._given_up:
             raise TimeoutError
+        self._reading = call
         try:
-            async with asyncio.timeout(None) as self._reading:
-                return await call.read()
+            return await call.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._given_up and not (task and task.cancelling()):
+                raise TimeoutError from None
+            raise
         finally:
             self._reading = None
 
     def give_up(self) -> None:
         """End what is read now or next with TimeoutError."""
         self._given_up = True
-        if self._reading is not None and not self._reading.expired():
-            self._reading.reschedule(0.0)
+        if self._reading is not None:
+            self._reading.cancel()
 
     def start(self, steps: int) -> None:
         """The worker took it into its batch, with this many steps to do."""
