@@ -51,6 +51,10 @@ class Snapshot:
         return lists
 
 
+def _likeness(scored: tuple[int, float]) -> float:
+    return scored[1]
+
+
 class PromptIndex:
     """Rows are reused after removal."""
 
@@ -111,8 +115,7 @@ class PromptIndex:
         if not taken:
             return []
         rows, similarity = self._scored(unit, taken)
-        best = (-similarity).argsort(kind="stable")[:taken]
-        found = zip(rows[best].tolist(), similarity[best].tolist(), strict=True)
+        found = sorted(zip(rows.tolist(), similarity.tolist(), strict=True), key=_likeness, reverse=True)[:taken]
         named = [(self._ids[row], value) for row, value in found]
         return [Match(name, max(-1.0, min(1.0, value))) for name, value in named if name is not None]
 
