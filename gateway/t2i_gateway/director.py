@@ -70,7 +70,7 @@ class Director:
                 before.append(context.decided.served.level)
                 streams.append(self._answer(context, admitted))
             self._parts.rates.charge(tenant, cost)
-            async with aclosing(merge_events(streams)) as events:
+            async with aclosing(merge_events(streams) if len(streams) > 1 else streams[0]) as events:
                 async for event in events:
                     yield event
         finally:

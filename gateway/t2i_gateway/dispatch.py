@@ -197,11 +197,13 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
-        views = self._views
-        ready = sum(view.ready for view in views)
-        self._metrics.show_ready(self._name, sum(view.ready and not view.unproven for view in views))
+        ready = proven = free = 0
+        for view in self._views:  # one loop: every event of a worker or a request leads here
+            ready += view.ready
+            proven += view.ready and not view.unproven
+            free += view.free_slots
+        self._metrics.show_ready(self._name, proven)
         self._watch_forlorn(ready)
-        free = sum(view.free_slots for view in views)
         self._turns.look(free)
         if free:
             self._queue.serve(self._hand_out)

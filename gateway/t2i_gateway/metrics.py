@@ -94,12 +94,16 @@ class GatewayMetrics:
 
     def show_ready(self, model: str, count: int) -> None:
         """So many workers hold this model and take requests."""
+        if self._ready.get(model) == count:
+            return  # it is told far more often than it changes
         self._ready[model] = count
         self.model_ready_workers.labels(model).set(count)
         self.ready_workers.set(self._ready.total())
 
     def show_queued(self, model: str, count: int) -> None:
         """So many requests wait for this model."""
+        if self._queued.get(model) == count:
+            return
         self._queued[model] = count
         self.model_queue_depth.labels(model).set(count)
         self.queue_depth.set(self._queued.total())

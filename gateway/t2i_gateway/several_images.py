@@ -33,11 +33,6 @@ async def merge_events(streams: Sequence[Events]) -> Events:
     Raises:
         Exception: the first that any stream raised; the others are closed.
     """
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as events:
-            async for event in events:
-                yield event
-        return
     arrived = Arrived(maxsize=len(streams))
     tasks = [asyncio.create_task(_forward(index, stream, arrived)) for index, stream in enumerate(streams)]
     left = len(streams)

@@ -103,7 +103,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
 def read_distinguishing_words(prompt: str) -> tuple[str, ...] | None:
     """The first word of each found word's line, kind by kind, in order; None where the language is not read."""
     text = prompt.casefold()
-    if any(one > _LAST_LATIN and one.isalpha() for one in text):
+    if not text.isascii() and any(one > _LAST_LATIN and one.isalpha() for one in text):
         return None
     weights = tuple(f"{float(one):g}" for one in _WEIGHT.findall(text))
     plain = _NO_COUNT.sub(" ", _WEIGHT.sub(" ", text))

@@ -369,4 +369,8 @@ class WorkerConnection:
 
 def _held_load(held: Sequence[Slot]) -> HeldLoad:
     """What requests take of a batch that hold their places in it; those that do not owe no steps."""
-    return HeldLoad(sum(slot.step_cost for slot in held), round(sum(slot.owed_steps * slot.step_cost for slot in held)))
+    places = steps = 0.0
+    for slot in held:
+        places += slot.step_cost
+        steps += slot.owed_steps * slot.step_cost
+    return HeldLoad(places, round(steps))
