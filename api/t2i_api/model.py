@@ -14,6 +14,7 @@ DEFAULT_EMBEDDER = "hf://sentence-transformers/all-MiniLM-L6-v2"
 Steps = Annotated[int, Field(ge=1, le=1000, strict=True)]
 Pixels = Annotated[int, Field(ge=8, le=8192, multiple_of=8, strict=True)]
 _INSIDE = r"[A-Za-z0-9_][A-Za-z0-9._ -]*"  # a name in a path, which cannot lead out of a folder
+_ENCODER = rf"^((hf|file|pvc)://.+|({_INSIDE}/)*{_INSIDE})$"
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$", max_length=63)]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
 
@@ -91,9 +92,9 @@ class ComponentPart(_Part):
     weight_name: Annotated[str, Field(max_length=256, pattern=rf"^({_INSIDE}/)*{_INSIDE}\.safetensors$")] | None = None
     """Of an IPAdapter, and needed there: its file in the folder or repository, such as
     sdxl_models/ip-adapter_sdxl.safetensors."""
-    image_encoder: Annotated[str, Field(max_length=256, pattern=rf"^({_INSIDE}/)*{_INSIDE}$")] | None = None
-    """Of an IPAdapter: the folder of its image encoder in the same source, such as models/image_encoder. Left out:
-    image_encoder beside the weights."""
+    image_encoder: Annotated[str, Field(max_length=256, pattern=_ENCODER)] | None = None
+    """Of an IPAdapter: the folder of its image encoder in the same source, such as models/image_encoder, or an address
+    of its own, such as hf://openai/clip-vit-large-patch14. Left out: image_encoder beside the weights."""
     scale_percent: Annotated[int, Field(ge=0, le=200, strict=True)] = 100
     """How strongly it acts where a request says nothing."""
 

@@ -25,30 +25,42 @@ def find_ip_adapter(
 ) -> IpAdapterFiles:
     """The files of an adapter; a hub's are downloaded first.
 
-    `name` is that of the component in the pool, for messages. `weight_name` and `image_encoder` are paths inside the
-    source. Without an `image_encoder` it is beside the weights.
+    `name` is that of the component in the pool, for messages. `weight_name` is a path inside the source, and so is
+    `image_encoder`, or it is an address of its own. Without an `image_encoder` it is beside the weights.
 
     Raises:
         SourceMissing: one of them is not there.
         SourceUnreachable: the download fails now.
     """
-    encoder = image_encoder or str(PurePosixPath(weight_name).parent / USUAL_ENCODER)
     field = component_field(name)
+    elsewhere = image_encoder if image_encoder and "://" in image_encoder else None
+    encoder = None if elsewhere else image_encoder or str(PurePosixPath(weight_name).parent / USUAL_ENCODER)
     wanted = f"a folder with {weight_name}"
     kind = SourceKind(field, (weight_name,), wanted, partial(choose_ip_adapter_files, weight_name, encoder))
     asked = f"{weight_name}+{encoder}"  # a download of other files of this repository is not this one
     folder = find_folder(kind, source, models_dir, variant=asked)
-    if not (folder / encoder / "config.json").is_file():
-        raise SourceMissing(f"{field} {source!r}: no image encoder in {encoder}; set imageEncoder to its folder")
-    return IpAdapterFiles(folder / weight_name, folder / encoder)
+    if elsewhere:
+        mark = ("config.json",)
+        apart = SourceKind(f"{field}.imageEncoder", mark, "a folder of an image encoder", _choose_encoder_files)
+        return IpAdapterFiles(folder / weight_name, find_folder(apart, elsewhere, models_dir))
+    if not (folder / str(encoder) / "config.json").is_file():
+        raise SourceMissing(
+            f"{field} {source!r}: no image encoder in {encoder}; set imageEncoder to its folder or its own address"
+        )
+    return IpAdapterFiles(folder / weight_name, folder / str(encoder))
 
 
 def choose_ip_adapter_files(
-    weight_name: str, encoder: str, names: Collection[str], components: Collection[str], variant: str
+    weight_name: str, encoder: str | None, names: Collection[str], components: Collection[str], variant: str
 ) -> list[str]:
-    """The adapter's own file, and the settings and weights of the encoder."""
+    """The adapter's own file, and the settings and weights of the encoder, unless that is elsewhere."""
     del components, variant
     prefix = f"{encoder}/"
-    inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    inside = [name.removeprefix(prefix) for name in names if encoder and name.startswith(prefix)]
     chosen = [prefix + name for name in choose_component_files(inside)]
     return sorted([*(name for name in names if name == weight_name), *chosen])
+
+
+def _choose_encoder_files(names: Collection[str], components: Collection[str], variant: str) -> list[str]:
+    del components, variant
+    return choose_component_files(names)

@@ -135,6 +135,13 @@ ACCEPTED: dict[str, dict[str, object]] = {
                 "imageEncoder": "models/image_encoder",
             },
             {"name": "plus", "kind": "IPAdapter", "source": "file:///ip", "weightName": "ip plus.safetensors"},
+            {
+                "name": "flux",
+                "kind": "IPAdapter",
+                "source": "hf://acme/flux-ip",
+                "weightName": "ip_adapter.safetensors",
+                "imageEncoder": "hf://acme/clip@v1",
+            },
         ]
     },
     "audits": {"spec.quality": {"judge": "scenes", "template": {"nodeSelector": {"a": "b"}}}},

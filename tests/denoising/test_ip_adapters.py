@@ -8,8 +8,9 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.loaders import FluxIPAdapterMixin, SD3IPAdapterMixin
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, SiglipImageProcessor, SiglipVisionModel
 
 from t2i_runtime.drawing import Drawing, ScaledAdapter
 from t2i_sources import IpAdapterFiles
@@ -29,7 +30,7 @@ from t2i_worker.pipelines.controls import load_control
 from t2i_worker.pipelines.ip_adapters import load_ip_adapter
 
 FACE, ROOM = sample_image(40, 24), sample_image(32, 64).rotate(90)
-NAMES = ("sd15", "sdxl")
+NAMES = ("sd15", "sdxl", "sd3", "flux-dev")
 STEPS = 2
 PLAIN = TinyRequest(seed=1, steps=STEPS)
 
@@ -56,14 +57,21 @@ def engine_of(made: Path, name: str, **options: Any) -> TinyEngine:
 
 
 def shown(seed: int, scale: float = 0.7, kind: str = "face", **options: Any) -> TinyRequest:
-    images = options.pop("images", NO_PICTURES)
-    with_image = replace(images, ip_adapter=ComponentPicture(kind, FACE, scale))
+    images, looked_at = options.pop("images", NO_PICTURES), options.pop("looked_at", FACE)
+    with_image = replace(images, ip_adapter=ComponentPicture(kind, looked_at, scale))
     return TinyRequest(seed=seed, steps=STEPS, images=with_image, **options)
 
 
 def stock_with(stock: Any, folder: Path, scale: float) -> Any:
-    """As diffusers' documentation says."""
-    stock.load_ip_adapter(folder, subfolder="", weight_name=WEIGHTS)
+    """As diffusers' documentation says of each family."""
+    encoder: Any = folder / ENCODER
+    where: dict[str, Any] = {"subfolder": "", "weight_name": WEIGHTS}
+    if isinstance(stock, FluxIPAdapterMixin):
+        where |= {"image_encoder_pretrained_model_name_or_path": encoder, "image_encoder_dtype": torch.float32}
+    if isinstance(stock, SD3IPAdapterMixin):
+        parts = {"image_encoder": SiglipVisionModel, "feature_extractor": SiglipImageProcessor}
+        stock.register_modules(**{name: part.from_pretrained(encoder) for name, part in parts.items()})
+    stock.load_ip_adapter(folder, **where)
     stock.set_ip_adapter_scale(scale)
     return stock
 
@@ -72,7 +80,7 @@ def stock_shown(made: Path, name: str, request: TinyRequest, kind: str = "face")
     picture = request.images.ip_adapter
     assert picture is not None
     stock = stock_with(load_stock(made / name), made / f"{name}-{kind}", picture.scale)
-    return stock_run(stock, name, replace(request, extra={"ip_adapter_image": picture.picture}))
+    return stock_run(stock, name, replace(request, extra={**request.extra, "ip_adapter_image": picture.picture}))
 
 
 def apart(run: EngineRun, stock: StockRun) -> float:
@@ -80,7 +88,9 @@ def apart(run: EngineRun, stock: StockRun) -> float:
     return float((run.final - stock.final).abs().max() / stock.final.std())
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sd15", "face"), ("sd15", "plus"), ("sdxl", "face")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sd15", "face"), ("sd15", "plus"), ("sdxl", "face"), ("sd3", "face"), ("flux-dev", "face")]
+)
 def test_drawn_as_diffusers_draws_with_it(name: str, kind: str, made: Path) -> None:
     """To the last bit alone, guided and not; and a plain request as by a model that never had an adapter."""
     engine = engine_of(made, name)
@@ -94,14 +104,16 @@ def test_drawn_as_diffusers_draws_with_it(name: str, kind: str, made: Path) -> N
     assert np.array_equal(again.pixels, stock_shown(made, name, shown(1, kind=kind), kind).pixels)
 
 
-@pytest.mark.parametrize(("name", "guidance"), [("sdxl", None), ("sd15", 1.0)], ids=["guided", "unguided"])
+@pytest.mark.parametrize(
+    ("name", "guidance"), [("sdxl", None), ("sd15", 1.0), ("sd3", None), ("sd3", 1.0), ("flux-dev", None)]
+)
 def test_requests_of_one_batch_do_not_touch_each_other(name: str, guidance: float | None, made: Path) -> None:
     """Those with one adapter at one scale meet. Others, and plain ones, have forwards of their own."""
     engine = engine_of(made, name)
     plain = replace(PLAIN, guidance=guidance)
     others = [
         shown(1, guidance=guidance),
-        shown(2, guidance=guidance, prompt="two blue squares"),
+        shown(2, guidance=guidance, prompt="two blue squares", looked_at=ROOM),
         shown(3, 1.1, guidance=guidance),
         shown(4, kind="plus", guidance=guidance),
     ]
@@ -149,20 +161,70 @@ def test_beside_other_images_and_parts(made: Path) -> None:
     assert np.array_equal(run.pixels, stock_run(stock, "sdxl", replace(request, extra=extra)).pixels)
 
 
-def test_switch_changes_no_table_that_other_threads_walk_through(made: Path) -> None:
+def test_negative_prompt_of_flux_looks_at_a_black_image(made: Path) -> None:
+    """Its guidance makes a second call of each step, with another image; both meet those of others."""
+    extra = {"true_cfg_scale": 2.0}
+    drawing = Drawing(arguments=extra)
+    options: dict[str, Any] = {"negative": "blurry", "drawing": drawing, "extra": extra}
+    requests = [shown(1, **options), shown(2, looked_at=ROOM, **options), shown(3)]
+    engine = engine_of(made, "flux-dev")
+    stocks = [stock_shown(made, "flux-dev", request) for request in requests]
+    for request, stock in zip(requests, stocks, strict=True):
+        (run,) = engine.draw([request])
+        assert np.array_equal(run.pixels, stock.pixels)
+    for run, stock in zip(engine.draw(requests), stocks, strict=True):
+        assert apart(run, stock) <= MIXED_BOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "image_kind", "control_kind", "control_name"),
+    [
+        ("sd3", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3ControlNetPipeline", "SD3ControlNetModel"),
+        ("flux-dev", "FluxImg2ImgPipeline", "FluxControlNetPipeline", "FluxControlNetModel"),
+    ],
+)
+def test_transformers_beside_other_images(
+    name: str, image_kind: str, control_kind: str, control_name: str, made: Path
+) -> None:
+    """With an image to start from, and with a ControlNet."""
+    engine = engine_of(made, name)
+    folder = save_control(made / name, made / f"{name}-edges")
+    load_control(engine.pipeline, "edges", folder)
+    start = DecodedImages(init=sample_image(48, 32), strength=0.6)
+    extra = {"ip_adapter_image": FACE, "image": start.init, "strength": 0.6}
+    stock = getattr(diffusers, image_kind)(**load_stock(made / name).components)
+    request = shown(1, images=start)
+    (run,) = engine.draw([request])
+    wanted = stock_run(stock_with(stock, made / f"{name}-face", 0.7), name, replace(request, extra=extra))
+    assert np.array_equal(run.pixels, wanted.pixels)
+
+    extra = {"ip_adapter_image": FACE, "control_image": ROOM, "controlnet_conditioning_scale": 0.8}
+    control = getattr(diffusers, control_name).from_pretrained(folder)
+    stock = getattr(diffusers, control_kind)(**load_stock(made / name).components, controlnet=control)
+    stock_with(stock, made / f"{name}-face", 0.7)
+    request = shown(1, images=DecodedImages(control=ComponentPicture("edges", ROOM, 0.8)))
+    (run,) = engine.draw([request])
+    torch.manual_seed(1)  # SD3's draws its control latents from there
+    wanted = stock_run(stock, name, replace(request, extra=extra))
+    assert np.array_equal(run.pixels, wanted.pixels)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+def test_switch_changes_no_table_that_other_threads_walk_through(name: str, made: Path) -> None:
     """Stock code asks a model for its dtype in every thread: a table that changes under it ends the request."""
-    pipeline = engine_of(made, "sdxl").pipeline
-    unet, switch = pipeline.stock.unet, pipeline.denoiser.ip_adapters
+    denoiser = engine_of(made, name).pipeline.denoiser
+    projections = ("encoder_hid_proj", "image_proj")
     tables = []
     for wanted in (None, ScaledAdapter("face", 0.7), ScaledAdapter("plus", 0.7), None):
-        switch.use(wanted)
-        own = [part for name, part in unet.named_modules() if not name.startswith("encoder_hid_proj")]
+        denoiser.ip_adapters.use(wanted)
+        own = [part for name, part in denoiser.module.named_modules() if not name.startswith(projections)]
         tables.append([([*part._modules], [*part.__dict__]) for part in own])
     assert all(table == tables[0] for table in tables)
 
 
-def test_previews_encode_the_image_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, encoded = engine_of(made, "sd15"), []
+@pytest.mark.parametrize("name", NAMES)
+def test_previews_encode_the_image_once(name: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, encoded = engine_of(made, name), []
     (run,) = engine.draw([shown(1)])
     view = engine.pipeline.shown["face"]
     monkeypatch.setattr(type(view), "encode_image", lambda *_, **__: encoded.append(1))
@@ -176,10 +238,12 @@ def test_adapter_that_cannot_serve_is_named_at_the_start(made: Path, tmp_path: P
     own = files_of(made / "sd15-face")
     weights = load_file(own.weights)
     save_file({**weights, "ip_adapter.0.to_q_lora.down.weight": torch.zeros(2)}, tmp_path / "faceid.safetensors")
+    save_file({"image_proj.proj.0.weight": torch.zeros(2, 2)}, tmp_path / "portrait.safetensors")
     save_file({"some": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
     for file, says in {
-        "faceid": "it is a FaceID adapter",
+        "faceid": "it is a FaceID adapter.*plus-face",
+        "portrait": "it is a FaceID adapter",
         "other": "it cannot be loaded",
         "pickle": "is no safetensors file",
     }.items():
@@ -187,9 +251,9 @@ def test_adapter_that_cannot_serve_is_named_at_the_start(made: Path, tmp_path: P
             load_ip_adapter(engine.pipeline, "bad", replace(own, weights=tmp_path / f"{file}.safetensors"))
     (plain,) = engine.draw([PLAIN])
     assert np.array_equal(plain.pixels, stock_run(load_stock(made / "sd15"), "sd15", PLAIN).pixels)
-    save_family("sd3", tmp_path / "sd3")
-    with pytest.raises(ModelUnsupported, match="StableDiffusion3Pipeline takes no IP-Adapter here"):
-        load_ip_adapter(TinyEngine("sd3", tmp_path / "sd3").pipeline, "face", own)
+    save_family("z-image", tmp_path / "z-image")
+    with pytest.raises(ModelUnsupported, match=r"ZImagePipeline takes no IP-Adapter; .*2, XL and 3, and of FLUX\.1 do"):
+        load_ip_adapter(TinyEngine("z-image", tmp_path / "z-image").pipeline, "face", own)
 
 
 def test_adapter_of_another_model_is_named_at_the_start(made: Path, tmp_path: Path) -> None:

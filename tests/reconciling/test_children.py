@@ -132,6 +132,19 @@ def test_workers_get_a_folder_of_their_preview_decoder(source: str, decoder: str
     assert {one["name"] for one in pod["volumes"]} >= set(mounts)
 
 
+def test_workers_reach_the_image_encoder_of_an_ip_adapter() -> None:
+    """It may lie elsewhere than the adapter; a folder in the adapter's own source is no address."""
+    face = {"name": "face", "kind": "IPAdapter", "source": "pvc://a/ip", "weightName": "ip.safetensors"}
+    model = {**pool_document()["spec"]["model"], "source": "pvc://a/sdxl"}
+    for encoder, expected in (("clip", ["/a"]), ("pvc://b/clip", ["/a", "/b"]), ("hf://x/clip", ["/a", ""])):
+        children = rendered(model={**model, "components": [{**face, "imageEncoder": encoder}]})
+        mounts = children["StatefulSet/p-a"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        found = [one["mountPath"].removeprefix(MODELS_FOLDER) for one in mounts if one["name"].startswith("models")]
+        assert found == expected
+        egress = children["NetworkPolicy/p-workers"]["spec"]["egress"]
+        assert any(one.get("ports", [{}])[0].get("port") == 443 for one in egress) == encoder.startswith("hf://")
+
+
 def test_fields_that_came_later_are_written_only_if_set() -> None:
     """Pods of an older version can still read the pool."""
     model = pool_document()["spec"]["model"]

@@ -95,7 +95,8 @@ def model_sources(model: ModelPart) -> Iterator[str]:
     """Where a model is, and all that is loaded beside it."""
     yield from (model.source, model.preview_decoder)
     yield from (adapter.source for adapter in model.adapters)
-    yield from (component.source for component in model.components)
+    for component in model.components:
+        yield from filter(None, (component.source, component.image_encoder))
 
 
 def models_folders(model: str, further: Iterable[str]) -> list[Folder]:

@@ -192,7 +192,7 @@ def _marked_within(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_of_parts(name: str, value: Any) -> bool:
-    return isinstance(value, list) and (name == "image_embeds" or "residual" in name or "controlnet" in name)
+    return isinstance(value, list) and ("image_embeds" in name or "residual" in name or "controlnet" in name)
 
 
 def _holds_rows(value: Any, rows: int) -> bool:

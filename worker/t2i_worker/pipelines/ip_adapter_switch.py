@@ -1,8 +1,8 @@
-"""Puts an IP-Adapter of the pool into the UNet and takes it out again, between two forwards.
+"""Puts an IP-Adapter of the pool into the denoiser and takes it out again, between two forwards.
 
-A UNet with an IP-Adapter has other attention processors and a projection of image embeddings, and each call must bring
-embeddings. So the one thread that runs the forwards puts an adapter in before a forward that asks for it. All other
-forwards run the model's own processors: nothing is added to them.
+A denoiser with an IP-Adapter has other attention processors and a projection of image embeddings, and each call must
+bring embeddings. So the one thread that runs the forwards puts an adapter in before a forward that asks for it. All
+other forwards run the model's own processors: nothing is added to them.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,12 @@ from torch import nn
 
 from t2i_runtime.drawing import ScaledAdapter
 
-PROJECTION = "encoder_hid_proj"
-KIND = "encoder_hid_dim_type"  # what of the UNet's configuration says which projection it has
+KIND = "encoder_hid_dim_type"  # what of a UNet's configuration says which projection it has
 
 
 @dataclass(frozen=True, slots=True)
 class InsertedParts:
-    """What a loaded IP-Adapter changes in a UNet. `processors` are by their place among `_attentions`."""
+    """What a loaded IP-Adapter changes in a denoiser. `processors` are by their place among `_attentions`."""
 
     processors: Mapping[int, Any]
     projection: nn.Module | None
@@ -31,6 +30,7 @@ class IpAdapterSwitch:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self._projection = ""  # the name of its part that projects the embeddings
         self._attentions: list[Any] = [part for part in module.modules() if hasattr(part, "get_processor")]
         self._adapters: dict[str, InsertedParts] = {}
         self._replaced: dict[str, InsertedParts] = {}  # what each takes the place of
@@ -51,9 +51,10 @@ class IpAdapterSwitch:
         self.restore()
         return self._adapters[name]
 
-    def remember_own(self) -> None:
-        """Call it before an adapter is loaded."""
+    def remember_own(self, projection: str) -> None:
+        """Call it before an adapter is loaded. Its projection becomes the part of this name."""
         self.use(None)
+        self._projection = projection
         self._own = self._own or self._parts()
 
     def restore(self) -> None:
@@ -74,12 +75,12 @@ class IpAdapterSwitch:
             if before is None:
                 self._put(self._adapters[wanted.name])
             for processor in self._adapters[wanted.name].processors.values():
-                processor.scale = [wanted.scale]
+                processor.scale = [wanted.scale] if isinstance(processor.scale, (list, tuple)) else wanted.scale
         self._active = wanted
 
     def _parts(self) -> InsertedParts:
         processors = {at: attention.get_processor() for at, attention in enumerate(self._attentions)}
-        return InsertedParts(processors, getattr(self._module, PROJECTION, None), self._config_kind())
+        return InsertedParts(processors, getattr(self._module, self._projection, None), self._config_kind())
 
     def _put(self, parts: InsertedParts) -> None:
         for at, processor in parts.processors.items():
@@ -87,8 +88,8 @@ class IpAdapterSwitch:
             attention = self._attentions[at]
             attention._modules.pop("processor", None)  # where diffusers' loader has put it
             attention.__dict__["processor"] = processor
-        if hasattr(self._module, PROJECTION):
-            setattr(self._module, PROJECTION, parts.projection)
+        if hasattr(self._module, self._projection):
+            setattr(self._module, self._projection, parts.projection)
             setattr(self._config, KIND, parts.kind)
 
     @property
