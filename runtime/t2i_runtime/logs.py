@@ -32,6 +32,9 @@ REPEAT_AFTER_S = 60.0
 MAX_REPEATING = 64
 #: They tell of every cut prompt; whoever sent it is told in the answer.
 _TALK_OF_PROMPTS = ("diffusers.pipelines", "transformers.tokenization_utils_base")
+#: diffusers and transformers import torchao wherever it is installed. These then tell of older names, which matter for
+#: checkpoints that torchao saved. `precision: fp8` reads none. A warning of torch about its own `jit` comes along.
+_TALK_OF_TORCHAO = ("torch.utils._pytree", "diffusers.quantizers.torchao")
 _CONSTANT_FIRST_LINE = ("asyncio",)  # what follows shows the exception
 
 log = logging.getLogger(__name__)
@@ -52,8 +55,9 @@ def keep_prompts_out() -> None:
     if isinstance(make, _CarefulRecords):
         return
     logging.setLogRecordFactory(_CarefulRecords(make))
-    for name in _TALK_OF_PROMPTS:
+    for name in (*_TALK_OF_PROMPTS, *_TALK_OF_TORCHAO):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
     warnings.showwarning = _log_warning
     sys.excepthook = _log_uncaught
     sys.unraisablehook = lambda lost: _log_uncaught(lost.exc_type, lost.exc_value, lost.exc_traceback)

@@ -1,5 +1,6 @@
 """fp8 by torchao: refused where it cannot be computed, and only for matrices that bear it."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -63,3 +64,10 @@ def test_locked_torchao_has_what_is_asked_of_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_fp8_loads_the_weights_of_bf16() -> None:
     assert [variant_of(one) for one in ("fp8", "bf16", "fp16", "fp32")] == ["bf16", "bf16", "fp16", ""]
+
+
+def test_import_of_torchao_says_nothing_in_a_workers_log() -> None:
+    """diffusers imports it wherever it is installed, also for models in bf16."""
+    code = "from t2i_runtime.logs import set_up_logs; set_up_logs(); import t2i_worker.pipelines"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
