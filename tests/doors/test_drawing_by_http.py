@@ -122,7 +122,7 @@ async def test_a_form_brings_them_too(client: openai.AsyncOpenAI, pool: LocalPoo
     ("fields", "param", "says"),
     [
         ({"sampler": "nothing-known"}, "sampler", "euler"),
-        ({"true_cfg_scale": 3}, "true_cfg_scale", "takes no such argument"),
+        ({"true_cfg_scale": 3}, "true_cfg_scale", "takes no such argument; leave it out"),
         ({"lora": {"name": "other"}}, "lora", "those of the pool: style"),
         (
             {"control_images": [{"component": "edges", "image": base64.b64encode(EDGES[:60]).decode()}]},

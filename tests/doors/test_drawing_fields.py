@@ -112,8 +112,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "an adapter twice": ({"lora": [{"name": "pixel"}] * 2}, "lora", "once"),
     "a scale beyond the bounds": ({"lora": {"name": "pixel", "scale": 3}}, "lora[0].scale", "2"),
     "an adapter as a text": ({"lora": "pixel"}, "lora", "array"),
-    "an unknown argument": ({"arguments": {"eta_2": 1}}, "arguments", "those that are taken"),
-    "an argument beyond its bounds": ({"arguments": {"clip_skip": 99}}, "arguments", "from 1 to 12"),
+    "an unknown argument": ({"arguments": {"eta_2": 1}}, "arguments.eta_2", "those that are taken"),
+    "an argument beyond its bounds": ({"arguments": {"clip_skip": 99}}, "arguments.clip_skip", "from 1 to 12"),
     "an argument beyond its bounds, by itself": ({"true_cfg_scale": 31}, "true_cfg_scale", "30"),
     "an argument twice": ({"true_cfg_scale": 3, "arguments": {"true_cfg_scale": 3}}, "true_cfg_scale", "once"),
     "a ControlNet that is not there": (
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_named_as_the_client_named_it(case: str) -> None:
         ({"lora": "pixel"}, "lora"),
         ({"lora[name]": "pixel", "lora": "{}"}, "lora"),
         ({"lora[name]": "pixel", "lora[scale]": "much"}, "lora[0].scale"),
-        ({"arguments[clip_skip]": "two"}, "arguments"),
+        ({"arguments[clip_skip]": "two"}, "arguments.clip_skip"),
         ({"control_images": "[]"}, "control_images"),
     ],
 )

@@ -72,7 +72,9 @@ def _violations(request: worker_pb2.WorkerGenerateRequest, facts: ModelFacts) ->
             yield Violation(name, f"must be at most {MAX_PROMPT_CHARACTERS} characters")
     if not facts.draws(ImageSize(request.width, request.height)):
         measured = ", ".join(map(str, (facts.size, *(one.size for one in facts.sizes))))
-        yield Violation("width", f"this worker measured {measured} pixels and makes no sizes beyond")
+        yield Violation(
+            "width", f"this worker measured {measured} pixels and makes no sizes beyond; ask for one of these"
+        )
     if not (math.isfinite(request.guidance_scale) and 0 <= request.guidance_scale <= 100):
         yield Violation("guidance_scale", "must be a number from 0 to 100")
     if request.output_format not in FORMATS:

@@ -39,7 +39,7 @@ _PARAMS = {
 }
 #: Arguments of the pipeline that are fields by themselves, too.
 OWN_ARGUMENTS = ("true_cfg_scale", "max_sequence_length")
-_ARGUMENT = re.compile(r"drawing\.arguments\['(\w+)'\]")
+_ARGUMENT = re.compile(r"drawing\.arguments\['(.+)'\]")
 _COMPONENTS = ("drawing.images.control_images", "drawing.images.ip_adapter_images")
 _REFERENCES = "drawing.images.reference_images"
 #: The same within a sentence, where several images have the name that the form gives them.
@@ -113,7 +113,7 @@ def _param(field: str) -> str:
     if field.startswith(_COMPONENTS):
         return field.removeprefix("drawing.images.")
     if (argument := _ARGUMENT.match(field)) is not None:
-        return argument[1] if argument[1] in OWN_ARGUMENTS else "arguments"
+        return argument[1] if argument[1] in OWN_ARGUMENTS else f"arguments.{argument[1]}"
     if field.startswith(_REFERENCES):
         return f"image{field.removeprefix(_REFERENCES)}"
     return _PARAMS.get(field, field)

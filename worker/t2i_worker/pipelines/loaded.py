@@ -197,7 +197,7 @@ class LoadedPipeline:
         task, kind = self.tasks.task_for(job.images.used), type(self.stock_for(job.images))
         takes = parameters_of(kind)
         violations += [
-            Violation(f"drawing.arguments[{name!r}]", f"{kind.__name__} takes no such argument")
+            Violation(f"drawing.arguments[{name!r}]", f"{kind.__name__} takes no such argument; leave it out")
             for name in job.drawing.arguments
             if name not in takes
         ]
@@ -259,7 +259,7 @@ class LoadedPipeline:
 
     def _negative_problem(self, job: Job, name: str, takes: Parameters) -> str | None:
         if "negative_prompt" not in takes:
-            return f"{name} takes no negative prompt"
+            return f"{name} takes no negative prompt; leave it out"
         if self.hints.needs_true_cfg and not float(job.drawing.arguments.get("true_cfg_scale", 1.0)) > 1:
             return f"{name} reads a negative prompt only with drawing.arguments['true_cfg_scale'] above 1"
         return None
