@@ -1,5 +1,6 @@
 """`make test` runs pytest several times, two at once. No test may fall between them, and no failure may be lost."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -119,3 +120,9 @@ def test_interrupted_run_ends_its_servers(project: Project, how: signal.Signals)
         run.send_signal(how)
         assert run.wait(WITHIN_S) == INTERRUPTED
     assert ran(folder) == ["began", "ended"]
+
+
+def test_garbage_of_tests_is_collected() -> None:
+    """While files are imported it is not, and what they made is passed over."""
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
