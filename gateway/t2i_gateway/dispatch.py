@@ -197,16 +197,14 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Hand out every slot that is free: called whenever one may have become so."""
-        ready = proven = free = 0
-        for view in self._views:  # one loop: every event of a worker or a request leads here
-            ready += view.ready
-            proven += view.ready and not view.unproven
-            free += view.free_slots
-        self._metrics.show_ready(self._name, proven)
-        self._watch_forlorn(ready)
-        self._turns.look(free)
-        if free:
-            self._queue.serve(self._hand_out)
+        able = [one for one in self._workers.connections if one.takes_requests and one.model == self.model]
+        self._metrics.show_ready(self._name, sum(not one.failures.failing for one in able))
+        self._watch_forlorn(len(able))
+        if self._queue.count or self._turns.left:  # else nobody needs the workers' views, and they may stay unmade
+            free = sum(view.free_slots for view in self._views)
+            self._turns.look(free)
+            if free:
+                self._queue.serve(self._hand_out)
         self._look_later()
         self._metrics.show_queued(self._name, self.num_queued)
 

@@ -143,6 +143,12 @@ class WorkerConnection:
         return self.description is not None and load.ready and not load.draining and not self.is_reloading
 
     @property
+    def takes_requests(self) -> bool:
+        """True if it may have them, as its view says."""
+        made = self._view
+        return made.ready if made is not None else self.ready and self.state is not HealthState.EJECTED
+
+    @property
     def is_idle(self) -> bool:
         """True if it takes requests, is no worse than others, and nothing runs or waits there, of whomever."""
         load = self.load
@@ -160,7 +166,7 @@ class WorkerConnection:
             running = min(cap, in_flight)
             self._view = WorkerView(
                 name=self.name,
-                ready=self.ready and self.state is not HealthState.EJECTED,
+                ready=self.takes_requests,
                 running=running,
                 waiting=max(0, in_flight - cap),
                 batch_cap=cap,
