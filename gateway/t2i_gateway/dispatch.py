@@ -20,7 +20,7 @@ from t2i_gateway.workers.pool import WorkerPool
 from t2i_policy.image_size import counted_steps
 from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
-from t2i_policy.pool_view import OtherQueues, PoolView, WorkerView
+from t2i_policy.pool_view import NOBODY, OtherQueues, PoolView, WorkerView
 from t2i_policy.queue import FairQueue, WaitingRequest
 from t2i_policy.request.admission import Refused, refuse_late, say_no_workers
 from t2i_policy.request.latent_holders import HolderLine
@@ -99,6 +99,7 @@ class Dispatcher:
         self._queue: FairQueue[QueuedRequest] = FairQueue(part.tenant_weights)
         self._turns = SlotTurns(self._queue)
         self._retry_turns = RetryTurns()
+        self._made_view = NOBODY  # the last one: a request asks three times while little changes
         self._look_again: asyncio.TimerHandle | None = None
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
@@ -120,7 +121,11 @@ class Dispatcher:
         others = self._others
         if tenant is not None:
             others = self._turns.sharing(others, tenant)
-        return PoolView(views, queue.count, queue.steps, ahead, self.gateways, others)
+        made = self._made_view
+        seen = (views, queue.count, queue.steps, ahead, self.gateways, others)
+        if seen != (made.workers, made.queued, made.queued_steps, made.ahead_steps, made.gateways, made.others):
+            made = self._made_view = PoolView(*seen)
+        return made
 
     @property
     def _views(self) -> tuple[WorkerView, ...]:
