@@ -12,7 +12,7 @@ from t2i_policy.level import Level
 
 # strict: as for the API server, "5", true and 5.0 are no whole numbers
 SkippedSteps = Annotated[int, Field(ge=0, le=999, strict=True)]
-_COORDINATES = tuple(one.name for one in fields(Level))
+_COORDINATES = tuple(one.name for one in fields(Level) if one.init)
 
 
 class LevelPart(Part):

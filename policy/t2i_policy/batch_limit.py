@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from t2i_policy.profile import step_time
-
 NO_LIMIT = 1 << 30
 HOPE = 1.1  # times the present step: who needs one at least this short may be in time yet, as others leave
 ROUNDING = 1e-9  # a share: a step this much too long is in time
@@ -35,9 +33,10 @@ def longest_step_s(owed: Iterable[OwedSteps], present_s: float) -> float:
 
 def batch_limit(step_s: Sequence[float], longest_s: float) -> int:
     """The largest batch with no longer step, at least 1; NO_LIMIT where every measured one's is short enough."""
-    limit, longest_s = len(step_s), longest_s * (1 + ROUNDING)
-    if not limit or step_time(step_s, limit) <= longest_s:
+    longest_s *= 1 + ROUNDING
+    if not step_s or step_s[-1] <= longest_s:
         return NO_LIMIT
-    while limit > 1 and step_time(step_s, limit) > longest_s:
+    limit = len(step_s)
+    while limit > 1 and step_s[limit - 1] > longest_s:
         limit -= 1
     return limit

@@ -17,7 +17,7 @@ profile. A level's quality loss is never assumed, only read from a measured prof
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +45,7 @@ class Level:
     solver: str = ""
     computed_steps: tuple[int, ...] = ()
     model: str = ""
+    cost: float = field(init=False, compare=False, repr=False)  # in guided steps of the denoiser
 
     def __post_init__(self) -> None:
         steps, skipped = self.num_inference_steps, self.skipped_steps
@@ -66,6 +67,19 @@ class Level:
             )
         if self.solver and self.solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.solver!r}")
+        object.__setattr__(self, "cost", _cost(self) if self.forecasts or self.guided_steps else self.steps_run)
+
+    def __eq__(self, other: object) -> bool:
+        """Steps first, as most levels differ there: placement compares those of all workers, for every request."""
+        if self is other:
+            return True
+        if not isinstance(other, Level) or self.skipped_steps != other.skipped_steps:
+            return False
+        return self.num_inference_steps == other.num_inference_steps and self._others == other._others
+
+    @property
+    def _others(self) -> tuple[int, int, str, tuple[int, ...], str]:
+        return self.forecast, self.guided_steps, self.solver, self.computed_steps, self.model
 
     def _check_computed(self) -> None:
         computed, first = self.computed_steps, tuple(range(self.skipped_steps, self.skipped_steps + COMPUTED_FIRST))
@@ -87,11 +101,6 @@ class Level:
     def steps_run(self) -> int:
         """Steps that its schedule makes, forecast ones included: what progress counts."""
         return self.num_inference_steps - self.skipped_steps
-
-    @property
-    def cost(self) -> float:
-        """What it costs, in guided steps of the denoiser."""
-        return _cost(self) if self.forecasts or self.guided_steps else self.steps_run
 
     @property
     def step_share(self) -> float:
@@ -161,6 +170,16 @@ def _cost(level: Level) -> float:
     return sum(1 if level.guides(step) else UNGUIDED_COST for step in made)
 
 
+@cache
+def exact_level(base_steps: int) -> Level:
+    """K = 0 on the full schedule, of the pool's own model.
+
+    Raises:
+        ValueError: there is no schedule of so many steps.
+    """
+    return Level(0, base_steps)
+
+
 def render_level(level: Level) -> dict[str, Any]:
     """As in JSON documents; coordinates without effect are left out."""
     steps: dict[str, Any] = {"skippedSteps": level.skipped_steps, "numInferenceSteps": level.num_inference_steps}
@@ -203,8 +222,8 @@ class Ladder:
 
     @property
     def exact(self) -> Level:
-        """K = 0 on the full schedule, of the pool's own model."""
-        return Level(0, self.base_steps)
+        """What all losses are against."""
+        return exact_level(self.base_steps)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from t2i_policy.corrections import NO_CORRECTIONS, Corrections
 from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
-from t2i_policy.level import Level, parse_level, render_level
+from t2i_policy.level import Level, exact_level, parse_level, render_level
 from t2i_policy.model_section import (
     ModelSection,
     check_schedule,
@@ -175,7 +175,7 @@ class LevelProfile:
         0.0 for the exact level by definition. `prompt` refines it where a predictor was trained; None = an average one.
         `words_agree`: whether its distinguishing words are those of the neighbour; None = unknown.
         """
-        if level == Level(0, self.base_steps):
+        if level == exact_level(self.base_steps):
             return 0.0
         band = self.band(level, similarity)
         learned = None if self.predictor is None else self.predictor.of(level)
@@ -208,7 +208,7 @@ class LevelProfile:
     ) -> float | None:
         """As `expected_loss`, for a prompt that was asked before with another seed: what diversity loses is added."""
         loss, band = self.expected_loss(level, similarity, z, prompt, words_agree), self.band(level, similarity)
-        if loss is None or level == Level(0, self.base_steps):
+        if loss is None or level == exact_level(self.base_steps):
             return loss
         return min(1.0, loss + (1.0 if band is None else band.diversity_bound(z)))
 

@@ -214,7 +214,7 @@ class FairQueue(Generic[Request]):
             served = self._served.get(name)
             place = self._present if served is None else max(self._present, served.clock), name
             if behind is None or place < behind:
-                first = min((line[0] for key, line in tenant.lines.items() if key not in full), default=None)
+                first = min([line[0] for key, line in tenant.lines.items() if key not in full], default=None)
                 if first is not None:
                     best, behind = first[2], place
         return best
