@@ -27,13 +27,15 @@ smaller ones alone, places would stand empty, or it would wait for ever.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from math import inf
+from typing import Any
 
 from t2i_policy.batch_limit import NO_LIMIT
 from t2i_policy.level import Level
 from t2i_policy.profile import step_time
+from t2i_policy.quick_dataclass import quick_dataclass
 
 FASTER = 1.25  # times: by so much equal workers do not differ
 TURN_MARGIN = 1.25  # at 1.25x of capacity 2 and 4 gateways then have as many images in time as one, within 2 points
@@ -46,7 +48,7 @@ Paces = tuple[tuple[float, float], ...]
 TenantSteps = Mapping[int, int]  # steps that wait in one gateway, by `queue.tenant_key`
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class WorkerView:
     """One worker as last reported, plus what the gateway has sent it since.
 
@@ -85,7 +87,8 @@ class WorkerView:
     def __post_init__(self) -> None:
         in_flight, cap = self.running + self.waiting, self.batch_cap
         steps_per_s, batch_gain = _full_batch(self.step_s, cap)
-        cap = min(cap, max(in_flight, self.batch_limit))
+        if self.batch_limit < cap:
+            cap = min(cap, max(in_flight, self.batch_limit))
         free = cap - in_flight if self.ready and in_flight < cap else 0
         wait_s = 0.0
         if not free:
@@ -93,15 +96,13 @@ class WorkerView:
             # those waiting before us.
             ahead = self.steps_left / max(1, in_flight) * (1 + self.waiting) / max(1, cap)
             wait_s = ahead * step_time(self.step_s, cap)
-        set_field = object.__setattr__
-        set_field(self, "free_slots", free)
-        set_field(
-            self, "join_step_s", step_time(self.step_s, in_flight + 1 if in_flight < cap else cap) + self.extra_step_s
-        )
-        set_field(self, "slot_wait_s", wait_s)
-        set_field(self, "rest_s", self.fixed_s + self.boundary_s + wait_s if self.ready else inf)
-        set_field(self, "steps_per_s", steps_per_s)
-        set_field(self, "batch_gain", batch_gain)
+        born: Any = self  # mypy takes it to be frozen
+        born.free_slots = free
+        born.join_step_s = step_time(self.step_s, in_flight + 1 if in_flight < cap else cap) + self.extra_step_s
+        born.slot_wait_s = wait_s
+        born.rest_s = self.fixed_s + self.boundary_s + wait_s if self.ready else inf
+        born.steps_per_s = steps_per_s
+        born.batch_gain = batch_gain
 
     @property
     def in_flight(self) -> int:
@@ -127,7 +128,7 @@ class WorkerView:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class OtherQueues:
     """What the other gateways have: waiting requests, their steps, how many gateways have any, requests/s that come.
 
@@ -142,7 +143,7 @@ class OtherQueues:
     by_tenant: tuple[TenantSteps, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class PoolView:
     """The pool at one instant: its workers, and the requests and steps that wait in this gateway.
 
@@ -162,6 +163,7 @@ class PoolView:
     ready: tuple[WorkerView, ...] = field(init=False, compare=False)  # workers that accept requests
     steps_per_s: float = field(init=False, compare=False)  # of all ready workers at full batches
     slots: int = field(init=False, compare=False)  # batch places of ready workers
+    free_slots: int = field(init=False, compare=False)  # of them, those that requests would get at once
     in_flight: int = field(init=False, compare=False)  # requests at ready workers
     owed_steps: int = field(init=False, compare=False)  # steps that ready workers owe
     paces: Paces = field(init=False, compare=False)
@@ -172,16 +174,16 @@ class PoolView:
         rests: dict[float, float] = {}
         for worker in able_now(ready):
             rests[worker.join_step_s] = min(worker.rest_s, rests.get(worker.join_step_s, inf))
-        object.__setattr__(self, "ready", ready)
-        object.__setattr__(self, "steps_per_s", sum(worker.steps_per_s for worker in ready))
-        object.__setattr__(self, "slots", sum(worker.batch_cap for worker in ready))
-        object.__setattr__(self, "in_flight", sum(worker.running + worker.waiting for worker in ready))
-        object.__setattr__(self, "owed_steps", sum(worker.steps_left for worker in ready))
-        object.__setattr__(self, "paces", tuple(rests.items()))
-        object.__setattr__(
-            self,
-            "alone",
-            tuple({(worker.step_s[0] + worker.extra_step_s, worker.fixed_s) for worker in ready if worker.step_s}),
+        born: Any = self  # mypy takes it to be frozen
+        born.ready = ready
+        born.steps_per_s = sum([worker.steps_per_s for worker in ready])
+        born.slots = sum([worker.batch_cap for worker in ready])
+        born.free_slots = sum([worker.free_slots for worker in ready])
+        born.in_flight = sum([worker.running + worker.waiting for worker in ready])
+        born.owed_steps = sum([worker.steps_left for worker in ready])
+        born.paces = tuple(rests.items())
+        born.alone = tuple(
+            {(worker.step_s[0] + worker.extra_step_s, worker.fixed_s) for worker in ready if worker.step_s}
         )
 
     def for_cost(self, step_cost: float) -> "PoolView":

@@ -5,7 +5,7 @@ model everything is as it would be without this file.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from t2i_policy.pool_view import PoolView, join_parts
 from t2i_simulator.clock import Clock
@@ -28,6 +28,11 @@ class Dispatchers:
     """By model; "" is the pool's own."""
 
     by_model: Mapping[str, ModelWorkers]
+    only: SimulatedDispatcher | None = field(init=False)  # where there is but the pool's own model
+
+    def __post_init__(self) -> None:
+        own = self.by_model.get("")
+        object.__setattr__(self, "only", own.dispatcher if own is not None and len(self.by_model) == 1 else None)
 
     @classmethod
     def build(
@@ -56,8 +61,9 @@ class Dispatchers:
 
     def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
         """As `SimulatedDispatcher.view`, in parts where there are several models or none of the pool's own."""
-        views = {model: one.dispatcher.view(now_s, gateway, tenant) for model, one in self.by_model.items()}
-        return views[""] if list(views) == [""] else join_parts(views)
+        if self.only is not None:
+            return self.only.view(now_s, gateway, tenant)
+        return join_parts({model: one.dispatcher.view(now_s, gateway, tenant) for model, one in self.by_model.items()})
 
     def of_model(self, model: str) -> SimulatedDispatcher:
         """What serves this model; without workers of it, what serves the first one."""
@@ -65,6 +71,8 @@ class Dispatchers:
 
     def queue_room(self, model: str, gateway: int, tenant: str, max_queued: int) -> int:
         """How many may wait for this model before a request is one too many: the bound is on all that wait."""
+        if self.only is not None:
+            return self.only.queue_room(gateway, tenant, max_queued)
         elsewhere = sum(one.dispatcher.queued(gateway) for name, one in self.by_model.items() if name != model)
         return self.of_model(model).queue_room(gateway, tenant, max(0, max_queued - elsewhere))
 

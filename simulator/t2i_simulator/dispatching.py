@@ -12,6 +12,7 @@ from t2i_policy.level import Level
 from t2i_policy.policies import ServingPolicy
 from t2i_policy.pool_view import OtherQueues, PoolView
 from t2i_policy.queue import FairQueue, WaitingRequest
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.options import NOWHERE, Neighbourhood
 from t2i_policy.slot_turns import SlotTurns
 from t2i_simulator.clock import Clock
@@ -50,7 +51,7 @@ class SimulatedRequest(WaitingRequest):
     near: Neighbourhood = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class End:
     """How a request ended: what it was served at (None if not), the steps run for it, and how many
     workers lost it before."""
@@ -118,18 +119,15 @@ class SimulatedDispatcher:
 
     def view(self, now_s: float, gateway: int = 0, tenant: str | None = None) -> PoolView:
         """The pool as decisions of this gateway see it now; with the wait of a request of `tenant` if one is named."""
-        queue = self._queues[gateway]
-        ahead = queue.steps_ahead(tenant) if tenant is not None and queue.count else None
-        if ahead == queue.steps:
-            ahead = None  # all of them: the view of before may serve again
+        queue, turns, ahead = self._queues[gateway], self._turns[gateway], None
+        if queue.count and self._pool.free_slots(now_s) > turns.left:
+            ahead = 0  # who still waits, waits for others than the free ones
+        elif queue.count and tenant is not None:
+            ahead = queue.steps_ahead(tenant)
         others = self._told(now_s, gateway)
-        if tenant is not None:
-            others = self._turns[gateway].sharing(others, tenant)
-        view = self._pool.view(now_s, queue.count, queue.steps, ahead, others)
-        if queue.count and sum(worker.free_slots for worker in view.workers) > self._turns[gateway].left:
-            # Who still waits, waits for others than the free ones.
-            return self._pool.view(now_s, queue.count, queue.steps, 0, others)
-        return view
+        if others is not None and tenant is not None:
+            others = turns.sharing(others, tenant)
+        return self._pool.view(now_s, queue.count, queue.steps, ahead, others)
 
     def queue_room(self, gateway: int, tenant: str, max_queued: int) -> int:
         """How many may wait there before a request of this tenant is one too many."""
@@ -181,7 +179,7 @@ class SimulatedDispatcher:
         for gateway in (*range(self._first, len(self._queues)), *range(self._first)):
             queue, turns = self._queues[gateway], self._turns[gateway]
             if turns.look_again_s is not None:
-                turns.look(sum(worker.free_slots for worker in self.view(now_s, gateway).workers))
+                turns.look(self._pool.free_slots(now_s))
             if queue.count:
                 queue.serve(partial(self._start, now_s))
                 self._look_later(now_s, gateway)
@@ -242,14 +240,14 @@ class SimulatedDispatcher:
         placement = self._policy.place(request.sent_to or request.level, own, left_s, request.excluded)
         worker = None if placement is None else self._pool.by_name(placement.worker)
         if placement is None or worker is None or worker.is_overfull:
-            request.choosy |= any(worker.free_slots for worker in view.workers)
+            request.choosy |= view.free_slots > 0
             return False
         if placement.is_late(left_s):
             self._leave_late(now_s, request)
             self._expire(now_s, request)
             return False
-        free = sum(worker.free_slots for worker in view.workers) if view.others is not None else 0
-        if free and not self._turns[request.gateway].may_take(view.others, free, now_s):
+        free = view.free_slots
+        if free and view.others is not None and not self._turns[request.gateway].may_take(view.others, free, now_s):
             return False
         self._run(request, worker, now_s)
         return True

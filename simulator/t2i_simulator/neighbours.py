@@ -15,6 +15,7 @@ import numpy as np
 from t2i_cache.catalogue import CANDIDATES, NEAR_EQUAL
 from t2i_cache.stores import StoreLimits
 from t2i_policy.eviction import CachedItem, EvictionPolicy, choose_evictions
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.options import Neighbourhood
 from t2i_policy.steps_at_stake import StepsAtStake
 from t2i_simulator.similarity import PromptSimilarities
@@ -23,7 +24,7 @@ NO_PROMPT = -1
 FINAL = 1  # the only step that latents are of; eviction compares them by it
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class FoundPrompt:
     """`entry` is the number of the cached prompt, or NO_PROMPT."""
 

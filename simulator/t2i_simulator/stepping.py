@@ -41,8 +41,8 @@ class SimulatedStepLoop:
     """`now_s` arguments are virtual seconds and never decrease."""
 
     __slots__ = (
-        "_batch_cap", "_boundary_s", "_ends", "_pace_s", "_places", "_slowdown", "_step_s", "_steps",
-        "_was_slow", "due_s", "hopeless", "running", "version", "waiting",
+        "_batch_cap", "_boundary_s", "_ends", "_next_end", "_pace_s", "_places", "_slowdown", "_step_s", "_steps",
+        "_was_slow", "due_s", "hopeless", "running", "running_places", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, step_s: Sequence[float], batch_cap: int) -> None:
@@ -63,11 +63,8 @@ class SimulatedStepLoop:
         self._ends = 0.0  # sum of `ends_at_step * step_cost` over `running`
         self._places = 0.0  # sum of `step_cost` over `running`
         self._pace_s = 0.0  # seconds of a step after `_boundary_s`
-
-    @property
-    def running_places(self) -> int:
-        """Places of the batch that are taken, rounded up."""
-        return ceil(self._places - ROUNDING)
+        self._next_end = 0  # the least `ends_at_step` of `running`
+        self.running_places = 0  # of the batch, rounded up
 
     @property
     def waiting_places(self) -> int:
@@ -83,7 +80,7 @@ class SimulatedStepLoop:
         return self._step_of_batch() if self.running else 0.0
 
     def _step_of_batch(self) -> float:
-        places, measured = ceil(self._places - ROUNDING), self._step_s
+        places, measured = self.running_places, self._step_s
         return measured[places] if places < len(measured) else step_time(measured[1:], places)
 
     def steps_done(self, now_s: float) -> int:
@@ -189,7 +186,7 @@ class SimulatedStepLoop:
             self._boundary_s += steps * self._pace_s
 
     def _steps_to_due(self) -> int:
-        return min(job.ends_at_step for job in self.running) - self._steps
+        return self._next_end - self._steps
 
     def _give_way(self) -> None:
         """Who cannot be in time any more leaves; the others run as the live loop chooses."""
@@ -219,5 +216,9 @@ class SimulatedStepLoop:
         if self._was_slow:
             self._give_way()
         self.version += 1
+        self.running_places = ceil(self._places - ROUNDING)
         self._pace_s = self._step_of_batch() * self._slowdown
-        self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s if self.running else inf
+        self.due_s = inf
+        if self.running:
+            self._next_end = min([job.ends_at_step for job in self.running])
+            self.due_s = self._boundary_s + self._steps_to_due() * self._pace_s

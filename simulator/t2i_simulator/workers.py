@@ -4,9 +4,11 @@ A worker's view is built anew when its own state changes, and every `REPORT_EVER
 more often); the pool's view is put together from them and from running totals.
 """
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 from t2i_policy.batch_limit import batch_limit
 from t2i_policy.level import Level
@@ -18,6 +20,8 @@ from t2i_simulator.totals import Totals
 
 REPORT_EVERY_S = 2.0  # of a worker that nothing happens to: its owed steps are this much out of date at most
 SOUND = WorkerHealth()
+NEVER_S = -inf
+EJECTED, ON_TRIAL = HealthState.EJECTED, HealthState.ON_TRIAL  # an enum takes its time to look its members up
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class SimulatedWorker:
     @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.alive and self.holds and self.state is not HealthState.EJECTED
+        return self.alive and self.holds and self.state is not EJECTED
 
     @property
     def is_overfull(self) -> bool:
@@ -72,14 +76,13 @@ class SimulatedWorker:
 
     def view(self, now_s: float) -> WorkerView:
         """What a decision sees of it now. On trial it offers one slot and no queue."""
-        on_trial = self.state is HealthState.ON_TRIAL
         loop = self.loop
         return WorkerView(
             self.name,
             self.ready,
             loop.running_places,
             loop.waiting_places,
-            1 if on_trial else self.batch_cap,
+            1 if self.state is ON_TRIAL else self.batch_cap,
             self.step_s,
             self.fixed_s,
             loop.steps_left(now_s),
@@ -88,6 +91,13 @@ class SimulatedWorker:
             batch_limit=batch_limit(self.step_s, loop.longest_step_s(now_s)),
             model=self.model,
         )
+
+
+class WorkerReport(NamedTuple):
+    """A view of this worker was built then."""
+
+    at_s: float
+    worker: int
 
 
 class SimulatedPool:
@@ -99,8 +109,8 @@ class SimulatedPool:
                 self.workers.append(SimulatedWorker(len(self.workers), f"{group.name}-{number}", group))
         self._by_name = {worker.name: worker for worker in self.workers}
         self._totals = Totals([worker.view(0.0) for worker in self.workers])
-        self._base = self._totals.pool(0, 0, gateways=gateways)
-        self._reported: OrderedDict[int, float] = OrderedDict()  # of those that step: when, longest ago first
+        self._reports: deque[WorkerReport] = deque()  # of those that step, longest ago first; newer ones may follow
+        self._reported_s = [NEVER_S] * len(self.workers)
         self._changed: set[int] = set()
 
     def by_name(self, name: str) -> SimulatedWorker:
@@ -123,31 +133,31 @@ class SimulatedPool:
         others: OtherQueues | None = None,
     ) -> PoolView:
         """The pool as a gateway's decisions see it now; `queued` requests of `queued_steps` wait there."""
-        reported = self._reported
-        while reported:
-            index = next(iter(reported))
-            if now_s - reported[index] <= REPORT_EVERY_S:
-                break
-            del reported[index]
-            self._changed.add(index)
-        base = self._base
-        same = queued == base.queued and queued_steps == base.queued_steps and ahead_steps == base.ahead_steps
-        if same and others == base.others and not self._changed:
-            return base
-        for index in self._changed:
-            self._rebuild(index, now_s)
-        self._changed.clear()
-        self._base = self._totals.pool(queued, queued_steps, ahead_steps, self._gateways, others)
-        return self._base
+        self._rebuild(now_s)
+        return self._totals.pool(queued, queued_steps, ahead_steps, self._gateways, others)
 
-    def _rebuild(self, index: int, now_s: float) -> None:
-        worker = self.workers[index]
-        self._totals.replace(index, worker.view(now_s))
-        if worker.loop.running:
-            self._reported[index] = now_s
-            self._reported.move_to_end(index)
-        else:
-            self._reported.pop(index, None)
+    def free_slots(self, now_s: float) -> int:
+        """Places that requests would get at once, as decisions see it now."""
+        self._rebuild(now_s)
+        return self._totals.free_slots
+
+    def _rebuild(self, now_s: float) -> None:
+        """Build the views that are out of date."""
+        reports, reported_s, changed = self._reports, self._reported_s, self._changed
+        while reports and now_s - reports[0].at_s > REPORT_EVERY_S:
+            report = reports.popleft()
+            if reported_s[report.worker] == report.at_s:
+                changed.add(report.worker)
+        if not changed:
+            return
+        for index in changed:
+            worker = self.workers[index]
+            self._totals.replace(index, worker.view(now_s))
+            reported_s[index] = NEVER_S
+            if worker.loop.running:
+                reported_s[index] = now_s
+                reports.append(WorkerReport(now_s, index))
+        changed.clear()
 
     def judge_health(self, now_s: float) -> None:
         """Take in what the workers' healths allow now."""

@@ -4,16 +4,18 @@ Exponentially decayed counts (half-life in seconds): a burst shows at once, sile
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import exp2, log
 from types import MappingProxyType
+
+from t2i_policy.quick_dataclass import quick_dataclass
 
 Counts = Mapping[str, float]
 NOTHING: Counts = MappingProxyType({})
 MAX_AHEAD = 16.0  # half-lives after which the counts are brought up to the present
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Demand:
     """Counts by class name, decayed to `at_s`. A later request is added as the larger count that decays to it.
 
@@ -35,17 +37,17 @@ class Demand:
         if past_half_lives > MAX_AHEAD:
             return self.as_of(now_s).counted(name, now_s, times)
         counts = {**self.counts, name: self.counts.get(name, 0.0) + times * exp2(past_half_lives)}
-        return Demand(self.half_life_s, self.at_s, MappingProxyType(counts), max(now_s, self.latest_s))
+        return Demand(self.half_life_s, self.at_s, counts, max(now_s, self.latest_s))
 
     def times(self, factor: float) -> "Demand":
         """The demand of `factor` such gateways: what one sees of a pool that clients spread over evenly."""
-        counts = MappingProxyType({name: factor * count for name, count in self.counts.items()})
+        counts = {name: factor * count for name, count in self.counts.items()}
         return Demand(self.half_life_s, self.at_s, counts, self.latest_s)
 
     def as_of(self, now_s: float) -> "Demand":
         """The same demand with its counts decayed to `now_s`."""
         at_s = self.at_s + self._past_s(now_s)
-        return Demand(self.half_life_s, at_s, MappingProxyType(self._decayed(now_s)), self.latest_s)
+        return Demand(self.half_life_s, at_s, self._decayed(now_s), self.latest_s)
 
     def rate_rps(self, now_s: float) -> float:
         """Requests a second, smoothed: a steady rate r reads r after a few half-lives."""

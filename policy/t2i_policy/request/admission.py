@@ -4,11 +4,11 @@ Decided from the time left, the level it would be served at and the pool. A requ
 refused before it costs a step; a full queue is refused rather than grown. It must never queue what it cannot serve.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
 from t2i_policy.pool_view import PoolView
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.served import Served
 
 MIN_RETRY_S = 0.1
@@ -28,14 +28,14 @@ class RefusedReason(StrEnum):
     RATE_LIMITED = "RateLimited"  # the tenant used up what it may have in a minute
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Admitted:
     """Goes into the queue; `estimated_s` from now to the image."""
 
     estimated_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Refused:
     """Never queued. `retry_after_s` is when the backlog should have made room; None where retrying is no use."""
 
@@ -76,7 +76,7 @@ def say_no_workers(model: str = "") -> str:
 
 def _waits(pool: PoolView, served: Served, left_s: float) -> bool:
     """True if no free slot is any use to it."""
-    return pool.best_finish_s(served.level.cost) > left_s or not any(worker.free_slots for worker in pool.ready)
+    return pool.best_finish_s(served.level.cost) > left_s or not pool.free_slots
 
 
 def refuse_late(estimated_s: float, left_s: float) -> Refused:

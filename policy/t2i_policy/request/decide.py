@@ -16,6 +16,7 @@ from t2i_policy.planning.classes import ClassTable, build_classes
 from t2i_policy.planning.plan import NO_PLAN, Plan
 from t2i_policy.pool_view import PoolView
 from t2i_policy.profile import LevelProfile
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.models import (
     RELIEVED,
     Offer,
@@ -38,7 +39,7 @@ from t2i_policy.request.price import HIGH_PRESSURE, LOW_PRESSURE, backlog_price,
 from t2i_policy.request.served import LoadState, Served, ServedReason, choose_served_level, pressure
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Decided:
     """What was decided for one request, and from what."""
 
@@ -60,7 +61,7 @@ class Decided:
         return 100 * (1 - self.served.expected_loss)
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Arrival:
     """One request as it arrives: what it allows, its neighbour, seconds to its deadline, a draw from [0, 1).
 

@@ -28,6 +28,7 @@ from enum import StrEnum
 from t2i_policy.features import PromptFeatures
 from t2i_policy.level import Ladder, Level
 from t2i_policy.profile import LevelProfile
+from t2i_policy.quick_dataclass import quick_dataclass
 
 SAME_WORDS_FROM = 0.99  # similarity from which a prompt is the cached one but for a space, a stop or a word like it
 HARMLESS_LOSS = 0.01  # one percent of exact quality: below what two seeds of the same prompt differ by
@@ -82,7 +83,7 @@ class Limits:
     own_alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Neighbourhood:
     """The nearest cached prompt: its cosine and the steps that a start from it may skip. None and empty: no neighbour.
 
@@ -104,7 +105,7 @@ class Neighbourhood:
         return not self.same_image and (self.repeated or (self.similarity or 0.0) >= SAME_WORDS_FROM)
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Option:
     """One level with the bound on what it would lose for this prompt (fraction of exact)."""
 
@@ -112,7 +113,7 @@ class Option:
     expected_loss: float
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class WantedLevel:
     """The wanted level, its loss bound, and why."""
 

@@ -14,11 +14,12 @@ It must never pick a worker that is not ready, was excluded after a failure, or 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from t2i_policy.level import Level
 from t2i_policy.pool_view import WorkerView, worth_waiting_for
+from t2i_policy.quick_dataclass import quick_dataclass
 
 FILL_FROM_OCCUPANCY = 0.6  # share of batch slots in use from which batches are filled
 TRIAL_TIMES = 2.0  # of the time to the image that a request must have left to be the trial of a worker
@@ -34,7 +35,7 @@ class PlacementReason(StrEnum):
     TRIAL = "Trial"
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Placement:
     """The worker's name, why it, and the seconds until the image is expected."""
 
@@ -100,18 +101,14 @@ def _fullest(free: Sequence[WorkerView], level: Level, left_s: float) -> WorkerV
 def _soonest(free: Sequence[WorkerView], level: Level) -> WorkerView:
     """Where the image is expected first; then its level, the fewer requests, the name. `free` is not empty."""
     steps = float(level.cost)
-    finishes_s = [steps * worker.join_step_s + worker.rest_s for worker in free]
-    soonest_s = min(finishes_s)
-    equal = [worker for worker, finish_s in zip(free, finishes_s, strict=True) if finish_s == soonest_s]
-    best, best_elsewhere, fewest = equal[0], True, -1
-    seen, elsewhere = None, True
-    for worker in equal:
-        if worker.level is not seen:
-            seen, elsewhere = worker.level, worker.level != level
-        if elsewhere and not best_elsewhere:
-            continue
-        in_flight = worker.running + worker.waiting
-        nearer = best_elsewhere and not elsewhere
-        if nearer or fewest < 0 or in_flight < fewest or (in_flight == fewest and worker.name < best.name):
-            best, best_elsewhere, fewest = worker, elsewhere, in_flight
+    best, least = free[0], (inf, True, 0, "")
+    seen, elsewhere = None, True  # as in `_fullest`
+    for worker in free:
+        finish_s = steps * worker.join_step_s + worker.rest_s
+        if finish_s <= least[0]:
+            if worker.level is not seen:
+                seen, elsewhere = worker.level, worker.level != level
+            key = (finish_s, elsewhere, worker.running + worker.waiting, worker.name)
+            if key < least:
+                best, least = worker, key
     return best

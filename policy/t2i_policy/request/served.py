@@ -14,11 +14,11 @@ The batch that it joins grows no further than that deadline bears (`batch_limit`
 request's own floor, nor above the steps it allows: those are not in `options`.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from t2i_policy.level import Level
 from t2i_policy.pool_view import PoolView
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.options import Option, WantedLevel
 
 
@@ -33,7 +33,7 @@ class ServedReason(StrEnum):
     MODEL_GONE = "ModelGone"  # no ready worker holds the model that it was meant for: not yet, or not any more
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Served:
     """The served level, its loss bound, the seconds it is expected to take from now, and why."""
 
@@ -43,7 +43,7 @@ class Served:
     reason: ServedReason
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class LoadState:
     """What bears on one request: seconds left to its deadline, the price of a step, what a Fixed mix drew for it."""
 
@@ -85,7 +85,7 @@ def choose_served_level(wanted: WantedLevel, options: tuple[Option, ...], pool: 
 
 def _start(wanted: WantedLevel, options: tuple[Option, ...], drawn: Level | None) -> Option:
     """What a Fixed mix drew, if this request may have it; else what is wanted."""
-    found = next((option for option in options if option.level == drawn), None)
+    found = None if drawn is None else next((option for option in options if option.level == drawn), None)
     return found or Option(wanted.level, wanted.expected_loss)
 
 

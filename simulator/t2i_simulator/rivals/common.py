@@ -20,6 +20,7 @@ from t2i_policy.level import Level
 from t2i_policy.planning.plan import Plan
 from t2i_policy.policies import PoolState
 from t2i_policy.pool_view import PoolView, WorkerView, best_finish_s
+from t2i_policy.quick_dataclass import quick_dataclass
 from t2i_policy.request.decide import Arrival, Decided, Rules
 from t2i_policy.request.options import BOUND_Z, Limits, Neighbourhood, Option, choose_wanted_level
 from t2i_policy.request.placement import Placement, choose_worker
@@ -51,7 +52,7 @@ def workers_at(workers: Sequence[WorkerView], level: Level) -> tuple[WorkerView,
     return tuple(worker for worker in workers if worker.level == level) or tuple(workers)
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class RivalDecided(Decided):
     """A rival's decision. `extra_steps` run before the served level's own and leave no image (a cascade's light run).
 
