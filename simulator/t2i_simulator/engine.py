@@ -133,8 +133,9 @@ class Simulation:
         if isinstance(decided, RivalDecided):
             extra_steps, sent_to, then, bears = decided.extra_steps, decided.sent_to, decided.then, decided.bears
             keeps = decided.keeps
-        for level in (served, then or served):
-            self._dispatchers.of_model(level.model).entries[number] = found.entry
+        self._dispatchers.of_model(served.model).entries[number] = found.entry
+        if then is not None:
+            self._dispatchers.of_model(then.model).entries[number] = found.entry
         request = SimulatedRequest(
             tenant=tenant,
             deadline_s=now_s + target.slo_s,

@@ -89,16 +89,15 @@ class SimulatedStepLoop:
             return self._steps
         return self._steps + floor((now_s - self._boundary_s) / self._pace_s + ROUNDING)
 
-    def steps_left(self, now_s: float) -> int:
-        """Denoising steps owed to running and waiting requests, in steps of the default size."""
-        owed = self._ends - self._places * self.steps_done(now_s)
+    def steps_left(self, done: int) -> int:
+        """Denoising steps owed to running and waiting requests, in steps of the default size, once so many are done."""
+        owed = self._ends - self._places * done
         return round(owed + sum([job.steps * job.step_cost for job in self.waiting]) if self.waiting else owed)
 
-    def longest_step_s(self, now_s: float) -> float:
-        """What the deadlines of those that run here bear."""
+    def longest_step_s(self, done: int) -> float:
+        """What the deadlines of those that run here bear, once so many steps are done."""
         if not self.running:
             return inf
-        done = self.steps_done(now_s)
         ended_s = self._boundary_s + (done - self._steps) * self._pace_s  # the last boundary, or the one to come
         return longest_step_s(
             [OwedSteps(job.due_s - ended_s, job.ends_at_step - done) for job in self.running], self._pace_s

@@ -68,10 +68,10 @@ class Totals:
             self._in_flight += view.running + view.waiting - before.running - before.waiting
             self._owed_steps += view.steps_left - before.steps_left
             self.free_slots += view.free_slots - before.free_slots
-            left, entered = self._rests_of(before), self._rests_of(view)
-            if left is not entered or view.join_step_s != before.join_step_s or view.rest_s != before.rest_s:
-                left.leave(before)
-                entered.enter(view)
+            moved = view.join_step_s != before.join_step_s or view.rest_s != before.rest_s
+            if moved or (view.free_slots > 0) is not (before.free_slots > 0):
+                self._rests_of(before).leave(before)
+                self._rests_of(view).enter(view)
 
     def pool(
         self,

@@ -77,6 +77,7 @@ class SimulatedWorker:
     def view(self, now_s: float) -> WorkerView:
         """What a decision sees of it now. On trial it offers one slot and no queue."""
         loop = self.loop
+        done = loop.steps_done(now_s)
         return WorkerView(
             self.name,
             self.ready,
@@ -85,10 +86,10 @@ class SimulatedWorker:
             1 if self.state is ON_TRIAL else self.batch_cap,
             self.step_s,
             self.fixed_s,
-            loop.steps_left(now_s),
+            loop.steps_left(done),
             self.group,
             self.level,
-            batch_limit=batch_limit(self.step_s, loop.longest_step_s(now_s)),
+            batch_limit=batch_limit(self.step_s, loop.longest_step_s(done)),
             model=self.model,
         )
 

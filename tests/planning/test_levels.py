@@ -87,3 +87,22 @@ def test_wanted_level_is_the_cheapest_by_what_it_computes() -> None:
     wanted = choose_wanted_level(ladder, eligible_options(ladder, profile, NOWHERE, limits), NOWHERE, limits)
     assert (wanted.level, wanted.reason) == (levels[3], WantedReason.LESS_COMPUTED)
     assert profile.service_s(levels[3], 1) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Level(3, 12),
+        Level(0, 11),
+        Level(0, 12, forecast=2),
+        Level(0, 12, guided_steps=6),
+        Level(0, 12, solver="unipc"),
+        Level(0, 12, computed_steps=(0, 1, 4)),
+        Level(0, 12, model="turbo"),
+        "0",
+    ],
+)
+def test_levels_are_one_only_if_all_coordinates_are(other: object) -> None:
+    assert Level(0, 12) != other
+    assert Level(0, 12) == Level(0, 12)
+    assert len({Level(0, 12), Level(0, 12), other}) == 2

@@ -43,9 +43,9 @@ def test_places_and_owed_steps_count_the_size() -> None:
     loop = SimulatedStepLoop(STEP_S, 4)
     for number, cost in enumerate((1.0, 1.0, 3.0)):
         loop.join(SimulatedJob(number, 10, step_cost=cost), 0.0)
-    assert (loop.running_places, loop.waiting_places, loop.steps_left(0.0)) == (5, 0, 50)
+    assert (loop.running_places, loop.waiting_places, loop.steps_left(0)) == (5, 0, 50)
     loop.join(SimulatedJob(3, 10, step_cost=0.5), 0.0)
-    assert (loop.running_places, loop.waiting_places, loop.steps_left(0.0)) == (5, 1, 55)
+    assert (loop.running_places, loop.waiting_places, loop.steps_left(0)) == (5, 1, 55)
     assert loop.due_s == pytest.approx(10 * step_time(STEP_S, 5))
     assert len(loop.finish_due()) == 3
     assert (loop.running_places, loop.waiting_places) == (ceil(0.5), 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from t2i_policy.pool_view import PoolView, WorkerView
 from t2i_simulator.totals import Totals
 
-FIELDS = ("workers", "queued", "queued_steps", "ready", "steps_per_s", "slots", "in_flight", "owed_steps")
+FIELDS = ("workers", "queued", "queued_steps", "ready", "steps_per_s", "slots", "free_slots", "in_flight", "owed_steps")
 NUM = 4
 A10G, A100 = (0.08, 0.15), (0.03, 0.05, 0.07)
 

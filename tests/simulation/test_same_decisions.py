@@ -24,7 +24,7 @@ from t2i_simulator.stepping import SimulatedJob
 from t2i_simulator.workers import Group, SimulatedPool
 
 SKIPS = (4, 8)
-DERIVED = ("ready", "steps_per_s", "slots", "in_flight")
+DERIVED = ("ready", "steps_per_s", "slots", "free_slots", "in_flight", "owed_steps")
 
 
 def test_decisions_are_those_of_the_policys_rules() -> None:

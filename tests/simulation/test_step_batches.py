@@ -71,7 +71,7 @@ def test_steps_left_falls_at_boundaries() -> None:
     loop = SimulatedStepLoop((1.0, 1.5), 2)
     for number, steps in enumerate((3, 5, 4)):
         loop.join(SimulatedJob(number, steps), 0.0)
-    assert [loop.steps_left(at_s) for at_s in (0.0, 1.4, 1.5, 3.1)] == [12, 12, 10, 8]
+    assert [loop.steps_left(loop.steps_done(at_s)) for at_s in (0.0, 1.4, 1.5, 3.1)] == [12, 12, 10, 8]
 
 
 def test_same_as_stepping_one_by_one() -> None:

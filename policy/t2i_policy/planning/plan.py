@@ -118,12 +118,14 @@ class Plan:
 
     def draw(self, prompt_class: str, draw: float) -> Level | None:
         """The level at `draw` of [0, 1) in the row of a class; None without a row."""
-        row, until = self.shift_map.get(prompt_class, {}), 0.0
+        row, until = self.shift_map.get(prompt_class), 0.0
+        if not row:
+            return None
         for level, share in row.items():
             until += share
             if draw < until:
                 return level
-        return next(reversed(row), None)  # shares may sum to a hair less than 1
+        return next(reversed(row))  # shares may sum to a hair less than 1
 
     def level_of(self, group: str, number: int) -> Level | None:
         """Where a worker stands; None if the plan does not name it."""

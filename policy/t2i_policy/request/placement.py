@@ -58,8 +58,8 @@ def choose_worker(
     if not free:
         return None
     steps = level.cost
-    for worker in free:
-        if worker.unproven and not worker.in_flight and TRIAL_TIMES * worker.finish_s(steps) <= left_s:
+    for worker in [worker for worker in free if worker.unproven]:
+        if not worker.in_flight and TRIAL_TIMES * worker.finish_s(steps) <= left_s:
             return Placement(worker.name, PlacementReason.TRIAL, worker.finish_s(steps))
     if occupancy >= FILL_FROM_OCCUPANCY:
         fullest = _fullest(free, level, left_s)
