@@ -27,8 +27,12 @@ class OwedSteps(NamedTuple):
 
 def longest_step_s(owed: Iterable[OwedSteps], present_s: float) -> float:
     """Seconds that a step may take for all of them to be in time that can be; `present_s` is what it takes now."""
-    least_s = present_s / HOPE
-    return min([left_s / steps for left_s, steps in owed if steps > 0 and left_s >= least_s * steps], default=inf)
+    return min([borne_step_s(left_s, steps, present_s) for left_s, steps in owed], default=inf)
+
+
+def borne_step_s(left_s: float, steps: float, present_s: float) -> float:
+    """The same for one of them; infinite for one that needs no step, or is beyond help."""
+    return left_s / steps if steps > 0 and left_s >= present_s / HOPE * steps else inf
 
 
 def batch_limit(step_s: Sequence[float], longest_s: float) -> int:

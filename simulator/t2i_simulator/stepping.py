@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf
 
-from t2i_policy.batch_limit import OwedSteps, longest_step_s
+from t2i_policy.batch_limit import borne_step_s
 from t2i_policy.giving_way import OwedInPlaces, choose_running, is_hopeless
 from t2i_policy.profile import step_time
 
@@ -98,10 +98,9 @@ class SimulatedStepLoop:
         """What the deadlines of those that run here bear, once so many steps are done."""
         if not self.running:
             return inf
-        ended_s = self._boundary_s + (done - self._steps) * self._pace_s  # the last boundary, or the one to come
-        return longest_step_s(
-            [OwedSteps(job.due_s - ended_s, job.ends_at_step - done) for job in self.running], self._pace_s
-        )
+        pace_s = self._pace_s
+        ended_s = self._boundary_s + (done - self._steps) * pace_s  # the last boundary, or the one to come
+        return min([borne_step_s(job.due_s - ended_s, job.ends_at_step - done, pace_s) for job in self.running])
 
     def join(self, job: SimulatedJob, now_s: float) -> None:
         """Add a request to the batch at the next boundary, or to the waiting ones if the batch is full."""
