@@ -10,9 +10,10 @@ from t2i_api.parse import parse_pool
 from t2i_gateway.doors.errors import error_body, status_of
 from t2i_gateway.doors.fields import GenerationBody, parse_body, parse_fields, to_message
 from t2i_gateway.doors.openapi import openapi_document
-from t2i_gateway.errors import GatewayError
+from t2i_gateway.errors import GatewayError, RequestInvalid
 from t2i_gateway.request import parse_request
 from t2i_protos.v1 import drawing_pb2
+from t2i_runtime.errors import Violation
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 CODED = base64.b64encode(PNG).decode()
@@ -173,3 +174,14 @@ def test_the_description_names_what_the_pool_has() -> None:
         properties = {*bare[body]["properties"]}
         assert {"sampler", "arguments", "true_cfg_scale"} <= properties
         assert not {"lora", "control_images", "ip_adapter_images", "ip_adapter", "ip_adapter_image"} & properties
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"), [("true_cfg_scale", "true_cfg_scale"), ("clip_skip", "arguments.clip_skip")]
+)
+def test_a_sentence_of_a_worker_names_arguments_as_the_client_does(argument: str, told: str) -> None:
+    """Workers speak of fields of the wire contract; who came by HTTP never saw one."""
+    sentence = f"this model reads a negative prompt only with drawing.arguments['{argument}'] above 1"
+    refused = RequestInvalid([Violation("negative_prompt", sentence)])
+    message = error_body(refused)["error"]["message"]
+    assert message == f"negative_prompt: this model reads a negative prompt only with {told} above 1"

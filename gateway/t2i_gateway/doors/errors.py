@@ -39,7 +39,7 @@ _PARAMS = {
 }
 #: Arguments of the pipeline that are fields by themselves, too.
 OWN_ARGUMENTS = ("true_cfg_scale", "max_sequence_length")
-_ARGUMENT = re.compile(r"drawing\.arguments\['(.+)'\]")
+_ARGUMENT = re.compile(r"drawing\.arguments\['([^']+)'\]")
 _COMPONENTS = ("drawing.images.control_images", "drawing.images.ip_adapter_images")
 _REFERENCES = "drawing.images.reference_images"
 #: The same within a sentence, where several images have the name that the form gives them.
@@ -103,7 +103,8 @@ def error_body(error: ShownError) -> dict[str, Any]:
 
 def _in_words(text: str) -> str:
     """A sentence about fields of the wire contract, with the names that they have here."""
-    return _NAMED.sub(lambda found: _WORDS[found[1]], text)
+    arguments = _ARGUMENT.sub(lambda found: _argument(found[1]), text)
+    return _NAMED.sub(lambda found: _WORDS[found[1]], arguments)
 
 
 def _param(field: str) -> str:
@@ -113,10 +114,14 @@ def _param(field: str) -> str:
     if field.startswith(_COMPONENTS):
         return field.removeprefix("drawing.images.")
     if (argument := _ARGUMENT.match(field)) is not None:
-        return argument[1] if argument[1] in OWN_ARGUMENTS else f"arguments.{argument[1]}"
+        return _argument(argument[1])
     if field.startswith(_REFERENCES):
         return f"image{field.removeprefix(_REFERENCES)}"
     return _PARAMS.get(field, field)
+
+
+def _argument(name: str) -> str:
+    return name if name in OWN_ARGUMENTS else f"arguments.{name}"
 
 
 def _type(status: int) -> str:
