@@ -1,5 +1,6 @@
 """What every test folder may ask for, and limits of time that no slow machine exceeds."""
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from t2i_policy.planning.plan import make_plan
 # Looking through what torch, diffusers and all tests leave in memory takes half a second each time. While
 # they are imported nothing is worth a look, and afterwards they are no garbage: looks pass over what is frozen.
 gc.disable()
+atexit.register(gc.unfreeze)  # or nanobind, in triton, lists at the end what it calls leaks
 
 pytest_plugins = ["kube_fixtures", "valkey_fixtures"]
 PLAN_LIMIT_S = 60.0

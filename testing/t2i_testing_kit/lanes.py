@@ -5,6 +5,7 @@ folder by folder; the first helps it when it is done.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ LANES = 2
 E2E = "e2e"  # needs a node: `make e2e`
 SERVERS = "process"
 SUMMARY = "short test summary info"
+TIMED = re.compile(r" in \d+\.\d+s\b")  # after it, libraries may still say something
 FAILURES = ("FAILED ", "ERROR ")
 NONE_COLLECTED = 5  # pytest's status where nothing is selected
 INTERRUPTED = 130
@@ -36,12 +38,12 @@ class PytestRun:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How it ended. `failures` and `last_line` are those of its report."""
+    """How it ended. `ending` is what its report says last, e.g. how many passed."""
 
     name: str
     status: int
     failures: tuple[str, ...]
-    last_line: str
+    ending: str
 
 
 def split_tests(tests: Path) -> list[PytestRun]:
@@ -93,15 +95,15 @@ class Lanes:
 
     def _follow(self, run: PytestRun, process: subprocess.Popen[str]) -> RunOutcome:
         failures: list[str] = []
-        last_line, in_summary = "", False
+        ending, in_summary = "it gave no report", False
         assert process.stdout is not None
         for line in map(str.rstrip, process.stdout):
             self._say(f"[{run.name}] {line}")
             in_summary = in_summary or SUMMARY in line
             if in_summary and line.startswith(FAILURES):
                 failures.append(line)
-            last_line = line or last_line
-        return RunOutcome(run.name, process.wait(), tuple(failures), last_line.strip("= "))
+            ending = line if TIMED.search(line) else ending
+        return RunOutcome(run.name, process.wait(), tuple(failures), ending.strip("= "))
 
     def _stop(self) -> None:
         """As Ctrl-C does, so that fixtures end their servers."""
@@ -133,7 +135,7 @@ def run_lanes(tests: Path, say: Say) -> int:
         say(failure)
     for outcome in outcomes:
         if outcome.status != NONE_COLLECTED:
-            say(f"{outcome.name}: exit status {outcome.status}, {outcome.last_line}")
+            say(f"{outcome.name}: exit status {outcome.status}, {outcome.ending}")
     statuses = {outcome.status for outcome in outcomes}
     if statuses == {NONE_COLLECTED}:
         return NONE_COLLECTED

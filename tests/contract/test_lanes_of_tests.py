@@ -21,6 +21,7 @@ def ran(name):
         file.write(name + " ")
 """
 SERVER = "@pytest.mark.process\ndef test_server():\n    ran('server')\n"
+NOISE = "import atexit\natexit.register(print, '= something else =')\n"
 PLAIN = "def test_plain():\n    ran('plain')\n"
 FAILS = "    raise ValueError\n"
 HANGS = """
@@ -95,8 +96,8 @@ def test_every_test_runs_once(project: Project, files: Mapping[str, str], status
 def test_one_failure_fails_all(project: Project, name: str, failing: str) -> None:
     """The others run to their end, and the last lines name what failed."""
     lines: list[str] = []
-    files = {"a/test_a.py": SERVER, "b/test_b.py": PLAIN, "c/test_c.py": PLAIN}
-    folder = project({**files, f"{name}/test_{name}.py": failing})
+    files = {"a/test_a.py": NOISE + SERVER, "b/test_b.py": NOISE + PLAIN, "c/test_c.py": PLAIN}
+    folder = project({**files, f"{name}/test_{name}.py": NOISE + failing})
     assert run_lanes(Path("tests"), lines.append) == 1
     assert len(ran(folder)) == 3
     (failed,) = (line for line in lines if line.startswith("FAILED "))
