@@ -39,6 +39,7 @@ def test_nothing_else_is_a_token(text: str) -> None:
         f"sha256:{digest_of(TOKEN)} two words",
         f"sha256:{digest_of(TOKEN)} anonymous",
     ],
+    ids=["token", "token and tenant", "no tenant", "short digest", "two words", "anonymous"],  # the token is random
 )
 def test_bad_line_is_named_by_number_and_never_shown(line: str) -> None:
     """Somebody who put a token itself into the file must not find it in a log."""
