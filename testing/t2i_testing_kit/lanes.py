@@ -153,6 +153,7 @@ def _interrupt(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # a shell starts background jobs deaf to it, and runs would inherit that
     try:
         sys.exit(run_lanes(Path("tests"), _say))
     except KeyboardInterrupt:

@@ -114,9 +114,12 @@ def test_file_that_cannot_be_read_fails_all(project: Project) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_ends_its_servers(project: Project, how: signal.Signals) -> None:
-    """Fixtures are torn down, as where pytest itself gets Ctrl-C, and nothing more is begun."""
+    """Fixtures are torn down, as where pytest itself gets Ctrl-C, and nothing more is begun. So it is too where a shell
+    started it as a background job, which ignores SIGINT.
+    """
     folder = project({"a/test_a.py": HANGS})
-    with subprocess.Popen([sys.executable, "-m", "t2i_testing_kit.lanes"], stdout=subprocess.DEVNULL) as run:
+    deaf = ["/bin/sh", "-c", 'trap "" INT; exec "$0" -m t2i_testing_kit.lanes', sys.executable]
+    with subprocess.Popen(deaf, stdout=subprocess.DEVNULL) as run:
         eventually("the test began", lambda: ran(folder) == ["began"], WITHIN_S)
         run.send_signal(how)
         assert run.wait(WITHIN_S) == INTERRUPTED
