@@ -17,6 +17,7 @@ from bench.kit.output import say, write_json
 from bench.levels.compared import ComparedWays, Document, draw_block, is_whole
 from bench.levels.ladders import SDXL, LadderBench, compare
 from bench.levels.page import frontier_rows, write_report
+from bench.policy.traces import SEEN, held_out_files
 
 QUICK = {"blocks": 1, "kept": 4, "asked": 8, "minutes": 2.0, "count": 60}
 PARSER = BenchParser(__doc__, "levels", quick=QUICK, page=True)
@@ -33,6 +34,9 @@ PARSER.add_argument("--count", type=int, default=3000, help="arrivals of every o
 
 def main() -> None:
     options = PARSER.parse()
+    arrivals = held_out_files(options.arrivals)
+    if options.arrivals and not arrivals:
+        PARSER.error(f"{ARRIVALS.option}: each file needs 500 arrivals beyond the first {SEEN}, which were tuned on")
     torch.set_num_threads(1)
     drawn_file = options.out.with_name("levels-blocks.json")
     files = [*options.drawn, *([drawn_file] if drawn_file.exists() else [])]
@@ -48,7 +52,7 @@ def main() -> None:
         save(draw_block(options.kept, options.asked, seed, save, known.get(seed, {})))
         say(f"block {seed} is drawn")
     compared = ComparedWays.of([block for block in known.values() if is_whole(block)])
-    ladders = compare(LadderBench.of(options.prompts, 0, options.minutes, options.count, options.arrivals))
+    ladders = compare(LadderBench.of(options.prompts, 0, options.minutes, options.count, arrivals))
     figures = {
         **ladders.by_model[SDXL],
         "exact_changed": compared.exact_changed,

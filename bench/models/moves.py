@@ -14,7 +14,7 @@ from bench.kit.places import example_spec
 from bench.models.pools import WORKERS, ModelsTrace, groups_of, load_rps
 from bench.policy.jobs import shared_runner
 from bench.policy.shapes import SHAPES, Floats, arrivals
-from bench.policy.traces import EXACT_S, LADDERS, SEEN, rescaled, trace_name
+from bench.policy.traces import EXACT_S, LADDERS, SEEN, held_out_files, rescaled, trace_name
 from t2i_policy.policies import PromptAware
 from t2i_simulator.engine import simulate
 from t2i_simulator.lineage import TURBO
@@ -78,14 +78,8 @@ def moves_traces(options: Any) -> Iterator[ModelsTrace]:
     count = round(60 * options.minutes * load_rps(LOAD))
     for name, shape in {STEP: load_step, **{name: SHAPES[name][0] for name in SHAPED}}.items():
         yield ModelsTrace(name, LOAD, arrivals(shape, load_rps(LOAD), count, options.seed))
-    for path in options.arrivals:
-        later = rescaled(path, load_rps(LOAD), SEEN, count) if _is_long(path, count) else []
-        if later:
-            yield ModelsTrace(f"{trace_name(path)}, later", LOAD, later)
-
-
-def _is_long(path: Any, count: int) -> bool:
-    return sum(1 for _ in path.open()) >= SEEN + count // 2
+    for path in held_out_files(options.arrivals, count // 2):
+        yield ModelsTrace(f"{trace_name(path)}, later", LOAD, rescaled(path, load_rps(LOAD), SEEN, count))
 
 
 def moves_jobs(options: Any) -> list[MovesJob]:

@@ -136,6 +136,11 @@ def rescaled(path: Path, rate_rps: float, first: int = 0, count: int = SEEN) -> 
     return [(at - start_s) / (rate_rps * length_s / (len(arrived_s) - 1)) for at in arrived_s]
 
 
+def held_out_files(files: Sequence[Path], least: int = 500) -> list[Path]:
+    """Files that hold so many arrivals beyond the first `SEEN`."""
+    return [path for path in files if len(read_arrivals(path)) >= SEEN + least]
+
+
 @dataclass(frozen=True, slots=True)
 class TraceSet:
     """What traces are made of: files of arrivals, requests of each trace, minutes of the burst, a seed."""
@@ -158,8 +163,7 @@ class TraceSet:
         for name, (shape, load) in SHAPES.items():
             arrived_s = arrivals(shape, load * k25_rps, self.count, self.seed)
             yield Trace(f"{name} at {load}", spec, arrived_s, slo_s, held_out=True, ladder=ladder)
-        for path in self.files:
-            if len(read_arrivals(path)) >= SEEN + self.count:
-                arrived_s = rescaled(path, LATER_LOAD * k25_rps, SEEN, self.count)
-                name = f"{trace_name(path)}, later, at {LATER_LOAD}"
-                yield Trace(name, spec, arrived_s, slo_s, held_out=True, ladder=ladder)
+        for path in held_out_files(self.files, self.count):
+            arrived_s = rescaled(path, LATER_LOAD * k25_rps, SEEN, self.count)
+            name = f"{trace_name(path)}, later, at {LATER_LOAD}"
+            yield Trace(name, spec, arrived_s, slo_s, held_out=True, ladder=ladder)
