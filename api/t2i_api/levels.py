@@ -1,6 +1,5 @@
 """The levels of a pool as its owner writes them."""
 
-from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -8,11 +7,10 @@ from pydantic import BaseModel, Field
 from t2i_api.model import ModelName, Steps
 from t2i_api.part import Part
 from t2i_policy.frontier import paper_levels
-from t2i_policy.level import Level
+from t2i_policy.level import COORDINATES, Level
 
 # strict: as for the API server, "5", true and 5.0 are no whole numbers
 SkippedSteps = Annotated[int, Field(ge=0, le=999, strict=True)]
-_COORDINATES = tuple(one.name for one in fields(Level) if one.init)
 
 
 class LevelPart(Part):
@@ -58,7 +56,7 @@ class LevelPart(Part):
 
 def coordinates(level: Level) -> dict[str, Any]:
     """The fields that name a level in a document; None: it does not have this one."""
-    told = {name: getattr(level, name) or None for name in _COORDINATES}
+    told = {name: getattr(level, name) or None for name in COORDINATES}
     return told | {"skipped_steps": level.skipped_steps}
 
 
@@ -68,7 +66,7 @@ def level_named(part: BaseModel) -> Level:
     Raises:
         ValueError: they name none.
     """
-    told = {name: getattr(part, name) for name in _COORDINATES}
+    told = {name: getattr(part, name) for name in COORDINATES}
     return Level(**{name: value for name, value in told.items() if value is not None})
 
 

@@ -17,7 +17,7 @@ profile. A level's quality loss is never assumed, only read from a measured prof
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -161,6 +161,10 @@ class Level:
         if self.model:
             words.append(f"by the model {self.model}")
         return ", ".join(words)
+
+
+#: What names a level: all fields that it is made of, and nothing that follows from them.
+COORDINATES = tuple(one.name for one in fields(Level) if one.init)
 
 
 @cache

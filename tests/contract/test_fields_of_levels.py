@@ -1,7 +1,6 @@
 """Each place that spells a level out knows all of its fields: one that is left out would be lost without a word."""
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
 
@@ -9,7 +8,7 @@ from t2i_api.levels import LevelPart, coordinates
 from t2i_api.names import level_value
 from t2i_api.status import LevelStatus
 from t2i_gateway.doors.answers import level_body
-from t2i_policy.level import Level, parse_level, render_level
+from t2i_policy.level import COORDINATES, Level, parse_level, render_level
 from t2i_protos.v1 import level_pb2
 from t2i_runtime.level_messages import level_message, to_level
 
@@ -42,8 +41,9 @@ TOLD: dict[str, Callable[[Level], object]] = {
 
 def test_there_is_a_level_for_each_field() -> None:
     """So that the tests below are about all of them; the wire calls them the same."""
-    names = {one.name for one in fields(Level) if one.init}
-    assert WITH.keys() == names == set(LevelPart.model_fields) == set(level_pb2.Level.DESCRIPTOR.fields_by_name)
+    assert (
+        WITH.keys() == set(COORDINATES) == set(LevelPart.model_fields) == set(level_pb2.Level.DESCRIPTOR.fields_by_name)
+    )
     assert all(getattr(level, name) != getattr(PLAIN, name) for name, level in WITH.items())
 
 
@@ -59,3 +59,8 @@ def test_a_level_comes_back_as_it_was(way: str, level: Level) -> None:
 def test_two_levels_are_told_apart(place: str, level: Level) -> None:
     """Two rows of a table, two series of a metric or two pods that look the same are taken for one."""
     assert TOLD[place](level) != TOLD[place](PLAIN)
+
+
+def test_what_follows_from_a_level_is_not_told_as_if_it_were_part_of_it() -> None:
+    """A client that reads the fields of an answer finds those of the contract."""
+    assert level_body(level_message(PLAIN)) == {"phrase": "12 steps", "skipped_steps": 0, "num_inference_steps": 12}

@@ -8,11 +8,12 @@ import base64
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from t2i_gateway.doors.fields import FORMATS, ImageBody
 from t2i_gateway.events import PassedChunk, ToldEvent
+from t2i_policy.level import COORDINATES
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_runtime.level_messages import to_level
 
@@ -105,7 +106,7 @@ def _quality(decision: gateway_pb2.Decision) -> float | None:
 
 def level_body(message: level_pb2.Level) -> dict[str, Any]:
     level = to_level(message)
-    told = {"phrase": level.phrase, **asdict(level)}
+    told = {"phrase": level.phrase} | {name: getattr(level, name) for name in COORDINATES}
     return {name: value for name, value in told.items() if value or name == "skipped_steps"}
 
 
