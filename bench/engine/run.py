@@ -8,6 +8,9 @@ Everything in one process and one run, rounds in alternation, on the embedded mo
     p95_ratio_step_vs_static  P95 latency of step-level joining / of static batches, same arrivals at load 0.7 (<= 0.85)
     batch_invariance_max_abs  largest difference of final latents, alone against in mixed batches
     images_equal_percent      share of those images that are equal byte for byte
+    compute_beside_forecasts  time of exact requests, half of whose batch forecasts / with nobody beside (`forecasting`)
+    forecast_step_cpu_ms      CPU of a forecast step
+    lasting_threads           threads after a tenth of `--lasting` requests and after all; `lasting_rss_mib` memory
     loop_ratio_all_cores      loop_ratio with as many intra-op threads as cores: nothing is left for text and images
 """
 
@@ -23,7 +26,9 @@ from typing import Any
 
 import torch
 
+from bench.engine.forecasting import compare_forecasting
 from bench.engine.joining import compare_joining
+from bench.engine.lasting import count_leaks
 from bench.engine.rig import BATCH, EngineRig, draw, timed
 from bench.kit.arguments import BenchParser
 from bench.kit.output import say, write_json
@@ -37,12 +42,13 @@ from t2i_worker.images import encode_image
 from t2i_worker.jobs import Tally
 from t2i_worker.latents import StartLatent
 
-PARSER = BenchParser(__doc__, "engine", quick={"rounds": 1, "batches": 1, "arrivals": 8, "compared": 4})
+PARSER = BenchParser(__doc__, "engine", quick={"rounds": 1, "batches": 1, "arrivals": 8, "compared": 4, "lasting": 40})
 PARSER.add_argument("--threads", type=int, default=1, help="intra-op threads, as a worker of the example pool has")
 PARSER.add_argument("--rounds", type=int, default=5)
 PARSER.add_argument("--batches", type=int, default=12, help="full batches of a round")
 PARSER.add_argument("--compared", type=int, default=24, help="requests drawn both alone and in mixed batches")
 PARSER.add_argument("--arrivals", type=int, default=120, help="requests that join or wait for a batch")
+PARSER.add_argument("--lasting", type=int, default=2000, help="requests over which threads and memory are counted")
 
 
 async def saturated(rig: EngineRig, cap: int, images: int) -> float:
@@ -155,6 +161,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     figures |= await compare_skips(rig, options.rounds)
     figures |= await compare_loops(rig, options.rounds, options.batches)
     figures |= await compare_joining(rig, options.arrivals)
+    figures |= await compare_forecasting(rig, 3 * options.rounds)
+    figures |= await count_leaks(rig, options.lasting)
     rig.threads = os.cpu_count() or 1
     torch.set_num_threads(rig.threads)
     all_cores = await compare_loops(rig, min(3, options.rounds), options.batches)
