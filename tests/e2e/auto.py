@@ -52,7 +52,7 @@ def document(name: str, levels: list[Document]) -> Document:
 
 async def capacity_rps(address: str) -> float:
     """Exact images a second with full batches: forty at once, by the time between the fifth and the last."""
-    load = Load(address, limit_s=120, floor_percent=100)
+    load = Load(address, limit_s=120, exact=True)
     outcomes = await load.run([0.0] * 40, prompts(40, seed=77))
     ended = sorted(one.ended_s for one in outcomes if one.ok)
     assert len(ended) > 20, summary(outcomes, SLO_S)
