@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -185,3 +186,11 @@ def test_a_sentence_of_a_worker_names_arguments_as_the_client_does(argument: str
     refused = RequestInvalid([Violation("negative_prompt", sentence)])
     message = error_body(refused)["error"]["message"]
     assert message == f"negative_prompt: this model reads a negative prompt only with {told} above 1"
+
+
+def test_keys_are_described_as_they_are_taken() -> None:
+    """A client that checks keys by the description would refuse good ones, or send what is refused."""
+    operation = openapi_document(parse_pool(POOL))["paths"]["/v1/images/generations"]["post"]
+    described = next(one["schema"] for one in operation["parameters"] if one["name"] == "Idempotency-Key")
+    for character in map(chr, range(256)):
+        assert bool(re.search(described["pattern"], f"a{character}b")) == character.isprintable(), character

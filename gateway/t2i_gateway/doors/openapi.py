@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 BODY, FORM, IMAGES, ERROR, MODEL = "GenerationBody", "EditBody", "ImagesResponse", "Error", "Model"
 SCHEMAS = "#/components/schemas/"
 NULL: Schema = {"type": "null"}
+#: What `str.isprintable` lets a header's characters be (ISO 8859-1), as `request` checks it.
+PRINTABLE = "^[ -~\u00a1-\u00ac\u00ae-\u00ff]*$"
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
@@ -123,7 +125,7 @@ def _drawing(summary: str, media_type: str, body: str) -> Schema:
         "name": "Idempotency-Key",
         "in": "header",
         "description": "The request's id. A repeat of it joins the first or gets its images; nothing is drawn twice.",
-        "schema": {**TEXT, "maxLength": MAX_REQUEST_ID_CHARACTERS, "pattern": "^[!-~]*$"},
+        "schema": {**TEXT, "maxLength": MAX_REQUEST_ID_CHARACTERS, "pattern": PRINTABLE},
     }
     done = _answer("The images; with `stream` the events.", _ref(IMAGES))
     done["content"]["text/event-stream"] = {"schema": TEXT}
