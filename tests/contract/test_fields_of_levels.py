@@ -45,6 +45,7 @@ def test_there_is_a_level_for_each_field() -> None:
         WITH.keys() == set(COORDINATES) == set(LevelPart.model_fields) == set(level_pb2.Level.DESCRIPTOR.fields_by_name)
     )
     assert all(getattr(level, name) != getattr(PLAIN, name) for name, level in WITH.items())
+    assert all(level != PLAIN for level in WITH.values()), "Level compares its fields by hand"
 
 
 @pytest.mark.parametrize("level", [pytest.param(level, id=name) for name, level in WITH.items()])
