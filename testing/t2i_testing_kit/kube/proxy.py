@@ -86,6 +86,7 @@ class FaultProxy:
         self._numbers = 0
         self.asked = 0
         self._watches: set[asyncio.Task[None]] = set()
+        self._commits: set[asyncio.Task[web.Response]] = set()
 
     async def __aenter__(self) -> "FaultProxy":
         context = ssl.create_default_context(cafile=str(self._server.ca_file))
@@ -104,6 +105,7 @@ class FaultProxy:
     async def __aexit__(self, *exc_info: object) -> None:
         self.drop_watches()
         await self._runner.cleanup()
+        await asyncio.gather(*self._commits, return_exceptions=True)
         await self._upstream.close()
 
     def revive(self) -> None:
@@ -144,14 +146,11 @@ class FaultProxy:
         if attempt == 1:
             self._numbers += 1
         fault = self.choose(Write(self._numbers, request.method, request.path, attempt, self.asked))
-        refused = (
-            {ApiFault.CONFLICT: 409, ApiFault.TOO_MANY: 429, ApiFault.SERVER_ERROR: 500}.get(fault) if fault else None
-        )
+        refused = REFUSALS.get(fault) if fault else None
         if refused is not None:
             headers = {"Retry-After": "1"} if refused == 429 else {}
             return web.json_response({"message": f"injected {refused}"}, status=refused, headers=headers)
-        answer = await self._forward(request, body)
-        self._count(request, answer.status)
+        answer = await self._commit(request, body)
         if fault is ApiFault.KILL_AFTER:
             self.killed.set()
             self.drop_watches()
@@ -159,6 +158,19 @@ class FaultProxy:
         if fault is ApiFault.TIMEOUT_AFTER_COMMIT:
             await asyncio.Event().wait()  # ends when the client gives up
         return answer
+
+    async def _commit(self, request: web.Request, body: bytes) -> web.Response:
+        """Forward and count. A write on its way is committed whether its writer lives or not: it is counted, too."""
+
+        async def commit() -> web.Response:
+            answer = await self._forward(request, body)
+            self._count(request, answer.status)
+            return answer
+
+        task = asyncio.create_task(commit())
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        return await asyncio.shield(task)
 
     def _count(self, request: web.Request, status: int) -> None:
         self.record.writes.append(f"{request.method} {request.path}")
