@@ -79,7 +79,7 @@ async def test_killed_after_any_write(kube: KubeServer, name: str, record_proper
         killed = disturbed.pop("kills", 0)
         assert killed == 1 or written < number, f"{name}: not killed after write {number} of {writes}"
         once = counts - Counter({"kills": counts["kills"]})
-        assert disturbed == once, f"{name}, killed after write {number}: {disturbed - once} more, {once - disturbed} less"
+        assert disturbed == once, f"{name}, killed after {number}: {disturbed - once} more, {once - disturbed} less"
         assert end == reference, f"{name}, killed after write {number}: another end"
     record_property("writes", writes)
 
