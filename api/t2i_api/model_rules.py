@@ -100,7 +100,7 @@ def _names_of_own_model(pool: Pool) -> Iterator[RuleMistake]:
 
 BUILTIN = "builtin://"
 UNGUIDED_PERCENT = 100  # of guidanceScalePercent: off
-REFERENCE = "reference"  # what clients may call spec.model in every pool
+REFERENCE = "reference"  # what clients may call spec.model in a pool of several models
 MOST_TOGETHER = 24  # of the 32 levels that a document holds, so that the default ladder has room beside
 # In CEL, seen from the spec.
 _FULL = "g.model.?numInferenceSteps.orValue(self.model.numInferenceSteps)"
