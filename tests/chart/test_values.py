@@ -21,6 +21,7 @@ REFUSED = {
     "a count in words": ("operator.replicas=two", "operator.replicas.*integer"),
     "the tag latest": ("operator.image.tag=latest", "operator.image.tag"),
     "a tag in the repository": ("worker.image.repository=t2i/worker:1", "worker.image.repository"),
+    "an address of the web for a registry": ("imageRegistry=https://registry.example.com", "imageRegistry.*pattern"),
     "a short digest": ("gateway.image.digest=sha256:abc", "gateway.image.digest"),
     "an unknown pull policy": ("poolImagePullPolicy=Sometimes", "poolImagePullPolicy.*Always"),
     "root": ("runAsUser=0", "runAsUser.*minimum"),
@@ -95,3 +96,15 @@ def test_schema_is_closed_everywhere() -> None:
                 check(value, f"{where}/{key}")
 
     check(json.loads((CHART / "values.schema.json").read_text()), str(Path("#")))
+
+
+@pytest.mark.parametrize(
+    "registry", ["", "registry.example.com", "localhost:5000", "registry.example.com:443/mirror/a/"]
+)
+def test_registries_stand_before_every_image(helm: Helm, registry: str) -> None:
+    """A name, a port and a path are all that an image's name may begin with."""
+    images = re.findall(r"image: \"?(\S+?)\"?\n", helm.template("--set", f"imageRegistry={registry}"))
+    assert images
+    assert all(
+        image.startswith(f"{registry.rstrip('/')}/t2i-serving/" if registry else "t2i-serving/") for image in images
+    )
