@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
-from math import isclose
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -18,6 +17,7 @@ from t2i_api.audits import AuditsPart
 from t2i_api.cache import CachePart
 from t2i_api.gateway import GatewayPart
 from t2i_api.levels import LevelPart, default_levels
+from t2i_api.measured import check_measured
 from t2i_api.model import GroupModelPart, ModelPart
 from t2i_api.names import MAX_NAMES, ApiVersion, PoolKind
 from t2i_api.part import Part as _Part
@@ -27,7 +27,7 @@ from t2i_api.security import SecurityPart
 from t2i_api.template import WorkerTemplatePart
 from t2i_policy.frontier import ChosenLadder, LadderSource, choose_ladder
 from t2i_policy.level import Ladder, Level, build_ladder
-from t2i_policy.profile import LevelProfile, ModelUnmeasured
+from t2i_policy.profile import LevelProfile
 
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAMES - 1)]
 
@@ -182,28 +182,24 @@ class PoolSpec(_Part):
         the spec, by their names in the profile.
 
         Raises:
-            ModelUnmeasured: the profile has no section for a model, or one of another schedule or guidance.
+            ModelUnmeasured: a model draws otherwise than it was measured.
+            ProfileError: the profile has no section for a model.
         """
         if profile is not None:
-            self.check_sections(profile, self.models)
+            self.check_profile(profile, ("", *self.models))
         named = [part.level(self.base_steps) for part in self.levels]
         pinned = [part.level(self.base_steps) for part in self.mix.workers]
         return choose_ladder(self.base_steps, named, profile, pinned, dict.fromkeys((*self.models, *models)))
 
-    def check_sections(self, profile: LevelProfile, models: Iterable[str]) -> None:
-        """Whether the profile was measured with these of the pool's other models, as they are in the spec.
+    def check_profile(self, profile: LevelProfile, models: Iterable[str]) -> None:
+        """Whether the profile was measured with these models of the pool as they are in the spec; "" = its own.
 
         Raises:
-            ModelUnmeasured: it has no section for one, or one of another schedule or guidance.
+            ModelUnmeasured: one draws otherwise than it was measured.
+            ProfileError: it has no section for one.
         """
         for name in models:
-            section, part = profile.section(name), self.models[name]
-            if section.base_steps != part.num_inference_steps:
-                measured = f"{section.base_steps} steps"
-                raise _unmeasured(name, measured, "numInferenceSteps", part.num_inference_steps, section.base_steps)
-            scale, told = section.guidance_scale, part.guidance_scale_percent
-            if scale is not None and not isclose(100 * scale, told, abs_tol=0.1):
-                raise _unmeasured(name, f"guidance scale {scale:g}", "guidanceScalePercent", told, round(100 * scale))
+            check_measured(profile.section(name), self.model_called(name))
 
     def filled_in(self, chosen: ChosenLadder) -> "PoolSpec":
         """With the levels written down that the profile stands for; all processes read them from there."""
@@ -237,13 +233,6 @@ class PoolSpec(_Part):
     @property
     def group_sizes(self) -> dict[str, int]:
         return {group.name: group.workers for group in self.worker_groups}
-
-
-def _unmeasured(name: str, measured: str, field: str, told: int, instead: int) -> ModelUnmeasured:
-    return ModelUnmeasured(
-        f"models: {name!r} was measured at {measured}, its {field} in workerGroups is {told}: "
-        f"measure it again with t2ictl profile, or set {field} to {instead}"
-    )
 
 
 class PoolMeta(_Part):

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from t2i_policy.level import Level
+from t2i_policy.measured_with import MeasuredWith
 from t2i_policy.model_section import ModelSection
 from t2i_policy.profile import LevelProfile, parse_profile, render_profile
 from t2i_profiler.bands import Scored, band_losses
@@ -33,6 +34,7 @@ from t2i_worker.pipelines import load_pipeline
 NAME = "distilled"
 ROUNDS = 12
 SIDE = 48
+UNGUIDED = 1.0
 
 
 def main() -> None:
@@ -51,9 +53,9 @@ def main() -> None:
     levels = sorted(scored[0].by_level, key=lambda level: -level.num_inference_steps)
     steps = levels[0].num_inference_steps
     step_s = measure_steps(profile)
-    section = ModelSection(
-        NAME, steps, step_s, profile.fixed_s, band_losses(scored, levels), model_digest(distilled_path())
-    )
+    losses, digest = band_losses(scored, levels), model_digest(distilled_path())
+    drawn = MeasuredWith(guidance_scale=UNGUIDED)  # the shipped profile says no precision, which suits any
+    section = ModelSection(NAME, steps, step_s, profile.fixed_s, losses, digest, drawn)
     options.out.write_text(render_profile(replace(profile, models=(section,))))
     print(f"steps of {', '.join(f'{1e3 * one:.2f} ms' for one in section.step_s)}")
     for loss in section.losses:
@@ -72,7 +74,7 @@ def score_all(profile: LevelProfile, options: argparse.Namespace, until_s: float
         while len(rows) < len(asked) and time.monotonic() < until_s:
             part = asked[len(rows) : len(rows) + BATCH]
             exact = _scores(teacher, part, exact_settings)
-            light = [_scores(student, part, MeasureSettings(steps, 1.0)) for steps in _schedules(student)]
+            light = [_scores(student, part, MeasureSettings(steps, UNGUIDED)) for steps in _schedules(student)]
             new = [[one, *others] for one, *others in zip(exact, *light, strict=True)]
             journal.writelines(f"{json.dumps(row)}\n" for row in new)
             journal.flush()
@@ -102,7 +104,7 @@ def measure_steps(profile: LevelProfile) -> tuple[float, ...]:
     of_teacher, of_student = [], []
     for _ in range(ROUNDS):
         of_teacher.append(warm_up(teacher, 2.0, 1, _say_nothing).step_s[0])
-        of_student.append(warm_up(student, 1.0, 4, _say_nothing).step_s)
+        of_student.append(warm_up(student, UNGUIDED, 4, _say_nothing).step_s)
     # Others on the machine only make steps longer, and batches look as if they did not pay.
     quickest = [min(row[at] for row in of_student if len(row) > at) for at in range(max(map(len, of_student)))]
     cap = choose_batch_cap({at + 1: step_s for at, step_s in enumerate(quickest) if at + 1 in BATCH_SIZES})

@@ -39,12 +39,6 @@ def read_desired(
         parsed = _parse(profile)
     except ProfileError as error:
         return Problem(PROFILE_INVALID, f"profileRef: {error}")
-    if parsed.base_steps != spec.model.num_inference_steps:
-        return Problem(
-            PROFILE_INVALID,
-            f"profileRef: the profile was measured at {parsed.base_steps} steps, model.numInferenceSteps is "
-            f"{spec.model.num_inference_steps}; measure it again with t2ictl profile",
-        )
     unmeasured = sorted(spec.models.keys() - {section.name for section in parsed.models})
     if unmeasured:
         return Problem(

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from t2i_policy.band_loss import BandLoss, parse_band, render_bands
+from t2i_policy.measured_with import UNKNOWN, MeasuredWith, parse_measured_with, render_measured_with
 
 
 class ModelSection(NamedTuple):
     """Another model of the pool: its full schedule, what it takes, what its levels lose against the exact images of
-    the profile's own model. Steps are its own. `guidance_scale` None: a profile of before does not say."""
+    the profile's own model. Steps are its own."""
 
     name: str
     base_steps: int
@@ -17,7 +18,7 @@ class ModelSection(NamedTuple):
     fixed_s: float
     losses: tuple[BandLoss, ...]
     model_digest: str = ""
-    guidance_scale: float | None = None
+    measured_with: MeasuredWith = UNKNOWN
 
 
 def render_section(section: ModelSection) -> dict[str, Any]:
@@ -29,25 +30,8 @@ def render_section(section: ModelSection) -> dict[str, Any]:
         "stepSeconds": list(section.step_s),
         "fixedSeconds": section.fixed_s,
         "losses": render_bands(section.losses),
-        **render_guidance(section.guidance_scale),
+        **render_measured_with(section.measured_with),
     }
-
-
-def render_guidance(scale: float | None) -> dict[str, float]:
-    """What a model was measured with, if that is known."""
-    return {} if scale is None else {"guidanceScale": scale}
-
-
-def parse_guidance(item: Mapping[str, Any]) -> float | None:
-    """Raises:
-    TypeError, ValueError: it is no number, or out of range.
-    """
-    if "guidanceScale" not in item:
-        return None
-    scale = float(item["guidanceScale"])
-    if not 0 <= scale < math.inf:
-        raise ValueError(f"guidanceScale must be a number, 0 or more, got {scale}")
-    return scale
 
 
 def parse_sections(items: Iterable[Mapping[str, Any]]) -> tuple[ModelSection, ...]:
@@ -77,7 +61,7 @@ def parse_section(item: Mapping[str, Any]) -> ModelSection:
         float(item["fixedSeconds"]),
         losses,
         str(item.get("modelDigest", "")),
-        parse_guidance(item),
+        parse_measured_with(item),
     )
     _check(section)
     return section

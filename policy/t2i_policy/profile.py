@@ -43,14 +43,8 @@ from t2i_policy.features import PromptFeatures
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, exact_level, parse_level, render_level
-from t2i_policy.model_section import (
-    ModelSection,
-    check_schedule,
-    parse_guidance,
-    parse_sections,
-    render_guidance,
-    render_section,
-)
+from t2i_policy.measured_with import UNKNOWN, MeasuredWith, parse_measured_with, render_measured_with
+from t2i_policy.model_section import ModelSection, check_schedule, parse_sections, render_section
 from t2i_policy.predictor import Predictor
 from t2i_policy.predictor_section import parse_predictor, render_predictor
 
@@ -109,7 +103,7 @@ class LevelProfile:
     others: tuple[JudgedLosses, ...] = ()
     variants: tuple[VariantLosses, ...] = ()
     models: tuple[ModelSection, ...] = ()
-    guidance_scale: float | None = None  # it was measured with; None: not known
+    measured_with: MeasuredWith = UNKNOWN
     corrections: Corrections = NO_CORRECTIONS  # of `losses`, by audits; no part of the file
     bands: Mapping[Level, list[BandLoss]] = field(init=False, compare=False, repr=False)  # `losses`, by level
 
@@ -143,8 +137,8 @@ class LevelProfile:
             ProfileError: it was not measured.
         """
         if not model:
-            digest, scale = self.model_digest, self.guidance_scale
-            return ModelSection("", self.base_steps, self.step_s, self.fixed_s, self.losses, digest, scale)
+            digest, drawn = self.model_digest, self.measured_with
+            return ModelSection("", self.base_steps, self.step_s, self.fixed_s, self.losses, digest, drawn)
         found = next((section for section in self.models if section.name == model), None)
         if found is None:
             names = ", ".join(section.name for section in self.models) or "none"
@@ -303,7 +297,7 @@ def parse_profile(text: str) -> LevelProfile:
             others=tuple(_parse_judged(item) for item in document.get("otherJudges", ())),
             variants=tuple(_parse_variant(item) for item in document.get("variants", ())),
             models=_parse_sections(document.get("models", ())),
-            guidance_scale=parse_guidance(document),
+            measured_with=parse_measured_with(document),
         )
         _check(profile)
         return profile
@@ -325,7 +319,7 @@ def render_profile(profile: LevelProfile) -> str:
         "stepSeconds": list(profile.step_s),
         "fixedSeconds": profile.fixed_s,
         "losses": render_bands(profile.losses),
-        **render_guidance(profile.guidance_scale),
+        **render_measured_with(profile.measured_with),
     }
     if profile.judge is not None:
         document["judge"] = render_judge(profile.judge)

@@ -123,7 +123,7 @@ async def measure(
                     embedder_digest=tools.embedder.digest,
                     sizes=sizes,
                     costs=parse_costs(costs),
-                    guidance_scale=round(about.guidance_scale, 4),  # 32 bits on the wire
+                    measured_with=workers[0].drawn_with,
                 ),
                 tuple(prompts),
             )

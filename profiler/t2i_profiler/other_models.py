@@ -50,8 +50,8 @@ def section_of(name: str, reference: Measurement, other: Measurement) -> ModelSe
             "measure both with the same --prompts, --asked and --seed"
         )
     losses = band_losses(scored, sorted(scored[0].by_level, key=lambda level: (-level.cost, level)))
-    digest, scale = facts.model_digest, facts.guidance_scale
-    return ModelSection(name, facts.base_steps, facts.step_s, facts.fixed_s, losses, digest, scale)
+    digest, drawn = facts.model_digest, facts.measured_with
+    return ModelSection(name, facts.base_steps, facts.step_s, facts.fixed_s, losses, digest, drawn)
 
 
 def _against(exact: PromptScores, one: PromptScores, other: Measurement, name: str) -> Scored:

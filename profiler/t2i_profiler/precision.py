@@ -68,7 +68,7 @@ def profile_of(measurement: Measurement) -> LevelProfile:
         facts.sizes,
         facts.costs,
         judged.judge,
-        guidance_scale=facts.guidance_scale,
+        measured_with=facts.measured_with,
     )
 
 

@@ -18,7 +18,7 @@ from t2i_policy.distinguishing_words import words_agree
 from t2i_policy.image_size import SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
-from t2i_policy.model_section import parse_guidance, render_guidance
+from t2i_policy.measured_with import UNKNOWN, MeasuredWith, parse_measured_with, render_measured_with
 from t2i_policy.profile import LevelCost, parse_costs, parse_sizes, render_costs, render_sizes
 from t2i_profiler.bands import Scored
 from t2i_profiler.errors import SamplesInvalid
@@ -39,7 +39,7 @@ class Facts:
     embedder_digest: str = ""
     sizes: tuple[SizeCost, ...] = ()
     costs: tuple[LevelCost, ...] = ()
-    guidance_scale: float | None = None
+    measured_with: MeasuredWith = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def write_samples(measurement: Measurement, path: Path) -> None:
         "embedderDigest": facts.embedder_digest,
         "sizes": render_sizes(facts.sizes),
         "levelCosts": render_costs(facts.costs),
-        **render_guidance(facts.guidance_scale),
+        **render_measured_with(facts.measured_with),
     }
     twins = ({"twin": one.kind, **prompt_line(one.scores)} for one in measurement.twins)
     lines = [head, *(prompt_line(one) for one in measurement.prompts), *twins]
@@ -184,7 +184,7 @@ def _read_facts(head: Mapping[str, Any]) -> Facts:
         embedder_digest=str(head.get("embedderDigest", "")),
         sizes=parse_sizes(head.get("sizes", ())),
         costs=parse_costs(head.get("levelCosts", ())),
-        guidance_scale=parse_guidance(head),
+        measured_with=parse_measured_with(head),
     )
 
 

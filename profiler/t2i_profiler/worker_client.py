@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_policy.level import Level
+from t2i_policy.measured_with import MeasuredWith
 from t2i_profiler.errors import MeasurementFailed
 from t2i_profiler.room import Room
 from t2i_protos.v1 import worker_pb2, worker_pb2_grpc
@@ -19,6 +20,10 @@ from t2i_runtime.tls.transport import channel_opener
 CALL_LIMIT_S = 600.0
 OpenChannel = Callable[[str], grpc.aio.Channel]
 IN_CLEAR = channel_opener(None, "", ())
+#: What pools call the types that workers tell; simulated ones tell the pool's own words.
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"} | {
+    name: name for name in ("fp32", "fp16", "bf16", "fp8")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,13 @@ class WorkerClient:
     def num_slots(self) -> int:
         """Requests of ours at a time."""
         return 1 if self.yields else max(1, self.load.batch_cap)
+
+    @property
+    def drawn_with(self) -> MeasuredWith:
+        """How its model draws where a request says nothing."""
+        told = self.description
+        scale = round(told.guidance_scale, 4)  # 32 bits on the wire
+        return MeasuredWith(scale, PRECISIONS.get(told.dtype, ""), tuple(one.name for one in told.adapters))
 
     async def close(self) -> None:
         """Stop following its load."""

@@ -58,8 +58,8 @@ def build_groups(
     `models`: by group, which model of its profile the group holds in place of the one that the pool says.
 
     Raises:
-        ProfileMissing: a profile is missing, is invalid, was measured with another number of steps, without a model of
-            the pool, or by another judge than that of another group.
+        ProfileMissing: a profile is missing, is invalid, was measured of models that draw otherwise, without a model
+            of the pool, or by another judge than that of another group.
     """
     counts = spec.group_sizes
     if workers is not None:
@@ -68,15 +68,10 @@ def build_groups(
     for part in spec.worker_groups:
         path = override or find_profile(part, pool_folder, own)
         profile = read_profile(path)
-        if profile.base_steps != spec.model.num_inference_steps:
-            raise ProfileMissing(
-                f"workerGroups {part.name!r}: {path.name} was measured on {profile.base_steps} steps, the pool's model "
-                f"runs numInferenceSteps = {spec.model.num_inference_steps}"
-            )
         model = models.get(part.name, spec.group_models[part.name])
         try:
             profile.section(model)
-            spec.check_sections(profile, spec.models if not groups else spec.models.keys() & {model})
+            spec.check_profile(profile, ("", *(spec.models if not groups else spec.models.keys() & {model})))
         except ProfileError as error:
             raise ProfileMissing(f"workerGroups {part.name!r}: {path.name}: {error}") from error
         groups.append(Group(part.name, counts[part.name], profile, model))

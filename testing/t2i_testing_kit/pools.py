@@ -11,6 +11,7 @@ def pool_document(name: str = "p", **spec: Any) -> Document:
         "model": {
             "source": "builtin://scenes",
             "numInferenceSteps": 12,
+            "guidanceScalePercent": 200,
             "width": 48,
             "height": 48,
             "precision": "fp32",

@@ -6,6 +6,7 @@ import yaml
 from example_pools import EXAMPLES, children_of, documents
 from t2i_api.parse import parse_pool
 from t2i_policy.profile import parse_profile
+from t2i_sources import builtin_folder
 from t2i_testing_kit.kube.server import KubeServer
 
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
@@ -43,6 +44,15 @@ def test_sdxl_worker_sees_claim_token_and_gpu(name: str) -> None:
     assert models == {"name": "models", "persistentVolumeClaim": {"claimName": "sdxl-models"}}
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "HF_TOKEN" in {entry["name"] for entry in container["env"]}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "builtin://scenes" in (EXAMPLES / name).read_text()])
+def test_example_of_a_builtin_model_draws_as_its_profile_was_measured(name: str) -> None:
+    """Else the operator would not run it."""
+    spec = parse_pool((EXAMPLES / name).read_text()).spec
+    folder = builtin_folder(spec.model.source)
+    assert folder is not None
+    assert spec.choose_ladder(parse_profile((folder / "profile.json").read_text())).ladder.levels
 
 
 def test_quick_start_holds_all_that_its_pool_names() -> None:

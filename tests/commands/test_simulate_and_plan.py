@@ -111,7 +111,15 @@ MISTAKES = {
     "a size's form": ({"sizes": ("1024=0.5",)}, "expected WIDTHxHEIGHT=SHARE"),
     "a size that the pool does not serve": ({"sizes": ("512x512=0.5",)}, "the pool makes images of 1024x1024"),
     "more than all requests": ({"sizes": ("1024x1024=0.7", "1024x1024=0.7")}, "must not be more than 1"),
-    "a profile of another schedule": ({"pool_file": "scenes with sdxl"}, "was measured on 50 steps"),
+    "a profile of another schedule": (
+        {"pool_file": "scenes with sdxl"},
+        "workerGroups 'cpu': sdxl-a10g.json: the pool's own model was measured at 50 steps",
+    ),
+    "a profile of another guidance": (
+        {"pool_file": "scenes with more guidance"},
+        "workerGroups 'cpu': profile.json: the pool's own model was measured at guidance scale 2, its "
+        "guidanceScalePercent in model is 300",
+    ),
     "a builtin profile's name": (
         {"pool_file": "unknown profile"},
         "no builtin profile 'sdxl-b200'; there is sdxl-a100",
@@ -153,6 +161,7 @@ def test_mistakes_name_their_place(options: SimulateOptions, tmp_path: Path, mis
     scenes = (EXAMPLES / "pool-scenes.yaml").read_text()
     pools = {
         "scenes with sdxl": scenes.replace("workers: 2}", 'workers: 2, profile: "builtin://sdxl-a10g"}'),
+        "scenes with more guidance": scenes.replace("guidanceScalePercent: 200", "guidanceScalePercent: 300"),
         "unknown profile": sdxl.replace("builtin://sdxl-a10g", "builtin://sdxl-b200"),
         "fixed mix": sdxl + FIXED_MIX,
         "two groups": sdxl.replace(*TWO_GROUPS),

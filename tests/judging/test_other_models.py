@@ -11,6 +11,7 @@ from rich.console import Console
 from t2i_policy.frontier import choose_ladder
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
+from t2i_policy.measured_with import MeasuredWith
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.other_models import section_of
@@ -20,6 +21,7 @@ from t2ictl.errors import InputInvalid
 
 PICK = JudgeRecord("pickscore", "hf://a/b", "11")
 SKIP, SHORT = Level(6, 12), Level(0, 8)
+DRAWN = MeasuredWith(1.0, "bf16", ("pixel",))
 TURBO, HALF = Level(0, 4, model="turbo"), Level(0, 2, model="turbo")
 
 
@@ -37,7 +39,7 @@ def turbo(count: int = 20, first: int = 0) -> Measurement:
         PromptScores(f"prompt {n}", f"kept {n % 9}", 0.5, (0.72 if n % 2 else 0.8,), own)
         for n in range(first, first + count)
     )
-    return Measurement(Facts("turbo-digest", "A10G", 4, (0.05, 0.08), 0.3, PICK, guidance_scale=1.0), prompts)
+    return Measurement(Facts("turbo-digest", "A10G", 4, (0.05, 0.08), 0.3, PICK, measured_with=DRAWN), prompts)
 
 
 def test_losses_are_against_the_references_exact_images() -> None:
@@ -50,7 +52,7 @@ def test_losses_are_against_the_references_exact_images() -> None:
     assert found[TURBO].standard_error == pytest.approx(0.05 / 19**0.5, rel=0.01)
     assert found[TURBO].win_rate == pytest.approx(0.25), "a tie is half a win, in every other prompt"
     assert (section.base_steps, section.step_s, section.fixed_s) == (4, (0.05, 0.08), 0.3)
-    assert (section.model_digest, section.guidance_scale) == ("turbo-digest", 1.0)
+    assert (section.model_digest, section.measured_with) == ("turbo-digest", DRAWN)
 
 
 def test_prompts_of_one_file_alone_do_not_count() -> None:

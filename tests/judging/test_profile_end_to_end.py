@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from t2i_policy.measured_with import MeasuredWith
 from t2i_policy.profile import parse_profile
 from t2i_profiler.errors import JudgeFailed, SamplesInvalid
 from t2i_profiler.measure import Asking
@@ -70,6 +71,7 @@ async def test_a_profile_goes_on_after_its_judge_broke_down(tmp_path: Path) -> N
     assert "going on with what" in text.getvalue()
     profile = parse_profile(out.read_text())
     assert [one.judge.kind for one in profile.judged] == ["scenes", "length"]
+    assert profile.measured_with == MeasuredWith(2.0, "fp32", ()), "as the workers say"
     assert profile.judged[0].judge.num_images == 8 * 3 + 2 * 2
     assert not plan.journal.exists()
     names = {path.name for path in out.parent.iterdir()}

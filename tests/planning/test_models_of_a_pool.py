@@ -9,6 +9,7 @@ import pytest
 from small_pools import ANYTHING, BANDS, EXACT, RULES, SLO_S, STEP_S, N, asks, pool_of, worker
 from t2i_policy.frontier import choose_ladder
 from t2i_policy.level import Level, build_ladder, parse_level, render_level
+from t2i_policy.measured_with import MeasuredWith
 from t2i_policy.model_section import ModelSection
 from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PromptClass, make_plan
@@ -113,8 +114,9 @@ def test_a_model_that_was_not_measured_is_an_error_that_names_it() -> None:
 
 def test_a_profile_with_a_section_is_read_back_equal() -> None:
     assert parse_profile(render_profile(PROFILE)) == PROFILE
-    guided = replace(PROFILE, models=(SECTION._replace(guidance_scale=1.0),), guidance_scale=7.5)
-    assert parse_profile(render_profile(guided)) == guided
+    known = MeasuredWith(7.5, "bf16", ("pixel", "papercut")), MeasuredWith(1.0, "fp16", ())
+    told = replace(PROFILE, models=(SECTION._replace(measured_with=known[1]),), measured_with=known[0])
+    assert parse_profile(render_profile(told)) == told
     assert "models" not in json.loads(render_profile(RULES.profile))
 
 
@@ -133,6 +135,9 @@ def test_a_section_holds_its_own_levels_only() -> None:
         ("fixedSeconds", float("nan"), "fixedSeconds of 'turbo' must be seconds, 0 or more, got nan"),
         ("losses", [], "losses of 'turbo' are empty"),
         ("guidanceScale", -1, "guidanceScale must be a number, 0 or more, got -1.0"),
+        ("precision", 16, "precision must be a text such as bf16, got 16"),
+        ("adapters", "pixel", "adapters must be a list of their names, got 'pixel'"),
+        ("adapters", [1], r"adapters must be a list of their names, got \[1\]"),
         ("baseSteps", 0, "baseSteps of 'turbo' must be at least 1, got 0"),
         ("baseSteps", float("inf"), "cannot convert float infinity"),
     ],

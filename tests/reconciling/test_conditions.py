@@ -113,7 +113,8 @@ async def mount_failed(world: World, pod: dict[str, Any], words: str, at: str) -
 
 async def test_missing_profile_is_a_spec_problem_that_mends(world: World, operator: Operator) -> None:
     """A model without a profile is not started blindly; what to do is said, and doing it is enough."""
-    model = {"source": "hf://nobody/nothing", "numInferenceSteps": 12, "width": 48, "height": 48}
+    source, draws = "hf://nobody/nothing", {"numInferenceSteps": 12, "guidanceScalePercent": 200}
+    model = {"source": source, **draws, "width": 48, "height": 48}
     await world.create(pool_document(model=model, profileRef={"name": "measured"}))
     ready = await world.until_condition("Ready", "False", "ProfileMissing")
     assert "measured" in ready["message"]

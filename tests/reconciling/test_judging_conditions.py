@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from operator_world import pool_document
 from pool_scenes import NOW, gateway, look, problem, report, there, wanted, worker
 from t2i_operator.clock import Instant
 from t2i_operator.decide.reconcile import decide
@@ -189,8 +190,13 @@ PROBLEMS = {
             model={"source": "builtin://scenes", "numInferenceSteps": 20, "width": 48, "height": 48},
             levels=[{"skippedSteps": 0}],
         ),
-        "ProfileInvalid",
-        "20",
+        "ModelNotMeasured",
+        "the pool's own model was measured at 12 steps, its numInferenceSteps in model is 20",
+    ),
+    "a profile of another guidance": (
+        problem(model={**pool_document()["spec"]["model"], "guidanceScalePercent": 700}),
+        "ModelNotMeasured",
+        "the pool's own model was measured at guidance scale 2, its guidanceScalePercent in model is 700",
     ),
     "a permission that is missing": (
         explain_refusal(403, 'services "x" is forbidden: User "op" cannot patch resource "services"'),
