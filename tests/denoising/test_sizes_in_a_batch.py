@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from scripted_model import ScriptedModel, result
+from t2i_api.model import ModelPart
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_protos.v1 import level_pb2, worker_pb2
 from t2i_testing_kit.tiny_pipelines.families import save_family
@@ -17,8 +18,10 @@ from t2i_worker.errors import JobInvalid, ModelUnsupported
 from t2i_worker.jobs import ModelFacts
 from t2i_worker.pipelines import LoadedPipeline, load_pipeline
 from t2i_worker.validation import parse_request
+from t2i_worker.warm_model import to_facts
 
 LARGE, SMALL = ImageSize(96, 64), ImageSize(24, 16)
+LARGEST = ImageSize(96, 96)
 TIMES = WarmUpTimes(
     8,
     tuple(0.01 + 0.01 * batch for batch in range(1, 9)),
@@ -128,6 +131,29 @@ def test_warm_up_draws_and_measures_each_size(family: str, tmp_path: Path) -> No
     times = warm_up(pipeline, 3.0, 2, lambda _: None, sizes=(ImageSize(32, 32), ImageSize(64, 96)))
     assert [one.size for one in times.sizes] == [ImageSize(32, 32), ImageSize(64, 96)]
     assert all(one.step_cost > 0 and len(one.step_s) == one.cap for one in times.sizes)
+
+
+def test_size_is_drawn_though_others_took_long_to_measure(
+    model_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool tells clients of all its sizes, whatever warm-up had time for. One that had none runs alone."""
+    monkeypatch.setattr("t2i_worker.engine.warm_up.FURTHER_LIMIT_S", 0.0)
+    pool = pool_of_sizes(model_folder("sd"))
+    pipeline = load_pipeline(model_folder("sd"), "fp32", 48, 32, "cpu")
+    times = warm_up(pipeline, 3.0, 4, lambda _: None, sizes=pool.measured_sizes[1:])
+    facts = to_facts(pipeline, pool, "digest", times)
+    told = [ImageSize(48, 32), LARGEST, ImageSize(64, 48)]
+    assert all(pool.serves(*size) and facts.draws(size) for size in told)
+    assert all((one.cap, len(one.step_s)) == (1, 1) for one in times.sizes)
+    assert tuple(one.size for one in facts.sizes) == pool.measured_sizes[1:], "so what each costs is measured"
+
+
+def pool_of_sizes(folder: Path) -> ModelPart:
+    """One beside the default, and a range up to the largest."""
+    ranged = {"width": 48, "height": 32, "maxWidth": LARGEST.width, "maxHeight": LARGEST.height, "multipleOf": 16}
+    sizes = [{"width": 32, "height": 32}, ranged]
+    told = {"source": folder.as_uri(), "numInferenceSteps": 4, "width": 48, "height": 32, "sizes": sizes}
+    return ModelPart.model_validate(told)
 
 
 def test_size_that_the_model_does_not_draw_is_refused_at_start(model_folder: Callable[..., Any]) -> None:

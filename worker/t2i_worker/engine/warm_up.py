@@ -99,8 +99,8 @@ def _measure_others(
     sizes: Sequence[ImageSize],
     default_s: Sequence[float],
 ) -> Iterator[SizeTimes]:
-    """Draw an image of each size, and measure its steps as long as that takes FURTHER_LIMIT_S together. What those
-    cost that come later is worked out from the pixels.
+    """Draw an image of each size, and measure its steps. Once that took FURTHER_LIMIT_S together, sizes that come later
+    are measured once and alone, and never share a forward. The pool says that it serves them, so none is left out.
     """
     began_s = time.monotonic()
     for size in sizes:
@@ -111,9 +111,10 @@ def _measure_others(
                 raise
             raise ModelUnsupported(f"model.sizes: an image of {size} pixels does not fit into memory") from error
         if time.monotonic() - began_s > FURTHER_LIMIT_S:
-            progress(f"{size}: not measured, as {FURTHER_LIMIT_S:.0f} s have passed")
-            continue
-        step_s = _measure(pipeline, drawn, max_batch, progress, FURTHER_TIMES)
+            progress(f"{size}: measured once and alone, as {FURTHER_LIMIT_S:.0f} s have passed")
+            step_s = _measure(pipeline, drawn, 1, progress, 1)
+        else:
+            step_s = _measure(pipeline, drawn, max_batch, progress, FURTHER_TIMES)
         cap = choose_batch_cap(step_s)
         yield SizeTimes(size, measure_step_cost(step_s, default_s), cap, list(fill_step_times(step_s, cap)))
 
