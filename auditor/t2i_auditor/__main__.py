@@ -7,7 +7,8 @@ from t2i_api.parse import PoolError, parse_pool
 from t2i_auditor.errors import AuditorUnusable
 from t2i_auditor.server import serve
 from t2i_auditor.settings import parse_arguments
-from t2i_policy.profile import ProfileError, parse_profile
+from t2i_policy.profile import ProfileError
+from t2i_policy.profile_document import parse_profile
 from t2i_runtime.errors import SecurityError
 from t2i_runtime.logs import set_up_logs
 from t2i_runtime.process import end_now

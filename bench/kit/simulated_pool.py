@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i_policy.profile import LevelProfile, render_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2ictl.processes import ServerProcess
 
 START_LIMIT_S, STOP_LIMIT_S = 300.0, 20.0

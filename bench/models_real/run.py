@@ -29,7 +29,7 @@ from bench.models_real.page import BASE_STEPS, write_report
 from bench.quality.run import largest_error, quality_percent, violation_percent
 from bench.quality.serving import BenchPool, SentCaption, as_audits, send_closed, send_open, serving
 from t2i_policy.audits import Audit, AuditSummary, BandOf, by_band, summarise
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_runtime.level_messages import to_level
 from t2i_scenes import model_path
 from t2ictl.commands.demo import demo_samples, model_names

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.kit.caption_runs import CaptionRuns
 from bench.kit.places import example_spec
 from t2i_policy.level import Level, build_ladder
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_profiler.images import Sample, pixel_distance, spread
 from t2i_profiler.judges.scenes import SceneJudge
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples

@@ -32,7 +32,8 @@ from bench.quality.drift import DriftLook, measure_drift
 from bench.quality.page import band_rows, write_report
 from bench.quality.serving import BenchPool, SentCaption, as_audits, exact_rps, send_closed, send_open, serving
 from t2i_policy.audits import AuditSummary, by_band, summarise
-from t2i_policy.profile import LevelProfile, parse_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import parse_profile
 from t2i_scenes import model_path
 from t2ictl.commands.demo import demo_samples
 

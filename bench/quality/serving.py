@@ -13,7 +13,8 @@ import numpy as np
 from bench.kit.output import progress
 from t2i_policy.audits import Audit, band_of
 from t2i_policy.level import Level
-from t2i_policy.profile import LevelProfile, render_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2i_profiler.images import Sample
 from t2i_profiler.judges.scenes import scene_quality
 from t2i_protos.v1 import gateway_pb2

@@ -20,7 +20,8 @@ import torch
 from t2i_policy.level import Level
 from t2i_policy.measured_with import MeasuredWith
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_profiler.bands import Scored, band_losses
 from t2i_scenes.card import ask, progress
 from t2i_scenes.measuring import BATCH, AskedCaption, MeasureSettings, measure

@@ -14,7 +14,8 @@ from t2i_api.names import gateway_name, workers_name
 from t2i_api.parse import PoolError, read_pool
 from t2i_api.pool import PoolSpec
 from t2i_policy.judge_record import other_judge
-from t2i_policy.profile import LevelProfile, ProfileError, parse_profile, render_profile
+from t2i_policy.profile import LevelProfile, ProfileError
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_profiler.worker_client import IN_CLEAR, OpenChannel
 from t2i_runtime.errors import CertificatesUnusable
 from t2i_runtime.tls.certificates import AUTHORITIES, CHAIN, KEY, Certificates, read_certificates

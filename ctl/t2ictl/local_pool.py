@@ -18,7 +18,8 @@ from t2i_api.parse import PoolError, parse_pool
 from t2i_api.pool import Pool
 from t2i_policy.backoff import Backoff
 from t2i_policy.planning.classes import build_classes, models_below_floor
-from t2i_policy.profile import ProfileError, parse_profile
+from t2i_policy.profile import ProfileError
+from t2i_policy.profile_document import parse_profile
 from t2i_runtime.errors import AddressUnusable
 from t2i_runtime.grpc_options import NO_PROXY
 from t2i_runtime.listening import listening_socket

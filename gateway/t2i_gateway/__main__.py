@@ -8,7 +8,8 @@ from t2i_api.parse import PoolError, parse_pool
 from t2i_cache.errors import StoreUrlError
 from t2i_gateway.server import serve
 from t2i_gateway.settings import parse_arguments
-from t2i_policy.profile import ProfileError, parse_profile
+from t2i_policy.profile import ProfileError
+from t2i_policy.profile_document import parse_profile
 from t2i_runtime.errors import SecurityError
 from t2i_runtime.logs import set_up_logs
 from t2i_runtime.tracing import traces_sent

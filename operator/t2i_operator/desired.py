@@ -16,7 +16,8 @@ from t2i_operator.manifests.auditor import audit_basis
 from t2i_operator.manifests.child import PoolRef
 from t2i_policy.level import Ladder
 from t2i_policy.planning.classes import ClassTable, build_classes
-from t2i_policy.profile import LevelProfile, ModelUnmeasured, ProfileError, parse_profile
+from t2i_policy.profile import LevelProfile, ModelUnmeasured, ProfileError
+from t2i_policy.profile_document import parse_profile
 
 INVALID_SPEC = "InvalidSpec"
 PROFILE_MISSING = "ProfileMissing"

@@ -23,7 +23,8 @@ from rich.progress import Progress
 
 from t2i_policy.image_size import ImageSize, SizeCost
 from t2i_policy.level import Ladder, Level
-from t2i_policy.profile import LevelCost, VariantLosses, parse_costs, render_costs
+from t2i_policy.profile import LevelCost, VariantLosses
+from t2i_policy.profile_document import parse_costs, render_costs
 from t2i_profiler.bands import band_losses, prompts_needed
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.images import Sample, image_distance, spread

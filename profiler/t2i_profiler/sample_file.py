@@ -19,7 +19,8 @@ from t2i_policy.image_size import SizeCost
 from t2i_policy.judge_record import JudgeRecord, parse_judge, render_judge
 from t2i_policy.level import Level, parse_level, render_level
 from t2i_policy.measured_with import UNKNOWN, MeasuredWith, parse_measured_with, render_measured_with
-from t2i_policy.profile import LevelCost, parse_costs, parse_sizes, render_costs, render_sizes
+from t2i_policy.profile import LevelCost
+from t2i_policy.profile_document import parse_costs, parse_sizes, render_costs, render_sizes
 from t2i_profiler.bands import Scored
 from t2i_profiler.errors import SamplesInvalid
 

@@ -61,7 +61,8 @@ import numpy as np
 
 from t2i_policy.level import Level
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2i_simulator.rivals import nirvana
 
 BASE_STEPS = 50

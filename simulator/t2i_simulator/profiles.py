@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from t2i_api.pool import PoolSpec, WorkerGroupPart
 from t2i_policy.judge_record import other_judge
-from t2i_policy.profile import LevelProfile, ProfileError, parse_profile
+from t2i_policy.profile import LevelProfile, ProfileError
+from t2i_policy.profile_document import parse_profile
 from t2i_simulator.errors import ProfileMissing
 from t2i_simulator.workers import Group
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 import grpc
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc
 from t2i_scenes import embedder_path
 from t2i_testing_kit.mounted_secrets import TestAuthority, mount

@@ -18,7 +18,8 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2, gateway_pb2_grpc, worker_pb2, worker_pb2_grpc
 from t2ictl.local_pool import LocalOptions
 from t2ictl.processes import ServerProcess

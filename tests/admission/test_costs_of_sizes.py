@@ -8,7 +8,8 @@ from small_pools import EXACT, RULES, SLO_S, STEP_S, asks, pool_of, worker
 from t2i_api.model import ModelPart, SizePart
 from t2i_policy.image_size import ImageSize, SizeCost, counted_steps, step_cost_of
 from t2i_policy.pool_view import PoolView, WorkerView
-from t2i_policy.profile import LevelProfile, parse_profile, render_profile, step_time
+from t2i_policy.profile import LevelProfile, step_time
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.admission import Refused, RefusedReason, decide_admission
 from t2i_policy.request.placement import choose_worker
 

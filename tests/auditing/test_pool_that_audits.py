@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from t2i_policy.backoff import Backoff
 from t2i_policy.judge_record import JudgeRecord
-from t2i_policy.profile import parse_profile, render_profile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc, gateway_pb2
 from t2i_scenes import caption, sample_scene
 from t2i_testing_kit.serving import WITHIN_S, Client, PoolFiles, metric, metrics_text, until

@@ -18,7 +18,8 @@ from t2i_policy.corrections import (
 )
 from t2i_policy.kept_promise import judge_promise
 from t2i_policy.level import Ladder, Level
-from t2i_policy.profile import LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.recalibration import LEAST_AUDITS, MOST_CHANGE, WINDOW, band_shifts, recalibrate, since_change
 from t2i_policy.request.decide import build_rules
 from t2i_policy.twin_loss import TwinLoss

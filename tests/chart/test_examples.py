@@ -5,7 +5,7 @@ import yaml
 
 from example_pools import EXAMPLES, children_of, documents
 from t2i_api.parse import parse_pool
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_sources import builtin_folder
 from t2i_testing_kit.kube.server import KubeServer
 

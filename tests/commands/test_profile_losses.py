@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from t2i_policy.level import Level
-from t2i_policy.profile import LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_profiler.bands import EDGES, MIN_SAMPLES, Scored, band_losses, merged_edges
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.images import Sample

@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, LevelProfile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2i_runtime.listening import listening_socket
 from t2i_sources import builtin_folder
 from t2ictl.app import app

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.fit import MIN_PROMPTS, train_predictor
 from t2i_profiler.precision import cross_validated, judge_profile, precision_table, profile_of

@@ -10,7 +10,8 @@ import pytest
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.predictor import CurvePoint, LevelPredictor, Predictor
-from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.options import (
     Limits,
     Neighbourhood,

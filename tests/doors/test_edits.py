@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from http_clients import http_of, opened
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_testing_kit.serving import make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool
 

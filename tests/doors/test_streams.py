@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from http_clients import opened
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_testing_kit.serving import make_profile
 from t2ictl.local_pool import LocalOptions
 

@@ -12,7 +12,7 @@ from t2i_policy.frontier import choose_ladder
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
 from t2i_policy.measured_with import MeasuredWith
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.other_models import section_of
 from t2i_profiler.sample_file import Facts, Measurement, PromptScores, read_samples, write_samples

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from t2i_policy.measured_with import MeasuredWith
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_profiler.errors import JudgeFailed, SamplesInvalid
 from t2i_profiler.measure import Asking
 from t2ictl.commands.profile import profile_file, refit_profile

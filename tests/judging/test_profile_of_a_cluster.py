@@ -20,7 +20,8 @@ from rich.console import Console
 
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_profiler.errors import MeasurementFailed
 from t2i_profiler.measure import Asking
 from t2i_profiler.worker_client import connect_workers

@@ -11,7 +11,8 @@ from PIL import Image
 from t2i_api.pool import PoolSpec
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.level import Level
-from t2i_policy.profile import VariantLosses, parse_profile, render_profile
+from t2i_policy.profile import VariantLosses
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_profiler.errors import SamplesInvalid
 from t2i_profiler.journal import Journal
 from t2i_profiler.precision import joined_profile

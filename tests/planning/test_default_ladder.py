@@ -8,7 +8,8 @@ import pytest
 from t2i_api.parse import parse_pool
 from t2i_policy.frontier import MAX_LEVELS, ChosenLadder, LadderSource, choose_ladder, paper_levels
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, LevelCost, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelCost, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 
 N = 20
 EXACT, SHORT, SHORTER = Level(0, N), Level(0, 12), Level(0, 5)

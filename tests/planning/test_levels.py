@@ -6,7 +6,8 @@ import pytest
 
 from t2i_api.names import level_value
 from t2i_policy.level import Level, build_ladder, parse_level, render_level
-from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.options import NOWHERE, Limits, WantedReason, choose_wanted_level, eligible_options
 
 

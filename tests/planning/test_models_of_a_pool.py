@@ -15,7 +15,8 @@ from t2i_policy.planning.capacity import group_capacities
 from t2i_policy.planning.plan import GroupCapacity, Method, Plan, PromptClass, make_plan
 from t2i_policy.policies import PromptAware
 from t2i_policy.pool_view import PoolView, WorkerView, join_parts
-from t2i_policy.profile import BandLoss, ProfileError, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, ProfileError
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.admission import NO_WORKERS_RETRY_S, Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.request.decide import Rules, build_rules
 from t2i_policy.request.models import relief

@@ -11,7 +11,8 @@ from t2i_policy.features import PromptFeatures, read_prompt
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.classes import build_classes
 from t2i_policy.predictor import SIMILARITY, CurvePoint, LevelPredictor, Predictor, Term
-from t2i_policy.profile import BandLoss, LevelProfile, ProfileError, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile, ProfileError
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.explain import outlook
 from t2i_policy.request.options import (
     Limits,

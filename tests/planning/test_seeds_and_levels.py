@@ -6,7 +6,8 @@ import pytest
 
 from t2i_policy.level import Level, build_ladder
 from t2i_policy.planning.classes import OTHER_SEED, SAME_IMAGE, build_classes
-from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.explain import outlook
 from t2i_policy.request.options import Limits, Neighbourhood, choose_wanted_level, eligible_options
 

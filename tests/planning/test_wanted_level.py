@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2i_policy.level import Ladder, Level, build_ladder
-from t2i_policy.profile import BandLoss, LevelProfile, parse_profile, render_profile
+from t2i_policy.profile import BandLoss, LevelProfile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_policy.request.options import (
     NOWHERE,
     Limits,

@@ -15,7 +15,7 @@ import pytest
 
 from operator_world import World, pool_document
 from t2i_operator.server import Operator
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.kube.proxy import FaultProxy
 from t2i_testing_kit.programs import free_ports

@@ -13,7 +13,7 @@ from operator_world import Document, World, condition, operator_settings, pool_d
 from t2i_operator.audit_polling import EVERY_S, SILENT_S, AuditPoller
 from t2i_operator.metrics import OperatorMetrics
 from t2i_policy.corrections import parse_corrections
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_protos.v1 import auditor_pb2, auditor_pb2_grpc, level_pb2
 
 KEPT = "ConfigMap/p-audits"

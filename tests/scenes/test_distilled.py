@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_scenes.card import ask
 from t2i_scenes.distil import DistilHyperparameters, all_pairs, distil
 from t2i_scenes.export import export_student

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import drawing_pb2, gateway_pb2
 from t2i_scenes import model_path
 from t2i_testing_kit.serving import Client, WritePool, image_of, make_profile, violated_fields

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from played_hub import played_hub
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.serving import Client, WritePool, make_profile, metric, until
 from t2ictl.local_pool import LocalPool

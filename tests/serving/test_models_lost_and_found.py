@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import BandLoss, render_profile
+from t2i_policy.profile import BandLoss
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.serving import WITHIN_S, Client, load_until, make_profile, metric, until
 from t2ictl.local_pool import LocalOptions, LocalPool

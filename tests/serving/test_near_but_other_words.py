@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_policy.twin_loss import TwinLoss
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.serving import Client, WritePool, make_profile

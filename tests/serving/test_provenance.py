@@ -12,7 +12,7 @@ import pytest_asyncio
 from PIL import Image
 from typer.testing import CliRunner
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_testing_kit.serving import Client, WritePool, image_of, make_profile, violated_fields
 from t2ictl.app import app

@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import drawing_pb2, gateway_pb2
 from t2i_scenes import sample_scene, score_image
 from t2i_scenes.captions import caption

@@ -12,7 +12,7 @@ import pytest_asyncio
 from google.rpc import error_details_pb2
 from PIL import Image
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.played_classifier import FAILING, PlayedClassifier, add_safety, played_classifier
 from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, detail, image_of, latent_files, make_profile, metric

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.serving import Client, WritePool, image_of, make_profile
 from t2ictl.local_pool import LocalOptions, LocalPool

@@ -14,7 +14,7 @@ import yaml
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from PIL import Image
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import drawing_pb2, gateway_pb2, level_pb2
 from t2i_testing_kit.mounted_secrets import mount
 from t2i_testing_kit.serving import WITHIN_S, Client, WritePool, make_profile, metric, until

@@ -19,7 +19,7 @@ from store_scenes import Image8, Scene, assert_same, scene_of, until_hit
 from t2i_cache.keys import LatentKey
 from t2i_cache.stores import RedisStore, StoreLimits
 from t2i_cache.stores.redis import open_redis
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_testing_kit.serving import STEPS, Client, WritePool, make_profile
 from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server
 from t2ictl.local_pool import LocalPool

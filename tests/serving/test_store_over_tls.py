@@ -10,7 +10,7 @@ import pytest
 
 from store_scenes import Scene, assert_same, scene_of, until_hit
 from t2i_cache.stores.redis import TLS_VARIABLE
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_testing_kit.mounted_secrets import TestAuthority, mount
 from t2i_testing_kit.serving import Client, WritePool, make_profile
 from t2i_testing_kit.valkey.server import ValkeyServer, valkey_server

@@ -12,7 +12,7 @@ import yaml
 from t2i_policy.band_loss import BandLoss
 from t2i_policy.level import Level
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_profiler.worker_client import holding_own_model
 from t2i_protos.v1 import level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.serving import WITHIN_S, load_until, make_profile, metric

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2
 from t2i_testing_kit.serving import Client, WritePool, make_profile, metric
 from t2ictl.local_pool import LocalPool

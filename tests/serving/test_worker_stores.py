@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from own_stores import OwnStores, disk_bytes
-from t2i_policy.profile import render_profile
+from t2i_policy.profile_document import render_profile
 from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2, worker_pb2_grpc
 from t2i_testing_kit.cached_prompts import captions
 from t2i_testing_kit.serving import Client, WritePool, make_profile, metric, metrics_text, until

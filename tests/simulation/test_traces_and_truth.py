@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from t2i_policy.level import Level
-from t2i_policy.profile import BandLoss, render_profile
+from t2i_policy.profile import BandLoss
+from t2i_policy.profile_document import render_profile
 from t2i_simulated_pools import step_profile
 from t2i_simulator import lineage
 from t2i_simulator.embedding import embed

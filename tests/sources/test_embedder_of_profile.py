@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from t2i_gateway.embeddings import Embeddings
 from t2i_gateway.metrics import GatewayMetrics
-from t2i_policy.profile import parse_profile, render_profile
+from t2i_policy.profile_document import parse_profile, render_profile
 from t2i_sources import builtin_folder
 from t2i_sources.embedder import load_embedder
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from failing_workers import FailingWorker
 from t2i_policy.level import Level
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import BandLoss, render_profile
+from t2i_policy.profile import BandLoss
+from t2i_policy.profile_document import render_profile
 from t2i_testing_kit.serving import make_profile
 from t2ictl.local_pool import LocalOptions
 

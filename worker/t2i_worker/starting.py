@@ -8,7 +8,8 @@ from pathlib import Path
 from t2i_api.model import ComponentPart, ModelPart
 from t2i_api.pool import PoolSpec
 from t2i_policy.image_size import SizeCost, step_cost_of
-from t2i_policy.profile import ProfileError, parse_profile
+from t2i_policy.profile import ProfileError
+from t2i_policy.profile_document import parse_profile
 from t2i_sources import (
     MODEL,
     PREVIEW_DECODER,

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from t2i_api.pool import PoolSpec
-from t2i_policy.profile import parse_profile
+from t2i_policy.profile_document import parse_profile
 from t2i_profiler.images import Sample
 from t2i_protos.v1 import gateway_pb2
 from t2i_scenes import Scene, caption, edit_scene, sample_scene

@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 
 from t2i_policy.model_section import ModelSection
-from t2i_policy.profile import JudgedLosses, LevelProfile, render_profile
+from t2i_policy.profile import JudgedLosses, LevelProfile
+from t2i_policy.profile_document import render_profile
 from t2i_profiler.fit import FOLDS, MIN_PROMPTS
 from t2i_profiler.journal import Journal
 from t2i_profiler.measure import Asking
