@@ -8,6 +8,7 @@ from t2i_gateway.neighbours import LatentPrefix
 from t2i_gateway.request import ImageRequest
 from t2i_policy.level import Ladder
 from t2i_policy.profile import LevelProfile
+from t2i_policy.request.admission import Admitted, Refused
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.explain import LevelOutlook
 from t2i_policy.request.options import WantedReason, loss_for
@@ -24,8 +25,9 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Seconds are of the event loop's clock. `step_cost`: what a step of this image's size costs. `holdings`: which
-    workers had the neighbour's latents then, where each keeps its own. `quality_percent` None: nobody measured it.
+    """Seconds are of the event loop's clock. `admission` was decided when it arrived. `step_cost`: what a step of this
+    image's size costs. `holdings`: which workers had the neighbour's latents then, where each keeps its own.
+    `quality_percent` None: nobody measured it.
     """
 
     request: ImageRequest
@@ -36,6 +38,7 @@ class RequestContext:
     prefix: LatentPrefix | None
     neighbour: Neighbour | None
     decided: Decided
+    admission: Admitted | Refused
     base_steps: int
     step_cost: float = 1.0
     holdings: Holdings | None = None

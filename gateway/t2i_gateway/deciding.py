@@ -41,7 +41,7 @@ class Deciding:
     async def look(
         self, request: ImageRequest, tenant: str, arrived: Arrived, before: Sequence[Level] = ()
     ) -> RequestContext:
-        """Embed, find the nearest, decide; behind images of these levels that are not queued yet.
+        """Embed, find the nearest, decide level and admission; behind images of these levels that are not queued yet.
 
         Raises:
             RequestInvalid: the model that would draw it cannot use its images or its negative prompt, or cannot hold
@@ -61,7 +61,7 @@ class Deciding:
         cost = step_cost * request.drawing.images.steps_share
         arrival = Arrival(request.limits, near, arrived.deadline_s - self._clock(), random.random(), cost)
         view = self._view(tenant, before, cost)
-        decided = decide_with_room(
+        decided, admission = decide_with_room(
             lambda pool: self._decide(arrival, tenant, pool, holdings),
             lambda decided: self._admit(decided, tenant, arrival.left_s, view, cost),
             view,
@@ -76,6 +76,7 @@ class Deciding:
             prefix=prefix,
             neighbour=neighbour,
             decided=decided,
+            admission=admission,
             base_steps=parts.rules.ladder.base_steps,
             step_cost=step_cost,
             holdings=holdings,
@@ -120,11 +121,6 @@ class Deciding:
 
     def _left_s(self, context: RequestContext) -> float:
         return context.deadline_s - self._clock()
-
-    def admission(self, context: RequestContext, before: Sequence[Level] = ()) -> Admitted | Refused:
-        """Behind images of these levels that are not queued yet."""
-        view = self._view(context.tenant, before, context.cost)
-        return self._admit(context.decided, context.tenant, self._left_s(context), view, context.cost)
 
     def _admit(self, decided: Decided, tenant: str, left_s: float, view: PoolView, cost: float) -> Admitted | Refused:
         room = self._queue_room(decided.served.level.model, tenant)

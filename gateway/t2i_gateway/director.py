@@ -5,7 +5,6 @@ The decisions are the policy's; this module orders them. `deciding` gathers what
 
 import asyncio
 import time
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from t2i_gateway.context import Arrived, RequestContext
@@ -65,7 +64,7 @@ class Director:
                 cost = cost.plus(self._counted_steps(context))
                 self._check_rate(tenant, cost)
                 self._count(context)  # 3. count the demand
-                admitted = self._admit(context, before)  # 4. accept or refuse
+                admitted = self._admit(context)  # 4. accept or refuse
                 self._parts.neighbours.note_asked(context.prefix, tenant)  # what is refused was not drawn
                 before.append(context.decided.served.level)
                 streams.append(self._answer(context, admitted))
@@ -100,8 +99,7 @@ class Director:
         ]
         return explain_response(
             context,
-            self._parts.rates.judge(tenant, RateCost().plus(self._counted_steps(context)))
-            or self._deciding.admission(context),
+            self._parts.rates.judge(tenant, RateCost().plus(self._counted_steps(context))) or context.admission,
             dispatchers.placement(Delivery(self._parts, self._deciding, context).place()),
             levels=levels,
             tells_nearest=self._tells_nearest,
@@ -144,9 +142,8 @@ class Director:
         metrics.lookups.labels(band_of(decided.near.similarity)).inc()
         metrics.pressure.set(decided.pressed)
 
-    def _admit(self, context: RequestContext, before: Sequence[Level]) -> Admitted:
-        admission = self._deciding.admission(context, before)
-        if isinstance(admission, Refused):
+    def _admit(self, context: RequestContext) -> Admitted:
+        if isinstance(context.admission, Refused):
             level = context.decided.served.level
-            raise self._parts.dispatchers.of_model(level.model).refused(admission, level)
-        return admission
+            raise self._parts.dispatchers.of_model(level.model).refused(context.admission, level)
+        return context.admission

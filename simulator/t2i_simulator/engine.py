@@ -114,7 +114,7 @@ class Simulation:
         cost = self._costs[number]
         arrival = Arrival(self._limits, found.near, target.slo_s, level_draw, cost)
         admit = partial(self._admission, pool, number)
-        decided = decide_with_room(self._serve(arrival), admit, pool)
+        decided, admission = decide_with_room(self._serve(arrival), admit, pool)
         # 3. Count the demand, also of requests that are refused.
         self._demand = self._demand.counted(decided.prompt_class, now_s, cost)
         outcomes = self._outcomes
@@ -123,7 +123,6 @@ class Simulation:
             outcomes.similarity[number] = found.near.similarity
         outcomes.repeated[number] = found.near.another_take
         # 4. Accept or refuse.
-        admission = admit(decided)
         if isinstance(admission, Refused):
             outcomes.refusals[admission.reason] += 1
             self._ended(End(number, Fate.SHED, now_s))

@@ -14,7 +14,7 @@ from t2i_policy.pool_view import NOBODY, PoolView, WorkerView, join_parts
 from t2i_policy.profile import BandLoss
 from t2i_policy.request.admission import Admitted, Refused, RefusedReason, decide_admission
 from t2i_policy.request.decide import Decided, build_rules
-from t2i_policy.request.elsewhere import decide_elsewhere, decide_with_room
+from t2i_policy.request.elsewhere import Settled, decide_elsewhere, decide_with_room
 from t2i_policy.request.options import Limits, WantedReason
 from t2i_policy.request.served import ServedReason
 
@@ -59,12 +59,11 @@ def served_by(limits: Limits, left_s: float = SLO_S) -> Callable[[PoolView], Dec
     return lambda pool: ALL.decide(asks(None, limits=limits, left_s=left_s), pool)
 
 
-def with_room(pool: PoolView, limits: Limits = FLOOR, max_queued: int = NO_QUEUE) -> tuple[Decided, Admitted | Refused]:
+def with_room(pool: PoolView, limits: Limits = FLOOR, max_queued: int = NO_QUEUE) -> Settled:
     def admit(decided: Decided) -> Admitted | Refused:
         return decide_admission(pool, decided.served, SLO_S, max_queued)
 
-    decided = decide_with_room(served_by(limits), admit, pool)
-    return decided, admit(decided)
+    return decide_with_room(served_by(limits), admit, pool)
 
 
 def test_full_queue_of_its_model_sends_it_to_one_with_a_free_slot() -> None:
@@ -85,6 +84,30 @@ def test_where_all_are_full_the_first_refusal_stands() -> None:
     assert decided.served.level == EXACT
     assert isinstance(admission, Refused)
     assert admission.reason is RefusedReason.QUEUE_FULL
+
+
+@pytest.mark.parametrize(
+    ("parts", "models"),
+    [
+        ({}, [""]),
+        ({"turbo": held_by("turbo")}, ["", "turbo"]),
+        ({"turbo": full("turbo"), "tiny": full("tiny")}, ["", "turbo", "tiny"]),
+    ],
+    ids=["one model", "another with room", "all full"],
+)
+def test_admission_is_decided_once_for_each_model_that_is_asked(parts: dict[str, PoolView], models: list[str]) -> None:
+    """What is told of a request is what was decided, not what a second look would say."""
+    pool = pool_with(own=full(""), **parts) if parts else full("")
+    asked, answers = [], []
+
+    def admit(decided: Decided) -> Admitted | Refused:
+        asked.append(decided.served.level.model)
+        answers.append(decide_admission(pool, decided.served, SLO_S, NO_QUEUE))
+        return answers[-1]
+
+    settled = decide_with_room(served_by(FLOOR), admit, pool)
+    assert asked == models
+    assert settled.admission is answers[models.index(settled.decided.served.level.model)]
 
 
 def test_who_is_admitted_stays() -> None:

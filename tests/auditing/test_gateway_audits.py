@@ -22,6 +22,7 @@ from t2i_gateway.request import parse_request
 from t2i_policy.corrections import Correction, Corrections
 from t2i_policy.level import Ladder, Level
 from t2i_policy.pool_view import OtherQueues, PoolView
+from t2i_policy.request.admission import Admitted
 from t2i_policy.request.audit_choice import AuditPromise
 from t2i_policy.request.decide import Arrival, build_rules
 from t2i_policy.request.options import NOWHERE
@@ -99,7 +100,7 @@ class PlayedAuditor:
 def sample(taken_s: float) -> AuditSample:
     request = parse_request(gateway_pb2.GenerateRequest(prompt="a prompt", seed=7, request_id="named"), SPEC)
     decided = RULES.decide(Arrival(request.limits, NOWHERE, 60.0, 0.0), PoolView((), 0, 0))
-    context = RequestContext(request, "acme", 0.0, 60.0, None, None, None, decided, STEPS)
+    context = RequestContext(request, "acme", 0.0, 60.0, None, None, None, decided, Admitted(1.0), STEPS)
     return AuditSample(context, AuditPromise(SHORT, None, 0.08, 0.05), (chunk(b"se"), chunk(b"rved")), taken_s)
 
 

@@ -7,11 +7,24 @@ where it would be late too.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from t2i_policy.pool_view import PoolView, join_parts
 from t2i_policy.request.admission import Admitted, Refused, RefusedReason
 from t2i_policy.request.decide import Decided
 from t2i_policy.request.served import ServedReason
+
+
+class Settled(NamedTuple):
+    """What was decided for a request that arrives, and whether it is admitted so."""
+
+    decided: Decided
+    admission: Admitted | Refused
+
+    @property
+    def found_full(self) -> bool:
+        """Too many wait for that model already."""
+        return isinstance(self.admission, Refused) and self.admission.reason is RefusedReason.QUEUE_FULL
 
 
 def others_ready(pool: PoolView, model: str) -> PoolView | None:
@@ -31,19 +44,18 @@ def decide_elsewhere(serve: Callable[[PoolView], Decided], pool: PoolView, model
 
 def decide_with_room(
     serve: Callable[[PoolView], Decided], admit: Callable[[Decided], Admitted | Refused], pool: PoolView
-) -> Decided:
+) -> Settled:
     """What `serve` decides; where too many wait for that model, by another one that admits it, if any does."""
-    first = decided = serve(pool)
+    decided = serve(pool)
+    first = settled = Settled(decided, admit(decided))
     rest = pool if pool.parts else None
-    while rest is not None:
-        admission, model = admit(decided), decided.served.level.model
-        if isinstance(admission, Admitted):
-            break
-        found = decide_elsewhere(serve, rest, model) if admission.reason is RefusedReason.QUEUE_FULL else None
+    while settled.found_full and rest is not None:
+        model = settled.decided.served.level.model
+        found = decide_elsewhere(serve, rest, model)
         if found is None:
             return first
-        rest, decided = others_ready(rest, model), found
-    return decided if decided is first else moved(decided, ServedReason.LOAD)
+        rest, settled = others_ready(rest, model), Settled(moved(found, ServedReason.LOAD), admit(found))
+    return settled if isinstance(settled.admission, Admitted) else first
 
 
 def moved(decided: Decided, reason: ServedReason) -> Decided:
