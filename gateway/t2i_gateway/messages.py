@@ -20,6 +20,8 @@ from t2i_protos.v1 import gateway_pb2, level_pb2, worker_pb2
 from t2i_runtime.drawing import PLAIN, drawing_message
 from t2i_runtime.level_messages import level_message, to_level
 
+ASKED_BEFORE = ", and this prompt was asked before with another seed"
+
 
 def decision_message(decided: Decided, quality_percent: float | None, tells_nearest: bool) -> gateway_pb2.Decision:
     """The decision with its reason in a word and in a sentence. `quality_percent` None: nobody measured it."""
@@ -199,13 +201,13 @@ def _sentence(decided: Decided, tells_nearest: bool) -> str:
     if not tells_nearest:
         near = "what is cached is not told, as tenants share it"
     elif decided.near.similarity is None:
-        near = "no similar prompt is cached"
+        near = "no similar prompt is cached" + (ASKED_BEFORE if decided.near.repeated else "")
     elif decided.near.same_image:
         near = "this prompt ran with this seed"
     else:
         near = f"the nearest cached prompt has similarity {decided.near.similarity:.2f}"
         if decided.near.repeated:
-            near += ", and this prompt was asked before with another seed"
+            near += ASKED_BEFORE
         elif decided.near.another_take:
             near += " (all but these words) and another seed"
         if decided.near.words_agree is False:

@@ -1,6 +1,7 @@
 """The sentence of a decision says what really decided: the request, or what was measured."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def test_people_are_told_what_each_reason_means() -> None:
     _, _, page = (ROOT / "docs/requests.md").read_text().partition("## Why this level")
     rows = [row for row in page.partition("\n## ")[0].splitlines() if row.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])} == reasons
+
+
+def test_repeat_is_told_where_nothing_is_cached_too() -> None:
+    """It is promised less, for the diversity that a repeat loses; so the sentence says what it is."""
+    level, near = Level(0, 5), replace(NOWHERE, repeated=True)
+    wanted = WantedLevel(level, 0.1, WantedReason.SHORT_SCHEDULE)
+    decided = Decided(near, (), "", wanted, Served(level, 0.1, 1.0, ServedReason.AS_WANTED), 0.0)
+    told = decision_message(decided, 90.0, tells_nearest=True).message
+    assert told.startswith("no similar prompt is cached, and this prompt was asked before with another seed; ")
+    hidden = decision_message(decided, 90.0, tells_nearest=False).message
+    assert "asked before" not in hidden
