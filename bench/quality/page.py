@@ -55,9 +55,15 @@ def write_report(figures: Mapping[str, Any], harmless: int, folder: Path) -> Non
         true_loss=100 * drift["true_loss"],
         true_error=100 * drift["true_error"],
         runs=rows_table(RUNS, figures["runs"]),
-        costs=", ".join(f"{cost['p99_ms']:+.0f} ms at {cost['load']}" for cost in figures["costs"]),
+        costs=", ".join(f"{_cost(cost)} at {cost['load']}" for cost in figures["costs"]),
     )
     _plot(figures, folder / "quality.png")
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """With one standard error, where there are pairs enough to tell it."""
+    error = cost.get("p99_error_ms")
+    return f"{cost['p99_ms']:+.0f}{'' if error is None else f' ± {error:.0f}'} ms"
 
 
 def points(value: float | None) -> str:

@@ -12,9 +12,11 @@ import numpy as np
 
 from bench.kit.output import progress
 from t2i_policy.audits import Audit, band_of
+from t2i_policy.band_loss import BandLoss
 from t2i_policy.level import Level
 from t2i_policy.profile import LevelProfile
 from t2i_policy.profile_document import render_profile
+from t2i_policy.request.options import BOUND_Z
 from t2i_profiler.images import Sample
 from t2i_profiler.judges.scenes import scene_quality
 from t2i_protos.v1 import gateway_pb2
@@ -43,6 +45,7 @@ LEVELS = (
     "{skippedSteps: 0}, {skippedSteps: 3}, {skippedSteps: 6}, {skippedSteps: 9}, {forecast: 2, guidedSteps: 4}, "
     "{numInferenceSteps: 6}, {numInferenceSteps: 4}"
 )
+ANOTHER_SEED = "another seed"  # of a decision whose promise counts what diversity loses
 _SIMILARITY = re.compile(r"has similarity (\d\.\d+)")
 
 
@@ -94,10 +97,14 @@ class SentCaption:
     def quality(self) -> float:
         return 0.0 if self.generated is None else scene_quality(self.generated.data, self.sample)
 
-    @property
-    def promised_loss(self) -> float:
+    def promised_loss(self, band: BandLoss | None) -> float:
+        """Of quality alone, as audits hold it against: where the prompt was asked before, the decision counts what
+        diversity loses too."""
         assert self.generated is not None
-        return 1 - self.generated.accepted.decision.expected_quality_percent / 100
+        decision = self.generated.accepted.decision
+        promised = 1 - decision.expected_quality_percent / 100
+        counts_diversity = band is not None and ANOTHER_SEED in decision.message
+        return max(0.0, promised - band.diversity_bound(BOUND_Z)) if band is not None and counts_diversity else promised
 
     @property
     def similarity(self) -> float | None:
@@ -175,15 +182,15 @@ async def exact_rps(pool: LocalPool, samples: Sequence[Sample]) -> float:
 
 
 def as_audits(sent: Sequence[SentCaption], exact: Sequence[SentCaption], profile: LevelProfile) -> list[Audit]:
-    """Each approximated image beside its exact one."""
+    """Each approximated image beside its exact one; as with audits, without those that ran at another level than
+    decided, for which nothing was promised."""
     found = []
     for one, other in zip(sent, exact, strict=True):
         if one.generated is None or other.generated is None:
             continue
         level = to_level(one.generated.done.served)
-        if level == Level(0, profile.base_steps):
+        if level == Level(0, profile.base_steps) or level != to_level(one.generated.accepted.decision.served):
             continue
-        promised = one.promised_loss
-        band = band_of(profile, level, one.similarity)
-        found.append(Audit(band, one.quality, other.quality, promised, promised))
+        promised = one.promised_loss(profile.band(level, one.similarity))
+        found.append(Audit(band_of(profile, level, one.similarity), one.quality, other.quality, promised, promised))
     return found

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from bench.quality import run
-from bench.quality.run import PARSER, largest_error, measure
+from bench.quality.run import PARSER, largest_error, measure, p99_costs
+from bench.quality.serving import SentCaption, as_audits
 from t2i_policy.audits import AuditSummary, BandOf
+from t2i_policy.band_loss import BandLoss
 from t2i_policy.level import Level
+from t2i_policy.profile import LevelProfile
+from t2i_profiler.images import Sample
+from t2i_protos.v1 import gateway_pb2
+from t2i_runtime.level_messages import level_message
+from t2ictl.client import Generated
 
 FEW = ["--requests", "8", "--coarse", "8", "--burst", "4", "--drift", "8", "--pairs", "0"]
 KEYS = {
@@ -101,3 +108,59 @@ def test_errors_are_told_of_bands_with_enough_images() -> None:
     assert largest_error(bands) == pytest.approx(6.0)
     assert largest_error(bands, short=True) == pytest.approx(2.0)
     assert largest_error({}) is None
+
+
+SHORT = Level(0, 4)
+PROFILE = LevelProfile(
+    "m", "cpu", 12, (0.01,), 0.0, (BandLoss(SHORT, -1.0, 1.01, 0.12, 0.02, 100, diversity_loss=0.06),)
+)
+
+
+def sent(message: str, promised_percent: float, served: Level = SHORT) -> SentCaption:
+    """A caption that was decided at the short schedule, and drawn at `served`."""
+    decision = gateway_pb2.Decision(
+        served=level_message(SHORT), message=message, expected_quality_percent=promised_percent
+    )
+    generated = Generated(b"", gateway_pb2.Accepted(decision=decision), gateway_pb2.Done(served=level_message(served)))
+    return SentCaption(Sample("a caption", 1), generated, 0.1)
+
+
+@pytest.fixture
+def all_equally_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SentCaption, "quality", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("message", "promised_percent"),
+    [
+        ("no similar prompt is cached; ...", 86.0),
+        ("no similar prompt is cached, and this prompt was asked before with another seed; ...", 80.0),
+        ("the nearest cached prompt has similarity 1.00 (all but these words) and another seed; ...", 80.0),
+    ],
+    ids=["new", "asked before", "all but these words"],
+)
+@pytest.mark.usefixtures("all_equally_good")
+def test_promise_is_of_quality_alone(message: str, promised_percent: float) -> None:
+    """A pair of images shows no diversity, so what a repeated prompt may lose of it is no part of what is compared."""
+    one = sent(message, promised_percent)
+    (audit,) = as_audits([one], [one], PROFILE)
+    assert audit.promised_loss == pytest.approx(0.14)
+
+
+@pytest.mark.usefixtures("all_equally_good")
+def test_nothing_is_promised_of_a_level_that_was_not_decided() -> None:
+    """A late latent: the image ran at another level than its promise is of."""
+    one = sent("no similar prompt is cached; ...", 86.0, served=Level(0, 6))
+    assert as_audits([one], [one], PROFILE) == []
+
+
+def test_cost_of_audits_is_told_with_its_noise() -> None:
+    """Each pair is one look at the difference; how far pairs lie apart says what a difference is worth."""
+    rows = [
+        {"pair": pair, "load": 0.5, "audits": audits, "p99_ms": p99_ms}
+        for pair, (without, with_audits) in enumerate([(400.0, 430.0), (500.0, 490.0), (450.0, 460.0)])
+        for audits, p99_ms in ((False, without), (True, with_audits))
+    ]
+    cost = p99_costs(rows, 0.5)
+    assert (cost["p99_ms"], cost["p99_error_ms"]) == (pytest.approx(10.0), pytest.approx(20.0 / 3**0.5))
+    assert p99_costs(rows[:2], 0.5)["p99_error_ms"] is None
