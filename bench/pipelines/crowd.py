@@ -38,10 +38,19 @@ ADAPTER_SETS = (
     (ScaledAdapter("style", 0.5),),
     (ScaledAdapter("style", 1.0), ScaledAdapter("words", 0.7)),
 )
-OTHER_SAMPLER = {"sdxl": "dpm++-2m-karras", "sd3": "heun", "flux-dev": "lcm"}
-FROM_IMAGE = DecodedImages(sample_image(48, 32), strength=0.6)
-WITH_IP_ADAPTER = ("sdxl",)
-SHOWN = DecodedImages(ip_adapter=ComponentPicture("face", sample_image(40, 24), 0.7))
+OTHER_SAMPLER = {
+    "sdxl": "dpm++-2m-karras",
+    "sd3": "heun",
+    "flux-dev": "lcm",
+    "flux-kontext": "lcm",
+    "chroma": "lcm",
+}
+NO_TEXT_LAYERS = ("chroma",)  # adapters are for CLIP; it has a T5 alone
+START = sample_image(48, 32)
+SHOWN = tuple(
+    ComponentPicture("face", picture, scale)
+    for picture, scale in ((sample_image(40, 24), 0.7), (sample_image(32, 64).rotate(90), 0.7), (START, 1.2))
+)
 SIZES = (ImageSize(48, 32), ImageSize(32, 32), ImageSize(32, 64))
 DIFFERENT_JOBS = 40  # of a race; each is drawn alone once
 END_LIMIT_S = 900.0
@@ -84,17 +93,17 @@ def race(name: str, folder: Path, count: int) -> CrowdFigures:
 
 def random_arrivals(name: str, folder: Path, count: int, seed: int) -> CrowdFigures:
     """At random times within a second, each with steps, size, number of images, adapters, sampler and perhaps an image
-    to start from or for an IP-Adapter of its own; some with previews, every fifth cancelled.
+    to start from and one for an IP-Adapter; some with previews, every fifth cancelled.
     """
     adapters = [
-        AdapterFile(kind, save_adapter(folder, folder / kind, at, texts=at > 0)) for at, kind in enumerate(ADAPTERS)
+        AdapterFile(kind, save_adapter(folder, folder / kind, at, texts=at > 0 and name not in NO_TEXT_LAYERS))
+        for at, kind in enumerate(ADAPTERS)
     ]
     engine, draws = TinyEngine(name, folder, adapters=adapters), random.Random(seed)
-    images = [NO_PICTURES, NO_PICTURES, FROM_IMAGE]
-    if name in WITH_IP_ADAPTER:
-        made = save_ip_adapter(folder, folder / "ip-adapter")
-        load_ip_adapter(engine.pipeline, "face", IpAdapterFiles(made / WEIGHTS, made / ENCODER))
-        images.append(SHOWN)
+    edits = engine.family.takes_image
+    starts = (NO_PICTURES, NO_PICTURES, DecodedImages(START, strength=None if edits else 0.6))
+    made = save_ip_adapter(folder, folder / "ip-adapter")
+    load_ip_adapter(engine.pipeline, "face", IpAdapterFiles(made / WEIGHTS, made / ENCODER))
     visitors = []
     for number in range(count):
         job = replace(
@@ -102,10 +111,10 @@ def random_arrivals(name: str, folder: Path, count: int, seed: int) -> CrowdFigu
             size=draws.choice(SIZES),
             drawing=Drawing(
                 sampler=draws.choice(("", "", OTHER_SAMPLER[name])),
-                arguments={"num_images_per_prompt": draws.randint(1, 3)},
+                arguments={**engine.family.extra, "num_images_per_prompt": draws.randint(1, 3)},
                 adapters=draws.choice(ADAPTER_SETS),
             ),
-            images=draws.choice(images),
+            images=replace(draws.choice(starts), ip_adapter=draws.choice((None, None, *SHOWN))),
             preview_every_steps=2 if number % 7 == 0 else 0,
         )
         leaves_at = draws.randrange(job.level.num_inference_steps) if number % 5 == 0 else -1

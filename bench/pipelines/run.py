@@ -33,7 +33,8 @@ from t2i_testing_kit.tiny_pipelines.families import FAMILIES, save_family
 from t2i_testing_kit.tiny_pipelines.limits import RESUMED_INEXACT
 from t2i_testing_kit.tiny_pipelines.measure import FamilyFigures, measure_family
 
-CROWDED = ("sdxl", "sd3", "flux-dev")
+RACED = ("sdxl", "sd3", "flux-dev")
+CROWDED = (*RACED, "flux-kontext", "chroma")  # the others come at random times only
 MEASURED = tuple(name for name in FAMILIES if name != "sd15-flagged")  # its images are held back
 PARSER = BenchParser(
     __doc__,
@@ -88,10 +89,9 @@ def kept(file: Path) -> tuple[dict[str, FamilyFigures], dict[str, CrowdFigures]]
 
 
 def measure_crowds(name: str, folder: Path, options: argparse.Namespace) -> dict[str, CrowdFigures]:
-    found = (
-        race(name, folder, options.concurrent // len(CROWDED)),
-        random_arrivals(name, folder, options.arrivals, options.seed),
-    )
+    found = [random_arrivals(name, folder, options.arrivals, options.seed)]
+    if name in RACED:
+        found.insert(0, race(name, folder, options.concurrent // len(RACED)))
     for row in found:
         say(f"{row}")
     return {row.key: row for row in found}

@@ -30,7 +30,7 @@ from t2i_worker.pipelines.controls import load_control
 from t2i_worker.pipelines.ip_adapters import load_ip_adapter
 
 FACE, ROOM = sample_image(40, 24), sample_image(32, 64).rotate(90)
-NAMES = ("sd15", "sdxl", "sd3", "flux-dev")
+NAMES = ("sd15", "sdxl", "sd3", "flux-dev", "flux-kontext", "chroma")
 STEPS = 2
 PLAIN = TinyRequest(seed=1, steps=STEPS)
 
@@ -88,9 +88,7 @@ def apart(run: EngineRun, stock: StockRun) -> float:
     return float((run.final - stock.final).abs().max() / stock.final.std())
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("sd15", "face"), ("sd15", "plus"), ("sdxl", "face"), ("sd3", "face"), ("flux-dev", "face")]
-)
+@pytest.mark.parametrize(("name", "kind"), [("sd15", "plus"), *((name, "face") for name in NAMES)])
 def test_drawn_as_diffusers_draws_with_it(name: str, kind: str, made: Path) -> None:
     """To the last bit alone, guided and not; and a plain request as by a model that never had an adapter."""
     engine = engine_of(made, name)
@@ -105,7 +103,17 @@ def test_drawn_as_diffusers_draws_with_it(name: str, kind: str, made: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "guidance"), [("sdxl", None), ("sd15", 1.0), ("sd3", None), ("sd3", 1.0), ("flux-dev", None)]
+    ("name", "guidance"),
+    [
+        ("sdxl", None),
+        ("sd15", 1.0),
+        ("sd3", None),
+        ("sd3", 1.0),
+        ("flux-dev", None),
+        ("flux-kontext", None),
+        ("chroma", None),
+        ("chroma", 1.0),
+    ],
 )
 def test_requests_of_one_batch_do_not_touch_each_other(name: str, guidance: float | None, made: Path) -> None:
     """Those with one adapter at one scale meet. Others, and plain ones, have forwards of their own."""
@@ -161,19 +169,31 @@ def test_beside_other_images_and_parts(made: Path) -> None:
     assert np.array_equal(run.pixels, stock_run(stock, "sdxl", replace(request, extra=extra)).pixels)
 
 
-def test_negative_prompt_of_flux_looks_at_a_black_image(made: Path) -> None:
+@pytest.mark.parametrize("name", ["flux-dev", "flux-kontext"])
+def test_negative_prompt_of_flux_looks_at_a_black_image(name: str, made: Path) -> None:
     """Its guidance makes a second call of each step, with another image; both meet those of others."""
     extra = {"true_cfg_scale": 2.0}
     drawing = Drawing(arguments=extra)
     options: dict[str, Any] = {"negative": "blurry", "drawing": drawing, "extra": extra}
     requests = [shown(1, **options), shown(2, looked_at=ROOM, **options), shown(3)]
-    engine = engine_of(made, "flux-dev")
-    stocks = [stock_shown(made, "flux-dev", request) for request in requests]
+    engine = engine_of(made, name)
+    stocks = [stock_shown(made, name, request) for request in requests]
     for request, stock in zip(requests, stocks, strict=True):
         (run,) = engine.draw([request])
         assert np.array_equal(run.pixels, stock.pixels)
     for run, stock in zip(engine.draw(requests), stocks, strict=True):
         assert apart(run, stock) <= MIXED_BOUND
+
+
+def test_chroma_beside_an_image_to_start_from(made: Path) -> None:
+    engine = engine_of(made, "chroma")
+    start = DecodedImages(init=sample_image(48, 32), strength=0.6)
+    stock = diffusers.ChromaImg2ImgPipeline(**load_stock(made / "chroma").components)
+    stock_with(stock, made / "chroma-face", 0.7)
+    request = shown(1, images=start)
+    extra = {"ip_adapter_image": FACE, "image": start.init, "strength": 0.6}
+    (run,) = engine.draw([request])
+    assert np.array_equal(run.pixels, stock_run(stock, "chroma", replace(request, extra=extra)).pixels)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +229,7 @@ def test_transformers_beside_other_images(
     assert np.array_equal(run.pixels, wanted.pixels)
 
 
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev", "chroma"])
 def test_switch_changes_no_table_that_other_threads_walk_through(name: str, made: Path) -> None:
     """Stock code asks a model for its dtype in every thread: a table that changes under it ends the request."""
     denoiser = engine_of(made, name).pipeline.denoiser
@@ -252,7 +272,9 @@ def test_adapter_that_cannot_serve_is_named_at_the_start(made: Path, tmp_path: P
     (plain,) = engine.draw([PLAIN])
     assert np.array_equal(plain.pixels, stock_run(load_stock(made / "sd15"), "sd15", PLAIN).pixels)
     save_family("z-image", tmp_path / "z-image")
-    with pytest.raises(ModelUnsupported, match=r"ZImagePipeline takes no IP-Adapter; .*2, XL and 3, and of FLUX\.1 do"):
+    with pytest.raises(
+        ModelUnsupported, match=r"ZImagePipeline takes no IP-Adapter; .*XL and 3, FLUX\.1 and Chroma do"
+    ):
         load_ip_adapter(TinyEngine("z-image", tmp_path / "z-image").pipeline, "face", own)
 
 

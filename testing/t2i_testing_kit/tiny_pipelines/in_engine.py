@@ -23,7 +23,6 @@ from t2i_worker.engine.pipeline_run import PipelineRun, SharedParts
 from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.engine.stock_call import StockCall
-from t2i_worker.input_images import DecodedImages
 from t2i_worker.jobs import Job, Tally
 from t2i_worker.latents import StartLatent
 from t2i_worker.pipelines import AdapterFile, LoadedPipeline, load_pipeline
@@ -76,8 +75,8 @@ class TinyEngine:
     def job(self, request: TinyRequest, skipped_steps: int = 0) -> Job:
         family = self.family
         images = request.images
-        if family.takes_image and not images:
-            images = DecodedImages(sample_image(family.width, family.height))
+        if family.takes_image and not images.used:
+            images = replace(images, init=sample_image(family.width, family.height))
         return Job(
             request_id=str(request.seed),
             prompt=request.prompt,

@@ -70,7 +70,7 @@ def load_ip_adapter(pipeline: LoadedPipeline, name: str, files: IpAdapterFiles) 
     stock, switch = pipeline.stock, pipeline.denoiser.ip_adapters
     family = _family_of(stock)
     if family is None:
-        takers = "Stable Diffusion 1, 2, XL and 3, and of FLUX.1"
+        takers = "Stable Diffusion 1, 2, XL and 3, FLUX.1 and Chroma"
         raise _refused(name, f"{type(stock).__name__} takes no IP-Adapter; the pipelines of {takers} do")
     problem = _problem(files.weights)
     if problem:
