@@ -1,9 +1,14 @@
 """The diffusion engine on the embedded model: from a job to an image, with its start fetched and its latents kept."""
 
 import asyncio
+import gc
 import io
-from collections.abc import AsyncIterator
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from t2i_policy.level import Level
 from t2i_scenes import model_path
 from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
+from t2i_worker.engine.pipeline_run import PipelineRun
 from t2i_worker.errors import BudgetSpent, NotFinite, WorkerBusy, WorkerDraining
 from t2i_worker.jobs import Event, Finished, Image, Job, Joined, ModelFacts, PreviewImage, Progress, Sink, Source
 from t2i_worker.latents import LatentCache
@@ -204,3 +210,43 @@ async def test_budget_already_spent_never_starts(engine: DiffusionEngine) -> Non
     with pytest.raises(BudgetSpent):
         await run(engine, replace(JOB, deadline_s=0.0))
     assert engine.tally.steps_run == 0
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[PipelineRun]]:
+    """Those of the test that are in memory, while the garbage collector rests."""
+    noted = weakref.WeakSet[PipelineRun]()
+
+    def note(*args: Any) -> PipelineRun:
+        run = PipelineRun(*args)
+        noted.add(run)
+        return run
+
+    monkeypatch.setattr("t2i_worker.engine.diffusion.PipelineRun", note)
+    gc.disable()
+    yield noted
+    gc.enable()
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize(
+    "job", [JOB, replace(JOB, preview_every_steps=2, sink=SINK), replace(JOB, level=Level(2, STEPS), source=SOURCE)]
+)
+async def test_run_is_freed_without_the_garbage_collector(
+    engine: DiffusionEngine, job: Job, early: bool, runs: weakref.WeakSet[PipelineRun]
+) -> None:
+    """It holds encoded texts and images on the device. The collector comes by after thousands of requests."""
+    async with aclosing(engine.generate(job)) as events:
+        async for event in events:
+            if isinstance(event, Progress):
+                assert runs
+                if early:
+                    break
+    await asyncio.to_thread(wait_until_none_is_left, runs)
+
+
+def wait_until_none_is_left(runs: weakref.WeakSet[PipelineRun]) -> None:
+    ends_s = time.monotonic() + 60
+    while runs:
+        assert time.monotonic() < ends_s, "a run was not freed"
+        time.sleep(0.05)

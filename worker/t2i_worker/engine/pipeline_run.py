@@ -121,6 +121,7 @@ class PipelineRun:
             self._end_text()
             self._parts.loop.leave(self._request)
             self.side_began_s = None
+            self._let_go()
 
     @property
     def served(self) -> Level:
@@ -198,6 +199,11 @@ class PipelineRun:
         self.place = "text"
         self._parts.loop.raise_if_over(self._request)
         self.side_began_s = time.monotonic()
+
+    def _let_go(self) -> None:
+        """They refer to this run, so its tensors, on the device too, would wait for the garbage collector."""
+        for name in ("_call", "_saved"):
+            self.__dict__.pop(name, None)
 
     def _end_text(self) -> None:
         if self._in_text:

@@ -105,7 +105,10 @@ class StepLoop:
         request.turn.acquire()
         answer, request.answer = request.answer, None
         if isinstance(answer, Exception):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer  # its traceback has this frame, so both would wait for the garbage collector, with the run
         return answer
 
     def raise_if_over(self, request: RunningRequest) -> None:
