@@ -10,7 +10,8 @@ Everything in one process and one run, rounds in alternation, on the embedded mo
     images_equal_percent      share of those images that are equal byte for byte
     compute_beside_forecasts  time of exact requests, half of whose batch forecasts / with nobody beside (`forecasting`)
     forecast_step_cpu_ms      CPU of a forecast step
-    lasting_threads           threads after a tenth of `--lasting` requests and after all; `lasting_rss_mib` memory
+    lasting_threads           threads after a tenth of `--lasting` requests and after all
+    lasting_rss_mib           resident memory then; lasting_used_mib: after the allocator gave back what was free
     loop_ratio_all_cores      loop_ratio with as many intra-op threads as cores: nothing is left for text and images
 """
 
