@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 
 from t2i_api.parse import PoolError, parse_pool
 from t2i_auditor.errors import AuditorUnusable
@@ -16,14 +15,12 @@ from t2i_runtime.process import end_now
 from t2i_runtime.tracing import traces_sent
 
 log = logging.getLogger("t2i_auditor")
-NICENESS = 10  # beside workers and gateways of the same machine: judging can wait, requests cannot
 
 
 def main() -> int:
     """Exit code 0 when told to stop, 2 when it cannot start."""
     set_up_logs()
     settings = parse_arguments()
-    os.nice(NICENESS)
     try:
         pool = parse_pool(settings.pool.read_text())
         part = pool.spec.quality

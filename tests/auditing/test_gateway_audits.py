@@ -1,7 +1,7 @@
 """One audit of a gateway, from an idle worker to the auditor's answer, however it ends; and what corrections do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -54,12 +54,10 @@ class PlayedWorkerCalls:
 
     name = "worker"
 
-    def __init__(self, *events: Any, idle: bool = True, model: str = "", on_cpu: bool = False) -> None:
+    def __init__(self, *events: Any, idle: bool = True, model: str = "") -> None:
         self.events = [*events, grpc.aio.EOF]
         self.model = model
         self.is_idle = idle
-        self.on_cpu = on_cpu
-        self.takes_cores = on_cpu and not idle
         self.asked: list[worker_pb2.WorkerGenerateRequest] = []
         self.cancelled = 0
 
@@ -106,14 +104,12 @@ def sample(taken_s: float) -> AuditSample:
     return AuditSample(context, AuditPromise(SHORT, None, 0.08, 0.05), (chunk(b"se"), chunk(b"rved")), taken_s)
 
 
-def loop_of(
-    worker: PlayedWorkerCalls, auditor: PlayedAuditor, view: PoolView = QUIET, others: Sequence[PlayedWorkerCalls] = ()
-) -> AuditLoop:
+def loop_of(worker: PlayedWorkerCalls, auditor: PlayedAuditor, view: PoolView = QUIET) -> AuditLoop:
     parts = SimpleNamespace(
         pool="pool",
         spec=SPEC,
         dispatchers=SimpleNamespace(of_model=lambda model: {"": SimpleNamespace(view=lambda: view)}[model]),
-        workers=SimpleNamespace(connections=[worker, *others]),
+        workers=SimpleNamespace(connections=[worker]),
         neighbours=SimpleNamespace(reaches=lambda *_: False),
     )
     return AuditLoop(cast(Any, parts), cast(Any, auditor))
@@ -189,33 +185,6 @@ async def test_it_waits_for_a_worker_of_the_own_model_that_has_nothing_to_do(
     waiting.cancel()
     monkeypatch.setattr(audit_loop, "MAX_AGE_S", -1.0)
     assert await audited(loop_of(worker, PlayedAuditor(), view)) is AuditOutcome.EXPIRED
-
-
-@pytest.mark.parametrize(
-    ("on_cpu", "other_on_cpu", "age_s", "drawn"),
-    [
-        (True, True, 0.0, False),
-        (True, True, audit_loop.CORES_FREE_S, True),
-        (True, False, 0.0, True),
-        (False, True, 0.0, True),
-        (False, False, 0.0, True),
-    ],
-    ids=["two CPUs", "two CPUs that are never idle", "the other has a GPU", "it has a GPU", "two GPUs"],
-)
-async def test_no_cores_are_taken_that_another_worker_draws_on(
-    monkeypatch: pytest.MonkeyPatch, on_cpu: bool, other_on_cpu: bool, age_s: float, drawn: bool
-) -> None:
-    """Workers of one node share them, and an exact image there makes the steps of requests longer."""
-    monkeypatch.setattr(audit_loop, "ROOM_EVERY_S", 0.0)
-    worker = PlayedWorkerCalls(finished(), on_cpu=on_cpu)
-    busy = PlayedWorkerCalls(idle=False, model="turbo", on_cpu=other_on_cpu)
-    waiting = asyncio.ensure_future(audited(loop_of(worker, PlayedAuditor(), others=[busy]), age_s))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert bool(worker.asked) is drawn
-    busy.takes_cores = False
-    async with asyncio.timeout(WITHIN_S):
-        assert await waiting is AuditOutcome.JUDGED
 
 
 # Corrections.

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from t2i_auditor.__main__ import NICENESS
 from t2i_policy.backoff import Backoff
 from t2i_policy.judge_record import JudgeRecord
 from t2i_policy.profile_document import parse_profile, render_profile
@@ -26,7 +25,6 @@ from t2ictl.local_pool import LocalOptions, LocalPool
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 NUM_IMAGES = 24
-LEAST_PRIORITY = 19  # of Linux
 #: The short schedule counts as harmless, so that an idle pool approximates.
 MORE = """
   quality: {judge: scenes, auditPerMille: 1000, recalibrate: true}
@@ -85,16 +83,6 @@ async def test_audits_count_as_nobodys_requests(pool: LocalPool, served: object)
 async def gateway_and_worker(pool: LocalPool) -> tuple[str, str]:
     assert pool.gateway is not None
     return metrics_text(pool.gateway), metrics_text(pool.workers[0])
-
-
-async def test_judging_leaves_the_cores_to_requests(pool: LocalPool) -> None:
-    """On a machine of few cores the scheduler takes workers and gateway first."""
-    assert pool.auditor is not None
-    assert pool.auditor.process is not None
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    others = [process.process for process in (*pool.workers, pool.gateway) if process is not None]
-    assert {os.getpriority(os.PRIO_PROCESS, one.pid) for one in others if one is not None} == {usual}
-    assert os.getpriority(os.PRIO_PROCESS, pool.auditor.process.pid) == min(LEAST_PRIORITY, usual + NICENESS)
 
 
 async def test_the_operator_is_told_what_was_measured(pool: LocalPool, served: object) -> None:

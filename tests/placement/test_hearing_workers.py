@@ -332,28 +332,3 @@ async def test_left_out_worker_is_not_counted_among_those_that_serve() -> None:
         played.first.frozen = True
         await played.until_out_s()
         assert registry.get_sample_value("t2i_gateway_ready_workers") == 1
-
-
-async def test_worker_on_a_cpu_takes_cores_while_it_draws() -> None:
-    """Whoever it draws for, audits too. One that may have no requests is no reason to wait for."""
-    async with world() as played:
-        connection, first = played.connection, played.first
-        first.described.device = "cpu"
-        assert (connection.is_idle, connection.takes_cores) == (True, False)
-        for part in ("running", "waiting", "background"):
-            setattr(first.load, part, 1)
-            first.say()
-            await turns()
-            assert (connection.is_idle, connection.takes_cores) == (False, True)
-            setattr(first.load, part, 0)
-        first.say()
-        await turns()
-        slot = connection.take_slot(STEPS)
-        assert connection.takes_cores
-        first.described.device = "NVIDIA H200"
-        assert not connection.takes_cores
-        first.described.device = "cpu"
-        first.frozen = True
-        await played.until_out_s()
-        assert not connection.takes_cores
-        connection.leave_slot(slot)

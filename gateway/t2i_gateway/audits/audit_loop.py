@@ -1,8 +1,7 @@
 """The audits of one gateway, one after the other, on workers of the pool's own model that have nothing else to do.
 
 1. take the sample that waits for longest, and ask the auditor whether its judge scores such a prompt,
-2. wait until no request waits for that model anywhere and a worker is idle. Workers on CPUs may share the cores of a
-   node, so none of them is taken while another one draws, for as long as the sample is not old,
+2. wait until no request waits for that model anywhere and a worker is idle,
 3. draw the exact image there, as a background request: it makes way for whatever comes,
 4. let the auditor judge both.
 
@@ -29,7 +28,6 @@ from t2i_runtime.level_messages import level_message, to_level
 
 log = logging.getLogger(__name__)
 ROOM_EVERY_S = 0.1
-CORES_FREE_S = 300.0  # for so long a sample waits for CPU workers to be idle all at once, which many never are
 MAX_AGE_S = 600.0  # a pool that has no room for so long would only judge the past
 SLOS_TO_DRAW = 10  # what the exact image may take, as of a request without a deadline
 BACKOFF = Backoff(first_s=1.0, most_s=30.0)  # while the auditor does not answer: an exact image would be drawn in vain
@@ -101,18 +99,12 @@ class AuditLoop:
 
     async def _idle_worker(self, sample: AuditSample) -> WorkerConnection | None:
         """Wait for one; None: for too long."""
-        while (age_s := self._clock() - sample.taken_s) <= MAX_AGE_S:
-            able = self._able(age_s)
-            if able and not self._any_queue:
-                return random.choice(able)
+        while self._clock() - sample.taken_s <= MAX_AGE_S:
+            idle = [one for one in self._parts.workers.connections if one.is_idle and not one.model]
+            if idle and not self._any_queue:
+                return random.choice(idle)
             await asyncio.sleep(ROOM_EVERY_S)
         return None
-
-    def _able(self, age_s: float) -> list[WorkerConnection]:
-        """Those that may draw the exact image of a sample of this age."""
-        workers = self._parts.workers.connections
-        cores_taken = age_s < CORES_FREE_S and any(one.takes_cores for one in workers)
-        return [one for one in workers if one.is_idle and not one.model and not (one.on_cpu and cores_taken)]
 
     @property
     def _any_queue(self) -> bool:

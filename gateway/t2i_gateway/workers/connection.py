@@ -34,7 +34,6 @@ DESCRIBE_LIMIT_S = 2.0
 KEEP_LATENT_LIMIT_S = 2.0
 HOLD_MODEL_LIMIT_S = 5.0
 ROUNDING = 1e-6  # of places
-ON_CPU = "cpu"  # as workers describe their device
 OLDER_LIMIT_S = 600.0  # for what runs on a channel that has a newer one
 OpenChannel = Callable[[str], grpc.aio.Channel]
 Headers = tuple[tuple[str, str], ...]
@@ -152,21 +151,9 @@ class WorkerConnection:
     @property
     def is_idle(self) -> bool:
         """True if it takes requests, is no worse than others, and nothing runs or waits there, of whomever."""
-        return self.ready and self.state is HealthState.GOOD and not self.failures.failing and not self._has_work
-
-    @property
-    def takes_cores(self) -> bool:
-        """True if it draws on a CPU now: other workers of its node draw the slower for it."""
-        return self.on_cpu and self._has_work and self.takes_requests
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.description is not None and self.description.device == ON_CPU
-
-    @property
-    def _has_work(self) -> bool:
         load = self.load
-        return bool(self.slots or load.running or load.waiting or load.background)
+        busy = self.slots or load.running or load.waiting or load.background
+        return self.ready and self.state is HealthState.GOOD and not self.failures.failing and not busy
 
     @property
     def view(self) -> WorkerView:
