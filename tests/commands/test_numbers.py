@@ -10,34 +10,39 @@ from typer.testing import CliRunner
 from t2i_gateway.settings import parse_arguments as parse_gateway
 from t2i_operator.settings import parse_arguments as parse_operator
 from t2i_worker.settings import parse_arguments as parse_worker
-from t2ictl.app import app
+from t2ictl.app import COMMANDS, app, imported
 
 WORKER = ("--pool=p", "--group=g", "--name=n")
 GATEWAY = ("--pool=p", "--profile=p", "--workers=w:1")
 
 
-def numbers_of(commands: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Sequence[Any]]]:
+def functions() -> Iterator[tuple[str, Any]]:
+    """Every command by its words, as `local up`."""
+    for name in COMMANDS:
+        found = imported(name)
+        if not isinstance(found, typer.Typer):
+            yield name, found
+            continue
+        for command in found.registered_commands:
+            assert command.callback is not None
+            yield f"{name} {command.name or command.callback.__name__}", command.callback
+
+
+def numbers() -> Iterator[tuple[str, Sequence[Any]]]:
     """`COMMAND PARAMETER` of everything that takes a number, and what typer was told about it."""
-    for group in commands.registered_groups:
-        assert group.typer_instance is not None
-        yield from numbers_of(group.typer_instance, (*path, str(group.name)))
-    for command in commands.registered_commands:
-        assert command.callback is not None
-        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+    for words, function in functions():
+        for name, hint in get_type_hints(function, include_extras=True).items():
             kinds = {hint, *get_args(hint), *(inner for part in get_args(hint) for inner in get_args(part))}
             if kinds & {int, float}:
-                called = command.name or command.callback.__name__
-                yield " ".join((*path, called, name)), getattr(hint, "__metadata__", ())
+                yield f"{words} {name}", getattr(hint, "__metadata__", ())
 
 
 def test_every_number_has_both_limits() -> None:
     """One without them ends in a traceback of whatever it is given to."""
-    numbers = dict(numbers_of(app))
-    assert {"generate seed", "explain timeout_s", "local up threads", "demo captions", "plan demand"} <= numbers.keys()
-    bounded = {
-        name for name, told in numbers.items() if any(one.min is not None and one.max is not None for one in told)
-    }
-    assert numbers.keys() - bounded == set()
+    found = dict(numbers())
+    assert {"generate seed", "explain timeout_s", "local up threads", "demo captions", "plan demand"} <= found.keys()
+    bounded = {name for name, told in found.items() if any(one.min is not None and one.max is not None for one in told)}
+    assert found.keys() - bounded == set()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def run_plan(console: Console, options: PlanOptions) -> None:
     pool = read_pool(options.pool_file)
     if pool.spec.pinned_workers and options.workers is not None:
         raise InputInvalid("--workers: mix.mode Fixed places every worker: make it Auto, or edit the file")
+    if options.rates and options.demand_rps is not None:
+        raise InputInvalid("--rates: it tells the demand by class, so leave out --demand, or --rates")
     folder = builtin_folder(pool.spec.model.source)
     own = None if folder is None else folder / "profile.json"
     models = parse_models(options.models, pool.spec)
