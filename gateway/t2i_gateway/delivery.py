@@ -17,7 +17,7 @@ from t2i_gateway.deciding import Deciding
 from t2i_gateway.dispatch import ModelLate, QueuePlace
 from t2i_gateway.errors import GenerationFailed, ModelGone, WorkersUnavailable
 from t2i_gateway.events import Events, ToldEvent, is_of_image
-from t2i_gateway.messages import done_event, file_notes, worker_request
+from t2i_gateway.messages import done_event, file_notes, steps_run, worker_request
 from t2i_gateway.metrics import band_of
 from t2i_gateway.parts import Parts
 from t2i_gateway.told_steps import ToldSteps
@@ -187,16 +187,17 @@ class Delivery:
         if finished.stored and context.prefix is not None and context.embedding is not None:
             stored = [(latent.step, latent.size_bytes) for latent in finished.stored]
             self._parts.neighbours.stored(context.prefix, context.embedding, stored, worker)
-        self._count_served(finished, waited)
-        return done_event(context, started, finished, waited)
+        event = done_event(context, started, finished, waited)
+        self._count_served(event.done, finished, waited)
+        return event
 
-    def _count_served(self, finished: worker_pb2.Finished, waited: Waited) -> None:
+    def _count_served(self, done: gateway_pb2.Done, finished: worker_pb2.Finished, waited: Waited) -> None:
         metrics, request = self._parts.metrics, self._context.request
         level = to_level(finished.served)
         metrics.served.labels(self._parts.rules.label(level)).inc()
         metrics.model_images.labels(self._parts.names.name_of(level.model)).inc()
         metrics.sizes.labels(self._parts.spec.model.size_label(request.size)).inc()
-        metrics.steps_run.inc(level.cost)
+        metrics.steps_run.inc(steps_run(done))
         metrics.steps_skipped.inc(level.skipped_steps)
         metrics.queue.observe(waited.queued_s)
         metrics.denoise.observe(finished.denoise_ms / 1e3)

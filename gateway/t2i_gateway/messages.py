@@ -196,6 +196,12 @@ def _reproduction(context: RequestContext, served: level_pb2.Level) -> gateway_p
     return gateway_pb2.Reproduction(exact=True) if context.decided.near.same_image else None
 
 
+def steps_run(done: gateway_pb2.Done) -> float:
+    """Guided steps of this image. One that resumed and yet is the exact image began from its own latent: none."""
+    is_stored_image = done.served.skipped_steps > 0 and done.reproduction.exact
+    return 0 if is_stored_image else to_level(done.served).cost
+
+
 def _sentence(decided: Decided, tells_nearest: bool) -> str:
     wanted, served = decided.wanted, decided.served
     if not tells_nearest:

@@ -62,13 +62,16 @@ def test_a_call_without_an_answer_names_its_limit(silent: str) -> None:
     assert "--timeout-s gives it more" in told_by("explain", "--address", silent, "--timeout-s", "0.2")
 
 
-def test_interrupt_while_the_command_line_is_imported_is_quiet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", ["typer", "grpc"])
+def test_interrupt_while_the_command_line_is_imported_is_quiet(library: str, tmp_path: Path) -> None:
     """That takes a second, in which people press Ctrl-C. Here a library takes for ever, and says when it began.
+
+    The first is what all commands need, the second what this one does.
 
     Who was started in the background, as a test run may be, ignores Ctrl-C; people's shells do not.
     """
     heed = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    (tmp_path / "typer.py").write_text(f"{heed}print('began', flush=True)\nwhile True: time.sleep(0.01)")
+    (tmp_path / f"{library}.py").write_text(f"{heed}print('began', flush=True)\nwhile True: time.sleep(0.01)")
     command = [sys.executable, "-m", "t2ictl", "generate", "a red circle"]
     pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
@@ -77,3 +80,8 @@ def test_interrupt_while_the_command_line_is_imported_is_quiet(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=WITHIN_S)
     assert (process.returncode, out, said) == (130, "", "")
+
+
+def test_a_demand_told_twice_is_refused() -> None:
+    """Else one of the two would be left out in silence."""
+    assert "leave out --demand, or --rates" in told_by("plan", "--demand", "5", "--rates", "none=3")

@@ -13,6 +13,7 @@ from typing import Any
 
 from t2i_gateway.doors.fields import FORMATS, ImageBody
 from t2i_gateway.events import PassedChunk, ToldEvent
+from t2i_gateway.messages import steps_run
 from t2i_policy.level import COORDINATES
 from t2i_protos.v1 import gateway_pb2, level_pb2
 from t2i_runtime.level_messages import to_level
@@ -129,16 +130,10 @@ def _cut(cut: level_pb2.PromptCut) -> dict[str, Any]:
     }
 
 
-def _steps(done: gateway_pb2.Done) -> float:
-    """A run that resumed and yet draws the exact image began from the latent of that image: no step was left to run."""
-    is_stored_image = done.served.skipped_steps > 0 and done.reproduction.exact
-    return 0 if is_stored_image else to_level(done.served).cost
-
-
 def usage(images: Iterable[AnsweredImage]) -> dict[str, Any]:
     """Nobody counts tokens of images here, so those are 0; steps say what the images cost."""
     drawn = list(images)
-    steps = sum(_steps(image.done) for image in drawn)
+    steps = sum(steps_run(image.done) for image in drawn)
     details = {"text_tokens": 0, "image_tokens": 0}
     tokens = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": details}
     return {**tokens, "images": len(drawn), "steps": steps}
