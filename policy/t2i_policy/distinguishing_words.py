@@ -1,7 +1,7 @@
 """Whether two prompts of nearly the same words ask for the same picture, told from short digests of their words.
 
-Embedders put "a red cube on a blue sphere" and "a blue cube on a red sphere" at a cosine of 0.99, and "a dog biting a
-man" beside "a man biting a dog". What they overlook is read here by rule:
+To embedders "a red cube on a blue sphere" is near "a blue cube on a red sphere": their cosine is 0.99. They also put "a
+dog biting a man" beside "a man biting a dog". What they overlook is read here by rule:
 
     distinguishing words   numbers, negations, colours, sizes, places, people, other opposites, and weights. Of each
                            kind the order counts, as it says what belongs to what. Words of one line mean the same.
@@ -12,11 +12,11 @@ man" beside "a man biting a dog". What they overlook is read here by rule:
     differ    the same bag in another order; or other distinguishing words
     unknown   else: nobody knows what tells two prompts apart that have no such word
 
-Left out are words that paraphrases take for each other or leave out, where the opposite has a word of its own: "with"
-beside "without", "on" and "above" beside "below", "in front of" beside "behind", "inside" beside "outside", "day".
+Left out are words that paraphrases swap or drop, where the opposite has a word of its own: "with" beside "without",
+"on" and "above" beside "below", "in front of" beside "behind", "inside" beside "outside", "day".
 
-Distinguishing words are English. A prompt in another script, or with more small words of other languages than of
-English, has none that are read; bag and order need no language.
+Distinguishing words are English. A prompt in another script has none that are read. Nor has one with more small words
+of other languages than of English. Bag and order need no language.
 
 A cache keeps the digests and never the words: 16 bits of each, mixed with whose latents they are and of which model.
 Two different readings share one once in 65,536.

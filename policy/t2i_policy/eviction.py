@@ -1,7 +1,7 @@
 """Eviction: which stored latents to give up when the cache is over its byte cap.
 
-Decided from what is known of each stored latent (steps it skips, bytes, hits, times) and the clock; a policy ranks the
-latents of all prompts, least worth first, and the first of them go until `LOW_WATER` of the cap is used. Latents of one
+Decided from what is known of each stored latent (steps it skips, bytes, hits, times) and the clock. A policy ranks the
+latents of all prompts, least worth first. The first of them go until `LOW_WATER` of the cap is used. Latents of one
 prompt are judged apart, so holes appear and lookups take the largest stored K' below. It must never free less than
 asked while latents remain, and never more than the round needs.
 

@@ -1,9 +1,9 @@
 """The ladder of a pool that names no levels: what its profile measured to pay, else the paper's.
 
 A level stays if no cheaper one loses as little. Loss is the bound that decisions read, mean + z standard errors. Cost
-is what the profile measured, else what the level computes. A skip is judged in each similarity band on its own, against
-all levels that a prompt of the band may have. A level without a latent is judged against others without one: a prompt
-without a neighbour has no skip to take instead.
+is what the profile measured, else what the level computes. A skip is judged in each similarity band on its own. It is
+compared with all levels that a prompt of the band may have. A level without a latent is judged against others without
+one: a prompt without a neighbour has no skip to take instead.
 
 Nothing of a pool but its model's schedule, its profile and a Fixed mix bears on it. So a floor or an SLO may change and
 the ladder stays.

@@ -11,8 +11,8 @@ Decided at a step boundary from what each request owes and from the present step
 3. Those left out run beside the others as far as these stay in time. Where a step hardly depends on the batch size,
    as on a large GPU, that is everybody: giving way would gain nothing.
 
-A request is ended early only if it cannot be in time any more, even alone and at the device's best (`is_hopeless`).
-It must never end one for the present pace: a slow phase may pass.
+A request is ended early only if it would be late even alone and at the device's best (`is_hopeless`). It must never end
+one for the present pace: a slow phase may pass.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,8 @@
 """Whether the quality that was promised is the quality that was served, by audits (`spec.quality`).
 
-An audit draws the exact image of a request that was served at a cheaper level, and a judge scores both. The promise is
-broken when even the upper end of the measured quality's interval is more than TOLERANCE below what was promised:
+An audit draws the exact image of a request that was served at a cheaper level. A judge scores both. What counts is the
+upper end of the measured quality's interval. The promise is broken when even that is more than TOLERANCE below what was
+promised:
 
     measured - promised + Z * standard error < -TOLERANCE
 """

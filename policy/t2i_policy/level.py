@@ -260,8 +260,8 @@ def build_ladder(base_steps: int, levels: Iterable[Level], models: Mapping[str, 
     """Check and order the levels of a pool. `models`: the full schedules of its other models, by name.
 
     Raises:
-        ValueError: an exact level is missing, a level is listed twice, runs longer than its model's full schedule, or
-            names a model that the pool does not have.
+        ValueError: an exact level is missing, or a level is listed twice; a level runs longer than its model's full
+            schedule, or names a model that the pool does not have.
     """
     given = tuple(levels)
     full = {Level(0, base_steps), *(Level(0, steps, model=model) for model, steps in models.items())}

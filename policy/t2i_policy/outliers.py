@@ -1,6 +1,6 @@
 """Worker health: which workers are left out because they step far too slowly, not at all, or fail what they are sent.
 
-A worker tells its load several times a second, and that alone is judged (`judge`), by two reports after each other:
+A worker tells its load several times a second. That alone is judged (`judge`), by two reports after each other:
 
     Silent     no report came for MISSED_MESSAGES of the intervals that it promised, and for MIN_LATE_S
     Stuck      one step, text or image is in work for longer than the limit below
@@ -8,9 +8,9 @@ A worker tells its load several times a second, and that alone is judged (`judge
 
     limit = max(MIN_LATE_S, SLOW_FACTOR * time of one step, or of all texts and images, of a full batch)
 
-What steps took is counted by the worker's own clock, so neither a network in between nor a reader that stood still
+What steps took is counted by the worker's own clock. So neither a network in between nor a reader that stood still
 makes a worker look slow. Step times of one worker vary by less than a percent at a batch size (TetriServe, arXiv
-2510.01565), so a factor of SLOW_FACTOR is a fault and not noise.
+2510.01565). So a factor of SLOW_FACTOR is a fault and not noise.
 
 A worker that fails requests in a row (`failure_streak`) is ejected too, as *Failing*, however quickly it steps.
 
@@ -181,8 +181,8 @@ def _ejected(health: WorkerHealth, reason: EjectedReason, now_s: float) -> Worke
 
 
 def moves(health: WorkerHealth, steps_left: int, steps: int) -> bool:
-    """True if a request with `steps_left` of its `steps` to do had better begin anew on another worker than stay on
-    one that is ejected for this."""
+    """True if a request had better begin anew on another worker than stay on one that is ejected for this. It has
+    `steps_left` of its `steps` still to do."""
     match health.reason:
         case EjectedReason.SILENT | EjectedReason.STUCK:
             return True
@@ -199,9 +199,10 @@ def _order_of_return(name: str, health: WorkerHealth) -> tuple[bool, float, str]
 
 
 def usable(healths: Mapping[str, WorkerHealth], now_s: float) -> dict[str, HealthState]:
-    """The state of each worker that could serve, with some let back in where too many are ejected at once: those whose
-    pause ends first, and only then those that are silent, whose pauses are short because they go on while they last.
-    Those that fail stay out.
+    """The state of each worker that could serve, with some let back in where too many are ejected at once.
+
+    Those whose pause ends first come back first, and those that are silent only after them. The pauses of silent ones
+    are short because they go on while the silence lasts. Those that fail stay out.
     """
     states = {name: health.state(now_s) for name, health in healths.items()}
     out = [name for name, state in states.items() if state is HealthState.EJECTED]

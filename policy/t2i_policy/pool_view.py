@@ -1,12 +1,13 @@
 """What a decision sees of the pool: frozen snapshots of workers and of load. Shells build them; nothing mutates.
 
-A snapshot is built once a change and read by many decisions, so what they all ask for is worked out at birth.
+A snapshot is built once a change and read by many decisions. So what they all ask for is worked out as it is built.
 
 Several gateways may share the workers. Each divides by the rate of the whole pool, so it must count what all of them
 have waiting. They tell each other (`OtherQueues`, see `request.other_gateways`). Until one has heard, it takes each of
-the others to hold as much as itself. Gateways with a queue get the slots that fall free by chance, of one tenant alike
-and of several by what these bring to them (`slot_turns`), while new requests come to all of them. So for each step that
-is ahead here, one runs for each other gateway that has a queue:
+the others to hold as much as itself. Chance decides which gateway with a queue gets a slot that falls free. With one
+tenant their chances are alike. With several they go by what the tenants bring to each gateway (`slot_turns`). New
+requests meanwhile come to all of them. So for each step that is ahead here, one runs for each other gateway that has a
+queue:
 
     wait = steps ahead * (1 + other gateways with a queue) * TURN_MARGIN / steps a second      without others: no margin
 
@@ -16,14 +17,14 @@ costs all its steps.
 What workers owe to the others is in the workers' views already (`request.other_gateways`). Only the bound on the queue,
 `gateway.maxQueuedRequests`, is about one gateway: it is held against `queued` as it is.
 
-Images of other sizes: all steps are counted in steps of the default size, and places of a batch in requests of that
-size (see `image_size`). A request of cost c sees the pool with a longer step, which grows by what c - 1 places take:
+Images of other sizes: all steps are counted in steps of the default size (see `image_size`). Places of a batch are
+counted in requests of that size. A request of cost c sees a longer step, which grows by what c - 1 places take:
 
     its step = step at the batch that one more makes + (c - 1) * full batch's step / batch cap
 
-So it pays for its own size once, and for the batch around it as everybody does. It may join wherever one place is
-free, and so make a batch longer than the cap by c - 1 places, as far as the deadlines of those in it bear: kept for
-smaller ones alone, places would stand empty, or it would wait for ever.
+So it pays for its own size once, and for the batch around it as everybody does. It may join wherever one place is free,
+if the deadlines of those in the batch bear it. So it may make a batch longer than the cap by c - 1 places. If places
+were kept for smaller ones alone, they would stand empty, or it would wait for ever.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,14 +53,14 @@ TenantSteps = Mapping[int, int]  # steps that wait in one gateway, by `queue.ten
 class WorkerView:
     """One worker as last reported, plus what the gateway has sent it since.
 
-    `running` requests are in its step loop, `waiting` are accepted but not in it yet, both in places of the batch;
-    `batch_cap` and `step_s` (seconds of one step by batch size) are the worker's own measurements. `steps_left` sums
-    the denoising steps owed to running and waiting requests. `level` is what the plan assigned it: an affinity, never a
-    limit. `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the largest batch with
-    which the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold more.
-    `extra_step_s`: what a step takes longer for the request that looks (see `for_cost`). `boundary_s`: what a request
-    that joins may wait for the end of the step that goes on, at most. `model`: the one that it holds, of a pool with
-    several; empty: the pool's own.
+    `running` requests are in its step loop, and `waiting` ones are accepted but not in it yet. Both are counted in
+    places of the batch. `batch_cap` and `step_s` (seconds of one step by batch size) are the worker's own measurements.
+    `steps_left` sums the denoising steps owed to running and waiting requests. `level` is what the plan assigned it: an
+    affinity, never a limit. `unproven`: it failed requests in a row, and has drawn no image since. `batch_limit`: the
+    largest batch with which the requests that it holds are in time (see `batch_limit`); it takes no more, but may hold
+    more. `extra_step_s`: what a step takes longer for the request that looks (see `for_cost`). `boundary_s`: what a
+    request that joins may wait for the end of the step that goes on, at most. `model`: the one that it holds, of a pool
+    with several; empty: the pool's own.
     """
 
     name: str
@@ -133,7 +134,7 @@ class OtherQueues:
     """What the other gateways have: waiting requests, their steps, how many gateways have any, requests/s that come.
 
     `by_tenant`: those steps, for each gateway that has any. With several tenants `gateways` are as many as have the
-    claim of this one (see `slot_turns`), which need not be a whole number.
+    claim of this one (see `slot_turns`). That need not be a whole number.
     """
 
     requests: int

@@ -12,8 +12,9 @@ rises with similarity, and neither does its upper edge: more similar can only pr
 latent has a curve of one point. What is promised is the *expected* loss of prompts like this one: one image's loss is
 mostly the noise of its seed, and no predictor knows that.
 
-It must never answer for a level it was not fitted to, nor for a similarity below all that were measured. Where a
-prompt's features are unknown it answers for the average prompt. Every answer is a sum, so it is its own explanation.
+It must never answer for a level it was not fitted to. Nor may it answer for a similarity below all that were measured.
+Where a prompt's features are unknown it answers for the average prompt. Every answer is a sum, so it is its own
+explanation.
 """
 
 from bisect import bisect_right

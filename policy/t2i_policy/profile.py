@@ -16,8 +16,8 @@ A person who asks for a prompt again with another seed wants another picture. So
     spread         = mean distance between the images of one prompt drawn with different seeds
 
 `losses` are those of one judge, `judge`; what other judges say of the same images is in `others`, for people. Losses of
-different judges are never mixed: a ratio of one scale says nothing on another. `win_rate` tells beside a mean loss how
-often the level's image beat the exact one of the same prompt and seed (a tie is half a win).
+different judges are never mixed: a ratio of one scale says nothing on another. Beside a mean loss, `win_rate` tells how
+often the level's image beat the exact one. Both are of the same prompt and seed, and a tie is half a win.
 
 A band with few samples says so (`num_samples`, `standard_error`): decisions use an upper bound, not the mean.
 Where the profile has a learned `predictor` for a level, its promise stands in for the band's. No promise is below what

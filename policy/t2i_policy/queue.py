@@ -7,9 +7,8 @@ tenants get steps in the ratio of their weights, within one request each: nobody
 Within a tenant the nearest deadline goes first.
 
 Who may not take the slots that are free is passed over, and those behind are asked. A request is *choosy* if it may not
-go to every worker, for example because it waits for one that holds its latent, or for a faster one. Requests of one
-*line* can go to the same workers; where no choosy request stands in the way, one that finds no slot speaks for its
-whole line.
+go to every worker. For example, it waits for one that holds its latent, or for a faster one. Requests of one *line* can
+go to the same workers; where no choosy request stands in the way, one that finds no slot speaks for its whole line.
 
 The queue is plainly mutable and has one writer. It knows no clock: whoever drives it removes requests in time.
 """
@@ -150,8 +149,9 @@ class FairQueue(Generic[Request]):
     def steps_ahead(self, tenant: str) -> int:
         """Steps that go before a new request of `tenant`, which joins the end of its own line.
 
-        Fluid limit of the rule above. While the tenant's q steps pass, each other one gets what it has waiting and what
-        comes meanwhile, by its share f of the steps given lately; at most q x its weight over ours:
+        Fluid limit of the rule above. While the tenant's q steps pass, each other tenant gets what it has waiting and
+        what comes meanwhile. What comes goes by its share f of the steps given lately. Each gets at most q x its weight
+        over ours:
 
             ahead = q + sum over others of min(waiting + f * ahead, q * weight / ours)
         """

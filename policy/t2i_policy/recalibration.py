@@ -1,23 +1,23 @@
 """Recalibration: recent audits say what corrections the profile's losses need.
 
 Decided from audits, by level and band of similarity, and the corrections in force; the outcome is the next revision of
-these, or none. A residual is what an image lost beyond what the profile alone promised, so the corrections that were in
+these, or none. A residual is what an image lost beyond what the profile alone promised. So the corrections that were in
 force then play no part. Few audits say little of a band, so each mean is drawn towards the wider one:
 
     shift(all)   = n / (n + PRIOR) * mean residual
     shift(level) = shift(all)   + n_level / (n_level + PRIOR) * (mean of the level - shift(all))
     shift(band)  = shift(level) + n_band  / (n_band  + PRIOR) * (mean of the band  - shift(level))
 
-These are the means of a normal model with a prior worth PRIOR audits at each floor (James and Stein 1961; Gelman et
-al., Bayesian Data Analysis, ch. 5). An image that loses more than was promised is worse than one that loses less. So a
-promise falls only as far as the upper end of one standard error bears, and only by audits of the band's own: a wider
-mean below 0 counts as 0.
+These are the means of a normal model with a prior worth PRIOR audits for each of the three (James and Stein 1961;
+Gelman et al., Bayesian Data Analysis, ch. 5). An image that loses more than was promised is worse than one that loses
+less. So a promise falls only as far as the upper end of one standard error bears. Only audits of the band's own let it
+fall: a wider mean below 0 counts as 0.
 
-Prompts may change at once. Where residuals of newer audits lie apart from those of older ones, by CHANGED standard
-errors at the best cut, the older ones say nothing of what comes, and are left out (a two-sample change point, Hawkins
-1977; the limit is high as many cuts are tried).
+Prompts may change at once. At the best cut, residuals of newer audits may lie apart from those of older ones by CHANGED
+standard errors. Then the older ones say nothing of what comes, and are left out (a two-sample change point, Hawkins
+1977). The limit is high, as many cuts are tried.
 
-It must never change a promise by more than MOST_CHANGE in one revision, nor make a revision out of fewer than
+It must never change a promise by more than MOST_CHANGE in one revision. Nor may it make a revision out of fewer than
 LEAST_AUDITS new audits: the gateways' next audits are to show what the last revision did.
 """
 

@@ -6,9 +6,10 @@ gateway's claim is what its tenants bring to it:
 
     claim(gateway) = sum over tenants of weight * steps that wait here / steps that wait anywhere
 
-Of the slots that it could take a gateway takes its claim over the largest one, and leaves the others to who has that.
-A slot that it left it takes after LEFT_FOR_S, if nobody else did: what it knows of the others is a moment old. Its own
-queue's wait counts the claims of all over its own. With fewer than two tenants chance decides, as with equal claims.
+Of the slots that it could take a gateway takes a share: its claim over the largest claim. It leaves the other slots to
+the gateway with the largest. A slot that it left it takes after LEFT_FOR_S, if nobody else did: what it knows of the
+others is a moment old. Its own queue's wait counts the claims of all over its own. With fewer than two tenants chance
+decides, as with equal claims.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
 """Our eviction policy: give up the latents with the fewest denoising steps at stake per byte.
 
-Decided per latent from what its prompt still stores beside it, how often the prompt's latents were used, and for how
-long none was. People iterate on a prompt for a while and move on, so a prompt's chance of another similar request falls
-with its silence; and a latent is worth only what its absence would cost, as the next lower one takes its place.
+Decided per latent from what its prompt still stores beside it. It also counts how often the prompt's latents were used,
+and for how long none was. People iterate on a prompt for a while and move on. So a prompt's chance of another similar
+request falls with its silence. A latent is worth only what its absence would cost, as the next lower one takes its
+place.
 
     stake(p, K)  = lost(p, K) x returns(p) / bytes
     lost(p, K)   = (net(K) - net(K_below)) x sum of w over the ladder's rungs K <= w < K_above
@@ -10,19 +11,19 @@ with its silence; and a latent is worth only what its absence would cost, as the
                    w: a request that could skip w steps comes in proportion to w, as sessions change little by little
     net(K)       = max(0, K - FRESH_WORTH x (K_top - K))
                    what a hit saves, less what it costs: only full runs store latents, so a hit keeps its request from
-                   storing its own, which would serve the session's next requests K_top - K steps deeper
+                   storing its own. Those would serve the session's next requests K_top - K steps deeper.
     returns(p)   = sqrt(uses) / silence_s ** SILENCE_POWER
                    uses: 1 + hits of p's latents; silence_s: since one was stored or used, at least MOMENT_S
 
 Frequency enters by its root only: ten hits of a session that ended say little about tomorrow. Silence enters by a power
 as in hyperbolic caching (Blankstein et al., ATC'17; there 1 / age), so the order does not depend on the unit of time.
 The division by bytes is GreedyDual-Size's (Cao, Irani, USITS'97). Within a prompt, latents are given up one after
-another, least lost first, each time with the holes that the earlier ones left: a cold prompt thins out to the one or
-two steps that serve most requests instead of vanishing.
+another, least lost first. Each is judged with the holes that the earlier ones left. So a cold prompt thins out to the
+one or two steps that serve most requests, instead of vanishing.
 
 It must never rank a latent by its own hits alone: those of a missing rung fall to the one below. Cost: O(n log n) for
 n latents. No term for redundancy between prompts: only full runs store, so a new prompt is by construction one that no
-stored prompt covered (tried where every run stores: no clear gain).
+stored prompt covered. Where every run stores, such a term was tried: no clear gain.
 """
 
 import math

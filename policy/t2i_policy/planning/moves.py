@@ -11,7 +11,7 @@ meanwhile:
 Both are asked for two demands, that of now and the one followed for minutes, and the worse answer counts. So a burst
 moves nobody, unless the move pays without it too; nor does a lull. Of the moves that pay, the one is made that is worth
 most within the horizon. One worker moves at a time, and every model keeps one that is ready. A gain below MIN_GAIN of
-what a worker serves moves nobody, so a pool that is almost as it should be stays.
+what a worker serves moves nobody. So a pool that is almost as it should be stays as it is.
 
 The program sees means: its demand gets HEADROOM, as workers are never busy all the time.
 """
@@ -42,12 +42,11 @@ NO_RELOADS: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class MovableGroup:
-    """A worker group: how many of its ready workers hold each model, how many are on their way to one (`reloading`),
-    and images/s of one worker at each level, also at those of models that none holds now.
+    """A worker group: how many ready workers hold each model, and how many are on their way to one (`reloading`).
 
-    `reload_s`: the models that its workers may be given, and the seconds that loading each takes. Empty: they stay as
-    they are, and count. `drain_s`: from the last request that a worker is given to the end of it. "" is the pool's own
-    model.
+    `rates_rps`: images/s of one worker at each level, also at those of models that none holds now. `reload_s`: the
+    models that its workers may be given, and the seconds that loading each takes. Empty: they stay as they are, and
+    count. `drain_s`: from the last request that a worker is given to the end of it. "" is the pool's own model.
     """
 
     name: str
@@ -140,7 +139,7 @@ class MoveReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MoveDecision:
-    """The next move or None, why, in a word and in a sentence, and what the next look is to be given back."""
+    """The next move or None, and why, in a word and in a sentence. `followed` is to be given to the next look."""
 
     move: ModelMove | None
     reason: MoveReason

@@ -11,11 +11,11 @@ both are one mixed-integer program, solved by HiGHS:
 In a Fixed mix the n_gj are pinned to what the pool's owner asks for. Such a plan binds, so classes without demand or
 room have a row too: where they lose least of all the mix has.
 
-i are prompt classes (bands of similarity, or the paper's wanted levels), j levels of the hybrid ladder, D the measured
-loss, mu what one worker of a group makes within the SLO. A pair without D is not allowed: the latent is not there, or
-the loss is above the floor. Shedding costs more than any loss, so the most is served first and best second; what is
-shed is told. x row-normalised is the shift map. A plan always comes back: past the time limit the best found, and if
-there is none, the greedy one. `program` solves it, and says how exactly in large pools.
+i are prompt classes (bands of similarity, or the paper's wanted levels), and j are levels of the hybrid ladder. D is
+the measured loss, and mu is what one worker of a group makes within the SLO. A pair without D is not allowed: the
+latent is not there, or the loss is above the floor. Shedding costs more than any loss, so the most is served first and
+best second; what is shed is told. x row-normalised is the shift map. A plan always comes back: past the time limit the
+best found, and if there is none, the greedy one. `program` solves it, and says how exactly in large pools.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,8 +86,8 @@ class Plan:
     """What is planned, how good it is, what it was made for, and why it replaced the plan before.
 
     Rows of the shift map sum to 1 for classes that are served at all. `shed_rps` of the demand are refused; `mean_loss`
-    is of those served. `rates_rps` by class and `group_workers` are what it was made for, `made_s` when (the clock is
-    the maker's), `corrections_revision` by which corrections of the profile (0 = none). `numbers` are the workers of
+    is of those served. It was made for `rates_rps` by class and `group_workers`, at `made_s` (the clock is the
+    maker's). `corrections_revision` tells by which corrections of the profile (0 = none). `numbers` are the workers of
     each place, if the operator named them. `binds`: the owner of the pool fixed the mix, so requests draw their level
     from the shift map.
     """

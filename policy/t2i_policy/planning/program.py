@@ -6,9 +6,10 @@
     rows      sum_j n_gj = N_g | sum_j x_ij + shed_i = demand_i | sum_i x_ij - sum_g mu_gj n_gj <= 0
 
 First without whole numbers (a millisecond or two). If the workers come out whole, that is the plan. A pool of up to
-EXACT_WORKERS is then solved exactly. In a larger one a worker is a small part of a level, the fractional optimum is
-almost the answer, and proving the last bit costs seconds: the whole numbers are sought within REACH workers of it,
-to ABS_GAP of mean loss (a hundredth of a percent of quality), or a thousandth of what is shed where much is.
+EXACT_WORKERS is then solved exactly. In a larger one a worker is a small part of a level: the fractional optimum is
+almost the answer. Proving the last bit costs seconds. So the whole numbers are sought within REACH workers of the
+optimum, to ABS_GAP of mean loss (a hundredth of a percent of quality). Where much is shed, they are sought to a
+thousandth of what is shed.
 With more than MANY_PLACES, as in pools of several models, proving even that takes seconds. Then a count is one of the
 two whole numbers around its fractional optimum. That cost up to three hundredths of a percent of quality, in the pools
 of `bench/models`.

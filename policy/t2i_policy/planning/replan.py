@@ -1,8 +1,9 @@
 """Replanning, the planning loop's one step: is a new plan due, and which one.
 
-Operator, gateway in local mode and simulator run it on the demand by prompt class and the workers that they count on.
-A plan says where workers stand, what status shows, and what a Fixed mix draws. Prices answer a burst (`request.price`),
-so a plan need not: it follows demand at most once in `DWELL_S`. A changed pool or spec is planned for at once.
+Operator, gateway in local mode and simulator run it. They give it the demand by prompt class and the workers that they
+count on. A plan says where workers stand, what status shows, and what a Fixed mix draws. Prices answer a burst
+(`request.price`), so a plan need not: it follows demand at most once in `DWELL_S`. A changed pool or spec is planned
+for at once.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 """Whether a request waits for a worker that has its latent, or is served without one by another.
 
-Where each worker keeps its own latents, a level that needs one can be served only by the workers that hold it. Decided
-from both decisions for the request, with the latent and without any, the pool, and what waits for the holders already.
-The latent is given up for an image that comes earlier and loses no more, or if it would come too late. It must never
-promise a latent that no ready worker has.
+Each worker may keep its own latents. Then a level that needs one can be served only by the workers that hold it.
+Decided from both decisions for the request, with the latent and without any. The pool counts too, and what waits for
+the holders already. The latent is given up only for an image that comes earlier. That image must lose no more, unless
+the one with the latent would come too late. It must never promise a latent that no ready worker has.
 
     with    = wait(H) + finish(H, steps with the latent)       H: ready workers that hold it; infinite without one;
                                                                never less than the estimate over all workers

@@ -6,12 +6,12 @@ price of a step. Within a model the level is chosen as in a pool of one (`served
     served = argmin over models m   D(s, j_m) + price_m * cost(j_m)        among those that are in time, if any is
 
 A loss within the tolerance counts as none, and of equals the model of the wanted level serves. So at rest nobody leaves
-the wanted level. D is the loss against the exact image of the pool's own model, whichever model serves, so the floor
-holds across models. Past the barrier of `price` a step has no price any more: then the model serves that is behind
-with least. A model without a ready worker offers nothing, unless no model has one.
+the wanted level. D is the loss against the exact image of the pool's own model, whichever model serves. So the floor
+holds across models. Past the barrier of `price` a step has no price any more: then the model that is least behind
+serves. A model without a ready worker offers nothing, unless no model has one.
 
 Where another model has room, nobody needs to be late by the backlog of this one. So its barrier stands later, and its
-workers never run dry between bursts; how much later, by how far the other is from its own barrier:
+workers never run dry between bursts. How much later depends on how far the other is from its own barrier:
 
     relief(m) = max over other models o of max(0, 1 - pressure(o) / HIGH),   LOW and HIGH of m + RELIEVED * relief(m)
 
@@ -42,7 +42,7 @@ class Resource(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What a model would serve a request at, the price of a step there, and the share of its slack that is eaten."""
+    """What a model would serve a request at, and the price of a step there. `pressed`: the eaten share of its slack."""
 
     served: Served
     price: float

@@ -1,21 +1,21 @@
 """The wanted level: the cheapest level judged harmless for one prompt (the paper's Optimal-K Predictor).
 
-Decided from the similarity to the nearest cached prompt, the steps stored for it and the prompt's own features, read
-against the measured profile (its learned `predictor` if it has one, else its similarity bands): a level is *harmless*
-when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within a tolerance. It must never name
-a level that the profile did not measure, whose latent is not stored, or that the request forbids.
+Decided from the similarity to the nearest cached prompt, the steps stored for it and the prompt's own features. They
+are read against the measured profile (its learned `predictor` if it has one, else its similarity bands). A level is
+*harmless* when the upper bound of its expected loss (mean + z standard errors, z = 1) stays within a tolerance. It must
+never name a level that was not measured, whose latent is not stored, or that the request forbids.
 
     wanted(s) = argmin cost(j)  subject to  D(s, j) + z * se(s, j) <= tolerance
     s = similarity, j = level, D = measured quality loss (arXiv 2502.06798's degradation D_Q)
 
-The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for, so
-resuming it loses nothing at any step. Other latents get the fresh noise of this request's seed. A prompt that was
-asked before with another seed, or is all but equal to a cached one, must become another picture: what a level takes
-from diversity counts as loss then.
+The seed is an input too. What is stored from this very prompt and seed leads to the very image that is asked for. So
+resuming it loses nothing at any step. Other latents get the fresh noise of this request's seed. A prompt may have been
+asked before with another seed, or be all but equal to a cached one. Then it must become another picture, and what a
+level takes from diversity counts as loss.
 
-Similarity overlooks what makes another picture of nearly the same words. Where the words of a prompt and its neighbour
-are known to differ, a skip is judged by what such twins lost. Where they agree, only twins bound it whose words tell
-nothing (`bench/results/false-neighbours.md`).
+Similarity overlooks what makes another picture of nearly the same words. The words of a prompt and its neighbour may be
+known to differ. Then a skip is judged by what such twins lost. Where they agree, only twins whose words tell nothing
+bound it (`bench/results/false-neighbours.md`).
 
 The ladder is hybrid, so a prompt without a neighbour still bends: by a shorter schedule, if that was measured to be
 harmless.
@@ -128,9 +128,10 @@ NOWHERE = Neighbourhood(None, frozenset())
 def eligible_options(ladder: Ladder, profile: LevelProfile, near: Neighbourhood, limits: Limits) -> tuple[Option, ...]:
     """Levels this request may be served at, cheapest first; never empty.
 
-    Left out: skips whose latent is not stored or that exceed the request's cap, levels that were never measured, and
-    levels whose loss bound exceeds `limits.max_loss`. Exact is always one, unless another model is demanded. Where all
-    of that model's levels lose more than the limit, the one that loses least is the only option (`breaks_floor`).
+    Left out are skips whose latent is not stored or that exceed the request's cap. Also left out are levels that were
+    never measured, and levels whose loss bound exceeds `limits.max_loss`. Exact is always one, unless another model is
+    demanded. If all levels of that model exceed the limit, the one that loses least is the only option
+    (`breaks_floor`).
     """
     if limits.fixed_steps is not None:
         return (Option(Level(0, limits.fixed_steps, model=limits.model or ""), 0.0),)

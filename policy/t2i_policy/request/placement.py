@@ -2,14 +2,15 @@
 
 Decided from the workers' batches and their own measured step times. At low load requests are *spread*: each goes
 where its image is expected first. At high load batches are *filled*: the fullest batch that still has a free slot and
-meets the deadline takes the next request, so the other workers' slots stay whole for those behind (arXiv 2502.06798;
-filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so). Between
-workers that are equally good, the one that the plan assigned to this level is taken, so that batches stay even.
-An idle worker that failed what it was sent before is *tried* first, by a request with time left for another worker:
-else nobody would learn at low load that it is mended.
-A request for which every worker with a free slot is too slow waits for a faster one, if that should be in time: slow
-devices mostly have slots left that few can use, and these must not refuse who could wait for a fast one. Else a request
-whose turn comes too late for its deadline is given up (`Placement.is_late`) before it costs a step.
+meets the deadline takes the next request. So the other workers' slots stay whole for those behind (arXiv 2502.06798).
+Filling raises throughput only where a larger batch is cheaper per image, and the measured step times say so. Between
+workers that are equally good, the one that the plan assigned to this level is taken. So batches stay even.
+An idle worker that failed what it was sent before is *tried* first: else nobody would learn at low load that it is
+mended. The request that tries it has time left for another worker.
+Every worker with a free slot may be too slow for a request. Then it waits for a faster one, if that should be in time.
+Slow devices mostly have slots left that few can use. A request that could wait for a fast device must not be refused
+because of these. Otherwise a request whose turn comes too late for its deadline is given up (`Placement.is_late`)
+before it costs a step.
 It must never pick a worker that is not ready, was excluded after a failure, or has no room.
 """
 

@@ -4,7 +4,7 @@ Decided from what the tenant used, its limit and what is asked for now. What was
 and may reach one minute's worth: so a tenant that was quiet may ask for that much at once (a token bucket, told by what
 is missing from it). What costs more than a minute's worth is admitted when nothing is used, and paid off later.
 
-No library: those for Python count in windows of the wall clock, in stores of their own, and cannot let a large cost
+No library: those for Python count in windows of the wall clock, in stores of their own. They cannot let a large cost
 through to be paid off. Decisions here take the time as an argument.
 """
 

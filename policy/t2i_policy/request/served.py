@@ -5,13 +5,13 @@ Decided from the request's options (each with its loss bound), the price of a st
     served = argmin D(s, j) + price * cost(j)     among the levels that the request allows        (see `price`)
 
 At rest a step costs nothing and the wanted level is served. Under load a step is saved where it costs least quality,
-and only as far as the backlog asks for it.
+and only as far as the backlog asks.
 
 A Fixed mix binds: the plan's shift map draws the level, as its owner said, and the price only goes down from there.
 
-A level that cannot meet the deadline is passed over for the most faithful one that can, within the request's floor.
-The batch that it joins grows no further than that deadline bears (`batch_limit`). It must never serve below the
-request's own floor, nor above the steps it allows: those are not in `options`.
+A level that would be late is passed over for the most faithful one in time, within the request's floor. The batch that
+it joins grows no further than that deadline bears (`batch_limit`). It must never serve below the request's own floor,
+nor above the steps it allows: those are not in `options`.
 """
 
 from enum import StrEnum
