@@ -3,8 +3,8 @@
     magic "T2IL" | version u16 | header length u32 | header (JSON) | embedding (float32 LE) | tensor | blake2b-128
 
 The checksum covers everything before it. The header names the whole key, so a record put in another's place is found
-out, and the embedding lies beside the tensor, so an index can be rebuilt from a store alone. No pickle: sizes are
-bounded and checked against the header before anything is read.
+out. The embedding lies beside the tensor, so an index can be rebuilt from a store alone. No pickle: sizes are bounded
+and checked against the header before anything is read.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Scopes: who may start from whose latents.
 
-Shared approximate caches leak prompts and can be poisoned (arXiv 2508.20424), so a tenant's entries are its own unless
+Shared approximate caches leak prompts and can be poisoned (arXiv 2508.20424). So a tenant's entries are its own unless
 the pool says otherwise. A scope id is opaque: a tenant's name never becomes part of a file name or key.
 """
 

@@ -1,7 +1,8 @@
 """Following latents that lie with workers, each with its own: the union of what they hold, and who holds what.
 
-The workers decide what goes; they tell what they hold and each change of it (`follow` of their stores). What a worker
-holds is known by its name, from the moment it tells until it takes it back or is lost from sight.
+The workers decide what goes; they tell what they hold and each change of it (`follow` of their stores). From the moment
+that a worker tells of a latent, the worker is known by its name as a holder. That ends when it takes the latent back or
+is lost from sight.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

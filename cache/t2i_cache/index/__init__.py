@@ -3,9 +3,10 @@
 One index per (scope, model): a lookup never sees another tenant's rows. Up to `EXACT_UP_TO` entries every row is
 compared (about a millisecond at most); beyond, candidates come from `lists` and are scored with their own vectors.
 
-Lists are built aside, in another thread, while this index goes on serving: `snapshot()` copies what is there,
-`Snapshot.build()` takes its time, `adopt()` swaps the result in with what changed meanwhile. They are due when
-the index has outgrown them fourfold, or when a third of their codes is of entries that have gone. Single writer.
+Lists are built aside, in another thread, while this index goes on serving: `snapshot()` copies what is there, and
+`Snapshot.build()` takes its time. `adopt()` swaps the result in with what changed meanwhile. New lists are due when the
+index has outgrown them fourfold. They are also due when a third of their codes is of entries that have gone. Single
+writer.
 """
 
 import random

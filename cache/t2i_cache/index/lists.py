@@ -2,9 +2,9 @@
 
 Rows lie in lists by their nearest of some centroids; a question looks at the lists of its nearest ones (IVF; product
 quantisation with fast scan, Andre et al., VLDB'15). A code keeps `DIRECTIONS` main directions of the sample at 4 bits
-each, so scores are rough: whoever asks scores the candidates again with the vectors themselves. Chosen over graphs
-(HNSW), which took many times longer to build and whose recall fell as their content turned over (docs/decisions, with
-the figures).
+each, so scores are rough: whoever asks scores the candidates again with the vectors themselves. Lists were chosen over
+graphs (HNSW). Graphs took many times longer to build, and their recall fell as their content turned over
+(docs/decisions, with the figures).
 
 Codes are never taken out: who asks knows which rows still hold what they held, and builds new lists when too many do
 not. A row that was written again has a second code and may come up twice.

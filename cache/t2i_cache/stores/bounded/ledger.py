@@ -1,7 +1,7 @@
 """The ledger of a store that bounds itself: what lies there, what it takes of the disk, and what must go first.
 
 Counted is what a disk gives away: whole blocks for a file, and blocks for the folders above it. A folder's blocks grow
-with the names in it and do not shrink while it lives (ext4), so a folder counts with the most names that it ever had.
+with the names in it and do not shrink while it lives (ext4). So a folder counts with the most names that it ever had.
 
     disk(file)   = blocks(bytes)
     disk(folder) = blocks(NAME_BYTES x names), one block at least

@@ -1,8 +1,8 @@
 """When a store that fails is left alone: decided from the failures so far and the clock.
 
 A server that hangs would cost every request its whole limit. After `PATIENCE` failures in a row calls fail at once for
-a rest, which doubles while a call after it fails too; one success ends it. It must never rest for longer than
-`MAX_REST_S`, so that a store that is back is soon used again.
+a rest. The rest doubles each time that a call after it fails too; one success ends it. It must never rest for longer
+than `MAX_REST_S`, so that a store that is back is soon used again.
 """
 
 from dataclasses import dataclass

@@ -93,9 +93,9 @@ def _certificates(given: Mapping[str, str]) -> Path | None:
 class FreshTlsConnection(SSLConnection):
     """TLS with the Secret's files as they are at that moment.
 
-    The client library keeps the files of a connection's first opening for all later ones, and trusts the system's
-    authorities beside ours. Here each opening reads the folder anew, so renewed certificates need no restart, and a
-    ca.crt is all that is trusted. `folder` None: the system's authorities, and no certificate to show.
+    The client library keeps the files of a connection's first opening for all later ones. It also trusts the system's
+    authorities beside ours. Here each opening reads the folder anew, so renewed certificates need no restart. If there
+    is a ca.crt, nothing else is trusted. `folder` None: the system's authorities, and no certificate to show.
     """
 
     def __init__(self, folder: Path | None = None, **arguments: Any) -> None:

@@ -9,8 +9,8 @@
     the user may not run a command              cache.storeSecretRef
     a replica, a cluster, still loading         cache.storeUrl         it leads to another server than is needed
 
-The client library raises errors of its own in OpenSSL's stead, sometimes without a trace of the first, but always with
-its words: so words are what is looked at. Errors that are not in the table are told as they are.
+The client library raises errors of its own in OpenSSL's stead. Sometimes these keep no trace of the first error, but
+they always keep its words: so words are what is looked at. Errors that are not in the table are told as they are.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 A name may lead to another server than yesterday, and a user's rights may change. So it is asked at every connection,
 by commands that every user may run: HELLO tells kind, role and version; one script tells what the user may not run. A
-server that is refused costs a connection that is closed at once, and an error whose sentence names what is missing.
+server that is refused costs a connection, which is closed at once. The sentence of the error names what is missing.
 """
 
 import hashlib
