@@ -1,5 +1,5 @@
-"""The rules of `spec.quality` that span fields. Whether a profile that the owner measured has the same judge, only the
-operator can tell, as it reads the profile: see the condition QualityKept.
+"""The rules of `spec.quality` that span fields. They cannot say whether a profile that the owner measured has the same
+judge. Only the operator can tell, as it reads the profile: see the condition QualityKept.
 """
 
 from t2i_api.audits import SCENES

@@ -20,8 +20,8 @@ JUDGE_IN_WORDS = (
 
 
 class AuditsPart(Part):
-    """Audits: of a sample of approximated images the exact image is drawn too, when the pool has room, and a judge
-    scores both. Left out: nothing is audited."""
+    """Audits: for a sample of approximated images the exact image is drawn too, when the pool has room. A judge scores
+    both. Left out: nothing is audited."""
 
     judge: Annotated[Address, Field(pattern=JUDGE_PATTERN)]
     """Who scores images: scenes for the embedded model; pickscore, clipscore, aesthetic, hps, lpips or dists, alone or

@@ -93,8 +93,8 @@ def pool_schema() -> Schema:
 
 
 def _refuse_fractions(node: Schema) -> None:
-    """By type alone the server stores 5.0 as it came, and rules about that field fail at the next change of another:
-    better refused when it is written."""
+    """By type alone the server stores 5.0 as it came. Rules about that field then fail at the next change of another
+    one: better refused when it is written."""
     if node["type"] == "integer":
         whole = {"rule": f"self >= {node['minimum']}", "message": "must be written without a fraction: 5, not 5.0"}
         node["x-kubernetes-validations"] = [whole]

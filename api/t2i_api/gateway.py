@@ -1,5 +1,6 @@
-"""The gateway's part of the pool's spec: how many run, how many requests wait, which tenants weigh more, and what
-clients of the OpenAI Images API mean by a word for quality.
+"""The gateway's part of the pool's spec: how many run, how many requests wait, which tenants weigh more.
+
+It also says what clients of the OpenAI Images API mean by a word for quality.
 """
 
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
 """The plan as it crosses from operator to gateways: `status.plan` of the pool, integers only.
 
-Rendered by the operator, parsed by gateways, and by the operator again when it starts anew, so that a restart neither
+The operator renders it and gateways parse it. The operator parses it too when it starts anew: so a restart neither
 forgets what the running plan was made for nor writes anything. Shares are per mille and sum to 1000 for every class
 that is served; rates are requests per 1000 seconds.
 """

@@ -75,8 +75,8 @@ class AuditorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchCorrections(self, request, context):
-        """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
-        message promises: longer silence is a fault. A gateway without news keeps what it has.
+        """WatchCorrections sends the corrections in force at once, and after every change of them. It sends at least as often
+        as each message promises: longer silence is a fault. A gateway without news keeps what it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,8 @@ class AuditorStub:
     CanJudge: _grpc.UnaryUnaryMultiCallable[_auditor_pb2.CanJudgeRequest, _auditor_pb2.CanJudgeResponse]
     """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain."""
     WatchCorrections: _grpc.UnaryStreamMultiCallable[_auditor_pb2.WatchCorrectionsRequest, _auditor_pb2.Corrections]
-    """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
-    message promises: longer silence is a fault. A gateway without news keeps what it has.
+    """WatchCorrections sends the corrections in force at once, and after every change of them. It sends at least as often
+    as each message promises: longer silence is a fault. A gateway without news keeps what it has.
     """
 
 @_typing.type_check_only
@@ -62,8 +62,8 @@ class AuditorAsyncStub(AuditorStub):
     CanJudge: _aio.UnaryUnaryMultiCallable[_auditor_pb2.CanJudgeRequest, _auditor_pb2.CanJudgeResponse]  # type: ignore[assignment]
     """CanJudge says whether the judge scores images of such a prompt, so that no exact image is drawn in vain."""
     WatchCorrections: _aio.UnaryStreamMultiCallable[_auditor_pb2.WatchCorrectionsRequest, _auditor_pb2.Corrections]  # type: ignore[assignment]
-    """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
-    message promises: longer silence is a fault. A gateway without news keeps what it has.
+    """WatchCorrections sends the corrections in force at once, and after every change of them. It sends at least as often
+    as each message promises: longer silence is a fault. A gateway without news keeps what it has.
     """
 
 class AuditorServicer(metaclass=_abc_1.ABCMeta):
@@ -96,8 +96,8 @@ class AuditorServicer(metaclass=_abc_1.ABCMeta):
         request: _auditor_pb2.WatchCorrectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_auditor_pb2.Corrections], _abc.AsyncIterator[_auditor_pb2.Corrections]]:
-        """WatchCorrections sends the corrections in force at once, after every change of them, and at least as often as each
-        message promises: longer silence is a fault. A gateway without news keeps what it has.
+        """WatchCorrections sends the corrections in force at once, and after every change of them. It sends at least as often
+        as each message promises: longer silence is a fault. A gateway without news keeps what it has.
         """
 
 def add_AuditorServicer_to_server(servicer: AuditorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

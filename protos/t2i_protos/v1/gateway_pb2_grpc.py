@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class TextToImageStub:
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 
@@ -51,9 +51,9 @@ class TextToImageStub:
 
 
 class TextToImageServicer:
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 
@@ -95,9 +95,9 @@ def add_TextToImageServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TextToImage:
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TextToImageStub:
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 
@@ -47,9 +47,9 @@ class TextToImageStub:
 
 @_typing.type_check_only
 class TextToImageAsyncStub(TextToImageStub):
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 
@@ -63,9 +63,9 @@ class TextToImageAsyncStub(TextToImageStub):
     """Explain says what would happen to this request now, and why, without drawing it or counting it as demand."""
 
 class TextToImageServicer(metaclass=_abc_1.ABCMeta):
-    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed, DEADLINE_EXCEEDED when it was never
-    started because it could not finish in time, UNAUTHENTICATED for an unknown tenant, UNAVAILABLE when no worker
+    """TextToImage is what clients call. Errors: INVALID_ARGUMENT with google.rpc.BadRequest field violations;
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the request is shed; DEADLINE_EXCEEDED when it was never
+    started because it could not finish in time; UNAUTHENTICATED for an unknown tenant; UNAVAILABLE when no worker
     can take it. Retry only before the first event.
     """
 

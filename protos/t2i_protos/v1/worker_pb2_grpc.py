@@ -81,8 +81,8 @@ class WorkerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLoad(self, request, context):
-        """WatchLoad sends the state at once, after every change of it (at most about 20 a second) and at least as often as each
-        message promises, whatever the worker does: longer silence is a fault.
+        """WatchLoad sends the state at once, and after every change of it (at most about 20 a second). It sends at least as
+        often as each message promises, whatever the worker does: longer silence is a fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

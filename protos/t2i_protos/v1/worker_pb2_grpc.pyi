@@ -39,8 +39,8 @@ class WorkerStub:
     full), UNAVAILABLE (draining or not warm), INVALID_ARGUMENT, INTERNAL (this request failed; the worker goes on).
     """
     WatchLoad: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WorkerLoad]
-    """WatchLoad sends the state at once, after every change of it (at most about 20 a second) and at least as often as each
-    message promises, whatever the worker does: longer silence is a fault.
+    """WatchLoad sends the state at once, and after every change of it (at most about 20 a second). It sends at least as
+    often as each message promises, whatever the worker does: longer silence is a fault.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]
     """Describe says what this worker serves; answers only when warm."""
@@ -70,8 +70,8 @@ class WorkerAsyncStub(WorkerStub):
     full), UNAVAILABLE (draining or not warm), INVALID_ARGUMENT, INTERNAL (this request failed; the worker goes on).
     """
     WatchLoad: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchLoadRequest, _worker_pb2.WorkerLoad]  # type: ignore[assignment]
-    """WatchLoad sends the state at once, after every change of it (at most about 20 a second) and at least as often as each
-    message promises, whatever the worker does: longer silence is a fault.
+    """WatchLoad sends the state at once, and after every change of it (at most about 20 a second). It sends at least as
+    often as each message promises, whatever the worker does: longer silence is a fault.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.WorkerDescription]  # type: ignore[assignment]
     """Describe says what this worker serves; answers only when warm."""
@@ -110,8 +110,8 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.WatchLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WorkerLoad], _abc.AsyncIterator[_worker_pb2.WorkerLoad]]:
-        """WatchLoad sends the state at once, after every change of it (at most about 20 a second) and at least as often as each
-        message promises, whatever the worker does: longer silence is a fault.
+        """WatchLoad sends the state at once, and after every change of it (at most about 20 a second). It sends at least as
+        often as each message promises, whatever the worker does: longer silence is a fault.
         """
 
     @_abc_1.abstractmethod
