@@ -7,9 +7,9 @@ For one level, loss_i = (exact_i - level_i) / mean exact is fitted by least squa
 so the curve never rises with similarity; its points t are quantiles of the measured similarities. Prompts are dealt
 into folds, all that share a nearest prompt into one (they share its latent, and so its luck). The fits without each
 fold serve twice: for predictions on prompts that a fit never saw, and as a delete-one-group jackknife for standard
-errors. A prompt feature is taken only if it lowers the squared error on unseen prompts by more than two of its own
-standard errors. Margins are the jackknife's, widened where groups of unseen prompts miss their predicted means by more
-than chance.
+errors. A prompt feature is taken only if it lowers the squared error on unseen prompts. This gain must be more than two
+of its own standard errors. Margins are the jackknife's, widened where groups of unseen prompts miss their predicted
+means by more than chance.
 """
 
 from collections.abc import Sequence

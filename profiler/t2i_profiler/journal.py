@@ -1,8 +1,8 @@
 """What was measured so far, on disk: a measurement that ends early goes on where it stopped.
 
-A folder beside the profile: `journal.jsonl` with a first line that says what is measured, then one line for each thing
-done, and small pictures for the report. A line is written whole or not at all; a broken last one is done again. The
-folder holds prompts in clear, as the samples file does.
+A folder beside the profile holds `journal.jsonl`, and small pictures for the report. The first line of the journal says
+what is measured. One line for each thing done follows. A line is written whole or not at all; a broken last one is done
+again. The folder holds prompts in clear, as the samples file does.
 """
 
 import io

@@ -1,6 +1,7 @@
 """Another model of a pool, from two measurements of the same prompts by the same judge: its section of the profile.
 
-What its levels lose is paired by prompt with the exact images of the reference, whose profile the section goes into:
+The section goes into the profile of the reference. What the other model's levels lose is paired by prompt with the
+reference's exact images:
 
     loss_i(level) = (score of the reference's exact image_i - score of the level's image_i) / mean of the former
 

@@ -2,7 +2,7 @@
 
 Three rules choose a wanted level as the gateway does, every latent stored: similarity bands alone, the learned
 predictor, and NIRVANA's thresholds (which promise nothing; the tolerance is held against them). A promise is about the
-mean: one image's loss is mostly the noise of its seed, so about half the images of a level that loses nothing exceed a
+mean: one image's loss is mostly the noise of its seed. So about half the images of a level that loses nothing exceed a
 promise of nothing. Both are told.
 """
 

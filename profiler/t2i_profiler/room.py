@@ -1,8 +1,9 @@
 """Room on a worker that serves others: measuring draws only while nobody else does, and gives way to whoever comes.
 
-A worker has no priorities: what comes joins its batch at the next step. So a measuring image is begun only on a worker
-without any other request, alone, and cancelled as soon as the worker reports another one, which frees its place within
-a step. A live request thus shares a batch with it for one report of load (50 ms after the change at most) and one step.
+A worker has no priorities: what comes joins its batch at the next step. So a measuring image is begun alone, and only
+on a worker without any other request. It is cancelled as soon as the worker reports another one, which frees its place
+within a step. A live request thus shares a batch with it for one report of load (50 ms after the change at most) and
+one step.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ NO_PROXY: tuple[Option, ...] = (("grpc.enable_http_proxy", 0),)
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """How often clients may ping, and when the server pings one it hears nothing of, and how long it waits then."""
+    """How often clients may ping, when the server pings a silent one, and how long it then waits."""
 
     least_ping_interval_s: float = 0.5
     ping_after_s: float = 30.0

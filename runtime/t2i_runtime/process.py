@@ -81,8 +81,8 @@ async def drain(running: Awaitable[None], limit_s: float) -> None:
 def end_now(code: int) -> NoReturn:
     """End the process without the interpreter's own end, when everything that matters is closed.
 
-    The interpreter would look at every object of torch once more, 2 to 5 s of CPU, and wait for threads that cannot be
-    told to stop.
+    The interpreter would look at every object of torch once more, 2 to 5 s of CPU. It would also wait for threads that
+    cannot be told to stop.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Server reflection in both of its versions: newer tools (ghz, grpcurl, Postman) ask for v1, grpcio serves v1alpha.
 
-The versions differ in the package's name alone, so one servicer answers both. The file of v1 is made from that of
-v1alpha, as tools ask for the file of every service that is listed.
+The versions differ in the package's name alone, so one servicer answers both. Tools ask for the file of every service
+that is listed. So the file of v1 is made from that of v1alpha.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,8 @@
     sha256:6ac1...e0 acme
 
 Tokens are 256 random bits, so a plain digest cannot be turned back and needs no salt. A presented token is looked up by
-a keyed hash of its digest, with a key that is drawn anew in every process: how long a look-up takes says nothing about
-what is in the file.
+a keyed hash of its digest. The key is drawn anew in every process: how long a look-up takes says nothing about what is
+in the file.
 """
 
 import hashlib

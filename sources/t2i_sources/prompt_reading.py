@@ -1,7 +1,7 @@
 """Decide whether a tokenizer reads a whole prompt. A vector of a part says nothing about the rest.
 
-The decision uses the prompt, what the tokenizer's normaliser makes of it, and the tokens with their places in the
-prompt. A prompt is not read whole if one of these holds:
+The decision uses the prompt, its form after the tokenizer's normaliser, and the tokens with their places in the prompt.
+A prompt is not read whole if one of these holds:
 
     Cut      it is longer than the tokenizer's limit or ours
     Unknown  a token stands for "unknown"
@@ -9,8 +9,8 @@ prompt. A prompt is not read whole if one of these holds:
     Spelled  words became single letters, or a character became bytes: the vocabulary does not know the script or sign
 
 Two prompts that lost something may have lost their difference: all-MiniLM-L6-v2 gives any two Thai prompts the cosine
-1.000. Some losses are harmless: case, accents of European, Hebrew and Arabic letters, white space, invisible joiners,
-and punctuation between words, which some tokenizers leave out.
+1.000. Some losses are harmless: case, accents of European, Hebrew and Arabic letters, white space and invisible
+joiners. So is the loss of punctuation between words, which some tokenizers leave out.
 """
 
 import json

@@ -6,8 +6,8 @@
 
 The ratio of means is the lineage's definition: "relative quality" of arXiv 2502.06798 and 2511.06724 is the mean
 PickScore of what was served by that of exact images. Decisions go by it. A ratio depends on where a scale has its zero:
-PickScore of any two images of one prompt differs by a few per cent only, while one of them may nearly always win. So
-the win rate is told beside it.
+PickScore of any two images of one prompt differs by a few per cent only. Yet one of them may nearly always win. So the
+win rate is told beside it.
 """
 
 from collections.abc import Sequence

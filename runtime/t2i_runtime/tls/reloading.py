@@ -2,7 +2,7 @@
 
 The kubelet swaps a Secret's files in one rename, some time after the Secret has changed. We look at the files' stamps
 every second and read them again when they differ. Contents that cannot be used (or half of a pair, caught in the middle
-of a copy) leave what we have in force, are logged once, and are tried again at every look.
+of a copy) leave what we have in force. They are logged once, and are tried again at every look.
 """
 
 import asyncio

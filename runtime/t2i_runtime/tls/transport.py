@@ -1,7 +1,7 @@
 """TLS for gRPC from reloaded certificates: servers take up new ones by themselves, channels are opened anew.
 
-A server asks for its certificate at every handshake, so streams that run go on and new connections get the new one. A
-channel keeps what it was opened with; whoever holds it opens another when the certificates change.
+A server asks for its certificate at every handshake. So streams that run go on, and new connections get the new
+certificate. A channel keeps what it was opened with; whoever holds it opens another when the certificates change.
 """
 
 from collections.abc import Callable, Sequence
