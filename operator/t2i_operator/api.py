@@ -4,7 +4,7 @@ Every write is safe to repeat: server-side apply of our fields only, deletions a
 names follow from their content. So a timeout after the server committed is answered by asking again.
 
 `gate` is asked before every write, retries included: it raises when the lease is lost. A write's deadline is shorter
-than what the lease has left at least, so nothing is written after another operator took over.
+than the least that the lease has left. So nothing is written after another operator took over.
 """
 
 import asyncio

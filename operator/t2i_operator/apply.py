@@ -85,8 +85,8 @@ class Writer:
         self.on_written()
 
     async def _label(self, action: LabelPod) -> bool:
-        """The kubelet may have written in the same moment. Then the answer holds both, the event of its write comes too
-        late to be news, and only we know that nobody has looked at it.
+        """The kubelet may have written in the same moment. Then the answer holds both writes, and the event of the
+        kubelet's comes too late to be news. Only we know that nobody has looked at it.
         """
         log.debug("%s: %s stands at %s", self.ref.key, action.name, action.level)
         before = self.mirror.find(POD, self.ref.namespace, action.name)

@@ -1,7 +1,7 @@
 """Polling auditors: what the auditor of each pool says, asked with a deadline.
 
 A pool is looked at when that means something else than before: another verdict on the promise, a trouble, corrections.
-Counts grow all the time, and a status is written for each look, so what grows alone is told once in EVERY_S.
+Counts grow all the time, and a status is written for each look. So counts that merely grew are told once in EVERY_S.
 """
 
 import asyncio

@@ -45,9 +45,9 @@ class NothingKept(kopf.DiffBaseStorage):
 def kopf_settings() -> kopf.OperatorSettings:
     """Every wait of kopf has an end; it posts nothing and scans for nothing. Children are selected by the server.
 
-    kopf keeps a worker for every object that an event told of, and with it the whole object, until it has been idle for
-    `idle_timeout`. A `worker_limit` would keep more: lists are read on, and what waits for a worker waits without a
-    bound. Without one, a page is handled before the next comes.
+    kopf keeps a worker for every object that an event told of, and with it the whole object. That lasts until the
+    worker has been idle for `idle_timeout`. A `worker_limit` would keep more: lists are read on, and what waits for a
+    worker waits without a bound. Without one, a page is handled before the next comes.
     """
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False

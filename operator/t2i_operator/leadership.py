@@ -1,12 +1,12 @@
 """Leadership: one operator at a time, by a Lease of `coordination.k8s.io`.
 
-Clocks of different machines are never compared: a foreign lease has run out when its record did not change for its
-whole duration, by our own clock (as client-go does). Our own is held until RENEW_LIMIT_S after the last renewal that
-the API server confirmed, counted from before we asked. That is DURATION_S - RENEW_LIMIT_S earlier than anybody else
-may take it, more than the deadline of a write (`api.WRITE_LIMIT_S`).
+Clocks of different machines are never compared. A foreign lease has run out when its record did not change for its
+whole duration. Our own clock measures that (as client-go does). Our own lease is held until RENEW_LIMIT_S after the
+last renewal that the API server confirmed. That time counts from before we asked. So it ends DURATION_S - RENEW_LIMIT_S
+before anybody else may take the lease. This is more than the deadline of a write (`api.WRITE_LIMIT_S`).
 
 The lease is renewed in a loop of its own, with a connection of its own. After a restart with a thousand pools the
-operator's loop has thousands of things to do, and an answer of the API server waits for all of them. Renewed there, the
+operator's loop has thousands of things to do. An answer of the API server waits for all of them. Renewed there, the
 lease would be lost to our own work, again and again. A loop that does not come round for STUCK_S does no work any more.
 Then the lease is left to another operator, while the liveness probe has this process restarted.
 """

@@ -1,7 +1,7 @@
 """Observe: one look at a pool, all facts at once, out of the mirror.
 
-Read from the API server is only what the mirror cannot hold: whether a name that a new child should get is taken by a
-stranger's object, and events on pods that cannot be made or started.
+Only what the mirror cannot hold is read from the API server. One thing is whether a stranger's object has the name that
+a new child should get. The other is events on pods that cannot be made or started.
 
 What was seen may be a moment old when it is acted on; that is why every write names the UID that it is meant for.
 """

@@ -1,6 +1,6 @@
 """Polling: what the gateways of every pool say about demand, each asked with a deadline; the silent are left out.
 
-A pool is looked at if what they say makes a new plan due, or if it is something that people should know.
+A pool is looked at if what they say makes a new plan due, or people should know it.
 """
 
 import asyncio
@@ -102,8 +102,8 @@ class DemandPoller:
             self._ask(key)
 
     def _is_news(self, key: str, last: LastLook, reports: tuple[DemandReport, ...]) -> bool:
-        """Whether there is something that people should know, or a worker that moves may be there, or the next move may
-        be due: that takes a look to find out."""
+        """Whether there is something that people should know, or a reason to look at the moves. A worker that moves may
+        be there, or the next move may be due: only a look finds out."""
         if _troubles(reports) != _troubles(last.seen.reports):
             return True
         if isinstance(last.desired, Problem) or not moves_on(last.desired.spec):

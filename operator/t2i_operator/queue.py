@@ -1,8 +1,8 @@
 """The queue of pools to look at: each at most once, never twice at the same time, failures with growing pauses.
 
 A pool that is asked for while it is being looked at is looked at again afterwards: nothing that happened is missed.
-Looks at one pool begin at least GAP_S apart, so that a burst of events (pods that get ready) is one look, and a pool
-that changes all the time does not keep others waiting.
+Looks at one pool begin at least GAP_S apart. So a burst of events (pods that get ready) is one look. And a pool that
+changes all the time does not keep others waiting.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
     desire (pure) -> observe (the mirror) -> decide (pure) -> apply children -> decide by the answers -> apply the rest
 
 Everything that is known is the API server's word, in the mirror, and what gateways and auditor last said. Between looks
-these are polled, and a look follows only if demand makes a new plan due, or audits say something new.
+these two are polled. A look follows only if demand makes a new plan due, or audits say something new.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Sharing: equal parts of objects are kept once.
 
-Children of all pools are alike: their probes, ports, security contexts and labels say the same in thousands of objects,
-and the API server's answers bring each anew. What is shared must not be changed in place.
+Children of all pools are alike: their probes, ports, security contexts and labels say the same in thousands of objects.
+The API server's answers bring each anew. What is shared must not be changed in place.
 """
 
 import sys

@@ -1,11 +1,11 @@
 """Children: which to write, which to delete, and which names belong to somebody else.
 
-An object is ours if the pool's UID owns it, or if nobody controls it and our annotation names that UID (somebody
-stripped the owner reference). An object of the same name that is not ours is never touched: it may belong to a pool
-that was deleted a moment ago, or to a person.
+An object is ours if the pool's UID owns it. It is also ours if nobody controls it and our annotation names that UID
+(somebody stripped the owner reference). An object of the same name that is not ours is never touched: it may belong to
+a pool that was deleted a moment ago, or to a person.
 
-A spec that the API server answered to the same manifest is as it should be, even if it does not say what we said: the
-server leaves out empty values, and admission may rewrite images. Writing it once more would change nothing, for ever.
+A spec that the API server answered to the same manifest is as it should be. It need not say what we said: the server
+leaves out empty values, and admission may rewrite images. Writing it once more would change nothing, for ever.
 
 The API server adds defaults and other controllers add fields, so a live object may say more than we rendered. It must
 not say less or otherwise. Quantities are compared by value ("1000m" is "1").

@@ -9,8 +9,8 @@
     QualityKept  audits find the quality that was promised (`audits`); only with spec.quality
 
 "Why not ready" is answered by the first that applies: the spec, names taken by others, failing loads, images,
-containers, no capacity, workers that fail their requests, a model that no worker serves, then what is merely not there
-yet. A worker that loads another model because the plan wants it is not missed. `lastTransitionTime` moves
+containers, no capacity. Then come workers that fail their requests, a model that no worker serves, last what is merely
+not there yet. A worker that loads another model because the plan wants it is not missed. `lastTransitionTime` moves
 only when `status` does.
 """
 

@@ -1,9 +1,9 @@
 """Demand and capacity: what gateways report, as the numbers that plans are made from.
 
-Never plan for less because somebody was not heard: without a report the demand of the running plan stands, and where
-some gateways did not answer, those that did speak for them. One that is not ready gets no requests, so it says nothing
-of demand. Demand below QUIET_FRACTION of what the pool makes at full steps counts as none: nothing needs to bend there,
-and a pool with a request now and then must not be planned anew each time.
+Never plan for less because somebody was not heard. Without a report the demand of the running plan stands. Where some
+gateways did not answer, those that did speak for them. One that is not ready gets no requests, so it says nothing of
+demand. Demand below QUIET_FRACTION of what the pool makes at full steps counts as none: nothing needs to bend there. A
+pool with a request now and then must not be planned anew each time.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Workers by model, in pools of several: which one each is to hold, which of them serve it, and what status says of it.
 
-A worker is to hold the model of the level that the plan puts it at, and before any plan that of its group. It serves
-once it is ready and no gateway knows it to hold another one. A pod that starts anew begins with the model of its group,
-and is told again by the gateways.
+A worker is to hold the model of the level that the plan puts it at. Before any plan it is to hold that of its group. It
+serves once it is ready and no gateway knows it to hold another one. A pod that starts anew begins with the model of its
+group, and is told again by the gateways.
 """
 
 from collections.abc import Iterator, Mapping

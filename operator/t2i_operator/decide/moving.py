@@ -44,8 +44,8 @@ MOVING, MOVED, MOVE_FAILED = MOVE_EVENTS = ("Moving", "Moved", "MoveFailed")  # 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """The model that each worker is to hold from now on, the move that is under way, and what loading each model took
-    in milliseconds, by its name in status. `changed`: some worker is to hold another one than before."""
+    """The model that each worker is to hold from now on, and the move that is under way. `reload_ms`: what loading each
+    model took in milliseconds, by its name in status. `changed`: some worker is to hold another one than before."""
 
     assigned: Mapping[Numbered, str]
     move: MoveStatus | None = None
@@ -165,8 +165,9 @@ def _movable(desired: DesiredPool, seen: Observed, found: Movement) -> list[Mova
 
 
 def _rates_of(desired: DesiredPool, group: str, measured: Mapping[Holding, MeasuredProfile]) -> dict[Level, float]:
-    """Images/s of a worker of the group at each level, whichever model it would have to hold: as measured there; by the
-    profile where nobody holds it, as much slower or faster as the group's device is with what it holds."""
+    """Images/s of a worker of the group at each level, whichever model it would have to hold: as measured there. Where
+    nobody holds the model they are the profile's, scaled. The scale is how much slower or faster the group's device is
+    with what it holds."""
     spec = desired.spec
     by_profile = {model: measured_by_profile(desired.profile, model) for model in ("", *spec.models)}
     known = {model: measured[group, model] for model in by_profile if (group, model) in measured}

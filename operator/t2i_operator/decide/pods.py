@@ -5,13 +5,14 @@
     container cannot be made                        ContainerConfigFailed
     ended with an error, now or before its restart  LoadFailed        its last words; OutOfMemory if killed for it
 
-A trouble holds until the pod is ready, so that a container that fails, restarts and fails again does not flicker.
-Messages leave out what changes from try to try.
+A trouble holds until the pod is ready. So a container that fails, restarts and fails again does not flicker. Messages
+leave out what changes from try to try.
 
-Two troubles are told by events alone. A pod that waits for a volume, most often for a Secret that does not exist, is
-ContainerCreating, as while an image is pulled. And a workload whose controller cannot create its pods (a quota, or an
-admission rule such as Pod Security) has no pod that could tell: a Deployment says it in its condition ReplicaFailure, a
-StatefulSet by events FailedCreate. Events outlive what they told of, so those of other pods are not asked for.
+Two troubles are told by events alone. A pod that waits for a volume is ContainerCreating, as while an image is pulled.
+Most often it waits for a Secret that does not exist. And a workload whose controller cannot create its pods (a quota,
+or an admission rule such as Pod Security) has no pod that could tell: a Deployment says it in its condition
+ReplicaFailure, a StatefulSet by events FailedCreate. Events outlive what they told of, so those of other pods are not
+asked for.
 """
 
 import re

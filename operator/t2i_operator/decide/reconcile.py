@@ -1,9 +1,9 @@
 """The reconcile decision: from one look at a pool to what must be done about it, top to bottom.
 
 A pool that is being deleted is left alone: its children go with it, by their owner references. A spec that cannot be
-carried out changes the conditions and nothing else. Otherwise: children, among them what audits correct, then the
-status with the plan in it, then the labels that follow the plan, then events. Crashing between any two of these is
-harmless: the next look finds what is missing, and nothing is decided from memory.
+carried out changes the conditions and nothing else. Otherwise children come first, among them what audits correct, then
+the status with the plan in it. The labels that follow the plan come next, then events. Crashing between any two of
+these is harmless: the next look finds what is missing, and nothing is decided from memory.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Manifests are plain dicts, as the API server takes them. Here: what they are made from, and what marks a child.
 
-A child carries its owner's UID (owner reference and annotation) and the hash of what was rendered, so an unchanged
+A child carries its owner's UID (owner reference and annotation) and the hash of what was rendered. So an unchanged
 child is recognised without a write.
 """
 

@@ -1,9 +1,9 @@
 """Who may talk to whom: clients to gateways, the operator to control ports, gateways to workers and to the auditor,
 nobody else. The auditor's own policy is with its other children.
 
-Workers reach name servers and the latent store, and the model hub if the source is there. Pods also reach the port of a
-proxy, a mirror of the hub or a collector of traces that a variable in their template names. Values in Secrets and
-ConfigMaps are not read, so their ports are not known: a NetworkPolicy of the owner's adds them.
+Workers reach name servers and the latent store, and the model hub if the source is there. A variable in a pod's
+template may name a proxy, a mirror of the hub or a collector of traces. The pod reaches its port, too. Values in
+Secrets and ConfigMaps are not read, so their ports are not known: a NetworkPolicy of the owner's adds them.
 
 The control port answers in clear (the kubelet's probes know no TLS), so only the operator's pods in the operator's own
 namespace reach it; probes come from the node, which no policy holds back. Metrics count all tenants together, and a

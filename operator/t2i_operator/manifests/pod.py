@@ -3,9 +3,9 @@
 Restricted Pod Security: nothing runs as root, gains privileges or writes to its image. `/tmp` and mounted volumes are
 the only places to write.
 
-The operator names Secrets and never reads them. They are mounted as optional, so that a missing one is told by the
-process itself, in words that reach the pool's conditions, rather than by a pod that waits in silence. Contents that
-change reach the files within about a minute and are taken up there; another name rolls the pods.
+The operator names Secrets and never reads them. They are mounted as optional: else a pod would wait in silence for a
+missing one. So the process itself tells of it, in words that reach the pool's conditions. Contents that change reach
+the files within about a minute and are taken up there; another name rolls the pods.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Pod templates: how the owner's overrides are merged into a pod that we render: of a worker, a gateway, an auditor.
 
-`template` is flat. Some keys concern our container, `labels` and `annotations` the pod's metadata, every other key is a
-field of the pod's spec:
+`template` is flat. Some keys concern our container; `labels` and `annotations` concern the pod's metadata. Every other
+key is a field of the pod's spec:
 
     labels, annotations               added; ours (t2iserving.dev/*, app.kubernetes.io/*) stay as they are
     image, imagePullPolicy, resources, workingDir, envFrom   of our container: replaced
