@@ -56,7 +56,7 @@ class RequestContext:
         return None if entry.expected_loss is None else 100 * (1 - entry.expected_loss)
 
     def is_worth_keeping(self, ladder: Ladder, reached: bool) -> bool:
-        """Only exact runs that a level may start from are kept, of prompts of which the worker can reach no latent.
+        """Whether it is an exact run that levels may start from, and the worker reaches no latent of its prompt.
 
         `reached`: it can reach the neighbour's.
         """

@@ -1,8 +1,8 @@
 """An admitted request on its way to its image: place, send, relay, check, tell what was served.
 
-A worker that fails it is left for another one as long as no byte of its image has gone out. Where the pool has several
-models and none of the workers that are left holds the one it was meant for, or would be in time, it is decided anew
-among the others.
+A worker that fails it is left for another, as long as no byte of its image has gone out. In a pool of several models it
+may be decided anew among the other models. That is when no worker that is left holds the model it was meant for, or
+would be in time.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Delivery:
         raise WorkersUnavailable(f"the request failed on {MAX_RETRIES + 1} workers")
 
     async def _attempt(self) -> Attempt:
-        """A slot at a worker of the model that it is meant for, or of another one if none is left or in time."""
+        """A slot at a worker of the model that it is meant for. If none is left or in time, of another model."""
         may_move = self._moves_left > 0
         while True:
             level = self._context.decided.served.level

@@ -1,8 +1,9 @@
 """Dispatch: requests for one model wait here for a slot and leave with an attempt at a worker that holds it.
 
-Whose turn it is says the policy's queue, and which slots are left to other gateways its `SlotTurns`; admission bounds
-the queue. Nothing waits for ever. A request leaves with an attempt, or when what is left to its deadline is too short,
-or when the model has had no worker for NO_WORKERS_GRACE_S. One that may move to another model does so at once.
+The policy's queue says whose turn it is. The policy's `SlotTurns` says which slots are left to other gateways.
+Admission bounds the queue. Nothing waits for ever. A request leaves with an attempt, or when what is left to its
+deadline is too short. It also leaves when the model has had no worker for NO_WORKERS_GRACE_S. One that may move to
+another model then leaves at once.
 """
 
 import asyncio

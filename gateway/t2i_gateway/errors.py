@@ -47,7 +47,7 @@ class WorkersUnavailable(GatewayError):
 
 
 class ModelGone(WorkersUnavailable):
-    """Raised when no worker is left that holds the model a request waits for, or none that has not failed it."""
+    """Raised when no worker holds the model a request waits for, or all that do have failed it."""
 
 
 class ModelUnknown(GatewayError):

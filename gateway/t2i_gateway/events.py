@@ -1,7 +1,8 @@
 """What a client is told of its request. Chunks of an image pass as the bytes that came from the worker.
 
-A `WorkerEvent` that holds a chunk is, byte for byte, the `GenerateEvent` of that chunk, because the field has the same
-number on both wires. So megabytes are neither parsed, nor copied into another message, nor written anew.
+The field of a chunk has the same number on both wires. So a `WorkerEvent` that holds a chunk is, byte for byte, the
+`GenerateEvent` of that chunk. Megabytes are therefore neither parsed, nor copied into another message, nor written
+anew.
 """
 
 from collections.abc import AsyncGenerator

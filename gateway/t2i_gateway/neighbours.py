@@ -35,8 +35,9 @@ _REASONS = frozenset(EvictionReason)
 
 @dataclass(frozen=True, slots=True)
 class LatentPrefix:
-    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its prompt and seed,
-    and the kind of embeddings that they are found by. Where those say too little, only the own entry is ever found.
+    """Where a request's latents belong: its tenant's scope, the fingerprint of model and settings, its prompt and seed.
+    `embedder` is the kind of embeddings that they are found by. Where those say too little, only the own entry is ever
+    found.
 
     An entry is one run of one prompt with one seed, and its id says both: another seed is another picture. It ends in
     digests of the prompt's words, as the cache keeps no words. Entries of before do not, and nobody knows theirs.
@@ -127,7 +128,7 @@ class NeighbourIndex:
         return LatentPrefix(scope, fingerprint, prompt_id, request.seed, embedding.kind, unread, words)
 
     def nearest(self, prefix: LatentPrefix | None, embedding: Embedding | None) -> Neighbour | None:
-        """The exact run of this very prompt and seed if it is cached, else a run of one of the most similar prompts."""
+        """The exact run of this very prompt and seed if it is cached; else a run of one of the most similar prompts."""
         if prefix is None or embedding is None:
             return None
         for own_id in (prefix.entry_id, prefix.entry_id_of_before):

@@ -5,7 +5,7 @@ the pool was created anew (one created earlier is a stale answer too). One that 
 plan stands.
 
 Of the workers: an address that appears gets a connection, one that is gone from all slices loses it; what runs there
-may end. Whether a worker takes requests it tells us itself (its load), so a drain notice counts at once, long before a
+may end. A worker tells us itself whether it takes requests (its load). So a drain notice counts at once, long before a
 slice changes. Not being ready is therefore no reason to drop an address.
 """
 

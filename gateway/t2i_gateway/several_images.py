@@ -14,7 +14,10 @@ Arrived = asyncio.Queue[ToldEvent | Exception | None]  # None: one of the stream
 
 
 def behind_siblings(view: PoolView, before: Sequence[Level], step_cost: float) -> PoolView:
-    """The pool as an image sees it whose siblings of these levels, and its size, are admitted, but not queued yet."""
+    """The pool as one of several images sees it: its siblings are admitted, but not queued yet.
+
+    `before`: the siblings' levels. Their size is that of the image.
+    """
     if not before:
         return view
     if view.parts:

@@ -1,4 +1,4 @@
-"""The audits of one gateway, one after the other, on workers of the pool's own model that have nothing else to do.
+"""The audits of one gateway, one after the other, on idle workers of the pool's own model.
 
 1. take the sample that waits for longest, and ask the auditor whether its judge scores such a prompt,
 2. wait until no request waits for that model anywhere and a worker is idle,

@@ -37,8 +37,8 @@ def check_length(request: Request, most_bytes: int) -> None:
 
 
 class EarlyAnswer(JSONResponse):
-    """An answer before the body has come. What still comes is read and dropped for a while, because most clients send
-    all before they listen, and would find the connection broken instead of the answer.
+    """An answer before the body has come. What still comes is read and dropped for a while. Most clients send all
+    before they listen: they would find the connection broken instead of the answer.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

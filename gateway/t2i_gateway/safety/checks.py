@@ -2,7 +2,7 @@
 
 A prompt is checked before it is embedded, so that nothing of a refused one is kept. An image is checked here and not in
 the worker: gateways are few, hold the Secrets and have a way out; workers do not, and their devices need not wait.
-The worker sets the latent of such an image aside and keeps it only when it hears that the image was allowed.
+The worker sets the latent of such an image aside. It keeps the latent only when it hears that the image was allowed.
 """
 
 import asyncio

@@ -61,8 +61,8 @@ class WorkerFailures:
 
 @dataclass(slots=True)
 class RequestFailures:
-    """Where one request failed so far, whether that worker was sound until then, and for an unsure failure what was
-    explained of the worker's until then. `prompt`: its hash."""
+    """The workers on which one request failed so far, and whether each was sound until then. An unsure failure also
+    notes what was explained of the worker's until then. `prompt`: its hash."""
 
     prompt: int
     _failed: list[tuple[WorkerFailures, bool, int | None]] = field(default_factory=list)
