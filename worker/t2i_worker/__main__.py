@@ -23,7 +23,7 @@ EXIT_CODES = {ReadyReason.DEVICE_LOST: 3, ReadyReason.LOOP_ENDED: 4}
 
 
 def main() -> int:
-    """Exit code 0 after a drain or when stopped while it starts, 2 when it cannot start, 3 and 4 as in EXIT_CODES."""
+    """Exit code 0 after a drain or when stopped while it starts; 2 when it cannot start; 3 and 4 as in EXIT_CODES."""
     set_up_logs()
     settings = parse_arguments()
     try:

@@ -1,8 +1,8 @@
 """Decide from an exception whether memory ran out, or the device is lost to this process, or neither.
 
 After a fault (an illegal address, an assert in a kernel, an uncorrectable memory error) a CUDA context answers every
-call with an error, and only a new process gets a new context. If the exception's text does not tell, a small
-computation on the device does.
+call with an error. Only a new process gets a new context. If the exception's text does not tell, a small computation on
+the device does.
 """
 
 import re

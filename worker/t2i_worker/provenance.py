@@ -1,7 +1,7 @@
 """What an image file says of how it was made: an XMP packet, the same for png, jpeg and webp.
 
-Standard properties come first, for programs that know nothing of us: IPTC's digital source type, which says that a
-model made the picture, and IPTC's names of the model and the prompt (Photo Metadata Standard 2025.1). Ours are in a
+Standard properties come first, for programs that know nothing of us. IPTC's digital source type says that a model made
+the picture. IPTC's properties also name the model and the prompt (Photo Metadata Standard 2025.1). Ours are in a
 namespace of our own. Nothing depends on a clock, so equal requests give equal files.
 """
 

@@ -1,7 +1,7 @@
 """A worker's diffusion engines: of the model that it starts with, and of those that it is told to hold later.
 
-A model that is left stays in memory where there is room for both, so that going back takes a test image. Otherwise it
-is unloaded before the next one is loaded.
+A model that is left stays in memory where there is room for both. Going back to it then takes a test image. Otherwise
+it is unloaded before the next one is loaded.
 """
 
 import asyncio

@@ -100,7 +100,7 @@ def _describe(files: Sequence[AdapterFile], scales: Mapping[str, float]) -> tupl
 
 
 def check_levels(pipeline: LoadedPipeline, spec: PoolSpec, name: str = "") -> None:
-    """Make every schedule that the pool asks for of the model of this name, and find out what part guidance leaves out.
+    """Make every schedule that the pool asks for of the model of this name. Find out what part guidance leaves out.
 
     Levels may be added while this worker runs, so that is found out for a pool without such levels too.
 

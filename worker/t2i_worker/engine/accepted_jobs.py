@@ -1,5 +1,5 @@
-"""The jobs that an engine has accepted: their number, their places in the batch and the limit of those, and waiting for
-a change or for the last one. Background jobs are counted apart: they take no place from others.
+"""The jobs that an engine has accepted: their number, their places in the batch and the limit of those. Others wait
+here for a change, or for the last job to end. Background jobs are counted apart: they take no place from others.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """The batch cap: how many requests may share a step; and what steps of other image sizes cost.
 
-It is decided from step times measured at warm-up. It is halved when memory runs out, and grows again after a while,
-because what took the memory may have been something else. A larger batch is worth it only
-while it makes more images a second; beyond that it only delays everyone in it. The cap is never a constant, because
-it depends on model, image size and device.
+It is decided from step times measured at warm-up. It is halved when memory runs out. It grows again after a while,
+because what took the memory may have been something else. A larger batch is worth it only while it makes more images a
+second; beyond that it only delays everyone in it. The cap is never a constant, because it depends on model, image size
+and device.
 
 The cap counts requests of the default size. One of another size takes as many places as its steps cost:
 
@@ -11,7 +11,7 @@ The cap counts requests of the default size. One of another size takes as many p
                          and   1 + (its step alone - the default's alone) / (the default's full batch, per request)
 
 The second is what the gateways' estimate of an image alone needs (`t2i_policy.pool_view`); it is the larger one where
-the device is not full. Images of several sizes run in one batch, as one forward for each size, none larger than that
+the device is not full. Images of several sizes run in one batch, as one forward for each size. None is larger than that
 size's own cap.
 """
 
@@ -50,10 +50,10 @@ class SizeTimes:
 
 @dataclass(frozen=True, slots=True)
 class WarmUpTimes:
-    """`step_s[b - 1]` is the time of one step at batch size b, `fixed_s` the time to decode and encode one image.
+    """`step_s[b - 1]` is the time of one step at batch size b; `fixed_s` is the time to decode and encode one image.
 
     A step takes `calls_per_step` calls of the denoiser: families that guide by a second call, and samplers of order 2,
-    make two. `latent_bytes` is the size of one latent. All are of the default size, `sizes` are the others.
+    make two. `latent_bytes` is the size of one latent. All are of the default size; `sizes` are the others.
     """
 
     batch_cap: int

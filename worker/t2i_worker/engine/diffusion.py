@@ -6,7 +6,7 @@ What happens to a job:
 2. the calls of the denoiser join the batch and step until the schedule ends (`StepLoop`),
 3. its thread decodes and encodes the image; then its latent is kept for later prompts (`_finish`).
 
-Only the denoiser runs in the denoise thread, so the device never waits for text, pixels or files, and the event loop
+Only the denoiser runs in the denoise thread. So the device never waits for text, pixels or files, and the event loop
 never waits for the device. An exception in any of these threads ends its own request, with an error of `errors`.
 """
 

@@ -1,6 +1,6 @@
 """Which part of a step's denoiser calls has the prompt, found out by looking: no table of families.
 
-Pipelines guide by two outputs, as halves of the rows of one call or as two calls of one row each, in either order. The
+Pipelines guide by two outputs: halves of the rows of one call, or two calls of one row each. Either order occurs. The
 probe answers them with other numbers, part by part, and looks at what the noise scheduler gets: the prompted part
 counts g there, the other one g - 1.
 """
@@ -29,7 +29,7 @@ def half_of(value: Any, rows: int, half: int) -> Any:
 
 
 def find_prompted_part(pipeline: LoadedPipeline, guidance_scale: float) -> PromptedPart | None:
-    """None: it does not guide by two outputs of equal size, or not at this scale, so that nothing can be left out.
+    """None if nothing can be left out: it does not guide by two outputs of equal size, or not at this scale.
 
     Some families guide only a request with a negative prompt; then it is found by one.
     """

@@ -9,7 +9,7 @@ of one type and of one shape beside the rows, and all else is equal. A value cou
 - what it holds, if it is a tuple or a dictionary,
 - shared, otherwise, as positions and masks of a whole image are. Shared tensors must be equal byte for byte.
 
-A call alone goes to the denoiser exactly as it came, so a request alone equals the stock pipeline by construction.
+A call alone goes to the denoiser exactly as it came. So a request alone equals the stock pipeline by construction.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
 """A request's own copy of the pipeline's noise scheduler. Its `step` is where the engine looks into a stock pipeline.
 
 The copy counts steps, keeps the latents that enter some of them, and puts a stored latent in. To resume at step K the
-pipeline makes its first K steps as always, but the denoiser is not called and nothing is computed: the last of these
-steps returns the stored latent. Samplers that draw noise draw that of the skipped steps too, so that their generator
-stands where a full run's would. Samplers with a history of several steps resume without it, at first order; profiles
-measure K as it is. PNDM cannot: it makes its second step twice to gain a history. So a run that means to skip steps
-uses DDIM on PNDM's noise levels, whose latents are of the same kind.
+pipeline makes its first K steps as always. But the denoiser is not called and nothing is computed: the last of these
+steps returns the stored latent. Samplers that draw noise draw that of the skipped steps too. So their generator stands
+where a full run's would. Samplers with a history of several steps resume without it, at first order; profiles measure K
+as it is. PNDM cannot: it makes its second step twice to gain a history. So a run that means to skip steps uses DDIM on
+PNDM's noise levels. Its latents are of the same kind.
 """
 
 import copy

@@ -1,8 +1,8 @@
 """Ways to run the same denoiser faster. Each is tried at warm-up, and stays only if it agrees with the plain one.
 
 A trial runs the recorded calls of one step and compares the outputs with those before. A way that raises, or that
-differs by more than MAX_DIFFERENCE of the outputs' deviation, is undone, and a line in the log says why. The plain
-model is what stock diffusers runs, so a speed-up can cost time at the start but no image.
+differs by more than MAX_DIFFERENCE of the outputs' deviation, is undone. A line in the log says why. The plain model is
+what stock diffusers runs, so a speed-up can cost time at the start but no image.
 
 - attention: the fastest of the kernels that diffusers has for this device,
 - compile: the repeated blocks by torch.compile; convolutions in channels-last order and CUDA graphs on a GPU.

@@ -13,8 +13,8 @@ the thread sleeps. A boundary is when every running request has posted. Then the
 Requests join and leave between steps, as Orca's iteration-level scheduling does for text (OSDI '22). Turns go round one
 by one: threads that all want Python at once would spend their time on taking its lock from each other.
 
-Failures: out of memory halves the batch cap, and the surplus goes back to the head of the queue without losing steps;
-the cap grows again after a while. After any other failure each request runs alone, so that only the one that causes it
+Failures: out of memory halves the batch cap. The surplus goes back to the head of the queue without losing steps. The
+cap grows again after a while. After any other failure each request runs alone, so that only the one that causes it
 fails. A lost device ends the loop, and so does a bug in the loop itself. All requests then fail, and `lost` holds the
 error.
 """

@@ -1,8 +1,8 @@
 """How long steps take, told when it is known.
 
 On a CPU a step has run when its calls return. CUDA calls return before: the device works behind the CPU, and with CUDA
-graphs a whole image could be queued at once. Whoever joins would then wait for all of it. So a step is timed on the
-device by events, and the CPU waits until at most AHEAD steps are queued. That leaves the device always one to do.
+graphs a whole image could be queued at once. Whoever joins would then wait for all of it. So events time a step on the
+device, and the CPU waits until at most AHEAD steps are queued. That always leaves the device one to do.
 """
 
 from collections import deque

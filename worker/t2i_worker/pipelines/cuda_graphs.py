@@ -2,7 +2,7 @@
 
 A graph is for one structure of arguments: shapes and types of all tensors, and the other values as they are. Graphs are
 captured at warm-up only, when no other thread uses the device. Forwards without a graph run as before. A replay copies
-its arguments into the graph's own tensors and its output out of them, so graphs share one pool of memory.
+its arguments into the graph's own tensors and its output out of them. So graphs share one pool of memory.
 """
 
 import threading

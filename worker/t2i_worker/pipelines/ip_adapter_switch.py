@@ -1,8 +1,8 @@
 """Puts an IP-Adapter of the pool into the denoiser and takes it out again, between two forwards.
 
-A denoiser with an IP-Adapter has other attention processors and a projection of image embeddings, and each call must
-bring embeddings. So the one thread that runs the forwards puts an adapter in before a forward that asks for it. All
-other forwards run the model's own processors: nothing is added to them.
+A denoiser with an IP-Adapter has other attention processors and a projection of image embeddings. Each of its calls
+must bring embeddings. So the one thread that runs the forwards puts an adapter in before a forward that asks for it.
+All other forwards run the model's own processors: nothing is added to them.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Tell callers where a text encoder stops reading, because the stock pipelines cut longer texts silently.
 
-A pipeline's call gets tokenizers that note what they cut. So it is told what really was cut, also where a pipeline
-wraps the prompt in a conversation or was given another length. Kandinsky 5 reads a text whole, shortens it and reads it
-again: what was read last counts. Tokenizers that are written in Python go unnoted, as they report no character offsets.
-Token counts leave out the special tokens and what a pipeline wraps around the text.
+A pipeline's call gets tokenizers that note what they cut. So callers are told what really was cut. That holds also
+where a pipeline wraps the prompt in a conversation or was given another length. Kandinsky 5 reads a text whole,
+shortens it and reads it again: what was read last counts. Tokenizers that are written in Python go unnoted, as they
+report no character offsets. Token counts leave out the special tokens and what a pipeline wraps around the text.
 """
 
 import copy
