@@ -12,7 +12,7 @@ Quality: least sum loss_gj x_gj at a stated number of violations, over what is t
 is best there. Goodput: least sum loss_gj x_gj + sum d_g, with any number of violations.
 
 A long image cannot be in time in a full batch when the SLO is tight. So a level costs more than its steps: cost_j =
-steps x the least device time of a step at batch sizes whose step, on average, lasts no longer than SLO / steps.
+steps x the least device time of a step. A batch size counts only if its step lasts at most SLO / steps on average.
 
 Every term favours the bound, so no policy can beat it on the same requests, neighbours and expected losses. It comes
 nearer than a policy may: it knows the future, and joins a full batch at any instant.

@@ -6,8 +6,8 @@ every few seconds: demand and ready workers -> policy.replan -> levels to named 
 It is deterministic: one seed gives one outcome. `t2i_policy` makes all decisions, through the same interface as in the
 gateway. Simulated are the clock, the workers' steps (exactly, in `stepping`) and the content of the cache.
 Network, embedding and latent fetches take no time.
-A request that passes its deadline at a worker still finishes and counts as late, where the gateway would cancel it.
-So it stays visible what a policy did too late.
+The gateway would cancel a request that passes its deadline at a worker. Here it still finishes and counts as late. So
+it stays visible what a policy did too late.
 """
 
 from collections.abc import Callable

@@ -6,37 +6,38 @@ the AccuScale and Argus artifact (successor of arXiv 2502.06798), NIRVANA (arXiv
 `t2ictl profile`.
 
 **Step times.** A10G (artifact): one image alone takes 4.2 s x (1 - K/50), so 84 ms a step and no fixed part. In its
-cluster a GPU makes 1.65 times as many images, without an explanation. We take this as the gain of a batch of 4, and
+cluster a GPU makes 1.65 times as many images, without an explanation. We take this as the gain of a batch of 4. We
 assume 1.30 and 1.50 for batches of 2 and 3. A100 (DiffServe, 80 GB, 50 steps): 6.10, 10.65, 20.92, 40.23 s at batch
 sizes 1, 2, 4, 8, linear between them. H100: the A100's times x 2.496/3.70 (diffusers, SDXL 30 steps 1024 x 1024,
-stabilityai's TensorRT model card). The A10G was measured in another set-up, where it would be faster than an A100:
-do not mix it with the other two in one pool.
+stabilityai's TensorRT model card). The A10G was measured in another set-up, where it would be faster than an A100: do
+not mix it with the other two in one pool.
 
-**Loss of skipping.** Known are the mean relative quality when all prompts skip K (artifact), and the share h of
-prompts whose similarity allows each K (its 20,000-query log). Unknown is how the loss divides between prompts. Assumed:
+**Loss of skipping.** The mean relative quality when all prompts skip K is known (artifact). So is the share h of
+prompts whose similarity allows each K (its 20,000-query log). How the loss divides between prompts is unknown. Assumed:
 
     D(band, K) = c_K w(d),   d = (K - K_band) / 5 rungs above what the band's similarity allows (NIRVANA's table)
     w(d) = d^2.5 above, NEAR / 8^-d at and below;   c_K so that sum_band h D = 1 - mean relative quality at K, exactly
 
 So a prompt at its own level loses under 1 % (NIRVANA's promise). D rises with K in every band and falls with similarity
-at every K; the exponent is a round number with which both hold. At a tolerance of 1 % the bands 10, 15 and 20 may skip
-one rung more than in NIRVANA's table, because the published means rise slowly.
+at every K; the exponent is a round number with which both hold. At 1 % tolerance the bands 10, 15 and 20 may skip one
+rung more than in NIRVANA's table. The reason is that the published means rise slowly.
 
 **Loss of short schedules.** It is not published for this set-up. We assume the error of a second-order solver,
 a (1/N^2 - 1/50^2), with `a` such that 20 steps lose 2 %: libraries recommend 20 to 25 steps of such solvers. This is
 an optimistic guess, so compare pools with and without short schedules.
 
-**Loss of forecasts.** Published for FLUX.1-dev on DrawBench by ImageReward, each against its own exact run, by calls of
-the denoiser saved (cache-dit's hybrid cache page): DBCache with TaylorSeer loses 1.8, 2.9, 8.5 and 17.0 % at 3.2, 3.9,
-5.7 and 7.4 times fewer. TaylorSeer alone lost less (0.4 % at 3.6 times), so we take the worse. It forecasts features
-of blocks; ours forecasts outputs, which is weaker, and on another model. We interpolate over the steps computed.
+**Loss of forecasts.** It is published for FLUX.1-dev on DrawBench by ImageReward, each against its own exact run. It is
+told by calls of the denoiser saved (cache-dit's hybrid cache page): DBCache with TaylorSeer loses 1.8, 2.9, 8.5 and
+17.0 % at 3.2, 3.9, 5.7 and 7.4 times fewer. TaylorSeer alone lost less (0.4 % at 3.6 times), so we take the worse. It
+forecasts features of blocks; ours forecasts outputs, which is weaker, and on another model. We interpolate over the
+steps computed.
 **Loss of guidance in part.** A fifth to a third less work is published as no loss (Step AG, arXiv 2506.08351; guidance
 intervals, NeurIPS 2024). We assume 0.5 % for guidance in the first half of the schedule, beside the forecast's: on the
 embedded model it lost 0.9 ± 0.4 points. An unguided step costs half a step.
 Both are guesses, and optimistic ones where a model's images depend on late guidance: compare ladders with and without.
 
 **Loss of diversity**, for prompts that are asked again. It is not published, because approximate caching is measured on
-one image a prompt. We assume that it depends on the share of noise in the latent at K. How, was measured on the
+one image a prompt. We assume that it depends on the share of noise in the latent at K. How it does was measured on the
 embedded model (`SPREAD_KEPT`: 64 captions, two seeds each, resumed with the noise of their own seed):
 
     noise share at K = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a)),   a = SDXL's cumulative alpha at the timestep of K
@@ -46,8 +47,9 @@ In SDXL's schedule (scaled linear betas from 0.00085 to 0.012, 1000 training ste
 
 **Another model**, `sdxl-turbo-a10g`: a distilled SDXL of 4 steps beside SDXL, as DiffServe pairs SDXL with
 SDXL-Lightning. Its steps run without guidance, so we assume half the time of a guided one (SDXL's batch holds two rows
-an image), and 0.4 s for text and image around them. What its images lose against SDXL's at 50 steps is published as
-FID and by preference only. We assume 6 % at 4 steps, 9 % at 2 and 15 % at 1, for all prompts alike: **round guesses**.
+an image). For text and image around them we assume 0.4 s. What its images lose against SDXL's at 50 steps is published
+as FID and by preference only. We assume 6 % at 4 steps, 9 % at 2 and 15 % at 1, for all prompts alike: **round
+guesses**.
 
 Losses carry no standard error; `true_loss` assumes a spread around them.
 """

@@ -50,8 +50,8 @@ class CacheRules:
     """`latent_bytes` is the size of one latent; `skips` are the steps that a start may skip, none: nothing is stored.
 
     `own_repeats` matters when the trace is longer than the list of prompts, which then starts again. If True, a prompt
-    finds the entry of its earlier round, as it would in reality. If False, it finds itself only within one round, so
-    that a short list does not turn a long trace into exact repeats.
+    finds the entry of its earlier round, as it would in reality. If False, it finds itself only within one round. So a
+    short list does not turn a long trace into exact repeats.
     """
 
     limits: StoreLimits

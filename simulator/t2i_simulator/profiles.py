@@ -59,8 +59,8 @@ def build_groups(
     `models`: by group, which model of its profile the group holds in place of the one that the pool says.
 
     Raises:
-        ProfileMissing: a profile is missing, is invalid, was measured of models that draw otherwise, without a model
-            of the pool, or by another judge than that of another group.
+        ProfileMissing: a profile is missing or invalid, or was measured of models that draw otherwise. Or it was
+            measured without a model of the pool, or by another judge than that of another group.
     """
     counts = spec.group_sizes
     if workers is not None:

@@ -8,8 +8,8 @@ Between two changes of the batch all steps take the same time. So the loop is a 
 advanced when somebody asks. `due_s` is the next boundary at which a request ends. Joining and slowing down may move it;
 an event that was set for an earlier `due_s` is recognised by its `version`.
 
-On a device that was slowed down, requests give way as they do live (`t2i_policy.giving_way`), but only when the batch
-changes, and at the true pace. On others it stays visible what was admitted in vain.
+On a device that was slowed down, requests give way as they do live (`t2i_policy.giving_way`). They do so only when the
+batch changes, and at the true pace. On other devices it stays visible what was admitted in vain.
 """
 
 from collections.abc import Sequence

@@ -4,10 +4,10 @@
     z: standard normal, from a hash of (seed, prompt, level)
     repeated: 1 for a prompt that was asked before; diversity: the profile's mean
 
-Both means are linear between the centres of the profile's similarity bands, so two prompts of one band differ as their
-similarities do. The factor has mean 1, so over many prompts the truth is what the profile says. `spread` is assumed:
-at 0.5 two prompts in three lie within x 0.54 to 1.45. `scale` makes the profile wrong on purpose.
-z depends on its arguments alone, so a prompt loses the same at a level under every policy.
+Both means are linear between the centres of the profile's similarity bands. So two prompts of one band differ as their
+similarities do. The factor has mean 1, so over many prompts the truth is what the profile says. `spread` is assumed: at
+0.5 two prompts in three lie within x 0.54 to 1.45. `scale` makes the profile wrong on purpose. z depends on its
+arguments alone, so a prompt loses the same at a level under every policy.
 """
 
 from collections.abc import Callable, Sequence

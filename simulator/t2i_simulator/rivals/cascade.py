@@ -7,8 +7,9 @@ escalated to the heavy model. Every second the threshold is set as high as the p
     =>  e = clamp((1 - D / C_light) C_exact / D, 0, 1)            C_j = images/s of the whole pool at level j
 
 Here the cheapest level is light and the exact one heavy. The discriminator knows the loss of the light level for this
-prompt. So classes are escalated from the largest loss down until the share e is used up, the last class by a draw.
-This favours the cascade: a real discriminator sees an image and errs. Prompts without a light level run exact at once.
+prompt. So classes are escalated from the largest loss down until the share e is used up. In the last class a draw
+decides. This favours the cascade: a real discriminator sees an image and errs. Prompts without a light level run exact
+at once.
 
 The steps of the light run are `RivalDecided.extra_steps`: the simulator charges them to the request before those of the
 served level, at the same worker. So the pool carries both runs. This favours the cascade again, because no integer

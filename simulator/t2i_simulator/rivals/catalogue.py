@@ -25,10 +25,11 @@ TUNED, CALM = "-tuned", "-tuned-calm"  # end the name of a rival at its stronges
 def tuned() -> tuple[ServingPolicy, ...]:
     """Rivals at their strongest: the values that `bench/policy/tune.py` found on its development traces.
 
-    All run any level on any worker and use the whole ladder, which paid for every rival. The headroom that is best over
-    all those traces, overloaded ones and tight SLOs included, is far too much at rest. So who plans by it stands here
-    twice: with the best one over all, and with the best one over the loads of 0.6 at SLO 5x (`-calm`). From 1.8 to 2.2
-    the former changes by less than 0.1 points, and the artifact's one hop is 0.1 to 0.3 points ahead of chained moves.
+    All run any level on any worker and use the whole ladder, which paid for every rival. Those traces include
+    overloaded ones and tight SLOs. The headroom that is best over all of them is far too much at rest. So who plans by
+    it stands here twice: with the best one over all, and with the best one over the loads of 0.6 at SLO 5x (`-calm`).
+    From 1.8 to 2.2 the former changes by less than 0.1 points. The artifact's one hop is 0.1 to 0.3 points ahead of
+    chained moves.
     """
     always = Strength(2.2, any_worker=True, whole_ladder=True)
     at_rest = replace(always, headroom=1.3)

@@ -33,8 +33,8 @@ class Strength:
 
     `headroom`: capacity that is planned for, over the demand seen. `any_worker`: the level belongs to the request, as
     this engine allows; else a worker runs one level. `whole_ladder`: levels are budgets of steps, and each prompt runs
-    what is measured to lose least within its budget, short schedules and the loss of repeats included; else the papers'
-    ladder, K of the full schedule, by similarity alone.
+    what is measured to lose least within its budget. Short schedules and the loss of repeats are included. Without it
+    the ladder is the papers': K of the full schedule, by similarity alone.
     """
 
     headroom: float = 1.0
@@ -57,8 +57,9 @@ class RivalDecided(Decided):
     """A rival's decision. `extra_steps` run before the served level's own and leave no image (a cascade's light run).
 
     `sent_to`: the level whose workers take it, where workers run one level each. A hole in the cache may make the
-    served level another. `then`: a second run after the first one's image, which it replaces if that lost more than
-    `bears`, as a discriminator sees it (a cascade of models). `keeps`: the first goes out if the second is not in time.
+    served level another. `then`: a second run after the first one's image (a cascade of models). It replaces the first
+    image if that lost more than `bears`, as a discriminator sees it. `keeps`: the first goes out if the second is not
+    in time.
     """
 
     extra_steps: int = 0

@@ -5,11 +5,11 @@ Source: INFaaS (ATC'21) as HADIS (arXiv 2509.00642) models it for one model fami
     latency = exec + 0.225 x queue / throughput
     a rung down (cheaper) if latency > 1.0 SLO;  a rung up if latency < 0.89 SLO;  to the lightest at once if queue > 60
 
-exec is one image at the full measured batch, queue the number of waiting requests, throughput that of the pool at the
-present level. HADIS ran 16 workers, so here the jump comes at 60/16 queued requests for each ready worker.
+exec is one image at the full measured batch, queue the number of waiting requests. throughput is that of the pool at
+the present level. HADIS ran 16 workers, so here the jump comes at 60/16 queued requests for each ready worker.
 
 `VariantByBacklog` is the same ladder without the waiting for the next planning step: INFaaS selects a variant for each
-query, so the rung follows the share of the slack that the pool's backlog eats, from `low` (exact) to `high` (lightest).
+query. So the rung follows the share of the slack that the pool's backlog eats, from `low` (exact) to `high` (lightest).
 
 Simplified: INFaaS's autoscaling has nothing to do on a fixed pool; the pool moves one rung a planning step.
 """

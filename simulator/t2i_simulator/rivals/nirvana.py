@@ -8,8 +8,8 @@ Source: NIRVANA (NSDI'24, arXiv 2312.04429). Its table for K of N = 50 steps, ke
 It has no load control: what it serves depends on the prompt alone. The artifact of the paper uses the same table as
 its "optimal K". `MeasuredThresholds` has none: it takes the cheapest level whose measured loss is within a tolerance.
 
-Simplified: the one-class SVM that predicts "no match" is left out, because it saves a vector look-up and no time of
-the device. The simulator evicts, in the same way for all policies.
+Simplified: the one-class SVM that predicts "no match" is left out. It saves a vector look-up and no time of the device.
+The simulator evicts, in the same way for all policies.
 """
 
 from dataclasses import dataclass

@@ -2,15 +2,15 @@
 
 Source: arXiv 2502.06798 (poster) with the artifact of its lineage (AccuScale/Argus). It has three parts:
 
-1. The *Model Cache Assigner* runs every PERIOD_S. It chooses workers by level, and the load fraction f of each level,
-   for the best mean quality at the demand seen. The artifact does not over-provision.
+1. The *Model Cache Assigner* runs every PERIOD_S. It chooses workers by level, and the load fraction f of each level.
+   Its aim is the best mean quality at the demand seen. The artifact does not over-provision.
 2. The *K-to-K' Route Planner* counts h, the histogram of wanted levels. The artifact's Distribution Aligner turns
    (h, f) into probabilities of redirects (`distribution.one_hop_map`, which may miss f).
-3. The *Query Dispatcher* finds the wanted level in NIRVANA's similarity table, draws from its row, and takes a worker
-   at the drawn level: spread at low load, the fullest batch at high load.
+3. The *Query Dispatcher* finds the wanted level in NIRVANA's similarity table, and draws from its row. It takes a
+   worker at the drawn level: spread at low load, the fullest batch at high load.
 
 `chained` uses the chained aligner instead, which hits f, as a careful reader of the paper would build it. With the
-whole ladder the wanted level is the cheapest that is measured to lose at most HARMLESS_LOSS for this prompt.
+whole ladder the wanted level is the cheapest one measured to lose at most HARMLESS_LOSS for this prompt.
 
 Simplified: the period is that of Proteus, because the paper states none. The assigner is solved exactly, where the
 artifact rounds a continuous optimum. When demand exceeds the pool, f is of what can be served (not stated either).

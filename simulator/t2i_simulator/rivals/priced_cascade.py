@@ -1,8 +1,8 @@
 """A cascade by our prices: route before a prompt runs, and look at the light image where that is worth its steps.
 
 Ours routes by what a model loses on average. A cascade sees what the light image lost, and draws again those that
-lost most. This one does both. Of the heavy model's offer h = loss + price x cost (`request.models`), a light image
-that lost L, and the light model's own price:
+lost most. This one does both. The heavy model's offer is h = loss + price x cost (`request.models`). A light image lost
+L, and price_light is the light model's own price:
 
     heavy at once      h
     light, then look   price_light x cost_light + E[min(L, h)]      drawn again if L > h

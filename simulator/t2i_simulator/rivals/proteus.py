@@ -40,7 +40,7 @@ MIN_BETA = 0.2
 
 
 def feasible_beta(groups: Sequence[GroupCapacity], demand_rps: float, beta: float) -> float:
-    """The largest of `beta`, less in steps of 0.05, at which the pool at its fastest levels makes beta x demand."""
+    """`beta`, lowered in steps of 0.05 until the pool at its fastest levels makes beta x demand."""
     most_rps = sum(group.num_workers * max(group.rates_rps.values(), default=0.0) for group in groups)
     while beta * demand_rps > most_rps and beta > MIN_BETA:
         beta = round(beta - BETA_STEP, 2)

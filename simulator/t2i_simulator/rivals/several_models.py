@@ -8,9 +8,9 @@ the plan is worth.
 
 `model-cascade` is DiffServe (MLSys'25, arXiv 2411.15381) with two models: every prompt runs on the light one. A
 discriminator sees the image, and those that lost more than a threshold are drawn again by the heavy one. The threshold
-is set so that as many are escalated as the heavy workers can carry, of `headroom` times the demand. Its favours: the
-discriminator sees the true loss and knows its distribution; if the heavy run could not be in time, the light image
-goes out. It has no levels beside the two models' full schedules, and no cache, as published.
+is set to escalate as many as the heavy workers can carry, of `headroom` times the demand. Its favours: the
+discriminator sees the true loss and knows its distribution; if the heavy run could not be in time, the light image goes
+out. It has no levels beside the two models' full schedules, and no cache, as published.
 
 `model-router` is after HADIS (arXiv 2509.00642), which routes before it runs and cascades after: prompts that the
 heavy model serves at a cheap level without loss go there at once. The others are a cascade's. Its learned router and

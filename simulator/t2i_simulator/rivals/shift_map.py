@@ -1,11 +1,11 @@
 """The shift map, corrected by the backlog: our own policy until one price replaced it.
 
 Two forces. The plan's shift map (arXiv 2502.06798's K -> K') draws the level for a prompt's class. As the backlog eats
-the slack, a step gets a price, and the level is served that is best at it, no dearer than the drawn one. Below IDLE the
-plan is for a demand that is not here, and the wanted level is served.
+the slack, a step gets a price. The level that is best at this price is served, no dearer than the drawn one. Below IDLE
+the plan is for a demand that is not here, and the wanted level is served.
 
-It was left because the map is a forecast of one number, the price, made for a demand that is seconds old; taking the
-dearer of forecast and backlog bends where nobody waits (docs/decisions/2026-11-29-one-price.md).
+It was left because the map forecasts one number, the price, for a demand that is seconds old. Taking the dearer of
+forecast and backlog bends where nobody waits (docs/decisions/2026-11-29-one-price.md).
 """
 
 from dataclasses import dataclass, replace
