@@ -77,10 +77,11 @@ def summarise(
 def by_model(
     served: Sequence[Outcome], exact: Sequence[Outcome], names: Mapping[str, str]
 ) -> dict[str, dict[str, object]]:
-    """What each model drew, was promised to be worth and is worth, in percent of the exact images of its captions.
+    """What each model drew, and its quality as promised and as scored.
 
-    `exact` goes with `served`; `names`: what people call each model, by its name in levels. Quality is None where a
-    model drew nothing, promises where nothing it drew was measured.
+    `exact` goes with `served`; `names`: what people call each model, by its name in levels. Quality is in percent of
+    the exact images of a model's captions. It is None where a model drew nothing; promises are None where nothing it
+    drew was measured.
     """
     pairs: dict[str, list[_Pair]] = {model: [] for model in names}
     for one, other in zip(served, exact, strict=True):

@@ -47,7 +47,7 @@ class ServerProcess:
         return self.process is not None and self.process.returncode is None
 
     async def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches us alone and we decide the order of stopping."""
+        """Start it in a session of its own: Ctrl-C then reaches us alone, and we decide the order of stopping."""
         self._announcement.unlink(missing_ok=True)
         command = [sys.executable, "-m", self.module, *self.arguments, "--announce", str(self._announcement)]
         with self.log_path.open("ab") as log:

@@ -1,8 +1,8 @@
 """Distil the trained model into one of few unguided steps: `python -m t2i_scenes.distil --out DIR`.
 
 Rectified flow from the teacher's own pairs (reflow, arXiv 2209.03003; one student for all steps, as InstaFlow,
-arXiv 2309.06380). The teacher draws captions with its full guided schedule. The student starts as a copy of its UNet
-and learns the straight line from each noise to the image that the teacher made of it:
+arXiv 2309.06380). The teacher draws captions with its full guided schedule. The student starts as a copy of its UNet.
+It learns the straight line from each noise to the image that the teacher made of it:
 
     x_s = (1 - s) * image + s * noise        student(x_s, s, caption) -> noise - image
 

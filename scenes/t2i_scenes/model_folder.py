@@ -21,7 +21,7 @@ scheduler.set_timesteps(sigmas=linspace(1, 1/N, N)); `shift` is fixed in its con
     v = v_empty + w * (v_caption - v_empty)                                with guidance w
     latents += (sigma[i+1] - sigma[i]) * v                                 as scheduler.step does
 
-To skip K steps, take the latents that another run had before its step K, and continue at i = K.
+To skip K steps, take the latents that another run had before its step K. Continue at i = K.
 
 Image: pixels = pixel_shuffle(latents, latent_patch_size) / latent_scale + latent_shift in -1..1;
 uint8 = clip(round((pixels + 1) * 127.5), 0, 255), [B,48,48,3].

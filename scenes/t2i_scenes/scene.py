@@ -2,7 +2,7 @@
 
 These are one to three things, their arrangement, and the background. The things are in reading order: left to right in
 a row or along the diagonal, top to bottom in a column. So "a circle left of a square" and "a square right of a circle"
-are the same scene, and equal scenes have equal facts.
+are the same scene. Equal scenes have equal facts.
 
 What a caption does not say (exact position, exact radius, shade, phase of a pattern) is not part of the scene. The
 renderer draws it at random, and a model must make it up.

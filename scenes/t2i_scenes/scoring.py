@@ -4,7 +4,7 @@
     fine    = (palette + sharpness) / 2
     quality = facts * fine
 
-palette is exp(-d / 20), where d is the mean RGB distance of a pixel to the nearest tone of the renderer. sharpness is 1
+palette is exp(-d / 20). Here d is the mean RGB distance of a pixel to the nearest tone of the renderer. sharpness is 1
 if edges are as steep as in rendered pictures. Quality is a product, because drawing well only counts for what was
 asked: a crisp picture of something else is worth its few true facts, not half the marks. Near a good picture a loss of
 a hundredth of facts or of fine costs the same. The formula was fixed before any sampling result was seen. Rendered

@@ -25,8 +25,8 @@ class ProgramError(RuntimeError):
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens on now. Another program may take one before ours does: start again then.
 
-    They lie below those that the system gives to outgoing connections. Of these one is soon taken, and a client that
-    tries to reach its stopped server again and again may even get the server's own port.
+    They lie below those that the system gives to outgoing connections. Of these one is soon taken. A client that tries
+    to reach its stopped server again and again may even get the server's own port.
     """
     held: list[socket.socket] = []
     try:

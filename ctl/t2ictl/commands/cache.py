@@ -1,6 +1,6 @@
 """`t2ictl cache stats | purge | export | import`: look into a latent store, empty parts of it, carry it elsewhere.
 
-An export is a tar file of records as a file:// store lays them out (SCOPE/MODEL/ENTRY/STEP.latent), so it can also be
+An export is a tar file of records, laid out as in a file:// store (SCOPE/MODEL/ENTRY/STEP.latent). So it can also be
 unpacked into such a store. Records name their key and carry a checksum: what is damaged or misplaced is left out.
 """
 

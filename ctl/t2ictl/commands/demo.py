@@ -65,7 +65,7 @@ class DemoRequest:
 
 @dataclass(frozen=True, slots=True)
 class ServedDemo:
-    """What came of each phase, of the captions that demanded a model, and the exact images of all, in this order."""
+    """What came of each phase and of captions that demanded a model. `exact`: exact images, in `all`'s order."""
 
     phases: Sequence[Sequence[Outcome]]
     demanded: Sequence[Outcome]

@@ -1,8 +1,8 @@
 """`t2ictl profile`: measure what every level costs and loses, on running workers, and fit the profile to it.
 
-Every measured prompt is kept in a samples file for each judge, so that a profile can be fitted anew without drawing
-again. The fit is similarity bands (`bands`), bounded by what twins lost, and, with prompts enough, the learned
-predictor (`fit`), whose precision is told on prompts that it did not see (`precision`).
+Every measured prompt is kept in a samples file for each judge. So a profile can be fitted anew without drawing again.
+The fit is similarity bands (`bands`), bounded by what twins lost. With enough prompts it is the learned predictor, too
+(`fit`). Its precision is told on prompts that it did not see (`precision`).
 """
 
 import re

@@ -3,8 +3,8 @@
 From each of several states that a pool may have grown into, every mutation is written. The oracles:
 
 1. The server accepts exactly what our parser accepts and the immutables allow.
-2. What it accepts is stored as our parser reads it, defaults included, and writing the former spec back restores the
-   former spec exactly.
+2. What it accepts is stored as our parser reads it, defaults included. Writing the former spec back restores the former
+   spec exactly.
 3. What it refuses changes nothing: not the spec, not the status, not the resource version. The refusal names a field.
 """
 

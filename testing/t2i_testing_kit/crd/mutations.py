@@ -1,7 +1,7 @@
 """Changes of a pool that somebody might make by mistake or on purpose, generated from the resource's schema.
 
 For every field of `spec`: delete, null, empty, bounds and just past them, every enum value, wrong types, odd text,
-lists too long, too short, repeated and reversed, unknown fields. Nothing here knows what any field means.
+unknown fields. Lists are also made too long, too short, repeated and reversed. Nothing here knows what any field means.
 """
 
 import copy

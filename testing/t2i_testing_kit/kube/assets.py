@@ -1,8 +1,8 @@
 """Where the programs of a real Kubernetes API server come from.
 
 For each program, in this order: the folder `KUBEBUILDER_ASSETS` if it is set (what `setup-envtest` fills), the cache
-folder, a build from Go modules into the cache folder. A build happens once per version: under a lock, one program
-after the other, each put in place by a rename, so that it may be interrupted, repeated or started twice.
+folder, a build from Go modules into the cache folder. A build happens once per version, under a lock, one program after
+the other. Each is put in place by a rename. So a build may be interrupted, repeated or started twice.
 `python -m t2i_testing_kit.kube.assets` (`make kube-assets`) builds what is missing and prints the folders in use; with
 `--node` also what a local node of `make e2e` needs.
 """

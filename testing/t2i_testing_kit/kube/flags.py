@@ -34,8 +34,8 @@ def etcd_flags(data: Path, ports: Ports) -> list[str]:
 
 
 def apiserver_flags(authority: Authority, ports: Ports, controllers: bool) -> list[str]:
-    """RBAC and the admission of a default cluster. Without controllers nobody makes the service accounts and tokens
-    that the `ServiceAccount` admission asks of every pod, so it is off then."""
+    """RBAC and the admission of a default cluster. The `ServiceAccount` admission asks service accounts and tokens of
+    every pod. Without controllers nobody makes these, so it is off then."""
     certificate, key = authority.issue("apiserver", "kube-apiserver")
     signing = authority.signing_key("service-accounts")
     flags = [

@@ -48,7 +48,7 @@ def mixed_requests(name: str, takes_negative: bool) -> list[TinyRequest]:
 
 
 def measure_family(name: str, folder: Path) -> FamilyFigures:
-    """Stock runs, the same alone in the engine, all in one batch with a resumed one, and resumed alone at each K."""
+    """Stock runs and the engine's: each alone, all in one batch with a resumed one, and resumed alone at each K."""
     stock, engine = load_stock(folder), TinyEngine(name, folder)
     takes_negative = FAMILIES[name].negative and "negative_prompt" in inspect.signature(type(stock).__call__).parameters
     requests = mixed_requests(name, takes_negative)

@@ -20,8 +20,9 @@ PASSWORD = "correct horse"
 class ValkeyServer:
     """One server. `options` are its command line, such as `("--maxmemory", "8mb")`.
 
-    `certificates` is a folder with tls.crt, tls.key and ca.crt: then it listens with TLS, too, on a port of its own,
-    and asks clients for a certificate unless the options say otherwise. The port in clear stays the test's own door.
+    `certificates` is a folder with tls.crt, tls.key and ca.crt. With it the server listens with TLS, too, on a port of
+    its own. It asks clients for a certificate unless the options say otherwise. The port in clear stays the test's own
+    door.
     """
 
     def __init__(self, folder: Path, options: tuple[str, ...] = (), certificates: Path | None = None) -> None:
