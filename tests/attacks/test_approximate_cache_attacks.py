@@ -80,9 +80,9 @@ async def test_probes_hit_what_is_there_to_be_hit(private: SecuredPool, shared: 
 
 
 async def test_answers_do_not_depend_on_what_another_tenant_asked(private: SecuredPool) -> None:
-    """To a tenant without latents, prompts that the victim has cached and prompts that nobody has are the same."""
-    prober = private.caller(TENANTS["prober"])
-    cached, unknown = await each(SECRETS, prober.explain), await each(captions(300, seed=9), prober.explain)
+    """To a tenant that never asked, prompts that the victim has cached and prompts that nobody has are the same."""
+    newcomer = private.caller(TENANTS["newcomer"])
+    cached, unknown = await each(SECRETS, newcomer.explain), await each(captions(300, seed=9), newcomer.explain)
     assert {shown(answer) for answer in cached} == {shown(answer) for answer in unknown}
     assert len({shown(answer) for answer in cached}) == 1
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -134,7 +135,7 @@ async def test_folder_stays_under_capacity_also_across_a_restart(
     options = small_cache(write_pool(workers=1, engine="diffusion"), capacityMebibytes=1)
     text = options.pool_file.read_text().replace("numInferenceSteps: 20", "numInferenceSteps: 4")
     options.pool_file.write_text(re.sub(r"levels: .*", "levels: [{skippedSteps: 0}, {skippedSteps: 3}]", text))
-    async with OwnStores(options, with_gateway=False) as pool:
+    async with OwnStores(replace(options, profile=None), with_gateway=False) as pool:  # it is of 20 steps
         (worker,) = pool.workers
         root, seen, stop = pool.store_of(worker.name), [0], asyncio.Event()
 
