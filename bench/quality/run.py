@@ -159,8 +159,9 @@ async def measure_cost(options: Any, folder: Path) -> Figures:
             async with serving(BenchPool(audits=audits), folder / f"{pair}-{bool(audits)}") as pool:
                 found_rps = await exact_rps(pool, demo_samples(WARM, 7))  # in each pool: it warms the workers
                 capacity = capacity or found_rps
-                for load in LOADS:
-                    samples = demo_samples(options.cost, 100 + pair)
+                for number, load in enumerate(LOADS):
+                    # Never asked at the other load: audits would have drawn these images exactly, and kept them.
+                    samples = demo_samples(options.cost, 100 * (number + 1) + pair)
                     name = f"{'with' if audits else 'without'} audits, load {load}"
                     sent = await send_open(pool, samples, load * capacity, name)
                     rows.append({"pair": pair, "load": load, "audits": bool(audits), **_latency(sent)})

@@ -115,7 +115,6 @@ class Load:
     address: str
     limit_s: float = 30.0
     exact: bool = False
-    floor_percent: int | None = None
     model: str = ""  # that is demanded
     tries: int = 20
     tenant: str = ""
@@ -154,8 +153,6 @@ class Load:
             prompt=outcome.prompt.text, seed=outcome.prompt.seed, request_id=str(uuid.uuid4()), model=self.model
         )
         request.exact = self.exact
-        if self.floor_percent is not None:
-            request.min_quality_percent = self.floor_percent
 
         def hear(event: gateway_pb2.GenerateEvent) -> None:
             outcome.accepted |= event.HasField("accepted")

@@ -112,7 +112,7 @@ class BothDoors:
 
 async def exact_rps(pool: RunningPool) -> float:
     """Exact images a second with full batches: thirty at once, by the time between the fifth and the last."""
-    outcomes = await Load(pool.service_address, limit_s=120, floor_percent=100).run([0.0] * 30, prompts(30, seed=77))
+    outcomes = await Load(pool.service_address, limit_s=120, exact=True).run([0.0] * 30, prompts(30, seed=77))
     ended = sorted(one.ended_s for one in outcomes if one.ok)
     assert len(ended) > 20, summary(outcomes, SLO_S)
     return (len(ended) - 5) / (ended[-1] - ended[4])
@@ -156,7 +156,7 @@ async def test_mix_follows_a_load_step_by_a_reload(two_models: RunningPool) -> N
         stop.set()
         await following
     chosen = outcomes[:: max(1, len(outcomes) // JUDGED)]
-    again = Load(two_models.service_address, limit_s=120, floor_percent=100)
+    again = Load(two_models.service_address, limit_s=120, exact=True)
     exact = await again.run(
         [number / (JUDGING * rate_rps) for number in range(len(chosen))], [one.prompt for one in chosen]
     )
