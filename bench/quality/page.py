@@ -36,12 +36,12 @@ def write_report(figures: Mapping[str, Any], harmless: int, folder: Path) -> Non
         measured=100 * whole.measured,
         reach=100 * whole.reach,
         error=points(figures["promise_error_points_max"]),
-        short=points(figures["promise_short_points_max"]),
+        short=shortfall(figures["promise_short_points_max"]),
         bands=bands_table(figures["bands"]),
         harmless=harmless,
         coarse_images=coarse["images"],
         coarse_error=points(coarse["promise_error_points_max"]),
-        coarse_short=points(coarse["promise_short_points_max"]),
+        coarse_short=shortfall(coarse["promise_short_points_max"]),
         coarse_bands=bands_table(coarse["bands"]),
         coarse_calm=coarse["calm_violation_percent"],
         coarse_late=coarse["burst_violation_percent"],
@@ -68,6 +68,13 @@ def _cost(cost: Mapping[str, Any]) -> str:
 
 def points(value: float | None) -> str:
     return "unknown, as no band has enough images" if value is None else f"{value:.1f} points"
+
+
+def shortfall(value: float | None) -> str:
+    """How far the worst band is below its promise; below 0, how far the closest one is above."""
+    if value is None or value > 0:
+        return points(value)
+    return f"none, the closest band is {-value:.1f} points better than promised"
 
 
 def _when(look: Mapping[str, Any] | None) -> str:

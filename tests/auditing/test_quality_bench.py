@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.quality import run
+from bench.quality.page import shortfall
 from bench.quality.run import PARSER, largest_error, measure, p99_costs
 from bench.quality.serving import SentCaption, as_audits
 from t2i_policy.audits import AuditSummary, BandOf
@@ -108,6 +109,12 @@ def test_errors_are_told_of_bands_with_enough_images() -> None:
     assert largest_error(bands) == pytest.approx(6.0)
     assert largest_error(bands, short=True) == pytest.approx(2.0)
     assert largest_error({}) is None
+
+
+def test_a_pool_that_keeps_more_than_it_promises_has_no_shortfall() -> None:
+    """A negative number of points would have to be read twice."""
+    assert shortfall(1.5) == "1.5 points"
+    assert shortfall(-2.5) == "none, the closest band is 2.5 points better than promised"
 
 
 SHORT = Level(0, 4)
