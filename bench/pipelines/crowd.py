@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from t2i_cache.stores import MemoryStore
 from t2i_policy.image_size import ImageSize
 from t2i_runtime.drawing import Drawing, ScaledAdapter
 from t2i_sources import IpAdapterFiles
@@ -21,12 +20,10 @@ from t2i_testing_kit.tiny_pipelines.in_engine import TinyEngine
 from t2i_testing_kit.tiny_pipelines.ip_adapters import ENCODER, WEIGHTS, save_ip_adapter
 from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, sample_image
 from t2i_testing_kit.tiny_pipelines.text_encoders import WORDS
-from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.errors import WorkerError
 from t2i_worker.input_images import NO_PICTURES, ComponentPicture, DecodedImages
-from t2i_worker.jobs import Image, Job, ModelFacts, Progress
-from t2i_worker.latents import LatentCache
+from t2i_worker.jobs import Image, Job, Progress
 from t2i_worker.pipelines import AdapterFile
 from t2i_worker.pipelines.ip_adapters import load_ip_adapter
 
@@ -155,21 +152,7 @@ async def _meet(family: str, kind: str, tiny: TinyEngine, visitors: Sequence[Vis
 
 @asynccontextmanager
 async def _engine(tiny: TinyEngine, queue_cap: int) -> AsyncIterator[DiffusionEngine]:
-    family = tiny.family
-    facts = ModelFacts(
-        model_digest="tiny",
-        noise_scheduler=tiny.pipeline.scheduler_name,
-        dtype="float32",
-        device="cpu",
-        num_inference_steps=family.steps,
-        guidance_scale=family.guidance,
-        width=family.width,
-        height=family.height,
-        latent_bytes=0,
-        engine="diffusion",
-    )
-    times = WarmUpTimes(CAP, (0.01,) * CAP, 0.001)
-    engine = DiffusionEngine(tiny.pipeline, facts, times, LatentCache(MemoryStore(), facts), queue_cap)
+    engine = tiny.diffusion_engine(CAP, queue_cap)
     try:
         yield engine
     finally:

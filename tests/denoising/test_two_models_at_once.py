@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from t2i_cache.stores import MemoryStore
 from t2i_runtime.drawing import PLAIN, Drawing, ScaledAdapter
 from t2i_sources import IpAdapterFiles
 from t2i_testing_kit.tiny_pipelines.adapters import save_adapter
@@ -22,11 +21,9 @@ from t2i_testing_kit.tiny_pipelines.families import save_family
 from t2i_testing_kit.tiny_pipelines.in_engine import TinyEngine
 from t2i_testing_kit.tiny_pipelines.ip_adapters import ENCODER, WEIGHTS, save_ip_adapter
 from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, sample_image
-from t2i_worker.engine.batching import WarmUpTimes
 from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.input_images import NO_PICTURES, ComponentPicture, DecodedImages
-from t2i_worker.jobs import Image, Job, ModelFacts, Progress
-from t2i_worker.latents import LatentCache
+from t2i_worker.jobs import Image, Job, Progress
 from t2i_worker.pipelines import AdapterFile
 from t2i_worker.pipelines.ip_adapters import load_ip_adapter
 
@@ -54,24 +51,6 @@ def loaded(name: str, folder: Path) -> TinyEngine:
     return model
 
 
-def engine_of(model: TinyEngine) -> DiffusionEngine:
-    family = model.family
-    facts = ModelFacts(
-        model_digest="tiny",
-        noise_scheduler=model.pipeline.scheduler_name,
-        dtype="float32",
-        device="cpu",
-        num_inference_steps=family.steps,
-        guidance_scale=family.guidance,
-        width=family.width,
-        height=family.height,
-        latent_bytes=0,
-        engine="diffusion",
-    )
-    times = WarmUpTimes(CAP, (0.01,) * CAP, 0.001)
-    return DiffusionEngine(model.pipeline, facts, times, LatentCache(MemoryStore(), facts), queue_cap=COUNT)
-
-
 def jobs_of(model: TinyEngine) -> Sequence[Job]:
     requests = (
         TinyRequest(seed=seed, steps=2 + seed % 3, drawing=drawing, images=images)
@@ -97,7 +76,7 @@ async def drawn(engine: DiffusionEngine, job: Job, early: bool = False) -> Pixel
 
 
 async def alone(model: TinyEngine) -> Sequence[Pixels | None]:
-    engine = engine_of(model)
+    engine = model.diffusion_engine(CAP, queue_cap=COUNT)
     images = [await drawn(engine, job) for job in jobs_of(model)]
     await engine.close()
     return images
@@ -114,7 +93,7 @@ async def test_requests_of_both_draw_what_they_draw_alone(models: Mapping[str, T
     """Twice: the second engines find the models as requests that left have left them."""
     expected = {name: await alone(model) for name, model in models.items()}
     for _ in range(2):
-        engines = {name: engine_of(model) for name, model in models.items()}
+        engines = {name: model.diffusion_engine(CAP, queue_cap=COUNT) for name, model in models.items()}
         asked = [
             (name, job)
             for jobs in zip(*map(jobs_of, models.values()), strict=True)
@@ -137,7 +116,7 @@ async def test_requests_of_both_draw_what_they_draw_alone(models: Mapping[str, T
 async def test_each_kind_of_request_draws_an_image_of_its_own(models: Mapping[str, TinyEngine]) -> None:
     """Otherwise the test above would see no adapter that acts on another's request."""
     for model in models.values():
-        engine = engine_of(model)
+        engine = model.diffusion_engine(CAP, queue_cap=COUNT)
         kinds = [
             await drawn(engine, model.job(TinyRequest(seed=1, drawing=drawing, images=images)))
             for drawing, images in PARTS

@@ -32,9 +32,7 @@ FULL = LevelProfile(
     step_s=(0.1, 0.15),
     fixed_s=0.02,
     losses=LOSSES,
-    predictor=Predictor(
-        (LevelPredictor(SKIP, (CurvePoint(0.4, 0.5, 0.05), CurvePoint(1.0, 0.0, 0.01)), (TERM,), 400),)
-    ),
+    predictor=Predictor((LevelPredictor(SKIP, CURVE, (TERM,), 400),)),
     embedder_digest="embedder",
     sizes=(SizeCost(ImageSize(64, 32), 1.5),),
     costs=(LevelCost(FORECAST, 7.25),),

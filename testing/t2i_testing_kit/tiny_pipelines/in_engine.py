@@ -14,17 +14,19 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from t2i_cache.stores import MemoryStore
 from t2i_policy.level import Level
 from t2i_testing_kit.tiny_pipelines.families import FAMILIES, in_any_size
 from t2i_testing_kit.tiny_pipelines.stock import TinyRequest, sample_image
 from t2i_worker.engine.batching import WarmUpTimes
+from t2i_worker.engine.diffusion import DiffusionEngine
 from t2i_worker.engine.noise_scheduler import Start
 from t2i_worker.engine.pipeline_run import PipelineRun, SharedParts
 from t2i_worker.engine.request import RunningRequest
 from t2i_worker.engine.step_loop import StepLoop
 from t2i_worker.engine.stock_call import StockCall
-from t2i_worker.jobs import Job, Tally
-from t2i_worker.latents import StartLatent
+from t2i_worker.jobs import Job, ModelFacts, Tally
+from t2i_worker.latents import LatentCache, StartLatent
 from t2i_worker.pipelines import AdapterFile, LoadedPipeline, load_pipeline
 
 WAIT_S = 120.0
@@ -71,6 +73,24 @@ class TinyEngine:
         self.batch_sizes: dict[int, int] = {}
         self.tally = Tally()  # of the last `draw`
         self._blanks: dict[Any, Any] = {}
+
+    def diffusion_engine(self, cap: int, queue_cap: int) -> DiffusionEngine:
+        """The worker's engine around this model, for batches of `cap` requests; close it."""
+        family = self.family
+        facts = ModelFacts(
+            model_digest="tiny",
+            noise_scheduler=self.pipeline.scheduler_name,
+            dtype="float32",
+            device="cpu",
+            num_inference_steps=family.steps,
+            guidance_scale=family.guidance,
+            width=family.width,
+            height=family.height,
+            latent_bytes=0,
+            engine="diffusion",
+        )
+        times = WarmUpTimes(cap, (0.01,) * cap, 0.001)
+        return DiffusionEngine(self.pipeline, facts, times, LatentCache(MemoryStore(), facts), queue_cap)
 
     def job(self, request: TinyRequest, skipped_steps: int = 0) -> Job:
         family = self.family
